@@ -1,0 +1,24 @@
+"""Settings that every test runs under.
+
+Shapes in annotations are checked by beartype here and only here. Eight CPU devices are simulated, implicit rank
+promotion is an error, and warnings are errors (pyproject.toml).
+"""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+
+import jax
+import numpy as np
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+install_import_hook("aa_flax", "beartype.beartype")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20190422)
