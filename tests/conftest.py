@@ -22,3 +22,13 @@ install_import_hook("aa_flax", "beartype.beartype")
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20190422)
+
+
+@pytest.fixture
+def unchecked_shapes():
+    """Turns the shape checker off, so that a test meets the library's own error as a user does."""
+    from jaxtyping import config
+
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)

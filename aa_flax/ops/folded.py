@@ -1,0 +1,62 @@
+"""The fold: relative attention as plain attention over a few more channels.
+
+`q_i·rel_width[jx-ix+w-1]` depends on the key only through its column jx, so the w numbers `A_i[jx]` hold the whole
+width term and the h numbers `B_i[jy]` the whole height term:
+
+    logit(i, j) = scale * [q_i, A_i, B_i] · [k_j, onehot(jx), onehot(jy)]
+
+It is exact and differentiable, builds no hw x hw bias, and lets any plain attention kernel serve.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from aa_flax.ops.reference import offset_index
+
+
+def fold(
+    query: Float[Array, "b h w n dk"],
+    key: Float[Array, "b h w n dk"],
+    rel_height: Float[Array, "_rows dk"],
+    rel_width: Float[Array, "_columns dk"],
+) -> tuple[Float[Array, "b h w n folded"], Float[Array, "b h w n folded"]]:
+    """Queries and keys of width dk + w + h whose dot product is the relative logit before scaling."""
+    b, h, w, n, _ = query.shape
+    by_column = jnp.einsum("byxnd,xud->byxnu", query, rel_width[offset_index(w)])
+    by_row = jnp.einsum("byxnd,yvd->byxnv", query, rel_height[offset_index(h)])
+    column = jnp.broadcast_to(jnp.eye(w, dtype=key.dtype)[None, None, :, None, :], (b, h, w, n, w))
+    row = jnp.broadcast_to(jnp.eye(h, dtype=key.dtype)[None, :, None, None, :], (b, h, w, n, h))
+    return jnp.concatenate([query, by_column, by_row], -1), jnp.concatenate([key, column, row], -1)
+
+
+def folded(
+    query: Float[Array, "b h w n dk"],
+    key: Float[Array, "b h w n dk"],
+    value: Float[Array, "b h w n dv"],
+    rel_height: Float[Array, "_rows dk"] | None,
+    rel_width: Float[Array, "_columns dk"] | None,
+    scale: float,
+) -> Float[Array, "b h w n dv"]:
+    """Relative attention by the fold, in plain XLA.
+
+    The softmax's denominator is one more value channel (a column of ones), so the hw x hw weights are never divided:
+    they are written once by the exponential and read once by the product with the values.
+    """
+    b, h, w, n, dv = value.shape
+    dtype = jnp.promote_types(query.dtype, jnp.float32)
+    if rel_height is not None and rel_width is not None:
+        query, key = fold(query, key, rel_height, rel_width)
+    value = jnp.concatenate([value, jnp.ones((b, h, w, n, 1), value.dtype)], -1)
+    query, key, value = (_by_head(x) for x in (query, key, value))
+    logits = scale * jnp.einsum("bnid,bnjd->bnij", query, key, preferred_element_type=dtype)
+    maximum = jax.lax.stop_gradient(logits.max(-1, keepdims=True))  # any constant per query cancels
+    weights = jnp.exp(logits - maximum).astype(value.dtype)
+    sums = jnp.einsum("bnij,bnjd->bnid", weights, value, preferred_element_type=dtype)
+    output = (sums[..., :dv] / sums[..., dv:]).astype(value.dtype)
+    return output.reshape(b, n, h, w, dv).transpose(0, 2, 3, 1, 4)
+
+
+def _by_head(x: Float[Array, "b h w n d"]) -> Float[Array, "b n hw d"]:
+    b, h, w, n, d = x.shape
+    return x.transpose(0, 3, 1, 2, 4).reshape(b, n, h * w, d)

@@ -1,0 +1,55 @@
+"""The definition, index by index: slow, obvious, and what every other implementation must equal."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def offset_index(length: int) -> Array:
+    """Row of a relative table for each (query, key) pair along one axis: `key - query + length - 1`, shape [l, l]."""
+    position = jnp.arange(length)
+    return position[None, :] - position[:, None] + length - 1
+
+
+def attention_logits(
+    query: Float[Array, "b h w n dk"],
+    key: Float[Array, "b h w n dk"],
+    rel_height: Float[Array, "_rows dk"] | None,
+    rel_width: Float[Array, "_columns dk"] | None,
+    scale: float,
+) -> Float[Array, "b n h w h w"]:
+    """`scale * q_i·(k_j + rel_width[jx-ix+w-1] + rel_height[jy-iy+h-1])` for every pair, in at least float32."""
+    _, h, w, _, _ = query.shape
+    dtype = jnp.promote_types(query.dtype, jnp.float32)
+    query, key = query.astype(dtype), key.astype(dtype)
+    logits = jnp.einsum("byxnd,bvund->bnyxvu", query, key)
+    if rel_height is not None and rel_width is not None:
+        by_row = rel_height.astype(dtype)[offset_index(h)]  # [query row, key row, dk]
+        by_column = rel_width.astype(dtype)[offset_index(w)]  # [query column, key column, dk]
+        logits += jnp.einsum("byxnd,yvd->bnyxv", query, by_row)[..., :, None]
+        logits += jnp.einsum("byxnd,xud->bnyxu", query, by_column)[..., None, :]
+    return scale * logits
+
+
+def attention_weights(
+    query: Float[Array, "b h w n dk"],
+    key: Float[Array, "b h w n dk"],
+    rel_height: Float[Array, "_rows dk"] | None,
+    rel_width: Float[Array, "_columns dk"] | None,
+    scale: float,
+) -> Float[Array, "b n h w h w"]:
+    """Softmax of `attention_logits` over all h*w keys jointly."""
+    return jax.nn.softmax(attention_logits(query, key, rel_height, rel_width, scale), axis=(-2, -1))
+
+
+def reference(
+    query: Float[Array, "b h w n dk"],
+    key: Float[Array, "b h w n dk"],
+    value: Float[Array, "b h w n dv"],
+    rel_height: Float[Array, "_rows dk"] | None,
+    rel_width: Float[Array, "_columns dk"] | None,
+    scale: float,
+) -> Float[Array, "b h w n dv"]:
+    """Attention as the paper's equations 1 to 3 state it (Bello et al., 2019, section 3)."""
+    weights = attention_weights(query, key, rel_height, rel_width, scale)
+    return jnp.einsum("bnyxvu,bvund->byxnd", weights, value.astype(weights.dtype)).astype(value.dtype)

@@ -1,0 +1,143 @@
+"""Relative two-dimensional self-attention: the public entry to every implementation."""
+
+import functools
+import logging
+import math
+from numbers import Real
+from types import MappingProxyType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from aa_flax.ops import reference as _reference
+from aa_flax.ops.folded import folded
+from aa_flax.ops.paper import paper
+
+_log = logging.getLogger(__name__)
+
+IMPLEMENTATIONS = MappingProxyType({"reference": _reference.reference, "paper": paper, "folded": folded})
+
+
+def relative_attention_2d(
+    query: Float[Array, "b h w n dk"],
+    key: Float[Array, "b h w n dk"],
+    value: Float[Array, "b h w n dv"],
+    rel_height: Float[Array, "2*h-1 dk"] | None,
+    rel_width: Float[Array, "2*w-1 dk"] | None,
+    *,
+    implementation: str = "auto",
+    scale: float | np.floating | None = None,
+) -> Float[Array, "b h w n dv"]:
+    r"""Self-attention over the h*w positions of a map, with relative position embeddings per axis.
+
+    For a query at (iy, ix) and a key at (jy, jx), Bello et al. (2019), equations 2 to 4:
+
+        logit(i, j) = scale * q_i · (k_j + rel_width[jx - ix + w - 1] + rel_height[jy - iy + h - 1])
+        output_i    = sum_j softmax_j(logit(i, j)) v_j        the softmax runs over all h*w keys jointly
+
+    The offset is key minus query, and `scale` covers the position terms too. Softmax and accumulation are in at least
+    float32 whatever the inputs' dtype; the output has the inputs' dtype.
+
+    Args:
+        query, key: [b, h, w, n, dk], n heads of depth dk.
+        value: [b, h, w, n, dv]; one floating dtype for all three.
+        rel_height, rel_width: [2h-1, dk] and [2w-1, dk], shared by the heads; both None for no position.
+        implementation: "reference" (index by index), "paper" (the authors' skewing), "folded" (position folded into
+            the channels), or "auto", which chooses one and logs which at level INFO, once per shape.
+        scale: factor of the logits, a Python number; None means dk**-0.5.
+
+    Raises:
+        ValueError: ranks, sizes or table lengths that do not fit, or an unknown implementation.
+        TypeError: dtypes that are not floating or differ, or a scale that is not a plain number.
+    """
+    _check(query, key, value, rel_height, rel_width)
+    if scale is None:
+        scale = query.shape[-1] ** -0.5
+    if isinstance(scale, jax.core.Tracer) or not isinstance(scale, Real) or not math.isfinite(scale):
+        raise TypeError(
+            f"scale must be a finite Python number or None, got {scale!r}; multiply query for a learned one"
+        )
+    if implementation == "auto":
+        implementation = _choose(query.shape, value.shape[-1], rel_height is not None)
+    if implementation not in IMPLEMENTATIONS:
+        accepted = ", ".join(repr(name) for name in ("auto", *IMPLEMENTATIONS))
+        raise ValueError(f"implementation must be one of {accepted}, got {implementation!r}")
+    if rel_height is not None and rel_width is not None:
+        rel_height, rel_width = rel_height.astype(query.dtype), rel_width.astype(query.dtype)
+    return relative_attention(
+        query, key, value, rel_height, rel_width, implementation=implementation, scale=float(scale)
+    )
+
+
+# Its own jit gives the call a name in every jaxpr: `analysis.summarize` counts what attention needs by its shapes there,
+# whatever the implementation spends.
+@functools.partial(jax.jit, static_argnames=("implementation", "scale"))
+def relative_attention(
+    query: Float[Array, "b h w n dk"],
+    key: Float[Array, "b h w n dk"],
+    value: Float[Array, "b h w n dv"],
+    rel_height: Float[Array, "_rows dk"] | None,
+    rel_width: Float[Array, "_columns dk"] | None,
+    *,
+    implementation: str,
+    scale: float,
+) -> Float[Array, "b h w n dv"]:
+    """`relative_attention_2d` on arguments already checked and resolved."""
+    return IMPLEMENTATIONS[implementation](query, key, value, rel_height, rel_width, scale)
+
+
+def relative_attention_weights_2d(
+    query: Float[Array, "b h w n dk"],
+    key: Float[Array, "b h w n dk"],
+    rel_height: Float[Array, "2*h-1 dk"] | None,
+    rel_width: Float[Array, "2*w-1 dk"] | None,
+    *,
+    scale: float | np.floating | None = None,
+) -> Float[Array, "b n h w h w"]:
+    """The attention maps themselves, [b, n, query_h, query_w, key_h, key_w], each summing to one over the keys.
+
+    For looking at: n*(h*w)**2 numbers per image. Arguments and errors as in `relative_attention_2d`.
+    """
+    _check(query, key, query, rel_height, rel_width)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    return _reference.attention_weights(query, key, rel_height, rel_width, scale)
+
+
+@functools.cache
+def _choose(query_shape: tuple[int, ...], value_depth: int, positions: bool) -> str:
+    """What "auto" stands for; cached, so that each shape is reported once."""
+    # The fold was the fastest of the three at every shape of experiments/results/attention_cpu_*.json.
+    chosen = "folded"
+    kind = "relative" if positions else "no"
+    _log.info(
+        "relative_attention_2d: %s for query %s, value depth %d, %s position", chosen, query_shape, value_depth, kind
+    )
+    return chosen
+
+
+def _check(query: Array, key: Array, value: Array, rel_height: Array | None, rel_width: Array | None) -> None:
+    for name, array, last in (("query", query, "dk"), ("key", key, "dk"), ("value", value, "dv")):
+        if np.ndim(array) != 5:
+            raise ValueError(
+                f"{name} must have shape [b, h, w, n, {last}], got rank {np.ndim(array)}: {np.shape(array)}"
+            )
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(f"{name} must be floating, got {array.dtype}")
+        if array.dtype != query.dtype:
+            raise TypeError(f"{name} must have query's dtype {query.dtype}, got {array.dtype}")
+        if 0 in array.shape:
+            raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+    if key.shape != query.shape:
+        raise ValueError(f"key must have query's shape {query.shape}, got {key.shape}")
+    if value.shape[:4] != query.shape[:4]:
+        raise ValueError(f"value must have shape {(*query.shape[:4], 'dv')} like query, got {value.shape}")
+    if (rel_height is None) != (rel_width is None):
+        given = "rel_width" if rel_height is None else "rel_height"
+        raise ValueError(f"rel_height and rel_width must both be given or both be None, got only {given}")
+    _, h, w, _, dk = query.shape
+    for name, table, length, axis in (("rel_height", rel_height, h, "h"), ("rel_width", rel_width, w, "w")):
+        if table is not None and np.shape(table) != (2 * length - 1, dk):
+            accepted = f"[2{axis}-1, dk] = {(2 * length - 1, dk)}"
+            raise ValueError(f"{name} must have shape {accepted} for a {h}x{w} map, got {np.shape(table)}")

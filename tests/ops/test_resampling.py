@@ -1,0 +1,33 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aa_flax.ops import average_pool, upsample
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [(5, 7), (6, 4), (1, 3), (2, 1)], ids=str)
+def test_average_pool_leaves_padding_out_of_the_mean(rng, stride, size):
+    h, w = size
+    x = jnp.asarray(rng.normal(size=(2, h, w, 3)), jnp.float32)
+    pooled = average_pool(x, stride)
+    assert pooled.shape == (2, -(-h // stride), -(-w // stride), 3)
+    for i in range(pooled.shape[1]):
+        for j in range(pooled.shape[2]):
+            rows = slice(max(stride * i - 1, 0), stride * i + 2)
+            columns = slice(max(stride * j - 1, 0), stride * j + 2)
+            np.testing.assert_allclose(pooled[:, i, j], x[:, rows, columns].mean((1, 2)), rtol=1e-5, atol=1e-6)
+
+
+def bilinear(signal, length):
+    """Half-pixel centres, the border repeats: one axis, by the definition."""
+    centres = (np.arange(length) + 0.5) * len(signal) / length - 0.5
+    return np.interp(centres, np.arange(len(signal)), signal)
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 10), (5, 9), (3, 5), (7, 5)])
+def test_upsample_is_bilinear_with_half_pixel_centres(rng, height, width):
+    x = jnp.asarray(rng.normal(size=(2, 3, 5, 2)), jnp.float32)
+    expected = np.apply_along_axis(bilinear, 1, np.asarray(x, np.float64), height)
+    expected = np.apply_along_axis(bilinear, 2, expected, width)
+    np.testing.assert_allclose(upsample(x, height, width), expected, rtol=1e-5, atol=1e-6)
