@@ -71,8 +71,8 @@ def relative_attention_2d(
     )
 
 
-# Its own jit gives the call a name in every jaxpr: `analysis.summarize` counts what attention needs by its shapes there,
-# whatever the implementation spends.
+# Its own jit gives the call a name in every jaxpr: there `analysis.summarize` counts what attention needs by its
+# shapes, whatever the implementation spends.
 @functools.partial(jax.jit, static_argnames=("implementation", "scale"))
 def relative_attention(
     query: Float[Array, "b h w n dk"],
@@ -102,7 +102,7 @@ def relative_attention_weights_2d(
     """
     _check(query, key, query, rel_height, rel_width)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    return _reference.attention_weights(query, key, rel_height, rel_width, scale)
+    return _reference.attention_weights(query, key, rel_height, rel_width, float(scale))
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Relative attention and its gradients in numpy float64, one (query, key) pair at a time, written from the equations."""
+"""Relative attention and its gradients in numpy float64, pair by pair, written from the equations."""
 
 import itertools
 
