@@ -2,7 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 
 def offset_index(length: int) -> Array:
@@ -53,3 +54,24 @@ def reference(
     """Attention as the paper's equations 1 to 3 state it (Bello et al., 2019, section 3)."""
     weights = attention_weights(query, key, rel_height, rel_width, scale)
     return jnp.einsum("bnyxvu,bvund->byxnd", weights, value.astype(weights.dtype)).astype(value.dtype)
+
+
+def attention_weights_at(
+    query: Float[Array, "b q n dk"],
+    positions: Int[np.ndarray, "q 2"],
+    key: Float[Array, "b h w n dk"],
+    rel_height: Float[Array, "_rows dk"] | None,
+    rel_width: Float[Array, "_columns dk"] | None,
+    scale: float,
+) -> Float[Array, "b n q h w"]:
+    """`attention_weights` of a few queries only, at (row, column) `positions`."""
+    _, h, w, _, _ = key.shape
+    dtype = jnp.promote_types(query.dtype, jnp.float32)
+    query = query.astype(dtype)
+    logits = jnp.einsum("bqnd,bvund->bnqvu", query, key.astype(dtype))
+    if rel_height is not None and rel_width is not None:
+        by_row = rel_height.astype(dtype)[offset_index(h)[positions[:, 0]]]  # [q, key row, dk]
+        by_column = rel_width.astype(dtype)[offset_index(w)[positions[:, 1]]]
+        logits += jnp.einsum("bqnd,qvd->bnqv", query, by_row)[..., :, None]
+        logits += jnp.einsum("bqnd,qud->bnqu", query, by_column)[..., None, :]
+    return jax.nn.softmax(scale * logits, axis=(-2, -1))

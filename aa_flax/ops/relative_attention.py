@@ -9,7 +9,7 @@ from types import MappingProxyType
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from aa_flax.ops import reference as _reference
 from aa_flax.ops.folded import folded
@@ -94,15 +94,23 @@ def relative_attention_weights_2d(
     rel_height: Float[Array, "2*h-1 dk"] | None,
     rel_width: Float[Array, "2*w-1 dk"] | None,
     *,
+    queries: Int[np.ndarray, "q 2"] | None = None,
     scale: float | np.floating | None = None,
-) -> Float[Array, "b n h w h w"]:
-    """The attention maps themselves, [b, n, query_h, query_w, key_h, key_w], each summing to one over the keys.
+) -> Float[Array, "b n *queries h w"]:
+    """The attention maps themselves, each summing to one over the h*w keys; for looking at.
 
-    For looking at: n*(h*w)**2 numbers per image. Arguments and errors as in `relative_attention_2d`.
+    All of them, [b, n, query_h, query_w, key_h, key_w] = n*(h*w)**2 numbers an image, or those of a few `queries`,
+    given as q (row, column) pairs: [b, n, q, key_h, key_w]. Other arguments and errors as in `relative_attention_2d`.
     """
     _check(query, key, query, rel_height, rel_width)
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    return _reference.attention_weights(query, key, rel_height, rel_width, float(scale))
+    scale = float(query.shape[-1] ** -0.5 if scale is None else scale)
+    if queries is None:
+        return _reference.attention_weights(query, key, rel_height, rel_width, scale)
+    h, w = query.shape[1:3]
+    if queries.ndim != 2 or queries.shape[1] != 2 or (queries < 0).any() or (queries >= (h, w)).any():
+        raise ValueError(f"queries must be (row, column) pairs inside the {h}x{w} map, got {queries.tolist()}")
+    chosen = query[:, queries[:, 0], queries[:, 1]]
+    return _reference.attention_weights_at(chosen, queries, key, rel_height, rel_width, scale)
 
 
 @functools.cache

@@ -8,20 +8,29 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
-def average_pool(x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b hs ws c"]:
-    """3×3 average pooling, padding 1 that is not counted; h and w become ceil(h / stride) and ceil(w / stride)."""
-    window, strides, padding = (1, 3, 3, 1), (1, stride, stride, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+def average_pool(x: Float[Array, "b h w c"], stride: int, *, window: int = 3) -> Float[Array, "b hs ws c"]:
+    """Mean over window×window places every `stride`, places outside the map not counted.
+
+    The first window starts (window - 1) // 2 before the map (1 for the 3×3 of the paper, 0 for a 2×2), and h and w
+    become ceil(h / stride) and ceil(w / stride).
+    """
+    spans = [_Span(length, stride, window) for length in x.shape[1:3]]
+    padding = ((0, 0), *((span.before, span.after) for span in spans), (0, 0))
     zero = np.zeros((), x.dtype)
-    sums = jax.lax.reduce_window(x, zero, jax.lax.add, window, strides, padding)
-    _, h, w, _ = x.shape
-    counts = np.outer(*(_pool_counts(length, stride) for length in (h, w)))[None, :, :, None]
+    sums = jax.lax.reduce_window(x, zero, jax.lax.add, (1, window, window, 1), (1, stride, stride, 1), padding)
+    counts = np.outer(spans[0].counts, spans[1].counts)[None, :, :, None]
     return sums / jnp.asarray(counts, x.dtype)
 
 
-def _pool_counts(length: int, stride: int) -> np.ndarray:
-    """How many of the three positions under each window lie inside the map."""
-    centres = stride * np.arange(math.ceil(length / stride))
-    return np.minimum(centres + 1, length - 1) - np.maximum(centres - 1, 0) + 1
+class _Span:
+    """The windows along one axis: padding before and after, and how many places of the map each covers."""
+
+    def __init__(self, length: int, stride: int, window: int) -> None:
+        self.before = (window - 1) // 2
+        starts = stride * np.arange(math.ceil(length / stride)) - self.before
+        ends = starts + window
+        self.after = max(int(ends[-1]) - length, 0)
+        self.counts = np.minimum(ends, length) - np.maximum(starts, 0)
 
 
 def upsample(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array, "b {height} {width} c"]:

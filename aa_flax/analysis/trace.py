@@ -1,0 +1,47 @@
+"""Watching a model's calls from outside, module by module."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from flax import nnx
+
+
+def module_paths(model: nnx.Module) -> dict[int, str]:
+    """Dotted path of each sub-module by its id; the model itself is the empty path."""
+    return {id(module): ".".join(map(str, path)) for path, module in nnx.iter_modules(model)}
+
+
+@contextlib.contextmanager
+def watched(model: nnx.Module, on_call: Callable[[str, nnx.Module, tuple], None] | None = None) -> Iterator[None]:
+    """While open, each call of a sub-module runs under a `jax.named_scope` of its path and is told to `on_call`.
+
+    `on_call(path, module, args)` runs before the module. Works eagerly and while tracing; modules need no code for it.
+    The classes' `__call__` is exchanged while the context is open, so use it in one thread at a time.
+    """
+    paths = module_paths(model)
+    classes = {type(module) for _, module in nnx.iter_modules(model) if "__call__" in vars(type(module))}
+    originals = {cls: vars(cls)["__call__"] for cls in classes}
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+            path = paths.get(id(self))
+            if not path:
+                return original(self, *args, **kwargs)
+            if on_call is not None:
+                on_call(path, self, args)
+            with jax.named_scope(path):
+                return original(self, *args, **kwargs)
+
+        return call
+
+    try:
+        for cls, original in originals.items():
+            cls.__call__ = wrap(original)  # type: ignore[method-assign]
+        yield
+    finally:
+        for cls, original in originals.items():
+            cls.__call__ = original  # type: ignore[method-assign]

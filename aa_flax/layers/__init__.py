@@ -1,0 +1,18 @@
+"""The modules that own parameters."""
+
+from aa_flax.layers.aa_conv import AAConv2D
+from aa_flax.layers.attention_depths import attention_depths
+from aa_flax.layers.gather_excite import GatherExcite
+from aa_flax.layers.norm import batch_norm
+from aa_flax.layers.position import coordinates, sinusoids
+from aa_flax.layers.squeeze_excite import SqueezeExcite
+
+__all__ = [
+    "AAConv2D",
+    "GatherExcite",
+    "SqueezeExcite",
+    "attention_depths",
+    "batch_norm",
+    "coordinates",
+    "sinusoids",
+]

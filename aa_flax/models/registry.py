@@ -1,0 +1,123 @@
+"""Every network by name."""
+
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named network: `build` gets the overrides, the rest are the defaults of `create_model`."""
+
+    build: Callable[..., nnx.Module]
+    num_classes: int
+    image_size: tuple[int, int]
+    options: tuple[str, ...]
+
+
+_COMMON = ("num_classes", "image_size", "in_channels", "dtype", "param_dtype", "rngs")
+_entries: dict[str, Entry] = {}
+
+
+def register(
+    name: str, *, network: type[nnx.Module], num_classes: int, image_size: tuple[int, int]
+) -> Callable[[Callable[..., nnx.Module]], Callable[..., nnx.Module]]:
+    """Decorator that names a builder.
+
+    The builder's own keywords are options of the model; what it passes on as `**network_options` may be any keyword of
+    `network` that the builder does not set itself.
+    """
+
+    def add(build: Callable[..., nnx.Module]) -> Callable[..., nnx.Module]:
+        if name in _entries:
+            raise ValueError(f"a model named {name!r} is registered already")
+        options = list(inspect.signature(build).parameters.values())
+        names = [p.name for p in options if p.kind is p.KEYWORD_ONLY]
+        if any(p.kind is p.VAR_KEYWORD for p in options):
+            names += [p for p in inspect.signature(network.__init__).parameters if p not in (*names, "self")]
+        entry = Entry(build, num_classes, image_size, tuple(n for n in names if n not in _COMMON))
+        _entries[name] = entry
+        return build
+
+    return add
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    in_channels: int = 3,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+    rngs: nnx.Rngs,
+    **overrides: Any,
+) -> nnx.Module:
+    """Build a network by name.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: width of the classifier; None is the model's own (100 for Wide-ResNet).
+        image_size: height and width, or one number for both, that position tables are made for; None is the model's
+            own ((32, 32) for Wide-ResNet). Other sizes serve at call time all the same.
+        in_channels: channels of the images.
+        dtype, param_dtype: of the computation and of the parameters.
+        rngs: source of the initial weights, for example `nnx.Rngs(0)`.
+        overrides: any option of the model, for example `depth=40` or `kappa=0.25`.
+
+    Returns:
+        A module called as `model(images [b,h,w,c], *, train=False, rngs=None) -> logits [b, classes]`. The call can be
+        traced: `nnx.eval_shape(lambda: create_model(name, rngs=nnx.Rngs(0)))` builds shapes only.
+
+    Raises:
+        ValueError: an unknown name, with the nearest known ones, or settings that the network refuses.
+        TypeError: an unknown override, with the nearest known one.
+    """
+    entry = _find(name)
+    for option in overrides:
+        if option not in entry.options:
+            raise TypeError(f"{name} has no option {option!r}{nearest(option, entry.options)}")
+    size = entry.image_size if image_size is None else image_size
+    return entry.build(
+        num_classes=entry.num_classes if num_classes is None else num_classes,
+        image_size=(size, size) if isinstance(size, int) else tuple(size),
+        in_channels=in_channels,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        rngs=rngs,
+        **overrides,
+    )
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of all networks that match a shell pattern such as "aa_*", sorted."""
+    return sorted(fnmatch.filter(_entries, pattern))
+
+
+def model_options(name: str) -> tuple[str, ...]:
+    """The overrides that `create_model(name, ...)` accepts."""
+    return _find(name).options
+
+
+def model_defaults(name: str) -> tuple[int, tuple[int, int]]:
+    """The model's own number of classes and image size."""
+    entry = _find(name)
+    return entry.num_classes, entry.image_size
+
+
+def nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
+    """`; did you mean ...?` for an error about a mistyped word, or all that is known."""
+    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else f"; known: {', '.join(sorted(known))}"
+
+
+def _find(name: str) -> Entry:
+    if name not in _entries:
+        raise ValueError(f"there is no model named {name!r}{nearest(name, list(_entries))}")
+    return _entries[name]
