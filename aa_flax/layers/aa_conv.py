@@ -145,6 +145,16 @@ class AAConv2D(nnx.Module):
             branches.append(upsample(self.attend(self.attention_input(x)), height, width))
         return branches[0] if len(branches) == 1 else jnp.concatenate(branches, -1)
 
+    @property
+    def attends(self) -> bool:
+        """Whether there is any attention; `attention_weights` needs it."""
+        return self.qkv is not None
+
+    def attended_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the map on which attention runs, for an input of height × width."""
+        h, w = (math.ceil(math.ceil(n / self.strides) / self.attention_downsample) for n in (height, width))
+        return h, w
+
     def attention_input(self, x: Float[Array, "b h w in"]) -> Float[Array, "b ha wa inp"]:
         """What the query, key and value projection sees: `x` pooled, "sine" or "coordconv" position in it."""
         x = x.astype(self.dtype)

@@ -158,6 +158,7 @@ class WideResNet(nnx.Module):
         widths = [16 * widen_factor * 2**i for i in range(3)]
         self.widths = tuple(widths)
         self.in_channels = in_channels
+        self.image_size = image_size
         self.long_skips = long_skips
         self.dropout_rate = dropout_rate
         self.stem = plain_conv(in_channels, 16, 3, **options)

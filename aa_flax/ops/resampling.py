@@ -1,5 +1,6 @@
 """Pooling and upsampling of maps [b, h, w, c]."""
 
+import functools
 import math
 
 import jax
@@ -33,6 +34,7 @@ class _Span:
         self.counts = np.minimum(ends, length) - np.maximum(starts, 0)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))  # the name lets FLOP counts tell interpolation from layers
 def upsample(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array, "b {height} {width} c"]:
     """Bilinear interpolation to height × width with half-pixel centres; the border repeats."""
     if x.shape[1:3] == (height, width):

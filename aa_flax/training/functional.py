@@ -28,8 +28,8 @@ def functional(model: nnx.Module) -> tuple[Apply, PureDict, PureDict]:
 
     `params` and `batch_stats` are nested dicts of arrays whose keys are the attribute names, and are the model's own
     arrays. `apply(params, batch_stats, images, *, train=False, rngs=None)` returns logits and the batch statistics
-    after the call (the same ones unless train=True); it changes nothing and is meant for plain `jax.jit` and `jax.grad`.
-    `rngs` is an `nnx.Rngs` made inside the trace, or a JAX random key.
+    after the call (the same ones unless train=True); it changes nothing and is meant for plain `jax.jit` and
+    `jax.grad`. `rngs` is an `nnx.Rngs` made inside the trace, or a JAX random key.
     """
     split: Any = nnx.split(model, nnx.Param, nnx.BatchStat)
     graph, params, batch_stats = split

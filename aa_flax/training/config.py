@@ -1,0 +1,229 @@
+"""The one schema of a run: every field, its type, its default and what it means.
+
+Config files build on `default_config()`, an `ml_collections.ConfigDict` made from these dataclasses; `resolve` turns
+whatever a file and the command line made of it back into a checked `Config`, so that nothing else in the library reads
+an untyped key.
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import ml_collections
+
+
+class ConfigError(ValueError):
+    """A config that no run can have; the message is one line."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is trained."""
+
+    name: str = "aa_wide_resnet28_10"
+    options: dict[str, Any] = field(default_factory=dict)  # overrides of aa_flax.models.create_model
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # of the computation; parameters stay in param_dtype
+    param_dtype: Literal["float32", "float64"] = "float32"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What it is trained on; names as in `aa_flax.data.load`."""
+
+    name: str = "fashion_mnist_subset"
+    data_dir: str = ""  # where prepared data sets lie; "" is $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    source_dir: str = ""  # folder with the official files, to prepare from
+    train_split: str = "train"
+    eval_split: str = "test"
+    image_size: int = 0  # pixels of a side after cropping or resizing; 0 keeps the data set's own
+    crop: Literal["pad", "resized", "none"] = "pad"  # random crop after padding, or random resized crop
+    crop_padding: int = 4  # pixels, with crop="pad"
+    flip: bool = True  # left to right, with probability 1/2
+    cutout: int = 0  # side in pixels of the square set to the mean; 0 is off
+    mixup: float = 0.0  # alpha of the Beta distribution; 0 is off
+    mean: tuple[float, ...] = ()  # of each channel in [0, 1]; () is the data set's own
+    std: tuple[float, ...] = ()
+    cache: bool = False  # decode once and keep in memory
+    num_threads: int = 2  # that read, decode and crop
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How the weights move; defaults are the recipe of Bello et al. (2019), section 4.1, for augmented networks."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: float = 0.2  # peak
+    schedule: Literal["cosine", "constant"] = "cosine"  # after a linear warm-up from 0
+    warmup: float = 0.05  # fraction of the run
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    weight_decay_mode: Literal["l2", "decoupled"] = "l2"  # into the gradient, or beside it, times the learning rate
+    weight_decay_exclude: tuple[str, ...] = ("bias", "scale", "rel_height", "rel_width")  # last parts of names
+    clip_norm: float = 0.0  # largest global norm of the gradient; 0 is off
+    accumulation_steps: int = 1  # pieces in which a batch goes through the network
+    ema_decay: float = 0.0  # of parameters and batch statistics, used to evaluate; 0 is off
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run."""
+
+    seed: int = 0
+    epochs: int = 500
+    batch_size: int = 256  # of all devices together
+    eval_batch_size: int = 500
+    eval_every_epochs: int = 1
+    log_every_steps: int = 20
+    checkpoint_every_epochs: int = 1
+    keep_checkpoints: int = 2
+    stop_after_epoch: int = 0  # end early, with the schedule unchanged; 0 is off
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+MAY_CHANGE_ON_RESUME = frozenset(
+    {
+        "stop_after_epoch",
+        "eval_batch_size",
+        "keep_checkpoints",
+        "data.data_dir",
+        "data.source_dir",
+        "data.cache",
+        "data.num_threads",
+    }
+)
+"""Fields that change nothing in what a run computes; any other change on resume is refused."""
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """A locked ConfigDict of all defaults; `model.options` takes any key."""
+    config = ml_collections.ConfigDict(dataclasses.asdict(Config())).lock()
+    config.model.options.unlock()
+    return config
+
+
+def field_names(schema: type = Config, prefix: str = "") -> dict[str, type]:
+    """Dotted name of every field and its type."""
+    names: dict[str, type] = {}
+    for name, kind in get_type_hints(schema).items():
+        if dataclasses.is_dataclass(kind):
+            names |= field_names(kind, f"{prefix}{name}.")  # type: ignore[arg-type]
+        else:
+            names[prefix + name] = kind
+    return names
+
+
+def flatten(config: Config | dict[str, Any]) -> dict[str, Any]:
+    """Dotted names to values; `model.options` stays one value."""
+    tree = config if isinstance(config, dict) else dataclasses.asdict(config)
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict) and name != "options":
+            flat |= {f"{name}.{inner}": v for inner, v in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def resolve(config: Any) -> Config:
+    """A checked `Config` from a ConfigDict or nested dict; fields left out keep their defaults.
+
+    Raises:
+        ConfigError: an unknown field (with the nearest known one), a wrong type, or values that contradict.
+    """
+    tree = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+    resolved = _build(Config, tree, "")
+    _check(resolved)
+    return resolved
+
+
+def unknown_field(name: str) -> ConfigError:
+    """The error for a field that does not exist, naming the nearest one that does."""
+    known = list(field_names())
+    last = name.rsplit(".", 1)[-1]
+    by_last_part = {k.rsplit(".", 1)[-1]: k for k in known}
+    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.6) or [
+        by_last_part[m] for m in difflib.get_close_matches(last, list(by_last_part), n=1, cutoff=0.6)
+    ]
+    hint = f"; did you mean {matches[0]!r}?" if matches else f"; known fields: {', '.join(known)}"
+    return ConfigError(f"unknown config field {name!r}{hint}")
+
+
+def _build(schema: Any, tree: dict[str, Any], prefix: str) -> Any:
+    hints = get_type_hints(schema)
+    values = {}
+    for name, value in tree.items():
+        if name not in hints:
+            raise unknown_field(prefix + name)
+        if dataclasses.is_dataclass(hints[name]):
+            if not isinstance(value, dict):
+                raise ConfigError(f"config field {prefix + name!r} must be a group of fields, got {value!r}")
+            values[name] = _build(hints[name], value, f"{prefix}{name}.")
+        else:
+            values[name] = _coerce(prefix + name, hints[name], value)
+    return schema(**values)
+
+
+def _coerce(name: str, kind: Any, value: Any) -> Any:
+    """`value` as the field's type: an int serves as float and a list as tuple, nothing else changes."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"config field {name!r} must be one of {', '.join(map(repr, arguments))}, got {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"config field {name!r} must be a tuple, got {value!r}")
+        return tuple(_coerce(name, arguments[0], item) for item in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"config field {name!r} must be a dictionary, got {value!r}")
+        return dict(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f"config field {name!r} must be of type {kind.__name__}, got {value!r}")
+    return value
+
+
+def _check(config: Config) -> None:
+    """Ranges, and values that contradict each other."""
+    flat = flatten(config)
+    at_least_one: tuple[str, ...] = ("epochs", "batch_size", "eval_batch_size", "eval_every_epochs", "log_every_steps")
+    at_least_one += ("checkpoint_every_epochs", "keep_checkpoints", "optimizer.accumulation_steps", "data.num_threads")
+    not_negative: tuple[str, ...] = (
+        "seed",
+        "stop_after_epoch",
+        "data.image_size",
+        "data.crop_padding",
+        "data.cutout",
+        "data.mixup",
+    )
+    not_negative += ("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm")
+    below_one = ("optimizer.warmup", "optimizer.momentum", "optimizer.ema_decay", "optimizer.label_smoothing")
+    for names, accepted, fits in (
+        (at_least_one, "at least 1", lambda v: v >= 1),
+        (not_negative, "at least 0", lambda v: v >= 0),
+        (below_one, "in [0, 1)", lambda v: 0 <= v < 1),
+    ):
+        for name in names:
+            if not fits(flat[name]):
+                raise ConfigError(f"config field {name!r} must be {accepted}, got {flat[name]!r}")
+    data, optimizer = config.data, config.optimizer
+    if config.batch_size % optimizer.accumulation_steps:
+        raise ConfigError(
+            f"config field 'batch_size' ({config.batch_size}) must divide by "
+            f"'optimizer.accumulation_steps' ({optimizer.accumulation_steps})"
+        )
+    if data.crop == "resized" and not data.image_size:
+        raise ConfigError("config field 'data.crop' is 'resized', which needs 'data.image_size'")
+    if len(data.mean) != len(data.std):
+        raise ConfigError(f"config fields 'data.mean' and 'data.std' differ in length: {data.mean} and {data.std}")
+    if min((*data.std, 1.0)) <= 0:
+        raise ConfigError(f"config field 'data.std' must be positive, got {data.std}")
+    if optimizer.nesterov and not optimizer.momentum:
+        raise ConfigError("config field 'optimizer.nesterov' needs 'optimizer.momentum' above 0")

@@ -1,0 +1,72 @@
+"""Command lines: `--config=FILE --config.FIELD=VALUE`, with every mistake told in one line."""
+
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from aa_flax.training.config import ConfigError, field_names, unknown_field
+
+
+def define_config(required: bool = False) -> Any:
+    """The `--config` flag, a Python file with `get_config()` (or `FILE:ARGUMENT` for `get_config(ARGUMENT)`)."""
+    flag = config_flags.DEFINE_config_file("config", None, "Python file whose get_config() returns the run's config.")
+    if required:
+        flags.mark_flag_as_required("config")
+    return flag
+
+
+def run(main: Callable[[list[str]], int | None], expected: tuple[type[Exception], ...] = ()) -> NoReturn:
+    """Parse the command line and call `main`; config errors and the `expected` ones end in one line and status 2."""
+
+    expected = (ConfigError, *expected)
+
+    def guarded(argv: list[str]) -> int | None:
+        try:
+            return main(argv)
+        except expected as error:
+            fail(str(error))
+
+    app.run(guarded, flags_parser=_parse)
+    raise AssertionError("app.run does not return")
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and exit with status 2."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    known = field_names()
+    for argument in argv[1:]:
+        match = re.match(r"--?config\.([\w.]+)", argument)
+        if match and match[1] not in known and not match[1].startswith("model.options."):
+            fail(str(unknown_field(match[1])))
+    try:
+        return flags.FLAGS(list(argv))
+    except flags.Error as error:
+        fail(str(error))
+    except Exception as error:  # from the config file itself
+        fail(_explain(error, argv))
+
+
+def _explain(error: Exception, argv: Sequence[str]) -> str:
+    """What went wrong in the config file, where, and the nearest field if one was mistyped."""
+    given = [a.split("=", 1)[1] for a in argv if re.match(r"--?config=", a)]
+    file = given[0].split(":")[0] if given else "the config file"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(file)]
+    place = f"{file}, line {lines[-1]}" if lines else file
+    missing = re.search(r'Key "(\w+)" does not exist', str(error))
+    if missing:
+        return f"{place}: {unknown_field(missing[1])}"
+    option = next((a for a in argv if re.match(r"--?config\.model\.options\.", a)), None)
+    if option and isinstance(error, AttributeError | KeyError):
+        return (
+            f"{option.split('=')[0]}: {file} sets no such model option, and only those that it sets can be overridden"
+        )
+    return f"{place}: {type(error).__name__}: {error}"

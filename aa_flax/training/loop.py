@@ -1,0 +1,220 @@
+"""The train loop: from a config to a finished run directory."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from aa_flax import data
+from aa_flax.evaluation import Scores, evaluate, make_eval_step
+from aa_flax.training.checkpoints import Checkpoints
+from aa_flax.training.config import Config
+from aa_flax.training.functional import Apply, functional
+from aa_flax.training.metrics import MetricsLog, read_metrics
+from aa_flax.training.optimizers import learning_rate, optimizer
+from aa_flax.training.preprocessing import Preprocessing, preprocessing_for
+from aa_flax.training.progress import ProgressBar
+from aa_flax.training.run_directory import RunDirectory, build_model
+from aa_flax.training.sharding import check_batch_size, data_mesh, place_batch, replicated
+from aa_flax.training.state import TrainState, create_state, evaluated
+from aa_flax.training.step import make_train_step, reset_window
+
+
+class NonFiniteError(Exception):
+    """Training diverged; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Where a call of `train` ended."""
+
+    finished: bool
+    epoch: int
+    scores: Scores
+    train_seconds: float  # of all calls that made this run, compilation and evaluation included
+    images_per_second: float  # of the optimiser steps alone
+
+
+def train(config: Config, workdir: Path) -> Outcome:
+    """Train as `config` says in `workdir`, from the newest checkpoint there if there is one.
+
+    Raises:
+        ConfigError, aa_flax.data.DataError: before anything is compiled, if the run cannot be.
+        NonFiniteError: loss or gradient became infinite or NaN.
+    """
+    directory = RunDirectory(workdir)
+    mesh = data_mesh()
+    check_batch_size("batch_size", config.batch_size, mesh, config.optimizer.accumulation_steps)
+    check_batch_size("eval_batch_size", config.eval_batch_size, mesh)
+    directory.claim(config)
+    dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
+    preprocessing = preprocessing_for(config, dataset)
+    directory.claim_data(preprocessing)
+    sources = [dataset.split(name) for name in (config.data.train_split, config.data.eval_split)]
+    train_source, eval_source = [source.cached() for source in sources] if config.data.cache else sources
+    epoch_steps = data.steps_per_epoch(len(train_source), config.batch_size)
+    total_steps = config.epochs * epoch_steps
+
+    apply, params, batch_stats = functional(build_model(config, preprocessing))
+    chain = optimizer(config.optimizer, total_steps)
+    state = create_state(params, batch_stats, chain, ema=bool(config.optimizer.ema_decay))
+    state = jax.device_put(state, replicated(mesh))
+    train_step = jax.jit(
+        make_train_step(apply, chain, config, preprocessing), donate_argnums=0, out_shardings=replicated(mesh)
+    )
+
+    with Checkpoints(directory.checkpoints, config.keep_checkpoints) as checkpoints:
+        if checkpoints.latest_step is not None:
+            state = checkpoints.restore(state)
+        done = int(state.step)
+        log = MetricsLog(workdir, done)
+        seconds_before = max((row["seconds"] for row in read_metrics(log.file)), default=0.0)
+        started = time.monotonic()
+
+        def elapsed() -> float:
+            return seconds_before + time.monotonic() - started
+
+        score = _scorer(apply, preprocessing, config, eval_source, mesh)
+        batches = data.train_batches(
+            train_source,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start_step=done,
+            image_size=preprocessing.image_size,
+            crop=config.data.crop,
+            crop_padding=config.data.crop_padding,
+            fill=dataset.mean_pixel,
+            num_threads=config.data.num_threads,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        schedule = learning_rate(config.optimizer, total_steps)
+        last_epoch = min(config.stop_after_epoch or config.epochs, config.epochs)
+        scores = None
+        with batches, jax.set_mesh(mesh), ProgressBar(total_steps, done, config.epochs) as progress:
+            window = _Window(log, progress, checkpoints, schedule, config.batch_size, epoch_steps, elapsed)
+            for step in range(done, last_epoch * epoch_steps):
+                state = train_step(state, place_batch(_pixels(next(batches)), mesh))
+                epoch, ends_epoch = (step + 1) // epoch_steps, (step + 1) % epoch_steps == 0
+                if (step + 1) % config.log_every_steps == 0 or ends_epoch:
+                    state = window.close(state)
+                if not ends_epoch:
+                    continue
+                is_last = epoch == last_epoch
+                if epoch % config.eval_every_epochs == 0 or is_last:
+                    scores = score(state)
+                    log.write(
+                        step + 1, "eval", epoch=epoch, loss=scores.loss, accuracy=scores.accuracy, seconds=elapsed()
+                    )
+                    progress.epoch(step + 1, epoch, f"held-out loss {scores.loss:.3f}  accuracy {scores.accuracy:.4f}")
+                if epoch % config.checkpoint_every_epochs == 0 or is_last:
+                    checkpoints.save(state)
+            scores = scores or score(state)
+        log.close()
+    return Outcome(
+        finished=int(state.step) >= total_steps,
+        epoch=int(state.step) // epoch_steps,
+        scores=scores,
+        train_seconds=elapsed(),
+        images_per_second=window.images_per_second,
+    )
+
+
+class _Window:
+    """Closes log windows: the only places where the host waits for the device."""
+
+    def __init__(
+        self,
+        log: MetricsLog,
+        progress: ProgressBar,
+        checkpoints: Checkpoints,
+        schedule: Callable[[Any], Any],
+        batch_size: int,
+        epoch_steps: int,
+        elapsed: Callable[[], float],
+    ) -> None:
+        self._log, self._progress, self._checkpoints = log, progress, checkpoints
+        self._schedule, self._epoch_steps, self._elapsed = schedule, epoch_steps, elapsed
+        self._batch_size = batch_size
+        self._since: float | None = None  # unknown for a window that compiles
+        self._rates: list[float] = []
+
+    @property
+    def images_per_second(self) -> float:
+        """Median over the windows of this call; nan if there was none without compilation."""
+        return sorted(self._rates)[len(self._rates) // 2] if self._rates else math.nan
+
+    def close(self, state: TrainState) -> TrainState:
+        """Log the window's means and open the next; NonFiniteError if a step of it went wrong."""
+        sums, step, bad = jax.device_get((state.window, state.step, state.first_bad_step))
+        now = time.monotonic()
+        steps, step = int(sums["steps"]), int(step)
+        means = {
+            "loss": float(sums["loss"]) / steps,
+            "accuracy": int(sums["correct"]) / int(sums["examples"]),
+            "grad_norm": float(sums["grad_norm"]) / steps,
+            "learning_rate": float(self._schedule(step - 1)),
+        }
+        if bad >= 0:
+            saved = self._checkpoints.latest_step
+            good = f"{self._checkpoints.folder / str(saved)}" if saved is not None else "none"
+            values = ", ".join(f"{name} {value:.6g}" for name, value in means.items())
+            raise NonFiniteError(
+                f"loss or gradient became non-finite at step {int(bad)} (means up to step {step}: {values}); "
+                f"last good checkpoint: {good}"
+            )
+        rate = steps * self._batch_size / (now - self._since) if self._since else None
+        if rate:
+            self._rates.append(rate)
+        self._log.write(step, "train", epoch=step / self._epoch_steps, **means, seconds=self._elapsed())
+        epoch = math.ceil(step / self._epoch_steps)
+        self._progress.update(step, epoch, means["loss"], means["accuracy"], rate or math.nan)
+        at_epoch_end = step % self._epoch_steps == 0
+        self._since = None if at_epoch_end else time.monotonic()  # evaluation and saving are not training
+        return reset_window(state)
+
+
+def _scorer(
+    apply: Apply, preprocessing: Preprocessing, config: Config, source: data.Source, mesh: Any
+) -> Callable[[TrainState], Scores]:
+    """Evaluation of a state on the whole of `source`."""
+
+    def predict(variables: Any, images: Any) -> Any:
+        params, batch_stats = variables
+        return apply(params, batch_stats, preprocessing.normalize(images))[0]
+
+    eval_step = jax.jit(make_eval_step(predict, preprocessing.num_classes), out_shardings=replicated(mesh))
+    return lambda state: evaluate(
+        eval_step, evaluated(state), eval_inputs(source, preprocessing, config.eval_batch_size, config.data, mesh)
+    )
+
+
+def eval_inputs(
+    source: data.Source, preprocessing: Preprocessing, batch_size: int, config: Any, mesh: Any
+) -> Iterator[dict[str, Any]]:
+    """Batches of `source` as a run's network expects them, on the mesh."""
+    with data.eval_batches(
+        source,
+        batch_size=batch_size,
+        image_size=preprocessing.image_size,
+        resize="center_crop" if config.crop == "resized" else "squash",
+        num_threads=config.num_threads,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    ) as batches:
+        for batch in batches:
+            yield place_batch({name: batch[name] for name in ("image", "label", "mask")}, mesh)
+
+
+def _pixels(batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: batch[name] for name in ("image", "label")}
+
+
+def count_parameters(model: nnx.Module) -> int:
+    """Trainable numbers of a module."""
+    return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))

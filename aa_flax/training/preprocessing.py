@@ -1,0 +1,68 @@
+"""What a network expects of an image: kept with a run, so that it can be used without its data."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from aa_flax.data import augment
+from aa_flax.data.datasets import Dataset
+from aa_flax.training.config import Config, ConfigError
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Size, channels, normalisation and classes; `data_fingerprint` says which data the run saw."""
+
+    image_size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    dtype: str
+    data_fingerprint: str
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+    def normalize(self, images: UInt8[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """(images / 255 - mean) / std per channel, in the run's compute dtype."""
+        return augment.normalize(images, self.mean, self.std, jnp.dtype(self.dtype))
+
+    def save(self, file: Path) -> None:
+        """Write as JSON."""
+        file.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, file: Path) -> "Preprocessing":
+        """Read what `save` wrote."""
+        values: dict[str, Any] = json.loads(file.read_text())
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})  # type: ignore[arg-type]
+
+
+def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
+    """What `config` makes of the images of `dataset`; ConfigError where the two do not fit."""
+    height, width, channels = dataset.image_shape
+    size = config.data.image_size
+    if size:
+        height = width = size
+    if height is None or width is None or channels is None:
+        raise ConfigError(f"images of {dataset.name!r} differ in size: config field 'data.image_size' must be set")
+    mean, std = config.data.mean or dataset.mean, config.data.std or dataset.std
+    if len(mean) != channels:
+        raise ConfigError(f"config field 'data.mean' has {len(mean)} values for images of {channels} channels")
+    return Preprocessing(
+        image_size=(height, width),
+        channels=channels,
+        mean=tuple(mean),
+        std=tuple(std),
+        class_names=tuple(dataset.class_names),
+        dtype=config.model.dtype,
+        data_fingerprint=dataset.fingerprint,
+    )

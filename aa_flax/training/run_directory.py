@@ -1,0 +1,122 @@
+"""What a run leaves on disk: enough to resume, evaluate and predict without anything else."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from aa_flax.models import create_model
+from aa_flax.training.checkpoints import Checkpoints
+from aa_flax.training.config import MAY_CHANGE_ON_RESUME, Config, ConfigError, flatten, resolve
+from aa_flax.training.functional import functional
+from aa_flax.training.preprocessing import Preprocessing
+
+
+class RunDirectoryError(Exception):
+    """A folder that is not a usable run directory; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """Paths and small files of a run."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def result_file(self) -> Path:
+        """What the finished run found, as JSON."""
+        return self.path / "result.json"
+
+    def read_config(self) -> Config:
+        """The resolved config of the run."""
+        file = self.path / "config.json"
+        if not file.exists():
+            raise RunDirectoryError(f"{self.path} is not a run directory: it has no config.json")
+        return resolve(json.loads(file.read_text()))
+
+    def read_preprocessing(self) -> Preprocessing:
+        """What the run's network expects of an image."""
+        return Preprocessing.read(self.path / "preprocessing.json")
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The finished run's result, or None."""
+        return json.loads(self.result_file.read_text()) if self.result_file.exists() else None
+
+    def claim(self, config: Config) -> None:
+        """Start a run here, or check that the one that lies here may resume with `config`.
+
+        Raises:
+            ConfigError: a field differs that may not change; the message names old and new values.
+        """
+        if (self.path / "config.json").exists():
+            old, new = flatten(self.read_config()), flatten(config)
+            changed = [name for name in old if old[name] != new[name] and name not in MAY_CHANGE_ON_RESUME]
+            if changed:
+                differences = ", ".join(f"{name} was {old[name]!r} and is now {new[name]!r}" for name in changed)
+                raise ConfigError(f"{self.path} holds a run with another config: {differences}; use another workdir")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write("config.json", dataclasses.asdict(config))
+
+    def claim_data(self, preprocessing: Preprocessing) -> None:
+        """Likewise for what the data is; ConfigError if the data set is not the one that the run began with."""
+        if (self.path / "preprocessing.json").exists():
+            old, new = dataclasses.asdict(self.read_preprocessing()), dataclasses.asdict(preprocessing)
+            changed = [name for name in old if old[name] != new[name]]
+            if changed:
+                raise ConfigError(f"{self.path} holds a run on other data: {', '.join(changed)} changed")
+        preprocessing.save(self.path / "preprocessing.json")
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Mark the run as finished."""
+        self._write("result.json", result)
+
+    def load_model(self) -> tuple[nnx.Module, int]:
+        """The trained network, with averaged weights where the run kept them, and the step it was saved at."""
+        config = self.read_config()
+        if not self.checkpoints.exists():
+            raise RunDirectoryError(f"{self.path} has no checkpoint yet")
+        with jax.default_device(jax.local_devices()[0]):
+            model = build_model(config, self.read_preprocessing())
+        _, params, batch_stats = functional(model)
+        with Checkpoints(self.checkpoints) as checkpoints:
+            step = checkpoints.latest_step
+            if step is None:
+                raise RunDirectoryError(f"{self.path} has no checkpoint yet")
+            params, batch_stats = checkpoints.restore_model(params, batch_stats, ema=bool(config.optimizer.ema_decay))
+        nnx.update(model, params, batch_stats)
+        return model, step
+
+    def _write(self, name: str, value: dict[str, Any]) -> None:
+        """Replace a file as a whole, so that a reader never meets half of it."""
+        temporary = self.path / f".{name}.partial"
+        temporary.write_text(json.dumps(value, indent=1) + "\n")
+        temporary.replace(self.path / name)
+
+
+def build_model(config: Config, preprocessing: Preprocessing) -> nnx.Module:
+    """The untrained network of a config; ConfigError where its options do not fit."""
+    if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.read("jax_enable_x64"):
+        raise ConfigError(
+            "config field 'model.dtype' or 'model.param_dtype' is 'float64', which needs JAX_ENABLE_X64=1"
+        )
+    try:
+        return create_model(
+            config.model.name,
+            num_classes=preprocessing.num_classes,
+            image_size=preprocessing.image_size,
+            in_channels=preprocessing.channels,
+            dtype=jax.numpy.dtype(config.model.dtype),
+            param_dtype=jax.numpy.dtype(config.model.param_dtype),
+            rngs=nnx.Rngs(config.seed),
+            **config.model.options,
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"config group 'model': {error}") from error

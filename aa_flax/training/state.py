@@ -1,0 +1,58 @@
+"""All that a run carries from step to step."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from aa_flax.training.functional import PureDict
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """Pure dicts and arrays only, so that a checkpoint is the whole truth; random keys derive from seed and step."""
+
+    step: Array  # int32, optimiser steps done
+    params: PureDict
+    batch_stats: PureDict
+    opt_state: optax.OptState
+    ema: PureDict  # {"params", "batch_stats"}, or empty without EMA
+    window: PureDict  # sums since the last log: examples, loss, correct, grad_norm, steps
+    first_bad_step: Array  # int32, the first step with a non-finite loss or gradient; -1 if none
+
+
+def empty_window() -> PureDict:
+    """The sums of a log window at its start."""
+    return {
+        "examples": jnp.zeros((), jnp.int32),
+        "correct": jnp.zeros((), jnp.int32),
+        "steps": jnp.zeros((), jnp.int32),
+        "loss": jnp.zeros((), jnp.float32),
+        "grad_norm": jnp.zeros((), jnp.float32),
+    }
+
+
+def create_state(
+    params: PureDict, batch_stats: PureDict, optimizer: optax.GradientTransformation, ema: bool
+) -> TrainState:
+    """The state before the first step."""
+    averaged = {"params": params, "batch_stats": batch_stats}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=optimizer.init(params),
+        ema=jax.tree.map(jnp.copy, averaged) if ema else {},
+        window=empty_window(),
+        first_bad_step=jnp.full((), -1, jnp.int32),
+    )
+
+
+def evaluated(state: TrainState) -> tuple[PureDict, PureDict]:
+    """The parameters and batch statistics to judge a state by: the averaged ones where there are."""
+    if state.ema:
+        return state.ema["params"], state.ema["batch_stats"]
+    return state.params, state.batch_stats
