@@ -45,7 +45,7 @@ class DataConfig:
     mean: tuple[float, ...] = ()  # of each channel in [0, 1]; () is the data set's own
     std: tuple[float, ...] = ()
     cache: bool = False  # decode once and keep in memory
-    num_threads: int = 2  # that read, decode and crop
+    num_threads: int = 2  # that read, decode and crop; 1 is fastest for small cached images
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class OptimizerConfig:
 class Config:
     """One training run."""
 
+    label: str = ""  # what tables call the run; "" is the model's name
     seed: int = 0
     epochs: int = 500
     batch_size: int = 256  # of all devices together
@@ -87,6 +88,7 @@ class Config:
 
 MAY_CHANGE_ON_RESUME = frozenset(
     {
+        "label",
         "stop_after_epoch",
         "eval_batch_size",
         "keep_checkpoints",

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from aa_flax.training.config import ConfigError, field_names, unknown_field
@@ -31,6 +31,7 @@ def run(main: Callable[[list[str]], int | None], expected: tuple[type[Exception]
         except expected as error:
             fail(str(error))
 
+    logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows what Orbax, TFDS and "auto" have to say
     app.run(guarded, flags_parser=_parse)
     raise AssertionError("app.run does not return")
 

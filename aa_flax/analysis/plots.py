@@ -1,0 +1,87 @@
+"""Pictures of a run: learning curves, confusion matrix, attention maps, as PNG files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from matplotlib.figure import Figure
+
+_INK = "#333333"
+_TRAIN, _HELD_OUT = "#9aa5b1", "#b3322c"
+
+
+def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Loss and accuracy over epochs, training windows and held-out data, from the rows of `metrics.jsonl`."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split, label, color in (("train", "training", _TRAIN), ("eval", "held out", _HELD_OUT)):
+            chosen = [row for row in rows if row["split"] == split]
+            marker = "o" if split == "eval" else None
+            epochs, values = [row["epoch"] for row in chosen], [row[name] for row in chosen]
+            axes.plot(epochs, values, color=color, label=label, lw=1.4, marker=marker, ms=3)
+        axes.set_xlabel("epoch")
+        axes.set_title("loss (nats)" if name == "loss" else name, loc="left", fontsize=10, color=_INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.25)
+        axes.legend(frameon=False, fontsize=9)
+    figure.savefig(file, dpi=110)
+
+
+def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[str], file: Path) -> None:
+    """Counts of true class (row) against predicted class (column), coloured by the fraction of the row."""
+    k = len(class_names)
+    fraction = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    side = min(max(0.55 * k, 3.5), 18)
+    figure = Figure(figsize=(side + 1.2, side + 0.6), layout="constrained")
+    axes = figure.subplots()
+    shown = axes.imshow(fraction, cmap="Blues", vmin=0, vmax=1)
+    if k <= 30:
+        for i, j in np.ndindex(k, k):
+            if confusion[i, j]:
+                color = "white" if fraction[i, j] > 0.5 else _INK
+                axes.text(j, i, str(confusion[i, j]), ha="center", va="center", fontsize=7, color=color)
+        axes.set_xticks(range(k), class_names, rotation=60, ha="right", fontsize=8)
+        axes.set_yticks(range(k), class_names, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    figure.colorbar(shown, ax=axes, shrink=0.7, label="fraction of the true class")
+    figure.savefig(file, dpi=130)
+
+
+def attention_figure(
+    images: UInt8[np.ndarray, "b h w c"],
+    titles: Sequence[str],
+    maps: Mapping[str, Float[Any, "b n q ha wa"]],
+    queries: Sequence[tuple[int, int]],
+    file: Path,
+    max_heads: int = 4,
+) -> None:
+    """What each head of a few layers attends to for some query pixels, as in Figures 9 and 10 of Bello et al. (2019).
+
+    A row for each image and query: the image with the query marked, then one map per layer and head over the image,
+    each scaled to its own largest weight.
+    """
+    panels = [(path, head) for path, m in maps.items() for head in range(min(m.shape[1], max_heads))]
+    rows = [(image, query) for image in range(len(images)) for query in range(len(queries))]
+    figure = Figure(figsize=(1.35 * (1 + len(panels)), 1.4 * len(rows) + 0.5), layout="constrained")
+    grid = figure.subplots(len(rows), 1 + len(panels), squeeze=False)
+    height, width = images.shape[1:3]
+    for line, (image, query) in zip(grid, rows, strict=True):
+        pixels = images[image] if images.shape[-1] == 3 else np.repeat(images[image], 3, -1)
+        line[0].imshow(pixels)
+        if query == 0:
+            line[0].set_title(titles[image], fontsize=8, color=_INK)
+        for axes, (path, head) in zip(line[1:], panels, strict=True):
+            weights = np.asarray(maps[path][image, head, query], np.float32)
+            axes.imshow(pixels.mean(-1), cmap="gray", alpha=0.55)
+            extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+            axes.imshow(weights / weights.max(), cmap="inferno", alpha=0.65, extent=extent, interpolation="bilinear")
+            if image == 0 and query == 0:
+                axes.set_title(f"{path.split('.')[0]}\nhead {head + 1}", fontsize=8, color=_INK)
+        row, column = queries[query]
+        for axes in line:
+            axes.plot(column, row, marker="+", ms=9, mew=2, color="#39d0ff")
+            axes.set_axis_off()
+    figure.savefig(file, dpi=90)

@@ -1,0 +1,39 @@
+"""Image-classification data: prepared by TFDS, read by Grain, augmented on the device.
+
+`load` opens a data set, `train_batches` and `eval_batches` read it, `augment` holds what runs inside the jitted step.
+Names load at first use, so that `aa_flax.data.augment` needs neither tensorflow_datasets nor grain.
+"""
+
+import importlib
+from typing import Any
+
+from aa_flax.data.errors import DataError
+
+_HOME = {
+    "Dataset": "datasets",
+    "available": "datasets",
+    "load": "datasets",
+    "Source": "source",
+    "eval_batches": "pipeline",
+    "steps_per_epoch": "pipeline",
+    "train_batches": "pipeline",
+    "cutout": "augment",
+    "mixup": "augment",
+    "normalize": "augment",
+    "random_flip": "augment",
+}
+_SUBMODULES = ("augment", "datasets", "pipeline")
+
+__all__ = ["DataError", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"aa_flax.data.{_HOME[name]}"), name)
+    if name in _SUBMODULES:
+        return importlib.import_module(f"aa_flax.data.{name}")
+    raise AttributeError(f"module 'aa_flax.data' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME, *_SUBMODULES])

@@ -1,0 +1,108 @@
+"""What all own data sets share: a TFDS builder that writes image bytes which are already encoded.
+
+TFDS needs TensorFlow to encode pixels, not to store bytes, so the builders encode with Pillow or pass on what the
+source files hold. Examples keep the order of the official files: the index of an example is its row there.
+"""
+
+import abc
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+
+from aa_flax.data.errors import DataError
+
+Example = tuple[bytes, int]  # encoded image, label
+
+
+class Origin(abc.ABC):
+    """The source files of one data set: where they are, what they hold."""
+
+    stored_name: ClassVar[str]  # the folder on disk; unlike any name in the TFDS catalogue
+    description: ClassVar[str]
+    homepage: ClassVar[str]
+    image_shape: ClassVar[tuple[int, int, int]]
+    encoding: ClassVar[str] = "png"
+
+    @property
+    @abc.abstractmethod
+    def files(self) -> list[Path]:
+        """The files read; they exist."""
+
+    @property
+    @abc.abstractmethod
+    def class_names(self) -> list[str]: ...
+
+    @abc.abstractmethod
+    def splits(self) -> Mapping[str, Iterator[Example]]:
+        """Split name to its examples, in the order of the files; iterating checks each example."""
+
+    def checksums(self) -> dict[str, str]:
+        """File name to SHA-256 of its content."""
+        sums = {}
+        for path in self.files:
+            try:
+                with path.open("rb") as file:
+                    sums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+        return sums
+
+    def checked_label(self, label: int, file: Path, index: int) -> int:
+        """`label`, or DataError naming file and index when no class has that number."""
+        if not 0 <= label < len(self.class_names):
+            raise DataError(f"{file}: example {index} has label {label}, expected 0 to {len(self.class_names) - 1}")
+        return int(label)
+
+
+def require_files(folder: Path, names: list[str], what: str) -> list[Path]:
+    """Paths of `names` in `folder`; DataError listing all that are missing."""
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise DataError(f"{folder}: {what} needs {', '.join(names)}; missing: {', '.join(missing)}")
+    return [folder / name for name in names]
+
+
+def make_builder(origin: Origin, checksums: dict[str, str], data_dir: Path) -> tfds.core.GeneratorBasedBuilder:
+    """The TFDS builder that stores `origin` under `data_dir` as ArrayRecord."""
+
+    # A class for each origin, because TFDS takes name and version from the class. Not registered: `tfds.load` could
+    # not give it the source files.
+    class Builder(_Builder, skip_registration=True):  # type: ignore[call-arg]
+        name = origin.stored_name
+
+    return Builder(origin=origin, checksums=checksums, data_dir=data_dir, file_format="array_record")
+
+
+class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
+
+    def __init__(self, *, origin: Origin, checksums: dict[str, str], **kwargs: Any):
+        self._origin, self._checksums = origin, checksums
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self._origin.description,
+            homepage=self._origin.homepage,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=self._origin.image_shape, encoding_format=self._origin.encoding),
+                    "label": tfds.features.ClassLabel(names=self._origin.class_names),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(source_sha256=self._checksums),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        return {name: self._generate_examples(examples) for name, examples in self._origin.splits().items()}
+
+    def _generate_examples(self, examples: Iterator[Example]) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, (image, label) in enumerate(examples):
+            yield index, {"image": image, "label": label}

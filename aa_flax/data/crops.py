@@ -1,0 +1,67 @@
+"""Crops and resizing of one image on the host, on uint8 pixels."""
+
+import math
+
+import numpy as np
+from jaxtyping import UInt8
+
+from aa_flax.data.images import resize
+
+_ATTEMPTS = 10
+_EVAL_FRACTION = 0.875  # 224 / 256, as ImageNet models are evaluated
+
+
+def pad_crop(
+    image: UInt8[np.ndarray, "h w c"], padding: int, fill: np.ndarray, rng: np.random.Generator
+) -> UInt8[np.ndarray, "h w c"]:
+    """Pads by `padding` on each side with the pixel `fill` [c], then takes an h × w crop anywhere in that."""
+    height, width = image.shape[:2]
+    top, left = (int(offset) - padding for offset in rng.integers(0, 2 * padding + 1, 2))
+    cropped = np.empty_like(image)
+    cropped[...] = fill
+    # The crop's rows top .. top + h of the image, as far as they exist; negative and beyond is padding.
+    rows = slice(max(top, 0), min(top + height, height))
+    columns = slice(max(left, 0), min(left + width, width))
+    cropped[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = image[rows, columns]
+    return cropped
+
+
+def resized_crop(
+    image: UInt8[np.ndarray, "h w c"],
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> UInt8[np.ndarray, "new_h new_w c"]:
+    """A random part of the image, resized (Szegedy et al., "Going Deeper with Convolutions", section 6).
+
+    Its area is uniform in `scale` of the image's, its width : height log-uniform in `ratio`. When ten draws do not
+    fit into the image, the largest centred part whose ratio is allowed.
+    """
+    height, width = image.shape[:2]
+    for _ in range(_ATTEMPTS):
+        area = height * width * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left, top = (float(rng.integers(0, free + 1)) for free in (width - crop_width, height - crop_height))
+            return resize(image, size, (left, top, left + crop_width, top + crop_height))
+    crop_width, crop_height = min(float(width), height * ratio[1]), min(float(height), width / ratio[0])
+    return resize(image, size, _centred(height, width, crop_height, crop_width))
+
+
+def center_crop(image: UInt8[np.ndarray, "h w c"], size: tuple[int, int]) -> UInt8[np.ndarray, "new_h new_w c"]:
+    """The centre of the image at the aspect of `size`: 0.875 of what fits, the usual ImageNet evaluation, resized."""
+    height, width = image.shape[:2]
+    scale = _EVAL_FRACTION * min(height / size[0], width / size[1])
+    return resize(image, size, _centred(height, width, scale * size[0], scale * size[1]))
+
+
+def squash(image: UInt8[np.ndarray, "h w c"], size: tuple[int, int]) -> UInt8[np.ndarray, "new_h new_w c"]:
+    """The whole image, resized without regard to its aspect; an image of that size is returned as it is."""
+    return image if image.shape[:2] == size else resize(image, size)
+
+
+def _centred(height: int, width: int, crop_height: float, crop_width: float) -> tuple[float, float, float, float]:
+    left, top = (width - crop_width) / 2, (height - crop_height) / 2
+    return left, top, left + crop_width, top + crop_height

@@ -1,0 +1,139 @@
+"""Opening a data set by name: those of this library, and any that TFDS has prepared as ArrayRecord."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from aa_flax.data.errors import DataError
+from aa_flax.data.own import EMBEDDED, FROM_FOLDER, open_origin, prepare, source_fingerprint, stored_name
+from aa_flax.data.prepared import (
+    Prepared,
+    build_command,
+    content_fingerprint,
+    find_prepared,
+    open_prepared,
+    resolve_data_dir,
+)
+from aa_flax.data.source import RecordSource, Source
+from aa_flax.data.statistics import mean_and_std
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An image-classification data set that is ready to be read.
+
+    Attributes:
+        name: as given to `load`.
+        class_names: the name of each class, in the order of the labels.
+        image_shape: (h, w, c); h and w are None where images differ in size.
+        mean, std: per channel, of pixels in 0..1, for normalising.
+        splits: number of examples of each split.
+        fingerprint: changes when the data changes.
+        folder: where the data is prepared.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int | None, int | None, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    splits: Mapping[str, int]
+    fingerprint: str
+    folder: Path
+    _prepared: Prepared = field(repr=False, compare=False)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def mean_pixel(self) -> tuple[int, ...]:
+        """The mean as a pixel, 0 to 255: what `train_batches(crop="pad", fill=...)` pads with."""
+        return tuple(round(255 * value) for value in self.mean)
+
+    def split(self, name: str) -> Source:
+        """The examples of a split: "train", or in TFDS's notation a part, "train[:90%]", or a sum, "train+test".
+
+        Raises:
+            DataError: unknown split, a notation that cannot be read, or no examples.
+        """
+        splits = self._prepared.builder.info.splits
+        try:
+            count = splits[name].num_examples
+        # TFDS raises KeyError, ValueError or AssertionError, depending on what is wrong with the notation.
+        except Exception:
+            raise DataError(
+                f"split {name!r} of {self.name}: expected one of {', '.join(self.splits)}, or a part such as "
+                f"'{next(iter(self.splits), 'train')}[:90%]'"
+            ) from None
+        if not count:
+            raise DataError(f"split {name!r} of {self.name} has no examples; sizes: {dict(self.splits)}")
+        return RecordSource(self._prepared, name)
+
+
+def available() -> list[str]:
+    """Names of the data sets of this library; `load` also opens what TFDS has prepared as ArrayRecord."""
+    return sorted([*EMBEDDED, *FROM_FOLDER])
+
+
+def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "") -> Dataset:
+    """Opens a data set, preparing it first where it is one of this library's.
+
+    Looked for in this order: the files in `source_dir`; this library's prepared copy in `data_dir`; a copy in
+    `data_dir` that `tfds build` has prepared as ArrayRecord, by its name in the TFDS catalogue,
+    `name[/config][:version]`. Nothing is ever downloaded.
+
+    Args:
+        name: one of `available()`, or a name of the TFDS catalogue.
+        data_dir: where prepared data lies; "" means $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+        source_dir: for fashion_mnist, cifar10, cifar100 and cifar10_jpeg, the folder with the official files; needed
+            once, and checked against what was prepared when given again.
+
+    Raises:
+        DataError: not there (the message says how to get it), or faulty.
+    """
+    root = resolve_data_dir(data_dir)
+    if name in EMBEDDED or (source_dir and name in FROM_FOLDER):
+        return _own(name, prepare(open_origin(name, source_dir), root))
+    if source_dir:
+        raise DataError(f"source_dir: only {', '.join(FROM_FOLDER)} are read from a folder, got the name {name!r}")
+    if name in FROM_FOLDER and (folder := find_prepared(stored_name(name), root)):
+        return _own(name, folder)
+    if folder := find_prepared(name, root):
+        return _opened(name, folder, content_fingerprint(folder))
+    raise DataError(_how_to_get(name, root))
+
+
+def _own(name: str, folder: Path) -> Dataset:
+    return _opened(name, folder, source_fingerprint(folder))
+
+
+def _opened(name: str, folder: Path, fingerprint: str) -> Dataset:
+    prepared = open_prepared(folder)
+    features = prepared.builder.info.features
+    image_shape = tuple(features[prepared.image_key].shape)
+    mean, std = mean_and_std(name.partition(":")[0], image_shape[-1])
+    return Dataset(
+        name=name,
+        class_names=tuple(features[prepared.label_key].names),
+        image_shape=image_shape,
+        mean=mean,
+        std=std,
+        splits=MappingProxyType({split: info.num_examples for split, info in prepared.builder.info.splits.items()}),
+        fingerprint=fingerprint,
+        folder=folder,
+        _prepared=prepared,
+    )
+
+
+def _how_to_get(name: str, root: Path) -> str:
+    from_catalogue = f"prepare it from the TFDS catalogue: {build_command(name, root)}"
+    if name == "cifar10_jpeg":
+        return f"{name} is not prepared in {root}; name the folder with its file once as source_dir"
+    if name in FROM_FOLDER:
+        return (
+            f"{name} is not prepared in {root}; either name the folder with the official files once as source_dir, "
+            f"or {from_catalogue}"
+        )
+    return f"{name} is not prepared in {root}; {from_catalogue} (own data sets: {', '.join(available())})"

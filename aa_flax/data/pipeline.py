@@ -1,0 +1,232 @@
+"""Batches of a source, by Grain: shuffled without end for training, each example once for evaluation.
+
+The order of the examples and every random draw follow from (seed, epoch, position in the epoch) alone. No state is
+stored: a run that resumes at global step k asks for the batches from k on. Any number of processes reads the same
+global order: a batch is cut into one piece for each process after it has been drawn.
+
+Threads, not worker processes: those outlive a trainer that is killed, and do not start in a notebook.
+"""
+
+import functools
+import os
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import grain
+import numpy as np
+
+from aa_flax.data.crops import center_crop, pad_crop, resized_crop, squash
+from aa_flax.data.errors import DataError
+from aa_flax.data.source import Source
+
+Batch = dict[str, np.ndarray]
+
+
+class Batches(Iterator[Batch]):
+    """An iterator over batches whose threads end with `close`, at the end of a `with` block, or when it is dropped."""
+
+    def __init__(self, dataset: grain.MapDataset, num_threads: int | None, prefetch: int | None):
+        num_threads = min(16, os.cpu_count() or 1) if num_threads is None else num_threads
+        prefetch = num_threads + 2 if prefetch is None else prefetch
+        options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
+        self._iterator = iter(dataset.to_iter_dataset(options))
+
+    def __next__(self) -> Batch:
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """Ends the threads; the iterator gives no further batch."""
+        self._iterator.close()
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_iterator"):
+            self._iterator.close()
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Whole batches in one epoch; the remainder, other examples in each epoch, is left out.
+
+    Raises:
+        DataError: not even one batch.
+    """
+    if not 1 <= batch_size <= num_examples:
+        raise DataError(f"batch_size is {batch_size}, expected 1 to {num_examples}, the number of examples")
+    return num_examples // batch_size
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    image_size: tuple[int, int] | None = None,
+    crop: Literal["none", "pad", "resized"] = "none",
+    crop_padding: int = 4,
+    fill: tuple[int, ...] | None = None,
+    num_threads: int | None = None,
+    prefetch: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """Endless shuffled batches from global step `start_step` on.
+
+    Args:
+        source: the examples; `source.cached()` makes small sets many times faster.
+        batch_size: over all processes.
+        seed: of the order and of the crops; 0 or more.
+        image_size: (height, width) of the batches; None for the source's own.
+        crop: "none" resizes to `image_size`; "pad" resizes, pads by `crop_padding` and crops back at random, the
+            standard augmentation of CIFAR; "resized" takes a random part of 8 to 100 % of the area and resizes it, the
+            standard augmentation of ImageNet.
+        fill: pixel [c] to pad with when crop is "pad". The recipe pads with zeros after normalisation, which happens
+            on the device: the same to within half a grey level is the mean's pixel, `dataset.mean_pixel`.
+        num_threads: threads, each of which makes whole batches; None for one a core, at most 16; 0 to make each batch
+            when it is asked for.
+        prefetch: batches held ready; None for two more than there are threads.
+        process_index, process_count: which piece of each batch this process reads.
+
+    Returns:
+        Iterator of {"image": uint8 [batch_size / process_count, h, w, c], "label": int32, "index": int32}; close it,
+        or let it go out of scope.
+
+    Raises:
+        DataError: more examples in a batch than in the source, or images of several sizes without `image_size`.
+        ValueError: an argument outside what is listed here.
+    """
+    whole_batches = steps_per_epoch(len(source), batch_size) * batch_size
+    local = _local_batch(batch_size, process_index, process_count)
+    if seed < 0 or start_step < 0:
+        raise ValueError(f"seed and start_step must be 0 or more, got {seed} and {start_step}")
+    size = _output_size(source, image_size)
+    # Grain adds the epoch to the seed, so that runs of neighbouring seeds would see the same orders an epoch apart.
+    order_seed, crop_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
+    examples = grain.MapDataset.source(source).shuffle(seed=order_seed).slice(slice(0, whole_batches)).repeat()
+    transform = functools.partial(
+        _train_example, size=size, crop=_crop_function(crop, size, crop_padding, fill, source.image_shape[-1])
+    )
+    # Drawing before the batch is cut up is what makes the crops independent of the number of processes.
+    examples = examples.random_map(transform, seed=crop_seed)
+    piece = _ProcessPiece(examples, batch_size, local, process_index, start_step)
+    return Batches(piece.batch(local, drop_remainder=True), num_threads, prefetch)
+
+
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: tuple[int, int] | None = None,
+    resize: Literal["squash", "center_crop"] = "squash",
+    num_threads: int | None = None,
+    prefetch: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """Each example once and in order; every process takes the same number of steps.
+
+    Args:
+        source: the examples.
+        batch_size: over all processes.
+        image_size: (height, width) of the batches; None for the source's own.
+        resize: "squash" ignores the aspect; "center_crop" takes 0.875 of the largest centred part of that aspect.
+        num_threads, prefetch, process_index, process_count: as for `train_batches`.
+
+    Returns:
+        Iterator of {"image": uint8 [b, h, w, c], "label": int32 [b], "index": int32 [b], "mask": bool [b]}. What is
+        padded at the end has mask False, index -1, label 0 and a black image.
+
+    Raises:
+        DataError: images of several sizes without `image_size`.
+        ValueError: an argument outside what is listed here.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+    local = _local_batch(batch_size, process_index, process_count)
+    size = _output_size(source, image_size)
+    if resize not in ("squash", "center_crop"):
+        raise ValueError(f"resize is {resize!r}, expected 'squash' or 'center_crop'")
+    # Without image_size an image stays as it is, whatever `resize` says.
+    cut = center_crop if resize == "center_crop" and image_size is not None else squash
+    padding = {
+        "image": np.zeros((*size, source.image_shape[-1]), np.uint8),
+        "label": np.int32(0),
+        "index": np.int32(-1),
+        "mask": np.bool_(False),
+    }
+
+    def example(position: int) -> dict[str, Any]:
+        step, offset = divmod(position, local)
+        index = step * batch_size + process_index * local + offset
+        if index >= len(source):
+            return padding
+        found = source[index]
+        return {**_arrays(found, cut(found["image"], size)), "mask": np.bool_(True)}
+
+    steps = -(-len(source) // batch_size)
+    return Batches(grain.MapDataset.range(steps * local).map(example).batch(local), num_threads, prefetch)
+
+
+class _ProcessPiece(grain.MapDataset):
+    """What one process reads of the global order: its part of each batch, from batch `start_step` on."""
+
+    def __init__(self, parent: grain.MapDataset, batch_size: int, local: int, process_index: int, start_step: int):
+        super().__init__(parent)
+        self._batch_size, self._local = batch_size, local
+        self._process_index, self._start_step = process_index, start_step
+
+    def __len__(self) -> int:
+        return max(0, len(self._parent) // self._batch_size - self._start_step) * self._local
+
+    def __getitem__(self, position: Any) -> Any:
+        if isinstance(position, slice):
+            return self.slice(position)
+        step, offset = divmod(position, self._local)
+        return self._parent[(self._start_step + step) * self._batch_size + self._process_index * self._local + offset]
+
+
+def _train_example(example: dict[str, Any], rng: np.random.Generator, *, size: tuple[int, int], crop: Any) -> Any:
+    return _arrays(example, crop(example["image"], rng))
+
+
+def _arrays(example: dict[str, Any], image: np.ndarray) -> dict[str, Any]:
+    return {"image": image, "label": np.int32(example["label"]), "index": np.int32(example["index"])}
+
+
+def _crop_function(crop: str, size: tuple[int, int], padding: int, fill: tuple[int, ...] | None, channels: int) -> Any:
+    if crop == "none":
+        return lambda image, rng: squash(image, size)
+    if crop == "resized":
+        return lambda image, rng: resized_crop(image, size, rng)
+    if crop != "pad":
+        raise ValueError(f"crop is {crop!r}, expected 'none', 'pad' or 'resized'")
+    if not 0 < padding <= min(size):
+        raise ValueError(f"crop_padding is {padding}, expected 1 to {min(size)}, the image's shorter side")
+    if fill is None or len(fill) != channels or not all(0 <= value <= 255 for value in fill):
+        raise ValueError(f"fill is {fill}, expected {channels} values of 0 to 255 when crop is 'pad'")
+    pixel = np.asarray(fill, np.uint8)
+    return lambda image, rng: pad_crop(squash(image, size), padding, pixel, rng)
+
+
+def _local_batch(batch_size: int, process_index: int, process_count: int) -> int:
+    if process_count < 1 or not 0 <= process_index < process_count:
+        raise ValueError(f"process_index is {process_index} of process_count {process_count}, expected 0 to count - 1")
+    if batch_size % process_count:
+        raise ValueError(f"batch_size is {batch_size}, expected a multiple of process_count {process_count}")
+    return batch_size // process_count
+
+
+def _output_size(source: Source, image_size: tuple[int, int] | None) -> tuple[int, int]:
+    if image_size is None:
+        height, width = source.image_shape[:2]
+        if height is None or width is None:
+            raise DataError(f"{source.name}: images differ in size, so image_size must be given, got None")
+        return height, width
+    if len(image_size) != 2 or min(image_size) < 1:
+        raise ValueError(f"image_size is {image_size}, expected (height, width) or None")
+    return image_size

@@ -1,0 +1,121 @@
+"""Data sets that TFDS has prepared: finding them in `data_dir` and opening them read-only.
+
+Nothing is generated or downloaded and TensorFlow is not needed: the folder's own description is read.
+"""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from aa_flax.data.errors import DataError
+
+_NAME = re.compile(r"\w+(/[\w.-]+)?(:\d+\.\d+\.\d+)?")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+def resolve_data_dir(data_dir: str | Path) -> Path:
+    """`data_dir`, or when it is "" $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser().absolute()
+
+
+def find_prepared(name: str, data_dir: Path) -> Path | None:
+    """The folder of `name[/config][:version]` in `data_dir`, newest version first; None when there is none.
+
+    Raises:
+        DataError: not a name of that form, or several configs are prepared and the name chooses none.
+    """
+    if not _NAME.fullmatch(name):
+        raise DataError(f"{name!r} is no name of a data set, expected name[/config][:version]")
+    base, _, version = name.partition(":")
+    root = data_dir / base
+    folder = _newest(root, version)
+    if folder is not None or "/" in base or not root.is_dir():
+        return folder
+    configs = {
+        child.name: found for child in sorted(root.iterdir()) if child.is_dir() and (found := _newest(child, version))
+    }
+    if len(configs) > 1:
+        raise DataError(f"{root}: several configs are prepared, name one: {', '.join(f'{base}/{c}' for c in configs)}")
+    return next(iter(configs.values()), None)
+
+
+def _newest(folder: Path, version: str) -> Path | None:
+    if not folder.is_dir():
+        return None
+    found = [
+        child
+        for child in folder.iterdir()
+        if _VERSION.fullmatch(child.name)
+        and (not version or child.name == version)
+        and (child / "dataset_info.json").is_file()
+    ]
+    return max(found, key=lambda child: tuple(map(int, child.name.split("."))), default=None)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared folder that holds images with one label each."""
+
+    folder: Path
+    builder: tfds.core.DatasetBuilder
+    image_key: str
+    label_key: str
+
+
+def open_prepared(folder: Path) -> Prepared:
+    """Opens a prepared folder.
+
+    Raises:
+        DataError: damaged description, not ArrayRecord, or not exactly one image and one class label.
+    """
+    try:
+        builder = tfds.builder_from_directory(folder)
+    # TFDS raises whatever parsing its own two JSON files raises.
+    except Exception as error:
+        raise DataError(f"{folder}: the description of the data set cannot be read ({error})") from None
+    _require_array_record(builder, folder)
+    features = builder.info.features
+    if not isinstance(features, tfds.features.FeaturesDict):
+        raise DataError(f"{folder}: not a dictionary of features, so it is not image classification")
+    # By exact type: LabeledImage (a segmentation map) derives from Image, and is no input image.
+    images = sorted(key for key, feature in features.items() if type(feature) is tfds.features.Image)
+    labels = sorted(key for key, feature in features.items() if type(feature) is tfds.features.ClassLabel)
+    if len(images) != 1 or len(labels) != 1:
+        raise DataError(
+            f"{folder}: image classification needs exactly one image and one class label; "
+            f"images: {', '.join(images) or 'none'}; class labels: {', '.join(labels) or 'none'}"
+        )
+    image = features[images[0]]
+    if image.shape[-1] not in (1, 3) or image.np_dtype != "uint8":
+        raise DataError(
+            f"{folder}: {images[0]!r} has {image.shape[-1]} channels of {image.np_dtype}, expected 1 or 3 of uint8"
+        )
+    return Prepared(folder, builder, images[0], labels[0])
+
+
+def _require_array_record(builder: tfds.core.DatasetBuilder, folder: Path) -> None:
+    stored = builder.info.file_format
+    if stored is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise DataError(
+            f"{folder}: prepared as {stored.value if stored else 'an unknown format'}, which cannot be read at random; "
+            f"it must be array_record: remove the folder, then {build_command(builder.info.name, folder.parent.parent)}"
+        )
+
+
+def build_command(name: str, data_dir: Path) -> str:
+    """The command that prepares a data set of the TFDS catalogue (needs the extra `prepare`)."""
+    return f"tfds build {name.partition(':')[0]} --file_format=array_record --data_dir={data_dir}"
+
+
+def content_fingerprint(folder: Path) -> str:
+    """Hash of the folder's description and of the name and size of each of its files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        if path.suffix == ".json":
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

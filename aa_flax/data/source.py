@@ -1,0 +1,189 @@
+"""Random access to the examples of a split, decoded."""
+
+import abc
+import bisect
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from aa_flax.data.errors import DataError
+from aa_flax.data.images import decode_image
+from aa_flax.data.prepared import Prepared
+
+_CHUNK = 256  # records that one thread reads and decodes at a time when caching
+
+
+class Source(abc.ABC):
+    """Random access to examples: `source[i]` is {"image": uint8 [h, w, c], "label": int, "index": i}.
+
+    Attributes:
+        name: data set and split, for messages.
+        image_shape: (h, w, c); h and w are None where images differ in size.
+        num_classes: labels are 0 to num_classes - 1.
+    """
+
+    name: str
+    image_shape: tuple[int | None, int | None, int]
+    num_classes: int
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @abc.abstractmethod
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The examples of several indices, which may be faster than one after the other."""
+
+    @abc.abstractmethod
+    def cached(self) -> "Source":
+        """The same examples, decoded once into memory.
+
+        Raises:
+            DataError: images differ in size.
+        """
+
+    @abc.abstractmethod
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def _require_index(self, index: int) -> None:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name}: index {index}, expected 0 to {len(self) - 1}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name}, {len(self)} examples, image_shape={self.image_shape})"
+
+
+class RecordSource(Source):
+    """Examples read from ArrayRecord files and decoded at each access.
+
+    Raises:
+        DataError: at creation, a file is missing; at access, a damaged record, an image that cannot be decoded or a
+            label out of range, with the file and the index within the split.
+    """
+
+    def __init__(self, prepared: Prepared, split: str):
+        info = prepared.builder.info
+        features, split_info = info.features, info.splits[split]
+        self.name = f"{info.name}[{split}]"
+        self.image_shape = tuple(features[prepared.image_key].shape)
+        self.num_classes = features[prepared.label_key].num_classes
+        self._keys = prepared.image_key, prepared.label_key
+        instructions = split_info.file_instructions
+        self._files = [str(instruction.filename) for instruction in instructions]
+        self._ends = list(accumulate(instruction.take for instruction in instructions))
+        missing = [file for file in self._files if not Path(file).exists()]
+        if missing:
+            raise DataError(f"{missing[0]}: no such file ({len(missing)} of {len(self._files)} of {self.name} missing)")
+        self._records = prepared.builder.as_data_source(
+            split, decoders={prepared.image_key: tfds.decode.SkipDecoding()}
+        )
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        self._require_index(index)
+        # Not through the batched read, which starts threads at each call.
+        return self._decoded(self._read_one(index), index)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        for index in indices:
+            self._require_index(index)
+        try:
+            records = self._records.__getitems__(list(indices))
+        # A batched read fails as a whole and names nothing; what it raises depends on the damage.
+        except Exception:
+            records = [self._read_one(index) for index in indices]
+        return [self._decoded(record, index) for record, index in zip(records, indices, strict=True)]
+
+    def cached(self) -> "ArraySource":
+        return ArraySource.of(self)
+
+    def _read_one(self, index: int) -> dict[str, Any]:
+        try:
+            return self._records[index]
+        except Exception as error:
+            raise DataError(f"{self._place(index)}: damaged record ({_one_line(error)})") from None
+
+    def _decoded(self, record: dict[str, Any], index: int) -> dict[str, Any]:
+        image_key, label_key = self._keys
+        channels = self.image_shape[-1]
+        try:
+            image = decode_image(record[image_key], channels)
+        # Pillow raises many types for damaged files.
+        except Exception as error:
+            raise DataError(f"{self._place(index)}: the image cannot be decoded ({_one_line(error)})") from None
+        if any(expected not in (None, size) for size, expected in zip(image.shape, self.image_shape, strict=True)):
+            raise DataError(f"{self._place(index)}: an image of shape {image.shape}, expected {self.image_shape}")
+        label = int(record[label_key])
+        if not 0 <= label < self.num_classes:
+            raise DataError(f"{self._place(index)}: label {label}, expected 0 to {self.num_classes - 1}")
+        return {"image": image, "label": label, "index": int(index)}
+
+    def _place(self, index: int) -> str:
+        return f"{self._files[bisect.bisect_right(self._ends, index)]}: example {index} of {self.name}"
+
+
+class ArraySource(Source):
+    """Examples held in memory."""
+
+    def __init__(self, name: str, images: np.ndarray, labels: np.ndarray, num_classes: int):
+        """`images` uint8 [n, h, w, c], `labels` [n] in 0 to num_classes - 1."""
+        if len(images) != len(labels) or images.ndim != 4 or images.dtype != np.uint8:
+            raise DataError(
+                f"{name}: images {images.dtype} {images.shape} with {len(labels)} labels, expected uint8 [n, h, w, c]"
+            )
+        wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+        if wrong.size:
+            raise DataError(f"{name}: example {wrong[0]} has label {labels[wrong[0]]}, expected 0 to {num_classes - 1}")
+        self.name, self.num_classes = name, num_classes
+        self.image_shape = images.shape[1:]
+        self._images, self._labels = images.view(), labels.astype(np.int32)
+        # Examples are views: writing into one would change every later epoch.
+        self._images.flags.writeable = False
+
+    @classmethod
+    def of(cls, source: Source) -> "ArraySource":
+        """Decodes all of `source`, on as many threads as there are cores."""
+        height, width, channels = source.image_shape
+        if height is None or width is None:
+            raise DataError(
+                f"{source.name}: only images of one size can be cached, image_shape is {source.image_shape}"
+            )
+        images = np.empty((len(source), height, width, channels), np.uint8)
+        labels = np.empty(len(source), np.int32)
+
+        def fill(start: int) -> None:
+            for example in source.__getitems__(range(start, min(start + _CHUNK, len(source)))):
+                images[example["index"]] = example["image"]
+                labels[example["index"]] = example["label"]
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(fill, range(0, len(source), _CHUNK)):
+                pass
+        return cls(source.name, images, labels, source.num_classes)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        self._require_index(index)
+        return {"image": self._images[index], "label": int(self._labels[index]), "index": int(index)}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        return [self[index] for index in indices]
+
+    def cached(self) -> "ArraySource":
+        return self
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,0 +1,61 @@
+"""Score a trained run on its held-out data, each example once: `python -m aa_flax.evaluate --workdir=DIR`.
+
+With --config the data of that config is used instead of the run's. The last line printed is one JSON object.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from aa_flax import data
+from aa_flax.evaluation import evaluate, make_eval_step
+from aa_flax.training.config import ConfigError, resolve
+from aa_flax.training.flags import define_config, fail, run
+from aa_flax.training.functional import functional
+from aa_flax.training.loop import eval_inputs
+from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
+from aa_flax.training.sharding import check_batch_size, data_mesh, replicated
+
+_CONFIG = define_config()
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True)
+_SPLIT = flags.DEFINE_string("split", "", "Split to score instead of the config's held-out one, such as train[:10%].")
+
+
+def main(argv: list[str]) -> None:
+    """Evaluate and print."""
+    if len(argv) > 1:
+        fail(f"unexpected arguments: {' '.join(argv[1:])}")
+    directory = RunDirectory(Path(_WORKDIR.value))
+    config = directory.read_config() if _CONFIG.value is None else resolve(_CONFIG.value)
+    preprocessing = directory.read_preprocessing()
+    mesh = data_mesh()
+    check_batch_size("eval_batch_size", config.eval_batch_size, mesh)
+    dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
+    if dataset.class_names != preprocessing.class_names:
+        raise ConfigError(
+            f"{dataset.name} has the classes {', '.join(dataset.class_names[:5])}, ...; "
+            f"the run was trained on {', '.join(preprocessing.class_names[:5])}, ..."
+        )
+    model, step = directory.load_model()
+    apply, params, batch_stats = functional(model)
+
+    def predict(variables: tuple, images: jax.Array) -> jax.Array:
+        params, batch_stats = variables
+        return apply(params, batch_stats, preprocessing.normalize(images))[0]
+
+    eval_step = jax.jit(make_eval_step(predict, preprocessing.num_classes), out_shardings=replicated(mesh))
+    split = _SPLIT.value or config.data.eval_split
+    variables = jax.device_put((params, batch_stats), replicated(mesh))
+    inputs = eval_inputs(dataset.split(split), preprocessing, config.eval_batch_size, config.data, mesh)
+    with jax.set_mesh(mesh):
+        scores = evaluate(eval_step, variables, inputs)
+    for name, accuracy in zip(preprocessing.class_names, scores.accuracy_per_class, strict=True):
+        print(f"{100 * accuracy:6.2f} %  {name}")
+    result = {"accuracy": scores.accuracy, "loss": scores.loss, "examples": scores.examples, "step": step}
+    print(json.dumps({**result, "dataset": dataset.name, "split": split, "workdir": str(directory.path)}))
+
+
+if __name__ == "__main__":
+    run(main, expected=(RunDirectoryError, data.DataError))

@@ -1,0 +1,95 @@
+"""Train a network: `python -m aa_flax.train --config=experiments/quickstart.py --workdir=DIR`.
+
+Fields of the config can be set on the command line, `--config.optimizer.learning_rate=0.1`. The same command again
+resumes; a finished run prints its result again. The last line printed is one JSON object.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from aa_flax import data
+from aa_flax.analysis.plots import confusion_matrix, learning_curves
+from aa_flax.analysis.report import draw_attention, model_costs, print_results
+from aa_flax.training.config import Config, resolve
+from aa_flax.training.flags import define_config, fail, run
+from aa_flax.training.loop import NonFiniteError, Outcome, train
+from aa_flax.training.metrics import read_metrics
+from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
+
+_CONFIG = define_config(required=True)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Run directory: created, or resumed if a run lies there.", required=True
+)
+_BESIDE = flags.DEFINE_multi_string("beside", [], "Finished run directories whose rows the final table shows too.")
+
+
+def main(argv: list[str]) -> None:
+    """Train, report, print."""
+    if len(argv) > 1:
+        fail(f"unexpected arguments: {' '.join(argv[1:])}")
+    config = resolve(_CONFIG.value)
+    directory = RunDirectory(Path(_WORKDIR.value))
+    directory_results = [_finished(path) for path in _BESIDE.value]
+    result = directory.read_result()
+    if result is not None:
+        directory.claim(config)
+    else:
+        outcome = train(config, directory.path)
+        result = report(config, directory, outcome)
+        if outcome.finished:
+            directory.write_result(result)
+        else:
+            print(f"stopped after epoch {outcome.epoch} of {config.epochs}; the same command without it goes on")
+    print_results([*directory_results, {**result, "workdir": str(directory.path)}])
+
+
+def report(config: Config, directory: RunDirectory, outcome: Outcome) -> dict[str, Any]:
+    """Draw the run's pictures into its directory and return its result."""
+    preprocessing = directory.read_preprocessing()
+    names = preprocessing.class_names
+    learning_curves(read_metrics(directory.path / "metrics.jsonl"), directory.path / "learning_curves.png")
+    confusion_matrix(outcome.scores.confusion, names, directory.path / "confusion_matrix.png")
+    model, _ = directory.load_model()
+    dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
+    source = dataset.split(config.data.eval_split)
+    with data.eval_batches(source, batch_size=min(64, len(source)), image_size=preprocessing.image_size) as batches:
+        batch = next(batches)
+    _, firsts = np.unique(batch["label"], return_index=True)
+    shown = np.sort(firsts)[:3]  # three images, of three classes
+    pixels, titles = batch["image"][shown], [names[label] for label in batch["label"][shown]]
+    images = preprocessing.normalize(jax.numpy.asarray(pixels))
+    draw_attention(model, images, pixels, titles, directory.path / "attention_maps.png")
+    per_class = zip(names, outcome.scores.accuracy_per_class, strict=True)
+    return {
+        "finished": outcome.finished,
+        "accuracy": outcome.scores.accuracy,
+        "loss": outcome.scores.loss,
+        "examples": outcome.scores.examples,
+        "label": config.label or config.model.name,
+        "model": config.model.name,
+        "dataset": config.data.name,
+        "epochs": outcome.epoch,
+        "seed": config.seed,
+        **model_costs(model),
+        "train_seconds": round(outcome.train_seconds, 1),
+        "images_per_second": round(outcome.images_per_second, 1) if outcome.images_per_second > 0 else None,
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "accuracy_per_class": {name: score if score == score else None for name, score in per_class},
+        "confusion": outcome.scores.confusion.tolist(),
+    }
+
+
+def _finished(path: str) -> dict[str, Any]:
+    result = RunDirectory(Path(path)).read_result()
+    if result is None:
+        raise RunDirectoryError(f"--beside: {path} holds no finished run")
+    return result
+
+
+if __name__ == "__main__":
+    run(main, expected=(NonFiniteError, RunDirectoryError, data.DataError))

@@ -1,0 +1,50 @@
+# Sourced by quickstart.sh and tests/run.sh: makes .venv in the checkout from requirements.txt, or reuses it, and puts
+# its python in $python. Set PYTHON to choose the interpreter that a new environment is made with.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+python=$root/.venv/bin/python
+
+stop() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+supported() { # prints the first interpreter of version 3.11 to 3.13 among the arguments
+  local candidate
+  for candidate in "$@"; do
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  return 1
+}
+
+install_requirements() {
+  local base
+  if [ -n "${PYTHON:-}" ]; then
+    base=$(supported "$PYTHON") || stop "PYTHON=$PYTHON is not a Python 3.11, 3.12 or 3.13; point it at one"
+  else
+    base=$(supported python3 python3.13 python3.12 python3.11) ||
+      stop "no Python 3.11, 3.12 or 3.13 found (python3 is $(python3 --version 2>&1 | head -n 1)); install one, or set PYTHON to it"
+  fi
+  echo "installing into $root/.venv with $("$base" --version); this is done once" >&2
+  if command -v uv >/dev/null; then
+    uv venv --quiet --clear --no-python-downloads --python "$base" "$root/.venv" || stop "uv could not make $root/.venv"
+    uv pip install --quiet --compile-bytecode --python "$python" -r "$root/requirements.txt" ||
+      stop "the packages of requirements.txt could not be installed; is the package index reachable?"
+  else
+    "$base" -m venv --clear "$root/.venv" >/dev/null 2>&1 ||
+      stop "$base cannot make virtual environments; install its venv package (Debian: apt install python3-venv) or uv"
+    "$python" -m pip install --quiet --disable-pip-version-check -r "$root/requirements.txt" ||
+      stop "the packages of requirements.txt could not be installed; is the package index reachable?"
+  fi
+}
+
+# The stamp is written last, so an interrupted installation is done again.
+stamp=$root/.venv/requirements.installed
+if [ ! -x "$python" ] || ! cmp -s "$stamp" "$root/requirements.txt"; then
+  install_requirements
+  cp "$root/requirements.txt" "$stamp"
+fi
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}

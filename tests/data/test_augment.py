@@ -1,0 +1,114 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aa_flax.data.augment import cutout, mixup, normalize, random_flip
+
+KEY = jax.random.key(3)
+
+
+@pytest.fixture
+def images(rng):
+    return rng.normal(size=(13, 5, 7, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.bfloat16, 2**-8), (jnp.float16, 2**-11)])
+def test_normalize(rng, dtype, tolerance):
+    pixels = rng.integers(0, 256, (2, 5, 7, 3), np.uint8)
+    mean, std = (0.3, 0.5, 0.7), (0.2, 0.25, 0.3)
+    expected = (pixels.astype(np.float64) / 255 - np.array(mean)) / np.array(std)
+    result = jax.jit(lambda images: normalize(images, mean, std, dtype))(pixels)
+    assert result.dtype == dtype
+    # Half a unit in the last place of the largest value, 3.5.
+    np.testing.assert_allclose(np.asarray(result, np.float64), expected, rtol=tolerance, atol=2 * tolerance)
+
+
+def test_normalize_in_float64(rng):
+    pixels = rng.integers(0, 256, (2, 5, 7, 1), np.uint8)
+    with jax.enable_x64(True):
+        result = normalize(jnp.asarray(pixels), (0.1,), (0.3,), jnp.float64)
+    np.testing.assert_allclose(result, (pixels / 255 - 0.1) / 0.3, rtol=1e-14, atol=1e-14)
+
+
+def test_normalize_needs_one_value_a_channel():
+    with pytest.raises(ValueError, match="mean and std have 1 and 3 values, expected 3"):
+        normalize(jnp.zeros((1, 2, 2, 3), jnp.uint8), (0.5,), (0.2, 0.2, 0.2))
+
+
+def test_random_flip_mirrors_about_half(images):
+    images = np.tile(images, (20, 1, 1, 1))
+    flipped = np.asarray(jax.jit(random_flip)(KEY, images))
+    mirrored = [np.array_equal(new, old[:, ::-1]) for new, old in zip(flipped, images, strict=True)]
+    kept = [np.array_equal(new, old) for new, old in zip(flipped, images, strict=True)]
+    assert all(one != other for one, other in zip(mirrored, kept, strict=True))
+    # Binomial(260, 1/2): standard deviation 8.1; five of them.
+    assert abs(sum(mirrored) - 130) < 41
+
+
+def test_random_flip_keeps_dtype():
+    for dtype in (jnp.uint8, jnp.bfloat16):
+        assert random_flip(KEY, jnp.zeros((2, 3, 4, 1), dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 11])
+def test_cutout_zeroes_one_clipped_square(size):
+    images = jnp.ones((400, 5, 7, 3), jnp.bfloat16)
+    result = jax.jit(cutout, static_argnames="size")(KEY, images, size=size)
+    assert (result.shape, result.dtype) == (images.shape, images.dtype)
+    holes = np.asarray(result, np.float32) == 0
+    assert (holes == holes[..., :1]).all()
+    possible = {}
+    for row in range(5):
+        for column in range(7):
+            hole = np.zeros((5, 7), bool)
+            top, left = row - size // 2, column - size // 2
+            hole[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = True
+            possible.setdefault(hole.tobytes(), []).append((row, column))
+    seen = {hole.tobytes() for hole in holes[..., 0]}
+    # Every reachable hole and no other; one of 35 centres is missed in 400 draws with probability below 4e-4, and the
+    # key is fixed.
+    assert seen == set(possible)
+
+
+def test_cutout_keeps_the_other_pixels(images):
+    result = np.asarray(cutout(KEY, jnp.asarray(images), 3))
+    np.testing.assert_array_equal(result[result != 0], images[result != 0])
+    with pytest.raises(ValueError, match="size is 0, expected at least 1"):
+        cutout(KEY, jnp.asarray(images), 0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.bfloat16, 2**-7)])
+def test_mixup_mixes_neighbours(images, rng, dtype, tolerance):
+    labels = np.eye(4, dtype=np.float32)[rng.permutation(np.arange(13) % 4)]
+    mixed, mixed_labels = jax.jit(mixup, static_argnames="alpha")(
+        KEY, jnp.asarray(images, dtype), jnp.asarray(labels), alpha=0.7
+    )
+    assert (mixed.dtype, mixed_labels.dtype) == (dtype, jnp.float32)
+    # λ from the labels: where neighbours differ, the own class keeps it.
+    differing = np.flatnonzero(labels.argmax(-1) != np.roll(labels, 1, 0).argmax(-1))
+    weights = np.asarray(mixed_labels)[differing, labels.argmax(-1)[differing]]
+    weight = float(weights[0])
+    assert 0 < weight < 1
+    np.testing.assert_allclose(weights, weight, rtol=1e-6)
+    np.testing.assert_allclose(mixed_labels.sum(-1), 1, rtol=1e-6)
+    given = np.asarray(jnp.asarray(images, dtype), np.float64)
+    expected = weight * given + (1 - weight) * np.roll(given, 1, 0)
+    # The result is rounded to its dtype; values reach 4.
+    np.testing.assert_allclose(np.asarray(mixed, np.float64), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_mixup_draws_from_beta():
+    draw = jax.vmap(lambda key: mixup(key, jnp.ones((2, 1, 1, 1)), jnp.eye(2), 0.5)[1][0, 0])
+    weights = np.asarray(draw(jax.random.split(KEY, 4000)))
+    # Beta(a, a) has mean 1/2 and variance 1 / (4 (2 a + 1)) = 1/8; tolerances are five standard errors.
+    assert abs(weights.mean() - 0.5) < 5 * np.sqrt(1 / 8 / 4000)
+    assert abs(weights.var() - 1 / 8) < 0.01
+    with pytest.raises(ValueError, match="alpha is 0.0, expected more than 0"):
+        mixup(KEY, jnp.ones((2, 1, 1, 1)), jnp.eye(2), 0.0)
+
+
+def test_raw_keys_serve_too(images):
+    with jax.numpy_rank_promotion("raise"):
+        result = random_flip(jax.random.PRNGKey(0), jnp.asarray(images))
+    assert result.shape == images.shape
