@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     directory_results = [_finished(path) for path in _BESIDE.value]
     result = directory.read_result()
     if result is not None:
-        directory.claim(config)
+        directory.check(config)
     else:
         outcome = train(config, directory.path)
         result = report(config, directory, outcome)

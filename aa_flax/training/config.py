@@ -184,12 +184,17 @@ def _coerce(name: str, kind: Any, value: Any) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"config field {name!r} must be a dictionary, got {value!r}")
-        return dict(value)
+        return {key: _tuples(item) for key, item in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(f"config field {name!r} must be of type {kind.__name__}, got {value!r}")
     return value
+
+
+def _tuples(value: Any) -> Any:
+    """Lists, which is what JSON makes of tuples, back as tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _check(config: Config) -> None:

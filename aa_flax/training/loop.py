@@ -51,16 +51,17 @@ def train(config: Config, workdir: Path) -> Outcome:
     mesh = data_mesh()
     check_batch_size("batch_size", config.batch_size, mesh, config.optimizer.accumulation_steps)
     check_batch_size("eval_batch_size", config.eval_batch_size, mesh)
-    directory.claim(config)
+    directory.check(config)
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
     preprocessing = preprocessing_for(config, dataset)
-    directory.claim_data(preprocessing)
+    directory.check(config, preprocessing)
     sources = [dataset.split(name) for name in (config.data.train_split, config.data.eval_split)]
     train_source, eval_source = [source.cached() for source in sources] if config.data.cache else sources
     epoch_steps = data.steps_per_epoch(len(train_source), config.batch_size)
     total_steps = config.epochs * epoch_steps
 
     apply, params, batch_stats = functional(build_model(config, preprocessing))
+    directory.begin(config, preprocessing)
     chain = optimizer(config.optimizer, total_steps)
     state = create_state(params, batch_stats, chain, ema=bool(config.optimizer.ema_decay))
     state = jax.device_put(state, replicated(mesh))

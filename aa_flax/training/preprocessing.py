@@ -1,9 +1,6 @@
 """What a network expects of an image: kept with a run, so that it can be used without its data."""
 
-import dataclasses
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -35,15 +32,10 @@ class Preprocessing:
         """(images / 255 - mean) / std per channel, in the run's compute dtype."""
         return augment.normalize(images, self.mean, self.std, jnp.dtype(self.dtype))
 
-    def save(self, file: Path) -> None:
-        """Write as JSON."""
-        file.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
-
     @classmethod
-    def read(cls, file: Path) -> "Preprocessing":
-        """Read what `save` wrote."""
-        values: dict[str, Any] = json.loads(file.read_text())
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})  # type: ignore[arg-type]
+    def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
+        """From what JSON made of the fields."""
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
 def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:

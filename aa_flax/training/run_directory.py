@@ -44,35 +44,38 @@ class RunDirectory:
 
     def read_preprocessing(self) -> Preprocessing:
         """What the run's network expects of an image."""
-        return Preprocessing.read(self.path / "preprocessing.json")
+        return Preprocessing.from_json(json.loads((self.path / "preprocessing.json").read_text()))
 
     def read_result(self) -> dict[str, Any] | None:
         """The finished run's result, or None."""
         return json.loads(self.result_file.read_text()) if self.result_file.exists() else None
 
-    def claim(self, config: Config) -> None:
-        """Start a run here, or check that the one that lies here may resume with `config`.
+    def check(self, config: Config, preprocessing: Preprocessing | None = None) -> None:
+        """Whether a run may start or resume here with `config`, on the data of `preprocessing`.
 
         Raises:
-            ConfigError: a field differs that may not change; the message names old and new values.
+            ConfigError: a run lies here and a field differs that may not change; names old and new values.
         """
-        if (self.path / "config.json").exists():
-            old, new = flatten(self.read_config()), flatten(config)
-            changed = [name for name in old if old[name] != new[name] and name not in MAY_CHANGE_ON_RESUME]
-            if changed:
-                differences = ", ".join(f"{name} was {old[name]!r} and is now {new[name]!r}" for name in changed)
-                raise ConfigError(f"{self.path} holds a run with another config: {differences}; use another workdir")
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._write("config.json", dataclasses.asdict(config))
+        if not self.checkpoints.exists():
+            return  # nothing that a change could spoil
+        old, new = flatten(self.read_config()), flatten(config)
+        changed = [name for name in old if old[name] != new[name] and name not in MAY_CHANGE_ON_RESUME]
+        if changed:
+            differences = ", ".join(f"{name} was {old[name]!r} and is now {new[name]!r}" for name in changed)
+            raise ConfigError(f"{self.path} holds a run with another config: {differences}; use another workdir")
+        if preprocessing is not None and preprocessing != self.read_preprocessing():
+            seen, now = dataclasses.asdict(self.read_preprocessing()), dataclasses.asdict(preprocessing)
+            changed = [name for name in seen if seen[name] != now[name]]
+            raise ConfigError(f"{self.path} holds a run on other data: {', '.join(changed)} changed")
 
-    def claim_data(self, preprocessing: Preprocessing) -> None:
-        """Likewise for what the data is; ConfigError if the data set is not the one that the run began with."""
-        if (self.path / "preprocessing.json").exists():
-            old, new = dataclasses.asdict(self.read_preprocessing()), dataclasses.asdict(preprocessing)
-            changed = [name for name in old if old[name] != new[name]]
-            if changed:
-                raise ConfigError(f"{self.path} holds a run on other data: {', '.join(changed)} changed")
-        preprocessing.save(self.path / "preprocessing.json")
+    def begin(self, config: Config, preprocessing: Preprocessing) -> None:
+        """Write down what runs here, after `check`."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write("config.json", dataclasses.asdict(config))
+            self._write("preprocessing.json", dataclasses.asdict(preprocessing))
+        except OSError as error:
+            raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Mark the run as finished."""
