@@ -1,11 +1,12 @@
 """Normalisation, as factories that models take."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from flax import nnx
 
 
+@runtime_checkable  # the shape checker of the tests asks
 class NormFactory(Protocol):
     """Builds a normalisation over the channels, called as `norm(x, use_running_average=not train)`."""
 

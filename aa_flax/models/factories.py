@@ -6,7 +6,7 @@ more factory here or in the user's own code.
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from flax import nnx
 
@@ -19,6 +19,7 @@ conv_init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 """He-normal by fan-out, the convolutions' initialiser in the ResNet and Wide-ResNet code bases."""
 
 
+@runtime_checkable  # the shape checker of the tests asks
 class ConvFactory(Protocol):
     """Builds the convolution of a block; `map_shape` is (h, w) of its output, `stage` counts from 1."""
 
@@ -37,6 +38,7 @@ class ConvFactory(Protocol):
     ) -> nnx.Module: ...
 
 
+@runtime_checkable  # the shape checker of the tests asks
 class RecalibrationFactory(Protocol):
     """Builds what scales the output of a residual branch before the addition, or None for nothing."""
 

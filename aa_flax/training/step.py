@@ -85,7 +85,7 @@ def make_train_step(
         ema = state.ema
         if ema:
             ema = moving_average(ema, {"params": params, "batch_stats": batch_stats}, config.optimizer.ema_decay)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         bad = ~(jnp.isfinite(loss) & jnp.isfinite(grad_norm))
         window = state.window
         return TrainState(

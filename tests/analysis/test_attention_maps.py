@@ -1,0 +1,84 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from aa_flax.analysis import attention_maps
+from aa_flax.analysis.report import draw_attention
+from aa_flax.models import create_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    options = dict(depth=10, widen_factor=1, num_heads=2, upsilon=0.25, min_key_depth_per_head=3, num_classes=7)
+    return create_model(
+        "aa_wide_resnet28_10", image_size=(12, 8), attention_downsample=(2, 1, 1), **options, rngs=nnx.Rngs(0)
+    )
+
+
+@pytest.fixture
+def images(rng):
+    return jnp.asarray(rng.normal(size=(2, 12, 8, 3)), jnp.float32)
+
+
+def test_every_layer_at_its_attended_size(model, images):
+    maps = attention_maps(model, images)
+    sizes = {path: m.shape for path, m in maps.items()}
+    assert sizes == {
+        "stage1.block1.conv1": (2, 2, 6, 4, 6, 4),
+        "stage2.block1.conv1": (2, 2, 6, 4, 6, 4),
+        "stage3.block1.conv1": (2, 2, 3, 2, 3, 2),
+    }
+    for weights in maps.values():
+        np.testing.assert_allclose(weights.sum((-2, -1)), np.ones(weights.shape[:4]), rtol=1e-5)
+
+
+def test_the_maps_are_those_of_the_forward_pass(model, images):
+    """The last layer's map times its values is what the layer returns."""
+    layer = model.stage3.block1.conv1
+    seen = {}
+    original = type(layer).__call__
+
+    def spy(self, x):
+        seen[id(self)] = x
+        return original(self, x)
+
+    type(layer).__call__ = spy
+    try:
+        model(images)
+    finally:
+        type(layer).__call__ = original
+    expected = layer.attention_weights(seen[id(layer)])
+    np.testing.assert_allclose(
+        attention_maps(model, images, layers="stage3.block1.conv1")["stage3.block1.conv1"], expected, rtol=1e-4
+    )
+
+
+def test_queries_are_pixels_of_the_image(model, images):
+    everything = attention_maps(model, images)
+    few = attention_maps(model, images, layers=["stage1.*", "stage3.*"], queries=[(0, 7), (11, 3)])
+    assert list(few) == ["stage1.block1.conv1", "stage3.block1.conv1"]
+    first, last = few.values()
+    np.testing.assert_allclose(first[:, :, 0], everything["stage1.block1.conv1"][:, :, 0, 3], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(first[:, :, 1], everything["stage1.block1.conv1"][:, :, 5, 1], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(last[:, :, 1], everything["stage3.block1.conv1"][:, :, 2, 0], rtol=1e-4, atol=1e-7)
+
+
+def test_errors(model, images):
+    with pytest.raises(ValueError, match=r"no attending layer matches 'stage4.\*'; attending layers: stage1.block1"):
+        attention_maps(model, images, layers=["stage4.*"])
+    with pytest.raises(ValueError, match=r"\(row, column\) pixels of a 12x8 image, got \[\[0, 8\]\]"):
+        attention_maps(model, images, queries=[(0, 8)])
+    plain = create_model("wide_resnet28_10", depth=10, widen_factor=1, rngs=nnx.Rngs(0))
+    assert attention_maps(plain, images) == {}
+    with pytest.raises(ValueError, match="attending layers: none"):
+        attention_maps(plain, images, layers="*")
+
+
+def test_figure(model, images, rng, tmp_path):
+    pixels = rng.integers(0, 256, (2, 12, 8, 3), np.uint8)
+    assert draw_attention(model, images, pixels, ["cat", "dog"], tmp_path / "maps.png")
+    assert (tmp_path / "maps.png").stat().st_size > 5000
+    plain = create_model("wide_resnet28_10", depth=10, widen_factor=1, rngs=nnx.Rngs(0))
+    assert not draw_attention(plain, images, pixels, ["cat", "dog"], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()

@@ -1,0 +1,23 @@
+import numpy as np
+from PIL import Image
+
+from aa_flax.analysis.plots import confusion_matrix, learning_curves
+
+
+def pixels(file):
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def test_learning_curves_draw_both_splits(tmp_path):
+    rows = [{"split": "train", "epoch": e, "loss": 1 / e, "accuracy": 1 - 1 / e} for e in (0.5, 1, 1.5, 2)]
+    learning_curves(rows, tmp_path / "one.png")
+    learning_curves([*rows, {"split": "eval", "epoch": 2, "loss": 0.7, "accuracy": 0.4}], tmp_path / "two.png")
+    one, two = pixels(tmp_path / "one.png"), pixels(tmp_path / "two.png")
+    red = lambda image: ((image[..., 0] > 150) & (image[..., 1] < 90)).sum()  # noqa: E731
+    assert red(two) > red(one) + 20  # the held-out marker
+
+
+def test_confusion_matrix_of_few_and_of_many_classes(tmp_path):
+    for k in (3, 40):
+        confusion_matrix(np.eye(k, dtype=int) * 5, [f"class {i}" for i in range(k)], tmp_path / f"{k}.png")
+        assert pixels(tmp_path / f"{k}.png").std() > 10

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from aa_flax.evaluation.photo import PhotoError, load_photo
+
+
+def save(array, file, **options):
+    Image.fromarray(array).save(file, **options)
+    return file
+
+
+def test_exact_size_is_read_as_it_is(rng, tmp_path):
+    grey = rng.integers(0, 256, (5, 7), np.uint8)
+    file = save(grey, tmp_path / "grey.png")
+    np.testing.assert_array_equal(load_photo(file, (5, 7), 1)[..., 0], grey)
+    colour = load_photo(file, (5, 7), 3)
+    assert colour.shape == (5, 7, 3) and (colour == grey[..., None]).all()
+
+
+def test_colour_becomes_luma_for_a_grey_network(rng, tmp_path):
+    rgb = rng.integers(0, 256, (5, 7, 3), np.uint8)
+    found = load_photo(save(rgb, tmp_path / "rgb.png"), (5, 7), 1)[..., 0]
+    np.testing.assert_allclose(found, rgb @ [0.299, 0.587, 0.114], atol=1)
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    picture = np.zeros((6, 10, 3), np.uint8)
+    picture[:, :5] = 255  # left half white
+    image = Image.fromarray(picture)
+    exif = image.getexif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise: left becomes top
+    image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    found = load_photo(tmp_path / "turned.jpg", (10, 6), 1)[..., 0]
+    assert found[:4].min() > 240 and found[6:].max() < 15
+
+
+def test_transparency_is_composited_over_white(tmp_path):
+    rgba = np.zeros((4, 6, 4), np.uint8)
+    rgba[:, 3:, 3] = 255  # right half opaque black, left half transparent black
+    found = load_photo(save(rgba, tmp_path / "alpha.png"), (4, 6), 3)
+    assert (found[:, :3] == 255).all() and (found[:, 3:] == 0).all()
+    palette = Image.fromarray(rgba).convert("P")
+    palette.info["transparency"] = palette.getpixel((0, 0))
+    palette.save(tmp_path / "palette.png", transparency=palette.getpixel((0, 0)))
+    assert (load_photo(tmp_path / "palette.png", (4, 6), 3) == 255).all()
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    values = np.array([[0, 257, 128 * 257], [65535, 300, 65534]], np.uint16)
+    found = load_photo(save(values, tmp_path / "deep.png"), (2, 3), 1)[..., 0]
+    np.testing.assert_array_equal(found, [[0, 1, 128], [255, 1, 255]])
+
+
+def test_other_sizes_are_cropped_to_the_aspect_and_averaged(tmp_path):
+    picture = np.zeros((40, 80), np.uint8)
+    picture[:, 20:60] = np.tile([0, 200], 20)[None]  # the centred square: stripes that average to 100
+    found = load_photo(save(picture, tmp_path / "wide.png"), (5, 5), 1)[..., 0]
+    assert found.shape == (5, 5)
+    np.testing.assert_allclose(found, 100, atol=12)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_cmyk_jpeg(tmp_path, channels):
+    Image.new("CMYK", (8, 6), (0, 0, 0, 0)).save(tmp_path / "print.jpg")
+    assert (load_photo(tmp_path / "print.jpg", (6, 8), channels) > 250).all()
+
+
+def test_errors_name_the_file(rng, tmp_path):
+    with pytest.raises(PhotoError, match=r"missing\.png: no such file"):
+        load_photo(tmp_path / "missing.png", (4, 4), 1)
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(PhotoError, match=r"text\.png: not an image that can be read"):
+        load_photo(tmp_path / "text.png", (4, 4), 1)
+    whole = save(rng.integers(0, 256, (64, 64, 3), np.uint8), tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "torn.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PhotoError, match=r"torn\.jpg: cannot be decoded"):
+        load_photo(tmp_path / "torn.jpg", (4, 4), 1)
+    with pytest.raises(PhotoError, match=r"cannot be decoded: .*[Dd]irectory"):
+        load_photo(tmp_path, (4, 4), 1)
+    save(rng.normal(size=(4, 4)).astype(np.float32), tmp_path / "float.tiff")
+    with pytest.raises(PhotoError, match=r"float\.tiff: floating-point pixels have no defined range"):
+        load_photo(tmp_path / "float.tiff", (4, 4), 1)

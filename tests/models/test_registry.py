@@ -1,0 +1,54 @@
+import jax
+import pytest
+from flax import nnx
+
+from aa_flax.models import create_model, list_models
+from aa_flax.models.registry import model_options
+
+NAMES = ["aa_wide_resnet28_10", "ge_wide_resnet28_10", "se_wide_resnet28_10", "wide_resnet28_10"]
+
+
+def test_list_models_matches_patterns():
+    assert set(NAMES) <= set(list_models())
+    assert list_models("aa_wide*") == ["aa_wide_resnet28_10"]
+    assert list_models("nothing*") == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_create_model_can_be_traced_and_has_the_models_own_defaults(name):
+    model = nnx.eval_shape(lambda: create_model(name, rngs=nnx.Rngs(0)))
+    assert model.image_size == (32, 32)
+    assert model.head.kernel.shape == (640, 100)
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(nnx.state(model)))
+
+
+def test_overrides_reach_the_network():
+    make = lambda **o: nnx.eval_shape(lambda: create_model("aa_wide_resnet28_10", rngs=nnx.Rngs(0), **o))  # noqa: E731
+    model = make(num_classes=7, image_size=(20, 28), in_channels=1, depth=16, widen_factor=2, num_heads=4, upsilon=0.5)
+    assert model.head.kernel.shape == (128, 7)
+    assert model.stem.kernel.shape == (3, 3, 1, 16)
+    assert model.stage1.block1.conv1.rel_height.shape == (39, 20)
+    assert model.stage3.block2.conv1.rel_width.shape == (13, 20)
+    assert model.stage2.block2.conv1.value_depth == 32
+    assert make(image_size=24).stage1.block1.conv1.rel_width.shape == (47, 20)
+    assert make(attention_downsample=(4, 2, 1)).stage1.block1.conv1.rel_width.shape == (15, 20)
+
+
+def test_options_are_listed_without_those_of_create_model():
+    options = model_options("se_wide_resnet28_10")
+    assert {"depth", "reduction", "dropout_rate"} <= set(options)
+    assert not {"rngs", "num_classes", "self"} & set(options)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_errors_suggest_what_was_meant():
+    with pytest.raises(ValueError, match="no model named 'aa_wide_resnet_28_10'; did you mean 'aa_wide_resnet28_10'"):
+        create_model("aa_wide_resnet_28_10", rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match="aa_wide_resnet28_10 has no option 'num_head'; did you mean 'num_heads'"):
+        create_model("aa_wide_resnet28_10", num_head=4, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match="wide_resnet28_10 has no option 'kappa'"):
+        create_model("wide_resnet28_10", kappa=0.1, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="depth must be 6n \\+ 4"):
+        create_model("wide_resnet28_10", depth=12, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="shortcut must be one of .* got 'none'"):
+        create_model("wide_resnet28_10", shortcut="none", rngs=nnx.Rngs(0))

@@ -1,0 +1,130 @@
+"""The commands as a user types them, in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "--config.epochs=1",
+    "--config.data.train_split=train[:200]",
+    "--config.data.eval_split=test[:100]",
+    "--config.eval_batch_size=50",
+]
+
+
+def run(module, *arguments, code=0):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", f"aa_flax.{module}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of the quickstart's network on 200 images, and what the command printed."""
+    folder = tmp_path_factory.mktemp("run")
+    quickstart = [f"--config={ROOT}/experiments/quickstart.py", f"--config.data.data_dir={folder}/tfds", *SMALL]
+    done = run("train", *quickstart, f"--workdir={folder}/aa")
+    return folder / "aa", quickstart, done
+
+
+def test_the_last_line_is_one_json_object(trained):
+    workdir, _, done = trained
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert 0 <= result["accuracy"] <= 1
+    assert result["params"] == 72_826 and result["examples"] == 100
+    assert result["train_seconds"] > 0 and result["workdir"] == str(workdir)
+    assert "AA-WRN-10-1" in done.stdout and "Ankle boot" in done.stdout
+
+
+def test_the_run_directory_is_complete(trained):
+    workdir, _, _ = trained
+    for picture in ("learning_curves.png", "confusion_matrix.png", "attention_maps.png"):
+        assert np.asarray(Image.open(workdir / picture)).std() > 10, picture
+    for file in ("config.json", "preprocessing.json", "metrics.jsonl", "result.json"):
+        assert (workdir / file).stat().st_size > 100, file
+    assert list(workdir.glob("events.out.tfevents*")) and (workdir / "checkpoints" / "4").is_dir()
+
+
+def test_a_finished_run_prints_its_result_again_beside_another(trained):
+    workdir, quickstart, done = trained
+    again = run("train", *quickstart, f"--workdir={workdir}", f"--beside={workdir}")
+    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+    assert "epoch 1/1" not in again.stdout
+    assert again.stdout.count("AA-WRN-10-1") > done.stdout.count("AA-WRN-10-1")
+
+
+def test_evaluate_agrees_with_training(trained):
+    workdir, _, done = trained
+    found = json.loads(run("evaluate", f"--workdir={workdir}").stdout.splitlines()[-1])
+    assert found["accuracy"] == json.loads(done.stdout.splitlines()[-1])["accuracy"]
+    assert found["examples"] == 100 and found["step"] == 4
+
+
+def test_predict_names_classes_and_errors_do_not_hide_the_rest(trained, tmp_path):
+    workdir, _, _ = trained
+    Image.fromarray(np.full((60, 90, 3), 200, np.uint8)).save(tmp_path / "photo.jpg")
+    (tmp_path / "broken.png").write_bytes(b"no")
+    arguments = [f"--workdir={workdir}", "--top=10", tmp_path / "broken.png", tmp_path / "photo.jpg"]
+    lines = run("predict", *arguments, code=1).stdout.splitlines()
+    assert lines[0].startswith(f"error: {tmp_path}/broken.png: not an image")
+    assert lines[1] == f"{tmp_path}/photo.jpg"
+    shares = [float(line.split("%")[0]) for line in lines[2:]]
+    assert len(shares) == 10 and shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.1)
+
+
+CONFIG_WITH_A_SLIP = """
+from aa_flax.training import default_config
+
+def get_config():
+    config = default_config()
+    config.optimizer.learnig_rate = 0.1
+    return config
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config.optimizer.lr=1"], "error: unknown config field 'optimizer.lr'"),
+        (["--config.epochs=two"], "error: flag --config.epochs=two: invalid literal"),
+        (["--config.model.options.dept=10"], "sets no such model option"),
+        (["--workdr=x"], "error: Unknown command line flag 'workdr'. Did you mean: workdir"),
+        (["--config.data.name=fashion"], "error: .*fashion.*"),
+        (["--config=SLIP"], r"error: .*slip\.py, line 6: unknown config field 'learnig_rate'; did you mean"),
+        (["--config=/nowhere/x.py"], "error: .*/nowhere/x.py"),
+    ],
+)
+def test_mistakes_end_in_one_line(arguments, words, tmp_path):
+    (tmp_path / "slip.py").write_text(CONFIG_WITH_A_SLIP)
+    if not arguments[0].startswith("--config="):
+        arguments = [f"--config={ROOT}/experiments/quickstart.py", *arguments]
+    arguments = [a.replace("SLIP", str(tmp_path / "slip.py")) for a in arguments]
+    environment_folder = [f"--config.data.data_dir={tmp_path}"]
+    done = run("train", *arguments, *environment_folder, f"--workdir={tmp_path}/run", code=2)
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert len(lines) == 1 and done.stdout == ""
+    import re
+
+    assert re.search(words, lines[0]), lines[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_and_predict_refuse_what_is_no_run(tmp_path):
+    for module, extra in (("evaluate", []), ("predict", ["x.png"])):
+        done = run(module, f"--workdir={tmp_path}", *extra, code=2)
+        assert done.stderr.strip() == f"error: {tmp_path} is not a run directory: it has no config.json"

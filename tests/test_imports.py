@@ -1,0 +1,35 @@
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("orbax", "tensorflow_datasets", "grain", "matplotlib", "tensorflow", "torch", "PIL", "array_record")
+
+
+def modules_after(statement):
+    code = f"import sys, jax, flax.nnx; before = set(sys.modules); {statement}; print('\\n'.join(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import aa_flax",
+        "import aa_flax.ops, aa_flax.layers, aa_flax.models, aa_flax.analysis",
+        "from aa_flax.training import functional",
+    ],
+)
+def test_importing_the_library_loads_nothing_heavy(statement):
+    loaded = modules_after(statement)
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_subpackages_load_at_first_use():
+    import aa_flax
+
+    assert aa_flax.layers.AAConv2D.__name__ == "AAConv2D"
+    assert aa_flax.training.functional.__name__ == "functional"
+    assert "models" in dir(aa_flax)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = aa_flax.nothing

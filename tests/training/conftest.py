@@ -1,0 +1,31 @@
+import pytest
+
+from aa_flax.training.config import default_config
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Where the embedded data set is prepared once for all tests."""
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture
+def tiny_config(data_dir):
+    """An augmented WRN-10-1 on 64 embedded images shrunk to 8×8: four epochs of four steps."""
+    config = default_config()
+    config.epochs = 4
+    config.batch_size = 16
+    config.eval_batch_size = 24
+    config.log_every_steps = 3
+    config.model.options = dict(
+        depth=10, widen_factor=1, num_heads=2, kappa=0.5, upsilon=0.25, min_key_depth_per_head=3, attention_downsample=2
+    )
+    config.data.data_dir = data_dir
+    config.data.train_split = "train[:70]"
+    config.data.eval_split = "test[:50]"
+    config.data.image_size = 8
+    config.data.crop_padding = 1
+    config.optimizer.learning_rate = 0.05
+    config.optimizer.label_smoothing = 0.1
+    config.optimizer.ema_decay = 0.9
+    return config

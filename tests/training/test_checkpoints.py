@@ -1,0 +1,57 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from aa_flax.training.checkpoints import Checkpoints
+from aa_flax.training.state import create_state
+
+
+def state_with_many_blocks():
+    """Twelve blocks of one shape: a restore that sorts block10 before block2 would permute them unnoticed."""
+    params = {f"block{i}": {"kernel": jnp.full((2, 3), float(i))} for i in range(1, 13)}
+    batch_stats = {f"block{i}": {"mean": jnp.full((3,), -float(i))} for i in range(1, 13)}
+    chain = optax.chain(optax.trace(0.9), optax.adam(0.1))
+    state = create_state(params, batch_stats, chain, ema=True)
+    momentum = optax.TraceState(trace=jax.tree.map(lambda x: 10 * x, params))
+    return dataclasses.replace(
+        state, step=jnp.asarray(7, jnp.int32), opt_state=(momentum, *state.opt_state[1:]), params=params
+    )
+
+
+def test_twelve_equal_blocks_come_back_in_their_places(tmp_path):
+    state = state_with_many_blocks()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step is None
+        checkpoints.save(state)
+    like = jax.tree.map(jnp.zeros_like, state)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore(like)
+        params, batch_stats = checkpoints.restore_model(like.params, like.batch_stats, ema=True)
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    for (path, a), (_, b) in zip(
+        jax.tree_util.tree_leaves_with_path(restored), jax.tree_util.tree_leaves_with_path(state), strict=True
+    ):
+        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+        assert a.dtype == b.dtype
+    assert float(params["block10"]["kernel"][0, 0]) == 10 and float(batch_stats["block2"]["mean"][0]) == -2
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    state = state_with_many_blocks()
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(dataclasses.replace(state, step=jnp.asarray(step, jnp.int32)))
+        assert checkpoints.latest_step == 3
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["2", "3"]
+
+
+def test_averaged_weights_serve_inference(tmp_path):
+    state = state_with_many_blocks()
+    averaged = jax.tree.map(lambda x: x + 100, state.ema)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(dataclasses.replace(state, ema=averaged))
+        params, _ = checkpoints.restore_model(state.params, state.batch_stats, ema=True)
+    assert float(params["block3"]["kernel"][0, 0]) == 103

@@ -1,0 +1,136 @@
+"""The loop end to end on a few images: resuming, stopping, diverging, data parallelism."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from aa_flax.training import ConfigError, RunDirectory, resolve
+from aa_flax.training.checkpoints import Checkpoints
+from aa_flax.training.functional import functional
+from aa_flax.training.loop import NonFiniteError, train
+from aa_flax.training.metrics import TIMING, read_metrics
+from aa_flax.training.optimizers import optimizer
+from aa_flax.training.run_directory import build_model
+from aa_flax.training.state import create_state
+
+
+def final_state(path):
+    directory = RunDirectory(path)
+    config = directory.read_config()
+    _, params, batch_stats = functional(build_model(config, directory.read_preprocessing()))
+    like = create_state(params, batch_stats, optimizer(config.optimizer, 16), ema=bool(config.optimizer.ema_decay))
+    with Checkpoints(directory.checkpoints) as checkpoints:
+        return checkpoints.restore(like)
+
+
+def rows(path):
+    """The log without what depends on the machine."""
+    return [{k: v for k, v in row.items() if k not in TIMING} for row in read_metrics(path / "metrics.jsonl")]
+
+
+def assert_same(a, b):
+    for (path, x), (_, y) in zip(
+        jax.tree_util.tree_leaves_with_path(a), jax.tree_util.tree_leaves_with_path(b), strict=True
+    ):
+        np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
+
+
+def test_four_epochs_equal_two_and_two_bit_for_bit(tiny_config, tmp_path):
+    straight = train(resolve(tiny_config), tmp_path / "straight")
+    assert straight.finished and straight.epoch == 4 and straight.scores.examples == 50
+    tiny_config.stop_after_epoch = 2
+    stopped = train(resolve(tiny_config), tmp_path / "resumed")
+    assert not stopped.finished and stopped.epoch == 2
+    halfway = rows(tmp_path / "resumed")
+    assert halfway == rows(tmp_path / "straight")[: len(halfway)]  # the schedule is that of four epochs
+    # What a crash after the checkpoint leaves: a row of a later step, and a torn one.
+    with (tmp_path / "resumed" / "metrics.jsonl").open("a") as f:
+        f.write(json.dumps({"step": 11, "split": "train", "loss": 9.0, "seconds": 0.0}) + '\n{"step": 12, "spl')
+    tiny_config.stop_after_epoch = 0
+    resumed = train(resolve(tiny_config), tmp_path / "resumed")
+    assert resumed.finished
+    assert_same(final_state(tmp_path / "straight"), final_state(tmp_path / "resumed"))
+    assert rows(tmp_path / "straight") == rows(tmp_path / "resumed")
+    assert straight.scores.loss == resumed.scores.loss
+    np.testing.assert_array_equal(straight.scores.confusion, resumed.scores.confusion)
+    # The same command once more has nothing left to do and finds the same.
+    again = train(resolve(tiny_config), tmp_path / "resumed")
+    assert again.finished and again.scores.loss == resumed.scores.loss
+    assert rows(tmp_path / "straight") == rows(tmp_path / "resumed")
+
+
+def test_log_has_every_window_and_every_evaluation(tiny_config, tmp_path):
+    tiny_config.epochs = 2
+    tiny_config.eval_every_epochs = 2
+    train(resolve(tiny_config), tmp_path)
+    found = rows(tmp_path)
+    assert [row["step"] for row in found if row["split"] == "train"] == [3, 4, 6, 8]
+    assert [row["step"] for row in found if row["split"] == "eval"] == [8]
+    assert set(found[0]) == {"step", "split", "epoch", "loss", "accuracy", "grad_norm", "learning_rate"}
+    assert all(np.isfinite(row["loss"]) for row in found)
+    assert list(tmp_path.glob("events.out.tfevents*"))
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest_step == 8
+
+
+def test_divergence_names_step_metrics_and_last_good_checkpoint(tiny_config, tmp_path):
+    tiny_config.stop_after_epoch = 1
+    train(resolve(tiny_config), tmp_path)
+    # A run whose parameters are about to overflow: the same directory, with the learning rate changed by hand.
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["optimizer"]["learning_rate"] = 1e38
+    config["stop_after_epoch"] = 0
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(NonFiniteError) as caught:
+        train(resolve(config), tmp_path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "non-finite at step 5" in message or "non-finite at step 4" in message
+    assert "loss nan" in message or "loss inf" in message
+    assert str(tmp_path / "checkpoints" / "4") in message
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest_step == 4  # nothing broken was saved
+
+
+def test_a_changed_field_is_refused_on_resume_and_a_harmless_one_is_not(tiny_config, tmp_path):
+    tiny_config.stop_after_epoch = 1
+    train(resolve(tiny_config), tmp_path)
+    tiny_config.optimizer.learning_rate = 0.07
+    tiny_config.seed = 3
+    words = r"seed was 0 and is now 3, optimizer.learning_rate was 0.05 and is now 0.07; use another workdir"
+    with pytest.raises(ConfigError, match=words):
+        train(resolve(tiny_config), tmp_path)
+    tiny_config.optimizer.learning_rate, tiny_config.seed = 0.05, 0
+    tiny_config.data.cache = True
+    assert train(resolve(tiny_config), tmp_path).epoch == 1
+    tiny_config.data.eval_split = "test[:40]"
+    with pytest.raises(ConfigError, match="data.eval_split was 'test\\[:50\\]'"):
+        train(resolve(tiny_config), tmp_path)
+
+
+def test_a_start_that_fails_leaves_nothing_behind(tiny_config, tmp_path):
+    tiny_config.model.options.num_head = 2
+    with pytest.raises(ConfigError, match="no option 'num_head'; did you mean 'num_heads'"):
+        train(resolve(tiny_config), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    del tiny_config.model.options["num_head"]
+    tiny_config.batch_size = 20
+    with pytest.raises(ConfigError, match=r"'batch_size' \(20\) must divide by 8 devices"):
+        train(resolve(tiny_config), tmp_path / "run")
+
+
+def test_accumulation_mixup_cutout_clipping_and_decoupled_decay_run(tiny_config, tmp_path):
+    tiny_config.epochs = 1
+    tiny_config.data.mixup, tiny_config.data.cutout = 0.2, 3
+    tiny_config.optimizer.accumulation_steps = 2
+    tiny_config.optimizer.clip_norm = 1.0
+    tiny_config.optimizer.nesterov = True
+    tiny_config.optimizer.weight_decay_mode = "decoupled"
+    tiny_config.model.dtype = "bfloat16"
+    outcome = train(resolve(tiny_config), tmp_path)
+    assert outcome.finished and np.isfinite(outcome.scores.loss)
+    model, step = RunDirectory(tmp_path).load_model()
+    assert step == 4
+    assert {leaf.dtype for leaf in jax.tree.leaves(functional(model)[1])} == {np.dtype("float32")}

@@ -1,0 +1,105 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aa_flax.training.config import resolve
+from aa_flax.training.losses import cross_entropy, target_distribution
+from aa_flax.training.optimizers import optimizer
+from aa_flax.training.preprocessing import Preprocessing
+from aa_flax.training.state import create_state
+from aa_flax.training.step import make_train_step
+
+CLASSES = tuple("abcde")
+
+
+def preprocessing(dtype="float32"):
+    return Preprocessing((4, 6), 2, (0.3, 0.4), (0.2, 0.5), CLASSES, dtype, "")
+
+
+def linear(params, batch_stats, images, *, train=False, rngs=None):
+    """A linear classifier that counts its calls where batch statistics would be."""
+    logits = images.reshape(images.shape[0], -1) @ params["kernel"]
+    return logits, {"calls": batch_stats["calls"] + 1} if train else batch_stats
+
+
+def setup(rng, **changes):
+    config = resolve(
+        {
+            "batch_size": 12,
+            "epochs": 1,
+            "data": {"flip": False, **changes.pop("data", {})},
+            "optimizer": {"schedule": "constant", "warmup": 0.0, "weight_decay": 0.0, "momentum": 0.0, **changes},
+        }
+    )
+    chain = optimizer(config.optimizer, 10)
+    params = {"kernel": jnp.asarray(rng.normal(size=(48, 5)), jnp.float32)}
+    state = create_state(params, {"calls": jnp.zeros((), jnp.int32)}, chain, ema=bool(config.optimizer.ema_decay))
+    batch = {
+        "image": jnp.asarray(rng.integers(0, 256, (12, 4, 6, 2)), jnp.uint8),
+        "label": jnp.asarray(rng.integers(0, 5, 12), jnp.int32),
+    }
+    return make_train_step(linear, chain, config, preprocessing()), state, batch
+
+
+def test_one_step_by_hand(rng):
+    step, state, batch = setup(rng, learning_rate=0.3, label_smoothing=0.2, ema_decay=0.9)
+    new = jax.jit(step)(state, batch)
+    x = (np.asarray(batch["image"], np.float64) / 255 - (0.3, 0.4)) / (0.2, 0.5)
+    x = x.reshape(12, -1)
+    kernel = np.asarray(state.params["kernel"], np.float64)
+    logits = x @ kernel
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    targets = np.full((12, 5), 0.2 / 5)
+    targets[np.arange(12), batch["label"]] += 0.8
+    gradient = x.T @ (p - targets) / 12
+    np.testing.assert_allclose(new.params["kernel"], kernel - 0.3 * gradient, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(new.ema["params"]["kernel"], kernel - 0.03 * gradient, rtol=1e-4, atol=1e-5)
+    assert int(new.step) == 1 and int(new.window["steps"]) == 1 and int(new.window["examples"]) == 12
+    np.testing.assert_allclose(new.window["loss"], -np.mean(np.sum(targets * np.log(p), 1)), rtol=1e-5)
+    np.testing.assert_allclose(new.window["grad_norm"], np.linalg.norm(gradient), rtol=1e-4)
+    assert int(new.window["correct"]) == np.sum(logits.argmax(1) == np.asarray(batch["label"]))
+    assert int(new.first_bad_step) == -1
+
+
+@pytest.mark.parametrize("pieces", [2, 3])
+def test_accumulation_is_the_mean_over_pieces(rng, pieces):
+    whole, state, batch = setup(np.random.default_rng(0))
+    cut, _, _ = setup(np.random.default_rng(0), accumulation_steps=pieces)
+    a, b = jax.jit(whole)(state, batch), jax.jit(cut)(state, batch)
+    np.testing.assert_allclose(a.params["kernel"], b.params["kernel"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(a.window["loss"], b.window["loss"], rtol=1e-5)
+    assert int(a.window["correct"]) == int(b.window["correct"])
+    assert int(a.batch_stats["calls"]) == 1 and int(b.batch_stats["calls"]) == pieces
+
+
+def test_draws_are_a_function_of_seed_and_step(rng):
+    step, state, batch = setup(rng, data={"flip": True, "mixup": 0.3, "cutout": 2})
+    run = jax.jit(step)
+    first, again = run(state, batch), run(state, batch)
+    np.testing.assert_array_equal(first.params["kernel"], again.params["kernel"])
+    moved = run(dataclasses.replace(state, step=state.step + 1), batch)
+    assert np.abs(np.asarray(moved.params["kernel"]) - np.asarray(first.params["kernel"])).max() > 1e-4
+
+
+def test_the_first_bad_step_is_kept(rng):
+    step, state, batch = setup(rng)
+    run = jax.jit(step)
+    state = run(state, batch)
+    broken = {"kernel": state.params["kernel"].at[0, 0].set(np.nan)}
+    state = run(dataclasses.replace(state, params=broken), batch)
+    state = run(state, batch)
+    assert int(state.step) == 3 and int(state.first_bad_step) == 1
+
+
+def test_losses():
+    targets = target_distribution(jnp.asarray([2, 0]), 4, 0.2)
+    np.testing.assert_allclose(targets, [[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05]], rtol=1e-6)
+    logits = jnp.asarray([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]], jnp.bfloat16)
+    loss = cross_entropy(logits, targets.astype(jnp.float32))
+    assert loss.dtype == jnp.float32
+    log_p = np.log(np.exp([1, 2, 3, 4]) / np.exp([1, 2, 3, 4]).sum())
+    np.testing.assert_allclose(loss, [-np.sum(np.asarray(targets[0]) * log_p), np.log(4)], rtol=1e-5)
