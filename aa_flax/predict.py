@@ -11,7 +11,7 @@ from absl import flags
 
 from aa_flax.evaluation.photo import PhotoError, load_photo
 from aa_flax.training.flags import fail, run
-from aa_flax.training.functional import functional
+from aa_flax.training.pure import functional
 from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True)

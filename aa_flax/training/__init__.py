@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aa_flax.training.config import Config, ConfigError, default_config, resolve
-    from aa_flax.training.functional import functional
+    from aa_flax.training.pure import functional
     from aa_flax.training.loop import Outcome, train
     from aa_flax.training.run_directory import RunDirectory
 
@@ -18,7 +18,7 @@ _HOMES = {
     "Outcome": "loop",
     "RunDirectory": "run_directory",
     "default_config": "config",
-    "functional": "functional",
+    "functional": "pure",
     "resolve": "config",
     "train": "loop",
 }

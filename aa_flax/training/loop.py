@@ -14,7 +14,7 @@ from aa_flax import data
 from aa_flax.evaluation import Scores, evaluate, make_eval_step
 from aa_flax.training.checkpoints import Checkpoints
 from aa_flax.training.config import Config
-from aa_flax.training.functional import Apply, functional
+from aa_flax.training.pure import Apply, functional
 from aa_flax.training.metrics import MetricsLog, read_metrics
 from aa_flax.training.optimizers import learning_rate, optimizer
 from aa_flax.training.preprocessing import Preprocessing, preprocessing_for

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from aa_flax.training.functional import PureDict
+from aa_flax.training.pure import PureDict
 
 
 @jax.tree_util.register_dataclass

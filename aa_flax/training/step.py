@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from aa_flax.data import augment
 from aa_flax.training.config import Config
-from aa_flax.training.functional import Apply, PureDict
+from aa_flax.training.pure import Apply, PureDict
 from aa_flax.training.losses import cross_entropy, target_distribution
 from aa_flax.training.optimizers import moving_average
 from aa_flax.training.preprocessing import Preprocessing

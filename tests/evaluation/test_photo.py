@@ -40,10 +40,11 @@ def test_transparency_is_composited_over_white(tmp_path):
     rgba[:, 3:, 3] = 255  # right half opaque black, left half transparent black
     found = load_photo(save(rgba, tmp_path / "alpha.png"), (4, 6), 3)
     assert (found[:, :3] == 255).all() and (found[:, 3:] == 0).all()
-    palette = Image.fromarray(rgba).convert("P")
-    palette.info["transparency"] = palette.getpixel((0, 0))
-    palette.save(tmp_path / "palette.png", transparency=palette.getpixel((0, 0)))
-    assert (load_photo(tmp_path / "palette.png", (4, 6), 3) == 255).all()
+    palette = Image.fromarray(np.repeat([[0, 0, 0, 1, 1, 1]], 4, 0).astype(np.uint8), "P")
+    palette.putpalette([0, 0, 0, 0, 0, 0])
+    palette.save(tmp_path / "palette.png", transparency=0)
+    found = load_photo(tmp_path / "palette.png", (4, 6), 3)
+    assert (found[:, :3] == 255).all() and (found[:, 3:] == 0).all()
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
@@ -57,7 +58,7 @@ def test_other_sizes_are_cropped_to_the_aspect_and_averaged(tmp_path):
     picture[:, 20:60] = np.tile([0, 200], 20)[None]  # the centred square: stripes that average to 100
     found = load_photo(save(picture, tmp_path / "wide.png"), (5, 5), 1)[..., 0]
     assert found.shape == (5, 5)
-    np.testing.assert_allclose(found, 100, atol=12)
+    np.testing.assert_allclose(found[:, 1:4], 100, atol=2)  # the outer columns average fewer stripes
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -8,7 +8,7 @@ import pytest
 
 from aa_flax.training import ConfigError, RunDirectory, resolve
 from aa_flax.training.checkpoints import Checkpoints
-from aa_flax.training.functional import functional
+from aa_flax.training.pure import functional
 from aa_flax.training.loop import NonFiniteError, train
 from aa_flax.training.metrics import TIMING, read_metrics
 from aa_flax.training.optimizers import optimizer
