@@ -13,8 +13,8 @@ from aa_flax import data
 from aa_flax.evaluation import evaluate, make_eval_step
 from aa_flax.training.config import ConfigError, resolve
 from aa_flax.training.flags import define_config, fail, run
-from aa_flax.training.pure import functional
 from aa_flax.training.loop import eval_inputs
+from aa_flax.training.pure import functional
 from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
 from aa_flax.training.sharding import check_batch_size, data_mesh, replicated
 

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from aa_flax.layers.attention_depths import ValueRounding, attention_depths
+from aa_flax.layers.initializers import glorot_uniform, normal
 from aa_flax.layers.position import coordinates, sinusoids
 from aa_flax.ops import (
     average_pool,
@@ -21,8 +22,6 @@ from aa_flax.ops import (
 from aa_flax.ops.tables import TableResize
 
 Position = Literal["relative", "none", "sine", "coordconv"]
-
-_glorot = nnx.initializers.glorot_uniform()
 
 
 class AAConv2D(nnx.Module):
@@ -59,7 +58,7 @@ class AAConv2D(nnx.Module):
         table_resize: "linear", "clamp" or "error", see `aa_flax.ops.resize_relative_table`.
         table_init: of the tables, by default a normal distribution with standard deviation (dk per head)**-0.5. The
             authors' listing passes that number as the mean, with standard deviation 1, which looks like a slip:
-            `nnx.initializers.normal(1.0)` plus that mean reproduces it.
+            `aa_flax.layers.initializers.normal(1.0, mean)` reproduces it.
         use_bias: of conv, qkv and out. The published parameter counts need False; the authors' listing has biases.
         implementation: of the attention, see `aa_flax.ops.relative_attention_2d`.
         kernel_init, attention_init: of `conv`, and of `qkv` and `out`; Glorot-uniform as in the authors' framework.
@@ -89,8 +88,8 @@ class AAConv2D(nnx.Module):
         table_init: nnx.Initializer | None = None,
         use_bias: bool = False,
         implementation: str = "auto",
-        kernel_init: nnx.Initializer = _glorot,
-        attention_init: nnx.Initializer = _glorot,
+        kernel_init: nnx.Initializer = glorot_uniform,
+        attention_init: nnx.Initializer = glorot_uniform,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -128,7 +127,7 @@ class AAConv2D(nnx.Module):
             if not attends or position != "relative" or spatial_shape is None:
                 return None
             depth = self.key_depth // num_heads
-            init = table_init or nnx.initializers.normal(depth**-0.5)
+            init = table_init or normal(depth**-0.5)
             return nnx.Param(init(rngs.params(), (2 * spatial_shape[axis] - 1, depth), param_dtype))
 
         self.rel_height = table(0)

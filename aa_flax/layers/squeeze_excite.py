@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aa_flax.layers.initializers import lecun_normal
+
 
 class SqueezeExcite(nnx.Module):
     """`x * sigmoid(W2 relu(W1 mean(x)))`: each channel scaled by a gate computed from all channels' means.
@@ -31,7 +33,7 @@ class SqueezeExcite(nnx.Module):
         if reduction < 1:
             raise ValueError(f"reduction must be at least 1, got {reduction}")
         hidden = max(1, features // reduction)
-        options = dict(use_bias=use_bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        options = dict(use_bias=use_bias, kernel_init=lecun_normal, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.squeeze = nnx.Linear(features, hidden, **options)
         self.excite = nnx.Linear(hidden, features, **options)
 

@@ -13,10 +13,8 @@ from flax import nnx
 from aa_flax.layers import AAConv2D, GatherExcite, SqueezeExcite
 from aa_flax.layers.aa_conv import Position
 from aa_flax.layers.attention_depths import ValueRounding
+from aa_flax.layers.initializers import he_normal_fan_out
 from aa_flax.ops.tables import TableResize
-
-conv_init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-"""He-normal by fan-out, the convolutions' initialiser in the ResNet and Wide-ResNet code bases."""
 
 
 @runtime_checkable  # the shape checker of the tests asks
@@ -66,7 +64,7 @@ def plain_conv(
         strides=strides,
         padding=(padding, padding),
         use_bias=False,
-        kernel_init=conv_init,
+        kernel_init=he_normal_fan_out,
         dtype=dtype,
         param_dtype=param_dtype,
         rngs=rngs,
@@ -117,7 +115,7 @@ def augmented_conv(
             table_resize=table_resize,
             use_bias=attention_bias,
             implementation=implementation,
-            kernel_init=conv_init,
+            kernel_init=he_normal_fan_out,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,

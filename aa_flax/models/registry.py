@@ -68,7 +68,8 @@ def create_model(
             own ((32, 32) for Wide-ResNet). Other sizes serve at call time all the same.
         in_channels: channels of the images.
         dtype, param_dtype: of the computation and of the parameters.
-        rngs: source of the initial weights, for example `nnx.Rngs(0)`.
+        rngs: source of the initial weights, for example `nnx.Rngs(0)`; drawn on the host, and inside a trace by JAX
+            with other numbers (`aa_flax.layers.initializers`).
         overrides: any option of the model, for example `depth=40` or `kappa=0.25`.
 
     Returns:

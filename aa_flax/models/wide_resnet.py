@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aa_flax.layers.initializers import lecun_normal
 from aa_flax.layers.norm import NormFactory, batch_norm
 from aa_flax.models.factories import (
     ConvFactory,
@@ -181,7 +182,7 @@ class WideResNet(nnx.Module):
             setattr(self, f"stage{i + 1}", stage)
             in_features = width
         self.bn = norm(in_features, **options)
-        self.head = nnx.Linear(in_features, num_classes, **options)
+        self.head = nnx.Linear(in_features, num_classes, kernel_init=lecun_normal, **options)
 
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aa_flax.training.config import Config, ConfigError, default_config, resolve
-    from aa_flax.training.pure import functional
     from aa_flax.training.loop import Outcome, train
+    from aa_flax.training.pure import functional
     from aa_flax.training.run_directory import RunDirectory
 
 _HOMES = {

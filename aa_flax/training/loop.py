@@ -14,11 +14,11 @@ from aa_flax import data
 from aa_flax.evaluation import Scores, evaluate, make_eval_step
 from aa_flax.training.checkpoints import Checkpoints
 from aa_flax.training.config import Config
-from aa_flax.training.pure import Apply, functional
 from aa_flax.training.metrics import MetricsLog, read_metrics
 from aa_flax.training.optimizers import learning_rate, optimizer
 from aa_flax.training.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.training.progress import ProgressBar
+from aa_flax.training.pure import Apply, functional
 from aa_flax.training.run_directory import RunDirectory, build_model
 from aa_flax.training.sharding import check_batch_size, data_mesh, place_batch, replicated
 from aa_flax.training.state import TrainState, create_state, evaluated

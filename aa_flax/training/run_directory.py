@@ -11,8 +11,8 @@ from flax import nnx
 from aa_flax.models import create_model
 from aa_flax.training.checkpoints import Checkpoints
 from aa_flax.training.config import MAY_CHANGE_ON_RESUME, Config, ConfigError, flatten, resolve
-from aa_flax.training.pure import functional
 from aa_flax.training.preprocessing import Preprocessing
+from aa_flax.training.pure import functional
 
 
 class RunDirectoryError(Exception):

@@ -11,10 +11,10 @@ from jaxtyping import Array
 
 from aa_flax.data import augment
 from aa_flax.training.config import Config
-from aa_flax.training.pure import Apply, PureDict
 from aa_flax.training.losses import cross_entropy, target_distribution
 from aa_flax.training.optimizers import moving_average
 from aa_flax.training.preprocessing import Preprocessing
+from aa_flax.training.pure import Apply, PureDict
 from aa_flax.training.state import TrainState
 
 Step = Callable[[TrainState, dict[str, Array]], TrainState]

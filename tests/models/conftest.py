@@ -12,7 +12,8 @@ def tiny():
     """Builds a tiny Wide-ResNet: WRN-10-1 for 8×10 images of two channels and seven classes."""
 
     def build(kind, **changes):
-        options = {**TINY, **(AUGMENTED if kind == "aa_" else {}), "rngs": nnx.Rngs(0), **changes}
+        own = {"aa_": AUGMENTED, "se_": {"reduction": 4}}.get(kind, {})
+        options = {**TINY, **own, "rngs": nnx.Rngs(0), **changes}
         return create_model(f"{kind}wide_resnet28_10", **options)
 
     return build

@@ -8,10 +8,10 @@ import pytest
 
 from aa_flax.training import ConfigError, RunDirectory, resolve
 from aa_flax.training.checkpoints import Checkpoints
-from aa_flax.training.pure import functional
 from aa_flax.training.loop import NonFiniteError, train
 from aa_flax.training.metrics import TIMING, read_metrics
 from aa_flax.training.optimizers import optimizer
+from aa_flax.training.pure import functional
 from aa_flax.training.run_directory import build_model
 from aa_flax.training.state import create_state
 

@@ -1,0 +1,72 @@
+"""Initial weights, drawn on the host.
+
+A JAX sampler compiles anew for every kernel shape, a quarter of a second each on a CPU: several seconds for a network.
+These draw from NumPy's Philox generator, keyed by the JAX key, and give the same numbers on every platform. Inside a
+trace, where the key has no value, they fall back on JAX's samplers: the same distribution, other numbers.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+
+def normal(stddev: float, mean: float = 0.0) -> nnx.Initializer:
+    """Normal distribution with the given standard deviation and mean."""
+
+    def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
+        samples = _draw(key, shape, dtype, np.random.Generator.standard_normal, jax.random.normal)
+        return jnp.asarray(samples * stddev + mean, dtype)
+
+    return init
+
+
+def variance_scaling(
+    scale: float, mode: Literal["fan_in", "fan_out", "fan_avg"], distribution: Literal["normal", "uniform"]
+) -> nnx.Initializer:
+    """Mean zero and variance scale / fan, for kernels of shape [..., in, out] (He et al., 2015; Glorot & Bengio, 2010).
+
+    fan_in is the product of all dimensions but the last, fan_out of all but the last but one, fan_avg their mean.
+    """
+
+    def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
+        window = math.prod(shape[:-2])
+        fans = {"fan_in": window * shape[-2], "fan_out": window * shape[-1]}
+        fan = fans.get(mode, sum(fans.values()) / 2)
+        stddev = math.sqrt(scale / fan)
+        if distribution == "normal":
+            return normal(stddev)(key, shape, dtype)
+        samples = _draw(key, shape, dtype, np.random.Generator.random, jax.random.uniform)
+        return jnp.asarray((2 * samples - 1) * (math.sqrt(3) * stddev), dtype)
+
+    return init
+
+
+he_normal_fan_out = variance_scaling(2.0, "fan_out", "normal")
+"""For convolutions before a ReLU, as in the ResNet and Wide-ResNet code bases."""
+
+glorot_uniform = variance_scaling(1.0, "fan_avg", "uniform")
+"""The default of the framework that the paper's listing is written in."""
+
+lecun_normal = variance_scaling(1.0, "fan_in", "normal")
+"""For linear layers that keep the variance."""
+
+
+def _draw(
+    key: Any,
+    shape: Sequence[int],
+    dtype: Any,
+    on_host: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray],
+    in_trace: Callable[..., Array],
+) -> Any:
+    """Standard samples: a NumPy array, so that scaling them compiles nothing, or a traced one."""
+    if isinstance(key, jax.core.Tracer):
+        return in_trace(key, tuple(shape), dtype)
+    words = np.asarray(jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key)
+    seed = int.from_bytes(words.astype("<u4").tobytes(), "little")
+    return on_host(np.random.Generator(np.random.Philox(key=seed)), tuple(shape)).astype(jnp.dtype(dtype))

@@ -1,0 +1,51 @@
+"""The quickstart as a newcomer runs it, measured: accuracy, time and memory of the whole command."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from aa_flax.analysis.provenance import ROOT, provenance
+
+LOADED = """
+import sys
+import aa_flax.train, aa_flax.data.datasets, aa_flax.data.pipeline, aa_flax.data.own
+from aa_flax.data import fashion_mnist
+print(*(m.__file__ for name, m in sys.modules.items() if name.split('.')[0] == 'aa_flax'))
+"""
+
+
+def sources():
+    """Everything of the package that the quickstart loads, its config and its script."""
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = [os.path.relpath(file, ROOT) for file in done.stdout.split()]
+    return [*loaded, "experiments/quickstart.py", "experiments/quickstart.sh"]
+
+
+@pytest.mark.slow
+def test_quickstart(tmp_path):
+    timer = shutil.which("time") or "/usr/bin/time"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX", "XLA"))}
+    environment["TFDS_DATA_DIR"] = str(tmp_path / "tfds")
+    command = ["bash", "experiments/quickstart.sh", f"--workdir={tmp_path}/run"]
+    subprocess.run(["bash", "-c", "source experiments/environment.sh"], cwd=ROOT, env=environment, check=True)
+    measured = [timer, "-v", *command] if os.path.exists(timer) else command
+    started = time.monotonic()
+    done = subprocess.run(measured, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    wall_seconds = time.monotonic() - started
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["accuracy"] >= 0.87
+    assert wall_seconds <= 300
+    peak = re.search(r"Maximum resident set size \(kbytes\): (\d+)", done.stderr)
+    memory_gb = int(peak[1]) / 1e6 if peak else None
+    assert memory_gb is None or memory_gb < 4
+    del result["workdir"]
+    record = {**provenance("bash experiments/quickstart.sh", sources()), **result}
+    record |= {"wall_seconds": round(wall_seconds, 1), "peak_memory_gb": memory_gb}
+    (ROOT / "experiments" / "results" / "quickstart.json").write_text(json.dumps(record, indent=1) + "\n")
