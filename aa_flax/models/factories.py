@@ -4,8 +4,9 @@ Networks wire these factories and know nothing of the layers behind them, so a n
 more factory here or in the user's own code.
 """
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from flax import nnx
@@ -124,12 +125,17 @@ def augmented_conv(
     return build
 
 
-def squeeze_excite(*, reduction: int = 16, use_bias: bool = True) -> RecalibrationFactory:
+def squeeze_excite(*, reduction: int = 16, squeeze_excite_bias: bool = True) -> RecalibrationFactory:
     """A factory of `SqueezeExcite`."""
 
     def build(features: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> SqueezeExcite:
         return SqueezeExcite(
-            features, reduction=reduction, use_bias=use_bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+            features,
+            reduction=reduction,
+            use_bias=squeeze_excite_bias,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
         )
 
     return build
@@ -147,3 +153,13 @@ def gather_excite() -> RecalibrationFactory:
 def no_recalibration(features: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> None:
     """Leaves the residual branch as it is."""
     return
+
+
+def configured(factory: Callable[..., Any], options: dict[str, Any], **defaults: Any) -> tuple[Any, dict[str, Any]]:
+    """`factory` called with those of a model's options that are its keywords, and the options that are left.
+
+    `defaults` are what the model wants of the factory where the options say nothing.
+    """
+    own = {name: options[name] for name in inspect.signature(factory).parameters if name in options}
+    rest = {name: value for name, value in options.items() if name not in own}
+    return factory(**{**defaults, **own}), rest

@@ -26,23 +26,22 @@ _entries: dict[str, Entry] = {}
 
 
 def register(
-    name: str, *, network: type[nnx.Module], num_classes: int, image_size: tuple[int, int]
+    name: str,
+    *,
+    network: type[nnx.Module],
+    layer: Callable[..., Any] | None = None,
+    num_classes: int,
+    image_size: tuple[int, int],
 ) -> Callable[[Callable[..., nnx.Module]], Callable[..., nnx.Module]]:
-    """Decorator that names a builder.
-
-    The builder's own keywords are options of the model; what it passes on as `**network_options` may be any keyword of
-    `network` that the builder does not set itself.
-    """
+    """Decorator that names a builder; the options of the model are the keywords of `network` and of `layer`."""
 
     def add(build: Callable[..., nnx.Module]) -> Callable[..., nnx.Module]:
         if name in _entries:
             raise ValueError(f"a model named {name!r} is registered already")
-        options = list(inspect.signature(build).parameters.values())
-        names = [p.name for p in options if p.kind is p.KEYWORD_ONLY]
-        if any(p.kind is p.VAR_KEYWORD for p in options):
-            names += [p for p in inspect.signature(network.__init__).parameters if p not in (*names, "self")]
-        entry = Entry(build, num_classes, image_size, tuple(n for n in names if n not in _COMMON))
-        _entries[name] = entry
+        keywords = [*inspect.signature(layer).parameters] if layer else []
+        keywords += inspect.signature(network.__init__).parameters
+        hidden = ("self", *_COMMON)
+        _entries[name] = Entry(build, num_classes, image_size, tuple(k for k in keywords if k not in hidden))
         return build
 
     return add

@@ -15,6 +15,7 @@ from aa_flax.models.factories import (
     ConvFactory,
     RecalibrationFactory,
     augmented_conv,
+    configured,
     gather_excite,
     no_recalibration,
     plain_conv,
@@ -233,52 +234,30 @@ _register = functools.partial(register, network=WideResNet, num_classes=100, ima
 
 
 @_register("wide_resnet28_10")
-def wide_resnet28_10(**network: Any) -> WideResNet:
+def wide_resnet28_10(**options: Any) -> WideResNet:
     """WRN-28-10: 36.3 M parameters, 80.3 % on CIFAR-100 (Table 1)."""
-    return WideResNet(**network)
+    return WideResNet(**options)
 
 
-@_register("se_wide_resnet28_10")
-def se_wide_resnet28_10(*, reduction: int = 16, squeeze_excite_bias: bool = False, **network: Any) -> WideResNet:
-    """With squeeze-and-excitation: 36.5 M parameters, 81.0 % (Table 1)."""
-    return WideResNet(recalibration=squeeze_excite(reduction=reduction, use_bias=squeeze_excite_bias), **network)
+@_register("se_wide_resnet28_10", layer=squeeze_excite)
+def se_wide_resnet28_10(**options: Any) -> WideResNet:
+    """With squeeze-and-excitation, without its biases: 36.5 M parameters, 81.0 % (Table 1)."""
+    recalibration, network = configured(squeeze_excite, options, squeeze_excite_bias=False)
+    return WideResNet(recalibration=recalibration, **network)
 
 
-@_register("ge_wide_resnet28_10")
-def ge_wide_resnet28_10(**network: Any) -> WideResNet:
+@_register("ge_wide_resnet28_10", layer=gather_excite)
+def ge_wide_resnet28_10(**options: Any) -> WideResNet:
     """With parameter-free gather-excite: 36.3 M parameters, 79.8 % (Table 1)."""
-    return WideResNet(recalibration=gather_excite(), **network)
+    recalibration, network = configured(gather_excite, options)
+    return WideResNet(recalibration=recalibration, **network)
 
 
-@_register("aa_wide_resnet28_10")
-def aa_wide_resnet28_10(
-    *,
-    num_heads: int = 8,
-    kappa: float = 0.2,
-    upsilon: float = 0.1,
-    min_key_depth_per_head: int = 20,
-    value_rounding: Any = "floor",
-    attention_downsample: Any = 1,
-    position: Any = "relative",
-    table_resize: Any = "linear",
-    attention_bias: bool = False,
-    implementation: str = "auto",
-    **network: Any,
-) -> WideResNet:
+@_register("aa_wide_resnet28_10", layer=augmented_conv)
+def aa_wide_resnet28_10(**options: Any) -> WideResNet:
     """Attention-augmented in the first convolution of every block: 81.6 % (Table 1).
 
     The paper prints 36.2 M parameters; its own rules give 36.05 M, and the difference is unexplained.
     """
-    conv = augmented_conv(
-        num_heads=num_heads,
-        kappa=kappa,
-        upsilon=upsilon,
-        min_key_depth_per_head=min_key_depth_per_head,
-        value_rounding=value_rounding,
-        attention_downsample=attention_downsample,
-        position=position,
-        table_resize=table_resize,
-        attention_bias=attention_bias,
-        implementation=implementation,
-    )
+    conv, network = configured(augmented_conv, options)
     return WideResNet(conv=conv, **network)

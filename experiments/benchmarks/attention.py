@@ -3,9 +3,9 @@
     python experiments/benchmarks/attention.py                              (about 8 minutes on two CPU cores)
     python experiments/benchmarks/attention.py --maps 28x28 --value-depths 6 --output /tmp/quick.json
 
-8 heads of key depth 20. Value depths per head 1, 3 and 6 are those of AA-ResNet-50, 2, 4 and 8 those of AA-WRN-28-10. For
-each shape the implementations run in turn, forwards and backwards through their list, and the median counts; temporary
-memory is what the compiler says. Prints a table and writes JSON to experiments/results/.
+8 heads of key depth 20. Value depths per head 1, 3 and 6 are those of AA-ResNet-50, 2, 4 and 8 those of AA-WRN-28-10.
+For each shape the implementations run in turn, up and down their list, and the median counts; temporary memory is what
+the compiler says. Prints a table and writes JSON to experiments/results/.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def measure(height: int, width: int, value_depth: int, arguments: argparse.Names
     """A row for each implementation at one shape."""
     rng = np.random.default_rng(0)
     per_head = (arguments.batch, height, width, HEADS)
-    shapes = [(*per_head, KEY_DEPTH), (*per_head, KEY_DEPTH), (*per_head, value_depth)]
+    shapes: list[tuple[int, ...]] = [(*per_head, KEY_DEPTH), (*per_head, KEY_DEPTH), (*per_head, value_depth)]
     shapes += [(2 * height - 1, KEY_DEPTH), (2 * width - 1, KEY_DEPTH)]
     inputs = [jnp.asarray(rng.normal(size=shape), arguments.dtype) for shape in shapes]
     cotangent = jnp.asarray(rng.normal(size=shapes[2]), arguments.dtype)
@@ -97,11 +97,16 @@ def measure(height: int, width: int, value_depth: int, arguments: argparse.Names
             "implementation": name,
             "forward_ms": round(statistics.median(times[name, 0]), 3),
             "forward_backward_ms": round(statistics.median(times[name, 1]), 3),
-            "forward_temporary_bytes": programs[name][0].memory_analysis().temp_size_in_bytes,
-            "forward_backward_temporary_bytes": programs[name][1].memory_analysis().temp_size_in_bytes,
+            "forward_temporary_bytes": temporary_bytes(programs[name][0]),
+            "forward_backward_temporary_bytes": temporary_bytes(programs[name][1]),
         }
         for name in programs
     ]
+
+
+def temporary_bytes(program: Any) -> int:
+    """Memory that the compiled program takes beside its arguments and results."""
+    return program.memory_analysis().temp_size_in_bytes
 
 
 def functions(name: str, cotangent: jax.Array) -> tuple[Callable[..., Any], Callable[..., Any]]:
