@@ -30,17 +30,22 @@ def register(
     *,
     network: type[nnx.Module],
     layer: Callable[..., Any] | None = None,
+    sets: str = "",
     num_classes: int,
     image_size: tuple[int, int],
 ) -> Callable[[Callable[..., nnx.Module]], Callable[..., nnx.Module]]:
-    """Decorator that names a builder; the options of the model are the keywords of `network` and of `layer`."""
+    """Decorator that names a builder.
+
+    The options of the model are the keywords of `network` and of the factory `layer`, but for the one that the builder
+    sets to that factory's product.
+    """
 
     def add(build: Callable[..., nnx.Module]) -> Callable[..., nnx.Module]:
         if name in _entries:
             raise ValueError(f"a model named {name!r} is registered already")
         keywords = [*inspect.signature(layer).parameters] if layer else []
         keywords += inspect.signature(network.__init__).parameters
-        hidden = ("self", *_COMMON)
+        hidden = ("self", sets, *_COMMON)
         _entries[name] = Entry(build, num_classes, image_size, tuple(k for k in keywords if k not in hidden))
         return build
 

@@ -239,21 +239,21 @@ def wide_resnet28_10(**options: Any) -> WideResNet:
     return WideResNet(**options)
 
 
-@_register("se_wide_resnet28_10", layer=squeeze_excite)
+@_register("se_wide_resnet28_10", layer=squeeze_excite, sets="recalibration")
 def se_wide_resnet28_10(**options: Any) -> WideResNet:
     """With squeeze-and-excitation, without its biases: 36.5 M parameters, 81.0 % (Table 1)."""
     recalibration, network = configured(squeeze_excite, options, squeeze_excite_bias=False)
     return WideResNet(recalibration=recalibration, **network)
 
 
-@_register("ge_wide_resnet28_10", layer=gather_excite)
+@_register("ge_wide_resnet28_10", layer=gather_excite, sets="recalibration")
 def ge_wide_resnet28_10(**options: Any) -> WideResNet:
     """With parameter-free gather-excite: 36.3 M parameters, 79.8 % (Table 1)."""
     recalibration, network = configured(gather_excite, options)
     return WideResNet(recalibration=recalibration, **network)
 
 
-@_register("aa_wide_resnet28_10", layer=augmented_conv)
+@_register("aa_wide_resnet28_10", layer=augmented_conv, sets="conv")
 def aa_wide_resnet28_10(**options: Any) -> WideResNet:
     """Attention-augmented in the first convolution of every block: 81.6 % (Table 1).
 

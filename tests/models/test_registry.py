@@ -3,6 +3,7 @@ import pytest
 from flax import nnx
 
 from aa_flax.models import create_model, list_models
+from aa_flax.models.factories import plain_conv
 from aa_flax.models.registry import model_options
 
 NAMES = ["aa_wide_resnet28_10", "ge_wide_resnet28_10", "se_wide_resnet28_10", "wide_resnet28_10"]
@@ -37,7 +38,33 @@ def test_overrides_reach_the_network():
 def test_options_are_listed_without_those_of_create_model():
     options = model_options("se_wide_resnet28_10")
     assert {"depth", "reduction", "dropout_rate"} <= set(options)
-    assert not {"rngs", "num_classes", "self"} & set(options)
+    assert not {"rngs", "num_classes", "self", "recalibration"} & set(options)
+    assert "conv" in options and "conv" not in model_options("aa_wide_resnet28_10")
+
+
+def test_a_block_takes_any_convolution():
+    """The seam that later layers use: a network with the user's own layer, without touching the network."""
+
+    class Doubled(nnx.Module):
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __call__(self, x):
+            return 2 * self.inner(x)
+
+    seen = []
+
+    def conv(*features, map_shape, stage, **options):
+        seen.append((features, options["strides"], map_shape, stage))
+        return Doubled(plain_conv(*features, map_shape=map_shape, stage=stage, **options))
+
+    model = nnx.eval_shape(
+        lambda: create_model(
+            "wide_resnet28_10", depth=10, widen_factor=1, image_size=(15, 20), conv=conv, rngs=nnx.Rngs(0)
+        )
+    )
+    assert type(model.stage2.block1.conv1) is Doubled
+    assert seen == [((16, 16, 3), 1, (15, 20), 1), ((16, 32, 3), 2, (8, 10), 2), ((32, 64, 3), 2, (4, 5), 3)]
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
