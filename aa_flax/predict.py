@@ -3,6 +3,7 @@
 Needs the run directory alone. How a file of another size, colour or depth is treated: `aa_flax.evaluation.photo`.
 """
 
+import sys
 from pathlib import Path
 
 import jax
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> int:
 
     for file in files:
         if file in errors:
-            print(f"error: {errors[file]}")
+            print(f"error: {errors[file]}", file=sys.stderr)
             continue
         scores = np.asarray(probabilities(photos[file][None]))
         print(file)

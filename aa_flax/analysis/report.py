@@ -15,6 +15,7 @@ from rich.table import Table
 from aa_flax.analysis.attention_maps import attention_maps
 from aa_flax.analysis.plots import attention_figure
 from aa_flax.analysis.summary import summarize
+from aa_flax.analysis.trace import natural_order
 
 _NOT_ON_THE_LAST_LINE = ("confusion", "accuracy_per_class")
 
@@ -34,7 +35,7 @@ def draw_attention(
     ]
     if not attending:
         return False
-    last_of_stage = {path.split(".")[0]: path for path in sorted(attending)}
+    last_of_stage = {path.split(".")[0]: path for path in sorted(attending, key=natural_order)}
     height, width = pixels.shape[1:3]
     queries = [(height // 4, width // 2), (height // 2, width // 2)]
     maps = attention_maps(model, normalized, layers=list(last_of_stage.values()), queries=queries)

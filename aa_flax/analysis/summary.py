@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from aa_flax.analysis.trace import module_paths, watched
+from aa_flax.analysis.trace import module_paths, natural_order, watched
 from aa_flax.models import create_model
 
 
@@ -90,7 +90,7 @@ def summarize(
     kinds = {".".join(map(str, path)): type(module).__name__ for path, module in nnx.iter_modules(model)}
     by_module = {
         path: ModuleSummary(kinds[path], params.get(path, 0), counter.flops.get(path, 0))
-        for path in sorted(kinds, key=_natural)
+        for path in sorted(kinds, key=natural_order)
         if path
     }
     return Summary(
@@ -164,9 +164,3 @@ def _prefixes(path: str) -> Iterator[str]:
     parts = path.split(".") if path else []
     for i in range(len(parts) + 1):
         yield ".".join(parts[:i])
-
-
-def _natural(path: str) -> list[tuple[str, int]]:
-    """Sorts block2 before block10."""
-    split = [(part.rstrip("0123456789"), part) for part in path.split(".")]
-    return [(stem, int(part[len(stem) :] or 0)) for stem, part in split]

@@ -45,3 +45,9 @@ def watched(model: nnx.Module, on_call: Callable[[str, nnx.Module, tuple], None]
     finally:
         for cls, original in originals.items():
             cls.__call__ = original  # type: ignore[method-assign]
+
+
+def natural_order(path: str) -> list[tuple[str, int]]:
+    """Sort key of a dotted path that puts block2 before block10."""
+    split = [(part.rstrip("0123456789"), part) for part in path.split(".")]
+    return [(stem, int(part[len(stem) :] or 0)) for stem, part in split]

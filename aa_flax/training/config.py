@@ -75,7 +75,7 @@ class Config:
     seed: int = 0
     epochs: int = 500
     batch_size: int = 256  # of all devices together
-    eval_batch_size: int = 500
+    eval_batch_size: int = 256
     eval_every_epochs: int = 1
     log_every_steps: int = 20
     checkpoint_every_epochs: int = 1

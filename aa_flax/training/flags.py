@@ -30,16 +30,18 @@ def run(main: Callable[[list[str]], int | None], expected: tuple[type[Exception]
             return main(argv)
         except expected as error:
             fail(str(error))
+        except KeyboardInterrupt:
+            fail("interrupted; the same command again goes on from the last checkpoint", status=130)
 
     logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows what Orbax, TFDS and "auto" have to say
     app.run(guarded, flags_parser=_parse)
     raise AssertionError("app.run does not return")
 
 
-def fail(message: str) -> NoReturn:
-    """Print one line and exit with status 2."""
+def fail(message: str, status: int = 2) -> NoReturn:
+    """Print one line and exit."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
