@@ -4,9 +4,9 @@ Shapes in annotations are checked by beartype here and only here. Eight CPU devi
 promotion is an error, and warnings are errors (pyproject.toml).
 """
 
+import atexit
 import os
 import tempfile
-from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
@@ -17,11 +17,13 @@ import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tests compile many equal programs, in this process and in those that they start.
-_cache = Path(tempfile.gettempdir()) / f"aa_flax-test-compilations-{os.getuid()}-jax-{jax.__version__}"
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_cache)
+# Tests compile many equal programs, in this process and in those that they start. Not shared with other workers or kept
+# for the next run: JAX writes entries in place, and a half-written one warns, which is an error here.
+_cache = tempfile.TemporaryDirectory(prefix="aa_flax-compilations-")
+atexit.register(_cache.cleanup)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
-jax.config.update("jax_compilation_cache_dir", str(_cache))
+jax.config.update("jax_compilation_cache_dir", _cache.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 install_import_hook("aa_flax", "beartype.beartype")
