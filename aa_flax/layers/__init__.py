@@ -2,12 +2,18 @@
 
 from aa_flax.layers.aa_conv import AAConv2D
 from aa_flax.layers.attention_depths import attention_depths
+from aa_flax.layers.bam import BAM
+from aa_flax.layers.cbam import CBAM
+from aa_flax.layers.gala import GALA
 from aa_flax.layers.gather_excite import GatherExcite
 from aa_flax.layers.norm import batch_norm
 from aa_flax.layers.position import coordinates, sinusoids
 from aa_flax.layers.squeeze_excite import SqueezeExcite
 
 __all__ = [
+    "BAM",
+    "CBAM",
+    "GALA",
     "AAConv2D",
     "GatherExcite",
     "SqueezeExcite",

@@ -37,7 +37,10 @@ class SqueezeExcite(nnx.Module):
         self.squeeze = nnx.Linear(features, hidden, **options)
         self.excite = nnx.Linear(hidden, features, **options)
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        mean = x.mean((1, 2))
-        gate = jax.nn.sigmoid(self.excite(jax.nn.relu(self.squeeze(mean))))
-        return x * gate[:, None, None, :]
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool = False) -> Float[Array, "b h w c"]:
+        """The map with its channels scaled; `train` changes nothing."""
+        return x * jax.nn.sigmoid(self.logits(x.mean((1, 2), keepdims=True)))
+
+    def logits(self, mean: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """The two layers before the sigmoid, at each place."""
+        return self.excite(jax.nn.relu(self.squeeze(mean)))

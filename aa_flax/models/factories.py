@@ -4,6 +4,7 @@ Networks wire these factories and know nothing of the layers behind them, so a n
 more factory here or in the user's own code.
 """
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -11,9 +12,12 @@ from typing import Any, Protocol, runtime_checkable
 
 from flax import nnx
 
-from aa_flax.layers import AAConv2D, GatherExcite, SqueezeExcite
+from aa_flax.layers import BAM, CBAM, GALA, AAConv2D, GatherExcite, SqueezeExcite
 from aa_flax.layers.aa_conv import Position
 from aa_flax.layers.attention_depths import ValueRounding
+from aa_flax.layers.bam import Combine
+from aa_flax.layers.gala import Squash
+from aa_flax.layers.gather_excite import Variant
 from aa_flax.layers.initializers import he_normal_fan_out
 from aa_flax.ops.tables import TableResize
 
@@ -39,9 +43,11 @@ class ConvFactory(Protocol):
 
 @runtime_checkable  # the shape checker of the tests asks
 class RecalibrationFactory(Protocol):
-    """Builds what scales the output of a residual branch before the addition, or None for nothing."""
+    """Builds what scales a map [b, map_shape, features], called as `module(x, train=train)`; or None for nothing."""
 
-    def __call__(self, features: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> nnx.Module | None: ...
+    def __call__(
+        self, features: int, *, map_shape: tuple[int, int], dtype: Any, param_dtype: Any, rngs: nnx.Rngs
+    ) -> nnx.Module | None: ...
 
 
 def plain_conv(
@@ -80,12 +86,16 @@ def augmented_conv(
     min_key_depth_per_head: int = 20,
     value_rounding: ValueRounding = "floor",
     attention_downsample: int | Sequence[int] = 1,
+    attention_stages: Sequence[int] = (1, 2, 3, 4),
     position: Position = "relative",
     table_resize: TableResize = "linear",
     attention_bias: bool = False,
     implementation: str = "auto",
 ) -> ConvFactory:
-    """A factory of `AAConv2D`; `attention_downsample` is one factor, or one per stage. Others: see the layer."""
+    """A factory of `AAConv2D`; `attention_downsample` is one factor, or one per stage. Others: see the layer.
+
+    Stages that are not in `attention_stages` get a plain convolution.
+    """
 
     def build(
         in_features: int,
@@ -98,7 +108,11 @@ def augmented_conv(
         dtype: Any,
         param_dtype: Any,
         rngs: nnx.Rngs,
-    ) -> AAConv2D:
+    ) -> nnx.Module:
+        if stage not in attention_stages:
+            return plain_conv(
+                in_features, out_features, kernel_size, strides=strides, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+            )
         factor = attention_downsample if isinstance(attention_downsample, int) else attention_downsample[stage - 1]
         return AAConv2D(
             in_features,
@@ -127,32 +141,41 @@ def augmented_conv(
 
 def squeeze_excite(*, reduction: int = 16, squeeze_excite_bias: bool = True) -> RecalibrationFactory:
     """A factory of `SqueezeExcite`."""
-
-    def build(features: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> SqueezeExcite:
-        return SqueezeExcite(
-            features,
-            reduction=reduction,
-            use_bias=squeeze_excite_bias,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
-
-    return build
+    return _ignoring_map(SqueezeExcite, reduction=reduction, use_bias=squeeze_excite_bias)
 
 
-def gather_excite() -> RecalibrationFactory:
-    """A factory of the parameter-free `GatherExcite`."""
-
-    def build(features: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> GatherExcite:
-        return GatherExcite()
-
-    return build
+def gather_excite(*, variant: Variant = "theta_minus", extent: int = 0, reduction: int = 16) -> RecalibrationFactory:
+    """A factory of `GatherExcite`, by default the form without parameters over the whole map."""
+    return functools.partial(GatherExcite, variant=variant, extent=extent, reduction=reduction)
 
 
-def no_recalibration(features: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> None:
-    """Leaves the residual branch as it is."""
+def bam(*, reduction: int = 16, combine: Combine = "add", dilation: int = 4) -> RecalibrationFactory:
+    """A factory of `BAM`."""
+    return _ignoring_map(BAM, reduction=reduction, combine=combine, dilation=dilation)
+
+
+def cbam(*, reduction: int = 16, cbam_bias: bool = True, gate_scale_init: float = 0.0) -> RecalibrationFactory:
+    """A factory of `CBAM`."""
+    return _ignoring_map(CBAM, reduction=reduction, use_bias=cbam_bias, gate_scale_init=gate_scale_init)
+
+
+def gala(*, reduction: int = 16, squash: Squash = "tanh", extra_conv: bool = False) -> RecalibrationFactory:
+    """A factory of `GALA`."""
+    return _ignoring_map(GALA, reduction=reduction, squash=squash, extra_conv=extra_conv)
+
+
+def no_recalibration(
+    features: int, *, map_shape: tuple[int, int], dtype: Any, param_dtype: Any, rngs: nnx.Rngs
+) -> None:
+    """Leaves the map as it is."""
     return
+
+
+def _ignoring_map(layer: Callable[..., nnx.Module], **settings: Any) -> RecalibrationFactory:
+    def build(features: int, *, map_shape: tuple[int, int], dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> nnx.Module:
+        return layer(features, **settings, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+
+    return build
 
 
 def configured(factory: Callable[..., Any], options: dict[str, Any], **defaults: Any) -> tuple[Any, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +22,10 @@ from aa_flax.models.factories import (
     squeeze_excite,
 )
 from aa_flax.models.registry import register
+from aa_flax.models.stages import FeatureInfo, Stage
 from aa_flax.ops import average_pool
 
 Shortcut = Literal["parameter_free", "projection"]
-
-
-class FeatureInfo(NamedTuple):
-    """Channels of a stage's features, and pixels of the image per place."""
-
-    channels: int
-    stride: int
 
 
 def parameter_free_shortcut(x: Float[Array, "b h w c"], strides: int, features: int) -> Float[Array, "b hs ws f"]:
@@ -46,7 +40,7 @@ class PreActivationBlock(nnx.Module):
     """bn1, relu, conv1, bn2, relu, (dropout), conv2, (recalibration), added to the shortcut.
 
     `conv1` comes from the factory and carries the stride; batch norm after it sees convolution and attention together.
-    The first block of a stage that changes the width normalises before it branches, as the original does.
+    A projecting shortcut starts after bn1 and relu, every other before.
     """
 
     def __init__(
@@ -75,7 +69,7 @@ class PreActivationBlock(nnx.Module):
         self.bn2 = norm(features, **options)
         self.dropout = nnx.Dropout(dropout_rate, deterministic=None) if dropout_rate else None
         self.conv2 = plain_conv(features, features, 3, **options)
-        self.recalibration = recalibration(features, **options)
+        self.recalibration = recalibration(features, map_shape=map_shape, **options)
         projects = shortcut == "projection" and self.changes
         self.shortcut = plain_conv(in_features, features, 1, strides=strides, **options) if projects else None
 
@@ -87,29 +81,12 @@ class PreActivationBlock(nnx.Module):
             y = self.dropout(y, deterministic=not train, rngs=rngs)
         y = self.conv2(y)
         if self.recalibration is not None:
-            y = self.recalibration(y)
+            y = self.recalibration(y, train=train)
         if self.shortcut is not None:
             return y + self.shortcut(activated)
         if self.changes:
             return y + parameter_free_shortcut(x, self.strides, self.features)
         return y + x
-
-
-class Stage(nnx.Module):
-    """Blocks `block1` ... `blockN`, the first of which may change size and width."""
-
-    def __init__(self, blocks: int, in_features: int, features: int, *, strides: int, **options: Any) -> None:
-        self.blocks = blocks
-        for i in range(blocks):
-            block = PreActivationBlock(
-                in_features if i == 0 else features, features, strides=strides if i == 0 else 1, **options
-            )
-            setattr(self, f"block{i + 1}", block)
-
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b hs ws f"]:
-        for i in range(self.blocks):
-            x = getattr(self, f"block{i + 1}")(x, train=train, rngs=rngs)
-        return x
 
 
 class WideResNet(nnx.Module):
@@ -167,6 +144,7 @@ class WideResNet(nnx.Module):
         in_features = 16
         for i, (width, strides, stride) in enumerate(zip(widths, (1, 2, 2), (1, 2, 4), strict=True)):
             stage = Stage(
+                PreActivationBlock,
                 (depth - 4) // 6,
                 in_features,
                 width,

@@ -1,0 +1,228 @@
+"""Residual networks (He et al., 2016), version 1.5, as in Tables 2, 3 and 6 of Bello et al. (2019).
+
+Version 1.5 has the stride of a bottleneck in its 3×3 convolution: the GFLOPs that the paper prints need it.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from aa_flax.layers.initializers import lecun_normal
+from aa_flax.layers.norm import NormFactory, batch_norm
+from aa_flax.models.factories import (
+    ConvFactory,
+    RecalibrationFactory,
+    augmented_conv,
+    bam,
+    cbam,
+    configured,
+    gala,
+    gather_excite,
+    no_recalibration,
+    plain_conv,
+    squeeze_excite,
+)
+from aa_flax.models.registry import register
+from aa_flax.models.stages import FeatureInfo, Stage
+
+BlockKind = Literal["basic", "bottleneck"]
+
+
+class ResidualBlock(nnx.Module):
+    """A basic block (3×3, 3×3) or a bottleneck (1×1, 3×3, 1×1 to four times the width).
+
+    Batch norm after every convolution, ReLU between; `recalibration` scales the branch after its last batch norm; the
+    sum with the shortcut goes through ReLU. The convolution from the factory is the bottleneck's 3×3, or the basic
+    block's first: in both it carries the stride.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        features: int,
+        *,
+        kind: BlockKind,
+        strides: int,
+        map_shape: tuple[int, int],
+        stage: int,
+        conv: ConvFactory,
+        norm: NormFactory,
+        recalibration: RecalibrationFactory,
+        dtype: Any,
+        param_dtype: Any,
+        rngs: nnx.Rngs,
+    ) -> None:
+        options: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        replaced: Any = functools.partial(conv, strides=strides, map_shape=map_shape, stage=stage, **options)
+        width = features // 4 if kind == "bottleneck" else features
+        if kind == "bottleneck":
+            self.conv1: Any = plain_conv(in_features, width, 1, **options)
+            self.conv2: Any = replaced(width, width, 3)
+            self.conv3: Any = plain_conv(width, features, 1, **options)
+            self.bn3 = norm(features, **options)
+        else:
+            self.conv1 = replaced(in_features, width, 3)
+            self.conv2 = plain_conv(width, width, 3, **options)
+            self.conv3 = None
+        self.bn1 = norm(width, **options)
+        self.bn2 = norm(width, **options)
+        self.recalibration: Any = recalibration(features, map_shape=map_shape, **options)
+        changes = strides > 1 or in_features != features
+        self.shortcut = plain_conv(in_features, features, 1, strides=strides, **options) if changes else None
+        self.shortcut_bn = norm(features, **options) if changes else None
+
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b hs ws f"]:
+        running = not train
+        y = jax.nn.relu(self.bn1(self.conv1(x), use_running_average=running))
+        y = self.bn2(self.conv2(y), use_running_average=running)
+        if self.conv3 is not None:
+            y = self.bn3(self.conv3(jax.nn.relu(y)), use_running_average=running)
+        if self.recalibration is not None:
+            y = self.recalibration(y, train=train)
+        if self.shortcut is not None and self.shortcut_bn is not None:
+            x = self.shortcut_bn(self.shortcut(x), use_running_average=running)
+        return jax.nn.relu(x + y)
+
+
+class ResNet(nnx.Module):
+    """Stem 7×7 of stride 2 and max pooling, four stages at strides 4, 8, 16 and 32, mean, classifier.
+
+    Args:
+        kind: "basic" or "bottleneck" blocks.
+        blocks: how many in each stage.
+        conv: factory of the convolution that each block may have replaced.
+        recalibration: factory of what follows each residual branch (SE, GE, CBAM, GALA).
+        between_stages: factory of what follows each stage but the last (BAM).
+        norm: factory of the normalisations.
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: BlockKind,
+        blocks: Sequence[int],
+        num_classes: int = 1000,
+        image_size: tuple[int, int] = (224, 224),
+        in_channels: int = 3,
+        conv: ConvFactory = plain_conv,
+        recalibration: RecalibrationFactory = no_recalibration,
+        between_stages: RecalibrationFactory = no_recalibration,
+        norm: NormFactory = batch_norm,
+        dtype: Any = jnp.float32,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if kind not in get_args(BlockKind):
+            raise ValueError(f"kind must be one of {get_args(BlockKind)}, got {kind!r}")
+        if len(blocks) != 4 or min(blocks) < 1:
+            raise ValueError(f"blocks must be four numbers of at least 1, one a stage, got {tuple(blocks)}")
+        if num_classes < 1 or in_channels < 1:
+            raise ValueError(f"num_classes and in_channels must be at least 1, got {num_classes} and {in_channels}")
+        options: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        expansion = 4 if kind == "bottleneck" else 1
+        self.widths = tuple(64 * expansion * 2**i for i in range(4))
+        self.in_channels = in_channels
+        self.image_size = image_size
+        self.stem = plain_conv(in_channels, 64, 7, strides=2, **options)
+        self.bn = norm(64, **options)
+        in_features = 64
+        for i, (width, count) in enumerate(zip(self.widths, blocks, strict=True)):
+            map_shape = (math.ceil(image_size[0] / 2 ** (i + 2)), math.ceil(image_size[1] / 2 ** (i + 2)))
+            stage = Stage(
+                ResidualBlock,
+                count,
+                in_features,
+                width,
+                kind=kind,
+                strides=1 if i == 0 else 2,
+                map_shape=map_shape,
+                stage=i + 1,
+                conv=conv,
+                norm=norm,
+                recalibration=recalibration,
+                **options,
+            )
+            setattr(self, f"stage{i + 1}", stage)
+            if i < 3:
+                setattr(self, f"attention{i + 1}", between_stages(width, map_shape=map_shape, **options))
+            in_features = width
+        self.head = nnx.Linear(in_features, num_classes, kernel_init=lecun_normal, **options)
+
+    @property
+    def feature_info(self) -> dict[str, FeatureInfo]:
+        """Channels and stride of each entry of `features`."""
+        return {f"stage{i + 1}": FeatureInfo(width, 4 * 2**i) for i, width in enumerate(self.widths)}
+
+    def __call__(
+        self, images: Float[Array, "b h w c"], *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "b classes"]:
+        """Logits [b, classes] of normalised images [b, h, w, c]; train=True updates batch statistics in place."""
+        return self.head(self._stages(images, train=train, rngs=rngs)["stage4"].mean((1, 2)))
+
+    def features(self, images: Float[Array, "b h w c"], *, train: bool = False) -> dict[str, Array]:
+        """The maps "stage1" to "stage4" after each stage's last ReLU, and after BAM where there is one."""
+        return self._stages(images, train=train, rngs=None)
+
+    def _stages(self, images: Array, *, train: bool, rngs: nnx.Rngs | None) -> dict[str, Array]:
+        if images.ndim != 4 or images.shape[-1] != self.in_channels:
+            raise ValueError(f"images must have shape [b, h, w, in_channels={self.in_channels}], got {images.shape}")
+        x = jax.nn.relu(self.bn(self.stem(images), use_running_average=not train))
+        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        maps = {}
+        for i in range(4):
+            x = getattr(self, f"stage{i + 1}")(x, train=train, rngs=rngs)
+            attention = getattr(self, f"attention{i + 1}", None)
+            if attention is not None:
+                x = attention(x, train=train)
+            maps[f"stage{i + 1}"] = x
+        return maps
+
+
+_SIZES: dict[int, tuple[BlockKind, tuple[int, ...]]] = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+}
+# What each prefix plugs in: the factory, and the argument of ResNet that takes it.
+_VARIANTS: dict[str, tuple[Any, str]] = {
+    "se_": (squeeze_excite, "recalibration"),
+    "ge_": (gather_excite, "recalibration"),
+    "bam_": (bam, "between_stages"),
+    "cbam_": (cbam, "recalibration"),
+    "gala_": (gala, "recalibration"),
+    "aa_": (augmented_conv, "conv"),
+}
+
+
+def _augmentation(depth: int) -> dict[str, Any]:
+    """Section 4.2: the last three stages, downsampled at 28×28; ResNet-34 has kappa = upsilon = 0.25."""
+    ratios = dict(kappa=0.25, upsilon=0.25) if depth <= 34 else {}
+    return dict(attention_stages=(2, 3, 4), attention_downsample=(1, 2, 1, 1), **ratios)
+
+
+def _register(name: str, depth: int, prefix: str = "", **defaults: Any) -> None:
+    kind, blocks = _SIZES[depth]
+    factory, argument = _VARIANTS.get(prefix, (None, ""))
+
+    @register(name, network=ResNet, layer=factory, sets=argument, num_classes=1000, image_size=(224, 224))
+    def build(**options: Any) -> ResNet:
+        options = {"kind": kind, "blocks": blocks, **options}
+        if factory is None:
+            return ResNet(**options)
+        plugged, network = configured(factory, options, **defaults)
+        return ResNet(**{argument: plugged}, **network)
+
+
+for _depth in _SIZES:
+    _register(f"resnet{_depth}", _depth)
+    for _prefix in _VARIANTS:
+        _register(f"{_prefix}resnet{_depth}", _depth, _prefix, **(_augmentation(_depth) if _prefix == "aa_" else {}))
+_register("fully_attentional_resnet50", 50, "aa_", **{**_augmentation(50), "kappa": 1.0, "upsilon": 1.0})
