@@ -16,6 +16,7 @@ class SqueezeExcite(nnx.Module):
     Args:
         features: channels c of the map.
         reduction: the hidden layer has max(1, c // reduction) units; 16 in all the authors' models.
+        hidden_features: units of the hidden layer, instead of the reduction.
         use_bias: whether W1 and W2 have biases. The authors' networks do; the 36.5 M parameters that Bello et al.
             (2019), Table 1, print for SE-WRN-28-10 need them absent.
     """
@@ -25,6 +26,7 @@ class SqueezeExcite(nnx.Module):
         features: int,
         *,
         reduction: int = 16,
+        hidden_features: int | None = None,
         use_bias: bool = True,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
@@ -32,7 +34,7 @@ class SqueezeExcite(nnx.Module):
     ) -> None:
         if reduction < 1:
             raise ValueError(f"reduction must be at least 1, got {reduction}")
-        hidden = max(1, features // reduction)
+        hidden = max(1, features // reduction) if hidden_features is None else hidden_features
         options = dict(use_bias=use_bias, kernel_init=lecun_normal, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.squeeze = nnx.Linear(features, hidden, **options)
         self.excite = nnx.Linear(hidden, features, **options)

@@ -1,7 +1,8 @@
 """Networks: they wire layers and own no mathematics."""
 
+from aa_flax.models.mnasnet import MnasNet  # importing a family registers its names
 from aa_flax.models.registry import create_model, list_models
-from aa_flax.models.resnet import ResNet  # importing a family registers its names
+from aa_flax.models.resnet import ResNet
 from aa_flax.models.wide_resnet import WideResNet
 
-__all__ = ["ResNet", "WideResNet", "create_model", "list_models"]
+__all__ = ["MnasNet", "ResNet", "WideResNet", "create_model", "list_models"]

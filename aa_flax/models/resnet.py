@@ -29,7 +29,7 @@ from aa_flax.models.factories import (
     squeeze_excite,
 )
 from aa_flax.models.registry import register
-from aa_flax.models.stages import FeatureInfo, Stage
+from aa_flax.models.stages import FeatureInfo, residual_stage
 
 BlockKind = Literal["basic", "bottleneck"]
 
@@ -134,7 +134,7 @@ class ResNet(nnx.Module):
         in_features = 64
         for i, (width, count) in enumerate(zip(self.widths, blocks, strict=True)):
             map_shape = (math.ceil(image_size[0] / 2 ** (i + 2)), math.ceil(image_size[1] / 2 ** (i + 2)))
-            stage = Stage(
+            stage = residual_stage(
                 ResidualBlock,
                 count,
                 in_features,

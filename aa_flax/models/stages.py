@@ -1,6 +1,6 @@
 """What residual networks share: stages of blocks, and the description of their features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from flax import nnx
@@ -15,28 +15,22 @@ class FeatureInfo(NamedTuple):
 
 
 class Stage(nnx.Module):
-    """Blocks `block1` ... `blockN`, the first of which may change size and width.
+    """Blocks in a row, named `block1` ... `blockN`."""
 
-    `block(in_features, features, strides=..., **options)` builds one.
-    """
-
-    def __init__(
-        self,
-        block: Callable[..., nnx.Module],
-        blocks: int,
-        in_features: int,
-        features: int,
-        *,
-        strides: int,
-        **options: Any,
-    ) -> None:
-        self.blocks = blocks
-        for i in range(blocks):
-            first = i == 0
-            built = block(in_features if first else features, features, strides=strides if first else 1, **options)
-            setattr(self, f"block{i + 1}", built)
+    def __init__(self, blocks: Sequence[nnx.Module]) -> None:
+        self.blocks = len(blocks)
+        for i, block in enumerate(blocks):
+            setattr(self, f"block{i + 1}", block)
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b hs ws f"]:
         for i in range(self.blocks):
             x = getattr(self, f"block{i + 1}")(x, train=train, rngs=rngs)
         return x
+
+
+def residual_stage(
+    block: Callable[..., nnx.Module], blocks: int, in_features: int, features: int, *, strides: int, **options: Any
+) -> Stage:
+    """`blocks` equal blocks, the first of which takes `in_features` and carries the strides."""
+    first = block(in_features, features, strides=strides, **options)
+    return Stage([first, *(block(features, features, strides=1, **options) for _ in range(blocks - 1))])

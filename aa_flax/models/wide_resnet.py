@@ -22,7 +22,7 @@ from aa_flax.models.factories import (
     squeeze_excite,
 )
 from aa_flax.models.registry import register
-from aa_flax.models.stages import FeatureInfo, Stage
+from aa_flax.models.stages import FeatureInfo, residual_stage
 from aa_flax.ops import average_pool
 
 Shortcut = Literal["parameter_free", "projection"]
@@ -143,7 +143,7 @@ class WideResNet(nnx.Module):
         self.stem = plain_conv(in_channels, 16, 3, **options)
         in_features = 16
         for i, (width, strides, stride) in enumerate(zip(widths, (1, 2, 2), (1, 2, 4), strict=True)):
-            stage = Stage(
+            stage = residual_stage(
                 PreActivationBlock,
                 (depth - 4) // 6,
                 in_features,
