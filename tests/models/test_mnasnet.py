@@ -67,11 +67,6 @@ def test_what_is_augmented():
     assert found["stage3.block1.expand"] == (2 * 28 - 1, 4, 4, 4)  # 72 channels: 7.2 floors to 4, 3.6 goes to 4
     assert found["stage3.block2.expand"] == (2 * 14 - 1, 4, 12, 8)  # 120 channels: 6 lies between 4 and 8 and goes up
     assert found["stage5.block4.expand"] == (2 * 7 - 1, 4, 96, 48)
-        2 * 14 - 1,
-        4,
-        12,
-        4,
-    )  # 120 channels: 6.0 halves to... 1.5 heads go up? no: 6/4 = 1.5 -> 2
 
 
 @pytest.mark.parametrize("prefix", ["", "aa_"])
