@@ -20,6 +20,7 @@ class ModuleSummary:
     kind: str
     params: int
     flops: int
+    paper_flops: int
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,16 @@ def summarize(
             params[prefix] = params.get(prefix, 0) + math.prod(leaf.shape)
     kinds = {".".join(map(str, path)): type(module).__name__ for path, module in nnx.iter_modules(model)}
     by_module = {
-        path: ModuleSummary(kinds[path], params.get(path, 0), counter.flops.get(path, 0))
+        path: ModuleSummary(
+            kinds[path], params.get(path, 0), counter.flops.get(path, 0), counter.paper_flops.get(path, 0)
+        )
         for path in sorted(kinds, key=natural_order)
         if path
     }
     return Summary(
         params=params.get("", 0),
         flops=counter.flops.get("", 0),
-        paper_flops=counter.flops.get("", 0) + counter.paper_difference,
+        paper_flops=counter.paper_flops.get("", 0),
         by_module=by_module,
         image_shape=image_shape,
         batch=batch,
@@ -109,7 +112,7 @@ class _Counter:
     def __init__(self, paths: set[str]) -> None:
         self._paths = paths
         self.flops: dict[str, int] = {}
-        self.paper_difference = 0
+        self.paper_flops: dict[str, int] = {}
 
     def visit(self, jaxpr: Any, module: str, times: int) -> None:
         for equation in jaxpr.eqns:
@@ -141,12 +144,12 @@ class _Counter:
         dv = arguments[2].shape[-1]
         tables = (2 * h - 1 + 2 * w - 1) * dk if len(arguments) > 3 else 0
         needed = times * 2 * b * n * h * w * (h * w * (dk + dv) + tables)
-        self._add(module, needed)
-        self.paper_difference += times * b * n * (h * w) ** 2 * dk - needed
+        self._add(module, needed, times * b * n * (h * w) ** 2 * dk)
 
-    def _add(self, module: str, flops: int) -> None:
+    def _add(self, module: str, flops: int, paper_flops: int | None = None) -> None:
         for prefix in _prefixes(module):
             self.flops[prefix] = self.flops.get(prefix, 0) + flops
+            self.paper_flops[prefix] = self.paper_flops.get(prefix, 0) + (flops if paper_flops is None else paper_flops)
 
 
 def _inner(equation: Any, name: str) -> Iterator[Any]:
