@@ -145,7 +145,7 @@ def _lines() -> Iterator[str]:
     yield "# Ledger: the paper's counts beside ours"
     yield ""
     yield "Made by `python -m aa_flax.ledger`. Bello et al. (2019), arXiv version 5. Parameters in millions; GFLOPs of"
-    yield "one image as twice the multiply-adds: counted honestly, and by the rule that the paper's tables fit (attention"
+    yield "one image as twice the multiply-adds: counted honestly, and by a rule that the paper's tables fit (attention"
     yield "as (h·w)² · key depth beside the projections). `=` means that ours rounds to the printed figure."
     for title, rows in TABLES.items():
         yield from ("", f"## {title}", "")
@@ -178,5 +178,5 @@ def _lines() -> Iterator[str]:
         cells += [f"{count.flops / 1e6:.1f}", f"{rule:.1f}", layer.mflops, difference(rule, layer.mflops)]
         yield f"| {' | '.join([*cells, f'{count.map_bytes / 1024:.1f}', layer.map_kilobytes])} |"
     yield ""
-    yield "Table 2 prints no GFLOPs. The relative tables are shared by the heads, as the text and Table 9 say. Table 9's"
+    yield "Table 2 prints no GFLOPs. The relative tables are shared by the heads, as text and Table 9 say. Table 9's"
     yield "figures are those of attention alone, without the convolution beside it; they are printed coarsely."
