@@ -31,6 +31,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def has_checkpoint(self) -> bool:
+        """Whether anything has been saved yet; unfinished ones have other names than their step."""
+        return self.checkpoints.is_dir() and any(child.name.isdigit() for child in self.checkpoints.iterdir())
+
+    @property
     def result_file(self) -> Path:
         """What the finished run found, as JSON."""
         return self.path / "result.json"
@@ -56,7 +61,7 @@ class RunDirectory:
         Raises:
             ConfigError: a run lies here and a field differs that may not change; names old and new values.
         """
-        if not self.checkpoints.exists():
+        if not self.has_checkpoint:
             return  # nothing that a change could spoil
         old, new = flatten(self.read_config()), flatten(config)
         changed = [name for name in old if old[name] != new[name] and name not in MAY_CHANGE_ON_RESUME]
@@ -84,15 +89,14 @@ class RunDirectory:
     def load_model(self) -> tuple[nnx.Module, int]:
         """The trained network, with averaged weights where the run kept them, and the step it was saved at."""
         config = self.read_config()
-        if not self.checkpoints.exists():
+        if not self.has_checkpoint:
             raise RunDirectoryError(f"{self.path} has no checkpoint yet")
         with jax.default_device(jax.local_devices()[0]):
             model = build_model(config, self.read_preprocessing())
         _, params, batch_stats = functional(model)
         with Checkpoints(self.checkpoints) as checkpoints:
             step = checkpoints.latest_step
-            if step is None:
-                raise RunDirectoryError(f"{self.path} has no checkpoint yet")
+            assert step is not None
             params, batch_stats = checkpoints.restore_model(params, batch_stats, ema=bool(config.optimizer.ema_decay))
         nnx.update(model, params, batch_stats)
         return model, step
