@@ -43,6 +43,8 @@ def test_config_files_cannot_mistype():
             "'model.dtype' must be one of 'float32', 'bfloat16', 'float64', got 'float16'",
         ),
         ({"epochs": 0}, "'epochs' must be at least 1, got 0"),
+        ({"optimizer": {"learning_rate": float("nan")}}, "'optimizer.learning_rate' must be finite, got nan"),
+        ({"data": {"mean": (0.5,), "std": (float("inf"),)}}, "'data.std' must be finite, got inf"),
         ({"optimizer": {"ema_decay": 1.0}}, r"'optimizer.ema_decay' must be in \[0, 1\), got 1.0"),
         ({"optimizer": {"weight_decay": -1.0}}, "'optimizer.weight_decay' must be at least 0, got -1.0"),
         ({"batch_size": 10, "optimizer": {"accumulation_steps": 3}}, r"'batch_size' \(10\) must divide by"),
