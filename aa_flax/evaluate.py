@@ -12,7 +12,7 @@ from absl import flags
 from aa_flax import data
 from aa_flax.evaluation import evaluate, make_eval_step
 from aa_flax.training.config import ConfigError, resolve
-from aa_flax.training.flags import define_config, fail, run
+from aa_flax.training.flags import config_value, define_config, fail, run
 from aa_flax.training.loop import eval_inputs
 from aa_flax.training.pure import functional
 from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
     directory = RunDirectory(Path(_WORKDIR.value))
-    config = directory.read_config() if _CONFIG.value is None else resolve(_CONFIG.value)
+    config = directory.read_config() if config_value(_CONFIG) is None else resolve(config_value(_CONFIG))
     preprocessing = directory.read_preprocessing()
     mesh = data_mesh()
     check_batch_size("eval_batch_size", config.eval_batch_size, mesh)

@@ -15,7 +15,7 @@ from aa_flax import data
 from aa_flax.analysis.plots import confusion_matrix, learning_curves
 from aa_flax.analysis.report import draw_attention, model_costs, print_results
 from aa_flax.training.config import Config, resolve
-from aa_flax.training.flags import define_config, fail, run
+from aa_flax.training.flags import config_value, define_config, fail, run
 from aa_flax.training.loop import NonFiniteError, Outcome, train
 from aa_flax.training.metrics import read_metrics
 from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     """Train, report, print."""
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
-    config = resolve(_CONFIG.value)
+    config = resolve(config_value(_CONFIG))
     directory = RunDirectory(Path(_WORKDIR.value))
     directory_results = [_finished(path) for path in _BESIDE.value]
     result = directory.read_result()

@@ -1,7 +1,7 @@
 # Sourced by quickstart.sh and tests/run.sh: makes .venv in the checkout from requirements.txt, or reuses it, and puts
 # its python in $python. Set PYTHON to choose the interpreter that a new environment is made with.
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." >/dev/null && pwd)
 python=$root/.venv/bin/python
 
 stop() {

@@ -21,8 +21,16 @@ while [ $# -gt 0 ]; do
 done
 
 config=$root/experiments/quickstart.py
+workdir=${workdir%/}
 if $compare; then
-  "$python" -m aa_flax.train --config="$config:plain" --workdir="$workdir-plain" ${flags[@]+"${flags[@]}"}
+  plain=()
+  for flag in ${flags[@]+"${flags[@]}"}; do
+    case $flag in
+      --config.model.options.*) ;; # of attention, which the plain network has none of
+      *) plain+=("$flag") ;;
+    esac
+  done
+  "$python" -m aa_flax.train --config="$config:plain" --workdir="$workdir-plain" ${plain[@]+"${plain[@]}"}
   flags+=("--beside=$workdir-plain")
 fi
 exec "$python" -m aa_flax.train --config="$config" --workdir="$workdir" ${flags[@]+"${flags[@]}"}

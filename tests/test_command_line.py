@@ -108,6 +108,9 @@ def get_config():
         (["--workdr=x"], "error: Unknown command line flag 'workdr'. Did you mean: workdir"),
         (["--config.data.name=fashion"], "error: .*fashion.*"),
         (["--config=SLIP"], r"error: .*slip\.py, line 6: unknown config field 'learnig_rate'; did you mean"),
+        (["--config=WRONG"], r"error: .*wrong\.py, line 6: TypeError: Could not override field 'optimizer'"),
+        (["--config.model.options.attention_downsample=(2,1)"], "attention_downsample must be one whole number"),
+        (["--config=nowhere.py"], "error: nowhere.py"),
         (["--config=/nowhere/x.py"], "error: .*/nowhere/x.py"),
     ],
 )
@@ -115,6 +118,8 @@ def test_mistakes_end_in_one_line(arguments, words, tmp_path):
     (tmp_path / "slip.py").write_text(CONFIG_WITH_A_SLIP)
     if not arguments[0].startswith("--config="):
         arguments = [f"--config={ROOT}/experiments/quickstart.py", *arguments]
+    (tmp_path / "wrong.py").write_text(CONFIG_WITH_A_SLIP.replace("optimizer.learnig_rate = 0.1", "optimizer = 3"))
+    arguments = [a.replace("WRONG", str(tmp_path / "wrong.py")) for a in arguments]
     arguments = [a.replace("SLIP", str(tmp_path / "slip.py")) for a in arguments]
     environment_folder = [f"--config.data.data_dir={tmp_path}"]
     done = run("train", *arguments, *environment_folder, f"--workdir={tmp_path}/run", code=2)

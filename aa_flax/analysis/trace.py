@@ -22,7 +22,9 @@ def watched(model: nnx.Module, on_call: Callable[[str, nnx.Module, tuple], None]
     The classes' `__call__` is exchanged while the context is open, so use it in one thread at a time.
     """
     paths = module_paths(model)
-    classes = {type(module) for _, module in nnx.iter_modules(model) if "__call__" in vars(type(module))}
+    kinds = {type(module) for _, module in nnx.iter_modules(model)}
+    # A subclass may inherit its call: the class that defines it is the one to exchange.
+    classes = {cls for kind in kinds for cls in kind.__mro__ if "__call__" in vars(cls) and issubclass(cls, nnx.Module)}
     originals = {cls: vars(cls)["__call__"] for cls in classes}
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -59,6 +59,10 @@ def prepare(origin: Origin, data_dir: Path) -> Path:
         DataError: faulty source files, an unwritable `data_dir`, or prepared from other files than these.
     """
     checksums = origin.checksums()
+    # Without the lock, so that prepared data serves from a disk that cannot be written.
+    folder = find_prepared(origin.stored_name, data_dir)
+    if folder is not None and source_checksums(folder) == checksums:
+        return folder
     with _locked(data_dir, origin.stored_name):
         folder = find_prepared(origin.stored_name, data_dir)
         if folder is None:

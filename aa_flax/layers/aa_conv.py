@@ -19,6 +19,7 @@ from aa_flax.ops import (
     resize_relative_table,
     upsample,
 )
+from aa_flax.ops.relative_attention import IMPLEMENTATIONS
 from aa_flax.ops.tables import TableResize
 
 Position = Literal["relative", "none", "sine", "coordconv"]
@@ -230,6 +231,7 @@ class AAConv2D(nnx.Module):
         for name, value, accepted in (
             ("position", self.position, get_args(Position)),
             ("table_resize", self.table_resize, get_args(TableResize)),
+            ("implementation", self.implementation, ("auto", *IMPLEMENTATIONS)),
         ):
             if value not in accepted:
                 raise ValueError(f"{name} must be one of {accepted}, got {value!r}")

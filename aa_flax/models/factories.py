@@ -115,7 +115,15 @@ def augmented_conv(
             return plain_conv(
                 in_features, out_features, kernel_size, strides=strides, dtype=dtype, param_dtype=param_dtype, rngs=rngs
             )
-        factor = attention_downsample if isinstance(attention_downsample, int) else attention_downsample[stage - 1]
+        factors = [attention_downsample] if isinstance(attention_downsample, int) else [*attention_downsample]
+        if len(factors) == 1:
+            factors *= stage
+        if stage > len(factors) or not all(isinstance(f, int) and f >= 1 for f in factors):
+            raise ValueError(
+                "attention_downsample must be one whole number of at least 1, or one for each stage, "
+                f"got {attention_downsample!r} for stage {stage}"
+            )
+        factor = factors[stage - 1]
         return AAConv2D(
             in_features,
             out_features,

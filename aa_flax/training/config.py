@@ -7,6 +7,7 @@ an untyped key.
 
 import dataclasses
 import difflib
+import json
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -138,6 +139,10 @@ def resolve(config: Any) -> Config:
     Raises:
         ConfigError: an unknown field (with the nearest known one), a wrong type, or values that contradict.
     """
+    if not isinstance(config, dict | ml_collections.ConfigDict):
+        raise ConfigError(
+            f"a config must be a ConfigDict or a dictionary, got {config!r}; does get_config() return it?"
+        )
     tree = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
     resolved = _build(Config, tree, "")
     _check(resolved)
@@ -185,6 +190,10 @@ def _coerce(name: str, kind: Any, value: Any) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"config field {name!r} must be a dictionary, got {value!r}")
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"config field {name!r} must hold plain values that JSON can keep: {error}") from None
         return {key: _tuples(item) for key, item in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -223,6 +232,8 @@ def _check(config: Config) -> None:
         for name in names:
             if not fits(flat[name]):
                 raise ConfigError(f"config field {name!r} must be {accepted}, got {flat[name]!r}")
+    if config.seed >= 2**32:
+        raise ConfigError(f"config field 'seed' must be below 2**32, got {config.seed}")
     data, optimizer = config.data, config.optimizer
     if config.batch_size % optimizer.accumulation_steps:
         raise ConfigError(

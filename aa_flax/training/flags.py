@@ -1,5 +1,6 @@
 """Command lines: `--config=FILE --config.FIELD=VALUE`, with every mistake told in one line."""
 
+import os
 import re
 import sys
 import traceback
@@ -31,7 +32,12 @@ def run(main: Callable[[list[str]], int | None], expected: tuple[type[Exception]
         except expected as error:
             fail(str(error))
         except KeyboardInterrupt:
-            fail("interrupted; the same command again goes on from the last checkpoint", status=130)
+            print(
+                "error: interrupted; the same command again goes on from the last checkpoint",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(130)  # a compilation may still run in a thread, which an orderly exit would pull the ground from
 
     logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows what Orbax, TFDS and "auto" have to say
     app.run(guarded, flags_parser=_parse)
@@ -53,9 +59,28 @@ def _parse(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(list(argv))
     except flags.Error as error:
-        fail(str(error))
+        text = str(error)
+        if "Error whilst parsing config file" in text:  # with the whole traceback in it
+            text = _file_mistake(text)
+        fail(text)
     except Exception as error:  # from the config file itself
         fail(_explain(error, argv))
+
+
+def _file_mistake(text: str) -> str:
+    """The last frame and the last line of a traceback in a message."""
+    frames = re.findall(r'File "([^"]+)", line (\d+), in get_config', text)
+    last = [line for line in text.strip().splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    place = f"{frames[-1][0]}, line {frames[-1][1]}: " if frames else ""
+    return place + (last[-1] if last else text.strip().splitlines()[-1])
+
+
+def config_value(flag: Any) -> Any:
+    """What the config file made; a file that is missing or fails ends in one line."""
+    try:
+        return flag.value
+    except Exception as error:
+        fail(_explain(error, sys.argv))
 
 
 def _explain(error: Exception, argv: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from flax import nnx
 
 from aa_flax import data
 from aa_flax.evaluation import Scores, evaluate, make_eval_step
@@ -89,7 +88,7 @@ def train(config: Config, workdir: Path) -> Outcome:
             image_size=preprocessing.image_size,
             crop=config.data.crop,
             crop_padding=config.data.crop_padding,
-            fill=dataset.mean_pixel,
+            fill=preprocessing.mean_pixel,
             num_threads=config.data.num_threads,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -115,6 +114,7 @@ def train(config: Config, workdir: Path) -> Outcome:
                     progress.epoch(step + 1, epoch, f"held-out loss {scores.loss:.3f}  accuracy {scores.accuracy:.4f}")
                 if epoch % config.checkpoint_every_epochs == 0 or is_last:
                     checkpoints.save(state)
+                window.restart()  # evaluation and saving are not training
             scores = scores or score(state)
         log.close()
     return Outcome(
@@ -175,9 +175,12 @@ class _Window:
         self._log.write(step, "train", epoch=step / self._epoch_steps, **means, seconds=self._elapsed())
         epoch = math.ceil(step / self._epoch_steps)
         self._progress.update(step, epoch, means["loss"], means["accuracy"], rate or math.nan)
-        at_epoch_end = step % self._epoch_steps == 0
-        self._since = None if at_epoch_end else time.monotonic()  # evaluation and saving are not training
+        self.restart()
         return reset_window(state)
+
+    def restart(self) -> None:
+        """Start the clock of the open window anew."""
+        self._since = time.monotonic()
 
 
 def _scorer(
@@ -214,8 +217,3 @@ def eval_inputs(
 
 def _pixels(batch: dict[str, Any]) -> dict[str, Any]:
     return {name: batch[name] for name in ("image", "label")}
-
-
-def count_parameters(model: nnx.Module) -> int:
-    """Trainable numbers of a module."""
-    return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))

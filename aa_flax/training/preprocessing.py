@@ -28,6 +28,11 @@ class Preprocessing:
         """How many classes there are."""
         return len(self.class_names)
 
+    @property
+    def mean_pixel(self) -> tuple[int, ...]:
+        """The mean as a pixel, 0 to 255: zero once normalised, to within half a grey level."""
+        return tuple(round(255 * value) for value in self.mean)
+
     def normalize(self, images: UInt8[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """(images / 255 - mean) / std per channel, in the run's compute dtype."""
         return augment.normalize(images, self.mean, self.std, jnp.dtype(self.dtype))
@@ -50,6 +55,11 @@ def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
     mean, std = config.data.mean or dataset.mean, config.data.std or dataset.std
     if len(mean) != channels:
         raise ConfigError(f"config field 'data.mean' has {len(mean)} values for images of {channels} channels")
+    if config.data.crop == "pad" and not 1 <= config.data.crop_padding <= min(height, width):
+        raise ConfigError(
+            f"config field 'data.crop_padding' must lie in [1, {min(height, width)}] for images of {height}x{width}, "
+            f"got {config.data.crop_padding}; 'data.crop' = 'none' turns cropping off"
+        )
     return Preprocessing(
         image_size=(height, width),
         channels=channels,

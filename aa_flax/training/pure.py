@@ -32,8 +32,10 @@ def functional(model: nnx.Module) -> tuple[Apply, PureDict, PureDict]:
     after the call (the same ones unless train=True); it changes nothing and is meant for plain `jax.jit` and
     `jax.grad`. `rngs` is an `nnx.Rngs` made inside the trace, or a JAX random key.
     """
-    split: Any = nnx.split(model, nnx.Param, nnx.BatchStat)
-    graph, params, batch_stats = split
+    split: Any = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+    graph, params, batch_stats, rest = split
+    if others := [".".join(map(str, path)) for path, _ in nnx.to_flat_state(rest)]:
+        raise ValueError(f"functional() carries Param and BatchStat only; the model also holds {', '.join(others)}")
 
     def apply(
         params: PureDict,
@@ -43,7 +45,7 @@ def functional(model: nnx.Module) -> tuple[Apply, PureDict, PureDict]:
         train: bool = False,
         rngs: nnx.Rngs | Array | None = None,
     ) -> tuple[Float[Array, "b classes"], PureDict]:
-        merged = nnx.merge(graph, params, batch_stats, copy=True)
+        merged = nnx.merge(graph, params, batch_stats, rest, copy=True)
         if isinstance(rngs, jax.Array):
             rngs = nnx.Rngs(rngs)
         logits = merged(images, train=train, rngs=rngs)

@@ -10,7 +10,7 @@ from flax import nnx
 
 from aa_flax.models import create_model
 from aa_flax.training.checkpoints import Checkpoints
-from aa_flax.training.config import MAY_CHANGE_ON_RESUME, Config, ConfigError, flatten, resolve
+from aa_flax.training.config import MAY_CHANGE_ON_RESUME, Config, ConfigError, DataConfig, flatten, resolve
 from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.pure import functional
 
@@ -45,15 +45,18 @@ class RunDirectory:
         file = self.path / "config.json"
         if not file.exists():
             raise RunDirectoryError(f"{self.path} is not a run directory: it has no config.json")
-        return resolve(json.loads(file.read_text()))
+        return resolve(self._read("config.json"))
 
     def read_preprocessing(self) -> Preprocessing:
         """What the run's network expects of an image."""
-        return Preprocessing.from_json(json.loads((self.path / "preprocessing.json").read_text()))
+        try:
+            return Preprocessing.from_json(self._read("preprocessing.json"))
+        except TypeError as error:
+            raise RunDirectoryError(f"{self.path / 'preprocessing.json'}: damaged ({error})") from None
 
     def read_result(self) -> dict[str, Any] | None:
         """The finished run's result, or None."""
-        return json.loads(self.result_file.read_text()) if self.result_file.exists() else None
+        return self._read("result.json") if self.result_file.exists() else None
 
     def check(self, config: Config, preprocessing: Preprocessing | None = None) -> None:
         """Whether a run may start or resume here with `config`, on the data of `preprocessing`.
@@ -61,6 +64,8 @@ class RunDirectory:
         Raises:
             ConfigError: a run lies here and a field differs that may not change; names old and new values.
         """
+        if set(str(self.path.absolute())) & set("[]\\"):
+            raise RunDirectoryError(f"{self.path}: checkpoints cannot be read from a path with [, ] or a backslash")
         if not self.has_checkpoint:
             return  # nothing that a change could spoil
         old, new = flatten(self.read_config()), flatten(config)
@@ -77,7 +82,9 @@ class RunDirectory:
         """Write down what runs here, after `check`."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._write("config.json", dataclasses.asdict(config))
+            self._write(
+                "config.json", dataclasses.asdict(dataclasses.replace(config, data=self._portable(config.data)))
+            )
             self._write("preprocessing.json", dataclasses.asdict(preprocessing))
         except OSError as error:
             raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror}") from error
@@ -100,6 +107,18 @@ class RunDirectory:
             params, batch_stats = checkpoints.restore_model(params, batch_stats, ema=bool(config.optimizer.ema_decay))
         nnx.update(model, params, batch_stats)
         return model, step
+
+    @staticmethod
+    def _portable(data: DataConfig) -> DataConfig:
+        """The run needs the prepared data only, wherever it is used from."""
+        absolute = str(Path(data.data_dir).expanduser().absolute()) if data.data_dir else ""
+        return dataclasses.replace(data, source_dir="", data_dir=absolute)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / name).read_text())
+        except (OSError, ValueError) as error:
+            raise RunDirectoryError(f"{self.path / name}: missing or damaged ({error})") from None
 
     def _write(self, name: str, value: dict[str, Any]) -> None:
         """Replace a file as a whole, so that a reader never meets half of it."""

@@ -46,7 +46,7 @@ def make_train_step(
     ) -> Any:
         logits, batch_stats = apply(params, batch_stats, images, train=True, rngs=key)
         loss = cross_entropy(logits, targets).mean()
-        return loss, (batch_stats, jnp.sum(logits.argmax(-1) == labels))
+        return loss, (batch_stats, jnp.sum(logits.argmax(-1) == labels, dtype=jnp.int32))
 
     gradient = jax.value_and_grad(loss_of, has_aux=True)
 

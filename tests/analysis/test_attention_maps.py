@@ -5,6 +5,7 @@ from flax import nnx
 
 from aa_flax.analysis import attention_maps
 from aa_flax.analysis.report import draw_attention
+from aa_flax.layers import AAConv2D
 from aa_flax.models import create_model
 
 
@@ -73,6 +74,18 @@ def test_errors(model, images):
     assert attention_maps(plain, images) == {}
     with pytest.raises(ValueError, match="attending layers: none"):
         attention_maps(plain, images, layers="*")
+
+
+def test_a_layer_that_inherits_its_call_is_seen(images):
+    class Mine(AAConv2D):
+        pass
+
+    def conv(in_features, out_features, kernel_size, *, strides, map_shape, stage, **options):
+        depths = dict(num_heads=2, key_depth=4, value_depth=4, spatial_shape=map_shape)
+        return Mine(in_features, out_features, kernel_size, strides=strides, **depths, **options)
+
+    mine = create_model("wide_resnet28_10", depth=10, widen_factor=1, image_size=(12, 8), conv=conv, rngs=nnx.Rngs(0))
+    assert len(attention_maps(mine, images, queries=[(0, 0)])) == 3
 
 
 def test_figure(model, images, rng, tmp_path):

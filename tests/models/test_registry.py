@@ -32,6 +32,7 @@ def test_overrides_reach_the_network():
     assert model.stage3.block2.conv1.rel_width.shape == (13, 20)
     assert model.stage2.block2.conv1.value_depth == 32
     assert make(image_size=24).stage1.block1.conv1.rel_width.shape == (47, 20)
+    assert make(attention_downsample=(2,)).stage2.block1.conv1.rel_width.shape == (15, 20)
     assert make(attention_downsample=(4, 2, 1)).stage1.block1.conv1.rel_width.shape == (15, 20)
 
 
@@ -75,6 +76,10 @@ def test_errors_suggest_what_was_meant():
         create_model("aa_wide_resnet28_10", num_head=4, rngs=nnx.Rngs(0))
     with pytest.raises(TypeError, match="wide_resnet28_10 has no option 'kappa'"):
         create_model("wide_resnet28_10", kappa=0.1, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"attention_downsample must be one whole number .* got \(2, 1\) for stage 3"):
+        create_model("aa_wide_resnet28_10", attention_downsample=(2, 1), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="implementation must be one of .* got 'fast'"):
+        create_model("aa_wide_resnet28_10", implementation="fast", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="depth must be 6n \\+ 4"):
         create_model("wide_resnet28_10", depth=12, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="shortcut must be one of .* got 'none'"):

@@ -12,7 +12,7 @@ from aa_flax.training.loop import NonFiniteError, train
 from aa_flax.training.metrics import TIMING, read_metrics
 from aa_flax.training.optimizers import optimizer
 from aa_flax.training.pure import functional
-from aa_flax.training.run_directory import build_model
+from aa_flax.training.run_directory import RunDirectoryError, build_model
 from aa_flax.training.state import create_state
 
 
@@ -116,9 +116,27 @@ def test_a_start_that_fails_leaves_nothing_behind(tiny_config, tmp_path):
         train(resolve(tiny_config), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     del tiny_config.model.options["num_head"]
+    tiny_config.data.crop_padding = 9
+    with pytest.raises(ConfigError, match=r"'data.crop_padding' must lie in \[1, 8\] for images of 8x8, got 9"):
+        train(resolve(tiny_config), tmp_path / "run")
+    tiny_config.data.crop_padding = 1
+    with pytest.raises(RunDirectoryError, match="cannot be read from a path with"):
+        train(resolve(tiny_config), tmp_path / "run[1]")
     tiny_config.batch_size = 20
     with pytest.raises(ConfigError, match=r"'batch_size' \(20\) must divide by 8 devices"):
         train(resolve(tiny_config), tmp_path / "run")
+
+
+def test_a_run_that_diverged_before_its_first_checkpoint_may_start_again(tiny_config, tmp_path):
+    tiny_config.optimizer.learning_rate = 1e38
+    tiny_config.epochs = 1
+    with pytest.raises(NonFiniteError, match="last good checkpoint: none"):
+        train(resolve(tiny_config), tmp_path)
+    tiny_config.optimizer.learning_rate = 0.05
+    tiny_config.log_every_steps = 100  # more than an epoch has: the rate is known from the second epoch on
+    tiny_config.epochs = 2
+    outcome = train(resolve(tiny_config), tmp_path)
+    assert outcome.finished and outcome.images_per_second > 0
 
 
 def test_accumulation_mixup_cutout_clipping_and_decoupled_decay_run(tiny_config, tmp_path):

@@ -76,6 +76,12 @@ def test_accumulation_is_the_mean_over_pieces(rng, pieces):
     assert int(a.batch_stats["calls"]) == 1 and int(b.batch_stats["calls"]) == pieces
 
 
+def test_accumulation_under_x64():
+    with jax.enable_x64(True):
+        step, state, batch = setup(np.random.default_rng(0), accumulation_steps=2)
+        assert int(jax.jit(step)(state, batch).step) == 1
+
+
 def test_draws_are_a_function_of_seed_and_step(rng):
     step, state, batch = setup(rng, data={"flip": True, "mixup": 0.3, "cutout": 2})
     run = jax.jit(step)
