@@ -24,7 +24,7 @@ class Origin(abc.ABC):
     description: ClassVar[str]
     homepage: ClassVar[str]
     image_shape: ClassVar[tuple[int, int, int]]
-    encoding: ClassVar[str] = "png"
+    encoding: ClassVar[str | None] = "png"
 
     @property
     @abc.abstractmethod

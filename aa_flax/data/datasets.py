@@ -87,7 +87,7 @@ def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "") -
     Args:
         name: one of `available()`, or a name of the TFDS catalogue.
         data_dir: where prepared data lies; "" means $TFDS_DATA_DIR, or ~/tensorflow_datasets.
-        source_dir: for fashion_mnist, cifar10, cifar100 and cifar10_jpeg, the folder with the official files; needed
+        source_dir: for those of `available()` that do not come with the library, the folder with their files; needed
             once, and checked against what was prepared when given again.
 
     Raises:
@@ -129,7 +129,7 @@ def _opened(name: str, folder: Path, fingerprint: str) -> Dataset:
 
 def _how_to_get(name: str, root: Path) -> str:
     from_catalogue = f"prepare it from the TFDS catalogue: {build_command(name, root)}"
-    if name == "cifar10_jpeg":
+    if name in ("cifar10_jpeg", "imagenette128"):
         return f"{name} is not prepared in {root}; name the folder with its file once as source_dir"
     if name in FROM_FOLDER:
         return (

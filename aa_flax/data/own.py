@@ -14,9 +14,9 @@ import tensorflow_datasets as tfds
 
 from aa_flax.data.builder import Origin, make_builder
 from aa_flax.data.cifar import Cifar10, Cifar100
-from aa_flax.data.cifar_jpeg import Cifar10Jpeg
 from aa_flax.data.errors import DataError
 from aa_flax.data.fashion_mnist import FashionMnist, FashionMnistSubset
+from aa_flax.data.packed import Cifar10Jpeg, Imagenette128
 from aa_flax.data.prepared import find_prepared
 
 # Those that come with the library, and those that need a folder.
@@ -26,6 +26,7 @@ FROM_FOLDER: dict[str, Callable[[Path], Origin]] = {
     "cifar10": Cifar10,
     "cifar100": Cifar100,
     "cifar10_jpeg": Cifar10Jpeg,
+    "imagenette128": Imagenette128,
 }
 
 

@@ -14,6 +14,7 @@ from aa_flax.layers.initializers import glorot_uniform, normal
 from aa_flax.layers.position import coordinates, sinusoids
 from aa_flax.ops import (
     average_pool,
+    convolution,
     relative_attention_2d,
     relative_attention_weights_2d,
     resize_relative_table,
@@ -115,7 +116,12 @@ class AAConv2D(nnx.Module):
         pointwise = functools.partial(conv, kernel_size=(1, 1), kernel_init=attention_init)
         convolves, attends = self.value_depth < out_features, self.value_depth > 0
         padding = ((kernel_size - 1) // 2,) * 2
-        shape: dict[str, Any] = dict(kernel_size=(kernel_size,) * 2, strides=strides, padding=(padding, padding))
+        shape: dict[str, Any] = dict(
+            kernel_size=(kernel_size,) * 2,
+            strides=strides,
+            padding=(padding, padding),
+            conv_general_dilated=convolution,
+        )
         qkv_in = in_features + (3 if position == "coordconv" else 0)
         qkv_out = 2 * self.key_depth + self.value_depth
         self.conv = (

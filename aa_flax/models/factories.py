@@ -19,6 +19,7 @@ from aa_flax.layers.bam import Combine
 from aa_flax.layers.gala import Squash
 from aa_flax.layers.gather_excite import Variant
 from aa_flax.layers.initializers import he_normal_fan_out
+from aa_flax.ops import convolution
 from aa_flax.ops.tables import TableResize
 
 
@@ -74,6 +75,7 @@ def plain_conv(
         feature_group_count=groups,
         use_bias=False,
         kernel_init=he_normal_fan_out,
+        conv_general_dilated=convolution,
         dtype=dtype,
         param_dtype=param_dtype,
         rngs=rngs,

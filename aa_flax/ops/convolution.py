@@ -1,0 +1,56 @@
+"""Convolution of maps that may be smaller than the kernel."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def convolution(
+    inputs: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw cg f"],
+    strides: Sequence[int],
+    padding: Any,
+    *,
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    feature_group_count: int = 1,
+    precision: Any = None,
+    **options: Any,
+) -> Float[Array, "b hs ws f"]:
+    """`jax.lax.conv_general_dilated`, by one matrix product where the map is smaller than the kernel.
+
+    XLA's convolution on a CPU falls back to plain loops when height or width are below the kernel's: a 3×3 on the 2×2
+    maps that ResNet-18 has at 64×64, batch 128, 512 channels, takes 780 ms instead of 6 ms, and its gradient as much
+    again (jax 0.10.2, two cores, 2026-11-21). The products and their sum are the same ones.
+
+    Args:
+        inputs, kernel, strides, padding: as `jax.lax.conv_general_dilated` takes them; padding as pairs, or a string.
+        others: the same; `flax.nnx.Conv` passes them when this is its `conv_general_dilated`.
+    """
+    height, width = kernel.shape[:2]
+    dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+    fits = inputs.shape[1] >= height and inputs.shape[2] >= width
+    if fits or dilated or feature_group_count != 1 or isinstance(padding, str):
+        return jax.lax.conv_general_dilated(
+            inputs,
+            kernel,
+            strides,
+            padding,
+            lhs_dilation=lhs_dilation,
+            rhs_dilation=rhs_dilation,
+            feature_group_count=feature_group_count,
+            precision=precision,
+            **options,
+        )
+    padded = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
+    ends = [padded.shape[1] - height + 1, padded.shape[2] - width + 1]
+    # One shifted map for each place of the kernel, channel blocks in the kernel's own order.
+    shifted = [
+        padded[:, i : ends[0] + i : strides[0], j : ends[1] + j : strides[1]]
+        for i in range(height)
+        for j in range(width)
+    ]
+    return jnp.matmul(jnp.concatenate(shifted, -1), kernel.reshape(-1, kernel.shape[-1]), precision=precision)

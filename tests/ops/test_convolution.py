@@ -1,0 +1,50 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aa_flax.ops import convolution
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1), (2, 2)])
+@pytest.mark.parametrize(("size", "kernel"), [((2, 2), (3, 3)), ((1, 7), (3, 3)), ((5, 1), (5, 3)), ((1, 1), (7, 7))])
+def test_maps_below_the_kernel(rng, size, kernel, strides):
+    """Value and gradients equal those of XLA's convolution; float64, so that only an error of order 1 can hide."""
+    with jax.enable_x64(True):
+        x = jnp.asarray(rng.normal(size=(2, *size, 3)))
+        w = jnp.asarray(rng.normal(size=(*kernel, 3, 5)))
+        padding = [((k - 1) // 2,) * 2 for k in kernel]
+        numbers = ("NHWC", "HWIO", "NHWC")
+
+        def ours(x, w):
+            return convolution(x, w, strides, padding, dimension_numbers=numbers)
+
+        def theirs(x, w):
+            return jax.lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=numbers)
+
+        (y, back), (expected, expected_back) = jax.vjp(ours, x, w), jax.vjp(theirs, x, w)
+        assert "conv_general_dilated" not in str(jax.make_jaxpr(ours)(x, w))
+        cotangent = jnp.asarray(rng.normal(size=y.shape))
+        for got, want in zip((y, *back(cotangent)), (expected, *expected_back(cotangent)), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("change", [dict(size=(3, 3)), dict(groups=3), dict(dilation=(2, 2)), dict(padding="SAME")])
+def test_everything_else_is_left_to_xla(rng, change):
+    x = jnp.asarray(rng.normal(size=(2, *change.get("size", (2, 2)), 3)), jnp.float32)
+    groups = change.get("groups", 1)
+    w = jnp.asarray(rng.normal(size=(3, 3, 3 // groups, 6)), jnp.float32)
+    padding = change.get("padding", [(2, 2), (2, 2)])
+
+    def call(function):
+        return function(
+            x,
+            w,
+            (1, 1),
+            padding,
+            rhs_dilation=change.get("dilation"),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+
+    np.testing.assert_array_equal(call(convolution), call(jax.lax.conv_general_dilated))
