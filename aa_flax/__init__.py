@@ -1,8 +1,8 @@
 """Attention-augmented convolutional networks in JAX and Flax NNX.
 
 The tree reads like the papers: `aa_flax.ops` holds the mathematics as pure functions, `aa_flax.layers` the modules
-that own parameters, `aa_flax.models` the networks, `aa_flax.data`, `aa_flax.training`, `aa_flax.evaluation` and
-`aa_flax.analysis` what trains, scores and explains them. Sub-packages load at first use, so `import aa_flax` is cheap.
+that own parameters, `aa_flax.models` the networks, `aa_flax.weights` what fills them from PyTorch's, `aa_flax.data`,
+`aa_flax.training`, `aa_flax.evaluation` and `aa_flax.analysis` what trains, scores and explains them. Sub-packages load at first use, so `import aa_flax` is cheap.
 """
 
 import importlib
@@ -10,7 +10,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = ("analysis", "data", "evaluation", "layers", "models", "ops", "training")
+_SUBPACKAGES = ("analysis", "data", "evaluation", "layers", "models", "ops", "training", "weights")
 
 
 def __getattr__(name: str) -> Any:

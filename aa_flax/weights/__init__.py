@@ -1,0 +1,21 @@
+"""Weights that come from elsewhere and go elsewhere: PyTorch's networks, and safetensors files of our own.
+
+python -m aa_flax.weights import --model=resnet50 --source=timm resnet50.safetensors ours.safetensors
+python -m aa_flax.weights export --source=timm ours.safetensors theirs.safetensors
+"""
+
+from aa_flax.weights.convert import load_torch_state_dict, to_torch_state_dict
+from aa_flax.weights.errors import WeightsError
+from aa_flax.weights.files import load, read_state_dict, save
+from aa_flax.weights.plain import Report, init_from_plain
+
+__all__ = [
+    "Report",
+    "WeightsError",
+    "init_from_plain",
+    "load",
+    "load_torch_state_dict",
+    "read_state_dict",
+    "save",
+    "to_torch_state_dict",
+]

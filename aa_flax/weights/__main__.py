@@ -1,0 +1,92 @@
+"""Import PyTorch's weights, export ours: `python -m aa_flax.weights import|export`.
+
+    python -m aa_flax.weights import --model=resnet50 --source=timm resnet50.safetensors ours.safetensors
+    python -m aa_flax.weights import --model=aa_resnet50 --source=timm --from_plain resnet50.safetensors aa.safetensors
+    python -m aa_flax.weights export --source=timm ours.safetensors theirs.safetensors
+
+`import` writes ours.safetensors and its card, ours.json; `export` writes the names and axes that PyTorch uses.
+"""
+
+import hashlib
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import safetensors.numpy
+from absl import flags
+from flax import nnx
+
+import aa_flax
+from aa_flax.models import create_model
+from aa_flax.training.flags import fail, run
+from aa_flax.weights import WeightsError, init_from_plain, load, load_torch_state_dict, read_state_dict, save
+from aa_flax.weights.convert import to_torch_state_dict
+
+_MODEL = flags.DEFINE_string("model", None, "import: name of the network, as in aa_flax.models.list_models().")
+_SOURCE = flags.DEFINE_string("source", None, "timm or torchvision: whose names the PyTorch file has.", required=True)
+_CLASSES = flags.DEFINE_integer("num_classes", None, "import: width of the classifier; the model's own if not given.")
+_KEY = flags.DEFINE_string("key", "", "import: entry of the file that is the state dict, if it holds more.")
+_PLAIN = flags.DEFINE_bool("from_plain", False, "import: take what fits of a plain network; the rest starts fresh.")
+_ZERO = flags.DEFINE_bool("zero_output", False, "import --from_plain: output projections of attention start at zero.")
+_SEED = flags.DEFINE_integer("seed", 0, "import --from_plain: of the fresh weights.")
+
+
+def main(argv: list[str]) -> None:
+    """Read one file, write another."""
+    if len(argv) != 4 or argv[1] not in ("import", "export"):
+        fail(f"expected import or export and two files, got {' '.join(argv[1:]) or 'nothing'}")
+    action, read, written = argv[1], Path(argv[2]), Path(argv[3])
+    if action == "export":
+        model, card = load(read)
+        arrays = to_torch_state_dict(model, source=_SOURCE.value)
+        if written.suffix != ".safetensors":
+            fail(f"{written}: expected a name that ends in .safetensors")
+        try:
+            safetensors.numpy.save_file(arrays, written, metadata={"format": "pt"})
+        except OSError as error:
+            fail(f"{written}: cannot be written ({error})")
+        print(f"{card['model']}: {len(arrays)} arrays under the names of {_SOURCE.value} in {written}")
+        return
+    name = _MODEL.value
+    if name is None:
+        fail("import needs --model")
+    if _ZERO.value and not _PLAIN.value:
+        fail("--zero_output goes with --from_plain")
+
+    def build() -> nnx.Module:
+        return create_model(name, num_classes=_CLASSES.value, rngs=nnx.Rngs(_SEED.value))
+
+    shapes = nnx.eval_shape(build)  # an unknown name or a wrong number of classes ends here
+    state_dict = read_state_dict(read, key=_KEY.value)
+    origin: dict[str, Any] = {
+        "source": _SOURCE.value,
+        "file": read.name,
+        "file_sha256": hashlib.sha256(read.read_bytes()).hexdigest(),
+        "date": date.today().isoformat(),
+        "aa_flax": aa_flax.__version__,
+    }
+    if _PLAIN.value:
+        model = build()
+        report = init_from_plain(model, state_dict, source=_SOURCE.value, zero_output=_ZERO.value)
+        origin |= {"from_plain": True, "zero_output": _ZERO.value, "seed": _SEED.value, "new": list(report.new)}
+        text = f"{report}\n"
+    else:
+        model = shapes
+        load_torch_state_dict(model, state_dict, source=_SOURCE.value)
+        text = ""
+    save(model, written, name=name, origin=origin)
+    print(f"{text}{name}: {written} and {written.with_suffix('.json').name}")
+
+
+def guarded(argv: list[str]) -> None:
+    """`main`, whose errors about weights keep a line for each problem."""
+    try:
+        main(argv)
+    except WeightsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run(guarded, expected=(ValueError,))

@@ -1,0 +1,212 @@
+"""Weight files: those of others are read, ours are written and read.
+
+Ours are two files: `NAME.safetensors` with our dotted paths, and `NAME.json`, the card, which says what network they
+belong to and where they come from.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from flax import nnx
+from safetensors import SafetensorError
+
+from aa_flax.models import create_model
+from aa_flax.weights.arrays import fill_arrays, flat_arrays
+from aa_flax.weights.errors import WeightsError
+
+_FORMAT = 1
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "params")
+
+
+def read_state_dict(file: str | Path, *, key: str = "") -> dict[str, Any]:
+    """The names and arrays of a `.safetensors` file, or of a `.pth`, `.pt` or `.bin` file of PyTorch.
+
+    PyTorch's files are pickles, which can hold code: they are read by PyTorch with `weights_only=True` and in no other
+    way, which needs PyTorch installed. The "module." that training on several devices puts before every name is taken
+    off.
+
+    Args:
+        file: the file.
+        key: for a file that holds more than a state dict, which of its entries is the one.
+
+    Raises:
+        WeightsError: missing, damaged, unsafe or no state dict.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        loaded: Any = read_safetensors(path)
+    elif path.suffix in (".pth", ".pt", ".bin"):
+        loaded = _read_pickle(path)
+    else:
+        raise WeightsError(f"{path}: expected .safetensors, .pth, .pt or .bin")
+    if key:
+        if not isinstance(loaded, Mapping) or key not in loaded:
+            known = ", ".join(map(repr, list(loaded)[:8])) if isinstance(loaded, Mapping) else type(loaded).__name__
+            raise WeightsError(f"{path}: has no entry {key!r}; it holds {known}")
+        loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise WeightsError(f"{path}: holds no state dict but {type(loaded).__name__}")
+    wrapped = [name for name in _WRAPPERS if isinstance(loaded.get(name), Mapping)]
+    if wrapped:
+        raise WeightsError(f"{path}: holds more than a state dict; choose {' or '.join(map(repr, wrapped))} as key")
+    if all(str(name).startswith("module.") for name in loaded):
+        loaded = {name.removeprefix("module."): value for name, value in loaded.items()}
+    return dict(loaded)
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file; WeightsError if it is damaged."""
+    try:
+        return safetensors.numpy.load_file(path)
+    # A type that NumPy lacks is a KeyError or TypeError there.
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot be read as safetensors ({error})") from None
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise WeightsError(
+            f"{path}: reading a PyTorch pickle needs PyTorch (pip install torch); a .safetensors file does not"
+        ) from None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    # Unpickling errors, zip errors, and what a file full of anything may raise.
+    except Exception as error:
+        raise WeightsError(
+            f"{path}: PyTorch does not read it with weights_only=True ({type(error).__name__}); it is damaged, or holds "
+            "more than tensors and plain containers: save the network's state_dict(), best as .safetensors"
+        ) from None
+
+
+def save(
+    model: nnx.Module,
+    file: str | Path,
+    *,
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a network's parameters and batch statistics to `file` (.safetensors) and its card beside it (.json).
+
+    Args:
+        model: the network.
+        file: ends in .safetensors.
+        name, options: what `create_model` built it from.
+        origin: anything worth knowing about where the weights come from; plain values.
+
+    Raises:
+        WeightsError: a network that `name` and `options` do not give, or a place that cannot be written.
+    """
+    path = _own_path(file)
+    arrays = {key: np.asarray(value) for key, value in flat_arrays(model).items()}
+    untyped: Any = model
+    card = {
+        "format": _FORMAT,
+        "model": name,
+        "options": dict(options or {}),
+        "num_classes": untyped.head.bias.shape[0],
+        "image_size": list(untyped.image_size),
+        "in_channels": untyped.in_channels,
+        "params": sum(leaf.size for _, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))),
+        "sha256": _digest(arrays),
+        "origin": dict(origin or {}),
+    }
+    _require_shapes(path, _abstract(path, card), arrays)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.numpy.save_file(arrays, path)
+        path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot be written ({error})") from None
+
+
+def load(file: str | Path, *, dtype: Any = np.float32) -> tuple[nnx.Module, dict[str, Any]]:
+    """The network in a file that `save` wrote, and its card.
+
+    Args:
+        file: the .safetensors file; its card lies beside it.
+        dtype: of the computation, as for `create_model`.
+
+    Raises:
+        WeightsError: missing, damaged, or card and arrays that do not belong together.
+    """
+    path = _own_path(file)
+    card = read_card(path)
+    arrays = read_safetensors(path)
+    model = _abstract(path, card, dtype)
+    _require_shapes(path, model, arrays)
+    if _digest(arrays) != card["sha256"]:
+        raise WeightsError(f"{path}: the arrays are not those that its card describes")
+    fill_arrays(model, arrays)
+    return model, card
+
+
+def read_card(file: Path) -> dict[str, Any]:
+    """The card beside a file of ours."""
+    path = file.with_suffix(".json")
+    try:
+        card = json.loads(path.read_text())
+        missing = {"format", "model", "options", "num_classes", "image_size", "in_channels", "sha256"} - set(card)
+    except (OSError, ValueError, TypeError) as error:
+        raise WeightsError(f"{path}: the card of {file.name} is missing or damaged ({error})") from None
+    if missing or card["format"] != _FORMAT:
+        raise WeightsError(
+            f"{path}: not a card of format {_FORMAT}; missing: {', '.join(sorted(missing)) or 'nothing'}"
+        )
+    return card
+
+
+def _own_path(file: str | Path) -> Path:
+    path = Path(file).expanduser()
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{path}: expected a name that ends in .safetensors")
+    return path
+
+
+def _abstract(path: Path, card: Mapping[str, Any], dtype: Any = np.float32) -> nnx.Module:
+    """The network of a card, shapes only."""
+    # JSON makes lists of tuples.
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in card["options"].items()}
+    try:
+        return nnx.eval_shape(
+            lambda: create_model(
+                card["model"],
+                num_classes=card["num_classes"],
+                image_size=tuple(card["image_size"]),
+                in_channels=card["in_channels"],
+                dtype=dtype,
+                rngs=nnx.Rngs(0),
+                **options,
+            )
+        )
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: its card describes no network of this version ({error})") from None
+
+
+def _require_shapes(path: Path, model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    expected = {key: leaf.shape for key, leaf in flat_arrays(model).items()}
+    found = {key: array.shape for key, array in arrays.items()}
+    if expected != found:
+        keys = expected.keys() | found.keys()
+        wrong = sorted(key for key in keys if expected.get(key) != found.get(key))
+        lines = [f"{key}: expected {expected.get(key, 'nothing')}, found {found.get(key, 'nothing')}" for key in wrong]
+        raise WeightsError("\n  ".join([f"{path}: the arrays are not those of the network on its card:", *lines]))
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, shapes, dtypes and contents."""
+    digest = hashlib.sha256()
+    for key in sorted(arrays):
+        array = np.ascontiguousarray(arrays[key])
+        digest.update(f"{key} {array.dtype.name} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,152 @@
+"""Starting an augmented network, or one with another classifier, from a plain network's weights."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import nnx
+
+from aa_flax.layers import AAConv2D
+from aa_flax.weights.arrays import fill_arrays, flat_arrays
+from aa_flax.weights.convert import numpy_arrays, raise_all, torch_shape
+from aa_flax.weights.rows import Counterpart, Leaf, Row, counterpart
+from aa_flax.weights.tables import family_of, table_of
+
+OWN = "aa_flax"
+"""The source of weights that this library wrote: our dotted paths, axes as they lie here."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `init_from_plain` did, by dotted path.
+
+    Attributes:
+        loaded: arrays taken over whole.
+        partial: arrays of which the first entries along the last axis were taken: path to (taken, all).
+        new: arrays that keep their initial values, and the output projections that were set to zero.
+        unused: keys of the state dict that have no place here.
+    """
+
+    loaded: tuple[str, ...]
+    partial: Mapping[str, tuple[int, int]]
+    new: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.loaded)} arrays taken over, {len(self.partial)} in part, {len(self.new)} new"]
+        lines += [f"  in part  {path}: {taken} of {total}" for path, (taken, total) in self.partial.items()]
+        lines += [f"  new      {path}" for path in self.new]
+        lines += [f"  unused   {key}" for key in self.unused]
+        return "\n".join(lines)
+
+
+def init_from_plain(
+    model: nnx.Module, state_dict: Mapping[str, Any], *, source: str, zero_output: bool = False
+) -> Report:
+    """Fill a network with what fits of a plain network's weights, in place.
+
+    The convolution of an augmented layer takes the filters 0 ... out - dv - 1 of the plain one, and the batch norm
+    after it their entries; its other entries and the attention keep their initial values. The next layer keeps all
+    its rows. What the plain network does not have (recalibration modules) and a classifier of another number of
+    classes keep their initial values too. Anything else that does not fit is an error.
+
+    Args:
+        model: any network of a family that has a key table for `source`.
+        state_dict: as for `load_torch_state_dict`; for source "aa_flax" our dotted paths to arrays as they lie here.
+        source: "timm", "torchvision", or "aa_flax" for weights of this library.
+        zero_output: start each attention's output projection at zero, so that attention contributes nothing at first.
+
+    Raises:
+        WeightsError: no table, nothing that fits, or arrays that should fit and do not: all of them in one message.
+    """
+    plain = _Plain.of(model, source)
+    given = numpy_arrays(state_dict)
+    arrays = flat_arrays(model)
+    values: dict[str, np.ndarray] = {}
+    loaded, new, problems, partial, used = [], [], [], {}, set()
+    for path, array in arrays.items():
+        place = plain.place(path)
+        if place.found is None or place.found.key not in given:
+            if place.optional:
+                new.append(path)
+            else:
+                problems.append(f"{place.found.key if place.found else path}: missing (for {path})")
+            continue
+        key, leaf = place.found
+        whole = array.shape[-1] if place.whole is None else place.whole
+        expected = torch_shape(place.found, (*array.shape[:-1], whole))
+        if given[key].shape != expected:
+            classes_differ = path.startswith("head.") and leaf.to_ours(given[key]).shape[:-1] == array.shape[:-1]
+            if classes_differ:
+                new.append(path)
+            else:
+                used.add(key)
+                problems.append(f"{key}: shape {given[key].shape}, expected {expected} (for {path})")
+            continue
+        used.add(key)
+        value = leaf.to_ours(given[key])
+        if place.kept is None or place.kept == whole:
+            loaded.append(path)
+            values[path] = value
+        elif place.kept:
+            partial[path] = (place.kept, whole)
+            values[path] = np.concatenate([value[..., : place.kept], np.asarray(array)[..., place.kept :]], -1)
+        else:
+            new.append(path)
+    if not values:
+        problems.append(f"nothing fits; the keys begin with {', '.join(list(given)[:3]) or 'none'}")
+    raise_all(problems, f"{source}'s weights do not fit this {type(model).__name__}")
+    if zero_output:
+        values |= {path: np.zeros(arrays[path].shape) for path in new if path in plain.output_projections}
+    fill_arrays(model, values)
+    return Report(tuple(loaded), partial, tuple(new), tuple(key for key in given if key not in used))
+
+
+class _Place(NamedTuple):
+    """Where the plain network keeps what an array starts from.
+
+    `kept` of its entries along the last axis are taken (None: all), of the `whole` that it has (None: as many as ours).
+    """
+
+    found: Counterpart | None
+    optional: bool
+    kept: int | None = None
+    whole: int | None = None
+
+
+class _Plain:
+    """The plain network behind a network whose convolutions may be augmented."""
+
+    def __init__(self, augmented: Mapping[str, AAConv2D], norms: Mapping[str, AAConv2D], table: Sequence[Row] | None):
+        self._augmented, self._norms, self._table = augmented, norms, table
+        self.output_projections = {f"{path}.out.kernel" for path in augmented}
+
+    @classmethod
+    def of(cls, model: nnx.Module, source: str) -> "_Plain":
+        """WeightsError when there is no table for `source`."""
+        augmented = {
+            ".".join(map(str, path)): module for path, module in nnx.iter_modules(model) if isinstance(module, AAConv2D)
+        }
+        norms = {family_of(model).norm_after(path): layer for path, layer in augmented.items()}
+        return cls(augmented, norms, None if source == OWN else table_of(model, source))
+
+    def place(self, path: str) -> _Place:
+        module, _, name = path.rpartition(".")
+        if module in self._norms:
+            layer = self._norms[module]
+            return _Place(self._find(path), False, layer.out_features - layer.value_depth, layer.out_features)
+        for owner, layer in self._augmented.items():
+            if module == f"{owner}.conv":  # holds the first filters only
+                kept = layer.out_features - layer.value_depth
+                return _Place(self._find(f"{owner}.{name}"), name == "bias", kept, layer.out_features)
+            if path.startswith(f"{owner}."):
+                return _Place(None, True)
+        optional = module == "head" or re.search(r"(^|\.)(recalibration|attention\d+)(\.|$)", module) is not None
+        return _Place(self._find(path), optional)
+
+    def _find(self, path: str) -> Counterpart | None:
+        if self._table is None:
+            return Counterpart(path, Leaf("", lambda x: x, lambda x: x))
+        return counterpart(self._table, path)

@@ -1,0 +1,107 @@
+"""The key tables: which family has which sources, and what is called what there."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from flax import nnx
+
+from aa_flax.models.mnasnet import MnasNet
+from aa_flax.models.resnet import ResNet
+from aa_flax.models.wide_resnet import WideResNet
+from aa_flax.weights.errors import WeightsError
+from aa_flax.weights.rows import CONV, LINEAR, NORM, POINTWISE, Row, fill, match
+
+_TORCHVISION_RESNET = (
+    Row("stem", "conv1", CONV),
+    Row("bn", "bn1", NORM),
+    Row("stage{s}.block{b}.conv{k}", "layer{s}.{b-1}.conv{k}", CONV),
+    Row("stage{s}.block{b}.bn{k}", "layer{s}.{b-1}.bn{k}", NORM),
+    Row("stage{s}.block{b}.shortcut", "layer{s}.{b-1}.downsample.0", CONV),
+    Row("stage{s}.block{b}.shortcut_bn", "layer{s}.{b-1}.downsample.1", NORM),
+    Row("head", "fc", LINEAR),
+)
+# The same names, and squeeze-and-excitation as two 1×1 convolutions.
+_TIMM_RESNET = (
+    *_TORCHVISION_RESNET,
+    Row("stage{s}.block{b}.recalibration.squeeze", "layer{s}.{b-1}.se.fc1", POINTWISE),
+    Row("stage{s}.block{b}.recalibration.excite", "layer{s}.{b-1}.se.fc2", POINTWISE),
+)
+
+# timm numbers the seven groups of MnasNet-A1; ours are numbered by resolution, two groups to stages 4 and 5.
+_TIMM_GROUPS = (
+    ("stage2.block{b}", "blocks.1.{b-1}"),
+    ("stage3.block{b}", "blocks.2.{b-1}"),
+    *((f"stage4.block{i}", f"blocks.3.{i - 1}") for i in (1, 2, 3, 4)),
+    *((f"stage4.block{i}", f"blocks.4.{i - 5}") for i in (5, 6)),
+    *((f"stage5.block{i}", f"blocks.5.{i - 1}") for i in (1, 2, 3)),
+    ("stage5.block4", "blocks.6.0"),
+)
+_TIMM_BLOCK = (
+    ("expand", "conv_pw", CONV),
+    ("expand_bn", "bn1", NORM),
+    ("depthwise", "conv_dw", CONV),
+    ("depthwise_bn", "bn2", NORM),
+    ("squeeze_excite.squeeze", "se.conv_reduce", POINTWISE),
+    ("squeeze_excite.excite", "se.conv_expand", POINTWISE),
+    ("project", "conv_pwl", CONV),
+    ("project_bn", "bn3", NORM),
+)
+_TIMM_MNASNET = (
+    Row("stem", "conv_stem", CONV),
+    Row("stem_bn", "bn1", NORM),
+    # The first block does not expand, which shifts its names.
+    Row("stage1.block1.depthwise", "blocks.0.0.conv_dw", CONV),
+    Row("stage1.block1.depthwise_bn", "blocks.0.0.bn1", NORM),
+    Row("stage1.block1.project", "blocks.0.0.conv_pw", CONV),
+    Row("stage1.block1.project_bn", "blocks.0.0.bn2", NORM),
+    *(
+        Row(f"{block}.{ours}", f"{group}.{theirs}", kind)
+        for block, group in _TIMM_GROUPS
+        for ours, theirs, kind in _TIMM_BLOCK
+    ),
+    Row("conv", "conv_head", CONV),
+    Row("bn", "bn2", NORM),
+    Row("head", "classifier", LINEAR),
+)
+
+
+class Family(NamedTuple):
+    """The key table of each source, and which batch norm follows a convolution that may be augmented."""
+
+    sources: Mapping[str, tuple[Row, ...]]
+    followed_by: tuple[str, str]
+
+    def norm_after(self, conv: str) -> str:
+        """Dotted path of the batch norm that sees the output of the convolution at `conv`."""
+        numbers = match(self.followed_by[0], conv)
+        assert numbers is not None, conv
+        return fill(self.followed_by[1], numbers)
+
+
+_FAMILIES: dict[type[nnx.Module], Family] = {
+    ResNet: Family(
+        {"timm": _TIMM_RESNET, "torchvision": _TORCHVISION_RESNET},
+        ("stage{s}.block{b}.conv{k}", "stage{s}.block{b}.bn{k}"),
+    ),
+    MnasNet: Family({"timm": _TIMM_MNASNET}, ("stage{s}.block{b}.expand", "stage{s}.block{b}.expand_bn")),
+    # Batch norm precedes the convolutions there, so the second one follows the first convolution.
+    WideResNet: Family({}, ("stage{s}.block{b}.conv{k}", "stage{s}.block{b}.bn{k+1}")),
+}
+
+
+def family_of(model: nnx.Module) -> Family:
+    """The family of a network; WeightsError for one that this library has no tables of."""
+    for kind, family in _FAMILIES.items():
+        if isinstance(model, kind):
+            return family
+    known = ", ".join(kind.__name__ for kind in _FAMILIES)
+    raise WeightsError(f"there is no key table for {type(model).__name__}; known: {known}")
+
+
+def table_of(model: nnx.Module, source: str) -> tuple[Row, ...]:
+    """The key table of `model` for a PyTorch library; WeightsError if there is none."""
+    sources = family_of(model).sources
+    if source not in sources:
+        known = ", ".join(map(repr, sources)) or "none"
+        raise WeightsError(f"there is no key table for {type(model).__name__} from {source!r}; sources: {known}")
+    return sources[source]

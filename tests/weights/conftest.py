@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+from flax import nnx
+
+from aa_flax.models import create_model
+from aa_flax.weights import to_torch_state_dict
+
+# One block of each kind that the names differ in, so that a test is quick.
+SMALL = {
+    "resnet18": dict(blocks=(2, 1, 1, 1), num_classes=7),
+    "resnet50": dict(blocks=(1, 2, 1, 1), num_classes=7),
+    "se_resnet50": dict(blocks=(1, 2, 1, 1), num_classes=7),
+    "mnasnet_100": dict(width=0.25, num_classes=7),
+}
+
+
+@pytest.fixture
+def random_state_dict(rng):
+    """A state dict under PyTorch's names, for a network of ours; variances positive, gates and norms not neutral."""
+
+    def make(model, source="timm"):
+        state = {}
+        for key, value in to_torch_state_dict(model, source=source).items():
+            if key.endswith("running_var"):
+                state[key] = rng.uniform(0.5, 1.5, value.shape)
+            elif value.ndim == 1:
+                state[key] = rng.normal(0.2, 0.5, value.shape)
+            else:
+                state[key] = rng.normal(size=value.shape) / np.sqrt(value[0].size)
+            state[key] = state[key].astype(np.float32)
+        return state
+
+    return make
+
+
+@pytest.fixture
+def build():
+    def make(name, **options):
+        return create_model(name, **{"image_size": (32, 48), **SMALL.get(name, {}), **options}, rngs=nnx.Rngs(0))
+
+    return make

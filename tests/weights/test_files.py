@@ -1,0 +1,200 @@
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import nnx
+
+from aa_flax.models import create_model
+from aa_flax.training import functional
+from aa_flax.training.checkpoints import Checkpoints
+from aa_flax.training.state import create_state
+from aa_flax.weights import WeightsError, load, read_state_dict, save
+from aa_flax.weights.arrays import fill_arrays, flat_arrays
+
+ROOT = Path(__file__).parents[2]
+TINY = dict(depth=10, widen_factor=1)
+
+
+def arrays(model):
+    return {path: np.asarray(value) for path, value in flat_arrays(model).items()}
+
+
+def distinct(model, seed=3):
+    """Every array with values of its own, so that a permutation cannot pass."""
+    rng = np.random.default_rng(seed)
+    fill_arrays(model, {path: rng.normal(size=value.shape) for path, value in flat_arrays(model).items()})
+    return arrays(model)
+
+
+def test_twelve_equal_blocks_come_back_in_their_places(tmp_path):
+    """Integer keys would be sorted 0, 1, 10, 11, 2, ...; through safetensors and through a checkpoint."""
+    options = dict(blocks=(13, 1, 1, 1))
+    model = create_model("resnet18", **options, num_classes=3, image_size=(32, 40), rngs=nnx.Rngs(0))
+    before = distinct(model)
+    save(model, tmp_path / "w.safetensors", name="resnet18", options=options)
+    again, card = load(tmp_path / "w.safetensors")
+    after = arrays(again)
+    assert after.keys() == before.keys() and "stage1.block13.conv2.kernel" in after
+    for path, value in before.items():
+        np.testing.assert_array_equal(after[path], value)
+    assert card["options"] == {"blocks": [13, 1, 1, 1]} and card["params"] == sum(
+        value.size for path, value in before.items() if not path.endswith((".mean", ".var"))
+    )
+    assert again.image_size == (32, 40)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 32, 40, 3)), jnp.float32)
+    np.testing.assert_array_equal(again(x), model(x))
+
+    import optax
+
+    _, params, batch_stats = functional(model)
+    state = create_state(params, batch_stats, optax.identity(), ema=False)
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(state)
+        _, other_params, other_stats = functional(create_model("resnet18", **options, num_classes=3, rngs=nnx.Rngs(1)))
+        restored = checkpoints.restore(create_state(other_params, other_stats, optax.identity(), ema=False))
+    jax.tree.map(np.testing.assert_array_equal, restored.params, params)
+    jax.tree.map(np.testing.assert_array_equal, restored.batch_stats, batch_stats)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = create_model("wide_resnet28_10", **TINY, num_classes=3, rngs=nnx.Rngs(0))
+    save(model, tmp_path / "w.safetensors", name="wide_resnet28_10", options=TINY, origin={"run": "a test"})
+    return tmp_path / "w.safetensors"
+
+
+def test_files_that_do_not_belong_together(saved):
+    content = safetensors.numpy.load_file(saved)
+    card = saved.with_suffix(".json")
+    text = card.read_text()
+    changed = {**content, "head.bias": content["head.bias"] + 1}
+    safetensors.numpy.save_file(changed, saved)
+    with pytest.raises(WeightsError, match="the arrays are not those that its card describes"):
+        load(saved)
+    safetensors.numpy.save_file({key: value for key, value in content.items() if key != "head.bias"}, saved)
+    with pytest.raises(WeightsError, match=r"head.bias: expected \(3,\), found nothing"):
+        load(saved)
+    safetensors.numpy.save_file(content, saved)
+    load(saved)
+    card.write_text(text.replace("wide_resnet28_10", "wide_resnet28_11"))
+    with pytest.raises(WeightsError, match="its card describes no network .*did you mean 'wide_resnet28_10'"):
+        load(saved)
+    card.write_text(json.dumps({"format": 1}))
+    with pytest.raises(WeightsError, match="not a card of format 1; missing: image_size, in_channels, model"):
+        load(saved)
+    card.unlink()
+    with pytest.raises(WeightsError, match="the card of w.safetensors is missing or damaged"):
+        load(saved)
+    card.write_text(text)
+    saved.write_bytes(saved.read_bytes()[:-9])
+    with pytest.raises(WeightsError, match="cannot be read as safetensors"):
+        load(saved)
+
+
+def test_a_card_must_describe_the_network(tmp_path):
+    model = create_model("wide_resnet28_10", **TINY, num_classes=3, rngs=nnx.Rngs(0))
+    with pytest.raises(WeightsError, match="the arrays are not those of the network on its card"):
+        save(model, tmp_path / "w.safetensors", name="wide_resnet28_10")
+    with pytest.raises(WeightsError, match="expected a name that ends in .safetensors"):
+        save(model, tmp_path / "w.npz", name="wide_resnet28_10", options=TINY)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_read(tmp_path):
+    with pytest.raises(WeightsError, match="no such file"):
+        read_state_dict(tmp_path / "w.safetensors")
+    (tmp_path / "w.h5").write_bytes(b"")
+    with pytest.raises(WeightsError, match="expected .safetensors, .pth, .pt or .bin"):
+        read_state_dict(tmp_path / "w.h5")
+    (tmp_path / "w.safetensors").write_bytes(b"garbage")
+    with pytest.raises(WeightsError, match="cannot be read as safetensors"):
+        read_state_dict(tmp_path / "w.safetensors")
+
+
+class Mischief:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["MISCHIEF"],)
+
+
+def test_a_pickle_with_code_is_never_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("MISCHIEF", str(tmp_path / "was_run"))
+    file = tmp_path / "w.pth"
+    file.write_bytes(pickle.dumps({"conv1.weight": Mischief()}))
+    with pytest.raises(WeightsError, match="weights_only=True|needs PyTorch"):
+        read_state_dict(file)
+    assert not (tmp_path / "was_run").exists()
+    pickle.loads(file.read_bytes())
+    assert (tmp_path / "was_run").exists()  # the file is one that does harm
+
+
+def test_without_pytorch_a_pickle_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "w.pth").write_bytes(b"x")
+    with pytest.raises(WeightsError, match="needs PyTorch .*; a .safetensors file does not"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_pytorch_files(tmp_path):
+    torch = pytest.importorskip("torch")
+    state = {"module.conv1.weight": torch.ones(2, 3), "module.bn1.weight": torch.zeros(2)}
+    torch.save(state, tmp_path / "w.pth")
+    read = read_state_dict(tmp_path / "w.pth")
+    assert list(read) == ["conv1.weight", "bn1.weight"]
+    np.testing.assert_array_equal(np.asarray(read["conv1.weight"]), np.ones((2, 3)))
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "checkpoint.pt")
+    with pytest.raises(WeightsError, match="holds more than a state dict; choose 'state_dict' as key"):
+        read_state_dict(tmp_path / "checkpoint.pt")
+    assert list(read_state_dict(tmp_path / "checkpoint.pt", key="state_dict")) == ["conv1.weight", "bn1.weight"]
+    with pytest.raises(WeightsError, match="has no entry 'ema'; it holds 'state_dict', 'epoch'"):
+        read_state_dict(tmp_path / "checkpoint.pt", key="ema")
+    torch.save(torch.ones(3), tmp_path / "tensor.pth")
+    with pytest.raises(WeightsError, match="holds no state dict but Tensor"):
+        read_state_dict(tmp_path / "tensor.pth")
+
+
+def test_command_line(tmp_path, build, random_state_dict):
+    """Import and export in processes of their own, with the full SE-ResNet-18; wrong calls end in a line."""
+    theirs = random_state_dict(build("se_resnet18", image_size=(224, 224)))
+    safetensors.numpy.save_file(theirs, tmp_path / "theirs.safetensors")
+
+    def command(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "aa_flax.weights", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+    done = command("import", "--model=se_resnet18", "--source=timm", "theirs.safetensors", "ours.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "se_resnet18: ours.safetensors and ours.json\n"
+    card = json.loads((tmp_path / "ours.json").read_text())
+    assert (card["model"], card["origin"]["source"], card["origin"]["file"]) == (
+        "se_resnet18",
+        "timm",
+        "theirs.safetensors",
+    )
+    done = command("export", "--source=timm", "ours.safetensors", "back.safetensors")
+    assert done.returncode == 0, done.stderr
+    back = safetensors.numpy.load_file(tmp_path / "back.safetensors")
+    assert back.keys() == theirs.keys()
+    for key, value in theirs.items():
+        np.testing.assert_array_equal(back[key], value)
+    done = command(
+        "import", "--model=aa_resnet18", "--source=timm", "--from_plain", "theirs.safetensors", "aa.safetensors"
+    )
+    assert done.returncode == 0 and "new      stage2.block1.conv1.rel_height" in done.stdout, done.stderr
+    assert "unused   layer1.0.se.fc1.weight" in done.stdout
+    assert "stage4.block2.conv1.out.kernel" in json.loads((tmp_path / "aa.json").read_text())["origin"]["new"]
+    done = command("import", "--model=resnet34", "--source=timm", "theirs.safetensors", "other.safetensors")
+    assert done.returncode == 2 and done.stderr.startswith("error: timm's weights do not fit this ResNet; ")
+    assert "layer1.2.conv1.weight: missing" in done.stderr and not (tmp_path / "other.safetensors").exists()

@@ -1,0 +1,144 @@
+"""The networks of PyTorch's libraries, written from the names in their state dicts.
+
+NCHW; one backend in NumPy and one in PyTorch. Nothing here knows of aa_flax.
+"""
+
+import numpy as np
+
+
+class NumpyBackend:
+    """Each function as PyTorch's documentation defines it."""
+
+    def conv(self, x, weight, stride, groups=1):
+        kernel = weight.shape[-1]
+        pad = (kernel - 1) // 2
+        x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+        windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), (2, 3))[:, :, ::stride, ::stride]
+        if groups == 1:
+            return np.einsum("bchwij,ocij->bohw", windows, weight, optimize=True)
+        return np.einsum("bchwij,cij->bchw", windows, weight[:, 0], optimize=True)
+
+    def norm(self, x, weight, bias, mean, var):
+        weight, bias, mean, var = (v[None, :, None, None] for v in (weight, bias, mean, var))
+        return (x - mean) / np.sqrt(var + 1e-5) * weight + bias
+
+    def relu(self, x):
+        return np.maximum(x, 0)
+
+    def sigmoid(self, x):
+        return 1 / (1 + np.exp(-x))
+
+    def max_pool(self, x):
+        x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+        return np.lib.stride_tricks.sliding_window_view(x, (3, 3), (2, 3))[:, :, ::2, ::2].max((-1, -2))
+
+    def mean(self, x):
+        return x.mean((2, 3), keepdims=True)
+
+    def matmul(self, x, weight, bias):
+        return x @ weight.T + bias
+
+
+class TorchBackend:
+    def conv(self, x, weight, stride, groups=1):
+        from torch.nn.functional import conv2d
+
+        return conv2d(x, weight, stride=stride, padding=(weight.shape[-1] - 1) // 2, groups=groups)
+
+    def norm(self, x, weight, bias, mean, var):
+        from torch.nn.functional import batch_norm
+
+        return batch_norm(x, mean, var, weight, bias, eps=1e-5)
+
+    def relu(self, x):
+        return x.relu()
+
+    def sigmoid(self, x):
+        return x.sigmoid()
+
+    def max_pool(self, x):
+        from torch.nn.functional import max_pool2d
+
+        return max_pool2d(x, 3, stride=2, padding=1)
+
+    def mean(self, x):
+        return x.mean((2, 3), keepdim=True)
+
+    def matmul(self, x, weight, bias):
+        from torch.nn.functional import linear
+
+        return linear(x, weight, bias)
+
+
+class Network:
+    """What both families need of a state dict."""
+
+    def __init__(self, state, backend):
+        self.state, self.backend = state, backend
+
+    def has(self, name):
+        return f"{name}.weight" in self.state
+
+    def conv(self, x, name, stride=1, depthwise=False):
+        weight = self.state[f"{name}.weight"]
+        y = self.backend.conv(x, weight, stride, groups=weight.shape[0] if depthwise else 1)
+        bias = self.state.get(f"{name}.bias")
+        return y if bias is None else y + bias[None, :, None, None]
+
+    def norm(self, x, name):
+        return self.backend.norm(
+            x, *(self.state[f"{name}.{leaf}"] for leaf in ("weight", "bias", "running_mean", "running_var"))
+        )
+
+    def gate(self, x, squeeze, excite):
+        hidden = self.backend.relu(self.conv(self.backend.mean(x), squeeze))
+        return x * self.backend.sigmoid(self.conv(hidden, excite))
+
+    def classify(self, x, name):
+        return self.backend.matmul(
+            self.backend.mean(x)[:, :, 0, 0], self.state[f"{name}.weight"], self.state[f"{name}.bias"]
+        )
+
+
+def resnet(state, x, backend):
+    """torchvision's and timm's ResNet, version 1.5: the stride in a bottleneck's 3×3."""
+    net = Network(state, backend)
+    x = backend.max_pool(backend.relu(net.norm(net.conv(x, "conv1", 2), "bn1")))
+    for layer in (1, 2, 3, 4):
+        block = 0
+        while net.has(name := f"layer{layer}.{block}.conv1"):
+            name = name.removesuffix(".conv1")
+            stride = 2 if layer > 1 and block == 0 else 1
+            bottleneck = net.has(f"{name}.conv3")
+            y = backend.relu(net.norm(net.conv(x, f"{name}.conv1", 1 if bottleneck else stride), f"{name}.bn1"))
+            y = net.norm(net.conv(y, f"{name}.conv2", stride if bottleneck else 1), f"{name}.bn2")
+            if bottleneck:
+                y = net.norm(net.conv(backend.relu(y), f"{name}.conv3"), f"{name}.bn3")
+            if net.has(f"{name}.se.fc1"):
+                y = net.gate(y, f"{name}.se.fc1", f"{name}.se.fc2")
+            if net.has(f"{name}.downsample.0"):
+                x = net.norm(net.conv(x, f"{name}.downsample.0", stride), f"{name}.downsample.1")
+            x = backend.relu(x + y)
+            block += 1
+    return net.classify(x, "fc")
+
+
+def semnasnet(state, x, backend):
+    """timm's semnasnet: MnasNet-A1 in seven groups of blocks."""
+    net = Network(state, backend)
+    x = backend.relu(net.norm(net.conv(x, "conv_stem", 2), "bn1"))
+    y = backend.relu(net.norm(net.conv(x, "blocks.0.0.conv_dw", depthwise=True), "blocks.0.0.bn1"))
+    x = net.norm(net.conv(y, "blocks.0.0.conv_pw"), "blocks.0.0.bn2")
+    for group, stride in ((1, 2), (2, 2), (3, 2), (4, 1), (5, 2), (6, 1)):
+        block = 0
+        while net.has(f"blocks.{group}.{block}.conv_pw"):
+            name = f"blocks.{group}.{block}"
+            y = backend.relu(net.norm(net.conv(x, f"{name}.conv_pw"), f"{name}.bn1"))
+            y = net.conv(y, f"{name}.conv_dw", stride if block == 0 else 1, depthwise=True)
+            y = backend.relu(net.norm(y, f"{name}.bn2"))
+            if net.has(f"{name}.se.conv_reduce"):
+                y = net.gate(y, f"{name}.se.conv_reduce", f"{name}.se.conv_expand")
+            y = net.norm(net.conv(y, f"{name}.conv_pwl"), f"{name}.bn3")
+            x = x + y if x.shape == y.shape else y
+            block += 1
+    return net.classify(backend.relu(net.norm(net.conv(x, "conv_head"), "bn2")), "classifier")
