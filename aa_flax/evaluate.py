@@ -10,12 +10,11 @@ import jax
 from absl import flags
 
 from aa_flax import data
-from aa_flax.evaluation import evaluate, make_eval_step
 from aa_flax.training.config import ConfigError, resolve
 from aa_flax.training.flags import config_value, define_config, fail, run
-from aa_flax.training.loop import eval_inputs
 from aa_flax.training.pure import functional
 from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
+from aa_flax.training.scoring import make_scorer
 from aa_flax.training.sharding import check_batch_size, data_mesh, replicated
 
 _CONFIG = define_config()
@@ -40,17 +39,10 @@ def main(argv: list[str]) -> None:
         )
     model, step = directory.load_model()
     apply, params, batch_stats = functional(model)
-
-    def predict(variables: tuple, images: jax.Array) -> jax.Array:
-        params, batch_stats = variables
-        return apply(params, batch_stats, preprocessing.normalize(images))[0]
-
-    eval_step = jax.jit(make_eval_step(predict, preprocessing.num_classes), out_shardings=replicated(mesh))
     split = _SPLIT.value or config.data.eval_split
     variables = jax.device_put((params, batch_stats), replicated(mesh))
-    inputs = eval_inputs(dataset.split(split), preprocessing, config.eval_batch_size, config.data, mesh)
     with jax.set_mesh(mesh):
-        scores = evaluate(eval_step, variables, inputs)
+        scores = make_scorer(apply, preprocessing, config, mesh)(variables, dataset.split(split))
     for name, accuracy in zip(preprocessing.class_names, scores.accuracy_per_class, strict=True):
         print(f"{100 * accuracy:6.2f} %  {name}")
     result = {"accuracy": scores.accuracy, "loss": scores.loss, "examples": scores.examples, "step": step}

@@ -1,4 +1,7 @@
-"""Pictures of a run: learning curves, confusion matrix, attention maps, as PNG files."""
+"""Pictures of a run: learning curves, confusion matrix, attention maps.
+
+Each returns its figure, which notebooks show, and saves it where a file is named.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +15,7 @@ _INK = "#333333"
 _TRAIN, _HELD_OUT = "#9aa5b1", "#b3322c"
 
 
-def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
+def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None) -> Figure:
     """Loss and accuracy over epochs, training windows and held-out data, from the rows of `metrics.jsonl`."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -26,10 +29,10 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25)
         axes.legend(frameon=False, fontsize=9)
-    figure.savefig(file, dpi=110)
+    return _saved(figure, file, 110)
 
 
-def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[str], file: Path) -> None:
+def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[str], file: Path | None = None) -> Figure:
     """Counts of true class (row) against predicted class (column), coloured by the fraction of the row."""
     k = len(class_names)
     fraction = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
@@ -47,7 +50,7 @@ def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[st
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     figure.colorbar(shown, ax=axes, shrink=0.7, label="fraction of the true class")
-    figure.savefig(file, dpi=130)
+    return _saved(figure, file, 130)
 
 
 def attention_figure(
@@ -55,9 +58,9 @@ def attention_figure(
     titles: Sequence[str],
     maps: Mapping[str, Float[Any, "b n q ha wa"]],
     queries: Sequence[tuple[int, int]],
-    file: Path,
+    file: Path | None = None,
     max_heads: int = 4,
-) -> None:
+) -> Figure:
     """What each head of a few layers attends to for some query pixels, as in Figures 9 and 10 of Bello et al. (2019).
 
     A row for each image and query: the image with the query marked, then one map per layer and head over the image,
@@ -79,9 +82,16 @@ def attention_figure(
             extent = (-0.5, width - 0.5, height - 0.5, -0.5)
             axes.imshow(weights / weights.max(), cmap="inferno", alpha=0.65, extent=extent, interpolation="bilinear")
             if image == 0 and query == 0:
-                axes.set_title(f"{path.split('.')[0]}\nhead {head + 1}", fontsize=8, color=_INK)
+                layer = path.rsplit(".", 1)[0].replace(".", "\n")  # a network attends in one convolution of a block
+                axes.set_title(f"{layer}\nhead {head + 1}", fontsize=8, color=_INK)
         row, column = queries[query]
         for axes in line:
             axes.plot(column, row, marker="+", ms=9, mew=2, color="#39d0ff")
             axes.set_axis_off()
-    figure.savefig(file, dpi=90)
+    return _saved(figure, file, 90)
+
+
+def _saved(figure: Figure, file: Path | None, dpi: int) -> Figure:
+    if file is not None:
+        figure.savefig(file, dpi=dpi)
+    return figure

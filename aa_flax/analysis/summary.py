@@ -65,6 +65,12 @@ def summarize(
         model_or_name: a module with `image_size` and `in_channels`, or a name for `create_model`.
         image_size: (height, width) or one number for both; None is the model's own.
         batch: images in the pass; FLOPs grow with it.
+
+    Returns:
+        Totals, and modules in the order in which they are called.
+
+    Raises:
+        TypeError: a module that is no network of images.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if isinstance(model_or_name, str):
@@ -72,6 +78,11 @@ def summarize(
         model: Any = nnx.eval_shape(lambda: create_model(name, image_size=size, rngs=nnx.Rngs(0)))
     else:
         model = model_or_name
+        if not hasattr(model, "image_size") or not hasattr(model, "in_channels"):
+            raise TypeError(
+                f"model_or_name must be a network that has image_size and in_channels, or a name; got a "
+                f"{type(model).__name__}"
+            )
     height, width = size or model.image_size
     image_shape = (height, width, model.in_channels)
     counter = _Counter(set(module_paths(model).values()))
@@ -79,8 +90,10 @@ def summarize(
 
     def forward(state: Any, images: Any) -> Any:
         merged: Any = nnx.merge(graph, state, copy=True)
-        with watched(merged):
+        with watched(merged, lambda path, module, arguments: called.setdefault(path)):
             return merged(images)
+
+    called: dict[str, None] = {}
 
     images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
     counter.visit(jax.make_jaxpr(forward)(state, images).jaxpr, "", 1)
@@ -93,7 +106,7 @@ def summarize(
         path: ModuleSummary(
             kinds[path], params.get(path, 0), counter.flops.get(path, 0), counter.paper_flops.get(path, 0)
         )
-        for path in sorted(kinds, key=natural_order)
+        for path in [*called, *sorted(kinds.keys() - called, key=natural_order)]
         if path
     }
     return Summary(
@@ -129,7 +142,7 @@ class _Counter:
                 self._add(here, times * 2 * equation.outvars[0].aval.size * inner)
             elif equation.params.get("name") == "relative_attention":
                 self._attention(here, times, [v.aval for v in equation.invars])
-            elif equation.params.get("name") != "upsample":
+            elif equation.params.get("name") not in ("upsample", "max_pool"):
                 trips = equation.params["length"] if name == "scan" else 1
                 for inner_jaxpr in _inner(equation, name):
                     self.visit(inner_jaxpr, here, times * trips)

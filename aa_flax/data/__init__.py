@@ -17,6 +17,7 @@ _HOME = {
     "eval_batches": "pipeline",
     "steps_per_epoch": "pipeline",
     "train_batches": "pipeline",
+    "color_jitter": "augment",
     "cutout": "augment",
     "mixup": "augment",
     "normalize": "augment",

@@ -1,7 +1,7 @@
 """Augmentation on the device: pure functions on a batch, meant to run inside the jitted train step.
 
-Each keeps shape and dtype, and runs on sharded batches without moving images between chips, but for mixup's one step
-along the batch.
+Each keeps shape and dtype (colour jitter makes float32 of pixels), and runs on sharded batches without moving images
+between chips, but for mixup's one step along the batch.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,58 @@ from jaxtyping import Array, Bool, Float, Key, UInt8, UInt32
 RandomKey = Key[Array, ""] | UInt32[Array, "2"]
 
 
+LUMA = (0.299, 0.587, 0.114)
+"""What red, green and blue give to grey: ITU-R BT.601."""
+
+
+def color_jitter(
+    key: RandomKey, images: UInt8[Array, "b h w c"] | Float[Array, "b h w c"], strength: float
+) -> Float[Array, "b h w c"]:
+    """Brightness, contrast and saturation of each image times factors of its own, in this order.
+
+    brightness:  f x        contrast:  f x + (1 - f) · mean of the image's grey        saturation:  f x + (1 - f) · grey
+
+    with f uniform in [1 - strength, 1 + strength], drawn for each image and each of the three, grey as `LUMA` weighs
+    red, green and blue, and pixels clipped to 0..255 after each. In images of one channel that channel is the grey, and
+    saturation does nothing.
+
+    Args:
+        images: pixels, 0 to 255, of one or three channels.
+        strength: from 0, which changes nothing, to 1.
+
+    Returns:
+        Pixels, 0 to 255, in float32 whatever came in: factors leave no whole numbers.
+
+    Raises:
+        ValueError: strength outside [0, 1], or neither one nor three channels.
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength is {strength}, expected a number in [0, 1]")
+    if images.shape[-1] not in (1, 3):
+        raise ValueError(f"images have {images.shape[-1]} channels, expected 1 (grey) or 3 (red, green, blue)")
+    factors = jax.random.uniform(
+        key, (images.shape[0], 3, 1, 1, 1), jnp.float32, minval=1 - strength, maxval=1 + strength
+    )
+    brightness, contrast, saturation = (factors[:, i] for i in range(3))
+
+    def blended(factor: Array, pixels: Array, other: Array | float) -> Array:
+        return jnp.clip(factor * pixels + (1 - factor) * other, 0, 255)
+
+    pixels = blended(brightness, images.astype(jnp.float32), 0.0)
+    pixels = blended(contrast, pixels, _grey(pixels).mean((1, 2, 3), keepdims=True))
+    return blended(saturation, pixels, _grey(pixels)) if images.shape[-1] == 3 else pixels
+
+
+def _grey(pixels: Float[Array, "b h w c"]) -> Float[Array, "b h w 1"]:
+    if pixels.shape[-1] == 1:
+        return pixels
+    # A sum, not a matrix product, whose precision accelerators lower.
+    weighted = (weight * pixels[..., channel, None] for channel, weight in enumerate(LUMA))
+    return sum(weighted, jnp.zeros((), pixels.dtype))
+
+
 def normalize(
-    images: UInt8[Array, "b h w c"],
+    images: UInt8[Array, "b h w c"] | Float[Array, "b h w c"],
     mean: Sequence[float],
     std: Sequence[float],
     dtype: DTypeLike = jnp.float32,

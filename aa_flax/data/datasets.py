@@ -16,7 +16,7 @@ from aa_flax.data.prepared import (
     resolve_data_dir,
 )
 from aa_flax.data.source import RecordSource, Source
-from aa_flax.data.statistics import mean_and_std
+from aa_flax.data.statistics import as_pixel, mean_and_std
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Dataset:
     @property
     def mean_pixel(self) -> tuple[int, ...]:
         """The mean as a pixel, 0 to 255: what `train_batches(crop="pad", fill=...)` pads with."""
-        return tuple(round(255 * value) for value in self.mean)
+        return as_pixel(self.mean)
 
     def split(self, name: str) -> Source:
         """The examples of a split: "train", or in TFDS's notation a part, "train[:90%]", or a sum, "train+test".

@@ -23,3 +23,8 @@ def mean_and_std(name: str, channels: int) -> tuple[tuple[float, ...], tuple[flo
     if len(mean) != channels:
         return _IMAGENET if channels == 3 else _IMAGENET_GREY
     return mean, std
+
+
+def as_pixel(mean: tuple[float, ...]) -> tuple[int, ...]:
+    """A mean in 0..1 as the nearest pixel, 0 to 255."""
+    return tuple(round(255 * value) for value in mean)

@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
@@ -111,6 +113,9 @@ class AAConv2D(nnx.Module):
         self.implementation = implementation
         self.dtype = dtype
         self._check(kernel_size, spatial_shape)
+        # nnx.Conv takes no integers of NumPy.
+        kernel_size, strides = int(kernel_size), int(strides)
+        self.strides, self.attention_downsample = strides, int(attention_downsample)
 
         conv = functools.partial(nnx.Conv, use_bias=use_bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         pointwise = functools.partial(conv, kernel_size=(1, 1), kernel_init=attention_init)
@@ -185,7 +190,7 @@ class AAConv2D(nnx.Module):
         return self.out(heads.reshape(b, h, w, self.value_depth))
 
     def attention_weights(
-        self, x: Float[Array, "b h w in"], queries: Int[np.ndarray, "q 2"] | None = None
+        self, x: Float[Array, "b h w in"], queries: Int[np.ndarray, "q 2"] | Sequence[tuple[int, int]] | None = None
     ) -> Float[Array, "b n *queries ha wa"]:
         """The attention maps for an input of the layer, at the attended size.
 
@@ -197,6 +202,7 @@ class AAConv2D(nnx.Module):
             raise ValueError("this AAConv2D has value depth 0 and so no attention")
         x = self.attention_input(x)
         query, key, _ = self._project(x)
+        queries = None if queries is None else np.asarray(queries, np.int64).reshape(-1, 2)
         return relative_attention_weights_2d(query, key, *self._tables(*x.shape[1:3]), queries=queries)
 
     def _project(self, x: Array) -> tuple[Array, Array, Array]:
@@ -221,11 +227,11 @@ class AAConv2D(nnx.Module):
     def _check(self, kernel_size: int, spatial_shape: tuple[int, int] | None) -> None:
         if self.in_features < 1:
             raise ValueError(f"in_features must be at least 1, got {self.in_features}")
-        if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+        if not isinstance(kernel_size, Integral) or kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be one odd number, got {kernel_size!r}")
         for name in ("strides", "attention_downsample"):
             factor = getattr(self, name)
-            if not isinstance(factor, int) or factor < 1:
+            if not isinstance(factor, Integral) or factor < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {factor!r}")
         if not 0 <= self.value_depth <= self.out_features:
             raise ValueError(f"value_depth must lie in [0, out_features={self.out_features}], got {self.value_depth}")
@@ -244,5 +250,5 @@ class AAConv2D(nnx.Module):
         if spatial_shape is None:
             if self.position == "relative" and self.value_depth:
                 raise ValueError("spatial_shape must be (h, w) of the attended map for position='relative', got None")
-        elif len(spatial_shape) != 2 or min(spatial_shape) < 1:
+        elif not isinstance(spatial_shape, tuple | list) or len(spatial_shape) != 2 or min(spatial_shape) < 1:
             raise ValueError(f"spatial_shape must be (h, w), both at least 1, got {spatial_shape!r}")

@@ -1,5 +1,6 @@
 """From the paper's ratios to whole numbers of channels: the one place that rounds."""
 
+import math
 from fractions import Fraction
 from typing import Literal, get_args
 
@@ -32,8 +33,8 @@ def attention_depths(
             "out_features and num_heads must be at least 1 and min_key_depth_per_head at least 0, "
             f"got {out_features}, {num_heads} and {min_key_depth_per_head}"
         )
-    if not kappa >= 0:
-        raise ValueError(f"kappa, the ratio of key depth to out_features, must be at least 0, got {kappa}")
+    if not 0 <= kappa < math.inf:
+        raise ValueError(f"kappa, the ratio of key depth to out_features, must be finite and at least 0, got {kappa}")
     if not 0 <= upsilon <= 1:
         raise ValueError(f"upsilon, the ratio of value depth to out_features, must lie in [0, 1], got {upsilon}")
     if value_rounding not in get_args(ValueRounding):

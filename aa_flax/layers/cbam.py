@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aa_flax.layers.initializers import he_normal_fan_out, lecun_normal
+from aa_flax.layers.norm import batch_norm
 
 
 class CBAM(nnx.Module):
@@ -43,14 +44,7 @@ class CBAM(nnx.Module):
         self.squeeze = nnx.Linear(features, hidden, **linear)
         self.excite = nnx.Linear(hidden, features, **linear)
         self.spatial = nnx.Conv(2, 1, (7, 7), padding=3, use_bias=False, kernel_init=he_normal_fan_out, **options)
-        self.bn = nnx.BatchNorm(
-            1,
-            use_running_average=None,
-            momentum=0.99,
-            epsilon=1e-5,
-            scale_init=nnx.initializers.constant(gate_scale_init),
-            **options,
-        )
+        self.bn = batch_norm(1, momentum=0.99, scale_init=nnx.initializers.constant(gate_scale_init), **options)
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool = False) -> Float[Array, "b h w c"]:
         """The map with its channels and places scaled."""

@@ -4,6 +4,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 
 @runtime_checkable  # the shape checker of the tests asks
@@ -13,24 +14,38 @@ class NormFactory(Protocol):
     def __call__(self, features: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> nnx.BatchNorm: ...
 
 
+class BatchNorm(nnx.BatchNorm):
+    """Batch normalisation that can be frozen: then it keeps and uses its running statistics in training too."""
+
+    frozen = False
+
+    def __call__(
+        self, x: Float[Array, "*b c"], use_running_average: bool | None = None, *, mask: Any = None
+    ) -> Float[Array, "*b c"]:
+        """Statistics over all axes but the last, in at least float32."""
+        return super().__call__(x, use_running_average=self.frozen or use_running_average, mask=mask)
+
+
 def batch_norm(
     features: int,
     *,
     momentum: float = 0.9,
     epsilon: float = 1e-5,
+    scale_init: Any = nnx.initializers.ones_init(),  # noqa: B008, a pure function
     dtype: Any = jnp.float32,
     param_dtype: Any = jnp.float32,
     rngs: nnx.Rngs,
-) -> nnx.BatchNorm:
+) -> BatchNorm:
     """Batch normalisation with the momentum (of the old statistics) and epsilon of the ResNet recipes.
 
     Statistics are computed in at least float32; under `jax.jit` with a sharded batch, those of the global batch.
     """
-    return nnx.BatchNorm(
+    return BatchNorm(
         features,
         use_running_average=None,
         momentum=momentum,
         epsilon=epsilon,
+        scale_init=scale_init,
         dtype=dtype,
         param_dtype=param_dtype,
         rngs=rngs,

@@ -14,7 +14,7 @@ from aa_flax.layers.initializers import lecun_normal
 from aa_flax.layers.norm import batch_norm
 from aa_flax.models.factories import ConvFactory, augmented_conv, configured, plain_conv
 from aa_flax.models.registry import register
-from aa_flax.models.stages import FeatureInfo, Stage
+from aa_flax.models.stages import FeatureInfo, Stage, require_images
 
 
 class Group(NamedTuple):
@@ -188,8 +188,7 @@ class MnasNet(nnx.Module):
 
     def features(self, images: Float[Array, "b h w c"], *, train: bool = False) -> dict[str, Array]:
         """The maps "stage1" to "stage5", the last of each resolution 2 to 32; their blocks end without activation."""
-        if images.ndim != 4 or images.shape[-1] != self.in_channels:
-            raise ValueError(f"images must have shape [b, h, w, in_channels={self.in_channels}], got {images.shape}")
+        require_images(images, self.in_channels)
         x = jax.nn.relu(self.stem_bn(self.stem(images), use_running_average=not train))
         maps = {}
         for name, _ in self._info:

@@ -29,7 +29,8 @@ from aa_flax.models.factories import (
     squeeze_excite,
 )
 from aa_flax.models.registry import register
-from aa_flax.models.stages import FeatureInfo, residual_stage
+from aa_flax.models.stages import FeatureInfo, require_images, residual_stage
+from aa_flax.ops import max_pool
 
 BlockKind = Literal["basic", "bottleneck"]
 
@@ -170,10 +171,9 @@ class ResNet(nnx.Module):
         return self._stages(images, train=train, rngs=None)
 
     def _stages(self, images: Array, *, train: bool, rngs: nnx.Rngs | None) -> dict[str, Array]:
-        if images.ndim != 4 or images.shape[-1] != self.in_channels:
-            raise ValueError(f"images must have shape [b, h, w, in_channels={self.in_channels}], got {images.shape}")
+        require_images(images, self.in_channels)
         x = jax.nn.relu(self.bn(self.stem(images), use_running_average=not train))
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(x, 2)
         maps = {}
         for i in range(4):
             x = getattr(self, f"stage{i + 1}")(x, train=train, rngs=rngs)

@@ -14,6 +14,14 @@ class FeatureInfo(NamedTuple):
     stride: int
 
 
+def require_images(images: Array, in_channels: int) -> None:
+    """ValueError unless `images` is a batch [b, h, w, in_channels] of at least one image and one pixel."""
+    if images.ndim != 4 or images.shape[-1] != in_channels or 0 in images.shape:
+        raise ValueError(
+            f"images must have shape [b, h, w, in_channels={in_channels}], none of them 0, got {images.shape}"
+        )
+
+
 class Stage(nnx.Module):
     """Blocks in a row, named `block1` ... `blockN`."""
 

@@ -22,7 +22,7 @@ from aa_flax.models.factories import (
     squeeze_excite,
 )
 from aa_flax.models.registry import register
-from aa_flax.models.stages import FeatureInfo, residual_stage
+from aa_flax.models.stages import FeatureInfo, require_images, residual_stage
 from aa_flax.ops import average_pool
 
 Shortcut = Literal["parameter_free", "projection"]
@@ -188,8 +188,7 @@ class WideResNet(nnx.Module):
         return self._stages(images, train=train, rngs=None)
 
     def _stages(self, images: Array, *, train: bool, rngs: nnx.Rngs | None) -> dict[str, Array]:
-        if images.ndim != 4 or images.shape[-1] != self.in_channels:
-            raise ValueError(f"images must have shape [b, h, w, in_channels={self.in_channels}], got {images.shape}")
+        require_images(images, self.in_channels)
         if train and self.dropout_rate and rngs is None:
             raise ValueError("train=True with dropout needs rngs, for example rngs=nnx.Rngs(0)")
         x = start = self.stem(images)

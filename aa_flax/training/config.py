@@ -7,6 +7,7 @@ an untyped key.
 
 import dataclasses
 import difflib
+import itertools
 import json
 import math
 from dataclasses import dataclass, field
@@ -27,6 +28,10 @@ class ModelConfig:
     options: dict[str, Any] = field(default_factory=dict)  # overrides of aa_flax.models.create_model
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # of the computation; parameters stay in param_dtype
     param_dtype: Literal["float32", "float64"] = "float32"
+    init_from: str = ""  # .safetensors, .pth: what fits of these weights is where training starts; "" is at random
+    init_source: Literal["aa_flax", "timm", "torchvision"] = "aa_flax"  # whose names that file has
+    init_zero_output: bool = False  # with init_from: output projections of attention that is new start at zero
+    frozen: tuple[str, ...] = ()  # parts that stay as they are, such as ("stem", "bn", "stage1")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class DataConfig:
     crop: Literal["pad", "resized", "none"] = "pad"  # random crop after padding, or random resized crop
     crop_padding: int = 4  # pixels, with crop="pad"
     flip: bool = True  # left to right, with probability 1/2
+    color_jitter: float = 0.0  # how far brightness, contrast and saturation may stray from 1, up to 1; 0 is off
     cutout: int = 0  # side in pixels of the square set to the mean; 0 is off
     mixup: float = 0.0  # alpha of the Beta distribution; 0 is off
     mean: tuple[float, ...] = ()  # of each channel in [0, 1]; () is the data set's own
@@ -54,12 +60,19 @@ class DataConfig:
 class OptimizerConfig:
     """How the weights move; defaults are the recipe of Bello et al. (2019), section 4.1, for augmented networks."""
 
-    name: Literal["sgd"] = "sgd"
+    name: Literal["sgd", "rmsprop"] = "sgd"
     learning_rate: float = 0.2  # peak
-    schedule: Literal["cosine", "constant"] = "cosine"  # after a linear warm-up from 0
+    schedule: Literal["cosine", "constant", "steps", "exponential"] = "cosine"  # after a linear warm-up from 0
     warmup: float = 0.05  # fraction of the run
+    decay_factor: float = (
+        0.1  # what each drop of "steps" or "exponential" multiplies by; 0.97 for the latter in MnasNet
+    )
+    decay_at_epochs: tuple[float, ...] = (30.0, 60.0, 80.0, 90.0)  # drops of "steps", from the start of the run
+    decay_every_epochs: float = 2.4  # between drops of "exponential", the first this long after the start of the run
     momentum: float = 0.9
     nesterov: bool = False
+    rms_decay: float = 0.9  # of the mean square, with name="rmsprop"
+    epsilon: float = 1e-3  # added to the mean square inside the root, with name="rmsprop"
     weight_decay: float = 5e-4
     weight_decay_mode: Literal["l2", "decoupled"] = "l2"  # into the gradient, or beside it, times the learning rate
     weight_decay_exclude: tuple[str, ...] = ("bias", "scale", "rel_height", "rel_width")  # last parts of names
@@ -223,11 +236,15 @@ def _check(config: Config) -> None:
         "data.mixup",
     )
     not_negative += ("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm")
-    below_one = ("optimizer.warmup", "optimizer.momentum", "optimizer.ema_decay", "optimizer.label_smoothing")
+    below_one: tuple[str, ...] = ("optimizer.warmup", "optimizer.momentum", "optimizer.rms_decay")
+    below_one += ("optimizer.ema_decay", "optimizer.label_smoothing")
     for names, accepted, fits in (
         (at_least_one, "at least 1", lambda v: v >= 1),
         (not_negative, "at least 0", lambda v: v >= 0),
         (below_one, "in [0, 1)", lambda v: 0 <= v < 1),
+        (("data.color_jitter",), "in [0, 1]", lambda v: 0 <= v <= 1),
+        (("optimizer.decay_factor",), "in (0, 1]", lambda v: 0 < v <= 1),
+        (("optimizer.decay_every_epochs", "optimizer.epsilon"), "above 0", lambda v: v > 0),
     ):
         for name in names:
             if not fits(flat[name]):
@@ -246,5 +263,19 @@ def _check(config: Config) -> None:
         raise ConfigError(f"config fields 'data.mean' and 'data.std' differ in length: {data.mean} and {data.std}")
     if min((*data.std, 1.0)) <= 0:
         raise ConfigError(f"config field 'data.std' must be positive, got {data.std}")
+    if config.model.init_zero_output and not config.model.init_from:
+        raise ConfigError("config field 'model.init_zero_output' needs 'model.init_from'")
     if optimizer.nesterov and not optimizer.momentum:
         raise ConfigError("config field 'optimizer.nesterov' needs 'optimizer.momentum' above 0")
+    if optimizer.nesterov and optimizer.name == "rmsprop":
+        raise ConfigError("config field 'optimizer.nesterov' is for 'optimizer.name' 'sgd', not 'rmsprop'")
+    drops = (0.0, *optimizer.decay_at_epochs)
+    if any(later <= earlier for earlier, later in itertools.pairwise(drops)):
+        raise ConfigError(
+            f"config field 'optimizer.decay_at_epochs' must be above 0 and increase, got {optimizer.decay_at_epochs}"
+        )
+    if optimizer.schedule == "steps" and not optimizer.decay_at_epochs:
+        raise ConfigError(
+            "config field 'optimizer.schedule' is 'steps', which needs 'optimizer.decay_at_epochs'; "
+            "'constant' is the schedule without"
+        )

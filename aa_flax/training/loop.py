@@ -3,22 +3,25 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from aa_flax import data
-from aa_flax.evaluation import Scores, evaluate, make_eval_step
+from aa_flax.evaluation import Scores
 from aa_flax.training.checkpoints import Checkpoints
 from aa_flax.training.config import Config
+from aa_flax.training.freezing import leave_frozen
+from aa_flax.training.initial import build_model, take_weights
 from aa_flax.training.metrics import MetricsLog, read_metrics
 from aa_flax.training.optimizers import learning_rate, optimizer
-from aa_flax.training.preprocessing import Preprocessing, preprocessing_for
+from aa_flax.training.preprocessing import preprocessing_for
 from aa_flax.training.progress import ProgressBar
-from aa_flax.training.pure import Apply, functional
-from aa_flax.training.run_directory import RunDirectory, build_model
+from aa_flax.training.pure import functional
+from aa_flax.training.run_directory import RunDirectory
+from aa_flax.training.scoring import make_scorer
 from aa_flax.training.sharding import check_batch_size, data_mesh, place_batch, replicated
 from aa_flax.training.state import TrainState, create_state, evaluated
 from aa_flax.training.step import make_train_step, reset_window
@@ -59,9 +62,15 @@ def train(config: Config, workdir: Path) -> Outcome:
     epoch_steps = data.steps_per_epoch(len(train_source), config.batch_size)
     total_steps = config.epochs * epoch_steps
 
-    apply, params, batch_stats = functional(build_model(config, preprocessing))
-    directory.begin(config, preprocessing)
-    chain = optimizer(config.optimizer, total_steps)
+    model = build_model(config, preprocessing)
+    if config.model.init_from and not directory.has_checkpoint:
+        report = str(take_weights(model, config))
+        print(f"weights of {config.model.init_from}: {report.splitlines()[0]}", flush=True)
+    else:
+        report = ""
+    directory.begin(config, preprocessing, report)
+    apply, params, batch_stats = functional(model)
+    chain = leave_frozen(optimizer(config.optimizer, total_steps, epoch_steps), config.model.frozen)
     state = create_state(params, batch_stats, chain, ema=bool(config.optimizer.ema_decay))
     state = jax.device_put(state, replicated(mesh))
     train_step = jax.jit(
@@ -79,7 +88,7 @@ def train(config: Config, workdir: Path) -> Outcome:
         def elapsed() -> float:
             return seconds_before + time.monotonic() - started
 
-        score = _scorer(apply, preprocessing, config, eval_source, mesh)
+        scorer = make_scorer(apply, preprocessing, config, mesh)
         batches = data.train_batches(
             train_source,
             batch_size=config.batch_size,
@@ -93,7 +102,7 @@ def train(config: Config, workdir: Path) -> Outcome:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        schedule = learning_rate(config.optimizer, total_steps)
+        schedule = learning_rate(config.optimizer, total_steps, epoch_steps)
         last_epoch = min(config.stop_after_epoch or config.epochs, config.epochs)
         scores = None
         with batches, jax.set_mesh(mesh), ProgressBar(total_steps, done, config.epochs) as progress:
@@ -107,7 +116,7 @@ def train(config: Config, workdir: Path) -> Outcome:
                     continue
                 is_last = epoch == last_epoch
                 if epoch % config.eval_every_epochs == 0 or is_last:
-                    scores = score(state)
+                    scores = scorer(evaluated(state), eval_source)
                     log.write(
                         step + 1, "eval", epoch=epoch, loss=scores.loss, accuracy=scores.accuracy, seconds=elapsed()
                     )
@@ -115,7 +124,7 @@ def train(config: Config, workdir: Path) -> Outcome:
                 if epoch % config.checkpoint_every_epochs == 0 or is_last:
                     checkpoints.save(state)
                 window.restart()  # evaluation and saving are not training
-            scores = scores or score(state)
+            scores = scores or scorer(evaluated(state), eval_source)
         log.close()
     return Outcome(
         finished=int(state.step) >= total_steps,
@@ -181,38 +190,6 @@ class _Window:
     def restart(self) -> None:
         """Start the clock of the open window anew."""
         self._since = time.monotonic()
-
-
-def _scorer(
-    apply: Apply, preprocessing: Preprocessing, config: Config, source: data.Source, mesh: Any
-) -> Callable[[TrainState], Scores]:
-    """Evaluation of a state on the whole of `source`."""
-
-    def predict(variables: Any, images: Any) -> Any:
-        params, batch_stats = variables
-        return apply(params, batch_stats, preprocessing.normalize(images))[0]
-
-    eval_step = jax.jit(make_eval_step(predict, preprocessing.num_classes), out_shardings=replicated(mesh))
-    return lambda state: evaluate(
-        eval_step, evaluated(state), eval_inputs(source, preprocessing, config.eval_batch_size, config.data, mesh)
-    )
-
-
-def eval_inputs(
-    source: data.Source, preprocessing: Preprocessing, batch_size: int, config: Any, mesh: Any
-) -> Iterator[dict[str, Any]]:
-    """Batches of `source` as a run's network expects them, on the mesh."""
-    with data.eval_batches(
-        source,
-        batch_size=batch_size,
-        image_size=preprocessing.image_size,
-        resize="center_crop" if config.crop == "resized" else "squash",
-        num_threads=config.num_threads,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    ) as batches:
-        for batch in batches:
-            yield place_batch({name: batch[name] for name in ("image", "label", "mask")}, mesh)
 
 
 def _pixels(batch: dict[str, Any]) -> dict[str, Any]:

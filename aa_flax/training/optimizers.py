@@ -4,23 +4,53 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from aa_flax.training.config import OptimizerConfig
 
 
-def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """Linear warm-up from 0 over the first `warmup` fraction of the run, then cosine to 0 or constant."""
+def learning_rate(config: OptimizerConfig, total_steps: int, epoch_steps: int) -> optax.Schedule:
+    """Linear warm-up from 0 over the first `warmup` fraction of the run, then what `schedule` names.
+
+    cosine:       to 0 at the end of the run
+    constant:     stays
+    steps:        learning_rate · decay_factor ** (how many of `decay_at_epochs` have passed)
+    exponential:  learning_rate · decay_factor ** floor(epoch / decay_every_epochs)
+
+    The last two count epochs from the start of the run, warm-up included, as the TensorFlow code of MnasNet does.
+    """
     warmup_steps = round(config.warmup * total_steps)
-    decay_steps = max(total_steps - warmup_steps, 1)
-    after = (
-        optax.cosine_decay_schedule(config.learning_rate, decay_steps)
-        if config.schedule == "cosine"
-        else optax.constant_schedule(config.learning_rate)
-    )
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(config.learning_rate, max(total_steps - warmup_steps, 1))
+    elif config.schedule == "constant":
+        after = optax.constant_schedule(config.learning_rate)
+    else:
+        after = _staircase(config, total_steps, epoch_steps, warmup_steps)
     if not warmup_steps:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, config.learning_rate, warmup_steps), after], [warmup_steps])
+
+
+def _staircase(config: OptimizerConfig, total_steps: int, epoch_steps: int, start: int) -> optax.Schedule:
+    """The two schedules of sudden drops, as a function of the steps since `start`.
+
+    Which step has seen how many drops is worked out in float64 on the host: an epoch seldom has a whole number of steps
+    between drops (3002.4 for ImageNet in the MnasNet recipe), and float32 would put some of them a step off.
+    """
+    steps, slack = np.arange(total_steps), 1e-6  # a drop due at 7.000000001 by rounding alone is due at step 7
+    if config.schedule == "steps":
+        due = np.asarray(config.decay_at_epochs) * epoch_steps
+        drops = np.searchsorted(due - slack, steps, side="right")
+    else:
+        drops = np.floor((steps + slack) / (config.decay_every_epochs * epoch_steps)).astype(int)
+    boundaries = np.flatnonzero(np.diff(drops)) + 1
+    values = config.learning_rate * config.decay_factor ** drops[[0, *boundaries]].astype(float)
+
+    def schedule(since_start: Any) -> Any:
+        return jnp.asarray(values, jnp.result_type(float))[jnp.sum(since_start + start >= boundaries)]
+
+    return schedule
 
 
 def decays(params: Any, exclude: tuple[str, ...]) -> Any:
@@ -32,24 +62,54 @@ def decays(params: Any, exclude: tuple[str, ...]) -> Any:
     return jax.tree_util.tree_map_with_path(decide, params)
 
 
-def optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
+def optimizer(config: OptimizerConfig, total_steps: int, epoch_steps: int) -> optax.GradientTransformation:
     """SGD with momentum m, learning rate a and weight decay d, for gradients g and weights p:
 
     l2:        v = m v + g + d p;  p = p - a v        decoupled: v = m v + g;  p = p - a (v + d p)
 
     with g scaled down to a global norm of at most `clip_norm` first, and v + as Nesterov's look-ahead if asked for.
+    RMSProp as in TensorFlow 1, with a mean square s of decay r that starts at one, and the momentum of whole steps:
+
+    s = r s + (1 - r) g²;  v = m v + a g / sqrt(s + epsilon);  p = p - v
+
+    where l2 decay adds d p to g before all this, and decoupled decay takes a d p off p besides v.
     """
 
     def mask(params: Any) -> Any:
         return decays(params, config.weight_decay_exclude)
 
+    rate = learning_rate(config, total_steps, epoch_steps)
+    descent = optax.scale_by_learning_rate(rate)
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     decay = optax.add_decayed_weights(config.weight_decay, mask) if config.weight_decay else optax.identity()
     momentum = optax.trace(config.momentum, config.nesterov) if config.momentum else optax.identity()
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-        *([decay, momentum] if config.weight_decay_mode == "l2" else [momentum, decay]),
-        optax.scale_by_learning_rate(learning_rate(config, total_steps)),
-    )
+    l2 = config.weight_decay_mode == "l2"
+    if config.name == "sgd":
+        return optax.chain(clip, *([decay, momentum] if l2 else [momentum, decay]), descent)
+    root = optax.scale_by_rms(config.rms_decay, config.epsilon, initial_scale=1.0, eps_in_sqrt=True)
+    if l2:
+        return optax.chain(clip, decay, root, descent, momentum)
+    return optax.chain(clip, root, descent, momentum, _scheduled_decay(config, rate))
+
+
+def _scheduled_decay(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Takes rate · weight_decay · p off updates that have been through the learning rate already."""
+
+    def init(params: Any) -> optax.ScaleByScheduleState:
+        del params
+        return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, optax.ScaleByScheduleState]:
+        pull = rate(state.count) * config.weight_decay
+        updates = jax.tree.map(
+            lambda u, p, shrinks: u - jnp.asarray(pull, p.dtype) * p if shrinks else u,
+            updates,
+            params,
+            decays(params, config.weight_decay_exclude),
+        )
+        return updates, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+
+    return optax.GradientTransformation(init, update)
 
 
 def moving_average(average: Any, new: Any, decay: float) -> Any:

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, UInt8
 
 from aa_flax.data import augment
 from aa_flax.data.datasets import Dataset
+from aa_flax.data.statistics import as_pixel
 from aa_flax.training.config import Config, ConfigError
 
 
@@ -31,10 +32,10 @@ class Preprocessing:
     @property
     def mean_pixel(self) -> tuple[int, ...]:
         """The mean as a pixel, 0 to 255: zero once normalised, to within half a grey level."""
-        return tuple(round(255 * value) for value in self.mean)
+        return as_pixel(self.mean)
 
-    def normalize(self, images: UInt8[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """(images / 255 - mean) / std per channel, in the run's compute dtype."""
+    def normalize(self, images: UInt8[Array, "b h w c"] | Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """(images / 255 - mean) / std per channel of pixels 0 to 255, in the run's compute dtype."""
         return augment.normalize(images, self.mean, self.std, jnp.dtype(self.dtype))
 
     @classmethod

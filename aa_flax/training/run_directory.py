@@ -8,9 +8,9 @@ from typing import Any
 import jax
 from flax import nnx
 
-from aa_flax.models import create_model
 from aa_flax.training.checkpoints import Checkpoints
 from aa_flax.training.config import MAY_CHANGE_ON_RESUME, Config, ConfigError, DataConfig, flatten, resolve
+from aa_flax.training.initial import build_model
 from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.pure import functional
 
@@ -21,9 +21,12 @@ class RunDirectoryError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
-    """Paths and small files of a run."""
+    """Paths and small files of a run; `path` may be given as a string."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path).expanduser())
 
     @property
     def checkpoints(self) -> Path:
@@ -78,14 +81,16 @@ class RunDirectory:
             changed = [name for name in seen if seen[name] != now[name]]
             raise ConfigError(f"{self.path} holds a run on other data: {', '.join(changed)} changed")
 
-    def begin(self, config: Config, preprocessing: Preprocessing) -> None:
-        """Write down what runs here, after `check`."""
+    def begin(self, config: Config, preprocessing: Preprocessing, weights: str = "") -> None:
+        """Write down what runs here, after `check`; `weights` is the report on those that it starts from."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._write(
                 "config.json", dataclasses.asdict(dataclasses.replace(config, data=self._portable(config.data)))
             )
             self._write("preprocessing.json", dataclasses.asdict(preprocessing))
+            if weights:
+                (self.path / "initial_weights.txt").write_text(weights + "\n")
         except OSError as error:
             raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror}") from error
 
@@ -125,24 +130,3 @@ class RunDirectory:
         temporary = self.path / f".{name}.partial"
         temporary.write_text(json.dumps(value, indent=1) + "\n")
         temporary.replace(self.path / name)
-
-
-def build_model(config: Config, preprocessing: Preprocessing) -> nnx.Module:
-    """The untrained network of a config; ConfigError where its options do not fit."""
-    if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.read("jax_enable_x64"):
-        raise ConfigError(
-            "config field 'model.dtype' or 'model.param_dtype' is 'float64', which needs JAX_ENABLE_X64=1"
-        )
-    try:
-        return create_model(
-            config.model.name,
-            num_classes=preprocessing.num_classes,
-            image_size=preprocessing.image_size,
-            in_channels=preprocessing.channels,
-            dtype=jax.numpy.dtype(config.model.dtype),
-            param_dtype=jax.numpy.dtype(config.model.param_dtype),
-            rngs=nnx.Rngs(config.seed),
-            **config.model.options,
-        )
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"config group 'model': {error}") from error

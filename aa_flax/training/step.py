@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from aa_flax.data import augment
 from aa_flax.training.config import Config
+from aa_flax.training.freezing import stop_gradients
 from aa_flax.training.losses import cross_entropy, target_distribution
 from aa_flax.training.optimizers import moving_average
 from aa_flax.training.preprocessing import Preprocessing
@@ -25,13 +26,17 @@ def make_train_step(
 ) -> Step:
     """The function (state, {"image": uint8 [b,h,w,c], "label": int [b]}) -> state; pure, for `jax.jit`.
 
-    Flips, cutout, mixup, dropout draw from a key that is a function of seed and step alone.
+    Colour jitter, flips, cutout, mixup, dropout draw from a key that is a function of seed and step alone.
     """
     data, pieces = config.data, config.optimizer.accumulation_steps
 
     def prepare(batch: dict[str, Array], key: Array) -> tuple[Array, Array]:
         flip_key, cutout_key, mixup_key = jax.random.split(key, 3)
-        images = preprocessing.normalize(batch["image"])
+        images = batch["image"]
+        if data.color_jitter:
+            # 0 to 2 would be the three keys above: split and fold_in agree.
+            images = augment.color_jitter(jax.random.fold_in(key, 3), images, data.color_jitter)
+        images = preprocessing.normalize(images)
         if data.flip:
             images = augment.random_flip(flip_key, images)
         if data.cutout:
@@ -44,6 +49,7 @@ def make_train_step(
     def loss_of(
         params: PureDict, batch_stats: PureDict, images: Array, targets: Array, labels: Array, key: Array
     ) -> Any:
+        params = stop_gradients(params, config.model.frozen)
         logits, batch_stats = apply(params, batch_stats, images, train=True, rngs=key)
         loss = cross_entropy(logits, targets).mean()
         return loss, (batch_stats, jnp.sum(logits.argmax(-1) == labels, dtype=jnp.int32))

@@ -82,8 +82,8 @@ def _read_pickle(path: Path) -> Any:
     # Unpickling errors, zip errors, and what a file full of anything may raise.
     except Exception as error:
         raise WeightsError(
-            f"{path}: PyTorch does not read it with weights_only=True ({type(error).__name__}); it is damaged, or holds "
-            "more than tensors and plain containers: save the network's state_dict(), best as .safetensors"
+            f"{path}: PyTorch does not read it with weights_only=True ({type(error).__name__}); it is damaged, or "
+            "holds more than tensors and plain containers: save the network's state_dict(), best as .safetensors"
         ) from None
 
 

@@ -84,6 +84,38 @@ def test_plain_network_agrees_with_xla():
     assert summarize(model).flops - padding == pytest.approx(compiled.cost_analysis()["flops"], rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "more"),
+    [
+        ("resnet34", {}, 0.02),
+        ("resnet50", {}, 0.03),
+        ("se_resnet50", {}, 0.03),
+        ("mnasnet_100", {}, 0.06),
+        # The paper's algorithm is the count, plus the additions and the softmax on maps of logits: few when heads are
+        # deep.
+        ("aa_resnet50", dict(implementation="paper", min_key_depth_per_head=64, upsilon=0.5), 0.05),
+        ("aa_mnasnet_100", dict(implementation="paper", min_key_depth_per_head=64, upsilon=0.5), 0.05),
+    ],
+)
+def test_the_zoo_agrees_with_xla(monkeypatch, name, options, more):
+    """XLA counts what we count, and a little `more`: batch norm and activations, a few operations a place.
+
+    XLA leaves out products with padding; here every convolution sees its padding as part of the map.
+    """
+    convolution = jax.lax.conv_general_dilated
+
+    def padded(lhs, rhs, window_strides, padding, **rest):
+        return convolution(jnp.pad(lhs, ((0, 0), *padding, (0, 0))), rhs, window_strides, [(0, 0), (0, 0)], **rest)
+
+    monkeypatch.setattr(jax.lax, "conv_general_dilated", padded)
+    model = nnx.eval_shape(lambda: create_model(name, image_size=(96, 128), **options, rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(model)
+    x = jax.ShapeDtypeStruct((1, 96, 128, 3), jnp.float32)
+    counted = jax.jit(lambda s, x: nnx.merge(graph, s, copy=True)(x)).lower(state, x).cost_analysis()["flops"]
+    ours = summarize(model).flops
+    assert ours < counted < (1 + more) * ours, counted / ours
+
+
 def test_summarize_takes_names_and_sizes():
     assert summarize("wide_resnet28_10", image_size=16).image_shape == (16, 16, 3)
     assert summarize("wide_resnet28_10", image_size=(16, 32)).flops == pytest.approx(

@@ -282,7 +282,9 @@ def test_every_parameter_gets_a_finite_gradient(rng, position):
         ({"table_resize": "cubic"}, "table_resize must be one of .* got 'cubic'"),
         ({"spatial_shape": None}, r"spatial_shape must be \(h, w\) of the attended map"),
         ({"spatial_shape": (0, 3)}, r"spatial_shape must be \(h, w\), both at least 1"),
+        ({"spatial_shape": 7}, r"spatial_shape must be \(h, w\), both at least 1, got 7"),
         ({"upsilon": 2.0, "value_depth": None}, "upsilon"),
+        ({"kappa": float("inf"), "key_depth": None}, "kappa, .*, must be finite"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")
@@ -292,6 +294,13 @@ def test_settings_that_no_layer_can_have(changes, words):
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_numbers_of_numpy_serve(rng):
+    built = layer(kernel_size=np.int64(3), strides=np.int32(2), attention_downsample=np.int64(1))
+    x = random_input(rng, 2, 5, 7, 5)
+    np.testing.assert_array_equal(built(x), layer(strides=2)(x))
+
+
 def test_inputs_that_do_not_fit(rng):
     with pytest.raises(ValueError, match=r"x must have shape \[b, h, w, in_features=5\], got \(2, 5, 7, 4\)"):
         layer()(random_input(rng, 2, 5, 7, 4))

@@ -52,6 +52,16 @@ def test_config_files_cannot_mistype():
         ({"data": {"mean": (0.5,), "std": ()}}, "'data.mean' and 'data.std' differ in length"),
         ({"data": {"mean": (0.5,), "std": (0.0,)}}, "'data.std' must be positive"),
         ({"optimizer": {"nesterov": True, "momentum": 0.0}}, "'optimizer.nesterov' needs 'optimizer.momentum'"),
+        ({"optimizer": {"nesterov": True, "name": "rmsprop"}}, "'optimizer.nesterov' is for 'optimizer.name' 'sgd'"),
+        ({"optimizer": {"rms_decay": 1.0}}, r"'optimizer.rms_decay' must be in \[0, 1\), got 1.0"),
+        ({"optimizer": {"epsilon": 0}}, "'optimizer.epsilon' must be above 0, got 0.0"),
+        ({"optimizer": {"decay_every_epochs": 0.0}}, "'optimizer.decay_every_epochs' must be above 0, got 0.0"),
+        ({"optimizer": {"decay_factor": 0.0}}, r"'optimizer.decay_factor' must be in \(0, 1\], got 0.0"),
+        ({"optimizer": {"decay_factor": 10.0}}, r"'optimizer.decay_factor' must be in \(0, 1\], got 10.0"),
+        ({"optimizer": {"decay_at_epochs": (30, 30)}}, "'optimizer.decay_at_epochs' must be above 0 and increase"),
+        ({"optimizer": {"decay_at_epochs": (0, 30)}}, "'optimizer.decay_at_epochs' must be above 0 and increase"),
+        ({"optimizer": {"schedule": "steps", "decay_at_epochs": ()}}, "'steps', which needs 'optimizer.decay_at_"),
+        ({"data": {"color_jitter": 1.5}}, r"'data.color_jitter' must be in \[0, 1\], got 1.5"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tree, words):

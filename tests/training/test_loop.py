@@ -8,11 +8,12 @@ import pytest
 
 from aa_flax.training import ConfigError, RunDirectory, resolve
 from aa_flax.training.checkpoints import Checkpoints
+from aa_flax.training.initial import build_model
 from aa_flax.training.loop import NonFiniteError, train
 from aa_flax.training.metrics import TIMING, read_metrics
 from aa_flax.training.optimizers import optimizer
 from aa_flax.training.pure import functional
-from aa_flax.training.run_directory import RunDirectoryError, build_model
+from aa_flax.training.run_directory import RunDirectoryError
 from aa_flax.training.state import create_state
 
 
@@ -20,7 +21,7 @@ def final_state(path):
     directory = RunDirectory(path)
     config = directory.read_config()
     _, params, batch_stats = functional(build_model(config, directory.read_preprocessing()))
-    like = create_state(params, batch_stats, optimizer(config.optimizer, 16), ema=bool(config.optimizer.ema_decay))
+    like = create_state(params, batch_stats, optimizer(config.optimizer, 16, 4), ema=bool(config.optimizer.ema_decay))
     with Checkpoints(directory.checkpoints) as checkpoints:
         return checkpoints.restore(like)
 

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,12 +31,113 @@ def test_decay_spares_biases_norms_and_tables():
 
 
 def test_warm_up_then_cosine():
-    schedule = learning_rate(OptimizerConfig(learning_rate=0.4, warmup=0.1), 100)
+    schedule = learning_rate(OptimizerConfig(learning_rate=0.4, warmup=0.1), 100, 10)
     steps = np.arange(100)
     expected = np.where(steps < 10, 0.4 * steps / 10, 0.2 * (1 + np.cos(np.pi * (steps - 10) / 90)))
     np.testing.assert_allclose([schedule(step) for step in steps], expected, rtol=1e-5, atol=1e-6)
-    constant = learning_rate(OptimizerConfig(learning_rate=0.4, warmup=0.0, schedule="constant"), 100)
+    constant = learning_rate(OptimizerConfig(learning_rate=0.4, warmup=0.0, schedule="constant"), 100, 10)
     assert constant(0) == constant(99) == pytest.approx(0.4)
+
+
+def on_every_step(schedule, total_steps):
+    """Values of a schedule as a traced function, and outside of a trace where it is cheap to ask."""
+    values = np.asarray(jax.jit(jax.vmap(schedule))(np.arange(total_steps)))
+    for step in {0, total_steps // 2, total_steps - 1}:
+        np.testing.assert_allclose(schedule(step), values[step], rtol=1e-6)
+    return values
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.05, 0.45])
+def test_steps_drop_at_their_epochs(warmup):
+    """÷10 at 30, 60, 80 and 90 of 100 epochs of 7 steps: the last step before a boundary and the first after it."""
+    config = OptimizerConfig(learning_rate=0.4, schedule="steps", warmup=warmup)
+    values = on_every_step(learning_rate(config, 700, 7), 700)
+    expected = np.zeros(700)
+    warm = round(700 * warmup)
+    for step in range(700):
+        drops = sum(step >= 7 * epoch for epoch in (30, 60, 80, 90))
+        expected[step] = 0.4 * step / warm if step < warm else 0.4 / 10**drops
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+    if warmup < 0.3:
+        np.testing.assert_allclose(values[[209, 210, 419, 420]], [0.4, 0.04, 0.04, 0.004], rtol=1e-6)
+    else:
+        np.testing.assert_allclose(values[[314, 315]], [0.4 * 314 / 315, 0.04], rtol=1e-5)  # one boundary was warm-up
+
+
+def test_boundaries_between_steps_fall_on_the_next():
+    config = OptimizerConfig(
+        learning_rate=1.0, schedule="steps", warmup=0.0, decay_factor=0.5, decay_at_epochs=(0.5, 1.4)
+    )
+    values = on_every_step(learning_rate(config, 9, 3), 9)
+    np.testing.assert_allclose(values, [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25])  # due at 1.5 and 4.2 steps
+
+
+@pytest.mark.parametrize(("epoch_steps", "every"), [(5, 2.4), (7, 2.4), (1251, 2.4), (3, 0.1), (10, 3.0)])
+def test_exponential_staircase(epoch_steps, every):
+    config = OptimizerConfig(
+        learning_rate=0.3, schedule="exponential", warmup=0.1, decay_factor=0.97, decay_every_epochs=every
+    )
+    total = 30 * epoch_steps
+    values = on_every_step(learning_rate(config, total, epoch_steps), total)
+    warm, due = 3 * epoch_steps, Fraction(str(every)) * epoch_steps  # exact, so that no drop is late by rounding
+    drops = np.array([step // due for step in range(total)], float)
+    steps = np.arange(total)
+    np.testing.assert_allclose(
+        values, np.where(steps < warm, 0.3 * steps / warm, 0.3 * 0.97**drops), rtol=1e-5, atol=1e-7
+    )
+    assert drops[warm] == warm // due >= 1  # warm-up ends below its peak, as in TensorFlow's code
+
+
+def test_schedules_under_x64_are_exact():
+    config = OptimizerConfig(learning_rate=0.3, schedule="exponential", warmup=0.0, decay_factor=0.97)
+    with jax.enable_x64(True):
+        assert float(learning_rate(config, 120, 1)(119)) == pytest.approx(0.3 * 0.97**49, rel=1e-14)
+
+
+RMS_DECAY, EPSILON = 0.8, 0.02
+
+
+@pytest.mark.parametrize("mode", ["l2", "decoupled"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("clip_norm", [0.0, 0.7])
+def test_rmsprop_by_hand(rng, mode, momentum, clip_norm):
+    """TensorFlow 1's RMSPropOptimizer in float64, over steps whose learning rates differ."""
+    config = OptimizerConfig(
+        name="rmsprop",
+        learning_rate=0.3,
+        schedule="exponential",
+        warmup=0.2,
+        decay_factor=0.6,
+        decay_every_epochs=1.5,
+        momentum=momentum,
+        rms_decay=RMS_DECAY,
+        epsilon=EPSILON,
+        weight_decay=0.1,
+        weight_decay_mode=mode,
+        clip_norm=clip_norm,
+    )
+    p = {name: rng.normal(size=(3, 5)) for name in ("kernel", "bias")}
+    chain = optimizer(config, 10, 2)
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), p)
+    state = chain.init(params)
+    update = jax.jit(chain.update)
+    rates = [0.0, 0.15, *(0.3 * 0.6 ** (step // 3) for step in range(2, 10))]
+    ms = {name: np.ones((3, 5)) for name in p}
+    mom = {name: np.zeros((3, 5)) for name in p}
+    for rate in rates:
+        g = {name: rng.normal(size=(3, 5)) * 0.3 for name in p}
+        updates, state = update(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), g), state, params)
+        params = optax.apply_updates(params, updates)
+        norm = np.sqrt(sum(np.sum(x**2) for x in g.values()))
+        for name, decay in (("kernel", 0.1), ("bias", 0.0)):
+            gradient = g[name] * (clip_norm / norm if clip_norm and norm > clip_norm else 1)
+            pull = decay * p[name]
+            if mode == "l2":
+                gradient = gradient + pull
+            ms[name] = RMS_DECAY * ms[name] + (1 - RMS_DECAY) * gradient**2
+            mom[name] = momentum * mom[name] + rate * gradient / np.sqrt(ms[name] + EPSILON)
+            p[name] = p[name] - mom[name] - (rate * pull if mode == "decoupled" else 0)
+            np.testing.assert_allclose(params[name], p[name], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["l2", "decoupled"])
@@ -50,7 +153,7 @@ def test_sgd_by_hand(mode, nesterov, clip_norm):
         nesterov=nesterov,
         clip_norm=clip_norm,
     )
-    chain = optimizer(config, 10)
+    chain = optimizer(config, 10, 5)
     params = as_arrays({"kernel": 2.0, "bias": -1.0})
     state = chain.init(params)
     p, v = {"kernel": 2.0, "bias": -1.0}, {"kernel": 0.0, "bias": 0.0}

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aa_flax.data import augment
 from aa_flax.training.config import resolve
 from aa_flax.training.losses import cross_entropy, target_distribution
 from aa_flax.training.optimizers import optimizer
@@ -15,8 +16,11 @@ from aa_flax.training.step import make_train_step
 CLASSES = tuple("abcde")
 
 
-def preprocessing(dtype="float32"):
-    return Preprocessing((4, 6), 2, (0.3, 0.4), (0.2, 0.5), CLASSES, dtype, "")
+MEAN, STD = (0.3, 0.4), (0.2, 0.5)
+
+
+def preprocessing(channels=2):
+    return Preprocessing((4, 6), channels, MEAN[:channels], STD[:channels], CLASSES, "float32", "")
 
 
 def linear(params, batch_stats, images, *, train=False, rngs=None):
@@ -25,7 +29,7 @@ def linear(params, batch_stats, images, *, train=False, rngs=None):
     return logits, {"calls": batch_stats["calls"] + 1} if train else batch_stats
 
 
-def setup(rng, **changes):
+def setup(rng, channels=2, **changes):
     config = resolve(
         {
             "batch_size": 12,
@@ -34,14 +38,14 @@ def setup(rng, **changes):
             "optimizer": {"schedule": "constant", "warmup": 0.0, "weight_decay": 0.0, "momentum": 0.0, **changes},
         }
     )
-    chain = optimizer(config.optimizer, 10)
-    params = {"kernel": jnp.asarray(rng.normal(size=(48, 5)), jnp.float32)}
+    chain = optimizer(config.optimizer, 10, 5)
+    params = {"kernel": jnp.asarray(rng.normal(size=(24 * channels, 5)), jnp.float32)}
     state = create_state(params, {"calls": jnp.zeros((), jnp.int32)}, chain, ema=bool(config.optimizer.ema_decay))
     batch = {
-        "image": jnp.asarray(rng.integers(0, 256, (12, 4, 6, 2)), jnp.uint8),
+        "image": jnp.asarray(rng.integers(0, 256, (12, 4, 6, channels)), jnp.uint8),
         "label": jnp.asarray(rng.integers(0, 5, 12), jnp.int32),
     }
-    return make_train_step(linear, chain, config, preprocessing()), state, batch
+    return make_train_step(linear, chain, config, preprocessing(channels)), state, batch
 
 
 def test_one_step_by_hand(rng):
@@ -89,6 +93,22 @@ def test_draws_are_a_function_of_seed_and_step(rng):
     np.testing.assert_array_equal(first.params["kernel"], again.params["kernel"])
     moved = run(dataclasses.replace(state, step=state.step + 1), batch)
     assert np.abs(np.asarray(moved.params["kernel"]) - np.asarray(first.params["kernel"])).max() > 1e-4
+
+
+def test_color_jitter_has_a_key_of_its_own():
+    """A step with jitter is one without on images jittered beforehand: every other draw is the same."""
+    others = {"flip": True, "cutout": 2}
+    step, state, batch = setup(np.random.default_rng(0), 1, data={**others, "color_jitter": 0.6})
+    plain, _, _ = setup(np.random.default_rng(0), 1, data=others)
+    key, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
+    jitter_key = jax.random.fold_in(key, 3)
+    taken = np.asarray(jax.random.key_data(jax.random.split(key, 3)))
+    assert (taken != np.asarray(jax.random.key_data(jitter_key))).any(-1).all()
+    pixels = augment.color_jitter(jitter_key, batch["image"], 0.6)
+    a, b = jax.jit(step)(state, batch), jax.jit(plain)(state, {**batch, "image": pixels})
+    np.testing.assert_allclose(a.params["kernel"], b.params["kernel"], rtol=1e-5, atol=1e-6)
+    unjittered = jax.jit(plain)(state, batch)
+    assert np.abs(np.asarray(a.params["kernel"]) - np.asarray(unjittered.params["kernel"])).max() > 1e-3
 
 
 def test_the_first_bad_step_is_kept(rng):

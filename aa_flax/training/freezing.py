@@ -1,0 +1,55 @@
+"""Parts of a network that training leaves as they are, by dotted prefix: "stem", "stage1", "stage2.block1".
+
+A frozen parameter gets no gradient and no update, weight decay included; a frozen batch norm keeps and uses its
+running statistics. The compiler drops the backward pass through what lies before the first part that learns.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+
+from aa_flax.layers.norm import BatchNorm
+
+
+def freeze_statistics(model: nnx.Module, frozen: Sequence[str]) -> None:
+    """Make the batch norms of the frozen parts use their running statistics, in place.
+
+    Raises:
+        ValueError: a prefix that nothing in the network has.
+    """
+    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+    for prefix in frozen:
+        if prefix not in modules:
+            parts = ", ".join(path for path in modules if path and "." not in path)
+            raise ValueError(f"frozen names no part of the network: {prefix!r}; its parts: {parts}")
+    for path, module in modules.items():
+        if isinstance(module, BatchNorm) and _within(path, frozen):
+            module.frozen = True
+
+
+def stop_gradients(params: Any, frozen: Sequence[str]) -> Any:
+    """The same parameters; those of the frozen parts as constants to differentiation."""
+    if not frozen:
+        return params
+    return jax.tree.map(lambda p, constant: jax.lax.stop_gradient(p) if constant else p, params, mask(params, frozen))
+
+
+def leave_frozen(optimizer: optax.GradientTransformation, frozen: Sequence[str]) -> optax.GradientTransformation:
+    """The optimiser without any update for the parameters of the frozen parts."""
+    if not frozen:
+        return optimizer
+    return optax.chain(optimizer, optax.masked(optax.set_to_zero(), lambda params: mask(params, frozen)))
+
+
+def mask(params: Any, frozen: Sequence[str]) -> Any:
+    """Which parameters lie in the frozen parts, as a tree of bools."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: _within(".".join(str(part.key) for part in path), frozen), params
+    )
+
+
+def _within(path: str, prefixes: Sequence[str]) -> bool:
+    return any(path == prefix or path.startswith(f"{prefix}.") for prefix in prefixes)

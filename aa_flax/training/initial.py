@@ -1,0 +1,46 @@
+"""The network that a run starts with."""
+
+from pathlib import Path
+
+import jax
+from flax import nnx
+
+from aa_flax.models import create_model
+from aa_flax.training.config import Config, ConfigError
+from aa_flax.training.freezing import freeze_statistics
+from aa_flax.training.preprocessing import Preprocessing
+from aa_flax.weights import Report, WeightsError, init_from_plain, read_state_dict
+
+
+def build_model(config: Config, preprocessing: Preprocessing) -> nnx.Module:
+    """The untrained network of a config, its frozen parts marked; ConfigError where its options do not fit."""
+    if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.read("jax_enable_x64"):
+        raise ConfigError(
+            "config field 'model.dtype' or 'model.param_dtype' is 'float64', which needs JAX_ENABLE_X64=1"
+        )
+    try:
+        model = create_model(
+            config.model.name,
+            num_classes=preprocessing.num_classes,
+            image_size=preprocessing.image_size,
+            in_channels=preprocessing.channels,
+            dtype=jax.numpy.dtype(config.model.dtype),
+            param_dtype=jax.numpy.dtype(config.model.param_dtype),
+            rngs=nnx.Rngs(config.seed),
+            **config.model.options,
+        )
+        freeze_statistics(model, config.model.frozen)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"config group 'model': {error}") from error
+    return model
+
+
+def take_weights(model: nnx.Module, config: Config) -> Report:
+    """Fill the network from the file that the config names, in place; ConfigError where that does not fit."""
+    file = Path(config.model.init_from)
+    try:
+        return init_from_plain(
+            model, read_state_dict(file), source=config.model.init_source, zero_output=config.model.init_zero_output
+        )
+    except WeightsError as error:
+        raise ConfigError(f"config field 'model.init_from': {error}") from error

@@ -1,0 +1,41 @@
+"""Scoring a network on held-out data: what the train loop and `aa_flax.evaluate` share."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from aa_flax import data
+from aa_flax.evaluation import Scores, evaluate, make_eval_step
+from aa_flax.training.config import Config
+from aa_flax.training.preprocessing import Preprocessing
+from aa_flax.training.pure import Apply, PureDict
+from aa_flax.training.sharding import place_batch, replicated
+
+Scorer = Callable[[tuple[PureDict, PureDict], data.Source], Scores]
+
+
+def make_scorer(apply: Apply, preprocessing: Preprocessing, config: Config, mesh: Any) -> Scorer:
+    """The function ((params, batch_stats), source) -> scores of every example of `source`; compiled once."""
+
+    def predict(variables: Any, images: Any) -> Any:
+        params, batch_stats = variables
+        return apply(params, batch_stats, preprocessing.normalize(images))[0]
+
+    step = jax.jit(make_eval_step(predict, preprocessing.num_classes), out_shardings=replicated(mesh))
+    return lambda variables, source: evaluate(step, variables, _inputs(source, preprocessing, config, mesh))
+
+
+def _inputs(source: data.Source, preprocessing: Preprocessing, config: Config, mesh: Any) -> Iterator[dict[str, Any]]:
+    """Batches of `source` as the run's network expects them, on the mesh."""
+    with data.eval_batches(
+        source,
+        batch_size=config.eval_batch_size,
+        image_size=preprocessing.image_size,
+        resize="center_crop" if config.data.crop == "resized" else "squash",
+        num_threads=config.data.num_threads,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    ) as batches:
+        for batch in batches:
+            yield place_batch({name: batch[name] for name in ("image", "label", "mask")}, mesh)

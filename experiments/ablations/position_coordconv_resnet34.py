@@ -1,0 +1,31 @@
+"""AA-ResNet-34 with CoordConv on ImageNet: Bello et al. (2019), Table 7 (CoordConv).
+
+    python -m aa_flax.train --config=experiments/ablations/position_coordconv_resnet34.py \
+        --workdir=runs/position_coordconv_resnet34
+
+ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
+folder for manual downloads.
+
+Three channels, x, y and the distance from the centre, are concatenated to the attention's input, instead of relative
+tables. The network is otherwise that of `experiments/imagenet/aa_resnet34.py`, which is the row with relative position
+(74.7 % and 92.0 %).
+
+The paper: 74.4 % top-1, 92.0 % top-5; 100 epochs of SGD with momentum 0.9 on 8 V100 GPUs, learning rate 0.128 per 256
+images after a linear warm-up of 5 epochs, ÷10 at 30, 60, 80 and 90, weight decay 1e-4, standard Inception augmentation.
+
+Not said: the batch (the largest of 32 to 256 images a worker that fits; 2048 in all here), whether the augmentation
+changes colours (no), the scale of the coordinates (-1 to 1 here), how attention meets a strided convolution (its input
+is pooled by the stride).
+
+Ours: not run yet. 20.748 M parameters; the table prints none.
+"""
+
+from aa_flax.training import recipes
+
+
+def get_config():
+    config = recipes.imagenet_resnet()
+    config.label = "AA-ResNet-34, CoordConv"
+    config.model.name = "aa_resnet34"
+    config.model.options = dict(position="coordconv")
+    return config

@@ -1,0 +1,29 @@
+"""AA-ResNet-152 on ImageNet: Bello et al. (2019), Table 3.
+
+    python -m aa_flax.train --config=experiments/imagenet/aa_resnet152.py --workdir=runs/aa_resnet152
+
+ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
+folder for manual downloads.
+
+The deepest network of the paper: 47 of its 50 bottlenecks attend, 36 of them in the 14×14 stage, with kappa = 0.2 and
+upsilon = 0.1. Eight heads; the 28×28 stage attends at 14×14.
+
+The paper: 61.6 M parameters, 23.8 GFLOPs, 79.1 % top-1, 94.6 % top-5, the best of the paper; 100 epochs of SGD with
+momentum 0.9 on 8 V100 GPUs, learning rate 0.128 per 256 images after a linear warm-up of 5 epochs, ÷10 at 30, 60, 80
+and 90, weight decay 1e-4, standard Inception augmentation.
+
+Not said: the batch (the largest of 32 to 256 images a worker that fits; 2048 in all here), whether the augmentation
+changes colours (no), how attention meets a strided convolution (its input is pooled by the stride), padding of that
+pooling (not counted).
+
+Ours: not run yet. 61.614 M parameters, the printed figure.
+"""
+
+from aa_flax.training import recipes
+
+
+def get_config():
+    config = recipes.imagenet_resnet()
+    config.label = "AA-ResNet-152"
+    config.model.name = "aa_resnet152"
+    return config

@@ -1,0 +1,101 @@
+"""From finished runs to one JSON object, a table, and a picture of the curves."""
+
+import statistics
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from aa_flax.analysis.provenance import ROOT, provenance
+from aa_flax.training import RunDirectory
+from aa_flax.training.metrics import read_metrics
+
+COLORS = {"resnet18": "#4c6a92", "se_resnet18": "#c08a2e", "aa_resnet18": "#b3322c"}
+COMMAND = "python experiments/imagenette/compare.py --source_dir=FOLDER"
+SOURCES = ("experiments/imagenette/resnet18.py",)
+
+
+def collect(runs: Sequence[tuple[str, int, Path]]) -> dict[str, Any]:
+    """What the runs measured: for each its result and, epoch by epoch, the held-out accuracy and the training loss."""
+    measured = []
+    for model, seed, folder in runs:
+        result = RunDirectory(folder).read_result()
+        assert result is not None, f"{folder} is not finished"
+        rows = read_metrics(folder / "metrics.jsonl")
+        held_out = [row for row in rows if row["split"] == "eval"]
+        keys = (
+            "params",
+            "flops",
+            "accuracy",
+            "loss",
+            "examples",
+            "epochs",
+            "train_seconds",
+            "images_per_second",
+            "jax",
+        )
+        measured.append(
+            {
+                "model": model,
+                "seed": seed,
+                **{key: result[key] for key in keys},
+                "held_out_accuracy": [row["accuracy"] for row in held_out],
+                "held_out_loss": [row["loss"] for row in held_out],
+                "training_loss": [_mean_loss(rows, epoch) for epoch in range(1, result["epochs"] + 1)],
+            }
+        )
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return {**provenance(COMMAND, SOURCES), "commit": commit or "unknown", "runs": measured}
+
+
+def table(measured: dict[str, Any]) -> str:
+    """A row for each model: mean and every seed's final accuracy, cost, and the noise of one accuracy."""
+    runs = measured["runs"]
+    examples = runs[0]["examples"]
+    header = "| model | parameters | GFLOPs | top-1, mean | seeds | images/s, training |"
+    lines = [header, "|---|---|---|---|---|---|"]
+    for model in dict.fromkeys(run["model"] for run in runs):
+        own = [run for run in runs if run["model"] == model]
+        accuracies = [100 * run["accuracy"] for run in own]
+        rate = statistics.median(run["images_per_second"] for run in own)
+        lines.append(
+            f"| `{model}` | {own[0]['params'] / 1e6:.2f} M | {own[0]['flops'] / 1e9:.3f} | "
+            f"{statistics.mean(accuracies):.2f} % | {', '.join(f'{a:.2f}' for a in accuracies)} | {rate:.0f} |"
+        )
+    mean = statistics.mean(run["accuracy"] for run in runs)
+    error = 100 * (mean * (1 - mean) / examples) ** 0.5
+    lines += [
+        "",
+        f"Imagenette at 64×64, {runs[0]['epochs']} epochs, {examples:,} held-out images, last epoch, whichever wins. "
+        f"The standard error of one such accuracy is {error:.2f} %. {measured['date']}, {measured['cores']} cores of a "
+        f"CPU, jax {runs[0]['jax']}, commit {measured['commit'][:7]}; `{measured['command']}`.",
+    ]
+    return "\n".join(lines)
+
+
+def draw(measured: dict[str, Any], file: Path) -> None:
+    """Held-out accuracy and training loss over the epochs, a line for each run."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    panels = (("held_out_accuracy", "held-out accuracy"), ("training_loss", "training loss (nats)"))
+    for axes, (key, title) in zip(figure.subplots(1, 2), panels, strict=True):
+        labelled = set()
+        for run in measured["runs"]:
+            model = run["model"]
+            label = None if model in labelled else model
+            labelled.add(model)
+            epochs = range(1, len(run[key]) + 1)
+            axes.plot(epochs, run[key], color=COLORS.get(model, "#333333"), lw=1.3, alpha=0.85, label=label)
+        axes.set_title(title, loc="left", fontsize=10, color="#333333")
+        axes.set_xlabel("epoch")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.25)
+        axes.legend(frameon=False, fontsize=9)
+    figure.savefig(file, dpi=110)
+
+
+def _mean_loss(rows: Sequence[dict[str, Any]], epoch: int) -> float:
+    """Over the log windows that end in this epoch."""
+    losses = [row["loss"] for row in rows if row["split"] == "train" and epoch - 1 < row["epoch"] <= epoch]
+    return statistics.mean(losses)

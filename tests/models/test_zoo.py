@@ -1,0 +1,119 @@
+"""What every network of the registry does, whatever its family."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from aa_flax.analysis import attention_maps, summarize
+from aa_flax.models import create_model, list_models
+from aa_flax.training import functional
+
+ROOT = Path(__file__).parents[2]
+
+
+def small(name):
+    """Options that leave a network its kinds of blocks and take their number and width."""
+    if "wide" in name:
+        # Too narrow for a tenth of the channels to be a channel for each of eight heads.
+        attention = dict(num_heads=2, upsilon=0.25) if name.startswith("aa_") else {}
+        return dict(depth=10, widen_factor=1, **attention)
+    if "mnasnet" in name:
+        return dict(width=0.5)
+    return dict(blocks=(1, 1, 1, 1))
+
+
+def kinds():
+    """One name of each kind of network: depths and widths that `small` takes away do not count."""
+    found = {}
+    for name in list_models():
+        basic = name.endswith(("18", "34"))
+        family = name.rstrip("0123456789") + ("_basic" if "_" not in name[-4:] and basic else "")
+        found.setdefault(family, name)
+    return sorted(found.values())
+
+
+def test_the_kinds_are_all_there():
+    prefixes = ("", "aa_", "bam_", "cbam_", "gala_", "ge_", "se_")
+    expected = {f"{prefix}resnet{depth}" for prefix in prefixes for depth in (101, 18)}
+    expected |= {f"{prefix}wide_resnet28_10" for prefix in ("", "aa_", "ge_", "se_")}
+    expected |= {"fully_attentional_resnet50", "mnasnet_075", "aa_mnasnet_075"}
+    assert set(kinds()) == expected
+
+
+@pytest.mark.parametrize("name", kinds())
+def test_odd_sizes_one_image_and_four_channels(rng, name):
+    """33×50 divides by no stage's stride; logits, features, attention maps and the summary agree on it."""
+    model = create_model(name, num_classes=5, image_size=(33, 50), in_channels=4, **small(name), rngs=nnx.Rngs(0))
+    graph, state = nnx.split(model)
+    x = jnp.asarray(rng.normal(size=(1, 33, 50, 4)), jnp.float32)
+    logits, features = jax.jit(lambda s, x: (lambda m: (m(x), m.features(x)))(nnx.merge(graph, s, copy=True)))(state, x)
+    assert logits.shape == (1, 5) and np.isfinite(logits).all()
+    assert features.keys() == model.feature_info.keys()
+    for stage, info in model.feature_info.items():
+        assert features[stage].shape == (1, -(-33 // info.stride), -(-50 // info.stride), info.channels)
+    maps = attention_maps(model, x, queries=[(0, 0), (32, 49)])
+    assert bool(maps) == name.startswith(("aa_", "fully"))
+    for path, weights in maps.items():
+        assert weights.shape[0] == 1 and weights.shape[2] == 2
+        np.testing.assert_allclose(weights.sum((-1, -2)), 1, rtol=1e-5, err_msg=path)
+    summary = summarize(model)
+    assert summary.image_shape == (33, 50, 4)
+    assert summary.params == sum(leaf.size for leaf in jax.tree.leaves(functional(model)[1]))
+    assert summary.flops > 2 * summary.by_module["head"].params - 20 and "head" in summary.table()
+
+
+@pytest.mark.parametrize("name", kinds())
+def test_shapes_of_other_inputs(name):
+    """Traced only: grey images, a batch of three, a training step, and an image of one pixel."""
+    model = nnx.eval_shape(lambda: create_model(name, num_classes=5, in_channels=1, **small(name), rngs=nnx.Rngs(0)))
+    apply, params, batch_stats = functional(model)
+    for shape in ((3, 64, 41, 1), (1, 1, 1, 1)):
+        images = jax.ShapeDtypeStruct(shape, jnp.float32)
+        out, stats = jax.eval_shape(lambda p, s, x: apply(p, s, x, train=True), params, batch_stats, images)
+        assert out.shape == (shape[0], 5)
+        assert jax.tree.structure(stats) == jax.tree.structure(batch_stats)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("name", ["resnet18", "mnasnet_075", "wide_resnet28_10"])
+@pytest.mark.parametrize("shape", [(2, 33, 50, 3), (2, 33, 50), (0, 33, 50, 4), (2, 0, 50, 4)])
+def test_inputs_that_do_not_fit(name, shape):
+    model = nnx.eval_shape(lambda: create_model(name, num_classes=5, in_channels=4, **small(name), rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(model)
+    with pytest.raises(ValueError, match=rf"images must have shape \[b, h, w, in_channels=4\].*got \({shape[0]}, "):
+        jax.eval_shape(lambda s, x: nnx.merge(graph, s)(x), state, jax.ShapeDtypeStruct(shape, jnp.float32))
+
+
+BIG = [f"{prefix}resnet152" for prefix in ("aa_", "gala_")] + ["wide_resnet28_10", "aa_mnasnet_140"]
+
+
+@pytest.mark.parametrize("name", BIG + [pytest.param(n, marks=pytest.mark.slow) for n in list_models() if n not in BIG])
+def test_building_takes_seconds(name):
+    start = time.perf_counter()
+    create_model(name, rngs=nnx.Rngs(0))
+    assert time.perf_counter() - start < 10
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells a process its peak memory")
+def test_building_takes_little_memory():
+    """At most three times the parameters above what the process needs after its imports."""
+    code = """if True:
+        import re
+        from pathlib import Path
+        from flax import nnx
+        from aa_flax.models import create_model
+        # Not getrusage, which starts from the peak of the process that this one was forked from.
+        peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+        before = peak()
+        model = create_model("aa_resnet152", rngs=nnx.Rngs(0))
+        print((peak() - before) / (4 * sum(leaf.size for _, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)))))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert 1 <= float(done.stdout) <= 3

@@ -1,0 +1,113 @@
+"""A run that starts from weights in a file and leaves parts of them as they are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from aa_flax.models import create_model
+from aa_flax.training import ConfigError, default_config, functional, resolve, train
+from aa_flax.training.freezing import freeze_statistics, leave_frozen, mask, stop_gradients
+from aa_flax.training.initial import build_model, take_weights
+from aa_flax.training.run_directory import RunDirectory
+from aa_flax.weights import save
+from aa_flax.weights.arrays import fill_arrays, flat_arrays
+
+TINY = dict(depth=10, widen_factor=1)
+FROZEN = ("stem", "stage1", "stage2.block1.conv2")
+
+
+def arrays(model):
+    return {path: np.asarray(value) for path, value in flat_arrays(model).items()}
+
+
+def is_frozen(path):
+    return any(path.startswith(f"{prefix}.") for prefix in FROZEN)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The embedded images, 64 of them, from a plain network of other classes whose arrays are all unlike fresh ones."""
+    plain = create_model("wide_resnet28_10", **TINY, num_classes=3, in_channels=1, rngs=nnx.Rngs(5))
+    rng = np.random.default_rng(5)
+    fill_arrays(plain, {p: rng.uniform(0.05, 0.2, v.shape) for p, v in flat_arrays(plain).items()})
+    save(plain, tmp_path / "plain.safetensors", name="wide_resnet28_10", options=TINY)
+    config = default_config()
+    config.epochs = 1
+    config.batch_size = config.eval_batch_size = 16
+    config.data.train_split, config.data.eval_split = "train[:64]", "test[:16]"
+    config.data.num_threads = 1
+    config.model.options = dict(**TINY, num_heads=2, kappa=0.25, upsilon=0.25, min_key_depth_per_head=4)
+    config.model.init_from = str(tmp_path / "plain.safetensors")
+    config.model.frozen = FROZEN
+    config.optimizer.weight_decay = 0.1
+    config.optimizer.warmup = 0.0
+    return config
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
+def test_frozen_parts_stay_bit_for_bit_and_the_rest_learns(config, tmp_path, optimizer):
+    config.optimizer.name = optimizer
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.ema_decay = 0.5
+    workdir = tmp_path / "run"
+    train(resolve(config), workdir)
+    directory = RunDirectory(workdir)
+    start = build_model(resolve(config), directory.read_preprocessing())
+    fresh = arrays(start)
+    take_weights(start, resolve(config))
+    before, after = arrays(start), arrays(directory.load_model()[0])
+    for path, value in after.items():
+        assert (value == before[path]).all() == is_frozen(path), path
+    # The file's weights are where it started.
+    assert (before["stage1.block1.conv2.kernel"] != fresh["stage1.block1.conv2.kernel"]).all()
+    report = (workdir / "initial_weights.txt").read_text()
+    assert "stage1.block1.conv1.qkv.kernel" in report and "new      head.kernel" in report
+    # The same command again must not start from the file again, nor need it.
+    (tmp_path / "plain.safetensors").unlink()
+    assert train(resolve(config), workdir).finished
+
+
+def test_a_frozen_part_gets_no_gradient_and_its_batch_norm_uses_what_it_has(rng):
+    model = create_model("wide_resnet28_10", **TINY, num_classes=5, image_size=(8, 8), rngs=nnx.Rngs(0))
+    freeze_statistics(model, FROZEN)
+    apply, params, batch_stats = functional(model)
+    x = jnp.asarray(rng.normal(size=(4, 8, 8, 3)), jnp.float32)
+
+    def loss(params):
+        logits, stats = apply(stop_gradients(params, FROZEN), batch_stats, x, train=True)
+        return -jax.nn.log_softmax(logits)[:, 3].mean(), stats
+
+    gradients, stats = jax.jit(jax.grad(loss, has_aux=True))(params)
+    for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
+        name = ".".join(part.key for part in path)
+        assert (np.abs(gradient).max() == 0) == is_frozen(name), name
+    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(batch_stats), jax.tree.leaves(stats), strict=True):
+        name = ".".join(part.key for part in path)
+        assert (np.asarray(old) == np.asarray(new)).all() == is_frozen(name), name
+    # No update at all, whatever the chain before makes of it.
+    chain = leave_frozen(optax.identity(), FROZEN)
+    updates, _ = chain.update(jax.tree.map(jnp.ones_like, params), chain.init(params))
+    jax.tree.map(
+        lambda u, constant: np.testing.assert_array_equal(u, 0 if constant else 1), updates, mask(params, FROZEN)
+    )
+
+
+def test_mistakes_end_before_anything_is_compiled(config, tmp_path):
+    config.model.frozen = ("stage5",)
+    with pytest.raises(ConfigError, match="frozen names no part of the network: 'stage5'; its parts: .*stage1"):
+        train(resolve(config), tmp_path / "run")
+    config.model.frozen = ()
+    config.model.init_from = str(tmp_path / "nothing.safetensors")
+    with pytest.raises(ConfigError, match="'model.init_from': .*nothing.safetensors: no such file"):
+        train(resolve(config), tmp_path / "run")
+    config.model.init_from = str(tmp_path / "plain.safetensors")
+    config.model.init_source = "timm"
+    with pytest.raises(ConfigError, match="'model.init_from': there is no key table for WideResNet from 'timm'"):
+        train(resolve(config), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+    with pytest.raises(ConfigError, match="'model.init_zero_output' needs 'model.init_from'"):
+        config.model.init_from, config.model.init_zero_output = "", True
+        resolve(config)
