@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aa_flax.training.config import Config, ConfigError, default_config, resolve
+    from aa_flax.training.initial import build_model
     from aa_flax.training.loop import Outcome, train
+    from aa_flax.training.metrics import read_metrics
     from aa_flax.training.pure import functional
     from aa_flax.training.run_directory import RunDirectory
 
@@ -17,8 +19,10 @@ _HOMES = {
     "ConfigError": "config",
     "Outcome": "loop",
     "RunDirectory": "run_directory",
+    "build_model": "initial",
     "default_config": "config",
     "functional": "pure",
+    "read_metrics": "metrics",
     "resolve": "config",
     "train": "loop",
 }
@@ -28,8 +32,10 @@ __all__ = [
     "ConfigError",
     "Outcome",
     "RunDirectory",
+    "build_model",
     "default_config",
     "functional",
+    "read_metrics",
     "resolve",
     "train",
 ]

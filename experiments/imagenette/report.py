@@ -9,8 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from aa_flax.analysis.provenance import ROOT, provenance
-from aa_flax.training import RunDirectory
-from aa_flax.training.metrics import read_metrics
+from aa_flax.training import RunDirectory, read_metrics
 
 COLORS = {"resnet18": "#4c6a92", "se_resnet18": "#c08a2e", "aa_resnet18": "#b3322c"}
 COMMAND = "python experiments/imagenette/compare.py --source_dir=FOLDER"

@@ -17,9 +17,9 @@ from aa_flax.analysis import ledger
 from aa_flax.analysis.provenance import ROOT
 from aa_flax.models import mnasnet
 from aa_flax.training import functional, resolve
+from aa_flax.training.initial import build_model
 from aa_flax.training.optimizers import learning_rate, optimizer
 from aa_flax.training.preprocessing import Preprocessing
-from aa_flax.training.run_directory import build_model
 from aa_flax.training.state import create_state
 from aa_flax.training.step import make_train_step
 
