@@ -32,8 +32,8 @@ def test_rounding(arguments, expected):
     [
         ({"upsilon": 1.1}, r"upsilon, .* must lie in \[0, 1\], got 1.1"),
         ({"upsilon": -0.1}, r"upsilon, .* must lie in \[0, 1\], got -0.1"),
-        ({"kappa": -0.1}, "kappa, .* must be at least 0, got -0.1"),
-        ({"kappa": float("nan")}, "kappa, .* must be at least 0, got nan"),
+        ({"kappa": -0.1}, "kappa, .* must be finite and at least 0, got -0.1"),
+        ({"kappa": float("nan")}, "kappa, .* must be finite and at least 0, got nan"),
         ({"num_heads": 0}, "num_heads must be at least 1"),
         ({"value_rounding": "ceil"}, "value_rounding must be one of .* got 'ceil'"),
     ],

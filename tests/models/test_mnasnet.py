@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from aa_flax.models import create_model, list_models
+from aa_flax.models import create_model, list_models, mnasnet
 from aa_flax.models.mnasnet import scaled
 from aa_flax.training import functional
 
@@ -69,17 +69,13 @@ def test_what_is_augmented():
     assert found["stage5.block4.expand"] == (2 * 7 - 1, 4, 96, 48)
 
 
-@pytest.mark.parametrize("prefix", ["", "aa_"])
-def test_logits_features_and_gradients(rng, prefix):
-    model = create_model(f"{prefix}mnasnet_100", width=0.25, num_classes=5, image_size=(64, 96), rngs=nnx.Rngs(0))
-    apply, params, batch_stats = functional(model)
-    graph, state = nnx.split(model)
-    x = jnp.asarray(rng.normal(size=(2, 64, 96, 3)), jnp.float32)
-    features = jax.jit(lambda s, x: nnx.merge(graph, s, copy=True).features(x))(state, x)
-    assert set(features) == {f"stage{i}" for i in range(1, 6)}
-    for name, info in model.feature_info.items():
-        assert features[name].shape == (2, 64 // info.stride, 96 // info.stride, info.channels)
+def test_every_parameter_gets_a_gradient(rng, monkeypatch):
+    """At most two blocks of a kind. Four heads leave some of these narrow expansions plain, so both kinds are here."""
+    monkeypatch.setattr(mnasnet, "GROUPS", [group._replace(repeats=min(group.repeats, 2)) for group in mnasnet.GROUPS])
+    model = create_model("aa_mnasnet_100", width=0.25, num_classes=5, image_size=(64, 96), rngs=nnx.Rngs(0))
     assert [info.stride for info in model.feature_info.values()] == [2, 4, 8, 16, 32]
+    apply, params, batch_stats = functional(model)
+    x = jnp.asarray(rng.normal(size=(2, 64, 96, 3)), jnp.float32)
 
     def loss(params):
         logits, _ = apply(params, batch_stats, x, train=True)

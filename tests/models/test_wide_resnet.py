@@ -147,9 +147,3 @@ def test_any_image_size_serves(rng, tiny):
     model = tiny("aa_")
     for size in ((8, 10), (5, 3), (17, 12)):
         assert np.isfinite(forward(model, images(rng, 1, *size, 2))).all()
-
-
-@pytest.mark.usefixtures("unchecked_shapes")
-def test_wrong_images(rng, tiny):
-    with pytest.raises(ValueError, match=r"images must have shape \[b, h, w, in_channels=2\], got \(2, 8, 10, 3\)"):
-        tiny("")(images(rng, 2, 8, 10, 3))

@@ -96,9 +96,9 @@ BIG = [f"{prefix}resnet152" for prefix in ("aa_", "gala_")] + ["wide_resnet28_10
 
 @pytest.mark.parametrize("name", BIG + [pytest.param(n, marks=pytest.mark.slow) for n in list_models() if n not in BIG])
 def test_building_takes_seconds(name):
-    start = time.perf_counter()
+    start = time.process_time()  # of all threads, so at least what an idle machine would need
     create_model(name, rngs=nnx.Rngs(0))
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells a process its peak memory")

@@ -57,8 +57,6 @@ def test_an_augmented_network_from_a_plain_one(
     assert not report.unused
     assert sorted([*report.loaded, *report.partial, *report.new]) == sorted(after)
     assert all(path.endswith(ATTENTION) for path in report.new)
-    logits = model(jnp.ones((1, 32, 48, 3)))
-    assert np.isfinite(logits).all()
     assert f"{len(report.new)} new" in str(report) and f"{conv}.conv.kernel: {kept} of {total}" in str(report)
 
 
