@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     with jax.set_mesh(mesh):
         scores = make_scorer(apply, preprocessing, config, mesh)(variables, dataset.split(split))
     for name, accuracy in zip(preprocessing.class_names, scores.accuracy_per_class, strict=True):
-        print(f"{100 * accuracy:6.2f} %  {name}")
+        print(f"{100 * accuracy:6.2f} %  {name}" if accuracy == accuracy else f"     - %  {name}, no examples")
     result = {"accuracy": scores.accuracy, "loss": scores.loss, "examples": scores.examples, "step": step}
     print(json.dumps({**result, "dataset": dataset.name, "split": split, "workdir": str(directory.path)}))
 

@@ -104,7 +104,8 @@ def get_config():
     [
         (["--config.optimizer.lr=1"], "error: unknown config field 'optimizer.lr'"),
         (["--config.epochs=two"], "error: flag --config.epochs=two: invalid literal"),
-        (["--config.model.options.dept=10"], "sets no such model option"),
+        (["--config.model.options.dept=10"], "has no option 'dept'; did you mean 'depth'"),
+        (["--config.model.options.kappa"], "needs a value"),
         (["--workdr=x"], "error: Unknown command line flag 'workdr'. Did you mean: workdir"),
         (["--config.data.name=fashion"], "error: .*fashion.*"),
         (["--config=SLIP"], r"error: .*slip\.py, line 6: unknown config field 'learnig_rate'; did you mean"),

@@ -45,7 +45,9 @@ def attention_maps(
                 raise ValueError(f"layers: no attending layer matches {pattern!r}; attending layers: {known}")
         wanted = {path for pattern in patterns for path in fnmatch.filter(attending, pattern)}
     height, width = images.shape[1:3]
-    pixels = None if queries is None else np.asarray(queries, np.int64).reshape(-1, 2)
+    pixels = None if queries is None else np.asarray(queries).reshape(-1, 2)
+    if pixels is not None and pixels.size and pixels.dtype.kind not in "iu":
+        raise ValueError(f"queries must be whole (row, column) pixels, got {pixels.tolist()}")
     if pixels is not None and ((pixels < 0).any() or (pixels >= (height, width)).any()):
         raise ValueError(f"queries must be (row, column) pixels of a {height}x{width} image, got {pixels.tolist()}")
     graph, state = nnx.split(model)

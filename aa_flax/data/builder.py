@@ -1,7 +1,8 @@
 """What all own data sets share: a TFDS builder that writes image bytes which are already encoded.
 
 TFDS needs TensorFlow to encode pixels, not to store bytes, so the builders encode with Pillow or pass on what the
-source files hold. Examples keep the order of the official files: the index of an example is its row there.
+source files hold. Examples keep the order of the official files: the index of an example is its row there, unless an
+`Origin` says otherwise.
 """
 
 import abc
@@ -25,6 +26,7 @@ class Origin(abc.ABC):
     homepage: ClassVar[str]
     image_shape: ClassVar[tuple[int, int, int]]
     encoding: ClassVar[str | None] = "png"
+    version: ClassVar[str] = "1.0.0"  # of what is written from the same files
 
     @property
     @abc.abstractmethod
@@ -72,14 +74,13 @@ def make_builder(origin: Origin, checksums: dict[str, str], data_dir: Path) -> t
     # not give it the source files.
     class Builder(_Builder, skip_registration=True):  # type: ignore[call-arg]
         name = origin.stored_name
+        VERSION = tfds.core.Version(origin.version)
+        RELEASE_NOTES: ClassVar[dict[str, str]] = {origin.version: ""}
 
     return Builder(origin=origin, checksums=checksums, data_dir=data_dir, file_format="array_record")
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
-
     def __init__(self, *, origin: Origin, checksums: dict[str, str], **kwargs: Any):
         self._origin, self._checksums = origin, checksums
         super().__init__(**kwargs)

@@ -60,15 +60,16 @@ def prepare(origin: Origin, data_dir: Path) -> Path:
         DataError: faulty source files, an unwritable `data_dir`, or prepared from other files than these.
     """
     checksums = origin.checksums()
+    name = f"{origin.stored_name}:{origin.version}"
     # Without the lock, so that prepared data serves from a disk that cannot be written.
-    folder = find_prepared(origin.stored_name, data_dir)
+    folder = find_prepared(name, data_dir)
     if folder is not None and source_checksums(folder) == checksums:
         return folder
     with _locked(data_dir, origin.stored_name):
-        folder = find_prepared(origin.stored_name, data_dir)
+        folder = find_prepared(name, data_dir)
         if folder is None:
             _write(origin, checksums, data_dir)
-            folder = find_prepared(origin.stored_name, data_dir)
+            folder = find_prepared(name, data_dir)
             assert folder is not None
         elif (before := source_checksums(folder)) != checksums:
             changed = sorted(

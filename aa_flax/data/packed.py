@@ -23,6 +23,7 @@ class Packed(Origin):
     bytes_name: ClassVar[str]  # the array with the images' bytes
     has_header: ClassVar[bool]
     split_names: ClassVar[tuple[str, str]]
+    sorted_by_class: ClassVar[bool] = False  # then stored in a random order, so that a part of a split has every class
 
     def __init__(self, folder: Path):
         self._path = folder if folder.is_file() else folder / self.file_name
@@ -42,7 +43,10 @@ class Packed(Origin):
     def _examples(self, split: int) -> Iterator[Example]:
         header = self._arrays["header"].tobytes() if self.has_header else b""
         images, offsets = self._arrays[self.bytes_name], self._arrays["offsets"].tolist()
-        for index in np.flatnonzero(self._arrays["split"] == split).tolist():
+        indices = np.flatnonzero(self._arrays["split"] == split)
+        if self.sorted_by_class:
+            indices = np.random.default_rng(split).permutation(indices)
+        for index in indices.tolist():
             label = self.checked_label(int(self._arrays["labels"][index]), self._path, index)
             yield header + images[offsets[index] : offsets[index + 1]].tobytes(), label
 
@@ -117,6 +121,8 @@ class Imagenette128(Packed):
     file_name = "imagenette128_webp.npz"
     bytes_name = "blob"
     has_header = False
+    sorted_by_class = True
+    version = "1.1.0"
     split_names = ("train", "validation")
 
     @property

@@ -5,6 +5,7 @@ import fnmatch
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +20,14 @@ class Entry:
     num_classes: int
     image_size: tuple[int, int]
     options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BuiltFrom:
+    """What `create_model` was asked for: the name, and the overrides as pairs. Networks carry it as `built_from`."""
+
+    name: str
+    overrides: tuple[tuple[str, Any], ...]
 
 
 _COMMON = ("num_classes", "image_size", "in_channels", "dtype", "param_dtype", "rngs")
@@ -77,19 +86,21 @@ def create_model(
         overrides: any option of the model, for example `depth=40` or `kappa=0.25`.
 
     Returns:
-        A module called as `model(images [b,h,w,c], *, train=False, rngs=None) -> logits [b, classes]`. The call can be
-        traced: `nnx.eval_shape(lambda: create_model(name, rngs=nnx.Rngs(0)))` builds shapes only.
+        A module called as `model(images [b,h,w,c], *, train=False, rngs=None) -> logits [b, classes]`, which remembers
+        its name and overrides as `built_from`. The call can be traced: `nnx.eval_shape(lambda: create_model(name,
+        rngs=nnx.Rngs(0)))` builds shapes only.
 
     Raises:
         ValueError: an unknown name, with the nearest known ones, or settings that the network refuses.
-        TypeError: an unknown override, with the nearest known one.
+        TypeError: an unknown override, with the nearest known one, or an argument of another type.
     """
     entry = _find(name)
     for option in overrides:
         if option not in entry.options:
-            raise TypeError(f"{name} has no option {option!r}{nearest(option, entry.options)}")
+            raise TypeError(f"{name} has no option {option!r}{_where(option, entry.options)}")
+    _require_types(num_classes, in_channels, dtype, param_dtype, rngs)
     size = entry.image_size if image_size is None else image_size
-    return entry.build(
+    model: Any = entry.build(
         num_classes=entry.num_classes if num_classes is None else num_classes,
         image_size=(size, size) if isinstance(size, int) else tuple(size),
         in_channels=in_channels,
@@ -98,6 +109,9 @@ def create_model(
         rngs=rngs,
         **overrides,
     )
+    # Static, so hashable: a list would not be.
+    model.built_from = BuiltFrom(name, tuple((key, _tuples(value)) for key, value in sorted(overrides.items())))
+    return model
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -116,7 +130,32 @@ def nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
     return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else f"; known: {', '.join(sorted(known))}"
 
 
+def _where(option: str, known: tuple[str, ...]) -> str:
+    """`; aa_resnet18, ... have it` for an option of other models, else the nearest one of this model."""
+    others = [name for name, entry in sorted(_entries.items()) if option in entry.options]
+    if not others:
+        return nearest(option, known)
+    return f"; {', '.join(others[:3])}{' and others' if len(others) > 3 else ''} have it"
+
+
+def _require_types(num_classes: Any, in_channels: Any, dtype: Any, param_dtype: Any, rngs: Any) -> None:
+    for name, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
+            raise TypeError(f"{name} must be a whole number, got {value!r}")
+    for name, value in (("dtype", dtype), ("param_dtype", param_dtype)):
+        if not jnp.issubdtype(value, jnp.floating):
+            raise TypeError(f"{name} must be a floating-point type, got {value!r}")
+    if not isinstance(rngs, nnx.Rngs):
+        raise TypeError(f"rngs must be an nnx.Rngs, for example nnx.Rngs(0), got {rngs!r}")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
 def _find(name: str) -> Entry:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, one of list_models(), got {name!r}")
     if name not in _entries:
         raise ValueError(f"there is no model named {name!r}{nearest(name, list(_entries))}")
     return _entries[name]

@@ -199,7 +199,12 @@ def _coerce(name: str, kind: Any, value: Any) -> Any:
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"config field {name!r} must be a tuple, got {value!r}")
-        return tuple(_coerce(name, arguments[0], item) for item in value)
+        try:
+            return tuple(_coerce(name, arguments[0], item) for item in value)
+        except ConfigError:
+            raise ConfigError(
+                f"config field {name!r} must be a tuple of {arguments[0].__name__}, got {value!r}"
+            ) from None
     if origin is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"config field {name!r} must be a dictionary, got {value!r}")
@@ -263,8 +268,10 @@ def _check(config: Config) -> None:
         raise ConfigError(f"config fields 'data.mean' and 'data.std' differ in length: {data.mean} and {data.std}")
     if min((*data.std, 1.0)) <= 0:
         raise ConfigError(f"config field 'data.std' must be positive, got {data.std}")
-    if config.model.init_zero_output and not config.model.init_from:
-        raise ConfigError("config field 'model.init_zero_output' needs 'model.init_from'")
+    if not config.model.init_from:
+        for name in ("init_zero_output", "init_source", "frozen"):
+            if getattr(config.model, name) != getattr(ModelConfig(), name):
+                raise ConfigError(f"config field 'model.{name}' needs 'model.init_from'")
     if optimizer.nesterov and not optimizer.momentum:
         raise ConfigError("config field 'optimizer.nesterov' needs 'optimizer.momentum' above 0")
     if optimizer.nesterov and optimizer.name == "rmsprop":

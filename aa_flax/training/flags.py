@@ -1,5 +1,6 @@
 """Command lines: `--config=FILE --config.FIELD=VALUE`, with every mistake told in one line."""
 
+import ast
 import os
 import re
 import sys
@@ -52,6 +53,7 @@ def fail(message: str, status: int = 2) -> NoReturn:
 
 def _parse(argv: Sequence[str]) -> list[str]:
     known = field_names()
+    argv = sys.argv[:] = _take_options(argv)  # ml_collections reads sys.argv itself
     for argument in argv[1:]:
         match = re.match(r"--?config\.([\w.]+)", argument)
         if match and match[1] not in known and not match[1].startswith("model.options."):
@@ -75,12 +77,39 @@ def _file_mistake(text: str) -> str:
     return place + (last[-1] if last else text.strip().splitlines()[-1])
 
 
+_options: dict[str, Any] = {}
+"""Values of `--config.model.options.NAME=VALUE`, which ml_collections would accept only where the file has NAME."""
+
+
+def _take_options(argv: Sequence[str]) -> list[str]:
+    """The command line without the options of the model, which are kept for `config_value`."""
+    _options.clear()
+    rest = []
+    for argument in argv:
+        if match := re.fullmatch(r"--?config\.model\.options\.(\w+)=(.*)", argument, re.DOTALL):
+            try:
+                _options[match[1]] = ast.literal_eval(match[2])
+            except (ValueError, SyntaxError):
+                _options[match[1]] = match[2]  # a word
+        elif match := re.fullmatch(r"--?config\.model\.options\.([\w.]+)", argument):
+            fail(f"{argument}: needs a value, {argument}=VALUE")
+        else:
+            rest.append(argument)
+    return rest
+
+
 def config_value(flag: Any) -> Any:
-    """What the config file made; a file that is missing or fails ends in one line."""
+    """What config file and command line made; a file that is missing or fails ends in one line."""
     try:
-        return flag.value
+        config = flag.value
     except Exception as error:
         fail(_explain(error, sys.argv))
+    if config is not None and _options:
+        options = config.model.options
+        with options.unlocked(), options.ignore_type():
+            for name, value in _options.items():
+                options[name] = value
+    return config
 
 
 def _explain(error: Exception, argv: Sequence[str]) -> str:
@@ -92,9 +121,4 @@ def _explain(error: Exception, argv: Sequence[str]) -> str:
     missing = re.search(r'Key "(\w+)" does not exist', str(error))
     if missing:
         return f"{place}: {unknown_field(missing[1])}"
-    option = next((a for a in argv if re.match(r"--?config\.model\.options\.", a)), None)
-    if option and isinstance(error, AttributeError | KeyError):
-        return (
-            f"{option.split('=')[0]}: {file} sets no such model option, and only those that it sets can be overridden"
-        )
     return f"{place}: {type(error).__name__}: {error}"

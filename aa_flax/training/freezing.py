@@ -18,13 +18,16 @@ def freeze_statistics(model: nnx.Module, frozen: Sequence[str]) -> None:
     """Make the batch norms of the frozen parts use their running statistics, in place.
 
     Raises:
-        ValueError: a prefix that nothing in the network has.
+        ValueError: a prefix that nothing in the network has, or nothing left that learns.
     """
     modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
     for prefix in frozen:
         if prefix not in modules:
             parts = ", ".join(path for path in modules if path and "." not in path)
             raise ValueError(f"frozen names no part of the network: {prefix!r}; its parts: {parts}")
+    learning = [path for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
+    if all(_within(".".join(map(str, path)), frozen) for path in learning):
+        raise ValueError(f"frozen names the whole network, so that nothing would learn: {', '.join(frozen)}")
     for path, module in modules.items():
         if isinstance(module, BatchNorm) and _within(path, frozen):
             module.frozen = True

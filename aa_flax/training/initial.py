@@ -43,4 +43,6 @@ def take_weights(model: nnx.Module, config: Config) -> Report:
             model, read_state_dict(file), source=config.model.init_source, zero_output=config.model.init_zero_output
         )
     except WeightsError as error:
-        raise ConfigError(f"config field 'model.init_from': {error}") from error
+        summary, *problems = str(error).split("\n")
+        shown = ", ".join(line.strip() for line in problems[:3]) + (", ..." if len(problems) > 3 else "")
+        raise ConfigError(f"config field 'model.init_from': {summary} {shown}".strip()) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 
 from aa_flax import data
 from aa_flax.evaluation import Scores
@@ -69,6 +70,8 @@ def train(config: Config, workdir: Path) -> Outcome:
     else:
         report = ""
     directory.begin(config, preprocessing, report)
+    if config.optimizer.schedule == "steps" and min(config.optimizer.decay_at_epochs) >= config.epochs:
+        logging.warning("the learning rate never drops: decay_at_epochs begins after the %d epochs", config.epochs)
     apply, params, batch_stats = functional(model)
     chain = leave_frozen(optimizer(config.optimizer, total_steps, epoch_steps), config.model.frozen)
     state = create_state(params, batch_stats, chain, ema=bool(config.optimizer.ema_decay))

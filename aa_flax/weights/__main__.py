@@ -8,12 +8,12 @@
 """
 
 import hashlib
+import json
 import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import safetensors.numpy
 from absl import flags
 from flax import nnx
 
@@ -22,10 +22,13 @@ from aa_flax.models import create_model
 from aa_flax.training.flags import fail, run
 from aa_flax.weights import WeightsError, init_from_plain, load, load_torch_state_dict, read_state_dict, save
 from aa_flax.weights.convert import to_torch_state_dict
+from aa_flax.weights.files import write
 
 _MODEL = flags.DEFINE_string("model", None, "import: name of the network, as in aa_flax.models.list_models().")
-_SOURCE = flags.DEFINE_string("source", None, "timm or torchvision: whose names the PyTorch file has.", required=True)
+_OPTIONS = flags.DEFINE_string("options", "{}", 'import: options of the network as JSON, such as {"kappa": 0.5}.')
 _CLASSES = flags.DEFINE_integer("num_classes", None, "import: width of the classifier; the model's own if not given.")
+_CHANNELS = flags.DEFINE_integer("in_channels", 3, "import: channels of the images.")
+_SOURCE = flags.DEFINE_string("source", None, "timm or torchvision: whose names the PyTorch file has.")
 _KEY = flags.DEFINE_string("key", "", "import: entry of the file that is the state dict, if it holds more.")
 _PLAIN = flags.DEFINE_bool("from_plain", False, "import: take what fits of a plain network; the rest starts fresh.")
 _ZERO = flags.DEFINE_bool("zero_output", False, "import --from_plain: output projections of attention start at zero.")
@@ -35,32 +38,45 @@ _SEED = flags.DEFINE_integer("seed", 0, "import --from_plain: of the fresh weigh
 def main(argv: list[str]) -> None:
     """Read one file, write another."""
     if len(argv) != 4 or argv[1] not in ("import", "export"):
-        fail(f"expected import or export and two files, got {' '.join(argv[1:]) or 'nothing'}")
-    action, read, written = argv[1], Path(argv[2]), Path(argv[3])
-    if action == "export":
+        fail(f"expected import or export, a file to read and a file to write; got {' '.join(argv[1:]) or 'nothing'}")
+    read, written = Path(argv[2]).expanduser(), Path(argv[3]).expanduser()
+    source = _SOURCE.value
+    if source is None:
+        fail(f"{argv[1]} needs --source")
+    if written.suffix != ".safetensors":
+        fail(f"{written}: expected a name that ends in .safetensors")
+    if read.resolve() == written.resolve():
+        fail(f"{written}: would overwrite the file that is read")
+    if argv[1] == "import":
+        _import(read, written, source)
+    elif _MODEL.value is not None:
+        fail("export takes no --model: the card of the file names it")
+    else:
         model, card = load(read)
-        arrays = to_torch_state_dict(model, source=_SOURCE.value)
-        if written.suffix != ".safetensors":
-            fail(f"{written}: expected a name that ends in .safetensors")
-        try:
-            safetensors.numpy.save_file(arrays, written, metadata={"format": "pt"})
-        except OSError as error:
-            fail(f"{written}: cannot be written ({error})")
-        print(f"{card['model']}: {len(arrays)} arrays under the names of {_SOURCE.value} in {written}")
-        return
+        arrays = to_torch_state_dict(model, source=source)
+        write(written, arrays, {"format": "pt"})
+        print(f"{card['model']}: {len(arrays)} arrays under the names of {source} in {written}")
+
+
+def _import(read: Path, written: Path, source: str) -> None:
     name = _MODEL.value
     if name is None:
         fail("import needs --model")
     if _ZERO.value and not _PLAIN.value:
         fail("--zero_output goes with --from_plain")
+    try:
+        options = dict(json.loads(_OPTIONS.value))
+    except (ValueError, TypeError) as error:
+        fail(f"--options must be a JSON object, got {_OPTIONS.value} ({error})")
 
     def build() -> nnx.Module:
-        return create_model(name, num_classes=_CLASSES.value, rngs=nnx.Rngs(_SEED.value))
+        rngs = nnx.Rngs(_SEED.value)
+        return create_model(name, num_classes=_CLASSES.value, in_channels=_CHANNELS.value, rngs=rngs, **options)
 
     shapes = nnx.eval_shape(build)  # an unknown name or a wrong number of classes ends here
     state_dict = read_state_dict(read, key=_KEY.value)
     origin: dict[str, Any] = {
-        "source": _SOURCE.value,
+        "source": source,
         "file": read.name,
         "file_sha256": hashlib.sha256(read.read_bytes()).hexdigest(),
         "date": date.today().isoformat(),
@@ -68,15 +84,15 @@ def main(argv: list[str]) -> None:
     }
     if _PLAIN.value:
         model = build()
-        report = init_from_plain(model, state_dict, source=_SOURCE.value, zero_output=_ZERO.value)
+        report = init_from_plain(model, state_dict, source=source, zero_output=_ZERO.value)
         origin |= {"from_plain": True, "zero_output": _ZERO.value, "seed": _SEED.value, "new": list(report.new)}
         text = f"{report}\n"
     else:
         model = shapes
-        load_torch_state_dict(model, state_dict, source=_SOURCE.value)
+        load_torch_state_dict(model, state_dict, source=source)
         text = ""
-    save(model, written, name=name, origin=origin)
-    print(f"{text}{name}: {written} and {written.with_suffix('.json').name}")
+    save(model, written, origin=origin)
+    print(f"{text}{name}: {written} and {written.with_suffix('.json')}")
 
 
 def guarded(argv: list[str]) -> None:
@@ -89,4 +105,4 @@ def guarded(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(guarded, expected=(ValueError,))
+    run(guarded, expected=(ValueError, TypeError))

@@ -4,6 +4,7 @@ Ours are two files: `NAME.safetensors` with our dotted paths, and `NAME.json`, t
 belong to and where they come from.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from flax import nnx
 from safetensors import SafetensorError
 
 from aa_flax.models import create_model
+from aa_flax.models.registry import BuiltFrom
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
 from aa_flax.weights.errors import WeightsError
 
@@ -27,8 +29,7 @@ def read_state_dict(file: str | Path, *, key: str = "") -> dict[str, Any]:
     """The names and arrays of a `.safetensors` file, or of a `.pth`, `.pt` or `.bin` file of PyTorch.
 
     PyTorch's files are pickles, which can hold code: they are read by PyTorch with `weights_only=True` and in no other
-    way, which needs PyTorch installed. The "module." that training on several devices puts before every name is taken
-    off.
+    way, which needs PyTorch installed.
 
     Args:
         file: the file.
@@ -56,8 +57,6 @@ def read_state_dict(file: str | Path, *, key: str = "") -> dict[str, Any]:
     wrapped = [name for name in _WRAPPERS if isinstance(loaded.get(name), Mapping)]
     if wrapped:
         raise WeightsError(f"{path}: holds more than a state dict; choose {' or '.join(map(repr, wrapped))} as key")
-    if all(str(name).startswith("module.") for name in loaded):
-        loaded = {name.removeprefix("module."): value for name, value in loaded.items()}
     return dict(loaded)
 
 
@@ -87,32 +86,26 @@ def _read_pickle(path: Path) -> Any:
         ) from None
 
 
-def save(
-    model: nnx.Module,
-    file: str | Path,
-    *,
-    name: str,
-    options: Mapping[str, Any] | None = None,
-    origin: Mapping[str, Any] | None = None,
-) -> None:
+def save(model: nnx.Module, file: str | Path, *, origin: Mapping[str, Any] | None = None) -> None:
     """Write a network's parameters and batch statistics to `file` (.safetensors) and its card beside it (.json).
 
     Args:
-        model: the network.
+        model: from `create_model`, whose arguments the card keeps.
         file: ends in .safetensors.
-        name, options: what `create_model` built it from.
         origin: anything worth knowing about where the weights come from; plain values.
 
     Raises:
-        WeightsError: a network that `name` and `options` do not give, or a place that cannot be written.
+        WeightsError: another module, options that JSON cannot keep, or a place that cannot be written.
     """
     path = _own_path(file)
-    arrays = {key: np.asarray(value) for key, value in flat_arrays(model).items()}
     untyped: Any = model
+    if not isinstance(getattr(model, "built_from", None), BuiltFrom):
+        raise WeightsError(f"{path}: a network of create_model can be saved, got a {type(model).__name__} of its own")
+    arrays = {key: np.asarray(value) for key, value in flat_arrays(model).items()}
     card = {
         "format": _FORMAT,
-        "model": name,
-        "options": dict(options or {}),
+        "model": untyped.built_from.name,
+        "options": dict(untyped.built_from.overrides),
         "num_classes": untyped.head.bias.shape[0],
         "image_size": list(untyped.image_size),
         "in_channels": untyped.in_channels,
@@ -120,12 +113,27 @@ def save(
         "sha256": _digest(arrays),
         "origin": dict(origin or {}),
     }
-    _require_shapes(path, _abstract(path, card), arrays)
+    try:
+        text = json.dumps(card, indent=1) + "\n"
+    except TypeError as error:
+        raise WeightsError(f"{path}: its options or origin are no plain values, which a card needs ({error})") from None
+    write(path, arrays)
+    try:
+        path.with_suffix(".json").write_text(text)
+    except OSError as error:
+        raise WeightsError(f"{path.with_suffix('.json')}: cannot be written ({error})") from None
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file, replaced as a whole; WeightsError if it cannot be written."""
+    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file(arrays, path)
-        path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+        partial.write_bytes(safetensors.numpy.save(dict(arrays), metadata))
+        partial.replace(path)
     except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise WeightsError(f"{path}: cannot be written ({error})") from None
 
 

@@ -10,12 +10,9 @@ from flax import nnx
 
 from aa_flax.layers import AAConv2D
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
-from aa_flax.weights.convert import numpy_arrays, raise_all, torch_shape
+from aa_flax.weights.convert import OWN, hint, numpy_arrays, raise_all, torch_shape
 from aa_flax.weights.rows import Counterpart, Leaf, Row, counterpart
 from aa_flax.weights.tables import family_of, table_of
-
-OWN = "aa_flax"
-"""The source of weights that this library wrote: our dotted paths, axes as they lie here."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,8 @@ def init_from_plain(
             new.append(path)
     if not values:
         problems.append(f"nothing fits; the keys begin with {', '.join(list(given)[:3]) or 'none'}")
-    raise_all(problems, f"{source}'s weights do not fit this {type(model).__name__}")
+    if problems:
+        raise_all(problems, f"{source}'s weights do not fit this {type(model).__name__}{hint(model, given, source)}")
     if zero_output:
         values |= {path: np.zeros(arrays[path].shape) for path in new if path in plain.output_projections}
     fill_arrays(model, values)

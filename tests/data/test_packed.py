@@ -72,3 +72,28 @@ def test_truncated_or_missing_file(arrays, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match="truncated or damaged npz file"):
         load("cifar10_jpeg", data_dir=tmp_path / "tfds", source_dir=tmp_path)
+
+
+def test_a_part_of_a_split_of_imagenette_has_every_class(tmp_path, rng):
+    """Its file is sorted by class; it is stored in a random order that is always the same."""
+    files = []
+    for _ in range(60):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (128, 128, 3), np.uint8)).save(buffer, "webp", quality=10)
+        files.append(np.frombuffer(buffer.getvalue(), np.uint8))
+    np.savez(
+        tmp_path / "imagenette128_webp.npz",
+        blob=np.concatenate(files),
+        offsets=np.cumsum([0, *map(len, files)]),
+        labels=np.sort(np.arange(60) % 3).astype(np.uint8),
+        split=(np.arange(60) % 5 == 0).astype(np.uint8),
+        classes=np.array(["n01440764", "n02102040", "n00000000"]),
+    )
+    dataset = load("imagenette128", data_dir=tmp_path / "tfds", source_dir=tmp_path)
+    assert dataset.class_names == ("tench", "English springer", "n00000000")
+    assert dataset.splits == {"train": 48, "validation": 12} and dataset.folder.name == "1.1.0"
+    assert {example["label"] for example in dataset.split("train[:12]")} == {0, 1, 2}
+    again = load("imagenette128", data_dir=tmp_path / "again", source_dir=tmp_path)
+    for ours, theirs in zip(dataset.split("validation"), again.split("validation"), strict=True):
+        assert ours["label"] == theirs["label"]
+        np.testing.assert_array_equal(ours["image"], theirs["image"])

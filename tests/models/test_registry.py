@@ -36,6 +36,34 @@ def test_overrides_reach_the_network():
     assert make(attention_downsample=(4, 2, 1)).stage1.block1.conv1.rel_width.shape == (15, 20)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(name=None), "name must be a string"),
+        (dict(rngs=0), r"rngs must be an nnx.Rngs, for example nnx.Rngs\(0\), got 0"),
+        (dict(num_classes="ten"), "num_classes must be a whole number, got 'ten'"),
+        (dict(in_channels=1.5), "in_channels must be a whole number, got 1.5"),
+        (dict(dtype="int32"), "dtype must be a floating-point type, got 'int32'"),
+        (dict(upsilon=0.5), "resnet18 has no option 'upsilon'; aa_mnasnet_075, .* and others have it"),
+        (dict(kidn="basic"), "resnet18 has no option 'kidn'; did you mean 'kind'"),
+    ],
+)
+def test_arguments_of_another_kind(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        create_model(**{"name": "resnet18", "rngs": nnx.Rngs(0), **arguments})
+
+
+def test_a_network_remembers_how_it_was_built():
+    options = dict(blocks=[1, 1, 1, 1], kappa=0.5)
+    model = create_model("aa_resnet18", **options, num_classes=3, image_size=32, rngs=nnx.Rngs(0))
+    assert model.built_from.name == "aa_resnet18"
+    assert model.built_from.overrides == (("blocks", (1, 1, 1, 1)), ("kappa", 0.5))
+    graph, state = nnx.split(model)
+    assert nnx.merge(graph, state).built_from == model.built_from
+    hash(graph)  # what jit keeps programs by
+
+
 def test_options_are_listed_without_those_of_create_model():
     options = model_options("se_wide_resnet28_10")
     assert {"depth", "reduction", "dropout_rate"} <= set(options)

@@ -33,7 +33,7 @@ def config(tmp_path):
     plain = create_model("wide_resnet28_10", **TINY, num_classes=3, in_channels=1, rngs=nnx.Rngs(5))
     rng = np.random.default_rng(5)
     fill_arrays(plain, {p: rng.uniform(0.05, 0.2, v.shape) for p, v in flat_arrays(plain).items()})
-    save(plain, tmp_path / "plain.safetensors", name="wide_resnet28_10", options=TINY)
+    save(plain, tmp_path / "plain.safetensors")
     config = default_config()
     config.epochs = 1
     config.batch_size = config.eval_batch_size = 16
@@ -99,6 +99,9 @@ def test_mistakes_end_before_anything_is_compiled(config, tmp_path):
     config.model.frozen = ("stage5",)
     with pytest.raises(ConfigError, match="frozen names no part of the network: 'stage5'; its parts: .*stage1"):
         train(resolve(config), tmp_path / "run")
+    config.model.frozen = ("stem", "stage1", "stage2", "stage3", "bn", "head")
+    with pytest.raises(ConfigError, match="frozen names the whole network, so that nothing would learn"):
+        train(resolve(config), tmp_path / "run")
     config.model.frozen = ()
     config.model.init_from = str(tmp_path / "nothing.safetensors")
     with pytest.raises(ConfigError, match="'model.init_from': .*nothing.safetensors: no such file"):
@@ -108,6 +111,16 @@ def test_mistakes_end_before_anything_is_compiled(config, tmp_path):
     with pytest.raises(ConfigError, match="'model.init_from': there is no key table for WideResNet from 'timm'"):
         train(resolve(config), tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
-    with pytest.raises(ConfigError, match="'model.init_zero_output' needs 'model.init_from'"):
-        config.model.init_from, config.model.init_zero_output = "", True
-        resolve(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("init_zero_output", True), ("init_source", "timm"), ("frozen", ("stem",))]
+)
+def test_what_means_nothing_without_weights(field, value):
+    with pytest.raises(ConfigError, match=f"config field 'model.{field}' needs 'model.init_from'"):
+        resolve({"model": {field: value}})
+
+
+def test_frozen_is_a_tuple_of_names():
+    with pytest.raises(ConfigError, match=r"config field 'model.frozen' must be a tuple of str, got \(3,\)"):
+        resolve({"model": {"frozen": (3,), "init_from": "x"}})

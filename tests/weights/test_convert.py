@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from aa_flax.models import create_model
-from aa_flax.weights import WeightsError, load_torch_state_dict, to_torch_state_dict
+from aa_flax.weights import WeightsError, init_from_plain, load_torch_state_dict, to_torch_state_dict
+from aa_flax.weights.arrays import flat_arrays
 
 from . import torch_named
 from .conftest import SMALL
@@ -136,8 +137,46 @@ def test_what_has_no_table(build):
         to_torch_state_dict(augmented, source="timm")
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_what_is_no_array(build, random_state_dict):
     model = build("resnet18")
     state = {**random_state_dict(model), "fc.bias": "text", "fc.weight": np.zeros((7, 512), np.int32)}
     with pytest.raises(WeightsError, match=r"2 problems:\n  fc.bias: has dtype <U4.*\n  fc.weight: has dtype int32"):
         load_torch_state_dict(model, state, source="timm")
+    state = random_state_dict(model)
+    state["bn1.weight"][3] = np.nan
+    with pytest.raises(WeightsError, match=r"1 problems:\n  bn1.weight: holds infinity or NaN"):
+        load_torch_state_dict(model, state, source="timm")
+    with pytest.raises(WeightsError, match="must map names to arrays, got str; read_state_dict"):
+        load_torch_state_dict(model, "resnet18.safetensors", source="timm")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+def test_what_wrappers_put_before_every_name_is_taken_off(build, random_state_dict, prefix):
+    model = build("resnet18")
+    state = random_state_dict(model)
+    load_torch_state_dict(model, {prefix + key: value for key, value in state.items()}, source="timm")
+    np.testing.assert_array_equal(model.stem.kernel[...], state["conv1.weight"].transpose(2, 3, 1, 0))
+
+
+def test_tensors_of_a_live_network_serve(build, random_state_dict):
+    torch = pytest.importorskip("torch")
+    model = build("resnet18")
+    state = {key: torch.from_numpy(value) for key, value in random_state_dict(model).items()}
+    state["conv1.weight"] = torch.nn.Parameter(state["conv1.weight"].to(torch.bfloat16))
+    load_torch_state_dict(model, state, source="timm")
+    expected = state["conv1.weight"].detach().float().numpy().transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(model.stem.kernel[...], expected)
+
+
+def test_the_error_guesses_why_nothing_fits(build, random_state_dict):
+    model = build("resnet18")
+    state = random_state_dict(model)
+    ours = {path: np.asarray(value) for path, value in flat_arrays(model).items()}
+    with pytest.raises(WeightsError, match="these look like the names of source='aa_flax'; 144 problems"):
+        load_torch_state_dict(model, ours, source="timm")
+    with pytest.raises(WeightsError, match="these look like the names of source='timm'; "):
+        init_from_plain(model, state, source="aa_flax")
+    augmented = build("aa_resnet18", blocks=(2, 1, 1, 1), num_classes=7, num_heads=2)
+    with pytest.raises(WeightsError, match="init_from_plain starts an augmented network from a plain one's weights"):
+        load_torch_state_dict(augmented, state, source="timm")

@@ -13,6 +13,7 @@ import safetensors.numpy
 from flax import nnx
 
 from aa_flax.models import create_model
+from aa_flax.models.factories import plain_conv
 from aa_flax.training import functional
 from aa_flax.training.checkpoints import Checkpoints
 from aa_flax.training.state import create_state
@@ -39,7 +40,7 @@ def test_twelve_equal_blocks_come_back_in_their_places(tmp_path):
     options = dict(blocks=(13, 1, 1, 1))
     model = create_model("resnet18", **options, num_classes=3, image_size=(32, 40), rngs=nnx.Rngs(0))
     before = distinct(model)
-    save(model, tmp_path / "w.safetensors", name="resnet18", options=options)
+    save(model, tmp_path / "w.safetensors")
     again, card = load(tmp_path / "w.safetensors")
     after = arrays(again)
     assert after.keys() == before.keys() and "stage1.block13.conv2.kernel" in after
@@ -67,7 +68,7 @@ def test_twelve_equal_blocks_come_back_in_their_places(tmp_path):
 @pytest.fixture
 def saved(tmp_path):
     model = create_model("wide_resnet28_10", **TINY, num_classes=3, rngs=nnx.Rngs(0))
-    save(model, tmp_path / "w.safetensors", name="wide_resnet28_10", options=TINY, origin={"run": "a test"})
+    save(model, tmp_path / "w.safetensors", origin={"run": "a test"})
     return tmp_path / "w.safetensors"
 
 
@@ -99,13 +100,30 @@ def test_files_that_do_not_belong_together(saved):
         load(saved)
 
 
-def test_a_card_must_describe_the_network(tmp_path):
+def test_options_without_arrays_come_back_too(tmp_path, rng):
+    """GALA's squashing has no parameters: nothing but the card can tell it."""
+    options = dict(blocks=[1, 1, 1, 1], num_classes=3, image_size=(32, 32), squash="sigmoid")
+    model = create_model("gala_resnet18", **options, rngs=nnx.Rngs(0))
+    save(model, tmp_path / "deep" / "w.safetensors")
+    again, card = load(tmp_path / "deep" / "w.safetensors")
+    assert card["options"] == {"blocks": [1, 1, 1, 1], "squash": "sigmoid"} and again.built_from == model.built_from
+    x = jnp.asarray(rng.normal(size=(1, 32, 32, 3)), jnp.float32)
+    np.testing.assert_array_equal(again(x), model(x))
+
+
+def test_what_cannot_be_saved(tmp_path):
     model = create_model("wide_resnet28_10", **TINY, num_classes=3, rngs=nnx.Rngs(0))
-    with pytest.raises(WeightsError, match="the arrays are not those of the network on its card"):
-        save(model, tmp_path / "w.safetensors", name="wide_resnet28_10")
     with pytest.raises(WeightsError, match="expected a name that ends in .safetensors"):
-        save(model, tmp_path / "w.npz", name="wide_resnet28_10", options=TINY)
-    assert not list(tmp_path.iterdir())
+        save(model, tmp_path / "w.npz")
+    with pytest.raises(WeightsError, match="a network of create_model can be saved, got a Linear of its own"):
+        save(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="its options or origin are no plain values"):
+        own = create_model("wide_resnet28_10", **TINY, conv=plain_conv, rngs=nnx.Rngs(0))
+        save(own, tmp_path / "w.safetensors")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WeightsError, match="cannot be written"):
+        save(model, tmp_path / "file" / "w.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_what_cannot_be_read(tmp_path):
@@ -147,12 +165,12 @@ def test_pytorch_files(tmp_path):
     state = {"module.conv1.weight": torch.ones(2, 3), "module.bn1.weight": torch.zeros(2)}
     torch.save(state, tmp_path / "w.pth")
     read = read_state_dict(tmp_path / "w.pth")
-    assert list(read) == ["conv1.weight", "bn1.weight"]
-    np.testing.assert_array_equal(np.asarray(read["conv1.weight"]), np.ones((2, 3)))
+    assert list(read) == list(state)
+    np.testing.assert_array_equal(np.asarray(read["module.conv1.weight"]), np.ones((2, 3)))
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "checkpoint.pt")
     with pytest.raises(WeightsError, match="holds more than a state dict; choose 'state_dict' as key"):
         read_state_dict(tmp_path / "checkpoint.pt")
-    assert list(read_state_dict(tmp_path / "checkpoint.pt", key="state_dict")) == ["conv1.weight", "bn1.weight"]
+    assert list(read_state_dict(tmp_path / "checkpoint.pt", key="state_dict")) == list(state)
     with pytest.raises(WeightsError, match="has no entry 'ema'; it holds 'state_dict', 'epoch'"):
         read_state_dict(tmp_path / "checkpoint.pt", key="ema")
     torch.save(torch.ones(3), tmp_path / "tensor.pth")
@@ -195,6 +213,15 @@ def test_command_line(tmp_path, build, random_state_dict):
     assert done.returncode == 0 and "new      stage2.block1.conv1.rel_height" in done.stdout, done.stderr
     assert "unused   layer1.0.se.fc1.weight" in done.stdout
     assert "stage4.block2.conv1.out.kernel" in json.loads((tmp_path / "aa.json").read_text())["origin"]["new"]
+    for arguments, message in (
+        (["import", "--model=se_resnet18", "--source=timm", "theirs.safetensors", "theirs.safetensors"], "overwrite"),
+        (["export", "--source=timm", "--model=resnet18", "ours.safetensors", "x.safetensors"], "takes no --model"),
+        (["inport", "--source=timm", "a", "b"], "expected import or export, a file to read"),
+        (["import", "--model=resnet18", "a", "b.safetensors"], "import needs --source"),
+        (["import", "--model=resnet18", "--options=kappa", "--source=timm", "a", "b.safetensors"], "a JSON object"),
+    ):
+        done = command(*arguments)
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
     done = command("import", "--model=resnet34", "--source=timm", "theirs.safetensors", "other.safetensors")
     assert done.returncode == 2 and done.stderr.startswith("error: timm's weights do not fit this ResNet; ")
     assert "layer1.2.conv1.weight: missing" in done.stderr and not (tmp_path / "other.safetensors").exists()
