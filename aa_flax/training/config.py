@@ -189,7 +189,7 @@ def _build(schema: Any, tree: dict[str, Any], prefix: str) -> Any:
     return schema(**values)
 
 
-def _coerce(name: str, kind: Any, value: Any) -> Any:
+def _coerce(name: str, kind: Any, value: Any, form: str = "of type ") -> Any:
     """`value` as the field's type: an int serves as float and a list as tuple, nothing else changes."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
@@ -199,12 +199,7 @@ def _coerce(name: str, kind: Any, value: Any) -> Any:
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"config field {name!r} must be a tuple, got {value!r}")
-        try:
-            return tuple(_coerce(name, arguments[0], item) for item in value)
-        except ConfigError:
-            raise ConfigError(
-                f"config field {name!r} must be a tuple of {arguments[0].__name__}, got {value!r}"
-            ) from None
+        return tuple(_coerce(name, arguments[0], item, "a tuple of ") for item in value)
     if origin is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"config field {name!r} must be a dictionary, got {value!r}")
@@ -216,7 +211,7 @@ def _coerce(name: str, kind: Any, value: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigError(f"config field {name!r} must be of type {kind.__name__}, got {value!r}")
+        raise ConfigError(f"config field {name!r} must be {form}{kind.__name__}, got {value!r}")
     if kind is float and not math.isfinite(value):
         raise ConfigError(f"config field {name!r} must be finite, got {value!r}")
     return value
