@@ -31,7 +31,11 @@ def main(argv: list[str]) -> None:
     workdir = Path(_WORKDIR.value).absolute()
     runs = [(model, int(seed), workdir / f"{model}_{seed}") for seed in _SEEDS.value for model in MODELS]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=_ROOT, capture_output=True, text=True).stdout.strip()
     for model, seed, folder in runs:
+        folder.mkdir(parents=True, exist_ok=True)
+        if head and not (folder / "commit.txt").exists():
+            (folder / "commit.txt").write_text(head + "\n")
         command = [sys.executable, "-m", "aa_flax.train", f"--workdir={folder}", f"--config.seed={seed}"]
         command += [f"--config={_ROOT / 'experiments' / 'imagenette' / 'resnet18.py'}:{model}"]
         # Anything after the script's own flags overrides the config.

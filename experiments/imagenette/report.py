@@ -1,14 +1,13 @@
 """From finished runs to one JSON object, a table, and a picture of the curves."""
 
 import statistics
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from aa_flax.analysis.provenance import ROOT, provenance
+from aa_flax.analysis.provenance import provenance
 from aa_flax.training import RunDirectory, read_metrics
 
 COLORS = {"resnet18": "#4c6a92", "se_resnet18": "#c08a2e", "aa_resnet18": "#b3322c"}
@@ -39,14 +38,14 @@ def collect(runs: Sequence[tuple[str, int, Path]]) -> dict[str, Any]:
             {
                 "model": model,
                 "seed": seed,
+                "commit": commit.read_text().strip() if (commit := folder / "commit.txt").exists() else "unknown",
                 **{key: result[key] for key in keys},
                 "held_out_accuracy": [row["accuracy"] for row in held_out],
                 "held_out_loss": [row["loss"] for row in held_out],
                 "training_loss": [_mean_loss(rows, epoch) for epoch in range(1, result["epochs"] + 1)],
             }
         )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    return {**provenance(COMMAND, SOURCES), "commit": commit or "unknown", "runs": measured}
+    return {**provenance(COMMAND, SOURCES), "runs": measured}
 
 
 def table(measured: dict[str, Any]) -> str:
@@ -63,13 +62,14 @@ def table(measured: dict[str, Any]) -> str:
             f"| `{model}` | {own[0]['params'] / 1e6:.2f} M | {own[0]['flops'] / 1e9:.3f} | "
             f"{statistics.mean(accuracies):.2f} % | {', '.join(f'{a:.2f}' for a in accuracies)} | {rate:.0f} |"
         )
+    commits = dict.fromkeys(run["commit"][:7] for run in runs)
     mean = statistics.mean(run["accuracy"] for run in runs)
     error = 100 * (mean * (1 - mean) / examples) ** 0.5
     lines += [
         "",
         f"Imagenette at 64×64, {runs[0]['epochs']} epochs, {examples:,} held-out images, last epoch, whichever wins. "
         f"The standard error of one such accuracy is {error:.2f} %. {measured['date']}, {measured['cores']} cores of a "
-        f"CPU, jax {runs[0]['jax']}, commit {measured['commit'][:7]}; `{measured['command']}`.",
+        f"CPU, jax {runs[0]['jax']}, commit {' and '.join(commits)}; `{measured['command']}`.",
     ]
     return "\n".join(lines)
 
