@@ -27,7 +27,8 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
     directory = RunDirectory(Path(_WORKDIR.value))
-    config = directory.read_config() if config_value(_CONFIG) is None else resolve(config_value(_CONFIG))
+    given = config_value(_CONFIG)
+    config = directory.read_config() if given is None else resolve(given)
     preprocessing = directory.read_preprocessing()
     mesh = data_mesh()
     check_batch_size("eval_batch_size", config.eval_batch_size, mesh)

@@ -110,7 +110,7 @@ def create_model(
         **overrides,
     )
     # Static, so hashable: a list would not be.
-    model.built_from = BuiltFrom(name, tuple((key, _tuples(value)) for key, value in sorted(overrides.items())))
+    model.built_from = BuiltFrom(name, tuple((key, as_tuples(value)) for key, value in sorted(overrides.items())))
     return model
 
 
@@ -149,8 +149,9 @@ def _require_types(num_classes: Any, in_channels: Any, dtype: Any, param_dtype: 
         raise TypeError(f"rngs must be an nnx.Rngs, for example nnx.Rngs(0), got {rngs!r}")
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+def as_tuples(value: Any) -> Any:
+    """Lists, which are what JSON makes of tuples, as tuples, however deep."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _find(name: str) -> Entry:

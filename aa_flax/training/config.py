@@ -15,6 +15,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import ml_collections
 
+from aa_flax.models.registry import as_tuples
+
 
 class ConfigError(ValueError):
     """A config that no run can have; the message is one line."""
@@ -207,7 +209,7 @@ def _coerce(name: str, kind: Any, value: Any, form: str = "of type ") -> Any:
             json.dumps(value)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"config field {name!r} must hold plain values that JSON can keep: {error}") from None
-        return {key: _tuples(item) for key, item in value.items()}
+        return {key: as_tuples(item) for key, item in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -215,11 +217,6 @@ def _coerce(name: str, kind: Any, value: Any, form: str = "of type ") -> Any:
     if kind is float and not math.isfinite(value):
         raise ConfigError(f"config field {name!r} must be finite, got {value!r}")
     return value
-
-
-def _tuples(value: Any) -> Any:
-    """Lists, which is what JSON makes of tuples, back as tuples."""
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _check(config: Config) -> None:

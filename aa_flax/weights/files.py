@@ -17,7 +17,7 @@ from flax import nnx
 from safetensors import SafetensorError
 
 from aa_flax.models import create_model
-from aa_flax.models.registry import BuiltFrom
+from aa_flax.models.registry import BuiltFrom, as_tuples
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
 from aa_flax.weights.errors import WeightsError
 
@@ -182,8 +182,7 @@ def _own_path(file: str | Path) -> Path:
 
 def _abstract(path: Path, card: Mapping[str, Any], dtype: Any = np.float32) -> nnx.Module:
     """The network of a card, shapes only."""
-    # JSON makes lists of tuples.
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in card["options"].items()}
+    options = {key: as_tuples(value) for key, value in card["options"].items()}
     try:
         return nnx.eval_shape(
             lambda: create_model(

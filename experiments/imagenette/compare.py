@@ -36,8 +36,9 @@ def main(argv: list[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if head and not (folder / "commit.txt").exists():
             (folder / "commit.txt").write_text(head + "\n")
-        command = [sys.executable, "-m", "aa_flax.train", f"--workdir={folder}", f"--config.seed={seed}"]
-        command += [f"--config={_ROOT / 'experiments' / 'imagenette' / 'resnet18.py'}:{model}"]
+        config = _ROOT / "experiments" / "imagenette" / "resnet18.py"
+        command = [sys.executable, "-m", "aa_flax.train", f"--workdir={folder}"]
+        command += [f"--config={config}:{model}", f"--config.seed={seed}"]
         # Anything after the script's own flags overrides the config.
         command += [*([f"--config.data.source_dir={_SOURCE_DIR.value}"] if _SOURCE_DIR.value else []), *argv[1:]]
         subprocess.run(command, env=environment, check=True)

@@ -1,0 +1,13 @@
+"""Every place of a sliding window as a map of its own."""
+
+from collections.abc import Iterator, Sequence
+
+from jaxtyping import Array, Float
+
+
+def shifted(padded: Float[Array, "b h w c"], window: Sequence[int], strides: Sequence[int]) -> Iterator[Array]:
+    """For each place of the window, row by row, what it sees as the window slides: [b, hs, ws, c]."""
+    height, width = (length - size + 1 for length, size in zip(padded.shape[1:3], window, strict=True))
+    for i in range(window[0]):
+        for j in range(window[1]):
+            yield padded[:, i : i + height : strides[0], j : j + width : strides[1]]
