@@ -11,6 +11,8 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
+from aa_flax.json_values import as_tuples
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -147,11 +149,6 @@ def _require_types(num_classes: Any, in_channels: Any, dtype: Any, param_dtype: 
             raise TypeError(f"{name} must be a floating-point type, got {value!r}")
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(f"rngs must be an nnx.Rngs, for example nnx.Rngs(0), got {rngs!r}")
-
-
-def as_tuples(value: Any) -> Any:
-    """Lists, which are what JSON makes of tuples, as tuples, however deep."""
-    return tuple(map(as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _find(name: str) -> Entry:

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import ml_collections
 
-from aa_flax.models.registry import as_tuples
+from aa_flax.json_values import as_tuples
 
 
 class ConfigError(ValueError):

@@ -16,8 +16,9 @@ import safetensors.numpy
 from flax import nnx
 from safetensors import SafetensorError
 
+from aa_flax.json_values import as_tuples
 from aa_flax.models import create_model
-from aa_flax.models.registry import BuiltFrom, as_tuples
+from aa_flax.models.registry import BuiltFrom
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
 from aa_flax.weights.errors import WeightsError
 
