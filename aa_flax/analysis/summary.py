@@ -141,23 +141,39 @@ class _Counter:
                 inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
                 self._add(here, times * 2 * equation.outvars[0].aval.size * inner)
             elif equation.params.get("name") == "relative_attention":
-                self._attention(here, times, [v.aval for v in equation.invars])
+                query, _, value, *tables = [v.aval for v in equation.invars]
+                b, h, w, n, dk = query.shape
+                self._attention(here, times, (b, h, w), n * dk, n * value.shape[-1], positions=bool(tables))
+            elif equation.params.get("name") == "attention_branch":
+                self._branch(here, times, [v.aval for v in equation.invars])
             elif equation.params.get("name") not in ("upsample", "max_pool"):
                 trips = equation.params["length"] if name == "scan" else 1
                 for inner_jaxpr in _inner(equation, name):
                     self.visit(inner_jaxpr, here, times * trips)
 
-    def _attention(self, module: str, times: int, arguments: list[Any]) -> None:
-        """Each query meets h*w keys (dk) and values (dv), and all rows of the tables (dk) where there are any.
+    def _attention(
+        self, module: str, times: int, image: tuple[int, ...], key_depth: int, value_depth: int, positions: bool
+    ) -> None:
+        """Each query meets h*w keys and values, and all rows of the tables where there are any; depths of all heads.
 
         Of a table's 2l-1 rows a query uses l; the whole table is counted because the published definition of the layer
         multiplies it whole.
         """
-        b, h, w, n, dk = arguments[0].shape
-        dv = arguments[2].shape[-1]
-        tables = (2 * h - 1 + 2 * w - 1) * dk if len(arguments) > 3 else 0
-        needed = times * 2 * b * n * h * w * (h * w * (dk + dv) + tables)
-        self._add(module, needed, times * b * n * (h * w) ** 2 * dk)
+        b, h, w = image
+        offsets = 2 * h - 1 + 2 * w - 1 if positions else 0
+        needed = times * 2 * b * h * w * (h * w * (key_depth + value_depth) + offsets * key_depth)
+        self._add(module, needed, times * b * (h * w) ** 2 * key_depth)
+
+    def _branch(self, module: str, times: int, arguments: list[Any]) -> None:
+        """Attention with its projections, which are booked where the layer that does not fuse them has them."""
+        x, *params = arguments
+        qkv, out, *tables = [param for param in params if len(param.shape) == 2]
+        value_depth = out.shape[0]
+        self._attention(
+            module, times, x.shape[:3], (qkv.shape[1] - value_depth) // 2, value_depth, positions=bool(tables)
+        )
+        for name, kernel in (("qkv", qkv), ("out", out)):
+            self._add(f"{module}.{name}".lstrip("."), times * 2 * math.prod(x.shape[:3]) * kernel.size)
 
     def _add(self, module: str, flops: int, paper_flops: int | None = None) -> None:
         for prefix in _prefixes(module):

@@ -22,6 +22,8 @@ from aa_flax.ops import (
     resize_relative_table,
     upsample,
 )
+from aa_flax.ops.attention_branch import BRANCHES, attention_branch
+from aa_flax.ops.choice import choose
 from aa_flax.ops.relative_attention import IMPLEMENTATIONS
 from aa_flax.ops.tables import TableResize
 
@@ -182,11 +184,16 @@ class AAConv2D(nnx.Module):
 
     def attend(self, x: Float[Array, "b ha wa inp"]) -> Float[Array, "b ha wa dv"]:
         """Multi-head attention over a map made by `attention_input`, output projection included."""
-        assert self.out is not None
-        b, h, w, _ = x.shape
-        query, key, value = self._project(x)
+        assert self.qkv is not None and self.out is not None
+        b, h, w, c = x.shape
         tables = self._tables(h, w)
-        heads = relative_attention_2d(query, key, value, *tables, implementation=self.implementation)
+        implementation = self._implementation(h, w, c)
+        if implementation in BRANCHES:
+            projections = [(conv.kernel[...][0, 0], conv.bias) for conv in (self.qkv, self.out)]
+            params = [p if p is None else p[...] for projection in projections for p in projection]
+            return attention_branch(x, *params, *tables, num_heads=self.num_heads, implementation=implementation)
+        query, key, value = self._project(x)
+        heads = relative_attention_2d(query, key, value, *tables, implementation=implementation)
         return self.out(heads.reshape(b, h, w, self.value_depth))
 
     def attention_weights(
@@ -211,6 +218,13 @@ class AAConv2D(nnx.Module):
         parts = jnp.split(self.qkv(x), [self.key_depth, 2 * self.key_depth], axis=-1)
         query, key, value = (part.reshape(b, h, w, self.num_heads, -1) for part in parts)
         return query, key, value
+
+    def _implementation(self, height: int, width: int, channels: int) -> str:
+        if self.implementation != "auto":
+            return self.implementation
+        depths = (self.key_depth // self.num_heads, self.value_depth // self.num_heads)
+        positions = self.rel_height is not None
+        return choose(self.dtype, height, width, self.num_heads, *depths, positions, channels)
 
     def _tables(self, height: int, width: int) -> tuple[Array | None, Array | None]:
         if self.rel_height is None or self.rel_width is None:

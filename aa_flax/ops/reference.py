@@ -51,7 +51,7 @@ def reference(
     rel_width: Float[Array, "_columns dk"] | None,
     scale: float,
 ) -> Float[Array, "b h w n dv"]:
-    """Attention as the paper's equations 1 to 3 state it (Bello et al., 2019, section 3)."""
+    """Attention as the paper's equations 3 and 4 state it (Bello et al., 2019, section 3)."""
     weights = attention_weights(query, key, rel_height, rel_width, scale)
     return jnp.einsum("bnyxvu,bvund->byxnd", weights, value.astype(weights.dtype)).astype(value.dtype)
 

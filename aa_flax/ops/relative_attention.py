@@ -1,8 +1,8 @@
 """Relative two-dimensional self-attention: the public entry to every implementation."""
 
 import functools
-import logging
 import math
+from collections.abc import Callable, Mapping
 from numbers import Real
 from types import MappingProxyType
 
@@ -12,12 +12,22 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from aa_flax.ops import reference as _reference
+from aa_flax.ops.choice import choose
+from aa_flax.ops.cudnn import cudnn
 from aa_flax.ops.folded import folded
+from aa_flax.ops.pallas_tpu import pallas_tpu
 from aa_flax.ops.paper import paper
 
-_log = logging.getLogger(__name__)
-
-IMPLEMENTATIONS = MappingProxyType({"reference": _reference.reference, "paper": paper, "folded": folded})
+IMPLEMENTATIONS: Mapping[str, Callable[..., Array]] = MappingProxyType(
+    {
+        "reference": _reference.reference,
+        "paper": paper,
+        "folded": folded,
+        "pallas_tpu": pallas_tpu,
+        "pallas_tpu_interpret": functools.partial(pallas_tpu, interpret=True),
+        "cudnn": cudnn,
+    }
+)
 
 
 def relative_attention_2d(
@@ -32,7 +42,7 @@ def relative_attention_2d(
 ) -> Float[Array, "b h w n dv"]:
     r"""Self-attention over the h*w positions of a map, with relative position embeddings per axis.
 
-    For a query at (iy, ix) and a key at (jy, jx), Bello et al. (2019), equations 2 to 4:
+    For a query at (iy, ix) and a key at (jy, jx), Bello et al. (2019), equations 3 and 4:
 
         logit(i, j) = scale * q_i · (k_j + rel_width[jx - ix + w - 1] + rel_height[jy - iy + h - 1])
         output_i    = sum_j softmax_j(logit(i, j)) v_j        the softmax runs over all h*w keys jointly
@@ -45,12 +55,16 @@ def relative_attention_2d(
         value: [b, h, w, n, dv]; one floating dtype for all three.
         rel_height, rel_width: [2h-1, dk] and [2w-1, dk], shared by the heads; both None for no position.
         implementation: "reference" (index by index), "paper" (the authors' skewing), "folded" (position folded into
-            the channels), or "auto", which chooses one and logs which at level INFO, once per shape.
+            the channels, plain XLA), "pallas_tpu" (a kernel for TPUs; "pallas_tpu_interpret" runs it step by step
+            anywhere, slowly), "cudnn" (fused attention on NVIDIA GPUs), or "auto", which chooses by platform, dtype
+            and shape from the table in `aa_flax.ops.choice` and logs which at level INFO, once per kind of call.
         scale: factor of the logits, a Python number; None means dk**-0.5.
 
     Raises:
-        ValueError: ranks, sizes or table lengths that do not fit, or an unknown implementation.
-        TypeError: dtypes that are not floating or differ, or a scale that is not a plain number.
+        ValueError: ranks, sizes or table lengths that do not fit, an unknown implementation, or a map that it cannot
+            serve.
+        TypeError: dtypes that are not floating or differ, that the implementation does not know, or a scale that is
+            not a plain number.
     """
     _check(query, key, value, rel_height, rel_width)
     if scale is None:
@@ -60,7 +74,8 @@ def relative_attention_2d(
             f"scale must be a finite Python number or None, got {scale!r}; multiply query for a learned one"
         )
     if implementation == "auto":
-        implementation = _choose(query.shape, value.shape[-1], rel_height is not None)
+        _, h, w, n, dk = query.shape
+        implementation = choose(query.dtype, h, w, n, dk, value.shape[-1], rel_height is not None)
     if implementation not in IMPLEMENTATIONS:
         accepted = ", ".join(repr(name) for name in ("auto", *IMPLEMENTATIONS))
         raise ValueError(f"implementation must be one of {accepted}, got {implementation!r}")
@@ -111,18 +126,6 @@ def relative_attention_weights_2d(
         raise ValueError(f"queries must be (row, column) pairs inside the {h}x{w} map, got {queries.tolist()}")
     chosen = query[:, queries[:, 0], queries[:, 1]]
     return _reference.attention_weights_at(chosen, queries, key, rel_height, rel_width, scale)
-
-
-@functools.cache
-def _choose(query_shape: tuple[int, ...], value_depth: int, positions: bool) -> str:
-    """What "auto" stands for; cached, so that each shape is reported once."""
-    # The fold was the fastest of the three at every shape of experiments/results/attention_cpu_*.json.
-    chosen = "folded"
-    kind = "relative" if positions else "no"
-    _log.info(
-        "relative_attention_2d: %s for query %s, value depth %d, %s position", chosen, query_shape, value_depth, kind
-    )
-    return chosen
 
 
 def _check(query: Array, key: Array, value: Array, rel_height: Array | None, rel_width: Array | None) -> None:

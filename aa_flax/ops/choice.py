@@ -1,0 +1,122 @@
+"""What `implementation="auto"` stands for: one table, and where the program will run."""
+
+import functools
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+
+from aa_flax.ops import cudnn
+from aa_flax.ops.pallas_tpu.shape import Shape
+from aa_flax.ops.platform import target_platform
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the choice may depend on."""
+
+    platform: str  # "cpu", "gpu", "tpu"
+    dtype: str
+    height: int
+    width: int
+    num_heads: int
+    key_depth: int  # per head
+    value_depth: int  # per head
+    positions: bool
+    in_features: int  # of the projection, or of queries, keys and values together
+
+    @property
+    def places(self) -> int:
+        """h*w."""
+        return self.height * self.width
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table: the first that serves a call is taken."""
+
+    platform: str
+    dtypes: tuple[str, ...]
+    smallest: int  # h*w
+    largest: int
+    widest: int  # folded width
+    implementation: str
+    because: str
+
+
+_ANY = 1 << 30
+# fmt: off
+TABLE = (
+    Entry("tpu", ("bfloat16", "float32"), 1, _ANY, _ANY, "pallas_tpu",
+          "bytes moved and temporary memory, counted by the compiler: experiments/results/plan_v5e.json"),
+    Entry("gpu", ("bfloat16", "float16"), 256, _ANY, cudnn.WIDEST, "cudnn",
+          "keeps the (h*w)**2 weights out of memory; its speed is not measured here"),
+    Entry("cpu", ("bfloat16", "float16", "float32", "float64"), 1, _ANY, _ANY, "folded",
+          "fastest at every shape of experiments/results/attention_cpu_*.json"),
+)
+# fmt: on
+
+
+def choose(
+    dtype: Any,
+    height: int,
+    width: int,
+    num_heads: int,
+    key_depth: int,
+    value_depth: int,
+    positions: bool,
+    in_features: int | None = None,
+) -> str:
+    """The implementation for a map, depths per head; logged at level INFO once for each kind of call."""
+    in_features = in_features or num_heads * (2 * key_depth + value_depth)
+    return _choose(
+        Call(
+            target_platform(),
+            jnp.dtype(dtype).name,
+            height,
+            width,
+            num_heads,
+            key_depth,
+            value_depth,
+            positions,
+            in_features,
+        )
+    )
+
+
+@functools.cache
+def _choose(call: Call) -> str:
+    entry = next((entry for entry in TABLE if _serves(entry, call)), None)
+    implementation, because = (entry.implementation, entry.because) if entry else ("folded", "nothing else serves it")
+    _log.info("relative attention: %s for %s (%s)", implementation, call, because)
+    return implementation
+
+
+def _serves(entry: Entry, call: Call) -> bool:
+    width = cudnn.folded_width(call.height, call.width, call.key_depth, call.value_depth, call.positions)
+    if entry.implementation == "pallas_tpu" and not _shape(call).fits():
+        return False
+    return (
+        entry.platform == call.platform
+        and call.dtype in entry.dtypes
+        and entry.smallest <= call.places <= entry.largest
+        and width <= entry.widest
+    )
+
+
+def _shape(call: Call) -> Shape:
+    return Shape(
+        height=call.height,
+        width=call.width,
+        num_heads=call.num_heads,
+        key_depth=call.key_depth,
+        value_depth=call.value_depth,
+        in_features=call.in_features,
+        out_features=call.num_heads * call.value_depth,
+        scale=1.0,
+        positions=call.positions,
+        dtype=jnp.dtype(call.dtype),
+    )

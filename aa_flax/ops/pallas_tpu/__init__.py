@@ -1,0 +1,41 @@
+"""Relative attention as a TPU kernel (Pallas): logits and weights stay in VMEM.
+
+    shape.py     sizes, tiles, constants, costs
+    tiles.py     mathematics of one tile of queries
+    kernels.py   the forward and the backward pass over one image
+    branch.py    the call: parameters packed, custom gradient, meshes
+
+The algorithm is the fold of `aa_flax.ops.folded`, on transposed matrices: depths on sublanes, positions on lanes, so
+that neither a depth of 20 nor a value depth of 1 is padded to 128. A query's logits with columns and rows come from one
+product with the whole table and a shift that depends on its own position, made of binary rolls.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from aa_flax.ops.pallas_tpu.branch import attention_branch
+
+__all__ = ["attention_branch", "pallas_tpu"]
+
+
+def pallas_tpu(
+    query: Float[Array, "b h w n dk"],
+    key: Float[Array, "b h w n dk"],
+    value: Float[Array, "b h w n dv"],
+    rel_height: Float[Array, "_rows dk"] | None,
+    rel_width: Float[Array, "_columns dk"] | None,
+    scale: float,
+    *,
+    interpret: bool = False,
+) -> Float[Array, "b h w n dv"]:
+    """Relative attention by the branch's kernel, with identities for projections.
+
+    `attention_branch` itself is the one to call where queries, keys and values come from a projection.
+    """
+    b, h, w, n, dv = value.shape
+    x = jnp.concatenate([part.reshape(b, h, w, -1) for part in (query, key, value)], -1)
+    qkv, out = (jnp.eye(size, dtype=x.dtype) for size in (x.shape[-1], n * dv))
+    heads = attention_branch(
+        x, qkv, None, out, None, rel_height, rel_width, num_heads=n, scale=scale, interpret=interpret
+    )
+    return heads.reshape(b, h, w, n, dv)

@@ -1,0 +1,196 @@
+"""Sizes of the attention kernel: what is padded to what, and how large a tile is."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+LANES, SUBLANES = 128, 8
+_WHOLE = 1024  # positions up to which all keys make one tile
+_LARGE_TILE = 512
+_SMALLEST_VMEM, _LARGEST_VMEM = 16 << 20, 128 << 20
+
+
+def round_up(number: int, multiple: int) -> int:
+    """The smallest multiple that is at least `number`."""
+    return -(-number // multiple) * multiple
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One attention function over a map, with the projections around it.
+
+    Positions lie on lanes, depths on sublanes. The rows of a head are its queries, keys and values, each padded to a
+    multiple of 8; the row after the values is one everywhere, so that their product with the softmax's numerators
+    holds the denominator too.
+    """
+
+    height: int
+    width: int
+    num_heads: int
+    key_depth: int  # per head
+    value_depth: int  # per head
+    in_features: int
+    out_features: int
+    scale: float
+    positions: bool
+    dtype: Any
+
+    @property
+    def places(self) -> int:
+        """h*w."""
+        return self.height * self.width
+
+    @property
+    def key_rows(self) -> int:
+        """Rows of a head's queries, and of its keys."""
+        return round_up(self.key_depth, SUBLANES)
+
+    @property
+    def value_rows(self) -> int:
+        """Rows of a head's values with the row of ones."""
+        return round_up(self.value_depth + 1, SUBLANES)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a head."""
+        return 2 * self.key_rows + self.value_rows
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Lengths of the axes that have relative positions: width, then height."""
+        return (self.width, self.height) if self.positions else ()
+
+    @property
+    def folded_rows(self) -> int:
+        """Rows of a folded query: itself, its logits with each column and each row, ones."""
+        return self.key_rows + sum(round_up(length, SUBLANES) for length in self.axes) + SUBLANES
+
+    def table_rows(self, length: int) -> int:
+        """Rows of a relative table."""
+        return round_up(2 * length - 1, SUBLANES)
+
+    @property
+    def single_tile(self) -> bool:
+        """Whether all keys make one tile, so that no online softmax is needed."""
+        return self.places <= _WHOLE
+
+    @property
+    def lanes(self) -> int:
+        """h*w, padded."""
+        return round_up(self.places, LANES if self.single_tile else _LARGE_TILE)
+
+    @property
+    def key_tile(self) -> int:
+        """Keys of a tile."""
+        return round_up(self.places, 16) if self.single_tile else _LARGE_TILE
+
+    @property
+    def key_tiles(self) -> int:
+        """Tiles of keys."""
+        return 1 if self.single_tile else self.lanes // _LARGE_TILE
+
+    @property
+    def query_tile(self) -> int:
+        """Queries of a tile, a divisor of `lanes`: at most 2**18 logits in a tile, 2**16 where products take passes.
+
+        Larger tiles make longer programs, which took the compiler up to a minute in float32.
+        """
+        largest = (1 << (18 if self.precision is None else 16)) // self.key_tile
+        fitting = [t for t in range(LANES, self.lanes + 1, LANES) if self.lanes % t == 0 and t <= largest]
+        return max(fitting, default=LANES)
+
+    @property
+    def query_tiles(self) -> int:
+        """Tiles of queries."""
+        return self.lanes // self.query_tile
+
+    @property
+    def group(self) -> int:
+        """Heads that are projected together; one at a time on large maps, whose projections would fill VMEM."""
+        return self.num_heads if self.single_tile else 1
+
+    @property
+    def precision(self) -> jax.lax.Precision | None:
+        """Of every product: float32 takes several passes of the matrix unit."""
+        return jax.lax.Precision.HIGHEST if self.dtype == jnp.float32 else None
+
+    @cached_property
+    def key_positions(self) -> np.ndarray:
+        """Rows that a folded key has below its own, [folded_rows - key_rows, lanes].
+
+        One-hot in its column and in its row of the map, and a row that takes places outside the map out of the softmax.
+        """
+        place = np.arange(self.lanes)
+        inside = place < self.places
+        parts = [
+            (np.arange(round_up(length, SUBLANES))[:, None] == coordinate) & inside
+            for length, coordinate in zip(self.axes, (place % self.width, place // self.width), strict=False)
+        ]
+        outside = np.zeros((SUBLANES, self.lanes))
+        outside[0] = np.where(inside, 0.0, -1e30)
+        return np.concatenate([*parts, outside]).astype(np.float32)
+
+    @cached_property
+    def shifts(self) -> np.ndarray:
+        """Row 0: w-1-ix of each place; row 1: h-1-iy. Integer [8, lanes]."""
+        place = np.minimum(np.arange(self.lanes), self.places - 1)
+        rows = np.zeros((SUBLANES, self.lanes), np.int32)
+        rows[0] = self.width - 1 - place % self.width
+        rows[1] = self.height - 1 - place // self.width
+        return rows
+
+    def vmem_bytes(self, *, backward: bool) -> int:
+        """What a pass needs on the chip, roughly: blocks twice (the next one is on its way), scratch, tiles."""
+        item, lanes = jnp.dtype(self.dtype).itemsize, self.lanes
+        features = round_up(self.in_features, LANES)
+        blocks = 2 * item * lanes * (features * (1 + backward) + round_up(self.out_features, 16))
+        weights = (item + 4 * backward) * self.num_heads * self.rows * features * 2
+        scratch = 4 * lanes * (self.group * self.rows * (1 + backward) + (features if backward else self.out_features))
+        folded = lanes * (item * (self.folded_rows + self.value_rows) + 2 * item * self.folded_rows)
+        tiles = self.key_tile * self.query_tile * (4 * (2 + 3 * backward) + 2 * item)
+        return blocks + weights + scratch + folded + tiles
+
+    def fits(self) -> bool:
+        """Whether some TPU's VMEM holds an image of this shape."""
+        return self._request(backward=True) <= _LARGEST_VMEM * 7 // 8
+
+    def vmem_limit(self, *, backward: bool) -> int:
+        """Bytes to ask of the compiler."""
+        return max(self._request(backward=backward), _SMALLEST_VMEM)
+
+    def _request(self, *, backward: bool) -> int:
+        return round_up(self.vmem_bytes(backward=backward) * 3 // 2, 1 << 20)
+
+    def cost(self, batch: int, *, backward: bool) -> tuple[int, int]:
+        """Floating-point operations of one pass over a batch, and exponentials; padding not counted."""
+        places, heads = self.places, self.num_heads
+        projection = self.in_features * heads * (2 * self.key_depth + self.value_depth)
+        folded = self.key_depth + sum(self.axes)
+        tables = self.key_depth * sum(2 * length - 1 for length in self.axes)
+        output = self.out_features * heads * self.value_depth
+        if backward:
+            # projections: recomputed, by input, by kernel. Logits: recomputed, by query, by key; weights: numerators
+            # again, by value, by weight. Large maps compute their logits twice.
+            products = places * heads * ((2 + (not self.single_tile)) * folded + self.key_depth + 3 * self.value_depth)
+            multiply_adds = 3 * projection + products + 3 * heads * tables + 2 * output
+        else:
+            multiply_adds = projection + heads * (places * (folded + self.value_depth) + tables) + output
+        exponentials = batch * heads * places * places * (1 + (backward and not self.single_tile))
+        return 2 * batch * places * multiply_adds, exponentials
+
+    def check(self) -> None:
+        """TypeError for dtypes that the kernel does not know, ValueError for maps that no TPU holds."""
+        if self.dtype not in (jnp.bfloat16, jnp.float32):
+            raise TypeError(
+                f"implementation 'pallas_tpu' computes in bfloat16 or float32, got {jnp.dtype(self.dtype).name}; "
+                "use 'folded'"
+            )
+        if not self.fits():
+            raise ValueError(
+                f"implementation 'pallas_tpu' needs about {self._request(backward=True) >> 20} MiB of a TPU's VMEM for "
+                f"a {self.height}x{self.width} map of {self.in_features} channels; use 'folded'"
+            )

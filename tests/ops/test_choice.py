@@ -1,0 +1,65 @@
+"""What "auto" takes, where, and that it says so."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from aa_flax import ops
+from aa_flax.layers import AAConv2D
+from aa_flax.ops import choice
+from aa_flax.ops.choice import Call, choose
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype", "side", "expected"),
+    [
+        ("cpu", "float32", 28, "folded"),
+        ("cpu", "float64", 28, "folded"),
+        ("tpu", "bfloat16", 7, "pallas_tpu"),
+        ("tpu", "float32", 64, "pallas_tpu"),
+        ("tpu", "float16", 14, "folded"),
+        ("tpu", "float32", 160, "folded"),  # more than a TPU's VMEM
+        ("gpu", "bfloat16", 28, "cudnn"),
+        ("gpu", "bfloat16", 14, "folded"),
+        ("gpu", "float32", 28, "folded"),
+        ("gpu", "bfloat16", 64, "folded"),  # folded width 148
+        ("metal", "float32", 28, "folded"),
+    ],
+)
+def test_the_table(monkeypatch, platform, dtype, side, expected):
+    monkeypatch.setattr(choice, "target_platform", lambda: platform)
+    assert choose(dtype, side, side, 8, 20, 3, True) == expected
+
+
+def test_each_entry_says_why():
+    assert all(len(entry.because) > 20 for entry in choice.TABLE)
+
+
+def test_auto_says_once_per_kind_of_call_what_it_chose(caplog):
+    ones = jnp.ones((1, 2, 3, 1, 5))
+    layer = AAConv2D(3, 8, 3, num_heads=2, key_depth=6, value_depth=4, spatial_shape=(3, 5), rngs=_rngs())
+    with caplog.at_level("INFO", logger="aa_flax"):
+        for _ in range(2):
+            ops.relative_attention_2d(ones, ones, jnp.ones((1, 2, 3, 1, 17)), None, None)
+            layer(jnp.ones((1, 3, 5, 3)))
+    assert [record.message for record in caplog.records] == [
+        f"relative attention: folded for {call} ({choice.TABLE[-1].because})"
+        for call in (
+            Call("cpu", "float32", 2, 3, 1, 5, 17, False, 27),
+            Call("cpu", "float32", 3, 5, 2, 3, 2, True, 3),
+        )
+    ]
+
+
+def test_an_ambient_mesh_says_where_the_program_will_run():
+    from aa_flax.ops.platform import target_platform
+
+    assert target_platform() == "cpu"
+    with jax.set_mesh(jax.make_mesh((1,), ("data",))):
+        assert jax.jit(lambda x: x if target_platform() == "cpu" else 2 * x)(1) == 1
+
+
+def _rngs():
+    from flax import nnx
+
+    return nnx.Rngs(0)
