@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -24,6 +25,28 @@ class BatchNorm(nnx.BatchNorm):
     ) -> Float[Array, "*b c"]:
         """Statistics over all axes but the last, in at least float32."""
         return super().__call__(x, use_running_average=self.frozen or use_running_average, mask=mask)
+
+    def scale_and_shift(
+        self, x: Float[Array, "*b c"], use_running_average: bool
+    ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+        """What a call does to `x`, as two numbers a channel: `norm(x) = x * scale + shift`.
+
+        Updates the running statistics as the call does. In at least float32.
+        """
+        if use_running_average or self.frozen:
+            mean, variance = self.mean[...], self.var[...]
+        else:
+            wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            axes = tuple(range(x.ndim - 1))
+            mean = wide.mean(axes)
+            variance = jnp.maximum(jnp.square(wide).mean(axes) - jnp.square(mean), 0)
+            for running, current in ((self.mean, mean), (self.var, variance)):
+                running[...] = self.momentum * running[...] + (1 - self.momentum) * current
+        scale = jax.lax.rsqrt(variance + self.epsilon)
+        if self.scale is not None:
+            scale *= self.scale[...]
+        shift = -mean * scale
+        return scale, shift if self.bias is None else shift + self.bias[...]
 
 
 def batch_norm(

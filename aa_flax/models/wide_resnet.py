@@ -21,6 +21,7 @@ from aa_flax.models.factories import (
     plain_conv,
     squeeze_excite,
 )
+from aa_flax.models.recomputation import convolve_activated
 from aa_flax.models.registry import register
 from aa_flax.models.stages import FeatureInfo, require_images, residual_stage
 from aa_flax.ops import average_pool
@@ -74,19 +75,20 @@ class PreActivationBlock(nnx.Module):
         self.shortcut = plain_conv(in_features, features, 1, strides=strides, **options) if projects else None
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b hs ws f"]:
-        activated = jax.nn.relu(self.bn1(x, use_running_average=not train))
-        y = self.conv1(activated)
+        if self.shortcut is None:
+            skipped = parameter_free_shortcut(x, self.strides, self.features) if self.changes else x
+            y = convolve_activated(self.bn1, self.conv1, x, use_running_average=not train)
+        else:
+            activated = jax.nn.relu(self.bn1(x, use_running_average=not train))
+            skipped = self.shortcut(activated)
+            y = self.conv1(activated)
         y = jax.nn.relu(self.bn2(y, use_running_average=not train))
         if self.dropout is not None:
             y = self.dropout(y, deterministic=not train, rngs=rngs)
         y = self.conv2(y)
         if self.recalibration is not None:
             y = self.recalibration(y, train=train)
-        if self.shortcut is not None:
-            return y + self.shortcut(activated)
-        if self.changes:
-            return y + parameter_free_shortcut(x, self.strides, self.features)
-        return y + x
+        return y + skipped
 
 
 class WideResNet(nnx.Module):

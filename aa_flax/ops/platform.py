@@ -1,13 +1,31 @@
 """Where a program will run, which a trace has to know before it is compiled."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
 import jax
+
+_override: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
 
 
 def target_platform() -> str:
     """Where a program traced now will run: the ambient mesh's devices, else JAX's default device."""
+    if platform := _override.get():
+        return platform
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is not None:
         return device.platform
     default = getattr(jax.config, "jax_default_device", None)
     platform = default if isinstance(default, str) else getattr(default, "platform", None) or jax.default_backend()
     return "gpu" if platform in ("cuda", "rocm") else platform
+
+
+@contextlib.contextmanager
+def traced_for(platform: str) -> Iterator[None]:
+    """While open, `target_platform` answers this; for programs that are traced and not run here."""
+    token = _override.set(platform)
+    try:
+        yield
+    finally:
+        _override.reset(token)

@@ -13,6 +13,7 @@ from aa_flax import ops
 from aa_flax.analysis import summarize
 from aa_flax.layers import AAConv2D
 from aa_flax.ops.pallas_tpu.shape import Shape
+from aa_flax.ops.platform import traced_for
 from aa_flax.ops.reference import reference
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -138,6 +139,16 @@ def test_the_layer_with_the_fused_branch_is_the_layer(rng, options):
     plain = output_and_gradients(layer("reference", **options), x)
     assert len(fused) == len(plain)
     for ours, theirs in zip(fused, plain, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=3e-6, atol=3e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_bias": False}, {"strides": 2, "spatial_shape": (3, 4)}])
+def test_attention_in_the_convolutions_last_channels_is_the_concatenation(rng, options):
+    x = jnp.asarray(rng.normal(size=(2, 5, 7, 11)), jnp.float32)
+    concatenated = output_and_gradients(layer("folded", **options), x)
+    with traced_for("tpu"):
+        added = output_and_gradients(layer("folded", **options), x)
+    for ours, theirs in zip(added, concatenated, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=3e-6, atol=3e-5)
 
 
