@@ -126,6 +126,12 @@ def model_options(name: str) -> tuple[str, ...]:
     return _find(name).options
 
 
+def model_defaults(name: str) -> tuple[int, tuple[int, int]]:
+    """(number of classes, (height, width)) that `create_model(name, ...)` takes where it is told none."""
+    entry = _find(name)
+    return entry.num_classes, entry.image_size
+
+
 def nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
     """`; did you mean ...?` for an error about a mistyped word, or all that is known."""
     matches = difflib.get_close_matches(word, known, n=3, cutoff=0.5)

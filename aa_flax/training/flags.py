@@ -22,8 +22,15 @@ def define_config(required: bool = False) -> Any:
     return flag
 
 
-def run(main: Callable[[list[str]], int | None], expected: tuple[type[Exception], ...] = ()) -> NoReturn:
-    """Parse the command line and call `main`; config errors and the `expected` ones end in one line and status 2."""
+def run(
+    main: Callable[[list[str]], int | None],
+    expected: tuple[type[Exception], ...] = (),
+    interrupted: str = "interrupted; the same command again goes on from the last checkpoint",
+) -> NoReturn:
+    """Parse the command line and call `main`; config errors and the `expected` ones end in one line and status 2.
+
+    `interrupted` is the line for Ctrl-C.
+    """
 
     expected = (ConfigError, *expected)
 
@@ -33,11 +40,7 @@ def run(main: Callable[[list[str]], int | None], expected: tuple[type[Exception]
         except expected as error:
             fail(str(error))
         except KeyboardInterrupt:
-            print(
-                "error: interrupted; the same command again goes on from the last checkpoint",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f"error: {interrupted}", file=sys.stderr, flush=True)
             os._exit(130)  # a compilation may still run in a thread, which an orderly exit would pull the ground from
 
     logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows what Orbax, TFDS and "auto" have to say

@@ -25,7 +25,7 @@ from aa_flax.training.run_directory import RunDirectory
 from aa_flax.training.scoring import make_scorer
 from aa_flax.training.sharding import check_batch_size, data_mesh, place_batch, replicated
 from aa_flax.training.state import TrainState, create_state, evaluated
-from aa_flax.training.step import make_train_step, reset_window
+from aa_flax.training.step import jit_train_step, reset_window
 
 
 class NonFiniteError(Exception):
@@ -76,9 +76,7 @@ def train(config: Config, workdir: Path) -> Outcome:
     chain = leave_frozen(optimizer(config.optimizer, total_steps, epoch_steps), config.model.frozen)
     state = create_state(params, batch_stats, chain, ema=bool(config.optimizer.ema_decay))
     state = jax.device_put(state, replicated(mesh))
-    train_step = jax.jit(
-        make_train_step(apply, chain, config, preprocessing), donate_argnums=0, out_shardings=replicated(mesh)
-    )
+    train_step = jit_train_step(apply, chain, config, preprocessing, mesh)
 
     with Checkpoints(directory.checkpoints, config.keep_checkpoints) as checkpoints:
         if checkpoints.latest_step is not None:

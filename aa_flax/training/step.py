@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 from aa_flax.data import augment
@@ -16,6 +17,7 @@ from aa_flax.training.losses import cross_entropy, target_distribution
 from aa_flax.training.optimizers import moving_average
 from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.pure import Apply, PureDict
+from aa_flax.training.sharding import replicated
 from aa_flax.training.state import TrainState
 
 Step = Callable[[TrainState, dict[str, Array]], TrainState]
@@ -111,6 +113,14 @@ def make_train_step(
         )
 
     return train_step
+
+
+def jit_train_step(
+    apply: Apply, optimizer: optax.GradientTransformation, config: Config, preprocessing: Preprocessing, mesh: Mesh
+) -> Any:
+    """`make_train_step` compiled as runs do it: the state is donated and a copy lies on every device."""
+    step = make_train_step(apply, optimizer, config, preprocessing)
+    return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
 def reset_window(state: TrainState) -> TrainState:

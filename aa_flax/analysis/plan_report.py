@@ -1,0 +1,229 @@
+"""A plan for people and for programs."""
+
+import dataclasses
+import datetime
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from aa_flax.analysis.plan import Plan
+
+_RATIOS = (
+    "params_bytes",
+    "optimizer_bytes",
+    "temp_bytes",
+    "flops",
+    "bytes_moved",
+    "hbm_bytes",
+    "collective_bytes",
+    "bound_seconds",
+)
+
+
+def as_json(plan: Plan, baseline: Plan | None = None, tried: Sequence[Plan] = (), command: str = "") -> dict[str, Any]:
+    """One object: numbers of one chip at the top, None where the compiler gives up; details nested.
+
+    Args:
+        plan: what was asked for.
+        baseline: what it is compared with.
+        tried: all plans of a sweep.
+        command: that made it.
+    """
+    result = {
+        **_numbers(plan),
+        "kernels": [dataclasses.asdict(each) for each in plan.counts.kernels] if plan.counts else None,
+        "collectives": [dataclasses.asdict(each) for each in plan.counts.collectives] if plan.counts else None,
+        "loops": plan.counts and plan.counts.loops,
+        "chip": dataclasses.asdict(plan.slice.chip),
+    }
+    if baseline:
+        other = _numbers(baseline)
+        result["baseline"] = other
+        result["ratios"] = {
+            name: result[name] / other[name] if result[name] is not None and other[name] else None for name in _RATIOS
+        }
+    if tried:
+        fitting = [attempt.batch for attempt in tried if attempt.fits]
+        result["sweep"] = {
+            "largest_batch": max(fitting, default=None),
+            "attempts": [
+                {"batch": attempt.batch, "fits": attempt.fits, "total_bytes": attempt.memory.total} for attempt in tried
+            ],
+        }
+    return {
+        **result,
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: _version(package) for package in ("jax", "jaxlib", "libtpu", "flax")},
+        },
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None  # libtpu may be a file that an environment variable names
+
+
+def _numbers(plan: Plan) -> dict[str, Any]:
+    config, counts, bound, memory = plan.subject.config, plan.counts, plan.bound, plan.memory
+    return {
+        "model": config.model.name,
+        "options": config.model.options,
+        "mode": plan.mode,
+        "topology": plan.slice.topology,
+        "cloud_name": plan.slice.cloud_name,
+        "chips": plan.slice.chips,
+        "devices_per_chip": plan.devices_per_chip,
+        "batch": plan.batch,
+        "image_size": plan.subject.preprocessing.image_size,
+        "classes": plan.subject.preprocessing.num_classes,
+        "dtype": config.model.dtype,
+        "optimizer": config.optimizer.name if plan.mode == "train" else None,
+        "fits": plan.fits,
+        "params_bytes": plan.params_bytes,
+        "optimizer_bytes": plan.optimizer_bytes,
+        "batch_stats_bytes": plan.batch_stats_bytes,
+        "ema_bytes": plan.ema_bytes,
+        "temp_bytes": memory.temporary,
+        "total_bytes": memory.total,
+        "memory": dataclasses.asdict(memory),
+        "flops": counts and counts.flops,
+        "kernel_flops": counts and counts.kernel_flops,
+        "bytes_moved": counts and counts.bytes_moved,
+        "hbm_bytes": counts and counts.hbm_bytes,
+        "bytes_by_compiler": counts and counts.bytes_by_compiler,
+        "collective_bytes": counts and counts.collective_bytes,
+        "bound_seconds": bound and bound.seconds,
+        "bound_by": bound and bound.by,
+        "bound": bound and dataclasses.asdict(bound),
+        "images_per_second": bound and bound.images_per_second,
+        "images_per_second_per_chip": bound and bound.images_per_second / plan.slice.chips,
+        "compile_seconds": round(plan.compile_seconds, 1),
+    }
+
+
+def print_plan(plan: Plan, baseline: Plan | None = None, tried: Sequence[Plan] = ()) -> None:
+    """The same as a table, with a column for the baseline and one of ratios."""
+    console = Console(highlight=False, soft_wrap=True)
+    for attempt in tried:
+        console.print(f"batch {attempt.batch:,}: {_verdict(attempt)}")
+    console.print(_title(plan))
+    table = Table("per chip", box=None, pad_edge=False)
+    for shown in (plan, baseline):
+        if shown:
+            table.add_column(shown.subject.config.model.name, justify="right")
+    if baseline:
+        table.add_column("ratio", justify="right")
+    for label, number, write in _rows(plan, baseline):
+        values = [number(shown) for shown in (plan, baseline) if shown]
+        cells = ["-" if value is None else write(value) for value in values]
+        if baseline:
+            ours, theirs = values
+            cells.append(f"{ours / theirs:.2f}" if ours is not None and theirs else "")
+        table.add_row(label, *cells)
+    console.print(table)
+    for shown in (plan, baseline):
+        if shown:
+            console.print(f"{shown.subject.config.model.name}: {_verdict(shown)}")
+            if shown.counts and None in shown.counts.loops:
+                console.print(f"  {shown.counts.loops.count(None)} loops of unknown length count once")
+    console.print(_footnotes(plan))
+
+
+Number = int | float
+Row = tuple[str, Callable[[Plan], Number | None], Callable[[Number], str]]
+
+
+def _rows(plan: Plan, baseline: Plan | None) -> list[Row]:
+    def count(name: str) -> Callable[[Plan], Number | None]:
+        return lambda shown: getattr(shown.counts, name) if shown.counts else None
+
+    def bound(name: str) -> Callable[[Plan], Number | None]:
+        return lambda shown: getattr(shown.bound, name) if shown.bound else None
+
+    rows: list[Row] = [
+        ("parameters", lambda shown: shown.params_bytes, _gigabytes),
+        ("optimiser state", lambda shown: shown.optimizer_bytes, _gigabytes),
+        ("temporary memory", lambda shown: shown.memory.temporary, _gigabytes),
+        ("memory in all", lambda shown: shown.memory.total, _gigabytes),
+        ("FLOPs", count("flops"), _tera),
+    ]
+    if any(shown and shown.counts and shown.counts.kernels for shown in (plan, baseline)):
+        rows.append(("  in Pallas kernels, as their authors say", count("kernel_flops"), _tera))
+    rows.append(("bytes moved", count("bytes_moved"), _gigabytes))
+    rows.append(("  from and to HBM", count("hbm_bytes"), _gigabytes))
+    kinds = {
+        each.kind: None for shown in (plan, baseline) if shown and shown.counts for each in shown.counts.collectives
+    }
+    rows += [(f"{kind}, {_calls(plan, kind)}", _collective(kind), _gigabytes) for kind in kinds]
+    return [
+        *rows,
+        ("compute at the peak", bound("compute_seconds"), _milliseconds),
+        ("HBM at the peak", bound("memory_seconds"), _milliseconds),
+        ("links at the peak", bound("interconnect_seconds"), _milliseconds),
+        ("step takes at least", bound("seconds"), _milliseconds),
+        ("images/s of all chips, at most", bound("images_per_second"), lambda value: f"{value:,.0f}"),
+    ]
+
+
+def _collective(kind: str) -> Callable[[Plan], Number | None]:
+    return lambda shown: sum(c.bytes for c in shown.counts.collectives if c.kind == kind) if shown.counts else None
+
+
+def _calls(plan: Plan, kind: str) -> str:
+    count = sum(each.calls for each in plan.counts.collectives if each.kind == kind) if plan.counts else 0
+    return f"{count} call{'s' * (count != 1)}"
+
+
+def _title(plan: Plan) -> str:
+    height, width = plan.subject.preprocessing.image_size
+    what = "training step" if plan.mode == "train" else "inference"
+    chips = f"{plan.slice.chips} chip{'s' * (plan.slice.chips > 1)}"
+    return (
+        f"{plan.subject.config.model.name}, {what}, {plan.slice.topology} ({plan.slice.cloud_name}, {chips}), "
+        f"batch {plan.batch:,}, {height}×{width}, {plan.subject.config.model.dtype}"
+    )
+
+
+def _verdict(plan: Plan) -> str:
+    capacity = f"the {_gigabytes(plan.slice.chip.usable_bytes)} that programs may use of a chip"
+    if plan.memory.total is None:
+        needed = f": {_gigabytes(plan.memory.temporary)} of temporary memory" if plan.memory.temporary else ""
+        return f"does not fit into {capacity}{needed}"
+    verdict = "fits" if plan.fits else "does not fit"
+    limit = f"; the bound is set by {_LIMITS[plan.bound.by]}" if plan.bound else ""
+    return f"{verdict}, {_gigabytes(plan.memory.total)} of {capacity}{limit}"
+
+
+_LIMITS = {"compute": "compute", "memory": "HBM", "interconnect": "the links between chips"}
+
+
+def _footnotes(plan: Plan) -> str:
+    chip = plan.slice.chip
+    return (
+        f"Counts of the compiler (jax {_version('jax')}, libtpu {_version('libtpu')}), nothing is timed. Peaks of a "
+        f"{chip.generation} chip: {chip.flops / 1e12:.0f} TFLOP/s in bfloat16, {chip.hbm_bandwidth / 1e9:,.0f} GB/s of "
+        f"memory, {chip.ici_bandwidth / 1e9:.0f} GB/s out by its links ({chip.source})."
+    )
+
+
+def _gigabytes(value: Number) -> str:
+    if value < 1e6:
+        return f"{value / 1e3:,.1f} kB"
+    return f"{value / 1e9:,.2f} GB" if value >= 1e9 else f"{value / 1e6:,.1f} MB"
+
+
+def _tera(value: Number) -> str:
+    return f"{value / 1e12:,.2f} T" if value >= 1e11 else f"{value / 1e9:,.2f} G"
+
+
+def _milliseconds(value: Number) -> str:
+    return f"{1e3 * value:,.0f} ms" if value >= 0.1 else f"{1e3 * value:.3g} ms"

@@ -1,0 +1,181 @@
+"""The programs that a plan compiles: the optimiser step or the forward pass that a run executes, as shapes only."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from aa_flax import data
+from aa_flax.data.facts import FACTS
+from aa_flax.data.statistics import mean_and_std
+from aa_flax.models.registry import model_defaults, model_options
+from aa_flax.training.config import Config, ConfigError, resolve
+from aa_flax.training.freezing import leave_frozen
+from aa_flax.training.initial import build_model
+from aa_flax.training.optimizers import optimizer
+from aa_flax.training.preprocessing import Preprocessing, preprocessing_for
+from aa_flax.training.pure import functional
+from aa_flax.training.sharding import replicated
+from aa_flax.training.state import create_state
+from aa_flax.training.step import jit_train_step
+
+Mode = Literal["train", "infer"]
+ImageSize = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run to be planned: its config, what its network expects of an image, and the optimiser steps of an epoch."""
+
+    config: Config
+    preprocessing: Preprocessing
+    epoch_steps: int = 1000
+
+    def with_batch(self, batch: int) -> "Subject":
+        """The same with another batch of all devices together."""
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, batch_size=batch))
+
+    def with_model(self, name: str) -> "Subject":
+        """The same with another network; options of the config stay where that network has them.
+
+        Raises:
+            ConfigError: no such network.
+        """
+        kept = {key: value for key, value in self.config.model.options.items() if key in _options(name)}
+        model = dataclasses.replace(self.config.model, name=name, options=kept)
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, model=model, label=""))
+
+
+def of_model(name: str, image_size: ImageSize | None = None) -> Subject:
+    """A network as it is, trained in bfloat16 by SGD with momentum on images of three channels.
+
+    Everything else is `aa_flax.training.default_config()`.
+
+    Args:
+        name: one of `aa_flax.models.list_models()`.
+        image_size: (height, width); None is the network's own.
+
+    Raises:
+        ConfigError: no such network.
+    """
+    _options(name)
+    num_classes, own_size = model_defaults(name)
+    config = resolve({"model": {"name": name, "dtype": "bfloat16"}})
+    return Subject(config, _preprocessing(config, image_size or own_size, 3, num_classes))
+
+
+def of_config(config: Config, image_size: ImageSize | None = None) -> Subject:
+    """The run of a config; a well-known data set need not be there, and no image is read.
+
+    Args:
+        config: as for `aa_flax.train`.
+        image_size: (height, width); None is the config's, or the data set's own.
+
+    Raises:
+        ConfigError: images that differ in size and no size given, or no such network.
+        aa_flax.data.DataError: a data set that is neither well known nor prepared.
+    """
+    _options(config.model.name)
+    name = config.data.name
+    facts = FACTS.get(name)
+    if facts is None:
+        dataset = data.load(name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
+        preprocessing = preprocessing_for(config, dataset)
+        if image_size:
+            preprocessing = dataclasses.replace(preprocessing, image_size=image_size)
+        return Subject(config, preprocessing, _epoch_steps(len(dataset.split(config.data.train_split)), config))
+    side, (height, width, channels) = config.data.image_size, facts.image_shape
+    if side:
+        height = width = side
+    if image_size:
+        height, width = image_size
+    if height is None or width is None:
+        raise ConfigError(f"images of {name!r} differ in size: config field 'data.image_size' must be set")
+    preprocessing = _preprocessing(config, (height, width), channels, facts.num_classes)
+    return Subject(config, preprocessing, _epoch_steps(facts.train_examples, config))
+
+
+def _epoch_steps(examples: int, config: Config) -> int:
+    return max(examples // config.batch_size, 1)
+
+
+def _options(name: str) -> tuple[str, ...]:
+    try:
+        return model_options(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _preprocessing(config: Config, image_size: ImageSize, channels: int, num_classes: int) -> Preprocessing:
+    mean, std = mean_and_std(config.data.name, channels)
+    return Preprocessing(
+        image_size=image_size,
+        channels=channels,
+        mean=config.data.mean or mean,
+        std=config.data.std or std,
+        class_names=tuple(map(str, range(num_classes))),
+        dtype=config.model.dtype,
+        data_fingerprint="",
+    )
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A program before compilation, and the bytes of what it keeps on each device, without padding."""
+
+    program: Any  # jax.stages.Lowered
+    params_bytes: int
+    batch_stats_bytes: int
+    optimizer_bytes: int
+    ema_bytes: int
+
+
+def lower(subject: Subject, mode: Mode, mesh: Mesh) -> Lowered:
+    """The step of `aa_flax.train`, or the logits of uint8 images as `aa_flax.evaluate` computes them, on a mesh.
+
+    State is replicated and images are split over the mesh's axis "data", as in a run. Nothing is allocated.
+
+    Args:
+        subject: the run; its batch must divide by the devices.
+        mode: "train" or "infer".
+        mesh: of any devices, also of a machine that is not there.
+    """
+    config, preprocessing = subject.config, subject.preprocessing
+    everywhere, split = replicated(mesh), NamedSharding(mesh, PartitionSpec("data"))
+    model = nnx.eval_shape(lambda: build_model(config, preprocessing))
+    apply, params, batch_stats = functional(model)
+    batch = {
+        "image": jax.ShapeDtypeStruct(
+            (config.batch_size, *preprocessing.image_size, preprocessing.channels), jnp.uint8, sharding=split
+        ),
+        "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32, sharding=split),
+    }
+    with jax.set_mesh(mesh):
+        if mode == "infer":
+
+            def logits(params: Any, batch_stats: Any, images: Any) -> Any:
+                return apply(params, batch_stats, preprocessing.normalize(images))[0]
+
+            variables = _placed((params, batch_stats), everywhere)
+            program = jax.jit(logits).lower(*variables, batch["image"])
+            return Lowered(program, _bytes(params), _bytes(batch_stats), 0, 0)
+        chain = leave_frozen(
+            optimizer(config.optimizer, config.epochs * subject.epoch_steps, subject.epoch_steps), config.model.frozen
+        )
+        ema = bool(config.optimizer.ema_decay)
+        state = jax.eval_shape(lambda p, s: create_state(p, s, chain, ema), params, batch_stats)
+        step = jit_train_step(apply, chain, config, preprocessing, mesh)
+        program = step.lower(_placed(state, everywhere), batch)
+    return Lowered(program, _bytes(params), _bytes(batch_stats), _bytes(state.opt_state), _bytes(state.ema))
+
+
+def _placed(tree: Any, sharding: NamedSharding) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

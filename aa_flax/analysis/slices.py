@@ -1,0 +1,119 @@
+"""TPU slices by name, and what a chip of each generation can do at most."""
+
+import difflib
+import math
+import re
+from dataclasses import dataclass
+
+
+class SliceError(ValueError):
+    """A slice that does not exist; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Chip:
+    """Published peak figures of one chip, and where Google publishes them.
+
+    Where editions of a page differ (v4: 1200 or 1228 GB/s, v6e: 1600 or 1640) the higher figure stands, so that what is
+    called a bound is one. `hbm_bytes` takes the published "GB" as 2**30 bytes, as the compiler does; `usable_bytes` is
+    what its messages say is available of them (libtpu 0.0.42.1; it has no such limit for v5p). `ici_bandwidth` is what
+    all links of a chip to others send together: half of what is published as bidirectional.
+    """
+
+    generation: str
+    cloud_name: str  # accelerator types are this and a number
+    count_per_chip: int  # what that number counts: chips, or two TensorCores a chip
+    flops: float  # bfloat16 operations per second
+    hbm_bytes: int
+    usable_bytes: int
+    hbm_bandwidth: float  # bytes per second
+    ici_bandwidth: float  # bytes per second
+    dimensions: int  # of the mesh of chips
+    source: str
+
+
+_GIB = 2**30
+_DOCS = "https://cloud.google.com/tpu/docs"
+
+CHIPS = {
+    chip.generation: chip
+    for chip in (
+        Chip("v4", "v4", 2, 275e12, 32 * _GIB, 123 * _GIB // 4, 1228e9, 300e9, 3, f"{_DOCS}/v4"),
+        Chip("v5e", "v5litepod", 1, 197e12, 16 * _GIB, 63 * _GIB // 4, 819e9, 200e9, 2, f"{_DOCS}/v5e"),
+        Chip("v5p", "v5p", 2, 459e12, 95 * _GIB, 95 * _GIB, 2765e9, 600e9, 3, f"{_DOCS}/v5p"),
+        Chip("v6e", "v6e", 1, 918e12, 32 * _GIB, 125 * _GIB // 4, 1640e9, 400e9, 2, f"{_DOCS}/v6e"),
+    )
+}
+
+_SHAPES = {
+    2: ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+    3: ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16"),
+}
+"""The usual shape of each number of chips in Cloud's tables; others of the same number can be named as topologies."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Chips of one generation in a mesh, such as v5e:4x4."""
+
+    chip: Chip
+    shape: tuple[int, ...]
+
+    @property
+    def topology(self) -> str:
+        """Generation and shape: what libtpu calls it."""
+        return f"{self.chip.generation}:{'x'.join(map(str, self.shape))}"
+
+    @property
+    def chips(self) -> int:
+        """How many chips there are."""
+        return math.prod(self.shape)
+
+    @property
+    def chips_per_host(self) -> tuple[int, int, int]:
+        """The part of the mesh that one host holds: 2 by 2, or all of a smaller slice."""
+        height, width = self.shape[:2]
+        return min(height, 2), min(width, 2), 1
+
+    @property
+    def cloud_name(self) -> str:
+        """The accelerator type that one rents: v5litepod-16, v4-8."""
+        return f"{self.chip.cloud_name}-{self.chips * self.chip.count_per_chip}"
+
+
+CLOUD_NAMES = {
+    f"{chip.cloud_name}-{count * chip.count_per_chip}": f"{chip.generation}:{shape}"
+    for chip in CHIPS.values()
+    for shape in _SHAPES[chip.dimensions]
+    for count in [math.prod(map(int, shape.split("x")))]
+}
+"""Accelerator types of Cloud TPU, such as v5litepod-16 or v4-8, to topologies.
+
+The number counts chips for v5e and v6e, TensorCores, two a chip, for v4 and v5p.
+"""
+
+
+def find_slice(name: str) -> Slice:
+    """The slice of a topology (`v5e:4x4`, `v4:2x2x1`) or of an accelerator type (`v5litepod-16`, `v4-8`).
+
+    Raises:
+        SliceError: an unknown generation or accelerator type, or a shape of another number of dimensions.
+    """
+    topology = CLOUD_NAMES.get(re.sub(r"^v5e-", "v5litepod-", name), name)
+    generation, colon, shape = topology.partition(":")
+    if not colon:
+        raise SliceError(f"topology {name!r} is not known{_nearest(name)}")
+    if generation not in CHIPS:
+        raise SliceError(f"topology {name!r} must be of one of {', '.join(CHIPS)}, such as v5e:2x2 or v4:2x2x1")
+    chip = CHIPS[generation]
+    if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (chip.dimensions - 1), shape):
+        examples = ", ".join(f"{generation}:{s}" for s in _SHAPES[chip.dimensions])
+        raise SliceError(f"topology {name!r} must have {chip.dimensions} dimensions, such as {examples}")
+    return Slice(chip, tuple(map(int, shape.split("x"))))
+
+
+def _nearest(name: str) -> str:
+    matches = difflib.get_close_matches(name, list(CLOUD_NAMES), n=3, cutoff=0.6)
+    if matches:
+        return f"; did you mean {' or '.join(map(repr, matches))}?"
+    return "; expected a topology, such as v5e:4x4 or v4:2x2x1, or an accelerator type, such as v5litepod-16 or v4-8"

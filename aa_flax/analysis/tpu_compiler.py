@@ -1,0 +1,98 @@
+"""libtpu's compiler on a machine without a TPU: the devices of a named slice, and programs compiled for them."""
+
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from aa_flax.analysis.slices import Slice, SliceError
+
+_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # of the host that it would run on; any serves, for every slice
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+_QUIET = {"TPU_LOG_DIR": "disabled", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}
+
+
+class CompilerError(RuntimeError):
+    """libtpu is missing, busy or refuses; the message is one line."""
+
+
+@dataclass(frozen=True)
+class DoesNotFit(Exception):
+    """The compiler's own verdict; bytes of temporary memory per device, None where it does not say."""
+
+    temporary_bytes: int | None
+
+
+def prepare() -> None:
+    """Set libtpu's environment and keep JAX on the CPU; before the first use of a JAX device.
+
+    Raises:
+        CompilerError: libtpu is not installed.
+    """
+    if importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"):
+        raise CompilerError("libtpu is not installed: pip install 'aa_flax[plan]' (Linux on x86-64 only)")
+    os.environ.update(_ENVIRONMENT)
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    jax.config.update("jax_platforms", "cpu")
+
+
+def mesh_of(wanted: Slice) -> Mesh:
+    """All devices of a slice along one axis, "data", as runs have it.
+
+    Raises:
+        SliceError: libtpu knows no slice of that shape.
+        CompilerError: libtpu cannot be loaded, most often because another process has it.
+    """
+    options: dict[str, Any] = {"chips_per_host_bounds": wanted.chips_per_host}
+    if wanted.chip.generation == "v4":
+        options["chip_config_name"] = "megacore"  # both cores as one device, as v4 runs; libtpu's default here is two
+    try:
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=wanted.topology, **options).devices
+    except Exception as error:  # JAX raises several types, RuntimeError among them
+        message = " ".join(str(error).split())
+        if "lockfile" in message or "already in use" in message:
+            raise CompilerError(
+                "another process is using libtpu (it holds the lock file), which serves one at a time: wait for it; on "
+                "a machine without a TPU ALLOW_MULTIPLE_LIBTPU_LOAD=1 lets several"
+            ) from None
+        if "INVALID_ARGUMENT" in message or "NOT_FOUND" in message:
+            raise SliceError(f"topology {wanted.topology!r}: {message}") from None
+        raise CompilerError(f"libtpu cannot be loaded: {message}") from None
+    return Mesh(np.asarray(devices), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def devices_per_chip(mesh: Mesh) -> int:
+    """How many devices share a chip."""
+    return mesh.devices.size // len({tuple(device.coords) for device in mesh.devices.flat})
+
+
+def compile_program(lowered: Any) -> Any:
+    """A lowered program compiled for its devices.
+
+    Raises:
+        DoesNotFit: it needs more memory than a device has.
+    """
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        message = str(error)
+        if not message.startswith("RESOURCE_EXHAUSTED"):
+            raise
+        needed = re.search(r"(?:temporaries \(|Used )([\d.]+[KMGT]?)", message)
+        raise DoesNotFit(_bytes(needed[1]) if needed else None) from None
+
+
+def _bytes(text: str) -> int:
+    """15.75G as XLA writes it, in powers of 1024."""
+    scale = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}.get(text[-1])
+    return round(float(text[:-1]) * scale) if scale else round(float(text))

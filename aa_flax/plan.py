@@ -1,0 +1,128 @@
+"""What a step needs of a TPU, without one: `python -m aa_flax.plan --model=resnet50 --topology=v5e:2x2 --batch=1024`.
+
+Compiles the training step, or with --mode=infer the forward pass, of a network (--model) or of a run (--config) for a
+slice, named as a topology (v5e:4x4) or as Cloud TPU does (v5litepod-16), and prints for each chip what the compiler
+counts, memory, FLOPs, bytes and collectives, and the least time that these allow at the chip's published peaks.
+--baseline compares with another network, --sweep=batch looks for the largest batch that fits. Takes a minute or two for
+a large network; needs `libtpu`, which runs on Linux machines with x86-64 processors.
+"""
+
+import contextlib
+import functools
+import json
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from absl import flags
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from aa_flax import data
+from aa_flax.analysis import tpu_compiler
+from aa_flax.analysis.plan import Plan, check_batch, plan
+from aa_flax.analysis.plan_report import as_json, print_plan
+from aa_flax.analysis.programs import Mode, Subject, of_config, of_model
+from aa_flax.analysis.slices import Slice, SliceError, find_slice
+from aa_flax.analysis.sweep import sweep_batch
+from aa_flax.training.config import resolve
+from aa_flax.training.flags import config_value, define_config, fail, run
+
+_CONFIG = define_config()
+_MODEL = flags.DEFINE_string("model", None, "Name of a network, instead of a config.")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "Slice: v5e:2x2, v4:2x2x1, v5litepod-16, v4-8, ...", required=True)
+_BATCH = flags.DEFINE_integer(
+    "batch", None, "Images of all chips together; that of the config if there is one. A sweep starts from it."
+)
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "Whole optimiser step, or logits.")
+_IMAGE_SIZE = flags.DEFINE_string("image_size", None, "224 or 224x160 (height x width); the network's own by default.")
+_BASELINE = flags.DEFINE_string("baseline", None, "Network to compare with, everything else being equal.")
+_SWEEP = flags.DEFINE_enum("sweep", None, ["batch"], "batch: find the largest that fits.")
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
+_HLO = flags.DEFINE_string("hlo", None, "File to write the compiled program to, as text.")
+
+
+def main(argv: list[str]) -> None:
+    """Compile, count, print."""
+    if len(argv) > 1:
+        fail(f"unexpected arguments: {' '.join(argv[1:])}")
+    wanted = find_slice(_TOPOLOGY.value)
+    mode: Mode = "train" if _MODE.value == "train" else "infer"
+    subject = _subject(mode)
+    baseline = subject.with_model(_BASELINE.value) if _BASELINE.value else None
+    if _HLO.value and not Path(_HLO.value).expanduser().parent.is_dir():
+        fail(f"--hlo: no such folder: {Path(_HLO.value).expanduser().parent}")
+    tpu_compiler.prepare()
+    mesh = tpu_compiler.mesh_of(wanted)
+    compiled = functools.partial(_compiled, mode=mode, wanted=wanted, mesh=mesh)
+    tried: list[Plan] = []
+    if _SWEEP.value:
+        found, tried = sweep_batch(subject, mode, wanted, mesh, compiled)
+    else:
+        check_batch(subject, mode, wanted, mesh)
+        found = compiled(subject)
+    other = compiled(baseline.with_batch(found.batch)) if baseline else None
+    if _HLO.value:
+        Path(_HLO.value).expanduser().write_text(found.hlo)
+    if _JSON.value:
+        command = shlex.join(["python", "-m", "aa_flax.plan", *sys.argv[1:]])
+        print(json.dumps(as_json(found, other, tried, command)))
+    else:
+        print_plan(found, other, tried)
+
+
+def _subject(mode: Mode) -> Subject:
+    """What the command line asks for."""
+    config, name = config_value(_CONFIG), _MODEL.value
+    size = _image_size(_IMAGE_SIZE.value)
+    batch = None
+    if name is not None and config is None:
+        subject = of_model(name, size)
+    elif name is None and config is not None:
+        resolved = resolve(config)
+        subject = of_config(resolved, size)
+        batch = resolved.batch_size if mode == "train" else resolved.eval_batch_size
+    else:
+        fail("one of --model=NAME and --config=FILE must be given, and not both")
+    batch = batch if _BATCH.value is None else _BATCH.value
+    if batch is None:
+        fail("--batch must be given with --model: images of all chips together")
+    return subject.with_batch(batch)
+
+
+def _image_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
+    if not sides:
+        fail(f"--image_size must be a side or HEIGHTxWIDTH, such as 224 or 224x160, got {text!r}")
+    return int(sides[1]), int(sides[2] or sides[1])
+
+
+def _compiled(subject: Subject, mode: Mode, wanted: Slice, mesh: Mesh) -> Plan:
+    with _progress(f"compiling {subject.config.model.name} for {wanted.topology}, batch {subject.config.batch_size:,}"):
+        return plan(subject, mode, wanted, mesh)
+
+
+@contextlib.contextmanager
+def _progress(text: str) -> Iterator[None]:
+    """What goes on and for how long, on standard error: a line that counts on a terminal, else plain ones elsewhere."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            progress.add_task(text, total=None)
+            yield
+        return
+    print(f"{text} ...", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    yield
+    print(f"  {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run(main, expected=(SliceError, tpu_compiler.CompilerError, data.DataError), interrupted="interrupted")

@@ -1,0 +1,331 @@
+"""Planning: what is compiled, what is searched, what is said; and libtpu itself, in processes of its own."""
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from aa_flax import data
+from aa_flax.analysis import tpu_compiler
+from aa_flax.analysis.hlo_traffic import Collective
+from aa_flax.analysis.plan import Bound, Counts, Memory, Plan, plan
+from aa_flax.analysis.plan_report import as_json, print_plan
+from aa_flax.analysis.programs import lower, of_config, of_model
+from aa_flax.analysis.provenance import ROOT
+from aa_flax.analysis.slices import find_slice
+from aa_flax.analysis.summary import summarize
+from aa_flax.analysis.sweep import Attempt, largest_that_fits
+from aa_flax.data.facts import FACTS
+from aa_flax.training.config import ConfigError, default_config, resolve
+from aa_flax.training.initial import build_model
+from aa_flax.training.optimizers import optimizer
+from aa_flax.training.pure import functional
+from aa_flax.training.sharding import data_mesh, place_batch, replicated
+from aa_flax.training.state import create_state
+from aa_flax.training.step import jit_train_step
+
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+V5E = find_slice("v5e:2x2")
+LOCK = Path("/").joinpath("tmp", "libtpu_lockfile")  # where libtpu has it, whatever TMPDIR says
+
+
+# What is compiled
+
+
+@pytest.fixture
+def tiny():
+    config = default_config()
+    config.batch_size = 16
+    config.model.dtype = "bfloat16"
+    config.model.options = dict(depth=10, widen_factor=1, num_heads=2, min_key_depth_per_head=3, attention_downsample=2)
+    config.data.image_size = 8
+    config.data.crop_padding = 1
+    config.optimizer.ema_decay = 0.9
+    return config
+
+
+@pytest.mark.usefixtures("unchecked_shapes")  # a state of shapes holds no arrays
+def test_the_program_is_the_one_that_runs(tiny):
+    """Lowered from shapes and from a run's own arrays, the text is the same."""
+    subject, mesh = of_config(resolve(tiny)), data_mesh()
+    config, prepared = subject.config, subject.preprocessing
+    planned = lower(subject, "train", mesh)
+    apply, params, batch_stats = functional(build_model(config, prepared))
+    chain = optimizer(config.optimizer, config.epochs * subject.epoch_steps, subject.epoch_steps)
+    state = jax.device_put(create_state(params, batch_stats, chain, ema=True), replicated(mesh))
+    batch = {"image": np.zeros((16, 8, 8, 1), np.uint8), "label": np.zeros(16, np.int32)}
+    with jax.set_mesh(mesh):
+        run = jit_train_step(apply, chain, config, prepared, mesh).lower(state, place_batch(batch, mesh))
+    assert planned.program.as_text() == run.as_text()
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert planned.params_bytes == 4 * count
+    assert planned.optimizer_bytes == 4 * count + 4  # momentum, and the schedule's step
+    assert planned.ema_bytes == 4 * count + planned.batch_stats_bytes
+
+
+def test_defaults_of_a_model_by_name():
+    subject = of_model("aa_wide_resnet28_10")
+    assert subject.preprocessing.image_size == (32, 32) and subject.preprocessing.num_classes == 100
+    assert subject.config.model.dtype == subject.preprocessing.dtype == "bfloat16"
+    assert subject.config.optimizer.name == "sgd" and subject.config.optimizer.momentum == 0.9
+    assert of_model("resnet18", (96, 64)).preprocessing.image_size == (96, 64)
+
+
+def test_a_baseline_keeps_the_options_that_it_has(tiny):
+    baseline = of_config(resolve(tiny)).with_model("wide_resnet28_10").config.model
+    assert baseline.options == {"depth": 10, "widen_factor": 1}
+
+
+def test_mistakes_name_what_is_accepted(tiny):
+    with pytest.raises(ConfigError, match="no model named 'resnet5'; did you mean 'resnet50'"):
+        of_model("resnet5")
+    tiny.data.name = "imagenet2012"
+    assert of_config(resolve(tiny)).preprocessing.num_classes == 1000
+    tiny.data.image_size = 0
+    with pytest.raises(ConfigError, match="'data.image_size' must be set"):
+        of_config(resolve(tiny))
+    tiny.data.name = "no_such_set"
+    with pytest.raises(data.DataError, match="no_such_set is not prepared"):
+        of_config(resolve(tiny))
+    with pytest.raises(ConfigError, match=r"batch must divide by the 8 devices of v5e:2x2: 12 does not, 16 does"):
+        plan(of_model("resnet18").with_batch(12), "train", V5E, data_mesh())
+
+
+def test_facts_are_those_of_the_data(tmp_path):
+    dataset = data.load("fashion_mnist_subset", data_dir=tmp_path)
+    facts = FACTS[dataset.name]
+    assert facts.image_shape == dataset.image_shape and facts.num_classes == dataset.num_classes
+    assert facts.train_examples == dataset.splits["train"]
+
+
+def test_every_config_here_can_be_planned_without_its_data():
+    files = [file for file in (ROOT / "experiments").rglob("*.py") if "def get_config" in file.read_text()]
+    assert len(files) > 30
+    for file in files:
+        config = resolve(runpy.run_path(str(file))["get_config"]())
+        assert config.data.name in FACTS and of_config(config).epoch_steps > 10, file
+
+
+# What is searched
+
+
+@pytest.mark.parametrize("answer", [1, 3, 8, 9, 56, 64, 100, 1000])
+@pytest.mark.parametrize("start", [1, 64, 256])
+@pytest.mark.parametrize("known", [True, False])
+def test_sweep_finds_the_largest_that_fits(answer, start, known):
+    def try_size(size):
+        return Attempt(size, size <= answer, 10 * size + 30 if known else None)
+
+    attempts = largest_that_fits(try_size, start, limit=10 * answer + 39)
+    largest = max(a.size for a in attempts if a.fits)
+    assert largest == (answer if answer <= 8 else answer // 8 * 8)
+    assert len({a.size for a in attempts}) == len(attempts) <= 18
+
+
+def test_sweep_where_nothing_fits():
+    attempts = largest_that_fits(lambda size: Attempt(size, False, None), 8, limit=1)
+    assert [a.size for a in attempts] == [8, 4, 2, 1]
+
+
+# What is said
+
+
+def some_plan(name="resnet18", scale=1, fits=True):
+    counts = Counts(
+        flops=int(3e12) * scale,
+        kernel_flops=0,
+        bytes_moved=int(80e9) * scale,
+        hbm_bytes=int(60e9) * scale,
+        bytes_by_compiler=int(80e9) * scale,
+        kernels=[],
+        collectives=[Collective("all-reduce", 36, 23_779_840 * scale, 35_669_760 * scale)],
+        loops=[],
+    )
+    return Plan(
+        subject=of_model(name).with_batch(1024),
+        mode="train",
+        slice=V5E,
+        devices_per_chip=1,
+        params_bytes=46_758_048 * scale,
+        batch_stats_bytes=38_400,
+        optimizer_bytes=46_758_052 * scale,
+        ema_bytes=0,
+        memory=Memory(1, 1, 1, int(8e9) * scale, 1, int(9e9) * scale) if fits else Memory(temporary=int(18.4e9)),
+        fits=fits,
+        counts=counts if fits else None,
+        bound=Bound(0.015 * scale, 0.073 * scale, 0.0002, 1024 / (0.073 * scale)) if fits else None,
+        compile_seconds=1.23,
+    )
+
+
+def test_json_has_the_promised_numbers_at_the_top():
+    result = json.loads(json.dumps(as_json(some_plan(scale=2), some_plan("resnet34"), command="plan --json")))
+    promised = ("params_bytes", "optimizer_bytes", "temp_bytes", "flops", "bytes_moved", "collective_bytes")
+    for name in promised:
+        assert isinstance(result[name], int) and result["ratios"][name] == 2, name
+    assert result["fits"] is True and result["bound_by"] == "memory" and result["baseline"]["model"] == "resnet34"
+    assert result["versions"]["jax"] == jax.__version__ and result["command"] == "plan --json"
+
+
+def test_json_of_what_does_not_compile():
+    result = as_json(some_plan(fits=False), some_plan("resnet34"), tried=[some_plan(fits=False), some_plan()])
+    assert result["fits"] is False and result["flops"] is None and result["ratios"]["flops"] is None
+    assert result["temp_bytes"] == 18_400_000_000
+    assert result["sweep"]["largest_batch"] == 1024 and len(result["sweep"]["attempts"]) == 2
+
+
+def test_the_table(capsys):
+    print_plan(some_plan(scale=2), some_plan("resnet34"))
+    printed = capsys.readouterr().out
+    assert "resnet18, training step, v5e:2x2 (v5litepod-4, 4 chips), batch 1,024, 224×224, bfloat16" in printed
+    rows = {line[:30].strip(): line.split()[-1] for line in printed.splitlines()}
+    assert rows["bytes moved"] == rows["step takes at least"] == "2.00"
+    assert "the bound is set by HBM" in printed and "https://cloud.google.com/tpu/docs/v5e" in printed
+    print_plan(some_plan(fits=False))
+    printed = capsys.readouterr().out
+    assert "does not fit into the 16.91 GB that programs may use of a chip: 18.40 GB of temporary memory" in printed
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("total memory required for HLO temporaries (17.14G) exceeds available HBM (15.75G).", round(17.14 * 2**30)),
+        ("Ran out of memory in memory space hbm. Used 512.5M of 15.75G hbm.", round(512.5 * 2**20)),
+        ("Attempting to allocate much", None),
+    ],
+)
+def test_too_little_memory_is_an_answer(message, expected):
+    class Lowered:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: Ran out of memory on HBM, {message}")
+
+    with pytest.raises(tpu_compiler.DoesNotFit) as caught:
+        tpu_compiler.compile_program(Lowered())
+    assert caught.value.temporary_bytes == expected
+
+
+def test_without_libtpu(monkeypatch):
+    monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
+    monkeypatch.setattr(tpu_compiler.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(tpu_compiler.CompilerError, match=r"libtpu is not installed: pip install 'aa_flax\[plan\]'"):
+        tpu_compiler.prepare()
+
+
+# libtpu
+
+
+def python(*arguments, code=0, **environment):
+    """A process as a user starts it; several may load libtpu at once unless `environment` says otherwise."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JAX", "XLA", "TPU"))}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**inherited, "PYTHONPATH": str(ROOT), "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", **environment},
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@needs_libtpu
+def test_inference_on_a_slice_that_is_not_there(tmp_path):
+    arguments = ["--model=resnet18", "--image_size=32", "--mode=infer", "--topology=v5litepod-16", "--batch=64"]
+    done = python("-m", "aa_flax.plan", *arguments, "--json", f"--hlo={tmp_path}/program.txt")
+    found = json.loads(done.stdout)
+    expected = summarize("resnet18", 32, batch=64)
+    assert found["params_bytes"] == 4 * expected.params and found["optimizer_bytes"] == 0
+    assert 0.9 < 16 * found["flops"] / expected.flops < 1.1  # the compiler leaves padding out
+    assert found["fits"] and found["chips"] == 16 and found["collective_bytes"] == 0
+    assert found["params_bytes"] < found["hbm_bytes"] < found["bytes_moved"] == found["bytes_by_compiler"]
+    assert found["bound_seconds"] >= found["hbm_bytes"] / 819e9
+    assert "ENTRY" in (tmp_path / "program.txt").read_text()
+    assert "compiling resnet18 for v5e:4x4, batch 64" in done.stderr
+
+
+@needs_libtpu
+def test_training_on_v4_in_pieces():
+    """Two cores of v4 are one device as they are when it runs, and a loop counts as often as it runs."""
+    arguments = ["--config=experiments/quickstart.py", "--topology=v4-8", "--batch=32", "--config.data.image_size=8"]
+    options = [f"--config.model.options.{option}" for option in ("widen_factor=1", "attention_stages=(3,)")]
+    found = json.loads(
+        python("-m", "aa_flax.plan", *arguments, *options, "--config.optimizer.accumulation_steps=2", "--json").stdout
+    )
+    assert found["devices_per_chip"] == 1 and found["loops"] == [2]
+    assert found["optimizer_bytes"] == found["params_bytes"] + 4
+    assert found["collective_bytes"] >= found["params_bytes"] / 2  # gradients, in bfloat16 at least
+    assert found["temp_bytes"] > 0 and found["fits"]
+
+
+KERNEL = """
+import jax, jax.numpy as jnp
+from jax.experimental import pallas as pl
+from aa_flax.analysis import tpu_compiler
+from aa_flax.analysis.hlo import Program
+from aa_flax.analysis.plan import _counts
+from aa_flax.analysis.slices import find_slice
+from aa_flax.training.sharding import replicated
+
+def double(x_ref, o_ref):
+    o_ref[...] = x_ref[...] * 2
+
+def f(x):
+    estimate = pl.CostEstimate(flops=12345, bytes_accessed=10**12, transcendentals=0)
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return pl.pallas_call(double, out_shape=shape, cost_estimate=estimate)(x)
+
+tpu_compiler.prepare()
+mesh = tpu_compiler.mesh_of(find_slice("v5e:1x1"))
+x = jax.ShapeDtypeStruct((640, 200), jnp.bfloat16, sharding=replicated(mesh))
+compiled = tpu_compiler.compile_program(jax.jit(f).lower(x))
+counts = _counts(compiled, Program(compiled.as_text()), 1, 1)
+print(counts.bytes_by_compiler - 10**12, counts.bytes_moved, counts.kernels[0].bytes, counts.kernel_flops)
+"""
+
+
+@needs_libtpu
+def test_a_kernel_counts_its_operands_and_results():
+    others, moved, kernel, flops = map(int, python("-c", KERNEL).stdout.split())
+    assert kernel == 2 * 640 * 256 * 2  # 200 columns fill two tiles
+    assert moved == others + kernel and others > 0 and flops == 12345
+
+
+@needs_libtpu
+def test_mistakes_and_verdicts_of_the_command():
+    model = ["-m", "aa_flax.plan", "--model=resnet18", "--image_size=32", "--mode=infer"]
+    done = python(*model, "--topology=v5e:1x1", "--batch=100000000", "--json")
+    assert json.loads(done.stdout)["fits"] is False
+    done = python(*model, "--topology=v5e:3x5", "--batch=15", code=2)
+    assert done.stderr.startswith("error: topology 'v5e:3x5': ") and done.stderr.count("\n") == 1 and not done.stdout
+
+
+@needs_libtpu
+def test_another_process_has_libtpu():
+    new = not LOCK.exists()
+    if not new and not os.access(LOCK, os.W_OK):
+        pytest.skip("the lock file is another user's")
+    with LOCK.open("a") as lock, contextlib.ExitStack() as after:
+        if new:
+            after.callback(LOCK.unlink, missing_ok=True)  # left behind, it would keep other users out
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pytest.skip("another process is using libtpu")
+        arguments = ["--model=resnet18", "--topology=v5e:2x2", "--batch=8"]
+        done = python("-m", "aa_flax.plan", *arguments, code=2, ALLOW_MULTIPLE_LIBTPU_LOAD="")
+    assert done.stderr.startswith("error: another process is using libtpu") and done.stderr.count("\n") == 1
+
+
+def test_mistakes_that_need_no_libtpu():
+    done = python("-m", "aa_flax.plan", "--model=resnet18", "--topology=v5e:2x2", code=2)
+    assert done.stderr == "error: --batch must be given with --model: images of all chips together\n"
