@@ -20,6 +20,14 @@ supported() { # prints the first interpreter of version 3.11 to 3.13 among the a
   return 1
 }
 
+install() { # packages into the environment, or with --target elsewhere; arguments as uv and pip share them
+  if command -v uv >/dev/null; then
+    uv pip install --quiet --compile-bytecode --python "$python" "$@"
+  else
+    "$python" -m pip install --quiet --disable-pip-version-check "$@"
+  fi
+}
+
 install_requirements() {
   local base
   if [ -n "${PYTHON:-}" ]; then
@@ -31,14 +39,12 @@ install_requirements() {
   echo "installing into $root/.venv with $("$base" --version); this is done once" >&2
   if command -v uv >/dev/null; then
     uv venv --quiet --clear --no-python-downloads --python "$base" "$root/.venv" || stop "uv could not make $root/.venv"
-    uv pip install --quiet --compile-bytecode --python "$python" -r "$root/requirements.txt" ||
-      stop "the packages of requirements.txt could not be installed; is the package index reachable?"
   else
     "$base" -m venv --clear "$root/.venv" >/dev/null 2>&1 ||
       stop "$base cannot make virtual environments; install its venv package (Debian: apt install python3-venv) or uv"
-    "$python" -m pip install --quiet --disable-pip-version-check -r "$root/requirements.txt" ||
-      stop "the packages of requirements.txt could not be installed; is the package index reachable?"
   fi
+  install -r "$root/requirements.txt" ||
+    stop "the packages of requirements.txt could not be installed; is the package index reachable?"
 }
 
 # The stamp is written last, so an interrupted installation is done again.

@@ -28,7 +28,7 @@ def sources():
 
 @pytest.mark.slow
 def test_quickstart(tmp_path):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX", "XLA"))}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX", "XLA", "TPU"))}
     environment["TFDS_DATA_DIR"] = str(tmp_path / "tfds")
     command = ["bash", "experiments/quickstart.sh", f"--workdir={tmp_path}/run"]
     subprocess.run(["bash", "-c", "source experiments/environment.sh"], cwd=ROOT, env=environment, check=True)

@@ -32,13 +32,18 @@ class DoesNotFit(Exception):
     temporary_bytes: int | None
 
 
+def installed() -> bool:
+    """Whether there is a libtpu, as a package or where TPU_LIBRARY_PATH says."""
+    return bool(os.environ.get("TPU_LIBRARY_PATH")) or importlib.util.find_spec("libtpu") is not None
+
+
 def prepare() -> None:
     """Set libtpu's environment and keep JAX on the CPU; before the first use of a JAX device.
 
     Raises:
         CompilerError: libtpu is not installed.
     """
-    if importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"):
+    if not installed():
         raise CompilerError("libtpu is not installed: pip install 'aa_flax[plan]' (Linux on x86-64 only)")
     os.environ.update(_ENVIRONMENT)
     for name, value in _QUIET.items():

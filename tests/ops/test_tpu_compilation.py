@@ -1,6 +1,5 @@
 """The kernel through the TPU's own compiler, where libtpu is installed: what it refuses, it refuses here."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -9,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from aa_flax.analysis.tpu_compiler import installed
+
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"),
-    reason="libtpu is not installed",
-)
+pytestmark = pytest.mark.skipif(not installed(), reason="libtpu is not installed")
 NAMES = ("batch", "h", "w", "heads", "dk", "dv", "channels")
 
 

@@ -81,7 +81,7 @@ def backward(
 
     @pl.when(first == 0)
     def _() -> None:
-        d_out_bias[...] += masked(shape, dy[0], 1).astype(jnp.float32).sum(1, keepdims=True)
+        d_out_bias[...] += masked(shape, dy[0].astype(jnp.float32), 1).sum(1, keepdims=True)
 
     def head(h: Any, carry: Any) -> Any:
         _load_head(shape, projected, keys, values, h)
@@ -96,7 +96,8 @@ def backward(
             largest, weighted, numerators = attend(shape, folded, keys, values)
             inverse = 1 / weighted[shape.value_depth : shape.value_depth + 1]
             average = weighted * inverse
-            d_y = masked(shape, dy[0, :, here], 1, tile * shape.query_tile)
+            # in float32, because Mosaic has no mask for a few rows of bfloat16
+            d_y = masked(shape, dy[0, :, here].astype(jnp.float32), 1, tile * shape.query_tile).astype(shape.dtype)
             d_average = product(shape, out_of_head, d_y, (0, 0))
             d_out[first + h] += product(shape, d_y, average.astype(shape.dtype), (1, 1))
             # sum over keys of weight * d_weight, which the softmax's derivative takes off

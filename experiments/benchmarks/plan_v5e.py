@@ -1,0 +1,71 @@
+"""What attention costs a whole training step on a TPU: bytes moved and memory, counted by its compiler without one.
+
+    python experiments/benchmarks/plan_v5e.py                              (about 12 minutes on two CPU cores)
+
+Plans AA-ResNet-50 beside ResNet-50, and AA-Wide-ResNet-28-10 beside its plain network, for four chips of a v5e with
+`python -m aa_flax.plan`, and writes experiments/results/plan_v5e.json. Counts, not times. Needs libtpu.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
+
+from aa_flax.analysis.provenance import provenance  # noqa: E402
+
+# The whole batch, over four chips.
+PAIRS = {"resnet50": ("aa_resnet50", 1024), "wide_resnet28_10": ("aa_wide_resnet28_10", 512)}
+SOURCES = [
+    *sorted(str(file.relative_to(_ROOT)) for file in (_ROOT / "aa_flax" / "ops").rglob("*.py")),
+    *(f"aa_flax/layers/{name}.py" for name in ("aa_conv", "norm")),
+    *(f"aa_flax/models/{name}.py" for name in ("recomputation", "resnet", "stages", "wide_resnet")),
+    *(f"aa_flax/analysis/{name}.py" for name in ("hlo", "hlo_traffic", "hlo_work", "plan", "programs")),
+    "aa_flax/training/step.py",
+    "experiments/benchmarks/plan_v5e.py",
+]
+KEPT = (
+    "bytes_moved",
+    "hbm_bytes",
+    "temp_bytes",
+    "params_bytes",
+    "optimizer_bytes",
+    "collective_bytes",
+    "flops",
+    "fits",
+)
+
+
+def main() -> None:
+    """Plan each pair in a process of its own, and store the counts."""
+    rows = []
+    for baseline, (model, batch) in PAIRS.items():
+        arguments = ["--topology=v5e:2x2", f"--batch={batch}", f"--model={model}", f"--baseline={baseline}", "--json"]
+        command = [sys.executable, "-m", "aa_flax.plan", *arguments]
+        planned = json.loads(subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        rows.append({"model": model, "batch": batch, **_numbers(planned), "baseline": _baseline(baseline, planned)})
+        ratios = {
+            name: rows[-1][name] / rows[-1]["baseline"][name] for name in ("bytes_moved", "hbm_bytes", "temp_bytes")
+        }
+        rows[-1]["ratios"] = {name: round(value, 4) for name, value in ratios.items()}
+        print(model, rows[-1]["ratios"], flush=True)
+    result = {**provenance("python experiments/benchmarks/plan_v5e.py", SOURCES), "topology": "v5e:2x2", "rows": rows}
+    result["device"] = "TPU v5e, compiled for on a CPU"
+    path = _ROOT / "experiments" / "results" / "plan_v5e.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written to {path}")
+
+
+def _numbers(planned: dict[str, Any]) -> dict[str, Any]:
+    return {name: planned[name] for name in KEPT}
+
+
+def _baseline(name: str, planned: dict[str, Any]) -> dict[str, Any]:
+    return {"model": name, **_numbers(planned["baseline"])}
+
+
+if __name__ == "__main__":
+    main()
