@@ -1,19 +1,19 @@
-"""Time and memory of every implementation of relative attention at the paper's shapes.
+"""Time and memory of every implementation of relative attention at the shapes of the paper's networks.
 
-    python experiments/benchmarks/attention.py                              (about 8 minutes on two CPU cores)
-    python experiments/benchmarks/attention.py --maps 28x28 --value-depths 6 --output /tmp/quick.json
+    python experiments/benchmarks/attention.py                 on whatever device JAX finds
+    python experiments/benchmarks/attention.py --device gpu    batches of a GPU, bfloat16, with fractions of its peak
+    python experiments/benchmarks/attention.py --maps 28x28 --rounds 3 --output /tmp/quick.json
 
-8 heads of key depth 20. Value depths per head 1, 3 and 6 are those of AA-ResNet-50, 2, 4 and 8 those of AA-WRN-28-10.
-For each shape the implementations run in turn, up and down their list, and the median counts; temporary memory is what
-the compiler says. Prints a table and writes JSON to experiments/results/.
+8 heads of key depth 20; shapes are in `cases.py`. Ours: "paper", "folded", "cudnn" on GPUs, "pallas_tpu" on TPUs, and
+"reference" where the map is small. Where PyTorch is installed: the paper's algorithm in two spellings, SDPA with a
+float bias and FlexAttention, checked against our reference before they are timed. All run in turn; the median counts.
+Temporary memory is what JAX's compiler reports; PyTorch's is measured on a GPU, and not on a CPU. What cannot run on
+the device, or does not fit into its memory, is left out with the reason.
 """
 
 import argparse
 import json
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,118 +21,193 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aa_flax.analysis.provenance import provenance
-from aa_flax.ops.relative_attention import IMPLEMENTATIONS, relative_attention_2d
+_ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
 
-RESULTS = Path(__file__).parents[1] / "results"
-SOURCES = [f"aa_flax/ops/{name}.py" for name in ("reference", "paper", "folded", "relative_attention")]
-SOURCES.append("experiments/benchmarks/attention.py")
-HEADS, KEY_DEPTH = 8, 20
+from aa_flax.analysis.provenance import provenance  # noqa: E402
+from aa_flax.ops import relative_attention_2d  # noqa: E402
+from experiments.benchmarks import agreement, candidates, devices, figures, timing  # noqa: E402
+from experiments.benchmarks.candidates import PASSES, Candidate  # noqa: E402
+from experiments.benchmarks.cases import CASES, HEADS, KEY_DEPTH, Case  # noqa: E402
+
+RESULTS = _ROOT / "experiments" / "results"
+SOURCES = [f"aa_flax/ops/{name}.py" for name in ("reference", "paper", "folded", "cudnn", "relative_attention")]
+SOURCES += [f"aa_flax/ops/pallas_tpu/{name}.py" for name in ("branch", "kernels", "shape", "tiles")]
+SOURCES += [
+    f"experiments/benchmarks/{name}.py"
+    for name in ("attention", "candidates", "cases", "timing", "pytorch_attention", "agreement")
+]
+LARGEST_FOR_REFERENCE = 256  # h*w
+PYTORCH_COPIES = 8  # of the logits in float32, that a pass of PyTorch may hold at once
 
 
 def main() -> None:
     arguments = parse()
-    rows = []
-    print(f"{'map':>7} {'dv':>3}  {'implementation':<14} {'forward ms':>11} {'+backward ms':>13} {'temporary MB':>13}")
-    for height, width in arguments.maps:
-        for value_depth in arguments.value_depths:
-            for row in measure(height, width, value_depth, arguments):
-                rows.append(row)
-                print(
-                    f"{row['map']:>7} {value_depth:>3}  {row['implementation']:<14} {row['forward_ms']:>11.1f} "
-                    f"{row['forward_backward_ms']:>13.1f} {row['forward_temporary_bytes'] / 1e6:>13.1f}",
-                    flush=True,
-                )
-    command = " ".join(["python", "experiments/benchmarks/attention.py", *sys.argv[1:]])
+    devices.use(arguments.device)
+    if candidates.HAS_PYTORCH:
+        agreement.check_attention(candidates.pytorch_device())
+    rows: list[dict[str, Any]] = []
+    print(
+        f"{'map':>7} {'dv':>3} {'batch':>5}  {'implementation':<18} {'forward ms':>11} {'+backward':>11} {'temp MB':>9}"
+    )
+    for case in CASES:
+        if arguments.maps and case.map not in arguments.maps:
+            continue
+        for row in measure(case, arguments):
+            rows.append(row)
+            print_row(row)
     setting = {
-        "batch": arguments.batch,
-        "dtype": arguments.dtype,
+        "dtype": dtype_of(arguments),
         "heads": HEADS,
         "key_depth_per_head": KEY_DEPTH,
-        "repetitions": arguments.repetitions,
+        "rounds": arguments.rounds,
+        **candidates.settings(candidates.pytorch_device()),
     }
-    result = {**provenance(command, SOURCES), **setting, "rows": rows, "speedup_over_paper": speedups(rows)}
-    output = arguments.output or RESULTS / f"attention_{jax.default_backend()}_jax{jax.__version__}.json"
+    command = " ".join(["python", "experiments/benchmarks/attention.py", *sys.argv[1:]])
+    result = {**provenance(command, SOURCES), **setting, "speedups": speedups(rows), "rows": rows}
+    name = f"attention_{jax.default_backend()}_jax{jax.__version__}"
+    output = arguments.output or RESULTS / f"{name}.json"
     output.write_text(json.dumps(result, indent=1) + "\n")
+    figures.attention(result, output.with_suffix(".png"))
     print(f"written to {output}")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    size = lambda text: tuple(int(n) for n in text.split("x"))  # noqa: E731
-    parser.add_argument("--maps", type=size, nargs="+", default=[(14, 14), (28, 28), (32, 32)], metavar="HxW")
-    parser.add_argument("--value-depths", type=int, nargs="+", default=[1, 3, 6, 2, 4, 8], help="per head")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--repetitions", type=int, default=8)
+    parser.add_argument("--device", choices=devices.KINDS, default="auto")
+    parser.add_argument("--maps", nargs="+", metavar="HxW", choices=sorted({case.map for case in CASES}))
+    parser.add_argument("--batch", type=int, help="instead of each shape's own")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="float32 on a CPU, else bfloat16")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=60, help="a shape takes no new round after so long")
     parser.add_argument("--output", type=Path)
     return parser.parse_args()
 
 
-def measure(height: int, width: int, value_depth: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def dtype_of(arguments: argparse.Namespace) -> str:
+    """What was asked for, or what the device computes in by default."""
+    return arguments.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+
+
+def measure(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each implementation at one shape."""
-    rng = np.random.default_rng(0)
-    per_head = (arguments.batch, height, width, HEADS)
-    shapes: list[tuple[int, ...]] = [(*per_head, KEY_DEPTH), (*per_head, KEY_DEPTH), (*per_head, value_depth)]
-    shapes += [(2 * height - 1, KEY_DEPTH), (2 * width - 1, KEY_DEPTH)]
-    inputs = [jnp.asarray(rng.normal(size=shape), arguments.dtype) for shape in shapes]
-    cotangent = jnp.asarray(rng.normal(size=shapes[2]), arguments.dtype)
-    programs = {}
-    for name in IMPLEMENTATIONS:
-        forward, backward = functions(name, cotangent)
-        programs[name] = [jax.jit(f).lower(*inputs).compile() for f in (forward, backward)]
-        for program in programs[name]:
-            jax.block_until_ready(program(*inputs))
-    times: dict[tuple[str, int], list[float]] = {(name, i): [] for name in programs for i in (0, 1)}
-    for repetition in range(arguments.repetitions):
-        for name in list(programs)[:: 1 if repetition % 2 else -1]:
-            for i, program in enumerate(programs[name]):
-                started = time.perf_counter()
-                jax.block_until_ready(program(*inputs))
-                times[name, i].append(1e3 * (time.perf_counter() - started))
-    return [
-        {
-            "map": f"{height}x{width}",
-            "value_depth_per_head": value_depth,
+    on_cpu = jax.default_backend() == "cpu"
+    batch = arguments.batch or (case.cpu_batch if on_cpu else case.gpu_batch)
+    dtype = dtype_of(arguments)
+    free = int(0.6 * devices.free_bytes())
+    arrays = inputs(case, batch)
+    found = {**ours(case, arrays, dtype, free), **theirs(case, arrays, dtype, free)}
+    times = timing.take_turns(candidates.programs_of(found), rounds=arguments.rounds, seconds=arguments.seconds)
+    rows = []
+    for name, candidate in found.items():
+        medians = {key: timing.median(times[name, key]) for key in candidate.programs}
+        row = {
+            "network": case.network,
+            "map": case.map,
+            "batch": batch,
+            "value_depth_per_head": case.value_depth,
             "implementation": name,
-            "forward_ms": round(statistics.median(times[name, 0]), 3),
-            "forward_backward_ms": round(statistics.median(times[name, 1]), 3),
-            "forward_temporary_bytes": temporary_bytes(programs[name][0]),
-            "forward_backward_temporary_bytes": temporary_bytes(programs[name][1]),
+            "rounds": max((len(times[name, key]) for key in candidate.programs), default=0),
+            **candidate.row(medians),
         }
-        for name in programs
-    ]
+        rows.append(row | fractions(case, batch, dtype, medians))
+    return rows
 
 
-def temporary_bytes(program: Any) -> int:
-    """Memory that the compiled program takes beside its arguments and results."""
-    return program.memory_analysis().temp_size_in_bytes
+def inputs(case: Case, batch: int) -> list[np.ndarray]:
+    """Query, key, value and both tables, heads after positions."""
+    rng = np.random.default_rng(0)
+    per_head = (batch, case.height, case.width, HEADS)
+    shapes: list[tuple[int, ...]] = [(*per_head, KEY_DEPTH), (*per_head, KEY_DEPTH), (*per_head, case.value_depth)]
+    shapes += [(2 * case.height - 1, KEY_DEPTH), (2 * case.width - 1, KEY_DEPTH)]
+    return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
 
 
-def functions(name: str, cotangent: jax.Array) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The forward pass, and forward with all five gradients."""
+def ours(case: Case, arrays: list[np.ndarray], dtype: str, free: int) -> dict[str, Candidate]:
+    """The implementations of `aa_flax.ops` that this device has."""
+    names = ["reference"] if case.height * case.width <= LARGEST_FOR_REFERENCE else []
+    names += ["paper", "folded", *{"gpu": ["cudnn"], "tpu": ["pallas_tpu"]}.get(jax.default_backend(), [])]
+    operands = [jnp.asarray(array, dtype) for array in arrays]
+    found = {}
+    for name in names:
 
-    def forward(*inputs: jax.Array) -> jax.Array:
-        return relative_attention_2d(*inputs, implementation=name)
+        def forward(*operands: jax.Array, name: str = name) -> jax.Array:
+            return relative_attention_2d(*operands, implementation=name)
 
-    def backward(*inputs: jax.Array) -> Any:
-        output, pullback = jax.vjp(forward, *inputs)
-        return output, pullback(cotangent)
-
-    return forward, backward
+        found[name] = candidates.jax_candidate(forward, operands, free_bytes=free)
+    return found
 
 
-def speedups(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """How many times faster than the paper's algorithm each shape runs folded."""
-    table: dict[str, dict[str, float]] = {}
-    by_key = {(row["map"], row["value_depth_per_head"], row["implementation"]): row for row in rows}
-    for size, depth, name in by_key:
-        if name == "folded":
-            ours, paper = by_key[size, depth, "folded"], by_key[size, depth, "paper"]
-            table[f"{size} dv{depth}"] = {
-                column: round(paper[column] / ours[column], 2) for column in ("forward_ms", "forward_backward_ms")
+def theirs(case: Case, arrays: list[np.ndarray], dtype: str, free: int) -> dict[str, Candidate]:
+    """PyTorch's implementations, in the layout that suits them."""
+    if not candidates.HAS_PYTORCH:
+        return {"pytorch": candidates.without_pytorch()}
+    from experiments.benchmarks import pytorch_attention
+
+    leaves = agreement.pytorch_leaves(arrays, candidates.pytorch_device(), dtype)
+    batch, places = arrays[0].shape[0], case.height * case.width
+    logits = 4 * batch * HEADS * places**2
+    return {
+        name: candidates.pytorch_candidate(
+            implementation, leaves, estimated_bytes=PYTORCH_COPIES * logits, free_bytes=free
+        )
+        for name, implementation in pytorch_attention.IMPLEMENTATIONS.items()
+    }
+
+
+def fractions(case: Case, batch: int, dtype: str, medians: dict[str, float]) -> dict[str, float]:
+    """Of the device's peak, where it is known and the dtype is that of the peak.
+
+    Counted: the operations that attention needs, three times as many with gradients, whatever an implementation spends;
+    and the bytes of arguments and results, once, three times with gradients.
+    """
+    peak = devices.peak()
+    if peak is None or dtype != "bfloat16":
+        return {}
+    shares = {}
+    for name, times_more in zip(PASSES, (1, 3), strict=True):
+        if name in medians:
+            seconds = medians[name] / 1e3
+            shares[f"{name}_fraction_of_peak_flops"] = times_more * case.flops(batch) / seconds / peak.flops
+            shares[f"{name}_fraction_of_peak_bandwidth"] = (
+                times_more * case.bytes(batch, itemsize=2) / seconds / peak.bandwidth
+            )
+    return {name: round(share, 4) for name, share in shares.items()}
+
+
+def speedups(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By shape and pass: how many times faster our fastest is than the paper's algorithm, ours and PyTorch's."""
+    table: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        table.setdefault(f"{row['network']} {row['map']} dv{row['value_depth_per_head']}", {})
+    for shape, entry in table.items():
+        here = [row for row in rows if f"{row['network']} {row['map']} dv{row['value_depth_per_head']}" == shape]
+        for name in PASSES:
+            groups = {
+                "ours": [row for row in here if row["implementation"] in ("folded", "cudnn", "pallas_tpu")],
+                "paper": [row for row in here if row["implementation"] == "paper"],
+                "pytorch": [row for row in here if row["implementation"] in ("pytorch_einsum", "pytorch_matmul")],
             }
+            best = {key: candidates.faster(group, name) for key, group in groups.items()}
+            if best["ours"] is None:
+                continue
+            entry[name] = {"fastest": best["ours"]["implementation"]}
+            for key in ("paper", "pytorch"):
+                if (other := best[key]) is not None:
+                    entry[name][f"over_{key}"] = round(other[f"{name}_ms"] / best["ours"][f"{name}_ms"], 2)
     return table
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """One line of the table, and one for each reason."""
+    shown = [f"{row[f'{name}_ms']:.2f}" if row[f"{name}_ms"] is not None else "-" for name in PASSES]
+    memory = row["forward_backward_temporary_bytes"]
+    shown.append(f"{memory / 1e6:.1f}" if memory is not None else "-")
+    place = f"{row['map']:>7} {row['value_depth_per_head']:>3} {row['batch']:>5}"
+    print(f"{place}  {row['implementation']:<18} {shown[0]:>11} {shown[1]:>11} {shown[2]:>9}")
+    for name, reason in row.get("not_measured", {}).items():
+        print(f"{'':19}{name} not measured: {reason}")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

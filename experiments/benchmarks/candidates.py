@@ -1,0 +1,189 @@
+"""A function in JAX or PyTorch as the two programs that are timed: forward, and forward with gradients."""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarks.timing import Program, jax_program
+
+PASSES = ("forward", "forward_backward")
+HAS_PYTORCH = importlib.util.find_spec("torch") is not None
+
+
+@dataclass
+class Candidate:
+    """What can be run of a function, by pass, and why the rest cannot."""
+
+    programs: dict[str, Program] = field(default_factory=dict)
+    temporary_bytes: dict[str, int] = field(default_factory=dict)
+    not_measured: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def absent(cls, reason: str) -> "Candidate":
+        """Nothing of it can be run."""
+        return cls(not_measured=dict.fromkeys(PASSES, reason))
+
+    def row(self, times: dict[str, float]) -> dict[str, Any]:
+        """Columns of a result: milliseconds and bytes by pass, None where there is none, and the reasons."""
+        row: dict[str, Any] = {f"{name}_ms": times.get(name) for name in PASSES}
+        row |= {f"{name}_temporary_bytes": self.temporary_bytes.get(name) for name in PASSES}
+        return row | ({"not_measured": self.not_measured} if self.not_measured else {})
+
+
+def jax_candidate(
+    function: Callable[..., jax.Array],
+    inputs: Sequence[Any],
+    *,
+    free_bytes: int,
+    by: Sequence[int] | None = None,
+) -> Candidate:
+    """A JAX function compiled; a pass that would not fit into memory is left out.
+
+    Args:
+        function: of `inputs`, to one array.
+        inputs: arrays, or trees of them.
+        free_bytes: what the temporary memory, as the compiler reports it, must stay below.
+        by: the inputs by which gradients are taken; None is all.
+    """
+    by = range(len(inputs)) if by is None else by
+
+    def forward_backward(cotangent: jax.Array, *inputs: Any) -> Any:
+        output, pullback = jax.vjp(function, *inputs)
+        gradients = pullback(cotangent)
+        return output, [gradients[i] for i in by]
+
+    candidate = Candidate()
+    try:
+        output = jax.eval_shape(function, *inputs)
+        cotangent = jnp.asarray(np.random.default_rng(1).normal(size=output.shape), output.dtype)
+        for name, program, arguments in (
+            ("forward", function, inputs),
+            ("forward_backward", forward_backward, (cotangent, *inputs)),
+        ):
+            compiled: Any = jax.jit(program).lower(*arguments).compile()
+            needed = compiled.memory_analysis().temp_size_in_bytes
+            candidate.temporary_bytes[name] = needed
+            if needed > free_bytes:
+                candidate.not_measured[name] = _too_large(needed, free_bytes)
+            else:
+                candidate.programs[name] = jax_program(compiled, *arguments)
+    except (RuntimeError, TypeError, ValueError) as error:  # an implementation that does not serve this call says so
+        return Candidate.absent(_line(error))
+    return candidate
+
+
+def pytorch_candidate(
+    function: Callable[..., Any],
+    inputs: Sequence[Any],
+    *,
+    estimated_bytes: int,
+    free_bytes: int,
+    by: Sequence[int] | None = None,
+) -> Candidate:
+    """A PyTorch function, run eagerly. Each pass is tried once; one that raises is left out with its reason.
+
+    Args:
+        function: of `inputs`, to one tensor.
+        inputs: leaves that require gradients.
+        estimated_bytes: what it may take, which must stay below `free_bytes`.
+        free_bytes: memory to be had.
+        by: the inputs by which gradients are taken; None is all.
+    """
+    import torch
+
+    if estimated_bytes > free_bytes:
+        return Candidate.absent(_too_large(estimated_bytes, free_bytes))
+    wanted = [inputs[i] for i in (range(len(inputs)) if by is None else by)]
+    detached = [leaf.detach() for leaf in inputs]  # FlexAttention asks for it on a CPU, no_grad or not
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return function(*detached)
+
+    def forward_backward() -> Any:
+        output = function(*inputs)
+        return torch.autograd.grad(output, wanted, cotangent)
+
+    candidate = Candidate()
+    on_gpu = inputs[0].is_cuda
+    for name, one in (("forward", forward), ("forward_backward", forward_backward)):
+        try:
+            if name == "forward":
+                cotangent = torch.randn_like(one())
+            else:
+                one()
+            candidate.programs[name] = _pytorch_program(one, on_gpu)
+            if on_gpu:
+                candidate.temporary_bytes[name] = _peak_of(one)
+        except Exception as error:  # PyTorch's compiler raises types of its own
+            candidate.not_measured[name] = _line(error)
+            if name == "forward":
+                return Candidate.absent(_line(error))
+    return candidate
+
+
+def without_pytorch() -> Candidate:
+    """For a machine that has none."""
+    return Candidate.absent("PyTorch is not installed")
+
+
+def faster(rows: Sequence[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """The row with the shortest time of a pass; None if none was measured."""
+    measured = [row for row in rows if row[f"{name}_ms"] is not None]
+    return min(measured, key=lambda row: row[f"{name}_ms"], default=None)
+
+
+def settings(device: str) -> dict[str, Any]:
+    """What a result says of PyTorch, beside the versions of JAX."""
+    if not HAS_PYTORCH:
+        return {"pytorch": "not installed"}
+    import torch
+
+    return {"pytorch": {"version": torch.__version__, "threads": torch.get_num_threads(), "device": device}}
+
+
+def pytorch_device() -> str:
+    """Where PyTorch's arrays go to stand beside JAX's."""
+    return {"cpu": "cpu", "gpu": "cuda"}.get(jax.default_backend(), "cpu")
+
+
+def programs_of(candidates: dict[str, Candidate]) -> dict[tuple[str, str], Program]:
+    """All that can be run, by name and pass."""
+    return {(name, key): program for name, each in candidates.items() for key, program in each.programs.items()}
+
+
+def _pytorch_program(one: Callable[[], Any], on_gpu: bool) -> Program:
+    import torch
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            one()
+        if on_gpu:
+            torch.cuda.synchronize()
+
+    return run
+
+
+def _peak_of(one: Callable[[], Any]) -> int:
+    """Most memory that a call holds at once on the GPU, beyond what it starts with; its results are part of it."""
+    import torch
+
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    one()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _too_large(needed: int, free: int) -> str:
+    return f"would take {needed / 1e9:.1f} GB of temporary memory; {free / 1e9:.1f} GB may be used"
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -1,0 +1,64 @@
+"""The machine at hand: which device JAX uses, how much memory it has, and its published peaks."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+KINDS = ("auto", "cpu", "gpu", "tpu")
+_PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Published figures of a device, dense bfloat16."""
+
+    flops: float  # operations per second
+    bandwidth: float  # bytes per second
+    source: str
+
+
+# Keys are what the driver calls the device.
+PEAKS = {
+    "NVIDIA H100 80GB HBM3": Peak(989e12, 3.35e12, "NVIDIA H100 datasheet, SXM"),
+    "NVIDIA H100 PCIe": Peak(756e12, 2.0e12, "NVIDIA H100 datasheet, PCIe"),
+    "NVIDIA H200": Peak(989e12, 4.8e12, "NVIDIA H200 datasheet, SXM"),
+    "NVIDIA A100-SXM4-40GB": Peak(312e12, 1.555e12, "NVIDIA A100 datasheet"),
+    "NVIDIA A100-SXM4-80GB": Peak(312e12, 2.039e12, "NVIDIA A100 datasheet"),
+    "TPU v5 lite": Peak(197e12, 819e9, "Google Cloud TPU v5e documentation"),
+}
+
+
+def use(kind: str) -> None:
+    """Make JAX use a kind of device; before the first array.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    # PyTorch needs its share of a GPU's memory.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if kind != "auto":
+        jax.config.update("jax_platforms", _PLATFORMS[kind])
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise SystemExit(f"--device {kind}: {' '.join(str(error).split())}") from None
+
+
+def peak() -> Peak | None:
+    """Of the device in use, None if not known."""
+    return PEAKS.get(jax.devices()[0].device_kind)
+
+
+def free_bytes() -> int:
+    """Memory that a program may take now."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        return stats.get("bytes_limit", 1 << 60) - stats.get("bytes_in_use", 0)
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return 1 << 60
+    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    return 1024 * int(lines["MemAvailable"].split()[0])

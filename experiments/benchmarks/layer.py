@@ -1,0 +1,253 @@
+"""The whole attention-augmented convolution, ours against the same layer in PyTorch, and its two branches alone.
+
+    python experiments/benchmarks/layer.py                 on whatever device JAX finds
+    python experiments/benchmarks/layer.py --device gpu    larger batches, bfloat16
+
+AAConv2D(256, 256) at 14×14 and AAConv2D(128, 128) at 28×28: 8 heads, key depth 20 and value depth 3 and 1 per head,
+3×3 convolution. PyTorch's layer is written from the paper's equations (`pytorch_layer.py`) and checked against ours
+first; einsum and matmul, contiguous and channels_last are all timed and the fastest is quoted. Parts: the layer, its
+convolution with both gradients, by input and by kernel alone, and its attention with the projections. All run in turn;
+the median counts.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+_ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
+
+from aa_flax.analysis.provenance import provenance  # noqa: E402
+from aa_flax.layers import AAConv2D  # noqa: E402
+from experiments.benchmarks import agreement, candidates, devices, figures, timing  # noqa: E402
+from experiments.benchmarks.candidates import PASSES, Candidate  # noqa: E402
+
+RESULTS = _ROOT / "experiments" / "results"
+SOURCES = [f"aa_flax/ops/{name}.py" for name in ("convolution", "folded", "relative_attention", "attention_branch")]
+SOURCES += [f"aa_flax/ops/pallas_tpu/{name}.py" for name in ("branch", "kernels", "shape", "tiles")]
+SOURCES += ["aa_flax/ops/cudnn.py", "aa_flax/layers/aa_conv.py"]
+SOURCES += [
+    f"experiments/benchmarks/{name}.py"
+    for name in ("layer", "candidates", "timing", "pytorch_attention", "pytorch_layer", "agreement")
+]
+# What each part's gradients are by: 0 is the input, 1 the parameters.
+PARTS = {
+    "layer": (0, 1),
+    "convolution": (0, 1),
+    "convolution by input": (0,),
+    "convolution by kernel": (1,),
+    "attention": (0, 1),
+}
+_FREE = 1 << 60  # these layers fit wherever a network does
+
+
+@dataclass(frozen=True)
+class Size:
+    """A layer and how many maps each kind of machine is given."""
+
+    side: int
+    features: int
+    cpu_batch: int
+    gpu_batch: int
+
+    def build(self, dtype: str) -> AAConv2D:
+        """Ours."""
+        shape = (self.side, self.side)
+        return AAConv2D(self.features, self.features, 3, spatial_shape=shape, dtype=dtype, rngs=nnx.Rngs(0))
+
+
+SIZES = (Size(14, 256, cpu_batch=16, gpu_batch=256), Size(28, 128, cpu_batch=4, gpu_batch=64))
+
+
+def main() -> None:
+    arguments = parse()
+    devices.use(arguments.device)
+    on_cpu = jax.default_backend() == "cpu"
+    dtype = arguments.dtype or ("float32" if on_cpu else "bfloat16")
+    rows, summary = [], {}
+    for size in SIZES:
+        batch = arguments.batch or (size.cpu_batch if on_cpu else size.gpu_batch)
+        measured = measure(size, batch, dtype, arguments)
+        rows += measured
+        summary[f"{size.side}x{size.side} {size.features}->{size.features} batch {batch}"] = summed = fastest(measured)
+        print(f"{size.side}x{size.side}, batch {batch}, {dtype}\n{table(summed)}", flush=True)
+    command = " ".join(["python", "experiments/benchmarks/layer.py", *sys.argv[1:]])
+    setting = {"dtype": dtype, "rounds": arguments.rounds, **candidates.settings(candidates.pytorch_device())}
+    result = {**provenance(command, SOURCES), **setting, "summary": summary, "rows": rows}
+    output = arguments.output or RESULTS / f"layer_{jax.default_backend()}_jax{jax.__version__}.json"
+    output.write_text(json.dumps(result, indent=1) + "\n")
+    figures.layer(result, output.with_suffix(".png"))
+    print(f"written to {output}")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=devices.KINDS, default="auto")
+    parser.add_argument("--batch", type=int, help="instead of each layer's own")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="float32 on a CPU, else bfloat16")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=120, help="a layer takes no new round after so long")
+    parser.add_argument("--output", type=Path)
+    return parser.parse_args()
+
+
+def measure(size: Size, batch: int, dtype: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each part, framework and variant."""
+    x = np.random.default_rng(0).normal(size=(batch, size.side, size.side, size.features)).astype(np.float32)
+    layer = size.build(dtype)
+    found = {("aa_flax", "auto", part): each for part, each in ours(layer, jnp.asarray(x, dtype)).items()}
+    if candidates.HAS_PYTORCH:
+        agree(size, x[:1])
+        found |= {("pytorch", *key): each for key, each in theirs(layer, x, dtype).items()}
+    else:
+        found |= {("pytorch", "-", part): candidates.without_pytorch() for part in PARTS}
+    for (*_, part), each in found.items():
+        if " by " in part:
+            each.programs.pop("forward", None)  # is that of the convolution
+    programs = {(*key, name): program for key, each in found.items() for name, program in each.programs.items()}
+    times = timing.take_turns(programs, rounds=arguments.rounds, seconds=arguments.seconds)
+    rows = []
+    for (framework, variant, part), candidate in found.items():
+        medians = {name: timing.median(times[framework, variant, part, name]) for name in candidate.programs}
+        where = {"map": f"{size.side}x{size.side}", "features": size.features, "batch": batch}
+        rows.append(where | {"part": part, "framework": framework, "variant": variant} | candidate.row(medians))
+    return rows
+
+
+def ours(layer: AAConv2D, x: jax.Array) -> dict[str, Candidate]:
+    """Our layer's parts, each as a function of its input and its own parameters."""
+    graph, state = nnx.split(layer)
+    params = nnx.to_pure_dict(state)
+    conv = {"conv": params["conv"]}
+    attention = {name: leaf for name, leaf in params.items() if name != "conv"}
+
+    def merged(own: Any) -> AAConv2D:
+        return nnx.merge(graph, {**params, **own}, copy=True)
+
+    def convolve(x: jax.Array, own: Any) -> jax.Array:
+        module = merged(own)
+        assert module.conv is not None
+        return module.conv(x)
+
+    functions: dict[str, Any] = {
+        "layer": (lambda x, own: merged(own)(x), params),
+        "attention": (lambda x, own: (module := merged(own)).attend(module.attention_input(x)), attention),
+    }
+    return {
+        part: candidates.jax_candidate(function, [x, own], free_bytes=_FREE, by=by)
+        for part, by in PARTS.items()
+        for function, own in [functions.get(part, (convolve, conv))]
+    }
+
+
+def theirs(layer: AAConv2D, x: np.ndarray, dtype: str) -> dict[tuple[str, str], Candidate]:
+    """PyTorch's parts by (variant, part)."""
+    import torch
+
+    torch.backends.cudnn.benchmark = True  # shapes are fixed
+    found = {}
+    for spelling in ("einsum", "matmul"):
+        for layout in ("contiguous", "channels_last"):
+            form = getattr(torch, f"{layout}_format" if layout == "contiguous" else layout)
+            device = candidates.pytorch_device()
+            kind = getattr(torch, dtype)
+            module = twin(layer, einsum=spelling == "einsum").to(device=device, dtype=kind, memory_format=form)
+            leaf = torch.tensor(x.transpose(0, 3, 1, 2), device=device, dtype=kind).contiguous(memory_format=form)
+            leaf.requires_grad_()
+            functions = {"layer": module, "attention": module.attend}
+            for part, by in PARTS.items():
+                if spelling == "matmul" and part.startswith("convolution"):
+                    continue  # there is one convolution in both
+                function = functions.get(part, module.conv)
+                own = {"layer": module.parameters(), "attention": _attention_parameters(module)}.get(
+                    part, module.conv.parameters()
+                )
+                leaves = [leaf, *own]
+                wanted = [*([0] if 0 in by else []), *(range(1, len(leaves)) if 1 in by else [])]
+                name = layout if part.startswith("convolution") else f"{spelling} {layout}"
+                found[name, part] = candidates.pytorch_candidate(
+                    lambda x, *_, function=function: function(x), leaves, estimated_bytes=0, free_bytes=_FREE, by=wanted
+                )
+    return found
+
+
+def twin(layer: AAConv2D, *, einsum: bool) -> Any:
+    """The PyTorch layer with our layer's parameters."""
+    from experiments.benchmarks.pytorch_layer import AAConv2d
+
+    assert layer.rel_height is not None and layer.rel_width is not None
+    map_shape = ((layer.rel_height.shape[0] + 1) // 2, (layer.rel_width.shape[0] + 1) // 2)
+    sizes = (layer.in_features, layer.out_features, layer.key_depth, layer.value_depth, layer.num_heads)
+    module = AAConv2d(*sizes, map_shape, einsum=einsum)
+    agreement.copy_parameters(layer, module)
+    return module
+
+
+def agree(size: Size, x: np.ndarray) -> None:
+    """AssertionError unless both of PyTorch's spellings give what ours does, in float32."""
+    layer = size.build("float32")
+    for einsum in (True, False):
+        agreement.check_layer(layer, twin(layer, einsum=einsum).to(candidates.pytorch_device()), x)
+
+
+def fastest(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By part and pass: our milliseconds, those of PyTorch's fastest variant, and how many times faster ours is."""
+    summary: dict[str, dict[str, Any]] = {}
+    for part in PARTS:
+        summary[part] = {}
+        for name in PASSES:
+            own, other = (
+                candidates.faster([r for r in rows if r["part"] == part and r["framework"] == framework], name)
+                for framework in ("aa_flax", "pytorch")
+            )
+            if own is None:
+                continue
+            entry: dict[str, Any] = {"aa_flax_ms": own[f"{name}_ms"]}
+            if other is not None:
+                entry |= {"pytorch_ms": other[f"{name}_ms"], "pytorch_variant": other["variant"]}
+                entry["times_faster"] = round(other[f"{name}_ms"] / own[f"{name}_ms"], 2)
+            summary[part][name] = entry
+    return summary
+
+
+def table(summary: dict[str, dict[str, Any]]) -> str:
+    """The summary as text, and what makes the layer slower where it is."""
+    lines = [f"{'':24}{'forward, ms':>12}{'PyTorch':>9}{'times':>7}{'+backward':>12}{'PyTorch':>9}{'times':>7}"]
+    for part, passes in summary.items():
+        line = f"  {part:<22}"
+        for name in PASSES:
+            entry = passes.get(name, {})
+            other, ratio = entry.get("pytorch_ms", "-"), entry.get("times_faster", "-")
+            line += f"{entry.get('aa_flax_ms', '-'):>12}{other:>9}{ratio:>7}"
+        lines.append(line)
+    return "\n".join([*lines, *verdicts(summary)])
+
+
+def verdicts(summary: dict[str, dict[str, Any]]) -> list[str]:
+    """For each pass in which our layer is the slower one: which branch takes longer than PyTorch's, and by how much."""
+    said = []
+    for name in PASSES:
+        if summary["layer"][name].get("times_faster", 1) < 1:
+            behind = [
+                f"the {part} {'alone takes' if late > 0 else 'is ahead by'} {abs(late):.1f} ms{' longer' * (late > 0)}"
+                for part in ("convolution", "attention")
+                for late in [summary[part][name]["aa_flax_ms"] - summary[part][name]["pytorch_ms"]]
+            ]
+            said.append(f"  {name}: PyTorch's layer is faster; {'; '.join(behind)}")
+    return said
+
+
+def _attention_parameters(module: Any) -> list[Any]:
+    return [parameter for name, parameter in module.named_parameters() if not name.startswith("conv.")]
+
+
+if __name__ == "__main__":
+    main()

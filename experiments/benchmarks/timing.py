@@ -1,0 +1,70 @@
+"""Times of programs that take turns on one machine."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
+
+import jax
+
+Program = Callable[[int], object]
+"""Runs that many times and waits for the last result."""
+
+Key = TypeVar("Key", bound=Hashable)
+
+_LEAST_ROUNDS = 3
+_SHORTEST = 0.005  # seconds: shorter programs are run several times between two looks at the clock
+
+
+def jax_program(compiled: Callable[..., Any], *arguments: Any) -> Program:
+    """A compiled JAX function on fixed arguments."""
+    # A CPU would run several at once.
+    one_by_one = jax.default_backend() == "cpu"
+
+    def run(times: int) -> None:
+        result = None
+        for _ in range(times):
+            result = compiled(*arguments)
+            if one_by_one:
+                jax.block_until_ready(result)
+        jax.block_until_ready(result)
+
+    return run
+
+
+def take_turns(programs: Mapping[Key, Program], *, rounds: int, seconds: float) -> dict[Key, list[float]]:
+    """Milliseconds of one run of each program, an entry for each round.
+
+    Rounds go up and down the list in turn. Right before its measurement a program runs once unmeasured, so that it
+    finds its own data in the caches and the threads of the program before it asleep.
+
+    Args:
+        programs: what to time.
+        rounds: at most so many,
+        seconds: and no new one once so much time is spent, but at least three.
+    """
+    repeats = {}
+    for key, program in programs.items():
+        program(1)
+        repeats[key] = max(1, min(100, math.ceil(_SHORTEST / _seconds(program, 1))))
+    times: dict[Key, list[float]] = {key: [] for key in programs}
+    started = time.perf_counter()
+    for index in range(rounds):
+        if index >= _LEAST_ROUNDS and time.perf_counter() - started > seconds:
+            break
+        for key in list(programs)[:: -1 if index % 2 else 1]:
+            programs[key](1)
+            times[key].append(1e3 * _seconds(programs[key], repeats[key]) / repeats[key])
+    return times
+
+
+def median(times: list[float]) -> float:
+    """Of milliseconds, rounded to what is meant."""
+    return round(statistics.median(times), 3)
+
+
+def _seconds(program: Program, times: int) -> float:
+    started = time.perf_counter()
+    program(times)
+    return time.perf_counter() - started

@@ -1,0 +1,197 @@
+"""Time of a training step and of inference for ResNet-50 and its attention modules, as ratios to ResNet-50.
+
+    python experiments/benchmarks/train_step.py                                a small batch, whatever device JAX finds
+    python experiments/benchmarks/train_step.py --device gpu --batch 256       bfloat16, 224², images/s
+    python experiments/benchmarks/train_step.py --models resnet50 aa_resnet50_025 --image_size 128
+
+The columns of the AA paper's Table 2 (Bello et al., 2019: TensorFlow, one V100, batch 128) beside ours. A step is the
+library's own: uint8 images in, flips, cross-entropy, SGD with momentum, state donated. All models are compiled first
+and then run in turn, up and down the list; ratios are those of medians. Counted beside: temporary memory as the
+compiler reports it, FLOPs that the network needs (three times the forward pass for a step), and the fraction of the
+device's peak that this makes, where that is known.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
+
+from aa_flax.analysis.provenance import provenance  # noqa: E402
+from aa_flax.analysis.summary import summarize  # noqa: E402
+from aa_flax.training import resolve  # noqa: E402
+from aa_flax.training.initial import build_model  # noqa: E402
+from aa_flax.training.optimizers import optimizer  # noqa: E402
+from aa_flax.training.preprocessing import Preprocessing  # noqa: E402
+from aa_flax.training.pure import functional  # noqa: E402
+from aa_flax.training.state import create_state  # noqa: E402
+from aa_flax.training.step import make_train_step  # noqa: E402
+from experiments.benchmarks import devices, figures, timing  # noqa: E402
+
+RESULTS = _ROOT / "experiments" / "results"
+SOURCES = [f"aa_flax/ops/{name}.py" for name in ("convolution", "folded", "paper", "relative_attention", "resampling")]
+SOURCES += [
+    f"aa_flax/layers/{name}.py"
+    for name in ("aa_conv", "bam", "cbam", "gala", "gather_excite", "norm", "squeeze_excite")
+]
+SOURCES += [f"aa_flax/models/{name}.py" for name in ("factories", "resnet", "stages")]
+SOURCES += ["aa_flax/training/step.py", "aa_flax/training/optimizers.py"]
+SOURCES += ["experiments/benchmarks/train_step.py", "experiments/benchmarks/timing.py"]
+# Table 2's AA has kappa = upsilon = 0.25; `aa_resnet50` is that of Table 3.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "resnet50": ("resnet50", {}),
+    "se_resnet50": ("se_resnet50", {}),
+    "ge_resnet50": ("ge_resnet50", {}),
+    "bam_resnet50": ("bam_resnet50", {}),
+    "cbam_resnet50": ("cbam_resnet50", {}),
+    "gala_resnet50": ("gala_resnet50", {}),
+    "aa_resnet50_025": ("aa_resnet50", {"kappa": 0.25, "upsilon": 0.25}),
+    "aa_resnet50_025_paper": ("aa_resnet50", {"kappa": 0.25, "upsilon": 0.25, "implementation": "paper"}),
+    "aa_resnet50": ("aa_resnet50", {}),
+}
+# (inference, training step) as printed: "+12%" is 1.12.
+PAPER = {
+    "resnet50": (1.0, 1.0),
+    "se_resnet50": (1.12, 1.92),
+    "bam_resnet50": (1.19, 1.43),
+    "cbam_resnet50": (1.56, 2.32),
+    "gala_resnet50": (1.86, 2.33),
+    "aa_resnet50_025": (1.29, 1.25),
+}
+
+
+def main() -> None:
+    arguments = parse()
+    devices.use(arguments.device)
+    on_cpu = jax.default_backend() == "cpu"
+    arguments.batch = arguments.batch or (4 if on_cpu else 128)
+    arguments.dtype = arguments.dtype or ("float32" if on_cpu else "bfloat16")
+    programs: dict[tuple[str, str], timing.Program] = {}
+    counted = {}
+    for label in arguments.models:
+        programs[label, "infer"], programs[label, "train"], counted[label] = compiled(label, arguments)
+        print(f"compiled {label}", flush=True)
+    times = timing.take_turns(programs, rounds=arguments.rounds, seconds=arguments.seconds)
+    rows = [row(label, times, counted[label], arguments) for label in arguments.models]
+    print(table(rows))
+    command = " ".join(["python", "experiments/benchmarks/train_step.py", *sys.argv[1:]])
+    setting = {name: getattr(arguments, name) for name in ("batch", "image_size", "dtype", "rounds")}
+    result = {**provenance(command, SOURCES), **setting, "rows": rows}
+    output = arguments.output or RESULTS / f"train_step_{jax.default_backend()}_jax{jax.__version__}.json"
+    output.write_text(json.dumps(result, indent=1) + "\n")
+    figures.train_step(result, output.with_suffix(".png"))
+    print(f"written to {output}")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=devices.KINDS, default="auto")
+    parser.add_argument("--batch", type=int, help="4 on a CPU, else 128")
+    parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="float32 on a CPU, else bfloat16")
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=600, help="no new round after so long")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    if "resnet50" not in arguments.models:
+        arguments.models.insert(0, "resnet50")  # what the ratios are to
+    return arguments
+
+
+def compiled(label: str, arguments: argparse.Namespace) -> tuple[timing.Program, timing.Program, dict[str, Any]]:
+    """Inference and training step of one network, ready to run, and what is counted of them."""
+    name, options = MODELS[label]
+    config = resolve(
+        {"model": {"name": name, "options": options, "dtype": arguments.dtype}, "batch_size": arguments.batch}
+    )
+    size = (arguments.image_size,) * 2
+    preprocessing = Preprocessing(
+        image_size=size,
+        channels=3,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        class_names=tuple(map(str, range(1000))),
+        dtype=arguments.dtype,
+        data_fingerprint="",
+    )
+    model = build_model(config, preprocessing)
+    apply, params, batch_stats = functional(model)
+    chain = optimizer(config.optimizer, total_steps=1000, epoch_steps=100)
+    state = create_state(params, batch_stats, chain, ema=False)
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": jnp.asarray(rng.integers(0, 256, (arguments.batch, *size, 3), np.uint8)),
+        "label": jnp.asarray(rng.integers(0, 1000, arguments.batch), jnp.int32),
+    }
+
+    def logits(params: Any, batch_stats: Any, images: jax.Array) -> jax.Array:
+        return apply(params, batch_stats, preprocessing.normalize(images))[0]
+
+    train_step = jax.jit(make_train_step(apply, chain, config, preprocessing), donate_argnums=0)
+    step: Any = train_step.lower(state, batch).compile()
+    infer: Any = jax.jit(logits).lower(params, batch_stats, batch["image"]).compile()
+    kept = jax.tree.map(jnp.copy, (params, batch_stats))  # the step consumes the others
+    summary = summarize(model, arguments.image_size)
+    counts = {
+        "params": summary.params,
+        "flops_per_image": summary.flops,
+        "train_temporary_bytes": step.memory_analysis().temp_size_in_bytes,
+        "infer_temporary_bytes": infer.memory_analysis().temp_size_in_bytes,
+    }
+    return timing.jax_program(infer, *kept, batch["image"]), _stepping(step, state, batch), counts
+
+
+def _stepping(step: Any, state: Any, batch: Any) -> timing.Program:
+    """Training steps, each from the state that the one before left."""
+    current = [state]
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            current[0] = step(current[0], batch)
+        jax.block_until_ready(current[0])
+
+    return run
+
+
+def row(label: str, times: Any, counts: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds, ratios to ResNet-50 with their extremes over the rounds, and the paper's."""
+    found: dict[str, Any] = {"label": label, "model": MODELS[label][0], "options": MODELS[label][1]}
+    peak = devices.peak() if arguments.dtype == "bfloat16" else None
+    for index, key in enumerate(("infer", "train")):
+        own, plain = times[label, key], times["resnet50", key]
+        by_round = [a / b for a, b in zip(own, plain, strict=True)]
+        milliseconds = timing.median(own)
+        found[f"{key}_ms"] = milliseconds
+        found[f"{key}_ratio"] = round(milliseconds / timing.median(plain), 3)
+        found[f"{key}_ratio_of_rounds"] = [round(min(by_round), 3), round(max(by_round), 3)]
+        found[f"paper_{key}_ratio"] = PAPER[label][index] if label in PAPER else None
+        found[f"{key}_images_per_second"] = round(1e3 * arguments.batch / milliseconds, 2)
+        if peak is not None:
+            operations = (1, 3)[index] * arguments.batch * counts["flops_per_image"]
+            found[f"{key}_fraction_of_peak_flops"] = round(operations / (milliseconds / 1e3) / peak.flops, 4)
+    return found | counts
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as text."""
+    lines = [
+        f"{'':<24}{'train ms':>10}{'ratio':>7}{'paper':>7}{'infer ms':>10}{'ratio':>7}{'paper':>7}{'images/s':>10}"
+    ]
+    for each in rows:
+        line = f"{each['label']:<24}"
+        for key in ("train", "infer"):
+            line += f"{each[f'{key}_ms']:>10.1f}{each[f'{key}_ratio']:>7.2f}{each[f'paper_{key}_ratio'] or '-':>7}"
+        lines.append(line + f"{each['train_images_per_second']:>10.1f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
