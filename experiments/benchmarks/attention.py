@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/attention.py                 on whatever device JAX finds
     python experiments/benchmarks/attention.py --device gpu    batches of a GPU, bfloat16, with fractions of its peak
-    python experiments/benchmarks/attention.py --maps 28x28 --rounds 3 --output /tmp/quick.json
+    python experiments/benchmarks/attention.py --maps 28x28 --rounds 3 --output quick.json
 
 8 heads of key depth 20; shapes are in `cases.py`. Ours: "paper", "folded", "cudnn" on GPUs, "pallas_tpu" on TPUs, and
 "reference" where the map is small. Where PyTorch is installed: the paper's algorithm in two spellings, SDPA with a
