@@ -22,5 +22,6 @@ def test_results_were_measured_on_the_current_sources(file):
 def test_the_results_that_the_readme_speaks_of_are_there():
     names = {file.name for file in RESULTS}
     assert {"quickstart.json", "imagenette.json"} <= names
-    assert {"attention_cpu_jax0.10.2.json", "attention_cpu_jax0.12.0.1.json"} <= names
+    assert {"attention_cpu_jax0.10.2.json", "attention_cpu_jax0.12.0.1.json", "layer_cpu_jax0.10.2.json"} <= names
+    assert {"attention_v5e_jax0.10.2.json", "plan_v5e.json"} <= names
     assert "PLACEHOLDER" not in (ROOT / "README.md").read_text()
