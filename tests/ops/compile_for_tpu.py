@@ -11,10 +11,10 @@ from aa_flax.analysis.tpu_compiler import prepare
 prepare()
 
 import jax  # noqa: E402
-from aa_flax.analysis.slices import find_slice  # noqa: E402
-from aa_flax.analysis.tpu_compiler import mesh_of  # noqa: E402
 from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
+from aa_flax.analysis.slices import find_slice  # noqa: E402
+from aa_flax.analysis.tpu_compiler import mesh_of  # noqa: E402
 from aa_flax.ops import attention_branch  # noqa: E402
 
 SLICE = mesh_of(find_slice("v5e:2x2"))
