@@ -6,6 +6,8 @@ from pathlib import Path
 
 import jax
 
+from aa_flax.analysis.slices import CHIPS
+
 KINDS = ("auto", "cpu", "gpu", "tpu")
 _PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
 
@@ -26,7 +28,7 @@ PEAKS = {
     "NVIDIA H200": Peak(989e12, 4.8e12, "NVIDIA H200 datasheet, SXM"),
     "NVIDIA A100-SXM4-40GB": Peak(312e12, 1.555e12, "NVIDIA A100 datasheet"),
     "NVIDIA A100-SXM4-80GB": Peak(312e12, 2.039e12, "NVIDIA A100 datasheet"),
-    "TPU v5 lite": Peak(197e12, 819e9, "Google Cloud TPU v5e documentation"),
+    "TPU v5 lite": Peak(CHIPS["v5e"].flops, CHIPS["v5e"].hbm_bandwidth, CHIPS["v5e"].source),
 }
 
 

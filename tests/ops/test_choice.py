@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from aa_flax import ops
 from aa_flax.layers import AAConv2D
 from aa_flax.ops import choice
 from aa_flax.ops.choice import Call, choose
+from aa_flax.ops.platform import target_platform
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,7 @@ def test_each_entry_says_why():
 
 def test_auto_says_once_per_kind_of_call_what_it_chose(caplog):
     ones = jnp.ones((1, 2, 3, 1, 5))
-    layer = AAConv2D(3, 8, 3, num_heads=2, key_depth=6, value_depth=4, spatial_shape=(3, 5), rngs=_rngs())
+    layer = AAConv2D(3, 8, 3, num_heads=2, key_depth=6, value_depth=4, spatial_shape=(3, 5), rngs=nnx.Rngs(0))
     with caplog.at_level("INFO", logger="aa_flax"):
         for _ in range(2):
             ops.relative_attention_2d(ones, ones, jnp.ones((1, 2, 3, 1, 17)), None, None)
@@ -52,14 +54,6 @@ def test_auto_says_once_per_kind_of_call_what_it_chose(caplog):
 
 
 def test_an_ambient_mesh_says_where_the_program_will_run():
-    from aa_flax.ops.platform import target_platform
-
     assert target_platform() == "cpu"
     with jax.set_mesh(jax.make_mesh((1,), ("data",))):
         assert jax.jit(lambda x: x if target_platform() == "cpu" else 2 * x)(1) == 1
-
-
-def _rngs():
-    from flax import nnx
-
-    return nnx.Rngs(0)
