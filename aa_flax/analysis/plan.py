@@ -155,7 +155,7 @@ def plan(subject: Subject, mode: Mode, wanted: Slice, mesh: Mesh) -> Plan:
         hlo = compiled.as_text()
         memory = _memory(compiled, per_chip)
         fits = memory.total is not None and memory.total <= wanted.chip.usable_bytes
-        counts = _counts(compiled, Program(hlo), mesh.devices.size, per_chip)
+        counts = count_program(compiled, Program(hlo), mesh.devices.size, per_chip)
         bound = _bound(counts, wanted.chip, subject.config.batch_size)
     return Plan(
         subject=subject,
@@ -189,7 +189,15 @@ def _memory(compiled: Any, per_chip: int) -> Memory:
     return Memory(arguments, outputs, aliased, temporary, program, total)
 
 
-def _counts(compiled: Any, program: Program, devices: int, per_chip: int) -> Counts:
+def count_program(compiled: Any, program: Program, devices: int, per_chip: int) -> Counts:
+    """What one chip does in a compiled program: the compiler's counts, with kernels and loops counted again.
+
+    Args:
+        compiled: as `jax.stages.Lowered.compile` returns it.
+        program: its text.
+        devices: that it runs on.
+        per_chip: of them.
+    """
     cost = compiled.cost_analysis()
     by_compiler = round(cost.get("bytes accessed", 0))
     once, looped = work(program, loops=False), work(program)

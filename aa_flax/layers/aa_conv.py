@@ -120,16 +120,12 @@ class AAConv2D(nnx.Module):
         kernel_size, strides = int(kernel_size), int(strides)
         self.strides, self.attention_downsample = strides, int(attention_downsample)
 
-        conv = functools.partial(nnx.Conv, use_bias=use_bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        options = dict(use_bias=use_bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        conv: Any = functools.partial(nnx.Conv, conv_general_dilated=convolution, **options)
         pointwise = functools.partial(conv, kernel_size=(1, 1), kernel_init=attention_init)
         convolves, attends = self.value_depth < out_features, self.value_depth > 0
         padding = ((kernel_size - 1) // 2,) * 2
-        shape: dict[str, Any] = dict(
-            kernel_size=(kernel_size,) * 2,
-            strides=strides,
-            padding=(padding, padding),
-            conv_general_dilated=convolution,
-        )
+        shape: dict[str, Any] = dict(kernel_size=(kernel_size,) * 2, strides=strides, padding=(padding, padding))
         qkv_in = in_features + (3 if position == "coordconv" else 0)
         qkv_out = 2 * self.key_depth + self.value_depth
         self.conv = (
@@ -163,7 +159,7 @@ class AAConv2D(nnx.Module):
 
         On a TPU the convolution gets zero filters for the last channels, which its tiles of 128 have room for, and the
         attention is added to them where the convolution writes its result. A concatenation would read and write both
-        once more: 2 % of all bytes that an AA-ResNet-50 training step moves.
+        once more.
         """
         if target_platform() != "tpu":
             return jnp.concatenate([conv(x), attended], -1)

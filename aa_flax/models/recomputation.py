@@ -16,7 +16,7 @@ def convolve_activated(
     """`conv(relu(norm(x)))`; before attention on a TPU only `x` and the norm's statistics are kept for the gradient.
 
     XLA makes the normalised input of a plain convolution while it reads it, but a kernel needs it in memory and relaid,
-    and that copy would be kept too: twice the temporary memory of an AA-Wide-ResNet's training step.
+    and that copy would be kept too.
     """
     attends = isinstance(conv, AAConv2D) and conv.attends
     if target_platform() != "tpu" or not attends or type(norm) is not BatchNorm:

@@ -96,15 +96,12 @@ def _choose(call: Call) -> str:
 
 
 def _serves(entry: Entry, call: Call) -> bool:
-    width = cudnn.folded_width(call.height, call.width, call.key_depth, call.value_depth, call.positions)
+    if entry.platform != call.platform or call.dtype not in entry.dtypes:
+        return False
     if entry.implementation == "pallas_tpu" and not _shape(call).fits():
         return False
-    return (
-        entry.platform == call.platform
-        and call.dtype in entry.dtypes
-        and entry.smallest <= call.places <= entry.largest
-        and width <= entry.widest
-    )
+    width = cudnn.folded_width(call.height, call.width, call.key_depth, call.value_depth, call.positions)
+    return entry.smallest <= call.places <= entry.largest and width <= entry.widest
 
 
 def _shape(call: Call) -> Shape:

@@ -1,7 +1,8 @@
 """Relative attention through cuDNN's fused attention on NVIDIA GPUs.
 
 The fold makes it plain attention, so the (h*w)**2 logits never reach memory. cuDNN wants one depth for queries, keys
-and values, a multiple of 8, so the folded width and the values are padded with zeros to the same width.
+and values, a multiple of 8, so the folded width and the values are padded with zeros to the same width. Under an
+ambient mesh with an axis "data" each device serves its part of the batch.
 """
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from aa_flax.ops.folded import fold
+from aa_flax.ops.mesh import BATCHED, over_mesh
 
 # Hopper takes 256 too, but its backward pass falls off above 128 and older GPUs take no more.
 WIDEST = 128
@@ -34,7 +36,7 @@ def cudnn(
 
     Raises:
         TypeError: dtypes other than float16 and bfloat16.
-        ValueError: a folded width dk + h + w above 128.
+        ValueError: a folded width dk + h + w above 128, or a batch that the mesh does not divide.
         RuntimeError: no cuDNN, or a GPU that it does not serve.
     """
     b, h, w, n, dv = value.shape
@@ -52,9 +54,12 @@ def cudnn(
     def padded(x: Array) -> Array:
         return jnp.pad(x.reshape(b, h * w, n, -1), ((0, 0), (0, 0), (0, 0), (0, width - x.shape[-1])))
 
-    arguments = (padded(query), padded(key), padded(value))
+    def attend(*arguments: Array) -> Array:
+        return jax.nn.dot_product_attention(*arguments, scale=scale, implementation=engine)  # type: ignore[call-overload]
+
     try:
-        output = jax.nn.dot_product_attention(*arguments, scale=scale, implementation=engine)  # type: ignore[call-overload]
+        split = over_mesh(attend, b, (BATCHED,) * 3, BATCHED, name="cudnn")
+        output = split(padded(query), padded(key), padded(value))
     except (NotImplementedError, RuntimeError) as error:
         raise RuntimeError(f"implementation 'cudnn' is not to be had here: {error}") from error
     return output[..., :dv].reshape(b, h, w, n, dv)

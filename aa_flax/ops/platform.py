@@ -21,6 +21,14 @@ def target_platform() -> str:
     return "gpu" if platform in ("cuda", "rocm") else platform
 
 
+def target_device_kind() -> str:
+    """The kind of device that a program traced now will run on ("TPU v4"); "" where only the platform is known."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is not None:
+        return device.device_kind
+    return "" if _override.get() else jax.devices()[0].device_kind
+
+
 @contextlib.contextmanager
 def traced_for(platform: str) -> Iterator[None]:
     """While open, `target_platform` answers this; for programs that are traced and not run here."""

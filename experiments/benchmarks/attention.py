@@ -31,8 +31,7 @@ from experiments.benchmarks.candidates import PASSES, Candidate  # noqa: E402
 from experiments.benchmarks.cases import CASES, HEADS, KEY_DEPTH, Case  # noqa: E402
 
 RESULTS = _ROOT / "experiments" / "results"
-SOURCES = [f"aa_flax/ops/{name}.py" for name in ("reference", "paper", "folded", "cudnn", "relative_attention")]
-SOURCES += [f"aa_flax/ops/pallas_tpu/{name}.py" for name in ("branch", "kernels", "shape", "tiles")]
+SOURCES = [f"aa_flax/ops/{name}.py" for name in ("reference", "paper", "folded", "relative_attention")]
 SOURCES += [
     f"experiments/benchmarks/{name}.py"
     for name in ("attention", "candidates", "cases", "timing", "pytorch_attention", "agreement")
@@ -64,7 +63,12 @@ def main() -> None:
         **candidates.settings(candidates.pytorch_device()),
     }
     command = " ".join(["python", "experiments/benchmarks/attention.py", *sys.argv[1:]])
-    result = {**provenance(command, SOURCES), **setting, "speedups": speedups(rows), "rows": rows}
+    result = {
+        **provenance(command, SOURCES + devices.kernel_sources()),
+        **setting,
+        "speedups": speedups(rows),
+        "rows": rows,
+    }
     name = f"attention_{jax.default_backend()}_jax{jax.__version__}"
     output = arguments.output or RESULTS / f"{name}.json"
     output.write_text(json.dumps(result, indent=1) + "\n")

@@ -8,8 +8,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from aa_flax.analysis import tpu_compiler
 from aa_flax.analysis.hlo import Program
-from aa_flax.analysis.hlo_traffic import kernels
-from aa_flax.analysis.hlo_work import work
+from aa_flax.analysis.plan import count_program
 from aa_flax.analysis.slices import find_slice
 
 
@@ -51,16 +50,14 @@ def count(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], dtype
     except tpu_compiler.DoesNotFit as verdict:
         return {"fits": False, "temporary_bytes": verdict.temporary_bytes}
     in_hbm: Any = lowered.compile(compiler_options={"xla_msa_enable": "false"})
-    program = Program(compiled.as_text())
-    calls = kernels(program)
-    cost = compiled.cost_analysis()
+    counts = count_program(compiled, Program(compiled.as_text()), devices=1, per_chip=1)
     return {
         "fits": True,
         "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
         "temporary_bytes_all_in_hbm": in_hbm.memory_analysis().temp_size_in_bytes,
-        "bytes_moved": round(cost["bytes accessed"]) + sum(call.bytes - call.estimated_bytes for call in calls),
-        "hbm_bytes": work(program).hbm_bytes,
-        "custom_call_bytes": sum(call.bytes for call in calls),
-        "custom_call_estimate": sum(call.estimated_bytes for call in calls),
-        "flops": round(cost["flops"]),
+        "bytes_moved": counts.bytes_moved,
+        "hbm_bytes": counts.hbm_bytes,
+        "custom_call_bytes": sum(call.bytes for call in counts.kernels),
+        "custom_call_estimate": sum(call.estimated_bytes for call in counts.kernels),
+        "flops": counts.flops,
     }

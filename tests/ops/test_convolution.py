@@ -4,23 +4,31 @@ import numpy as np
 import pytest
 
 from aa_flax.ops import convolution
+from aa_flax.ops.platform import traced_for
+
+_NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 1), (2, 2)])
-@pytest.mark.parametrize(("size", "kernel"), [((2, 2), (3, 3)), ((1, 7), (3, 3)), ((5, 1), (5, 3)), ((1, 1), (7, 7))])
-def test_maps_below_the_kernel(rng, size, kernel, strides):
+@pytest.mark.parametrize(
+    ("size", "kernel", "padding"),
+    [
+        *(((2, 2), (3, 3), None), ((1, 7), (3, 3), None), ((5, 1), (5, 3), None), ((1, 1), (7, 7), None)),
+        *(((5, 4), (1, 1), padding) for padding in (None, [(1, 0), (2, 3)], "SAME", "VALID")),
+    ],
+)
+def test_maps_below_the_kernel_and_kernels_of_one_place(rng, size, kernel, padding, strides):
     """Value and gradients equal those of XLA's convolution; float64, so that only an error of order 1 can hide."""
     with jax.enable_x64(True):
         x = jnp.asarray(rng.normal(size=(2, *size, 3)))
         w = jnp.asarray(rng.normal(size=(*kernel, 3, 5)))
-        padding = [((k - 1) // 2,) * 2 for k in kernel]
-        numbers = ("NHWC", "HWIO", "NHWC")
+        padding = padding or [((k - 1) // 2,) * 2 for k in kernel]
 
         def ours(x, w):
-            return convolution(x, w, strides, padding, dimension_numbers=numbers)
+            return convolution(x, w, strides, padding, dimension_numbers=_NUMBERS)
 
         def theirs(x, w):
-            return jax.lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=numbers)
+            return jax.lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=_NUMBERS)
 
         (y, back), (expected, expected_back) = jax.vjp(ours, x, w), jax.vjp(theirs, x, w)
         assert "conv_general_dilated" not in str(jax.make_jaxpr(ours)(x, w))
@@ -43,8 +51,15 @@ def test_everything_else_is_left_to_xla(rng, change):
             (1, 1),
             padding,
             rhs_dilation=change.get("dilation"),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            dimension_numbers=_NUMBERS,
             feature_group_count=groups,
         )
 
     np.testing.assert_array_equal(call(convolution), call(jax.lax.conv_general_dilated))
+
+
+def test_other_platforms_convolve_kernels_of_one_place():
+    x, w = jnp.ones((2, 4, 4, 3)), jnp.ones((1, 1, 3, 6))
+    with traced_for("tpu"):
+        program = jax.make_jaxpr(lambda x, w: convolution(x, w, (1, 1), "VALID", dimension_numbers=_NUMBERS))(x, w)
+    assert "conv_general_dilated" in str(program)

@@ -36,6 +36,25 @@ def test_padded_fold_equals_the_definition(rng, dv, tables):
         np.testing.assert_allclose(gradient, wanted, atol=2e-2 * max(1, np.abs(wanted).max()))
 
 
+def test_split_over_a_mesh_it_computes_the_same(rng):
+    arrays = oracle.inputs(rng, 8, 3, 5, 2, 7, 3, dtype=jnp.bfloat16)
+    attend = functools.partial(cudnn, scale=0.25, engine="xla")
+    run = jax.jit(lambda *arrays: jax.value_and_grad(lambda *a: attend(*a).sum(), range(5))(*arrays))
+    _, expected = run(*arrays)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    with jax.set_mesh(mesh):
+        split = [
+            jax.device_put(x, jax.NamedSharding(mesh, jax.P(*(["data"] if i < 3 else []))))
+            for i, x in enumerate(arrays)
+        ]
+        assert "shard_map" in str(jax.make_jaxpr(attend)(*split))
+        _, gradients = run(*split)
+        with pytest.raises(ValueError, match="'cudnn' splits a batch over the mesh's data axis of 8; a batch of 3"):
+            attend(*(x[:3] if i < 3 else x for i, x in enumerate(arrays)))
+    for ours, theirs in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=3e-2 * float(jnp.abs(theirs).max()))
+
+
 def test_folded_width():
     assert folded_width(14, 14, 20, 3, True) == 48
     assert folded_width(28, 28, 20, 3, True) == 80

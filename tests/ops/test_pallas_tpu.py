@@ -12,6 +12,7 @@ from flax import nnx
 from aa_flax import ops
 from aa_flax.analysis import summarize
 from aa_flax.layers import AAConv2D
+from aa_flax.ops.pallas_tpu.branch import _with_images
 from aa_flax.ops.pallas_tpu.shape import Shape
 from aa_flax.ops.platform import traced_for
 from aa_flax.ops.reference import reference
@@ -69,6 +70,26 @@ def test_value_and_five_gradients_at_the_papers_value_depths(rng, dv, dtype):
 @pytest.mark.parametrize("tables", [True, False], ids=["relative", "no_position"])
 def test_sizes_that_no_tile_divides(rng, size, tables):
     assert_close(*both(rng, size, "float32", tables=tables), "float32")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (8, 5, 7, 2, 20, 3),  # one block
+        (16, 2, 3, 2, 31, 35),  # two blocks; queries, keys and values together take two tiles of 128 channels
+        (8, 13, 11, 1, 9, 2),  # 143 places: copied 13 at a time
+    ],
+    ids=str,
+)
+def test_eight_images_side_by_side(rng, size, dtype):
+    shape = Shape(*size[1:5], size[5], 1, 1, 1.0, True, jnp.dtype(dtype))
+    assert _with_images(shape, size[0]).images == 8
+    assert_close(*both(rng, size, dtype), dtype)
+
+
+def test_eight_images_and_heads_one_by_one(rng):
+    assert_close(*both(rng, (8, 33, 32, 2, 3, 2), "bfloat16"), "bfloat16")
 
 
 def test_large_maps_in_bfloat16_and_two_heads(rng):
@@ -152,8 +173,9 @@ def test_attention_in_the_convolutions_last_channels_is_the_concatenation(rng, o
         np.testing.assert_allclose(ours, theirs, rtol=3e-6, atol=3e-5)
 
 
-def test_split_over_a_mesh_it_computes_the_same(rng):
-    x = jnp.asarray(rng.normal(size=(8, 5, 7, 11)), jnp.float32)
+@pytest.mark.parametrize("batch", [8, 64])  # one image on a device, or eight side by side
+def test_split_over_a_mesh_it_computes_the_same(rng, batch):
+    x = jnp.asarray(rng.normal(size=(batch, 5, 7, 11)), jnp.float32)
     model = layer("pallas_tpu_interpret")
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     for ours, theirs in zip(output_and_gradients(model, x, mesh), output_and_gradients(model, x), strict=True):
@@ -182,6 +204,11 @@ def test_what_it_cannot_serve_is_said(rng):
         ops.relative_attention_2d(*half, implementation="pallas_tpu_interpret")
     with pytest.raises(ValueError, match=r"needs about \d+ MiB of a TPU's VMEM for a 200x200 map of 512 channels"):
         Shape(200, 200, 8, 20, 3, 512, 24, 1.0, True, jnp.dtype("bfloat16")).check()
+
+
+def test_a_block_of_several_images_has_to_fit_the_chip():
+    shape = Shape(40, 40, 8, 20, 3, 256, 24, 1.0, True, jnp.dtype("bfloat16"), images=8)
+    assert [shape.fits_chip(kind) for kind in ("TPU v4", "TPU v5p", "TPU v5 lite")] == [False, False, True]
 
 
 def test_costs_count_the_products():

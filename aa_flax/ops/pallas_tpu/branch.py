@@ -1,8 +1,8 @@
 """The attention branch as one TPU kernel per pass: projections, relative attention, output projection."""
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,9 +12,12 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
+from aa_flax.ops.mesh import BATCHED, WHOLE, data_mesh, over_mesh
 from aa_flax.ops.pallas_tpu import kernels
-from aa_flax.ops.pallas_tpu.shape import Shape
-from aa_flax.ops.platform import target_platform
+from aa_flax.ops.pallas_tpu.shape import LANES, SUBLANES, Shape, round_up
+from aa_flax.ops.platform import target_device_kind, target_platform
+
+_NAME = "pallas_tpu"
 
 
 def attention_branch(
@@ -71,8 +74,34 @@ def attention_branch(
     shape.check()
     tables = [] if rel_height is None or rel_width is None else [rel_width, rel_height]
     packed = _pack(shape, qkv_kernel, qkv_bias, out_kernel, out_bias, tables)
-    y = _branch(shape, interpret, x.reshape(b, h * w, c), packed)
+    shape = _with_images(shape, b)
+    y = _branch(shape, interpret, _laid_out(shape, x), packed)
     return y.swapaxes(1, 2).reshape(b, h, w, out_features)
+
+
+def _with_images(shape: Shape, batch: int) -> Shape:
+    """With blocks of several images where each device's part of the batch and its VMEM allow."""
+    together = dataclasses.replace(shape, images=SUBLANES)
+    mesh = data_mesh()
+    unit = SUBLANES if mesh is None else SUBLANES * mesh.shape["data"]
+    return together if batch % unit == 0 and together.fits_chip(target_device_kind()) else shape
+
+
+def _laid_out(shape: Shape, x: Array) -> Array:
+    """[b, h*w, c], or [h*w, b, c] for blocks of several images.
+
+    The second is how the compiler lays maps out for convolutions. Where it puts the batch last instead, as it does for
+    Wide-ResNets, an identity 1×1 convolution turns them, into which it fuses the normalisation and activation before.
+    """
+    b, h, w, c = x.shape
+    if shape.images == 1:
+        return x.reshape(b, h * w, c)
+    identity = jnp.eye(c, dtype=x.dtype)[None, None]
+    numbers = ("NHWC", "HWIO", "NHWC")
+    turned = jax.lax.conv_general_dilated(
+        x, identity, (1, 1), "VALID", dimension_numbers=numbers, precision=shape.precision
+    )
+    return turned.transpose(1, 2, 0, 3).reshape(h * w, b, c)
 
 
 def _pack(
@@ -109,7 +138,8 @@ def _pack(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _branch(shape: Shape, interpret: bool, x: Array, params: tuple[Array, ...]) -> Array:
     run = functools.partial(_forward, shape, interpret)
-    return _over_mesh(run, x.shape[0], [True, False], True)(x, params)
+    maps = _batched_maps(shape)
+    return over_mesh(run, _batch(shape, x), (maps, WHOLE), BATCHED, name=_NAME)(x, params)
 
 
 def _branch_forward(shape: Shape, interpret: bool, x: Array, params: tuple[Array, ...]) -> Any:
@@ -129,7 +159,9 @@ def _branch_backward(shape: Shape, interpret: bool, residuals: Any, dy: Array) -
         dx, gradients = run(x, dy, params)
         return dx, jax.lax.psum(gradients, "data")
 
-    split = _over_mesh(summed, x.shape[0], [True, True, False], (True, False), alone=run)
+    maps = _batched_maps(shape)
+    specs = (maps, BATCHED, WHOLE)
+    split = over_mesh(summed, _batch(shape, x), specs, (maps, WHOLE), name=_NAME, alone=run)
     dx, gradients = split(x, dy, params)
     return dx, tuple(g.astype(p.dtype) for g, p in zip(gradients, params, strict=True))
 
@@ -137,34 +169,18 @@ def _branch_backward(shape: Shape, interpret: bool, residuals: Any, dy: Array) -
 _branch.defvjp(_branch_forward, _branch_backward)
 
 
-def _over_mesh(
-    run: Callable[..., Any], batch: int, arguments: list[bool], results: Any, alone: Callable[..., Any] | None = None
-) -> Callable[..., Any]:
-    """`run` on each device's part of the batch where there is a mesh to split it over, else `alone` on all of it.
+def _batch(shape: Shape, x: Array) -> int:
+    return x.shape[0] if shape.images == 1 else x.shape[1]
 
-    `arguments` and `results` say what has a batch axis. The compiler cannot partition a kernel by itself.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or "data" not in mesh.axis_names or mesh.manual_axes:
-        return alone or run
-    if batch % mesh.shape["data"]:
-        raise ValueError(
-            f"implementation 'pallas_tpu' splits a batch over the mesh's data axis of {mesh.shape['data']}; "
-            f"a batch of {batch} does not divide"
-        )
-    spec = lambda batched: PartitionSpec("data") if batched else PartitionSpec()  # noqa: E731
-    # The kernels' results carry no record of what they vary over, so shard_map cannot check it.
-    return jax.shard_map(
-        run,
-        in_specs=tuple(map(spec, arguments)),
-        out_specs=jax.tree.map(spec, results),
-        check_vma=False,
-    )
+
+def _batched_maps(shape: Shape) -> PartitionSpec:
+    return BATCHED if shape.images == 1 else PartitionSpec(None, "data")
 
 
 def _forward(shape: Shape, interpret: bool, x: Array, params: tuple[Array, ...]) -> Array:
-    y = jax.ShapeDtypeStruct((x.shape[0], shape.out_features, shape.places), x.dtype)
-    scratch = [_projected(shape), *_keys_and_values(shape), pltpu.VMEM((shape.out_features, shape.lanes), jnp.float32)]
+    y = jax.ShapeDtypeStruct((_batch(shape, x), shape.out_features, shape.places), x.dtype)
+    sums = pltpu.VMEM((shape.out_features, shape.lanes), jnp.float32)
+    scratch = [_projected(shape), *_keys_and_values(shape), sums, *_copied(shape)]
     arguments = [*params, *_constants(shape)]
     specs = [_image_by_features(shape), *map(_whole, arguments)]
     return _call(shape, kernels.forward, [x, *arguments], specs, y, _features_by_image(shape), scratch, interpret)
@@ -177,8 +193,7 @@ def _backward(shape: Shape, interpret: bool, x: Array, dy: Array, params: tuple[
     gradients = [jax.ShapeDtypeStruct(param.shape, jnp.float32) for param in params]
     results = [jax.ShapeDtypeStruct(x.shape, x.dtype), *gradients]
     result_specs = [_image_by_features(shape), *map(_whole, gradients)]
-    sums = pltpu.VMEM((shape.lanes, shape.in_features), jnp.float32)
-    scratch = [_projected(shape), _projected(shape), *_keys_and_values(shape), sums]
+    scratch = [_projected(shape), _projected(shape), *_keys_and_values(shape), _map_rows(shape), *_copied(shape)]
     return _call(shape, kernels.backward, [x, dy, *arguments], specs, results, result_specs, scratch, interpret)
 
 
@@ -194,18 +209,18 @@ def _call(
 ) -> Any:
     """One pass over a batch: a program for each image and group of heads, in order."""
     backward = isinstance(results, list)
-    batch = arguments[0].shape[0]
+    batch = _batch(shape, arguments[0])
     flops, exponentials = shape.cost(batch, backward=backward)
     moved = sum(math.prod(a.shape) * a.dtype.itemsize for a in [*arguments, *jax.tree.leaves(results)])
     return pl.pallas_call(
         functools.partial(kernel, shape),
-        grid=(batch, shape.num_heads // shape.group),
+        grid=(batch // shape.images, shape.images, shape.num_heads // shape.group),
         in_specs=specs,
         out_specs=result_specs,
         out_shape=results,
         scratch_shapes=scratch,
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("arbitrary", "arbitrary"), vmem_limit_bytes=shape.vmem_limit(backward=backward)
+            dimension_semantics=("arbitrary",) * 3, vmem_limit_bytes=shape.vmem_limit(backward=backward)
         ),
         cost_estimate=pl.CostEstimate(flops=flops, transcendentals=exponentials, bytes_accessed=moved),
         name="relative_attention_" + kernel.__name__,
@@ -218,16 +233,31 @@ def _constants(shape: Shape) -> list[Array]:
 
 
 def _image_by_features(shape: Shape) -> pl.BlockSpec:
-    return pl.BlockSpec((1, shape.lanes, shape.in_features), lambda image, group: (image, 0, 0))
+    if shape.images == 1:
+        return pl.BlockSpec((1, shape.lanes, shape.in_features), lambda block, image, group: (block, 0, 0))
+    return pl.BlockSpec((shape.places, shape.images, shape.in_features), lambda block, image, group: (0, block, 0))
 
 
 def _features_by_image(shape: Shape) -> pl.BlockSpec:
-    return pl.BlockSpec((1, shape.out_features, shape.lanes), lambda image, group: (image, 0, 0))
+    index = lambda block, image, group: (block * shape.images + image, 0, 0)  # noqa: E731
+    return pl.BlockSpec((1, shape.out_features, shape.lanes), index)
 
 
 def _whole(array: Any) -> pl.BlockSpec:
     zeros = (0,) * len(array.shape)
-    return pl.BlockSpec(array.shape, lambda image, group: zeros)
+    return pl.BlockSpec(array.shape, lambda block, image, group: zeros)
+
+
+def _map_rows(shape: Shape) -> Any:
+    """A block of maps in float32: strides need arrays of exactly 128 lanes."""
+    if shape.images == 1:
+        return pltpu.VMEM((shape.lanes, shape.in_features), jnp.float32)
+    tiles = round_up(shape.in_features, LANES) // LANES
+    return pltpu.VMEM((tiles, shape.lanes * shape.images, LANES), jnp.float32)
+
+
+def _copied(shape: Shape) -> list[Any]:
+    return [] if shape.images == 1 else [_map_rows(shape)]
 
 
 def _projected(shape: Shape) -> Any:

@@ -1,21 +1,25 @@
 """The two passes over one image: projections, relative attention and their gradients, maps never outside VMEM.
 
-Grid: images, then groups of heads. Nothing of the forward pass is kept for the backward pass but its inputs. Gradients
-by parameters are summed over the grid, which runs in order, so they are the same in every run.
+Grid: blocks of images, images of a block, groups of heads. Nothing of the forward pass is kept for the backward pass
+but its inputs. Gradients by parameters are summed over the grid, which runs in order: the same sums in every run.
+
+A block of one image is [1, lanes, c]. A block of several is [places, images, c], as the compiler lays maps out for its
+convolutions: it is copied to float32 once, so that an image's rows can be read with a stride.
 """
 
 from typing import Any
 
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+from jaxtyping import Array
 
-from aa_flax.ops.pallas_tpu.shape import Shape
+from aa_flax.ops.pallas_tpu.shape import LANES, Shape
 from aa_flax.ops.pallas_tpu.tiles import attend, fold_queries, logits, masked, product, repeat, span, unfold_queries
 
 
 def forward(
     shape: Shape,
-    x: Any,  # [1, lanes, c]
+    x: Any,  # [1, lanes, c] or [places, images, c]
     qkv: Any,  # [n, rows, c]
     qkv_bias: Any,  # [n, rows, 1]
     out: Any,  # [n, out, value_rows]
@@ -23,9 +27,11 @@ def forward(
     *refs: Any,
 ) -> None:
     """Fills y [1, out, lanes]."""
-    *tables, shifts, positions, y, projected, keys, values, sums = refs
-    first = pl.program_id(1) * shape.group
-    _project(shape, masked(shape, x[0], 0), qkv, qkv_bias, first, projected)
+    axes = len(shape.axes)
+    tables, (shifts, positions, y) = refs[:axes], refs[axes : axes + 3]
+    projected, keys, values, sums, *copied = refs[axes + 3 :]
+    number, first = pl.program_id(1), pl.program_id(2) * shape.group
+    _project(shape, _image(shape, x, copied, number, first), qkv, qkv_bias, first, projected)
     keys[shape.key_rows :, :] = positions[...]
 
     @pl.when(first == 0)
@@ -49,33 +55,34 @@ def forward(
 
     repeat(shape.group, head, 0, unroll=_unrolled(shape))
 
-    @pl.when(pl.program_id(1) == pl.num_programs(1) - 1)
+    @pl.when(pl.program_id(2) == pl.num_programs(2) - 1)
     def _() -> None:
         y[0] = sums[...].astype(y.dtype)
 
 
 def backward(
     shape: Shape,
-    x: Any,  # [1, lanes, c]
+    x: Any,  # [1, lanes, c] or [places, images, c]
     dy: Any,  # [1, out, lanes]
     qkv: Any,  # [n, rows, c]
     qkv_bias: Any,  # [n, rows, 1]
     out: Any,  # [n, out, value_rows]
     *refs: Any,
 ) -> None:
-    """Fills the gradients: dx [1, lanes, c]; of the parameters in float32, in their shapes, summed over the images."""
+    """Fills the gradients: dx, laid out as x; of the parameters in float32, in their shapes, summed over the images."""
     axes = len(shape.axes)
     tables, (shifts, positions, dx, d_qkv, d_qkv_bias, d_out, d_out_bias) = refs[:axes], refs[axes : axes + 7]
-    d_tables, (projected, d_projected, keys, values, dx_sum) = refs[axes + 7 : -5], refs[-5:]
-    first = pl.program_id(1) * shape.group
+    d_tables, scratch = refs[axes + 7 : 2 * axes + 7], refs[2 * axes + 7 :]
+    projected, d_projected, keys, values, dx_sum, *copied = scratch
+    number, first = pl.program_id(1), pl.program_id(2) * shape.group
     key_rows = shape.key_rows
 
-    @pl.when((pl.program_id(0) == 0) & (first == 0))
+    @pl.when((pl.program_id(0) == 0) & (number == 0) & (first == 0))
     def _() -> None:
         for ref in (d_qkv, d_qkv_bias, d_out, d_out_bias, *d_tables):
             ref[...] = jnp.zeros(ref.shape, ref.dtype)
 
-    image = masked(shape, x[0], 0)
+    image = _image(shape, x, copied, number, first)
     _project(shape, image, qkv, qkv_bias, first, projected)
     keys[key_rows:, :] = positions[...]
 
@@ -134,17 +141,90 @@ def backward(
     kernel = qkv[group].reshape(shape.group * shape.rows, shape.in_features)
     part = product(shape, gradient, kernel, (0, 0))
 
+    last_group = pl.program_id(2) == pl.num_programs(2) - 1
+
     @pl.when(first == 0)
     def _() -> None:
-        dx_sum[...] = part
+        _write(shape, dx_sum, number, part)
 
     @pl.when(first != 0)
     def _() -> None:
-        dx_sum[...] += part
+        _write(shape, dx_sum, number, _read(shape, dx_sum, number) + part)
 
-    @pl.when(pl.program_id(1) == pl.num_programs(1) - 1)
+    @pl.when(last_group & (number == shape.images - 1))
     def _() -> None:
-        dx[0] = dx_sum[...].astype(dx.dtype)
+        _copy_out(shape, dx_sum, dx)
+
+
+def _image(shape: Shape, x: Any, copied: Any, number: Any, first: Any) -> Array:
+    """[lanes, c] of image `number` of the block, with zeros at places outside the map."""
+    if shape.images == 1:
+        return masked(shape, x[0], 0)
+    (rows,) = copied
+
+    @pl.when((number == 0) & (first == 0))
+    def _() -> None:
+        _copy_in(shape, x, rows)
+
+    return _read(shape, rows, number).astype(shape.dtype)
+
+
+def _read(shape: Shape, rows: Any, number: Any) -> Array:
+    """[lanes, c] of an image from the rows of its block, tile of channels by tile."""
+    if shape.images == 1:
+        return rows[...]
+    here = pl.ds(number, shape.lanes, stride=shape.images)
+    return jnp.concatenate([rows.at[tile][here, :] for tile in range(rows.shape[0])], 1)[:, : shape.in_features]
+
+
+def _write(shape: Shape, rows: Any, number: Any, image: Array) -> None:
+    """Undoes `_read`."""
+    if shape.images == 1:
+        rows[...] = image
+        return
+    here = pl.ds(number, shape.lanes, stride=shape.images)
+    for tile in range(rows.shape[0]):
+        part = image[:, tile * LANES : (tile + 1) * LANES]
+        if missing := LANES - part.shape[1]:
+            part = jnp.concatenate([part, jnp.zeros((shape.lanes, missing), part.dtype)], 1)
+        rows.at[tile][here, :] = part
+
+
+def _copy_in(shape: Shape, block: Any, rows: Any) -> None:
+    """Rows [tiles, lanes * images, 128] in float32 from a block [places, images, c]."""
+
+    def one(chunk: Any, carry: Any) -> Any:
+        places, here = _chunk(shape, chunk)
+        values = block[places].astype(jnp.float32).reshape(shape.chunk * shape.images, shape.in_features)
+        for tile in range(rows.shape[0]):
+            part = values[:, tile * LANES : (tile + 1) * LANES]
+            rows.at[tile][here, : part.shape[1]] = part
+        return carry
+
+    repeat(shape.places // shape.chunk, one, 0)
+    if missing := (shape.lanes - shape.places) * shape.images:
+        rows[:, shape.places * shape.images :, :] = jnp.zeros((rows.shape[0], missing, LANES), jnp.float32)
+
+
+def _copy_out(shape: Shape, rows: Any, block: Any) -> None:
+    """Undoes `_copy_in`."""
+    if shape.images == 1:
+        block[0] = rows[...].astype(block.dtype)
+        return
+
+    def one(chunk: Any, carry: Any) -> Any:
+        places, here = _chunk(shape, chunk)
+        values = jnp.concatenate([rows.at[tile][here, :] for tile in range(rows.shape[0])], 1)[:, : shape.in_features]
+        block[places] = values.reshape(shape.chunk, shape.images, shape.in_features).astype(block.dtype)
+        return carry
+
+    repeat(shape.places // shape.chunk, one, 0)
+
+
+def _chunk(shape: Shape, chunk: Any) -> tuple[Any, Any]:
+    """Places of a chunk, and their rows."""
+    size = shape.chunk * shape.images
+    return pl.ds(chunk * shape.chunk, shape.chunk), pl.ds(pl.multiple_of(chunk * size, shape.images), size)
 
 
 def _project(shape: Shape, image: Any, qkv: Any, bias: Any, first: Any, projected: Any) -> None:

@@ -11,7 +11,13 @@ import numpy as np
 LANES, SUBLANES = 128, 8
 _WHOLE = 1024  # positions up to which all keys make one tile
 _LARGE_TILE = 512
+_LARGEST_CHUNK = 64
 _SMALLEST_VMEM, _LARGEST_VMEM = 16 << 20, 128 << 20
+# VMEM of a core, as jax.experimental.pallas.tpu.get_tpu_info has it; chips not named here have the largest
+_VMEM = {
+    **dict.fromkeys(("TPU v2", "TPU v3", "TPU v4", "TPU v4 lite"), 16 << 20),
+    **dict.fromkeys(("TPU v5", "TPU v5p", "TPU7", "TPU7x"), 64 << 20),
+}
 
 
 def round_up(number: int, multiple: int) -> int:
@@ -38,6 +44,7 @@ class Shape:
     scale: float
     positions: bool
     dtype: Any
+    images: int = 1  # in a block: one, or as many as there are sublanes, side by side on them
 
     @property
     def places(self) -> int:
@@ -97,7 +104,7 @@ class Shape:
     def query_tile(self) -> int:
         """Queries of a tile, a divisor of `lanes`: at most 2**18 logits in a tile, 2**16 where products take passes.
 
-        Larger tiles make longer programs, which took the compiler up to a minute in float32.
+        Larger tiles make longer programs, which take the compiler long.
         """
         largest = (1 << (18 if self.precision is None else 16)) // self.key_tile
         fitting = [t for t in range(LANES, self.lanes + 1, LANES) if self.lanes % t == 0 and t <= largest]
@@ -112,6 +119,11 @@ class Shape:
     def group(self) -> int:
         """Heads that are projected together; one at a time on large maps, whose projections would fill VMEM."""
         return self.num_heads if self.single_tile else 1
+
+    @property
+    def chunk(self) -> int:
+        """Places of a block of several images that are copied at a time, a divisor of `places`."""
+        return max(size for size in range(1, _LARGEST_CHUNK + 1) if self.places % size == 0)
 
     @property
     def precision(self) -> jax.lax.Precision | None:
@@ -147,9 +159,11 @@ class Shape:
         """What a pass needs on the chip, roughly: blocks twice (the next one is on its way), scratch, tiles."""
         item, lanes = jnp.dtype(self.dtype).itemsize, self.lanes
         features = round_up(self.in_features, LANES)
-        blocks = 2 * item * lanes * (features * (1 + backward) + round_up(self.out_features, 16))
+        maps = lanes * self.images * features
+        blocks = 2 * item * (maps * (1 + backward) + lanes * round_up(self.out_features, 16))
         weights = (item + 4 * backward) * self.num_heads * self.rows * features * 2
-        scratch = 4 * lanes * (self.group * self.rows * (1 + backward) + (features if backward else self.out_features))
+        rows = 4 * maps * (backward + (self.images > 1))
+        scratch = rows + 4 * lanes * (self.group * self.rows * (1 + backward) + self.out_features * (not backward))
         folded = lanes * (item * (self.folded_rows + self.value_rows) + 2 * item * self.folded_rows)
         tiles = self.key_tile * self.query_tile * (4 * (2 + 3 * backward) + 2 * item)
         return blocks + weights + scratch + folded + tiles
@@ -157,6 +171,10 @@ class Shape:
     def fits(self) -> bool:
         """Whether some TPU's VMEM holds an image of this shape."""
         return self._request(backward=True) <= _LARGEST_VMEM * 7 // 8
+
+    def fits_chip(self, device_kind: str) -> bool:
+        """Whether the VMEM of a chip holds the blocks with a quarter to spare."""
+        return self.vmem_bytes(backward=True) * 5 // 4 <= _VMEM.get(device_kind, _LARGEST_VMEM)
 
     def vmem_limit(self, *, backward: bool) -> int:
         """Bytes to ask of the compiler."""
