@@ -4,6 +4,8 @@ Fields of the config can be set on the command line, `--config.optimizer.learnin
 resumes; a finished run prints its result again. The last line printed is one JSON object.
 """
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ from absl import flags
 from aa_flax import data
 from aa_flax.analysis.plots import confusion_matrix, learning_curves
 from aa_flax.analysis.report import draw_attention, model_costs, print_results
+from aa_flax.training.checkpoints import CheckpointError
 from aa_flax.training.config import Config, resolve
 from aa_flax.training.flags import config_value, define_config, fail, run
-from aa_flax.training.loop import NonFiniteError, Outcome, train
+from aa_flax.training.loop import Outcome, train
 from aa_flax.training.metrics import read_metrics
+from aa_flax.training.preemption import EXIT_CODE, Preempted
 from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
+from aa_flax.training.window import NonFiniteError
 
 _CONFIG = define_config(required=True)
 _WORKDIR = flags.DEFINE_string(
@@ -91,5 +96,13 @@ def _finished(path: str) -> dict[str, Any]:
     return result
 
 
+def _main(argv: list[str]) -> None:
+    try:
+        main(argv)
+    except Preempted as reason:
+        print(reason, file=sys.stderr, flush=True)
+        os._exit(EXIT_CODE)  # data threads or a compilation may still run
+
+
 if __name__ == "__main__":
-    run(main, expected=(NonFiniteError, RunDirectoryError, data.DataError))
+    run(_main, expected=(NonFiniteError, CheckpointError, RunDirectoryError, data.DataError))

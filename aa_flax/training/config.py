@@ -96,6 +96,7 @@ class Config:
     eval_every_epochs: int = 1
     log_every_steps: int = 20
     checkpoint_every_epochs: int = 1
+    checkpoint_every_minutes: float = 10.0  # besides, at the end of a log window; 0 is off
     keep_checkpoints: int = 2
     stop_after_epoch: int = 0  # end early, with the schedule unchanged; 0 is off
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -108,6 +109,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "label",
         "stop_after_epoch",
         "eval_batch_size",
+        "checkpoint_every_minutes",
         "keep_checkpoints",
         "data.data_dir",
         "data.source_dir",
@@ -227,6 +229,7 @@ def _check(config: Config) -> None:
     not_negative: tuple[str, ...] = (
         "seed",
         "stop_after_epoch",
+        "checkpoint_every_minutes",
         "data.image_size",
         "data.crop_padding",
         "data.cutout",

@@ -1,14 +1,17 @@
 """What a run leaves on disk: enough to resume, evaluate and predict without anything else."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 from flax import nnx
 
-from aa_flax.training.checkpoints import Checkpoints
+from aa_flax.training.checkpoints import Checkpoints, saved_steps
 from aa_flax.training.config import MAY_CHANGE_ON_RESUME, Config, ConfigError, DataConfig, flatten, resolve
 from aa_flax.training.initial import build_model
 from aa_flax.training.preprocessing import Preprocessing
@@ -35,8 +38,8 @@ class RunDirectory:
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether anything has been saved yet; unfinished ones have other names than their step."""
-        return self.checkpoints.is_dir() and any(child.name.isdigit() for child in self.checkpoints.iterdir())
+        """Whether anything has been saved to its end yet."""
+        return bool(saved_steps(self.checkpoints))
 
     @property
     def result_file(self) -> Path:
@@ -80,6 +83,28 @@ class RunDirectory:
             seen, now = dataclasses.asdict(self.read_preprocessing()), dataclasses.asdict(preprocessing)
             changed = [name for name in seen if seen[name] != now[name]]
             raise ConfigError(f"{self.path} holds a run on other data: {', '.join(changed)} changed")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from training here; the lock ends with the process, however it ends.
+
+        Raises:
+            RunDirectoryError: another process has it.
+        """
+        if jax.process_index() != 0:
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context((self.path / ".lock").open("w"))
+            except OSError as error:
+                raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror}") from error
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunDirectoryError(f"another process is training in {self.path}") from None
+            yield
 
     def begin(self, config: Config, preprocessing: Preprocessing, weights: str = "") -> None:
         """Write down what runs here, after `check`; `weights` is the report on those that it starts from."""

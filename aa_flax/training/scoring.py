@@ -12,21 +12,30 @@ from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.pure import Apply, PureDict
 from aa_flax.training.sharding import place_batch, replicated
 
-Scorer = Callable[[tuple[PureDict, PureDict], data.Source], Scores]
+Scorer = Callable[..., Scores]
+"""((params, batch_stats), source, between=nothing): scores of every example; `between` is called before each batch."""
 
 
 def make_scorer(apply: Apply, preprocessing: Preprocessing, config: Config, mesh: Any) -> Scorer:
-    """The function ((params, batch_stats), source) -> scores of every example of `source`; compiled once."""
+    """A scorer of the network with any (params, batch_stats), compiled once."""
 
     def predict(variables: Any, images: Any) -> Any:
         params, batch_stats = variables
         return apply(params, batch_stats, preprocessing.normalize(images))[0]
 
     step = jax.jit(make_eval_step(predict, preprocessing.num_classes), out_shardings=replicated(mesh))
-    return lambda variables, source: evaluate(step, variables, _inputs(source, preprocessing, config, mesh))
+
+    def scorer(
+        variables: tuple[PureDict, PureDict], source: data.Source, between: Callable[[], None] = lambda: None
+    ) -> Scores:
+        return evaluate(step, variables, _inputs(source, preprocessing, config, mesh, between))
+
+    return scorer
 
 
-def _inputs(source: data.Source, preprocessing: Preprocessing, config: Config, mesh: Any) -> Iterator[dict[str, Any]]:
+def _inputs(
+    source: data.Source, preprocessing: Preprocessing, config: Config, mesh: Any, between: Callable[[], None]
+) -> Iterator[dict[str, Any]]:
     """Batches of `source` as the run's network expects them, on the mesh."""
     with data.eval_batches(
         source,
@@ -38,4 +47,5 @@ def _inputs(source: data.Source, preprocessing: Preprocessing, config: Config, m
         process_count=jax.process_count(),
     ) as batches:
         for batch in batches:
+            between()
             yield place_batch({name: batch[name] for name in ("image", "label", "mask")}, mesh)

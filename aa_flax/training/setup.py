@@ -1,0 +1,113 @@
+"""From a config to all that a run needs before its first step."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from absl import logging
+from jax.sharding import Mesh
+
+from aa_flax import data
+from aa_flax.data.pipeline import Batches
+from aa_flax.training.config import Config
+from aa_flax.training.freezing import leave_frozen
+from aa_flax.training.initial import build_model, take_weights
+from aa_flax.training.optimizers import learning_rate, optimizer
+from aa_flax.training.preprocessing import Preprocessing, preprocessing_for
+from aa_flax.training.pure import Apply, functional
+from aa_flax.training.run_directory import RunDirectory
+from aa_flax.training.sharding import check_batch_size, data_mesh, replicated
+from aa_flax.training.state import TrainState, create_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a run computes with; nothing of it changes from step to step."""
+
+    config: Config
+    mesh: Mesh
+    preprocessing: Preprocessing
+    train_source: data.Source
+    eval_source: data.Source
+    apply: Apply
+    chain: optax.GradientTransformation
+    weights: str  # report on those that the run starts from
+    _new_state: Callable[[], TrainState]
+
+    @property
+    def epoch_steps(self) -> int:
+        """Optimiser steps of an epoch."""
+        return data.steps_per_epoch(len(self.train_source), self.config.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.config.epochs * self.epoch_steps
+
+    @property
+    def last_epoch(self) -> int:
+        """Where this call of `train` ends."""
+        return min(self.config.stop_after_epoch or self.config.epochs, self.config.epochs)
+
+    def learning_rate(self, step: int) -> Any:
+        """Of a step, counted from 0."""
+        return learning_rate(self.config.optimizer, self.total_steps, self.epoch_steps)(step)
+
+    def new_state(self) -> TrainState:
+        """The state before the first step, on the mesh."""
+        return jax.device_put(self._new_state(), replicated(self.mesh))
+
+    def train_batches(self, start_step: int) -> Batches:
+        """This process's share of the batches from a step on."""
+        return data.train_batches(
+            self.train_source,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            start_step=start_step,
+            image_size=self.preprocessing.image_size,
+            crop=self.config.data.crop,
+            crop_padding=self.config.data.crop_padding,
+            fill=self.preprocessing.mean_pixel,
+            num_threads=self.config.data.num_threads,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+
+def set_up(config: Config, directory: RunDirectory) -> Setup:
+    """Load data and network for a run in `directory`.
+
+    Raises:
+        ConfigError, aa_flax.data.DataError: if the run cannot be; nothing was compiled or written.
+    """
+    mesh = data_mesh()
+    check_batch_size("batch_size", config.batch_size, mesh, config.optimizer.accumulation_steps)
+    check_batch_size("eval_batch_size", config.eval_batch_size, mesh)
+    directory.check(config)
+    dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
+    preprocessing = preprocessing_for(config, dataset)
+    directory.check(config, preprocessing)
+    sources = [dataset.split(name) for name in (config.data.train_split, config.data.eval_split)]
+    train_source, eval_source = [source.cached() for source in sources] if config.data.cache else sources
+    epoch_steps = data.steps_per_epoch(len(train_source), config.batch_size)
+
+    model = build_model(config, preprocessing)
+    starts_from_weights = config.model.init_from and not directory.has_checkpoint
+    report = str(take_weights(model, config)) if starts_from_weights else ""
+    if config.optimizer.schedule == "steps" and min(config.optimizer.decay_at_epochs) >= config.epochs:
+        logging.warning("the learning rate never drops: decay_at_epochs begins after the %d epochs", config.epochs)
+    apply, params, batch_stats = functional(model)
+    chain = leave_frozen(optimizer(config.optimizer, config.epochs * epoch_steps, epoch_steps), config.model.frozen)
+    return Setup(
+        config=config,
+        mesh=mesh,
+        preprocessing=preprocessing,
+        train_source=train_source,
+        eval_source=eval_source,
+        apply=apply,
+        chain=chain,
+        weights=report,
+        _new_state=lambda: create_state(params, batch_stats, chain, ema=bool(config.optimizer.ema_decay)),
+    )

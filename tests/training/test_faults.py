@@ -1,0 +1,298 @@
+"""What goes wrong around a run: damage, full disks, two runs in one folder, signals. Nothing may be lost or differ."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aa_flax.training import resolve
+from aa_flax.training.checkpoints import CheckpointError, Checkpoints, saved_steps
+from aa_flax.training.loop import train
+from aa_flax.training.manifest import NAME, damage
+from aa_flax.training.preemption import EXIT_CODE, Preempted, Preemption
+from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_checkpoints import state_with_many_blocks
+from test_loop import assert_same, final_state, rows
+
+
+def at_step(step):
+    state = state_with_many_blocks()
+    params = {name: {"kernel": leaf["kernel"] + step} for name, leaf in state.params.items()}
+    return dataclasses.replace(state, step=jnp.asarray(step, jnp.int32), params=params)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Checkpoints of steps 3 and 5."""
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        for step in (3, 5):
+            checkpoints.save(at_step(step))
+    return tmp_path / "checkpoints"
+
+
+def arrays(folder):
+    """Its largest file."""
+    return max((f for f in folder.rglob("*") if f.is_file() and f.name != NAME), key=lambda f: f.stat().st_size)
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 16
+    file.write_bytes(content)
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def delete(file):
+    file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [(flip, "other contents"), (truncate, "bytes instead of"), (delete, "is missing")],
+    ids=["flipped_bit", "truncated", "deleted"],
+)
+def test_damage_is_named_and_the_checkpoint_before_is_used(folder, caplog, harm, words):
+    file = arrays(folder / "5")
+    harm(file)
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.latest_step == 3
+        restored = checkpoints.restore(at_step(0))
+    assert int(restored.step) == 3 and float(restored.params["block10"]["kernel"][0, 0]) == 13
+    assert str(file.relative_to(folder / "5")) in caplog.text and words in caplog.text
+
+
+def test_a_damaged_manifest_is_damage(folder):
+    (folder / "5" / NAME).write_text('{"a": ')
+    assert "cannot be checked" in damage(folder / "5")
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.latest_step == 3
+
+
+def test_nothing_but_damage_is_an_error_not_a_new_start(folder):
+    for step in (3, 5):
+        flip(arrays(folder / str(step)))
+    with (
+        Checkpoints(folder) as checkpoints,
+        pytest.raises(CheckpointError, match="every checkpoint is damaged: .*/5: "),
+    ):
+        checkpoints.restore(at_step(0))
+
+
+def test_what_was_cut_off_counts_for_nothing_and_is_cleaned_up(folder):
+    (folder / "5" / NAME).unlink()  # killed before it was vouched for
+    (folder / "7.orbax-checkpoint-tmp").mkdir()  # killed while it was written
+    (folder / ".deleting-1" / "model").mkdir(parents=True)  # killed while it was deleted
+    (folder / f".7.{NAME}.partial").write_text("{")
+    assert saved_steps(folder) == [3]
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.latest_step == 3
+        checkpoints.clean()
+        assert [child.name for child in folder.iterdir()] == ["3"]
+        checkpoints.save(at_step(5))
+    assert saved_steps(folder) == [3, 5]
+
+
+def test_a_damaged_checkpoint_gives_way_to_a_new_one_of_its_step(folder):
+    flip(arrays(folder / "5"))
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(at_step(5))
+        checkpoints.wait()
+        assert checkpoints.latest_step == 5
+
+
+def test_what_is_saved_is_the_state_of_the_call(tmp_path):
+    """Saving goes on in the background while the step that donates the state overwrites it."""
+    import jax
+
+    state = dataclasses.replace(at_step(4), params={"kernel": jnp.arange(4_000_000, dtype=jnp.float32)})
+    overwrite = jax.jit(lambda state: jax.tree.map(lambda x: x * 0 - 1, state), donate_argnums=0)
+    expected = np.arange(4_000_000, dtype=np.float32)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state)
+        state = overwrite(overwrite(state))
+        restored = checkpoints.restore(state)
+    np.testing.assert_array_equal(restored.params["kernel"], expected)
+
+
+def test_a_full_disk_costs_checkpoints_not_the_run_until_there_are_too_many(tmp_path, monkeypatch, caplog):
+    with Checkpoints(tmp_path, failures=3) as checkpoints:
+        checkpoints.save(at_step(1))
+        checkpoints.wait()
+        write = checkpoints._checkpointer.save
+
+        def full(path, **arguments):
+            (path.parent / f"{path.name}.orbax-checkpoint-tmp").mkdir()
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(checkpoints._checkpointer, "save", full)
+        checkpoints.save(at_step(2))
+        checkpoints.save(at_step(3))
+        assert "checkpoint of step 3 was not saved (2 in a row): [Errno 28] No space left on device" in caplog.text
+        assert saved_steps(tmp_path) == [1] and [child.name for child in tmp_path.iterdir()] == ["1"]
+        monkeypatch.setattr(checkpoints._checkpointer, "save", write)
+        checkpoints.save(at_step(4))
+        checkpoints.wait()
+        monkeypatch.setattr(checkpoints._checkpointer, "save", full)
+        checkpoints.save(at_step(5))
+        checkpoints.save(at_step(6))
+        with pytest.raises(CheckpointError, match="3 checkpoints in a row could not be saved in .*No space left"):
+            checkpoints.save(at_step(7))
+        assert checkpoints.latest_step == 4
+
+
+def test_a_save_that_fails_in_the_background_is_noticed(tmp_path, monkeypatch, caplog):
+    with Checkpoints(tmp_path, failures=1) as checkpoints:
+
+        def fail():
+            if threading.current_thread() is not threading.main_thread():
+                raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints._checkpointer, "wait_until_finished", fail)
+            checkpoints.save(at_step(1))
+            with pytest.raises(CheckpointError, match="No space left"):
+                checkpoints.wait()
+
+
+def test_one_run_at_a_time(tmp_path):
+    with RunDirectory(tmp_path).locked():
+        code = f"from aa_flax.training import RunDirectory\nwith RunDirectory({str(tmp_path)!r}).locked(): pass"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert f"RunDirectoryError: another process is training in {tmp_path}" in other.stderr.replace(
+            "aa_flax.training.run_directory.", ""
+        )
+        with pytest.raises(RunDirectoryError, match="another process is training"), RunDirectory(tmp_path).locked():
+            pass
+    with RunDirectory(tmp_path).locked():
+        pass
+
+
+@pytest.fixture
+def straight(tiny_config, tmp_path):
+    """An undisturbed run of two epochs."""
+    tiny_config.epochs = 2
+    train(resolve(tiny_config), tmp_path / "straight")
+    return tmp_path / "straight"
+
+
+def assert_same_run(ours, straight):
+    assert_same(final_state(ours), final_state(straight))
+    assert rows(ours) == rows(straight)
+
+
+def signalled(monkeypatch, module, name, call, number=signal.SIGTERM):
+    """Send a signal to this process at the `call`-th call of a function."""
+    calls, original = [], getattr(module, name)
+
+    def wrapped(*arguments, **options):
+        calls.append(None)
+        if len(calls) == call:
+            os.kill(os.getpid(), number)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(module, name, wrapped)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_mid_epoch_and_the_same_call_goes_on(tiny_config, straight, tmp_path, monkeypatch, number):
+    from aa_flax.training import loop
+
+    with monkeypatch.context() as patch:
+        signalled(patch, loop, "place_batch", 2, number)
+        with pytest.raises(Preempted, match=f"{number.name} after step 2: saved; the same command goes on from there"):
+            train(resolve(tiny_config), tmp_path / "stopped")
+    assert saved_steps(tmp_path / "stopped" / "checkpoints") == [2]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    train(resolve(tiny_config), tmp_path / "stopped")
+    assert_same_run(tmp_path / "stopped", straight)
+
+
+def test_a_signal_in_the_evaluation_costs_no_row(tiny_config, straight, tmp_path, monkeypatch):
+    from aa_flax.training import scoring
+
+    with monkeypatch.context() as patch:
+        signalled(patch, scoring, "place_batch", 1)
+        with pytest.raises(Preempted, match="in the evaluation after step 4"):
+            train(resolve(tiny_config), tmp_path / "stopped")
+    assert [row["split"] for row in rows(tmp_path / "stopped")] == ["train", "train"]
+    train(resolve(tiny_config), tmp_path / "stopped")
+    assert_same_run(tmp_path / "stopped", straight)
+
+
+def test_damage_in_a_run_costs_only_the_steps_since(tiny_config, straight, tmp_path):
+    tiny_config.stop_after_epoch = 1
+    train(resolve(tiny_config), tmp_path / "run")
+    tiny_config.stop_after_epoch = 0
+    train(resolve(tiny_config), tmp_path / "run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert saved_steps(checkpoints) == [4, 8]
+    flip(arrays(checkpoints / "8"))
+    train(resolve(tiny_config), tmp_path / "run")
+    assert_same_run(tmp_path / "run", straight)
+
+
+def test_checkpoints_by_the_clock(tiny_config, straight, tmp_path):
+    tiny_config.checkpoint_every_minutes = 1e-6
+    tiny_config.keep_checkpoints = 9
+    tiny_config.epochs = 2
+    train(resolve(tiny_config), tmp_path / "run")
+    assert saved_steps(tmp_path / "run" / "checkpoints") == [3, 4, 6, 8]
+    assert_same_run(tmp_path / "run", straight)
+
+
+STUCK = """
+import signal, sys, time
+from aa_flax.training.preemption import Preemption
+with Preemption(grace=0.5).watching():
+    print("ready", flush=True)
+    {wait}
+"""
+# The first waits in C without ever coming back to Python, as a compilation does: for a mutex that it holds itself.
+WAITS = [
+    "import ctypes; c, m = ctypes.CDLL(None), ctypes.create_string_buffer(64); [c.pthread_mutex_lock(m) for _ in '12']",
+    "time.sleep(60)",
+]
+
+
+@pytest.mark.parametrize("wait", WAITS, ids=["in_c", "in_python"])
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_loop_that_does_not_notice_is_ended(wait, signals):
+    code = STUCK.format(wait=wait)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout.readline() == "ready\n"
+        started = time.monotonic()
+        for _ in range(signals):
+            child.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+        _, errors = child.communicate(timeout=20)
+    assert child.returncode == EXIT_CODE
+    assert ("a second signal" if signals == 2 else "no step ended within 0.5 s") in errors
+    assert time.monotonic() - started < 5
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def look():
+        with Preemption().watching() as preemption:
+            seen.append((signal.getsignal(signal.SIGTERM), preemption.agreed(1)))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [(before, False)]
