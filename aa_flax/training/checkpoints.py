@@ -197,6 +197,7 @@ class Checkpoints:
     def _delete(self, step: int) -> None:
         """Take the name away at once, then the files."""
         doomed = self.folder / f"{_DELETED}{step}"
-        shutil.rmtree(doomed, ignore_errors=True)
+        if doomed.exists():
+            shutil.rmtree(doomed)
         (self.folder / str(step)).rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)

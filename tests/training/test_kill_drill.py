@@ -1,0 +1,68 @@
+"""`SIGKILL` at 20 moments of a run: what it ends with is, bit for bit, what an undisturbed run ends with."""
+
+import dataclasses
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from aa_flax.training import resolve
+
+sys.path.insert(0, str(Path(__file__).parent))
+from drill_child import PAUSE
+from test_loop import assert_same, final_state, rows
+
+KILLS = Counter(step=8, save=6, delete=4, restore=2)
+
+
+def start(config_file, workdir, cache):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    command = [sys.executable, str(Path(__file__).parent / "drill_child.py"), str(config_file), str(workdir)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+
+
+def test_twenty_kills_change_nothing(tiny_config, tmp_path, capsys):
+    tiny_config.epochs = 30
+    tiny_config.eval_every_epochs = 10
+    tiny_config.checkpoint_every_minutes = 1e-6  # at every log window
+    config_file = tmp_path / "config.json"
+    config_file.write_text(json.dumps(dataclasses.asdict(resolve(tiny_config))))
+    with start(config_file, tmp_path / "straight", tmp_path / "cache") as child:
+        assert child.communicate()[0].splitlines()[-1] == "finished True"
+
+    drawn = random.Random(0)
+    plan = list(KILLS.elements())
+    drawn.shuffle(plan)
+    plan.sort(key=lambda kind: kind == "restore", reverse=False)
+    plan = plan[: len(plan) // 2] + plan[-2:] + plan[len(plan) // 2 : -2]  # a restore needs a checkpoint
+    workdir, fell = tmp_path / "killed", []
+    for kind in plan:
+        occurrence, delay = drawn.randint(1, 1 if kind == "restore" else 3), drawn.uniform(0, PAUSE)
+        with start(config_file, workdir, tmp_path / "cache") as child:
+            last, step = "", 0
+            for line in child.stdout:
+                last, step = line.strip(), step + (line == "step\n")
+                occurrence -= last == kind
+                if occurrence == 0:
+                    break
+            assert last == kind, f"ended with {last!r} before the kill in a {kind}"
+            time.sleep(delay)
+            child.kill()
+            rest = child.stdout.read().splitlines()
+        fell.append(([last, *rest][-1], step))
+    with capsys.disabled():
+        print("\nkilled at " + ", ".join(f"{where} ({step} steps into its life)" for where, step in fell))
+    counts = Counter(where for where, _ in fell)
+    assert len(fell) == 20 and counts["save"] >= 5 and counts["delete"] >= 3 and counts["restore"] >= 2
+
+    with start(config_file, workdir, tmp_path / "cache") as child:
+        assert child.communicate()[0].splitlines()[-1] == "finished True"
+    assert_same(final_state(workdir), final_state(tmp_path / "straight"))
+    assert rows(workdir) == rows(tmp_path / "straight")
+    left = {child.name for child in (workdir / "checkpoints").iterdir()}
+    assert left == {child.name for child in (tmp_path / "straight" / "checkpoints").iterdir()}
