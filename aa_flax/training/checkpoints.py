@@ -29,6 +29,15 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(int(child.name) for child in found if has_manifest(child))
 
 
+def delete_checkpoint(folder: Path, step: int) -> None:
+    """Take the name away at once, then the files, so that what a kill leaves is no checkpoint."""
+    doomed = folder / f"{_DELETED}{step}"
+    if doomed.exists():
+        shutil.rmtree(doomed)
+    (folder / str(step)).rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
 class Checkpoints:
     """The checkpoints of one run directory: items `model` (all that inference needs) and `training`.
 
@@ -104,7 +113,7 @@ class Checkpoints:
             "training": ocp.args.StandardSave({name: getattr(state, name) for name in _TRAINING}),
         }
         if jax.process_index() == 0 and (self.folder / str(step)).exists():
-            self._delete(step)  # damaged, or the run would have gone on from there
+            delete_checkpoint(self.folder, step)  # damaged, or the run would have gone on from there
         try:
             self._checkpointer.save(self.folder / str(step), args=ocp.args.Composite(**items))
         except Exception as error:
@@ -134,21 +143,30 @@ class Checkpoints:
             tree = {name: getattr(like, name) for name in names}
             return ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
 
-        restored = self._restore(model=abstract(_MODEL), training=abstract(_TRAINING))
+        restored = self._restore(None, model=abstract(_MODEL), training=abstract(_TRAINING))
         return TrainState(**restored["model"], **restored["training"])
 
-    def restore_model(self, params: Any, batch_stats: Any, ema: bool) -> tuple[Any, Any]:
-        """Parameters and batch statistics to infer with: the averaged ones where the run kept them."""
+    def restore_model(self, params: Any, batch_stats: Any, ema: bool, step: int | None = None) -> tuple[Any, Any]:
+        """Parameters and batch statistics to infer with: the averaged ones where the run kept them.
+
+        Of the newest undamaged checkpoint, or of `step`.
+        """
         model = {"params": params, "batch_stats": batch_stats}
         tree = {**model, "ema": model if ema else {}}
         target = ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
-        restored = self._restore(model=target)["model"]
+        restored = self._restore(step, model=target)["model"]
         chosen = restored["ema"] or restored
         return chosen["params"], chosen["batch_stats"]
 
-    def _restore(self, **items: Any) -> Any:
+    def _restore(self, step: int | None, **items: Any) -> Any:
         self.wait()
-        step = self.latest_step
+        if step is not None:
+            if step not in saved_steps(self.folder):
+                raise CheckpointError(f"{self.folder} has no checkpoint of step {step}")
+            if found := damage(self.folder / str(step)):
+                raise CheckpointError(f"{self.folder / str(step)}: {found}")
+        else:
+            step = self.latest_step
         if step is None:
             raise CheckpointError(f"{self.folder}: no checkpoint yet")
         return self._checkpointer.restore(self.folder / str(step), args=ocp.args.Composite(**items))
@@ -172,7 +190,7 @@ class Checkpoints:
             if jax.process_index() == 0:
                 write_manifest(self.folder / str(step))
                 for old in saved_steps(self.folder)[: -self._keep]:
-                    self._delete(old)
+                    delete_checkpoint(self.folder, old)
             self._failures = 0
         except Exception as error:
             try:
@@ -193,11 +211,3 @@ class Checkpoints:
             raise CheckpointError(
                 f"{self._failures} checkpoints in a row could not be saved in {self.folder}: {reason}"
             ) from error
-
-    def _delete(self, step: int) -> None:
-        """Take the name away at once, then the files."""
-        doomed = self.folder / f"{_DELETED}{step}"
-        if doomed.exists():
-            shutil.rmtree(doomed)
-        (self.folder / str(step)).rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)

@@ -123,8 +123,12 @@ class RunDirectory:
         """Mark the run as finished."""
         self._write("result.json", result)
 
-    def load_model(self) -> tuple[nnx.Module, int]:
-        """The trained network, with averaged weights where the run kept them, and the step it was saved at."""
+    def load_model(self, step: int | None = None) -> tuple[nnx.Module, int]:
+        """The trained network, with averaged weights where the run kept them, and the step it was saved at.
+
+        Args:
+            step: of the checkpoint; the newest undamaged one if not given.
+        """
         config = self.read_config()
         if not self.has_checkpoint:
             raise RunDirectoryError(f"{self.path} has no checkpoint yet")
@@ -132,9 +136,10 @@ class RunDirectory:
             model = build_model(config, self.read_preprocessing())
         _, params, batch_stats = functional(model)
         with Checkpoints(self.checkpoints) as checkpoints:
-            step = checkpoints.latest_step
+            step = checkpoints.latest_step if step is None else step
             assert step is not None
-            params, batch_stats = checkpoints.restore_model(params, batch_stats, ema=bool(config.optimizer.ema_decay))
+            ema = bool(config.optimizer.ema_decay)
+            params, batch_stats = checkpoints.restore_model(params, batch_stats, ema, step)
         nnx.update(model, params, batch_stats)
         return model, step
 

@@ -1,0 +1,111 @@
+"""Look after a run's checkpoints: `python -m aa_flax.checkpoints list|verify|prune|export --workdir=DIR`.
+
+    list                       step, size, date and held-out accuracy of each
+    verify                     compares every file with its hash; status 1 if one differs
+    prune --keep=2             deletes all but the newest two, and what --keep_every=STEPS and --keep_best spare
+    export weights.safetensors writes the network of the newest, or of --step=N, with its card
+
+`prune` and `verify --delete_damaged` refuse while a run trains there.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from aa_flax import weights
+from aa_flax.training.checkpoints import CheckpointError, delete_checkpoint, saved_steps
+from aa_flax.training.flags import fail, run
+from aa_flax.training.manifest import damage
+from aa_flax.training.metrics import read_metrics
+from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
+_KEEP = flags.DEFINE_integer("keep", None, "prune: how many of the newest stay.", lower_bound=1)
+_EVERY = flags.DEFINE_integer("keep_every", 0, "prune: steps that divide by it stay too.", lower_bound=0)
+_BEST = flags.DEFINE_bool("keep_best", False, "prune: the one with the highest held-out accuracy stays too.")
+_DAMAGED = flags.DEFINE_bool("delete_damaged", False, "verify: delete those that differ.")
+_STEP = flags.DEFINE_integer("step", None, "export: of the checkpoint; the newest undamaged one if not given.")
+
+
+def main(argv: list[str]) -> int | None:
+    """One of the four."""
+    commands: dict[str, tuple[Any, int]] = {
+        "list": (_list, 0),
+        "verify": (_verify, 0),
+        "prune": (_prune, 0),
+        "export": (_export, 1),
+    }
+    command, count = commands.get(argv[1] if len(argv) > 1 else "", (None, 0))
+    if command is None or len(argv) != 2 + count:
+        fail(f"expected list, verify, prune, or export and a file; got {' '.join(argv[1:]) or 'nothing'}")
+    directory = RunDirectory(Path(_WORKDIR.value))
+    directory.read_config()  # or it is no run directory
+    if not saved_steps(directory.checkpoints):
+        fail(f"{directory.path} has no checkpoint yet")
+    return command(directory, *argv[2:])
+
+
+def _list(directory: RunDirectory) -> None:
+    accuracy = _accuracies(directory)
+    print(f"{'step':>10} {'MB':>10}  {'saved':<19}  held-out accuracy")
+    for step in saved_steps(directory.checkpoints):
+        folder = directory.checkpoints / str(step)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        saved = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(folder.stat().st_mtime))
+        found = f"{accuracy[step]:.4f}" if step in accuracy else "-"
+        print(f"{step:>10,} {size / 1e6:>10,.1f}  {saved:<19}  {found}")
+
+
+def _verify(directory: RunDirectory) -> int:
+    bad = []
+    for step in saved_steps(directory.checkpoints):
+        found = damage(directory.checkpoints / str(step))
+        print(f"{step:>10,}  {found or 'as it was saved'}", flush=True)
+        bad += [step] if found else []
+    if bad and _DAMAGED.value:
+        _delete(directory, bad)
+        return 0
+    return 1 if bad else 0
+
+
+def _prune(directory: RunDirectory) -> None:
+    keep = _KEEP.value
+    if keep is None:
+        fail("prune needs --keep")
+    steps = saved_steps(directory.checkpoints)
+    kept = set(steps[-keep:])
+    if _EVERY.value:
+        kept |= {step for step in steps if step % _EVERY.value == 0}
+    accuracy = {step: value for step, value in _accuracies(directory).items() if step in steps}
+    if _BEST.value:
+        if not accuracy:
+            fail("--keep_best: no checkpoint was evaluated")
+        kept.add(max(accuracy, key=lambda step: (accuracy[step], step)))
+    _delete(directory, [step for step in steps if step not in kept])
+
+
+def _export(directory: RunDirectory, name: str) -> None:
+    file = Path(name).expanduser()
+    if file.suffix != ".safetensors":
+        fail(f"{file}: expected a name that ends in .safetensors")
+    model, step = directory.load_model(_STEP.value)
+    weights.save(model, file, origin={"run": directory.read_config().label or directory.path.name, "step": step})
+    print(f"step {step:,} in {file}")
+
+
+def _delete(directory: RunDirectory, steps: list[int]) -> None:
+    with directory.locked():
+        for step in steps:
+            delete_checkpoint(directory.checkpoints, step)
+    print(f"deleted: {', '.join(map(str, steps)) or 'none'}")
+
+
+def _accuracies(directory: RunDirectory) -> dict[int, float]:
+    rows = read_metrics(directory.path / "metrics.jsonl")
+    return {row["step"]: row["accuracy"] for row in rows if row["split"] == "eval"}
+
+
+if __name__ == "__main__":
+    run(main, expected=(RunDirectoryError, CheckpointError, weights.WeightsError, OSError))

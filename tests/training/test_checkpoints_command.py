@@ -1,0 +1,76 @@
+"""`python -m aa_flax.checkpoints` on a tiny run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from aa_flax import weights
+from aa_flax.training import RunDirectory, functional, resolve
+from aa_flax.training.checkpoints import saved_steps
+from aa_flax.training.loop import train
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_faults import arrays, flip
+from test_loop import rows
+
+
+def command(*arguments):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    run = [sys.executable, "-m", "aa_flax.checkpoints", *map(str, arguments)]
+    return subprocess.run(run, capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.fixture
+def workdir(tiny_config, tmp_path):
+    tiny_config.keep_checkpoints = 9
+    train(resolve(tiny_config), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_list_verify_prune_export(workdir, tmp_path):
+    flag = f"--workdir={workdir}"
+    listed = command("list", flag).stdout.splitlines()
+    accuracy = {row["step"]: row["accuracy"] for row in rows(workdir) if row["split"] == "eval"}
+    assert [line.split()[0] for line in listed[1:]] == ["4", "8", "12", "16"]
+    assert [line.split()[-1] for line in listed[1:]] == [f"{accuracy[step]:.4f}" for step in (4, 8, 12, 16)]
+
+    exported = command("export", flag, "--step=8", tmp_path / "w.safetensors")
+    assert exported.stdout == f"step 8 in {tmp_path / 'w.safetensors'}\n"
+    model, card = weights.load(tmp_path / "w.safetensors")
+    expected, _ = RunDirectory(workdir).load_model(8)
+    for ours, theirs in zip(*(jax.tree.leaves(functional(m)[1:]) for m in (model, expected)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert card["origin"]["step"] == 8
+
+    flip(arrays(workdir / "checkpoints" / "12"))
+    checked = command("verify", flag)
+    assert checked.returncode == 1 and "12  " in checked.stdout and "other contents" in checked.stdout
+    assert checked.stdout.count("as it was saved") == 3
+    refused = command("export", flag, "--step=12", tmp_path / "x.safetensors")
+    assert refused.returncode == 2 and "other contents" in refused.stderr and refused.stderr.count("\n") == 1
+    assert command("verify", flag, "--delete_damaged").stdout.endswith("deleted: 12\n")
+
+    with RunDirectory(workdir).locked():
+        refused = command("prune", flag, "--keep=1")
+        assert refused.returncode == 2 and "another process is training" in refused.stderr
+    best = max((4, 8, 16), key=lambda step: (accuracy[step], step))
+    assert command("prune", flag, "--keep=1", "--keep_best", "--keep_every=4000").returncode == 0
+    assert saved_steps(workdir / "checkpoints") == sorted({16, best})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["list"], "is not a run directory"),
+        (["burn"], "expected list, verify, prune, or export and a file; got burn"),
+        (["export"], "expected list, verify, prune, or export and a file; got export"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, arguments, words):
+    done = command(*arguments, f"--workdir={tmp_path}")
+    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
