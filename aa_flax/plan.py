@@ -1,10 +1,11 @@
 """What a step needs of a TPU, without one: `python -m aa_flax.plan --model=resnet50 --topology=v5e:2x2 --batch=1024`.
 
-Compiles the training step, or with --mode=infer the forward pass, of a network (--model) or of a run (--config) for a
-slice, named as a topology (v5e:4x4) or as Cloud TPU does (v5litepod-16), and prints for each chip what the compiler
-counts, memory, FLOPs, bytes and collectives, and the least time that these allow at the chip's published peaks.
---baseline compares with another network, --sweep=batch looks for the largest batch that fits. Takes a minute or two for
-a large network; needs `libtpu`, which runs on Linux machines with x86-64 processors.
+Compiles the training step, or with --mode=infer the forward pass, of a network (--model) or of a run (--config=FILE,
+and --config.FIELD=VALUE with it) for a slice, named as a topology (v5e:4x4) or as Cloud TPU does (v5litepod-16), and
+prints for each chip what the compiler counts, memory, FLOPs, bytes and collectives, and the least time that these allow
+at the chip's published peaks. --baseline compares with another network, --sweep=batch looks for the largest batch that
+fits. Takes a minute or two for a large network; needs `libtpu`, which runs on Linux machines with x86-64 processors.
+--verbosity=0 shows which implementation of attention was chosen.
 """
 
 import contextlib
@@ -54,8 +55,9 @@ def main(argv: list[str]) -> None:
     mode: Mode = "train" if _MODE.value == "train" else "infer"
     subject = _subject(mode)
     baseline = subject.with_model(_BASELINE.value) if _BASELINE.value else None
-    if _HLO.value and not Path(_HLO.value).expanduser().parent.is_dir():
-        fail(f"--hlo: no such folder: {Path(_HLO.value).expanduser().parent}")
+    hlo = Path(_HLO.value).expanduser() if _HLO.value else None
+    if hlo and (hlo.is_dir() or not hlo.parent.is_dir()):
+        fail(f"--hlo: {hlo} is a folder" if hlo.is_dir() else f"--hlo: no such folder: {hlo.parent}")
     tpu_compiler.prepare()
     mesh = tpu_compiler.mesh_of(wanted)
     compiled = functools.partial(_compiled, mode=mode, wanted=wanted, mesh=mesh)
@@ -66,8 +68,10 @@ def main(argv: list[str]) -> None:
         check_batch(subject, mode, wanted, mesh)
         found = compiled(subject)
     other = compiled(baseline.with_batch(found.batch)) if baseline else None
-    if _HLO.value:
-        Path(_HLO.value).expanduser().write_text(found.hlo)
+    if hlo and found.hlo:
+        hlo.write_text(found.hlo)
+    elif hlo:
+        print(f"nothing was compiled that fits, so nothing is written to {hlo}", file=sys.stderr)
     if _JSON.value:
         command = shlex.join(["python", "-m", "aa_flax.plan", *sys.argv[1:]])
         print(json.dumps(as_json(found, other, tried, command)))
@@ -105,7 +109,10 @@ def _image_size(text: str | None) -> tuple[int, int] | None:
 
 def _compiled(subject: Subject, mode: Mode, wanted: Slice, mesh: Mesh) -> Plan:
     with _progress(f"compiling {subject.config.model.name} for {wanted.topology}, batch {subject.config.batch_size:,}"):
-        return plan(subject, mode, wanted, mesh)
+        found = plan(subject, mode, wanted, mesh)
+    if _SWEEP.value:
+        print(f"  batch {found.batch:,} {'fits' if found.fits else 'does not fit'}", file=sys.stderr, flush=True)
+    return found
 
 
 @contextlib.contextmanager

@@ -121,7 +121,9 @@ def batch_unit(subject: Subject, mode: Mode, mesh: Mesh) -> int:
 def check_batch(subject: Subject, mode: Mode, wanted: Slice, mesh: Mesh) -> None:
     """ConfigError unless the batch divides by `batch_unit`."""
     batch, unit, devices = subject.config.batch_size, batch_unit(subject, mode, mesh), mesh.devices.size
-    if batch < 1 or batch % unit:
+    if batch < 1:
+        raise ConfigError(f"batch must be at least 1, got {batch}")
+    if batch % unit:
         steps = f" times {unit // devices} accumulation steps" if unit > devices else ""
         raise ConfigError(
             f"batch must divide by the {devices} devices of {wanted.topology}{steps}: {batch} does not, "

@@ -187,8 +187,9 @@ def _title(plan: Plan) -> str:
     height, width = plan.subject.preprocessing.image_size
     what = "training step" if plan.mode == "train" else "inference"
     chips = f"{plan.slice.chips} chip{'s' * (plan.slice.chips > 1)}"
+    where = f"{plan.slice.cloud_name}, {chips}" if plan.slice.cloud_name else chips
     return (
-        f"{plan.subject.config.model.name}, {what}, {plan.slice.topology} ({plan.slice.cloud_name}, {chips}), "
+        f"{plan.subject.config.model.name}, {what}, {plan.slice.topology} ({where}), "
         f"batch {plan.batch:,}, {height}×{width}, {plan.subject.config.model.dtype}"
     )
 

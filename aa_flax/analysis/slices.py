@@ -29,6 +29,7 @@ class Chip:
     hbm_bandwidth: float  # bytes per second
     ici_bandwidth: float  # bytes per second
     dimensions: int  # of the mesh of chips
+    longest: int  # side of that mesh
     source: str
 
 
@@ -38,10 +39,10 @@ _DOCS = "https://cloud.google.com/tpu/docs"
 CHIPS = {
     chip.generation: chip
     for chip in (
-        Chip("v4", "v4", 2, 275e12, 32 * _GIB, 123 * _GIB // 4, 1228e9, 300e9, 3, f"{_DOCS}/v4"),
-        Chip("v5e", "v5litepod", 1, 197e12, 16 * _GIB, 63 * _GIB // 4, 819e9, 200e9, 2, f"{_DOCS}/v5e"),
-        Chip("v5p", "v5p", 2, 459e12, 95 * _GIB, 95 * _GIB, 2765e9, 600e9, 3, f"{_DOCS}/v5p"),
-        Chip("v6e", "v6e", 1, 918e12, 32 * _GIB, 125 * _GIB // 4, 1640e9, 400e9, 2, f"{_DOCS}/v6e"),
+        Chip("v4", "v4", 2, 275e12, 32 * _GIB, 123 * _GIB // 4, 1228e9, 300e9, 3, 16, f"{_DOCS}/v4"),
+        Chip("v5e", "v5litepod", 1, 197e12, 16 * _GIB, 63 * _GIB // 4, 819e9, 200e9, 2, 16, f"{_DOCS}/v5e"),
+        Chip("v5p", "v5p", 2, 459e12, 95 * _GIB, 95 * _GIB, 2765e9, 600e9, 3, 24, f"{_DOCS}/v5p"),
+        Chip("v6e", "v6e", 1, 918e12, 32 * _GIB, 125 * _GIB // 4, 1640e9, 400e9, 2, 16, f"{_DOCS}/v6e"),
     )
 }
 
@@ -76,9 +77,10 @@ class Slice:
         return min(height, 2), min(width, 2), 1
 
     @property
-    def cloud_name(self) -> str:
-        """The accelerator type that one rents: v5litepod-16, v4-8."""
-        return f"{self.chip.cloud_name}-{self.chips * self.chip.count_per_chip}"
+    def cloud_name(self) -> str | None:
+        """The accelerator type that one rents, v5litepod-16 or v4-8; None where Cloud has none."""
+        name = f"{self.chip.cloud_name}-{self.chips * self.chip.count_per_chip}"
+        return name if name in CLOUD_NAMES else None
 
 
 CLOUD_NAMES = {
@@ -109,7 +111,12 @@ def find_slice(name: str) -> Slice:
     if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (chip.dimensions - 1), shape):
         examples = ", ".join(f"{generation}:{s}" for s in _SHAPES[chip.dimensions])
         raise SliceError(f"topology {name!r} must have {chip.dimensions} dimensions, such as {examples}")
-    return Slice(chip, tuple(map(int, shape.split("x"))))
+    sides = tuple(map(int, shape.split("x")))
+    if max(sides) > chip.longest:
+        raise SliceError(f"topology {name!r}: a {generation} slice has at most {chip.longest} chips along a side")
+    if chip.dimensions == 2 and any(side > 1 and side % 2 for side in sides):
+        raise SliceError(f"topology {name!r}: sides of a {generation} slice are 1 or even")
+    return Slice(chip, sides)
 
 
 def _nearest(name: str) -> str:

@@ -85,7 +85,8 @@ def compile_program(lowered: Any) -> Any:
     """A lowered program compiled for its devices.
 
     Raises:
-        DoesNotFit: it needs more memory than a device has.
+        DoesNotFit: it needs more HBM than a device has.
+        CompilerError: a kernel needs more VMEM, which no smaller batch mends.
     """
     try:
         return lowered.compile()
@@ -93,6 +94,10 @@ def compile_program(lowered: Any) -> Any:
         message = str(error)
         if not message.startswith("RESOURCE_EXHAUSTED"):
             raise
+        if "memory space vmem" in message:
+            raise CompilerError(
+                f"a kernel needs more VMEM than the chip has: {' '.join(message.split())[:300]}"
+            ) from None
         needed = re.search(r"(?:temporaries \(|Used )([\d.]+[KMGT]?)", message)
         raise DoesNotFit(_bytes(needed[1]) if needed else None) from None
 

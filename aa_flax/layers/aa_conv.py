@@ -201,7 +201,7 @@ class AAConv2D(nnx.Module):
         assert self.qkv is not None and self.out is not None
         b, h, w, c = x.shape
         tables = self._tables(h, w)
-        implementation = self._implementation(h, w, c)
+        implementation = self._implementation(b, h, w, c)
         if implementation in BRANCHES:
             projections = [(conv.kernel[...][0, 0], conv.bias) for conv in (self.qkv, self.out)]
             params = [p if p is None else p[...] for projection in projections for p in projection]
@@ -233,12 +233,12 @@ class AAConv2D(nnx.Module):
         query, key, value = (part.reshape(b, h, w, self.num_heads, -1) for part in parts)
         return query, key, value
 
-    def _implementation(self, height: int, width: int, channels: int) -> str:
+    def _implementation(self, batch: int, height: int, width: int, channels: int) -> str:
         if self.implementation != "auto":
             return self.implementation
         depths = (self.key_depth // self.num_heads, self.value_depth // self.num_heads)
         positions = self.rel_height is not None
-        return choose(self.dtype, height, width, self.num_heads, *depths, positions, channels)
+        return choose(self.dtype, height, width, self.num_heads, *depths, positions, channels, batch)
 
     def _tables(self, height: int, width: int) -> tuple[Array | None, Array | None]:
         if self.rel_height is None or self.rel_width is None:
@@ -249,7 +249,7 @@ class AAConv2D(nnx.Module):
         )
 
     def _check_input(self, x: Array) -> None:
-        if x.ndim != 4 or x.shape[-1] != self.in_features:
+        if x.ndim != 4 or x.shape[-1] != self.in_features or 0 in x.shape:
             raise ValueError(f"x must have shape [b, h, w, in_features={self.in_features}], got {x.shape}")
 
     def _check(self, kernel_size: int, spatial_shape: tuple[int, int] | None) -> None:

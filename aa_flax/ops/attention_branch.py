@@ -47,10 +47,38 @@ def attention_branch(
         scale: factor of the logits; None means (dk per head)**-0.5.
 
     Raises:
-        As the implementation in `aa_flax.ops.relative_attention_2d` does.
+        ValueError: shapes that do not fit, an unknown implementation, or a map or batch that it cannot serve.
+        TypeError: a dtype that the implementation does not know.
+        RuntimeError: traced for a device on which the implementation does not run.
     """
+    if implementation not in BRANCHES:
+        raise ValueError(f"implementation must be one of {', '.join(map(repr, BRANCHES))}, got {implementation!r}")
+    _check(x, qkv_kernel, out_kernel, rel_height, rel_width, num_heads)
     if scale is None:
         scale = ((qkv_kernel.shape[1] - out_kernel.shape[0]) // (2 * num_heads)) ** -0.5
     return BRANCHES[implementation](
         x, qkv_kernel, qkv_bias, out_kernel, out_bias, rel_height, rel_width, num_heads=num_heads, scale=scale
     )
+
+
+def _check(
+    x: Array, qkv_kernel: Array, out_kernel: Array, rel_height: Array | None, rel_width: Array | None, num_heads: int
+) -> None:
+    if x.ndim != 4 or 0 in x.shape:
+        raise ValueError(f"x must have shape [b, h, w, c], none of them 0, got {x.shape}")
+    _, h, w, c = x.shape
+    value = out_kernel.shape[0]
+    if qkv_kernel.shape[0] != c:
+        raise ValueError(f"qkv_kernel must have {c} rows, the channels of x, got shape {qkv_kernel.shape}")
+    keys = qkv_kernel.shape[1] - value
+    if num_heads < 1 or keys < 2 * num_heads or keys % (2 * num_heads) or value % num_heads:
+        raise ValueError(
+            f"num_heads={num_heads} must divide the value depth of {value} and the key depth, half of the other "
+            f"{keys} columns of qkv_kernel"
+        )
+    if (rel_height is None) != (rel_width is None):
+        raise ValueError("rel_height and rel_width must both be given or both be None")
+    depth = keys // (2 * num_heads)
+    for name, table, length in (("rel_height", rel_height, h), ("rel_width", rel_width, w)):
+        if table is not None and table.shape != (2 * length - 1, depth):
+            raise ValueError(f"{name} must have shape {(2 * length - 1, depth)} for a {h}x{w} map, got {table.shape}")

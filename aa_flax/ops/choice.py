@@ -8,8 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from aa_flax.ops import cudnn
+from aa_flax.ops.mesh import data_mesh
 from aa_flax.ops.pallas_tpu.shape import Shape
-from aa_flax.ops.platform import target_platform
+from aa_flax.ops.platform import target_device_kind, target_platform
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ class Call:
     value_depth: int  # per head
     positions: bool
     in_features: int  # of the projection, or of queries, keys and values together
+    device_kind: str = ""  # as JAX names it; what a TPU's VMEM depends on
+    divides: bool = True  # whether the ambient mesh divides the batch, as kernels need
 
     @property
     def places(self) -> int:
@@ -69,12 +72,14 @@ def choose(
     value_depth: int,
     positions: bool,
     in_features: int | None = None,
+    batch: int | None = None,
 ) -> str:
     """The implementation for a map, depths per head; logged at level INFO once for each kind of call."""
+    mesh, platform = data_mesh(), target_platform()
     in_features = in_features or num_heads * (2 * key_depth + value_depth)
     return _choose(
         Call(
-            target_platform(),
+            platform,
             jnp.dtype(dtype).name,
             height,
             width,
@@ -83,6 +88,8 @@ def choose(
             value_depth,
             positions,
             in_features,
+            target_device_kind() if platform == "tpu" else "",
+            mesh is None or batch is None or batch % mesh.shape["data"] == 0,
         )
     )
 
@@ -90,7 +97,9 @@ def choose(
 @functools.cache
 def _choose(call: Call) -> str:
     entry = next((entry for entry in TABLE if _serves(entry, call)), None)
-    implementation, because = (entry.implementation, entry.because) if entry else ("folded", "nothing else serves it")
+    implementation, because = (
+        (entry.implementation, entry.because) if entry else ("folded", "no row of the table serves it")
+    )
     _log.info("relative attention: %s for %s (%s)", implementation, call, because)
     return implementation
 
@@ -98,7 +107,9 @@ def _choose(call: Call) -> str:
 def _serves(entry: Entry, call: Call) -> bool:
     if entry.platform != call.platform or call.dtype not in entry.dtypes:
         return False
-    if entry.implementation == "pallas_tpu" and not _shape(call).fits():
+    if entry.implementation != "folded" and not call.divides:
+        return False
+    if entry.implementation == "pallas_tpu" and not _shape(call).fits(call.device_kind):
         return False
     width = cudnn.folded_width(call.height, call.width, call.key_depth, call.value_depth, call.positions)
     return entry.smallest <= call.places <= entry.largest and width <= entry.widest

@@ -22,11 +22,12 @@ def fold(
     rel_width: Float[Array, "_columns dk"],
 ) -> tuple[Float[Array, "b h w n folded"], Float[Array, "b h w n folded"]]:
     """Queries and keys of width dk + w + h whose dot product is the relative logit before scaling."""
-    b, h, w, n, _ = query.shape
+    h, w = query.shape[1:3]
     by_column = jnp.einsum("byxnd,xud->byxnu", query, rel_width[offset_index(w)])
     by_row = jnp.einsum("byxnd,yvd->byxnv", query, rel_height[offset_index(h)])
-    column = jnp.broadcast_to(jnp.eye(w, dtype=key.dtype)[None, None, :, None, :], (b, h, w, n, w))
-    row = jnp.broadcast_to(jnp.eye(h, dtype=key.dtype)[None, :, None, None, :], (b, h, w, n, h))
+    nothing = jnp.zeros_like(key[..., :1])  # laid over devices as the keys are, where the mesh wants that said
+    column = nothing + jnp.eye(w, dtype=key.dtype)[None, None, :, None, :]
+    row = nothing + jnp.eye(h, dtype=key.dtype)[None, :, None, None, :]
     return jnp.concatenate([query, by_column, by_row], -1), jnp.concatenate([key, column, row], -1)
 
 
@@ -49,7 +50,7 @@ def folded(
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     if rel_height is not None and rel_width is not None:
         query, key = fold(query, key, rel_height, rel_width)
-    value = jnp.concatenate([value, jnp.ones((b, h, w, n, 1), value.dtype)], -1)
+    value = jnp.concatenate([value, jnp.ones_like(value[..., :1])], -1)
     query, key, value = (x.reshape(b, h * w, n, -1) for x in (query, key, value))
     query, key, value = query.transpose(0, 2, 1, 3), key.transpose(0, 2, 3, 1), value.transpose(0, 2, 3, 1)
     logits = scale * jnp.einsum("bnid,bndj->bnij", query, key, preferred_element_type=dtype)

@@ -42,7 +42,7 @@ def over_mesh(
     if batch % mesh.shape["data"]:
         raise ValueError(
             f"implementation '{name}' splits a batch over the mesh's data axis of {mesh.shape['data']}; "
-            f"a batch of {batch} does not divide"
+            f"a batch of {batch} does not divide; use 'folded'"
         )
     # The kernels' results carry no record of what they vary over, so shard_map cannot check it.
     return jax.shard_map(run, in_specs=arguments, out_specs=results, check_vma=False)

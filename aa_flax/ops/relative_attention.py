@@ -74,8 +74,8 @@ def relative_attention_2d(
             f"scale must be a finite Python number or None, got {scale!r}; multiply query for a learned one"
         )
     if implementation == "auto":
-        _, h, w, n, dk = query.shape
-        implementation = choose(query.dtype, h, w, n, dk, value.shape[-1], rel_height is not None)
+        b, h, w, n, dk = query.shape
+        implementation = choose(query.dtype, h, w, n, dk, value.shape[-1], rel_height is not None, batch=b)
     if implementation not in IMPLEMENTATIONS:
         accepted = ", ".join(repr(name) for name in ("auto", *IMPLEMENTATIONS))
         raise ValueError(f"implementation must be one of {accepted}, got {implementation!r}")

@@ -107,6 +107,12 @@ def config_value(flag: Any) -> Any:
         config = flag.value
     except Exception as error:
         fail(_explain(error, sys.argv))
+    # A file that cannot be opened comes as an object that raises at the first touch.
+    failure = None if config is None else vars(config).get("_error")
+    if isinstance(failure, Exception):
+        fail(_explain(failure, sys.argv))
+    if config is None and _options:
+        fail(f"--config.model.options.{next(iter(_options))} needs --config=FILE")
     if config is not None and _options:
         options = config.model.options
         with options.unlocked(), options.ignore_type():

@@ -56,8 +56,8 @@ def use(kind: str) -> None:
         jax.config.update("jax_platforms", _PLATFORMS[kind])
     try:
         jax.devices()
-    except RuntimeError as error:
-        raise SystemExit(f"--device {kind}: {' '.join(str(error).split())}") from None
+    except (RuntimeError, AssertionError) as error:  # JAX asserts that a platform that it lacks was registered
+        raise SystemExit(f"--device {kind}: {' '.join(str(error).split()) or 'there is none here'}") from None
 
 
 def peak() -> Peak | None:

@@ -6,6 +6,7 @@ Plans AA-ResNet-50 beside ResNet-50, and AA-Wide-ResNet-28-10 beside its plain n
 `python -m aa_flax.plan`, and writes experiments/results/plan_v5e.json. Counts, not times. Needs libtpu.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -42,6 +43,9 @@ RATIOS = ("bytes_moved", "hbm_bytes", "temp_bytes")
 
 def main() -> None:
     """Plan each pair in a process of its own, and store the counts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=_ROOT / "experiments" / "results" / "plan_v5e.json")
+    path = parser.parse_args().output
     rows = []
     for baseline, (model, batch) in PAIRS.items():
         arguments = ["--topology=v5e:2x2", f"--batch={batch}", f"--model={model}", f"--baseline={baseline}", "--json"]
@@ -52,7 +56,7 @@ def main() -> None:
         print(model, rows[-1]["ratios"], flush=True)
     result = {**provenance("python experiments/benchmarks/plan_v5e.py", SOURCES), "topology": "v5e:2x2", "rows": rows}
     result["device"] = "TPU v5e, compiled for on a CPU"
-    path = _ROOT / "experiments" / "results" / "plan_v5e.json"
+    result["versions"]["libtpu"] = planned["versions"]["libtpu"]
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"written to {path}")
 

@@ -12,6 +12,7 @@ from flax import nnx
 from aa_flax import ops
 from aa_flax.analysis import summarize
 from aa_flax.layers import AAConv2D
+from aa_flax.ops import choice
 from aa_flax.ops.pallas_tpu.branch import _with_images
 from aa_flax.ops.pallas_tpu.shape import Shape
 from aa_flax.ops.platform import traced_for
@@ -202,13 +203,64 @@ def test_what_it_cannot_serve_is_said(rng):
     half = [jnp.asarray(x, jnp.float16) for x in arrays]
     with pytest.raises(TypeError, match="bfloat16 or float32, got float16; use 'folded'"):
         ops.relative_attention_2d(*half, implementation="pallas_tpu_interpret")
-    with pytest.raises(ValueError, match=r"needs about \d+ MiB of a TPU's VMEM for a 200x200 map of 512 channels"):
+    with pytest.raises(
+        ValueError, match=r"needs about \d+ MiB of VMEM for a 200x200 map of 512 channels, and a TPU has 128"
+    ):
         Shape(200, 200, 8, 20, 3, 512, 24, 1.0, True, jnp.dtype("bfloat16")).check()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rel_height": (7, 5)}, r"rel_height must have shape \(9, 5\) for a 5x7 map"),
+        ({"rel_height": None}, "both be given or both be None"),
+        ({"rel_height": (13, 5), "rel_width": (9, 5)}, "rel_height must have shape"),
+        ({"num_heads": 3}, "num_heads=3 must divide the value depth of 6"),
+        ({"implementation": "folded"}, "must be one of 'pallas_tpu', 'pallas_tpu_interpret', got 'folded'"),
+        ({"x": (0, 5, 7, 11)}, "none of them 0"),
+        ({"qkv_kernel": (12, 26)}, "qkv_kernel must have 11 rows"),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_arguments_of_the_branch_that_do_not_fit(change, words):
+    shapes = {"x": (2, 5, 7, 11), "qkv_kernel": (11, 26), "qkv_bias": None, "out_kernel": (6, 6), "out_bias": None}
+    shapes |= {"rel_height": (9, 5), "rel_width": (13, 5)}
+    options = {"num_heads": 2, "implementation": "pallas_tpu_interpret"}
+    options |= {name: change[name] for name in options if name in change}
+    shapes |= {name: shape for name, shape in change.items() if name in shapes}
+    arrays = [shape if shape is None else jnp.ones(shape) for shape in shapes.values()]
+    with pytest.raises(ValueError, match=words):
+        ops.attention_branch(*arrays, **options)
+
+
+@pytest.mark.parametrize("implementation", ["auto", "folded", "paper", "pallas_tpu_interpret"])
+def test_a_mesh_whose_shardings_are_part_of_the_types(rng, implementation):
+    """Forward only: JAX has no gradient of a convolution there."""
+    model = layer(implementation)
+    x = jnp.asarray(rng.normal(size=(8, 5, 7, 11)), jnp.float32)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        y = model(jax.device_put(x, jax.NamedSharding(mesh, jax.P("data"))))
+    np.testing.assert_allclose(y, model(x), rtol=3e-6, atol=3e-5)
+
+
+def test_auto_takes_no_kernel_that_the_batch_or_the_chip_forbids(monkeypatch):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    with jax.set_mesh(mesh), traced_for("tpu"):
+        chosen = [choice.choose("bfloat16", 14, 14, 8, 20, 3, True, 256, batch) for batch in (8, 9)]
+    assert chosen == ["pallas_tpu", "folded"]
+    monkeypatch.setattr(choice, "target_device_kind", lambda: "TPU v4")
+    with traced_for("tpu"):
+        assert [choice.choose("bfloat16", side, side, 8, 20, 3, True, 256) for side in (40, 64)] == [
+            "pallas_tpu",
+            "folded",
+        ]
 
 
 def test_a_block_of_several_images_has_to_fit_the_chip():
     shape = Shape(40, 40, 8, 20, 3, 256, 24, 1.0, True, jnp.dtype("bfloat16"), images=8)
-    assert [shape.fits_chip(kind) for kind in ("TPU v4", "TPU v5p", "TPU v5 lite")] == [False, False, True]
+    assert [shape.fits(kind) for kind in ("TPU v4", "TPU v5p", "TPU v5 lite")] == [False, False, True]
 
 
 def test_costs_count_the_products():

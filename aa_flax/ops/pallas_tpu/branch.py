@@ -71,7 +71,7 @@ def attention_branch(
         positions=rel_height is not None,
         dtype=jnp.dtype(x.dtype),
     )
-    shape.check()
+    shape.check(target_device_kind())
     tables = [] if rel_height is None or rel_width is None else [rel_width, rel_height]
     packed = _pack(shape, qkv_kernel, qkv_bias, out_kernel, out_bias, tables)
     shape = _with_images(shape, b)
@@ -84,7 +84,7 @@ def _with_images(shape: Shape, batch: int) -> Shape:
     together = dataclasses.replace(shape, images=SUBLANES)
     mesh = data_mesh()
     unit = SUBLANES if mesh is None else SUBLANES * mesh.shape["data"]
-    return together if batch % unit == 0 and together.fits_chip(target_device_kind()) else shape
+    return together if batch % unit == 0 and together.fits(target_device_kind()) else shape
 
 
 def _laid_out(shape: Shape, x: Array) -> Array:

@@ -168,13 +168,12 @@ class Shape:
         tiles = self.key_tile * self.query_tile * (4 * (2 + 3 * backward) + 2 * item)
         return blocks + weights + scratch + folded + tiles
 
-    def fits(self) -> bool:
-        """Whether some TPU's VMEM holds an image of this shape."""
-        return self._request(backward=True) <= _LARGEST_VMEM * 7 // 8
-
-    def fits_chip(self, device_kind: str) -> bool:
-        """Whether the VMEM of a chip holds the blocks with a quarter to spare."""
-        return self.vmem_bytes(backward=True) * 5 // 4 <= _VMEM.get(device_kind, _LARGEST_VMEM)
+    def fits(self, device_kind: str = "") -> bool:
+        """Whether the VMEM of a chip, by default of the largest, holds a block of images."""
+        capacity, needed = _VMEM.get(device_kind, _LARGEST_VMEM), self.vmem_bytes(backward=True)
+        if self.images > 1:
+            return needed * 5 // 4 <= capacity
+        return needed <= capacity and self._request(backward=True) <= _LARGEST_VMEM * 7 // 8
 
     def vmem_limit(self, *, backward: bool) -> int:
         """Bytes to ask of the compiler."""
@@ -200,15 +199,17 @@ class Shape:
         exponentials = batch * heads * places * places * (1 + (backward and not self.single_tile))
         return 2 * batch * places * multiply_adds, exponentials
 
-    def check(self) -> None:
-        """TypeError for dtypes that the kernel does not know, ValueError for maps that no TPU holds."""
+    def check(self, device_kind: str = "") -> None:
+        """TypeError for dtypes that the kernel does not know, ValueError for maps that the chip cannot hold."""
         if self.dtype not in (jnp.bfloat16, jnp.float32):
             raise TypeError(
                 f"implementation 'pallas_tpu' computes in bfloat16 or float32, got {jnp.dtype(self.dtype).name}; "
                 "use 'folded'"
             )
-        if not self.fits():
+        if not self.fits(device_kind):
+            capacity = _VMEM.get(device_kind, _LARGEST_VMEM)
             raise ValueError(
-                f"implementation 'pallas_tpu' needs about {self._request(backward=True) >> 20} MiB of a TPU's VMEM for "
-                f"a {self.height}x{self.width} map of {self.in_features} channels; use 'folded'"
+                f"implementation 'pallas_tpu' needs about {self._request(backward=True) >> 20} MiB of VMEM for a "
+                f"{self.height}x{self.width} map of {self.in_features} channels, and {device_kind or 'a TPU'} has "
+                f"{capacity >> 20} MiB; use 'folded'"
             )
