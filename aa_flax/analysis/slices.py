@@ -114,8 +114,8 @@ def find_slice(name: str) -> Slice:
     sides = tuple(map(int, shape.split("x")))
     if max(sides) > chip.longest:
         raise SliceError(f"topology {name!r}: a {generation} slice has at most {chip.longest} chips along a side")
-    if chip.dimensions == 2 and any(side > 1 and side % 2 for side in sides):
-        raise SliceError(f"topology {name!r}: sides of a {generation} slice are 1 or even")
+    if chip.dimensions == 2 and any(side & (side - 1) for side in sides):
+        raise SliceError(f"topology {name!r}: sides of a {generation} slice are 1, 2, 4, 8 or 16 chips")
     return Slice(chip, sides)
 
 

@@ -212,6 +212,16 @@ def test_too_little_memory_is_an_answer(message, expected):
     assert caught.value.temporary_bytes == expected
 
 
+def test_too_little_vmem_is_no_question_of_the_batch():
+    class Lowered:
+        def compile(self):
+            message = "RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 21.76M of 16.00M vmem."
+            raise jax.errors.JaxRuntimeError(message)
+
+    with pytest.raises(tpu_compiler.CompilerError, match="a kernel needs more VMEM than the chip has: .*21.76M"):
+        tpu_compiler.compile_program(Lowered())
+
+
 def test_without_libtpu(monkeypatch):
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(tpu_compiler, "installed", lambda: False)
@@ -326,5 +336,12 @@ def test_another_process_has_libtpu():
 
 
 def test_mistakes_that_need_no_libtpu():
-    done = python("-m", "aa_flax.plan", "--model=resnet18", "--topology=v5e:2x2", code=2)
-    assert done.stderr == "error: --batch must be given with --model: images of all chips together\n"
+    for arguments, words in (
+        ((), "--batch must be given with --model: images of all chips together"),
+        (("--config.model.options.depth=5",), "--config.model.options.depth needs --config=FILE"),
+        (("--batch=4", f"--hlo={ROOT}"), f"--hlo: {ROOT} is a folder"),
+    ):
+        done = python("-m", "aa_flax.plan", "--model=resnet18", "--topology=v5e:2x2", *arguments, code=2)
+        assert done.stderr == f"error: {words}\n"
+    done = python("-m", "aa_flax.plan", "--config=no/such.py", "--topology=v5e:2x2", code=2)
+    assert "No such file or directory: 'no/such.py'" in done.stderr and done.stderr.count("\n") == 1

@@ -29,6 +29,11 @@ def test_every_accelerator_type_names_a_slice_that_is_called_so():
         assert find_slice(topology).cloud_name == name
 
 
+@pytest.mark.parametrize("name", ["v4:1x1x1", "v5e:1x2"])
+def test_slices_that_cloud_does_not_rent_have_no_name(name):
+    assert find_slice(name).cloud_name is None
+
+
 def test_hosts_hold_two_by_two_chips_or_less():
     assert find_slice("v5e:1x1").chips_per_host == (1, 1, 1)
     assert find_slice("v5e:16x16").chips_per_host == find_slice("v4-8").chips_per_host == (2, 2, 1)
@@ -44,6 +49,8 @@ def test_hosts_hold_two_by_two_chips_or_less():
         ("v4:2x2", "must have 3 dimensions, such as v4:2x2x1"),
         ("v5e:0x4", "must have 2 dimensions"),
         ("v5e:", "must have 2 dimensions"),
+        ("v5e:32x32", "a v5e slice has at most 16 chips along a side"),
+        ("v6e:3x5", "sides of a v6e slice are 1, 2, 4, 8 or 16 chips"),
     ],
 )
 def test_mistakes_say_what_is_expected(name, words):
