@@ -78,9 +78,12 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """The step of the newest undamaged checkpoint, the same on all hosts, or None if none was ever saved.
 
+        Waits for one that is being written.
+
         Raises:
-            CheckpointError: there are some, and all are damaged.
+            CheckpointError: there are some, and all are damaged; or that one was one failure too many.
         """
+        self.wait()
         if jax.process_count() == 1:
             return self._newest_good()
         step = -1

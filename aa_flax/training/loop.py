@@ -150,7 +150,6 @@ class _Run:
 
     def _last_good(self) -> str:
         """The newest checkpoint's folder, for messages."""
-        self._checkpoints.wait()
         step = self._checkpoints.latest_step
         return "none" if step is None else str(self._checkpoints.folder / str(step))
 
