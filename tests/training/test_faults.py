@@ -155,7 +155,6 @@ def test_a_full_disk_costs_checkpoints_not_the_run_until_there_are_too_many(tmp_
 
 def test_a_save_that_fails_in_the_background_is_noticed(tmp_path, monkeypatch, caplog):
     with Checkpoints(tmp_path, failures=1) as checkpoints:
-
         finish = checkpoints._checkpointer.wait_until_finished
 
         def fail():
