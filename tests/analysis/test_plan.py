@@ -281,7 +281,7 @@ import jax, jax.numpy as jnp
 from jax.experimental import pallas as pl
 from aa_flax.analysis import tpu_compiler
 from aa_flax.analysis.hlo import Program
-from aa_flax.analysis.plan import _counts
+from aa_flax.analysis.plan import count_program
 from aa_flax.analysis.slices import find_slice
 from aa_flax.training.sharding import replicated
 
@@ -297,7 +297,7 @@ tpu_compiler.prepare()
 mesh = tpu_compiler.mesh_of(find_slice("v5e:1x1"))
 x = jax.ShapeDtypeStruct((640, 200), jnp.bfloat16, sharding=replicated(mesh))
 compiled = tpu_compiler.compile_program(jax.jit(f).lower(x))
-counts = _counts(compiled, Program(compiled.as_text()), 1, 1)
+counts = count_program(compiled, Program(compiled.as_text()), 1, 1)
 print(counts.bytes_by_compiler - 10**12, counts.bytes_moved, counts.kernels[0].bytes, counts.kernel_flops)
 """
 
