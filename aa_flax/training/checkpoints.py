@@ -61,6 +61,7 @@ class Checkpoints:
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._saving: threading.Thread | None = None
         self._failure: Exception | None = None
+        self._whole: set[int] = set()  # steps whose files were compared already
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -115,6 +116,7 @@ class Checkpoints:
             "model": ocp.args.StandardSave({name: getattr(state, name) for name in _MODEL}),
             "training": ocp.args.StandardSave({name: getattr(state, name) for name in _TRAINING}),
         }
+        self._whole.discard(step)
         if jax.process_index() == 0 and (self.folder / str(step)).exists():
             delete_checkpoint(self.folder, step)  # damaged, or the run would have gone on from there
         try:
@@ -166,7 +168,7 @@ class Checkpoints:
         if step is not None:
             if step not in saved_steps(self.folder):
                 raise CheckpointError(f"{self.folder} has no checkpoint of step {step}")
-            if found := damage(self.folder / str(step)):
+            if found := self._damage(step):
                 raise CheckpointError(f"{self.folder / str(step)}: {found}")
         else:
             step = self.latest_step
@@ -177,7 +179,7 @@ class Checkpoints:
     def _newest_good(self) -> int | None:
         damaged = []
         for step in reversed(saved_steps(self.folder)):
-            found = damage(self.folder / str(step))
+            found = self._damage(step)
             if found is None:
                 return step
             damaged.append(f"{self.folder / str(step)}: {found}")
@@ -185,6 +187,15 @@ class Checkpoints:
         if damaged:
             raise CheckpointError(f"every checkpoint is damaged: {'; '.join(damaged)}")
         return None
+
+    def _damage(self, step: int) -> str | None:
+        """As `damage`, but a checkpoint that was found whole is not read again."""
+        if step in self._whole:
+            return None
+        found = damage(self.folder / str(step))
+        if found is None:
+            self._whole.add(step)
+        return found
 
     def _finish(self, step: int) -> None:
         """In the background: wait for the files, vouch for them, delete the oldest."""

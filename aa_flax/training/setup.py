@@ -1,6 +1,7 @@
 """From a config to all that a run needs before its first step."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -51,9 +52,10 @@ class Setup:
         """Where this call of `train` ends."""
         return min(self.config.stop_after_epoch or self.config.epochs, self.config.epochs)
 
-    def learning_rate(self, step: int) -> Any:
+    @functools.cached_property
+    def learning_rate(self) -> Callable[[Any], Any]:
         """Of a step, counted from 0."""
-        return learning_rate(self.config.optimizer, self.total_steps, self.epoch_steps)(step)
+        return learning_rate(self.config.optimizer, self.total_steps, self.epoch_steps)
 
     def new_state(self) -> TrainState:
         """The state before the first step, on the mesh."""
