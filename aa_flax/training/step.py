@@ -10,10 +10,10 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from aa_flax.data import augment
+from aa_flax.training.augmentation import make_augment
 from aa_flax.training.config import Config
 from aa_flax.training.freezing import stop_gradients
-from aa_flax.training.losses import cross_entropy, target_distribution
+from aa_flax.training.losses import cross_entropy
 from aa_flax.training.optimizers import moving_average
 from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.pure import Apply, PureDict
@@ -30,23 +30,7 @@ def make_train_step(
 
     Colour jitter, flips, cutout, mixup, dropout draw from a key that is a function of seed and step alone.
     """
-    data, pieces = config.data, config.optimizer.accumulation_steps
-
-    def prepare(batch: dict[str, Array], key: Array) -> tuple[Array, Array]:
-        flip_key, cutout_key, mixup_key = jax.random.split(key, 3)
-        images = batch["image"]
-        if data.color_jitter:
-            # 0 to 2 would be the three keys above: split and fold_in agree.
-            images = augment.color_jitter(jax.random.fold_in(key, 3), images, data.color_jitter)
-        images = preprocessing.normalize(images)
-        if data.flip:
-            images = augment.random_flip(flip_key, images)
-        if data.cutout:
-            images = augment.cutout(cutout_key, images, data.cutout)
-        targets = target_distribution(batch["label"], preprocessing.num_classes, config.optimizer.label_smoothing)
-        if data.mixup:
-            images, targets = augment.mixup(mixup_key, images, targets, data.mixup)
-        return images, targets
+    pieces, prepare = config.optimizer.accumulation_steps, make_augment(config, preprocessing)
 
     def loss_of(
         params: PureDict, batch_stats: PureDict, images: Array, targets: Array, labels: Array, key: Array
