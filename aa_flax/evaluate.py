@@ -15,7 +15,7 @@ from aa_flax.training.flags import config_value, define_config, fail, run
 from aa_flax.training.pure import functional
 from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
 from aa_flax.training.scoring import make_scorer
-from aa_flax.training.sharding import check_batch_size, data_mesh, replicated
+from aa_flax.training.sharding import Layout
 
 _CONFIG = define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True)
@@ -30,8 +30,8 @@ def main(argv: list[str]) -> None:
     given = config_value(_CONFIG)
     config = directory.read_config() if given is None else resolve(given)
     preprocessing = directory.read_preprocessing()
-    mesh = data_mesh()
-    check_batch_size("eval_batch_size", config.eval_batch_size, mesh)
+    layout = Layout.of(config)
+    layout.check_batch_size("eval_batch_size", config.eval_batch_size)
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
     if dataset.class_names != preprocessing.class_names:
         raise ConfigError(
@@ -41,9 +41,9 @@ def main(argv: list[str]) -> None:
     model, step = directory.load_model()
     apply, params, batch_stats = functional(model)
     split = _SPLIT.value or config.data.eval_split
-    variables = jax.device_put((params, batch_stats), replicated(mesh))
-    with jax.set_mesh(mesh):
-        scores = make_scorer(apply, preprocessing, config, mesh)(variables, dataset.split(split))
+    variables = layout.place((params, batch_stats))
+    with jax.set_mesh(layout.mesh):
+        scores = make_scorer(apply, preprocessing, config, layout)(variables, dataset.split(split))
     for name, accuracy in zip(preprocessing.class_names, scores.accuracy_per_class, strict=True):
         print(f"{100 * accuracy:6.2f} %  {name}" if accuracy == accuracy else f"     - %  {name}, no examples")
     result = {"accuracy": scores.accuracy, "loss": scores.loss, "examples": scores.examples, "step": step}

@@ -4,24 +4,27 @@ Fields of the config can be set on the command line, `--config.optimizer.learnin
 resumes; a finished run prints its result again. The last line printed is one JSON object.
 """
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
+from flax import nnx
 
 from aa_flax import data
 from aa_flax.analysis.plots import confusion_matrix, learning_curves
 from aa_flax.analysis.report import draw_attention, model_costs, print_results
+from aa_flax.training import determinism
 from aa_flax.training.checkpoints import CheckpointError
 from aa_flax.training.config import Config, resolve
+from aa_flax.training.exits import SAVED, leave
 from aa_flax.training.flags import config_value, define_config, fail, run
+from aa_flax.training.hosts import is_first, join, parting
+from aa_flax.training.initial import build_model
 from aa_flax.training.loop import Outcome, train
-from aa_flax.training.metrics import read_metrics
-from aa_flax.training.preemption import EXIT_CODE, Preempted
+from aa_flax.training.metrics import MetricsError, read_metrics
+from aa_flax.training.preemption import Preempted
 from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
 from aa_flax.training.window import NonFiniteError
 
@@ -37,6 +40,9 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
     config = resolve(config_value(_CONFIG))
+    if config.deterministic:
+        determinism.ask()
+    join(config.peer_timeout_seconds)
     directory = RunDirectory(Path(_WORKDIR.value))
     directory_results = [_finished(path) for path in _BESIDE.value]
     result = directory.read_result()
@@ -44,12 +50,15 @@ def main(argv: list[str]) -> None:
         directory.check(config)
     else:
         outcome = train(config, directory.path)
+        if not is_first():
+            return
         result = report(config, directory, outcome)
         if outcome.finished:
             directory.write_result(result)
         else:
             print(f"stopped after epoch {outcome.epoch} of {config.epochs}; the same command without it goes on")
-    print_results([*directory_results, {**result, "workdir": str(directory.path)}])
+    if is_first():
+        print_results([*directory_results, {**result, "workdir": str(directory.path)}])
 
 
 def report(config: Config, directory: RunDirectory, outcome: Outcome) -> dict[str, Any]:
@@ -58,7 +67,8 @@ def report(config: Config, directory: RunDirectory, outcome: Outcome) -> dict[st
     names = preprocessing.class_names
     learning_curves(read_metrics(directory.path / "metrics.jsonl"), directory.path / "learning_curves.png")
     confusion_matrix(outcome.scores.confusion, names, directory.path / "confusion_matrix.png")
-    model, _ = directory.load_model()
+    model = build_model(config, preprocessing)
+    nnx.update(model, outcome.params, outcome.batch_stats)
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
     source = dataset.split(config.data.eval_split)
     with data.eval_batches(source, batch_size=min(64, len(source)), image_size=preprocessing.image_size) as batches:
@@ -97,12 +107,12 @@ def _finished(path: str) -> dict[str, Any]:
 
 
 def _main(argv: list[str]) -> None:
-    try:
-        main(argv)
-    except Preempted as reason:
-        print(reason, file=sys.stderr, flush=True)
-        os._exit(EXIT_CODE)  # data threads or a compilation may still run
+    with parting():
+        try:
+            main(argv)
+        except Preempted as reason:
+            leave(SAVED, str(reason))  # data threads or a compilation may still run
 
 
 if __name__ == "__main__":
-    run(_main, expected=(NonFiniteError, CheckpointError, RunDirectoryError, data.DataError))
+    run(_main, expected=(NonFiniteError, CheckpointError, MetricsError, RunDirectoryError, data.DataError))

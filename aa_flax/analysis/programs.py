@@ -1,13 +1,14 @@
 """The programs that a plan compiles: the optimiser step or the forward pass that a run executes, as shapes only."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from aa_flax import data
 from aa_flax.data.facts import FACTS
@@ -19,7 +20,7 @@ from aa_flax.training.initial import build_model
 from aa_flax.training.optimizers import optimizer
 from aa_flax.training.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.training.pure import functional
-from aa_flax.training.sharding import replicated
+from aa_flax.training.sharding import Layout
 from aa_flax.training.state import create_state
 from aa_flax.training.step import jit_train_step
 
@@ -137,7 +138,7 @@ class Lowered:
 def lower(subject: Subject, mode: Mode, mesh: Mesh) -> Lowered:
     """The step of `aa_flax.train`, or the logits of uint8 images as `aa_flax.evaluate` computes them, on a mesh.
 
-    State is replicated and images are split over the mesh's axis "data", as in a run. Nothing is allocated.
+    State and images lie as in a run of that config on the mesh's devices. Nothing is allocated.
 
     Args:
         subject: the run; its batch must divide by the devices.
@@ -145,37 +146,45 @@ def lower(subject: Subject, mode: Mode, mesh: Mesh) -> Lowered:
         mesh: of any devices, also of a machine that is not there.
     """
     config, preprocessing = subject.config, subject.preprocessing
-    everywhere, split = replicated(mesh), NamedSharding(mesh, PartitionSpec("data"))
+    layout = Layout.of(config, mesh.devices)
     model = nnx.eval_shape(lambda: build_model(config, preprocessing))
     apply, params, batch_stats = functional(model)
     batch = {
         "image": jax.ShapeDtypeStruct(
-            (config.batch_size, *preprocessing.image_size, preprocessing.channels), jnp.uint8, sharding=split
+            (config.batch_size, *preprocessing.image_size, preprocessing.channels), jnp.uint8, sharding=layout.batch
         ),
-        "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32, sharding=split),
+        "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32, sharding=layout.batch),
     }
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(layout.mesh):
         if mode == "infer":
 
             def logits(params: Any, batch_stats: Any, images: Any) -> Any:
+                params, batch_stats = layout.gathered((params, batch_stats))
                 return apply(params, batch_stats, preprocessing.normalize(images))[0]
 
-            variables = _placed((params, batch_stats), everywhere)
+            variables = _placed((params, batch_stats), layout)
             program = jax.jit(logits).lower(*variables, batch["image"])
-            return Lowered(program, _bytes(params), _bytes(batch_stats), 0, 0)
+            return Lowered(program, _bytes(variables[0]), _bytes(variables[1]), 0, 0)
         chain = leave_frozen(
             optimizer(config.optimizer, config.epochs * subject.epoch_steps, subject.epoch_steps), config.model.frozen
         )
         ema = bool(config.optimizer.ema_decay)
         state = jax.eval_shape(lambda p, s: create_state(p, s, chain, ema), params, batch_stats)
-        step = jit_train_step(apply, chain, config, preprocessing, mesh)
-        program = step.lower(_placed(state, everywhere), batch)
-    return Lowered(program, _bytes(params), _bytes(batch_stats), _bytes(state.opt_state), _bytes(state.ema))
+        state = _placed(state, layout)
+        program = jit_train_step(apply, chain, config, preprocessing, layout, state).lower(state, batch)
+    kept = (state.params, state.batch_stats, state.opt_state, state.ema)
+    return Lowered(program, *(_bytes(tree) for tree in kept))
 
 
-def _placed(tree: Any, sharding: NamedSharding) -> Any:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+def _placed(tree: Any, layout: Layout) -> Any:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        layout.of_state(tree),
+    )
 
 
 def _bytes(tree: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    """On each device."""
+    shapes = ((leaf.sharding.shard_shape(leaf.shape), leaf.dtype.itemsize) for leaf in jax.tree.leaves(tree))
+    return sum(math.prod(shape) * size for shape, size in shapes)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from aa_flax.layers.attention_depths import ValueRounding, attention_depths
 from aa_flax.layers.initializers import glorot_uniform, normal
 from aa_flax.layers.position import coordinates, sinusoids
+from aa_flax.layers.split_heads import head_parts, merge_heads, project_by_head
 from aa_flax.ops import (
     average_pool,
     convolution,
@@ -47,6 +48,8 @@ class AAConv2D(nnx.Module):
 
     Any height and width serve at call time: `spatial_shape` is only the size that the tables are made for. Smaller
     maps use a slice of the tables, which is exact; larger ones follow `table_resize`.
+
+    Under a mesh with an axis "model" of more than one device, its devices share out the heads.
 
     Args:
         in_features, out_features: channels in and out.
@@ -201,6 +204,8 @@ class AAConv2D(nnx.Module):
         assert self.qkv is not None and self.out is not None
         b, h, w, c = x.shape
         tables = self._tables(h, w)
+        if head_parts(self.num_heads) > 1:
+            return self._attend_by_head(x, tables)
         implementation = self._implementation(b, h, w, c)
         if implementation in BRANCHES:
             projections = [(conv.kernel[...][0, 0], conv.bias) for conv in (self.qkv, self.out)]
@@ -209,6 +214,21 @@ class AAConv2D(nnx.Module):
         query, key, value = self._project(x)
         heads = relative_attention_2d(query, key, value, *tables, implementation=implementation)
         return self.out(heads.reshape(b, h, w, self.value_depth))
+
+    def _attend_by_head(self, x: Array, tables: tuple[Array | None, Array | None]) -> Array:
+        """Where a mesh shares out the heads; "auto" is "folded" then, since the kernels take all heads of an image."""
+        assert self.qkv is not None and self.out is not None
+        implementation = "folded" if self.implementation == "auto" else self.implementation
+        cuts = [self.key_depth, 2 * self.key_depth]
+        kernels = jnp.split(self.qkv.kernel[...][0, 0].astype(self.dtype), cuts, -1)
+        bias = self.qkv.bias
+        biases = [None] * 3 if bias is None else jnp.split(bias[...].astype(self.dtype), cuts)
+        query, key, value = (
+            project_by_head(x, kernel, part, self.num_heads) for kernel, part in zip(kernels, biases, strict=True)
+        )
+        heads = relative_attention_2d(query, key, value, *tables, implementation=implementation)
+        out_bias = None if self.out.bias is None else self.out.bias[...].astype(self.dtype)
+        return merge_heads(heads, self.out.kernel[...][0, 0].astype(self.dtype), out_bias)
 
     def attention_weights(
         self, x: Float[Array, "b h w in"], queries: Int[np.ndarray, "q 2"] | Sequence[tuple[int, int]] | None = None

@@ -16,15 +16,55 @@ class NormFactory(Protocol):
 
 
 class BatchNorm(nnx.BatchNorm):
-    """Batch normalisation that can be frozen: then it keeps and uses its running statistics in training too."""
+    """Batch normalisation that can be frozen, and that can take its statistics over parts of a batch.
+
+    Frozen it keeps and uses its running statistics in training too. With `groups` above 1 each of so many equal parts
+    of a batch, consecutive examples, is normalised by its own mean and variance in training, as if it were a batch; the
+    running statistics take in the means of these over the parts. That depends on the number of groups, not of devices:
+    as many groups as devices are the statistics "per device" of other code, and need no communication.
+    """
 
     frozen = False
+    groups = 1
+
+    def __init__(self, num_features: int, *, param_dtype: Any = jnp.float32, **options: Any) -> None:
+        """As `nnx.BatchNorm`, but the running statistics are of `param_dtype` where that is wider than float32."""
+        super().__init__(num_features, param_dtype=param_dtype, **options)
+        dtype = jnp.promote_types(param_dtype, jnp.float32)
+        self.mean, self.var = (nnx.BatchStat(running[...].astype(dtype)) for running in (self.mean, self.var))
 
     def __call__(
         self, x: Float[Array, "*b c"], use_running_average: bool | None = None, *, mask: Any = None
     ) -> Float[Array, "*b c"]:
-        """Statistics over all axes but the last, in at least float32."""
+        """Statistics over all axes but the last, in at least float32.
+
+        Raises:
+            ValueError: the groups do not divide the first axis.
+        """
+        if self.groups > 1 and not (self.frozen or use_running_average or self.use_running_average):
+            return self._by_group(x)
         return super().__call__(x, use_running_average=self.frozen or use_running_average, mask=mask)
+
+    def _by_group(self, x: Array) -> Array:
+        if x.shape[0] % self.groups:
+            raise ValueError(f"a batch of {x.shape[0]} does not divide into {self.groups} groups of batch norm")
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = wide.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
+        axes = tuple(range(1, wide.ndim - 1))
+        mean = wide.mean(axes, keepdims=True)
+        variance = jnp.maximum(jnp.square(wide).mean(axes, keepdims=True) - jnp.square(mean), 0)
+        self._run(*(moment.reshape(self.groups, -1).mean(0) for moment in (mean, variance)))
+        factor = jax.lax.rsqrt(variance + self.epsilon)
+        if self.scale is not None:
+            factor *= self.scale[...].reshape((1,) * axes[-1] + (1, -1))
+        y = (wide - mean) * factor
+        if self.bias is not None:
+            y += self.bias[...].reshape((1,) * axes[-1] + (1, -1))
+        return y.reshape(x.shape).astype(self.dtype)
+
+    def _run(self, mean: Array, variance: Array) -> None:
+        for running, current in ((self.mean, mean), (self.var, variance)):
+            running[...] = self.momentum * running[...] + (1 - self.momentum) * current
 
     def scale_and_shift(
         self, x: Float[Array, "*b c"], use_running_average: bool
@@ -40,8 +80,7 @@ class BatchNorm(nnx.BatchNorm):
             axes = tuple(range(x.ndim - 1))
             mean = wide.mean(axes)
             variance = jnp.maximum(jnp.square(wide).mean(axes) - jnp.square(mean), 0)
-            for running, current in ((self.mean, mean), (self.var, variance)):
-                running[...] = self.momentum * running[...] + (1 - self.momentum) * current
+            self._run(mean, variance)
         scale = jax.lax.rsqrt(variance + self.epsilon)
         if self.scale is not None:
             scale *= self.scale[...]
@@ -73,3 +112,10 @@ def batch_norm(
         param_dtype=param_dtype,
         rngs=rngs,
     )
+
+
+def set_groups(model: nnx.Module, groups: int) -> None:
+    """Make every batch norm of a network take its statistics over so many parts of a batch, see `BatchNorm`."""
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, BatchNorm):
+            module.groups = groups

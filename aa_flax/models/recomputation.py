@@ -19,7 +19,7 @@ def convolve_activated(
     and that copy would be kept too.
     """
     attends = isinstance(conv, AAConv2D) and conv.attends
-    if target_platform() != "tpu" or not attends or type(norm) is not BatchNorm:
+    if target_platform() != "tpu" or not attends or type(norm) is not BatchNorm or norm.groups > 1:
         return conv(jax.nn.relu(norm(x, use_running_average=use_running_average)))
 
     @jax.checkpoint

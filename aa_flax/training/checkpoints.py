@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
-from jax.experimental import multihost_utils
 
+from aa_flax.training.hosts import first_says, is_first
 from aa_flax.training.manifest import damage, has_manifest, write_manifest
 from aa_flax.training.state import TrainState
 
 _MODEL = ("params", "batch_stats", "ema")
-_TRAINING = ("step", "opt_state", "window", "first_bad_step")
+_TRAINING = ("step", "opt_state", "window", "skipped", "bad_steps")
 _DELETED = ".deleted-"
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
@@ -85,17 +85,23 @@ class Checkpoints:
             CheckpointError: there are some, and all are damaged; or that one was one failure too many.
         """
         self.wait()
-        if jax.process_count() == 1:
-            return self._newest_good()
-        step = -1
-        if jax.process_index() == 0:
-            step = self._newest_good() or -1
-        chosen = int(multihost_utils.broadcast_one_to_all(step))
-        return None if chosen < 0 else chosen
+        # -1 is none, -2 that all are damaged: an error must end all processes alike.
+        step, failure = -1, None
+        if is_first():
+            try:
+                newest = self._newest_good()
+            except CheckpointError as error:
+                failure, step = error, -2
+            else:
+                step = -1 if newest is None else newest
+        step = first_says(step)
+        if step == -2:
+            raise failure or CheckpointError(f"every checkpoint in {self.folder} is damaged; process 0 says how")
+        return None if step < 0 else step
 
     def clean(self) -> None:
         """Remove what a killed run left, unfinished saves and half-deleted checkpoints; for the run that trains."""
-        if jax.process_index() != 0 or not self.folder.is_dir():
+        if not is_first() or not self.folder.is_dir():
             return
         for child in self.folder.iterdir():
             cut_off = child.name.isdigit() and not has_manifest(child)
@@ -117,7 +123,7 @@ class Checkpoints:
             "training": ocp.args.StandardSave({name: getattr(state, name) for name in _TRAINING}),
         }
         self._whole.discard(step)
-        if jax.process_index() == 0 and (self.folder / str(step)).exists():
+        if is_first() and (self.folder / str(step)).exists():
             delete_checkpoint(self.folder, step)  # damaged, or the run would have gone on from there
         try:
             self._checkpointer.save(self.folder / str(step), args=ocp.args.Composite(**items))
@@ -141,14 +147,14 @@ class Checkpoints:
             failure, self._failure = self._failure, None
             raise failure
 
-    def restore(self, like: TrainState) -> TrainState:
-        """The newest undamaged state, with the shapes, dtypes, structure and placement of `like`."""
+    def restore(self, like: TrainState, step: int | None = None) -> TrainState:
+        """The newest undamaged state, or of `step`; shapes, dtypes, structure and placement are those of `like`."""
 
         def abstract(names: tuple[str, ...]) -> Any:
             tree = {name: getattr(like, name) for name in names}
             return ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
 
-        restored = self._restore(None, model=abstract(_MODEL), training=abstract(_TRAINING))
+        restored = self._restore(step, model=abstract(_MODEL), training=abstract(_TRAINING))
         return TrainState(**restored["model"], **restored["training"])
 
     def restore_model(self, params: Any, batch_stats: Any, ema: bool, step: int | None = None) -> tuple[Any, Any]:
@@ -201,7 +207,7 @@ class Checkpoints:
         """In the background: wait for the files, vouch for them, delete the oldest."""
         try:
             self._checkpointer.wait_until_finished()
-            if jax.process_index() == 0:
+            if is_first():
                 write_manifest(self.folder / str(step))
                 for old in saved_steps(self.folder)[: -self._keep]:
                     delete_checkpoint(self.folder, old)
@@ -216,7 +222,7 @@ class Checkpoints:
         self._failures += 1
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         logging.warning("checkpoint of step %d was not saved (%d in a row): %s", step, self._failures, reason)
-        if jax.process_index() == 0 and self.folder.is_dir():
+        if is_first() and self.folder.is_dir():
             for child in self.folder.glob(f"{step}{_UNFINISHED}*"):
                 shutil.rmtree(child, ignore_errors=True)
             if not has_manifest(self.folder / str(step)):

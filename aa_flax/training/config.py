@@ -85,6 +85,15 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class ParallelConfig:
+    """How the work is spread over devices; but for rounding, only `batch_norm_groups` changes what is computed."""
+
+    fsdp: bool = False  # parameters, optimiser state and averages are split over the devices instead of copied
+    model_devices: int = 1  # devices that share the attention heads of the same images; divides their number
+    batch_norm_groups: int = 1  # equal parts of a batch that batch norm treats as batches; 1 is the global batch
+
+
+@dataclass(frozen=True)
 class Config:
     """One training run."""
 
@@ -98,10 +107,16 @@ class Config:
     checkpoint_every_epochs: int = 1
     checkpoint_every_minutes: float = 10.0  # besides, at the end of a log window; 0 is off
     keep_checkpoints: int = 2
+    max_nonfinite_steps: int = 10  # that are left out for an infinite or NaN loss or gradient; one more ends the run
+    hang_minutes: float = 30.0  # without progress, after which the process ends with exit code 76; 0 is off
+    peer_timeout_seconds: int = 60  # without an answer of another process, after which this one ends with 76
+    profile_steps: tuple[int, ...] = ()  # (first, last): a trace of the steps after the first goes to DIR/profile
+    deterministic: bool = False  # the same result every time on GPUs too, see aa_flax.training.determinism
     stop_after_epoch: int = 0  # end early, with the schedule unchanged; 0 is off
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
 
 MAY_CHANGE_ON_RESUME = frozenset(
@@ -111,13 +126,19 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "eval_batch_size",
         "checkpoint_every_minutes",
         "keep_checkpoints",
+        "hang_minutes",
+        "peer_timeout_seconds",
+        "profile_steps",
         "data.data_dir",
         "data.source_dir",
         "data.cache",
         "data.num_threads",
+        "max_nonfinite_steps",
+        "parallel.fsdp",
+        "parallel.model_devices",
     }
 )
-"""Fields that change nothing in what a run computes; any other change on resume is refused."""
+"""Fields that change nothing in what a run computes but, the last two, its rounding; other changes are refused."""
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -226,8 +247,10 @@ def _check(config: Config) -> None:
     flat = flatten(config)
     at_least_one: tuple[str, ...] = ("epochs", "batch_size", "eval_batch_size", "eval_every_epochs", "log_every_steps")
     at_least_one += ("checkpoint_every_epochs", "keep_checkpoints", "optimizer.accumulation_steps", "data.num_threads")
+    at_least_one += ("peer_timeout_seconds", "parallel.model_devices", "parallel.batch_norm_groups")
     not_negative: tuple[str, ...] = (
         "seed",
+        "max_nonfinite_steps",
         "stop_after_epoch",
         "checkpoint_every_minutes",
         "data.image_size",
@@ -249,6 +272,12 @@ def _check(config: Config) -> None:
         for name in names:
             if not fits(flat[name]):
                 raise ConfigError(f"config field {name!r} must be {accepted}, got {flat[name]!r}")
+    if config.profile_steps and not (
+        len(config.profile_steps) == 2 and 0 < config.profile_steps[0] < config.profile_steps[1]
+    ):
+        raise ConfigError(
+            f"config field 'profile_steps' must be (first, last) with 0 < first < last, got {config.profile_steps}"
+        )
     if config.seed >= 2**32:
         raise ConfigError(f"config field 'seed' must be below 2**32, got {config.seed}")
     data, optimizer = config.data, config.optimizer
@@ -256,6 +285,11 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"config field 'batch_size' ({config.batch_size}) must divide by "
             f"'optimizer.accumulation_steps' ({optimizer.accumulation_steps})"
+        )
+    if config.batch_size % (config.parallel.batch_norm_groups * optimizer.accumulation_steps):
+        raise ConfigError(
+            f"config field 'batch_size' ({config.batch_size}) must divide by 'parallel.batch_norm_groups' "
+            f"({config.parallel.batch_norm_groups}) times 'optimizer.accumulation_steps'"
         )
     if data.crop == "resized" and not data.image_size:
         raise ConfigError("config field 'data.crop' is 'resized', which needs 'data.image_size'")

@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 from flax import nnx
 
+from aa_flax.layers.norm import set_groups
 from aa_flax.models import create_model
 from aa_flax.training.config import Config, ConfigError
 from aa_flax.training.freezing import freeze_statistics
@@ -30,6 +31,7 @@ def build_model(config: Config, preprocessing: Preprocessing) -> nnx.Module:
             **config.model.options,
         )
         freeze_statistics(model, config.model.frozen)
+        set_groups(model, config.parallel.batch_norm_groups)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"config group 'model': {error}") from error
     return model

@@ -1,26 +1,32 @@
 """The train loop: from a config to a finished run directory."""
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
-from jax.experimental import multihost_utils
 
 from aa_flax.evaluation import Scores
 from aa_flax.training.checkpoints import Checkpoints
+from aa_flax.training.compilation_cache import CompilationCache
 from aa_flax.training.config import Config
-from aa_flax.training.metrics import MetricsLog, read_metrics
+from aa_flax.training.hosts import after_all, first_says, is_first, prove_shared
+from aa_flax.training.metrics import MetricsError, MetricsLog, read_metrics
+from aa_flax.training.phases import Phases
 from aa_flax.training.preemption import Preempted, Preemption
+from aa_flax.training.profiling import Profile
 from aa_flax.training.progress import ProgressBar
+from aa_flax.training.pure import PureDict
 from aa_flax.training.run_directory import RunDirectory
 from aa_flax.training.scoring import make_scorer
 from aa_flax.training.setup import Setup, set_up
 from aa_flax.training.sharding import place_batch
 from aa_flax.training.state import TrainState, evaluated
 from aa_flax.training.step import jit_train_step
-from aa_flax.training.window import Windows
+from aa_flax.training.watchdog import Watchdog
+from aa_flax.training.window import NonFiniteError, Windows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Outcome:
     scores: Scores
     train_seconds: float  # of all calls that made this run, compilation and evaluation included
     images_per_second: float  # of the optimiser steps alone
+    params: PureDict  # averaged where the run averages; arrays of this process's memory
+    batch_stats: PureDict
 
 
 def train(config: Config, workdir: Path) -> Outcome:
@@ -46,51 +54,92 @@ def train(config: Config, workdir: Path) -> Outcome:
         Preempted: a signal came.
         CheckpointError: all checkpoints are damaged, or several in a row could not be saved.
     """
-    directory = RunDirectory(workdir)
-    setup = set_up(config, directory)
-    with Preemption().watching() as preemption, directory.locked():
-        if setup.weights:
+    directory, phases = RunDirectory(workdir), Phases()
+    with contextlib.ExitStack() as stack:
+        preemption = stack.enter_context(Preemption().watching())
+        watchdog = stack.enter_context(Watchdog(config.hang_minutes))
+        setup = set_up(config, directory)
+        phases.done("data and network")
+        stack.enter_context(directory.locked())
+        cache = CompilationCache(directory.path / "compiled")
+        cache.clean()
+        prove_shared(directory.path)
+        stack.enter_context(cache)
+        if setup.weights and is_first():
             print(f"weights of {config.model.init_from}: {setup.weights.splitlines()[0]}", flush=True)
         directory.begin(config, setup.preprocessing, setup.weights)
-        with Checkpoints(directory.checkpoints, config.keep_checkpoints) as checkpoints:
-            return _Run(setup, directory, checkpoints, preemption).to_the_end()
+        checkpoints = stack.enter_context(Checkpoints(directory.checkpoints, config.keep_checkpoints))
+        profile = stack.enter_context(contextlib.closing(Profile(config.profile_steps, directory.path / "profile")))
+        run = _Run(setup, directory, checkpoints, _Services(preemption, watchdog, cache, profile, phases))
+        try:
+            with run:
+                return run.to_the_end()
+        except NonFiniteError as error:
+            directory.write_failure(str(error), error.bad_steps)
+            shows = f"python -m aa_flax.replay --workdir={directory.path} looks at the step"
+            raise NonFiniteError(f"{error}; {shows}", error.bad_steps) from None
+
+
+class _Services(NamedTuple):
+    """What watches a run."""
+
+    preemption: Preemption
+    watchdog: Watchdog
+    cache: CompilationCache
+    profile: Profile
+    phases: Phases
 
 
 class _Run:
     """One call of `train`, with its directory open."""
 
-    def __init__(self, setup: Setup, directory: RunDirectory, checkpoints: Checkpoints, preemption: Preemption) -> None:
+    def __init__(self, setup: Setup, directory: RunDirectory, checkpoints: Checkpoints, services: _Services) -> None:
         self._setup, self._config = setup, setup.config
-        self._checkpoints, self._preemption = checkpoints, preemption
+        self._checkpoints, self._services = checkpoints, services
+        self._preemption, self._watchdog = services.preemption, services.watchdog
         checkpoints.clean()
         state = setup.new_state()
         if checkpoints.latest_step is not None:
             state = checkpoints.restore(state)
+        services.phases.done("state")
         self._state: TrainState = state
         self._step = int(state.step)
         self._log = MetricsLog(directory.path, self._step)
         rows = read_metrics(self._log.file)
-        self._evaluated = {row["step"] for row in rows if row["split"] == "eval"}
+        evaluated_here = any(row["step"] == self._step and row["split"] == "eval" for row in rows)
+        self._is_evaluated = first_says(evaluated_here)  # where the run goes on, before it was cut off
         self._seconds_before = max((row["seconds"] for row in rows), default=0.0)
         self._started = self._saved_at = time.monotonic()
         self._saved_step = self._step
-        self._train_step = jit_train_step(setup.apply, setup.chain, self._config, setup.preprocessing, setup.mesh)
-        self._scorer = make_scorer(setup.apply, setup.preprocessing, self._config, setup.mesh)
+        self._train_step = jit_train_step(
+            setup.apply, setup.chain, self._config, setup.preprocessing, setup.layout, state
+        )
+        self._scorer = make_scorer(setup.apply, setup.preprocessing, self._config, setup.layout)
         self._scores: Scores | None = None
+        self._stepped = False
+
+    def __enter__(self) -> "_Run":
+        return self
+
+    def __exit__(self, kind: object, *exception: object) -> None:
+        try:
+            self._log.close()
+        except MetricsError:
+            if kind is None:
+                raise
 
     def to_the_end(self) -> Outcome:
         """Train until the last epoch of this call."""
         setup, last_step = self._setup, self._setup.last_epoch * self._setup.epoch_steps
         progress = ProgressBar(setup.total_steps, self._step, self._config.epochs)
-        with setup.train_batches(self._step) as batches, jax.set_mesh(setup.mesh), progress:
+        with setup.train_batches(self._step) as batches, jax.set_mesh(setup.layout.mesh), progress:
             self._progress = progress
             self._windows = Windows(setup, self._log, progress, self._elapsed, self._last_good)
             if self._step and self._step % setup.epoch_steps == 0:
                 self._end_epoch(saved=True)  # a signal may have come before its evaluation
             while self._step < last_step:
                 batch = {name: value for name, value in next(batches).items() if name in ("image", "label")}
-                self._state = self._train_step(self._state, place_batch(batch, setup.mesh))
-                self._step += 1
+                self._one_step(place_batch(batch, setup.layout))
                 ends_epoch = self._step % setup.epoch_steps == 0
                 ends_window = self._step % self._config.log_every_steps == 0 or ends_epoch
                 if ends_window:
@@ -99,26 +148,41 @@ class _Run:
                     self._end_epoch()
                 elif ends_window and self._save_is_due():
                     self._save()
-                if self._preemption.agreed(self._step):
+                if self._preemption.agreed():
                     self._stop(f"after step {self._step}")
-            scores = self._scores or self._scorer(evaluated(self._state), setup.eval_source, self._preemption.check)
-        self._log.close()
+            scores = self._scores or self._scorer(evaluated(self._state), setup.eval_source, self._between)
+            params, batch_stats = setup.layout.fetched(evaluated(self._state))
         return Outcome(
             finished=self._step >= setup.total_steps,
             epoch=self._step // setup.epoch_steps,
             scores=scores,
             train_seconds=self._elapsed(),
             images_per_second=self._windows.images_per_second,
+            params=params,
+            batch_stats=batch_stats,
         )
+
+    def _one_step(self, batch: dict[str, Any]) -> None:
+        self._state = self._train_step(self._state, batch)
+        self._step += 1
+        if not self._stepped:
+            self._stepped = True
+            self._services.phases.done("first batch and compilation")
+            jax.block_until_ready(self._state)
+            self._services.phases.done("step")
+            self._services.cache.vouch()
+            self._progress.say(str(self._services.phases))
+        self._services.profile.at(self._step, self._state)
+        self._watchdog.alive()
 
     def _end_epoch(self, *, saved: bool = False) -> None:
         """Evaluate and save where it is time to."""
         epoch = self._step // self._setup.epoch_steps
         is_last = epoch >= self._setup.last_epoch
         due = epoch % self._config.eval_every_epochs == 0 or is_last
-        if due and self._step not in self._evaluated:
+        if due and not (saved and self._is_evaluated):
             try:
-                scores = self._scorer(evaluated(self._state), self._setup.eval_source, self._preemption.check)
+                scores = self._scorer(evaluated(self._state), self._setup.eval_source, self._between)
             except Preempted:
                 self._stop(f"in the evaluation after step {self._step}")
             values = dict(epoch=epoch, loss=scores.loss, accuracy=scores.accuracy)
@@ -134,10 +198,17 @@ class _Run:
         """Whether `checkpoint_every_minutes` have passed, by the clock of the first host."""
         minutes = self._config.checkpoint_every_minutes
         due = bool(minutes) and time.monotonic() - self._saved_at >= 60 * minutes
-        return bool(multihost_utils.broadcast_one_to_all(due)) if minutes and jax.process_count() > 1 else due
+        return first_says(due) if minutes else False
+
+    def _between(self) -> None:
+        """Between two batches of an evaluation."""
+        self._watchdog.alive()
+        self._preemption.check()
 
     def _save(self) -> None:
         self._checkpoints.save(self._state)
+        self._services.cache.vouch()
+        self._watchdog.alive()
         self._saved_at, self._saved_step = time.monotonic(), self._step
 
     def _stop(self, where: str) -> NoReturn:
@@ -145,7 +216,7 @@ class _Run:
         if self._saved_step != self._step:
             self._save()
         self._checkpoints.wait()
-        self._log.close()
+        after_all()
         raise self._preemption.error(where)
 
     def _last_good(self) -> str:

@@ -7,17 +7,47 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 NAME = "manifest.json"
 
 
 def write_manifest(folder: Path) -> None:
     """Vouch for the files of `folder` as they are now; atomic, and on disk when this returns."""
-    entries = {
-        str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": _digest(file)}
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != NAME
-    }
+    _write(folder, {str(file.relative_to(folder)): _entry(file) for file in _files(folder)})
+
+
+def vouch(folder: Path) -> None:
+    """Vouch for the files that came since the last time, besides those of before: for a folder that only grows."""
+    known, files = _known(folder), _files(folder)
+    new = {file.name: known.get(file.name) or _entry(file) for file in files}
+    if new != known:
+        _write(folder, new)
+
+
+def unvouched(folder: Path) -> list[Path]:
+    """Files directly in `folder` that the manifest does not have, or that differ from it."""
+    known = _known(folder)
+    return [file for file in _files(folder) if known.get(file.name) != _entry(file)]
+
+
+def _known(folder: Path) -> dict[str, Any]:
+    try:
+        known = json.loads((folder / NAME).read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != NAME]
+
+
+def _entry(file: Path) -> dict[str, Any]:
+    return {"bytes": file.stat().st_size, "sha256": _digest(file)}
+
+
+def _write(folder: Path, entries: dict[str, Any]) -> None:
     temporary = folder.parent / f".{folder.name}.{NAME}.partial"
     with temporary.open("w") as f:
         json.dump(entries, f, indent=1)

@@ -10,10 +10,9 @@ from types import FrameType
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 
-EXIT_CODE = 75
-"""EX_TEMPFAIL: run the same command again. What a launcher restarts on."""
+from aa_flax.training.exits import SAVED, leave
+from aa_flax.training.hosts import Meeting
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -26,9 +25,10 @@ class Preemption:
     """Notes SIGTERM and Ctrl-C while it is open, for the loop to stop at its next step.
 
     What the loop does not notice in time, because the main thread compiles or waits for data, ends the process with
-    `EXIT_CODE` all the same: checkpoints on disk are whole at any moment. So does a second signal, at once.
+    exit code 75 all the same: checkpoints on disk are whole at any moment. So does a second signal, at once.
 
-    With several processes JAX watches for SIGTERM itself and makes all of them stop at one step.
+    With several processes a signal to one stops all, at one step. These handlers replace the one of
+    `jax.distributed`, which knows of SIGTERM only and of no time limit.
 
     Args:
         grace: seconds that the loop has to notice.
@@ -38,11 +38,13 @@ class Preemption:
         self._grace = grace
         self._signal: int | None = None
         self._noticed = threading.Event()
+        self._closed = threading.Event()
+        self._meeting = Meeting() if jax.process_count() > 1 else None
 
     @contextlib.contextmanager
     def watching(self) -> Iterator["Preemption"]:
         """Install the handlers, and put back what was there; nothing outside the main thread."""
-        if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
             yield self
             return
         before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
@@ -50,35 +52,39 @@ class Preemption:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        thread = threading.Thread(target=self._watch, args=(reader,), name="preemption", daemon=True)
-        thread.start()
+        threads = [threading.Thread(target=self._watch, args=(reader,), name="preemption", daemon=True)]
+        if self._meeting:
+            threads.append(threading.Thread(target=self._listen, args=(self._meeting,), name="meeting", daemon=True))
+        for thread in threads:
+            thread.start()
         try:
             yield self
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None was not Python's
             signal.set_wakeup_fd(wakeup)
             self._noticed.set()
+            self._closed.set()
             os.close(writer)
-            thread.join()
+            for thread in threads:
+                thread.join()
             os.close(reader)
 
-    def agreed(self, step: int) -> bool:
-        """Whether to stop after `step`; the same on all hosts."""
-        if jax.process_count() > 1:
-            return bool(multihost_utils.reached_preemption_sync_point(step))
-        if self._signal is not None:
+    def agreed(self) -> bool:
+        """Whether to stop now; the same in all processes, which must ask equally often."""
+        stops = self._meeting.over() if self._meeting else self._signal is not None
+        if stops:
             self._noticed.set()
-        return self._signal is not None
+        return stops
 
     def check(self) -> None:
-        """Preempted if a signal came; for work that one process may leave in the middle."""
-        if jax.process_count() == 1 and self.agreed(-1):
+        """Preempted if it is time to stop; for work that may be left in the middle."""
+        if self.agreed():
             raise self.error("during evaluation")
 
     def error(self, where: str) -> Preempted:
         """What to raise."""
-        name = signal.Signals(self._signal).name if self._signal else "SIGTERM"
+        name = signal.Signals(self._signal).name if self._signal else "a signal to another process"
         return Preempted(f"{name} {where}: saved; the same command goes on from there")
 
     def _handle(self, number: int, frame: FrameType | None) -> Any:
@@ -90,19 +96,30 @@ class Preemption:
             if byte[0] not in _SIGNALS:
                 continue
             if waiting is not None:
-                _exit("a second signal")
-            waiting = threading.Timer(self._grace, self._too_late)
-            waiting.daemon = True
-            waiting.start()
+                leave(SAVED, "a second signal")
+            if self._meeting:
+                self._meeting.call()
+            waiting = self._give_time()
             print("stopping after this step; a second signal ends the process at once", file=sys.stderr, flush=True)
         if waiting is not None:
             waiting.cancel()
 
+    def _listen(self, meeting: Meeting) -> None:
+        while not self._closed.wait(0.5):
+            if meeting.called():
+                waiting = self._give_time()
+                meeting.answer(2 * self._grace)
+                self._closed.wait()
+                waiting.cancel()
+
+    def _give_time(self) -> threading.Timer:
+        waiting = threading.Timer(self._grace, self._too_late)
+        waiting.daemon = True
+        waiting.start()
+        return waiting
+
     def _too_late(self) -> None:
         if not self._noticed.is_set():
-            _exit(f"no step ended within {self._grace:g} s of the signal; the run goes on from its last checkpoint")
-
-
-def _exit(reason: str) -> None:
-    print(reason, file=sys.stderr, flush=True)
-    os._exit(EXIT_CODE)
+            leave(
+                SAVED, f"no step ended within {self._grace:g} s of the signal; the run goes on from its last checkpoint"
+            )

@@ -13,6 +13,7 @@ from flax import nnx
 
 from aa_flax.training.checkpoints import Checkpoints, saved_steps
 from aa_flax.training.config import MAY_CHANGE_ON_RESUME, Config, ConfigError, DataConfig, flatten, resolve
+from aa_flax.training.hosts import is_first
 from aa_flax.training.initial import build_model
 from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.pure import functional
@@ -91,7 +92,7 @@ class RunDirectory:
         Raises:
             RunDirectoryError: another process has it.
         """
-        if jax.process_index() != 0:
+        if not is_first():
             yield
             return
         with contextlib.ExitStack() as stack:
@@ -108,6 +109,8 @@ class RunDirectory:
 
     def begin(self, config: Config, preprocessing: Preprocessing, weights: str = "") -> None:
         """Write down what runs here, after `check`; `weights` is the report on those that it starts from."""
+        if not is_first():
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._write(
@@ -122,6 +125,15 @@ class RunDirectory:
     def write_result(self, result: dict[str, Any]) -> None:
         """Mark the run as finished."""
         self._write("result.json", result)
+
+    def write_failure(self, message: str, bad_steps: list[int]) -> None:
+        """Keep what ended a run that diverged; `python -m aa_flax.replay` reads it."""
+        if is_first():
+            self._write("nonfinite.json", {"message": message, "bad_steps": bad_steps})
+
+    def read_failure(self) -> list[int]:
+        """The steps that `write_failure` kept, the last first; [] if the run did not diverge."""
+        return self._read("nonfinite.json")["bad_steps"] if (self.path / "nonfinite.json").exists() else []
 
     def load_model(self, step: int | None = None) -> tuple[nnx.Module, int]:
         """The trained network, with averaged weights where the run kept them, and the step it was saved at.
@@ -158,5 +170,8 @@ class RunDirectory:
     def _write(self, name: str, value: dict[str, Any]) -> None:
         """Replace a file as a whole, so that a reader never meets half of it."""
         temporary = self.path / f".{name}.partial"
-        temporary.write_text(json.dumps(value, indent=1) + "\n")
-        temporary.replace(self.path / name)
+        try:
+            temporary.write_text(json.dumps(value, indent=1) + "\n")
+            temporary.replace(self.path / name)
+        except OSError as error:
+            raise RunDirectoryError(f"{self.path / name} cannot be written: {error.strerror}") from error

@@ -10,31 +10,31 @@ from aa_flax.evaluation import Scores, evaluate, make_eval_step
 from aa_flax.training.config import Config
 from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.pure import Apply, PureDict
-from aa_flax.training.sharding import place_batch, replicated
+from aa_flax.training.sharding import Layout, place_batch
 
 Scorer = Callable[..., Scores]
 """((params, batch_stats), source, between=nothing): scores of every example; `between` is called before each batch."""
 
 
-def make_scorer(apply: Apply, preprocessing: Preprocessing, config: Config, mesh: Any) -> Scorer:
+def make_scorer(apply: Apply, preprocessing: Preprocessing, config: Config, layout: Layout) -> Scorer:
     """A scorer of the network with any (params, batch_stats), compiled once."""
 
     def predict(variables: Any, images: Any) -> Any:
-        params, batch_stats = variables
+        params, batch_stats = layout.gathered(variables)
         return apply(params, batch_stats, preprocessing.normalize(images))[0]
 
-    step = jax.jit(make_eval_step(predict, preprocessing.num_classes), out_shardings=replicated(mesh))
+    step = jax.jit(make_eval_step(predict, preprocessing.num_classes), out_shardings=layout.everywhere)
 
     def scorer(
         variables: tuple[PureDict, PureDict], source: data.Source, between: Callable[[], None] = lambda: None
     ) -> Scores:
-        return evaluate(step, variables, _inputs(source, preprocessing, config, mesh, between))
+        return evaluate(step, variables, _inputs(source, preprocessing, config, layout, between))
 
     return scorer
 
 
 def _inputs(
-    source: data.Source, preprocessing: Preprocessing, config: Config, mesh: Any, between: Callable[[], None]
+    source: data.Source, preprocessing: Preprocessing, config: Config, layout: Layout, between: Callable[[], None]
 ) -> Iterator[dict[str, Any]]:
     """Batches of `source` as the run's network expects them, on the mesh."""
     with data.eval_batches(
@@ -48,4 +48,4 @@ def _inputs(
     ) as batches:
         for batch in batches:
             between()
-            yield place_batch({name: batch[name] for name in ("image", "label", "mask")}, mesh)
+            yield place_batch({name: batch[name] for name in ("image", "label", "mask")}, layout)

@@ -8,18 +8,19 @@ from typing import Any
 import jax
 import optax
 from absl import logging
-from jax.sharding import Mesh
 
 from aa_flax import data
 from aa_flax.data.pipeline import Batches
+from aa_flax.training import determinism
 from aa_flax.training.config import Config
 from aa_flax.training.freezing import leave_frozen
+from aa_flax.training.hosts import prove_equal
 from aa_flax.training.initial import build_model, take_weights
 from aa_flax.training.optimizers import learning_rate, optimizer
 from aa_flax.training.preprocessing import Preprocessing, preprocessing_for
-from aa_flax.training.pure import Apply, functional
+from aa_flax.training.pure import Apply, PureDict, functional
 from aa_flax.training.run_directory import RunDirectory
-from aa_flax.training.sharding import check_batch_size, data_mesh, replicated
+from aa_flax.training.sharding import Layout
 from aa_flax.training.state import TrainState, create_state
 
 
@@ -28,14 +29,15 @@ class Setup:
     """What a run computes with; nothing of it changes from step to step."""
 
     config: Config
-    mesh: Mesh
+    layout: Layout
     preprocessing: Preprocessing
     train_source: data.Source
     eval_source: data.Source
     apply: Apply
     chain: optax.GradientTransformation
     weights: str  # report on those that the run starts from
-    _new_state: Callable[[], TrainState]
+    _params: PureDict
+    _batch_stats: PureDict
 
     @property
     def epoch_steps(self) -> int:
@@ -58,8 +60,12 @@ class Setup:
         return learning_rate(self.config.optimizer, self.total_steps, self.epoch_steps)
 
     def new_state(self) -> TrainState:
-        """The state before the first step, on the mesh."""
-        return jax.device_put(self._new_state(), replicated(self.mesh))
+        """The state before the first step; no device ever holds more than its part."""
+        ema = bool(self.config.optimizer.ema_decay)
+        params, batch_stats = self.layout.place((self._params, self._batch_stats))
+        create = functools.partial(create_state, optimizer=self.chain, ema=ema)
+        shardings = self.layout.of_state(jax.eval_shape(create, params, batch_stats))
+        return jax.jit(create, out_shardings=shardings)(params, batch_stats)
 
     def train_batches(self, start_step: int) -> Batches:
         """This process's share of the batches from a step on."""
@@ -84,18 +90,23 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     Raises:
         ConfigError, aa_flax.data.DataError: if the run cannot be; nothing was compiled or written.
     """
-    mesh = data_mesh()
-    check_batch_size("batch_size", config.batch_size, mesh, config.optimizer.accumulation_steps)
-    check_batch_size("eval_batch_size", config.eval_batch_size, mesh)
+    prove_equal(config=repr(config), versions=f"jax {jax.__version__}, {jax.devices()[0].device_kind}")
+    if config.deterministic:
+        logging.info("deterministic: XLA_FLAGS has %s", " ".join(determinism.check()) or "no need of a flag here")
+    layout = Layout.of(config)
+    layout.check_batch_size("batch_size", config.batch_size, config.optimizer.accumulation_steps)
+    layout.check_batch_size("eval_batch_size", config.eval_batch_size)
     directory.check(config)
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
+    prove_equal(data=dataset.fingerprint)
     preprocessing = preprocessing_for(config, dataset)
     directory.check(config, preprocessing)
     sources = [dataset.split(name) for name in (config.data.train_split, config.data.eval_split)]
     train_source, eval_source = [source.cached() for source in sources] if config.data.cache else sources
     epoch_steps = data.steps_per_epoch(len(train_source), config.batch_size)
 
-    model = build_model(config, preprocessing)
+    with jax.default_device(_host()):
+        model = build_model(config, preprocessing)
     starts_from_weights = config.model.init_from and not directory.has_checkpoint
     report = str(take_weights(model, config)) if starts_from_weights else ""
     if config.optimizer.schedule == "steps" and min(config.optimizer.decay_at_epochs) >= config.epochs:
@@ -104,12 +115,21 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     chain = leave_frozen(optimizer(config.optimizer, config.epochs * epoch_steps, epoch_steps), config.model.frozen)
     return Setup(
         config=config,
-        mesh=mesh,
+        layout=layout,
         preprocessing=preprocessing,
         train_source=train_source,
         eval_source=eval_source,
         apply=apply,
         chain=chain,
         weights=report,
-        _new_state=lambda: create_state(params, batch_stats, chain, ema=bool(config.optimizer.ema_decay)),
+        _params=params,
+        _batch_stats=batch_stats,
     )
+
+
+def _host() -> Any:
+    """The CPU, where a network is built before its parts go to their devices; a device where JAX was told of no CPU."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]

@@ -1,35 +1,99 @@
-"""Where arrays live: one mesh, batches split over its data axis, everything else replicated."""
+"""Where arrays live: one mesh, batches split over its axis "data", the state on every device or split as well."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from aa_flax.training.config import ConfigError
+from aa_flax.training.config import Config, ConfigError
 
-
-def data_mesh() -> Mesh:
-    """All devices along one axis, "data"."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+_SMALL = 4096  # elements of arrays that FSDP leaves whole: they weigh nothing, and each would cost a collective
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """A copy on every device."""
-    return NamedSharding(mesh, PartitionSpec())
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The placement of a run's arrays.
+
+    Batches are split over the mesh's axis "data". Parameters, optimiser state and averages lie on every device, or with
+    `fsdp` each is split over that axis along its longest dimension that divides (Rajbhandari et al., 2020, stage 3, as
+    far as the compiler takes it). Over the axis "model" only the heads of attention are split, by `AAConv2D`.
+    """
+
+    mesh: Mesh
+    fsdp: bool = False
+
+    @classmethod
+    def of(cls, config: Config, devices: Any = None) -> "Layout":
+        """As a config says, over `devices`, by default all of this run.
+
+        Raises:
+            ConfigError: the devices do not divide by `parallel.model_devices`.
+        """
+        found = np.asarray(jax.devices() if devices is None else devices).ravel()
+        heads = config.parallel.model_devices
+        if found.size % heads:
+            raise ConfigError(f"config field 'parallel.model_devices' ({heads}) must divide the {found.size} devices")
+        if devices is None:  # in the order that the machine's network likes best
+            mesh = jax.make_mesh((found.size // heads, heads), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+        else:
+            mesh = Mesh(found.reshape(-1, heads), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+        return cls(mesh, config.parallel.fsdp)
+
+    @property
+    def everywhere(self) -> NamedSharding:
+        """A copy on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def batch(self) -> NamedSharding:
+        """Examples, the first axis, split over the data axis."""
+        return NamedSharding(self.mesh, PartitionSpec("data"))
+
+    def of_state(self, tree: Any) -> Any:
+        """The sharding of each array of a state, or of a part of one, by its shape alone."""
+        return jax.tree.map(lambda leaf: NamedSharding(self.mesh, self._spec(leaf.shape)), tree)
+
+    def gathered(self, params: Any) -> Any:
+        """Inside a trace: whole parameters, to compute with. Otherwise the activations would travel."""
+        return jax.lax.with_sharding_constraint(params, self.everywhere) if self.fsdp else params
+
+    def scattered(self, gradients: Any) -> Any:
+        """Inside a trace: gradients where the optimiser needs them."""
+        return jax.lax.with_sharding_constraint(gradients, self.of_state(gradients)) if self.fsdp else gradients
+
+    def place(self, tree: Any) -> Any:
+        """Arrays of this process's memory, equal in all processes, as arrays of the mesh; each device gets its part."""
+
+        def one(leaf: Any, sharding: NamedSharding) -> jax.Array:
+            whole = np.asarray(leaf)
+            return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+        return jax.tree.map(one, tree, self.of_state(tree))
+
+    def fetched(self, tree: Any) -> Any:
+        """Whole NumPy arrays of arrays of the mesh, in every process."""
+        return jax.device_get(jax.jit(lambda tree: tree, out_shardings=self.everywhere)(tree) if self.fsdp else tree)
+
+    def check_batch_size(self, name: str, batch_size: int, pieces: int = 1) -> None:
+        """ConfigError unless each part of the data axis gets the same number of examples of each piece."""
+        parts = self.mesh.shape["data"]
+        if batch_size % (parts * pieces):
+            detail = f"{parts} device{'s' * (parts > 1)}" + (
+                f" times {pieces} accumulation steps" if pieces > 1 else ""
+            )
+            raise ConfigError(f"config field {name!r} ({batch_size}) must divide by {detail}")
+
+    def _spec(self, shape: tuple[int, ...]) -> PartitionSpec:
+        parts = self.mesh.shape["data"]
+        dividing = [axis for axis, length in enumerate(shape) if length % parts == 0]
+        if not self.fsdp or parts == 1 or not dividing or np.prod(shape) < _SMALL:
+            return PartitionSpec()
+        chosen = max(dividing, key=lambda axis: (shape[axis], axis))
+        return PartitionSpec(*(None,) * chosen, "data")
 
 
-def check_batch_size(name: str, batch_size: int, mesh: Mesh, pieces: int = 1) -> None:
-    """ConfigError unless every device gets the same number of examples of each piece."""
-    devices = mesh.devices.size
-    if batch_size % (devices * pieces):
-        detail = f"{devices} device{'s' * (devices > 1)}" + (
-            f" times {pieces} accumulation steps" if pieces > 1 else ""
-        )
-        raise ConfigError(f"config field {name!r} ({batch_size}) must divide by {detail}")
-
-
-def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
+def place_batch(batch: dict[str, np.ndarray], layout: Layout) -> dict[str, Any]:
     """This process's share of a batch as arrays of the whole batch, split over the data axis."""
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
-    return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+    return {name: jax.make_array_from_process_local_data(layout.batch, value) for name, value in batch.items()}

@@ -1,27 +1,33 @@
 """All that a run carries from step to step."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
 
 from aa_flax.training.pure import PureDict
+
+Leaf = Any
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """Pure dicts and arrays only, so that a checkpoint is the whole truth; random keys derive from seed and step."""
+    """Pure dicts and arrays only, so that a checkpoint is the whole truth; random keys derive from seed and step.
 
-    step: Array  # int32, optimiser steps done
+    Also a tree of the shapes, shardings or files of these arrays, which is why nothing is said of the leaves' type.
+    """
+
+    step: Leaf  # int32, batches seen
     params: PureDict
     batch_stats: PureDict
     opt_state: optax.OptState
     ema: PureDict  # {"params", "batch_stats"}, or empty without EMA
     window: PureDict  # sums since the last log: examples, loss, correct, grad_norm, steps
-    first_bad_step: Array  # int32, the first step with a non-finite loss or gradient; -1 if none
+    skipped: Leaf  # int32, steps that were left out because loss or gradient was infinite or NaN
+    bad_steps: Leaf  # int32 [8], which these were, the last first; -1 if there were fewer
 
 
 def empty_window() -> PureDict:
@@ -30,8 +36,8 @@ def empty_window() -> PureDict:
         "examples": jnp.zeros((), jnp.int32),
         "correct": jnp.zeros((), jnp.int32),
         "steps": jnp.zeros((), jnp.int32),
-        "loss": jnp.zeros((), jnp.float32),
-        "grad_norm": jnp.zeros((), jnp.float32),
+        "loss": jnp.zeros(()),
+        "grad_norm": jnp.zeros(()),
     }
 
 
@@ -47,7 +53,8 @@ def create_state(
         opt_state=optimizer.init(params),
         ema=jax.tree.map(jnp.copy, averaged) if ema else {},
         window=empty_window(),
-        first_bad_step=jnp.full((), -1, jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        bad_steps=jnp.full((8,), -1, jnp.int32),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from absl import logging
 
 from aa_flax.training.metrics import MetricsLog
 from aa_flax.training.progress import ProgressBar
@@ -15,7 +16,15 @@ from aa_flax.training.step import reset_window
 
 
 class NonFiniteError(Exception):
-    """Training diverged; the message is one line."""
+    """Training diverged; the message is one line.
+
+    Attributes:
+        bad_steps: whose loss or gradient was infinite or NaN, the last first, at most eight.
+    """
+
+    def __init__(self, message: str, bad_steps: list[int]) -> None:
+        super().__init__(message)
+        self.bad_steps = bad_steps
 
 
 class Windows:
@@ -40,6 +49,7 @@ class Windows:
         self._elapsed, self._last_good = elapsed, last_good
         self._since: float | None = None  # unknown for a window that compiles
         self._rates: list[float] = []
+        self._opened_at = self._skipped = 0
 
     @property
     def images_per_second(self) -> float:
@@ -47,31 +57,45 @@ class Windows:
         return sorted(self._rates)[len(self._rates) // 2] if self._rates else math.nan
 
     def close(self, state: TrainState) -> TrainState:
-        """Log the window's means and open the next; NonFiniteError if a step of it went wrong."""
-        sums, step, bad = jax.device_get((state.window, state.step, state.first_bad_step))
+        """Log the window's means and open the next; NonFiniteError if too many steps went wrong."""
+        sums, step, skipped, bad_steps = jax.device_get((state.window, state.step, state.skipped, state.bad_steps))
         now = time.monotonic()
-        steps, step = int(sums["steps"]), int(step)
+        good, step, skipped = int(sums["steps"]), int(step), int(skipped)
+        steps, self._opened_at = step - self._opened_at, step
+        # Nothing to average where every step was left out.
         means = {
-            "loss": float(sums["loss"]) / steps,
-            "accuracy": int(sums["correct"]) / int(sums["examples"]),
-            "grad_norm": float(sums["grad_norm"]) / steps,
-            "learning_rate": float(self._setup.learning_rate(step - 1)),
+            "loss": float(sums["loss"]) / good if good else None,
+            "accuracy": int(sums["correct"]) / int(sums["examples"]) if good else None,
+            "grad_norm": float(sums["grad_norm"]) / good if good else None,
+            "learning_rate": float(self._setup.learning_rate(max(step - skipped - 1, 0))),
+            "skipped": skipped,
         }
-        if bad >= 0:
-            values = ", ".join(f"{name} {value:.6g}" for name, value in means.items())
+        if skipped > self._setup.config.max_nonfinite_steps:
+            found = [int(bad) for bad in bad_steps if bad >= 0]
             raise NonFiniteError(
-                f"loss or gradient became non-finite at step {int(bad)} (means up to step {step}: {values}); "
-                f"last good checkpoint: {self._last_good()}"
+                f"loss or gradient became infinite or NaN in {skipped} step{'s' * (skipped > 1)}, last in "
+                f"step {found[0]} (good steps before step {step}: {_told(means)}); "
+                f"last good checkpoint: {self._last_good()}",
+                found,
             )
+        if skipped > self._skipped:
+            logging.warning(
+                "%d steps left out so far, last step %d: infinite or NaN loss or gradient", skipped, bad_steps[0]
+            )
+            self._skipped = skipped
         rate = steps * self._setup.config.batch_size / (now - self._since) if self._since else None
         if rate:
             self._rates.append(rate)
         self._log.write(step, "train", epoch=step / self._setup.epoch_steps, **means, seconds=self._elapsed())
         epoch = math.ceil(step / self._setup.epoch_steps)
-        self._progress.update(step, epoch, means["loss"], means["accuracy"], rate or math.nan)
+        self._progress.update(step, epoch, means["loss"] or math.nan, means["accuracy"] or 0.0, rate or math.nan)
         self.restart()
         return reset_window(state)
 
     def restart(self) -> None:
         """Start the clock of the open window anew."""
         self._since = time.monotonic()
+
+
+def _told(means: dict[str, float | int | None]) -> str:
+    return ", ".join(f"{name} {value:.6g}" for name, value in means.items() if value is not None)

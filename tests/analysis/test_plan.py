@@ -28,7 +28,7 @@ from aa_flax.training.config import ConfigError, default_config, resolve
 from aa_flax.training.initial import build_model
 from aa_flax.training.optimizers import optimizer
 from aa_flax.training.pure import functional
-from aa_flax.training.sharding import data_mesh, place_batch, replicated
+from aa_flax.training.sharding import Layout, place_batch
 from aa_flax.training.state import create_state
 from aa_flax.training.step import jit_train_step
 
@@ -55,15 +55,17 @@ def tiny():
 @pytest.mark.usefixtures("unchecked_shapes")  # a state of shapes holds no arrays
 def test_the_program_is_the_one_that_runs(tiny):
     """Lowered from shapes and from a run's own arrays, the text is the same."""
-    subject, mesh = of_config(resolve(tiny)), data_mesh()
+    subject = of_config(resolve(tiny))
     config, prepared = subject.config, subject.preprocessing
-    planned = lower(subject, "train", mesh)
+    layout = Layout.of(config)
+    planned = lower(subject, "train", layout.mesh)
     apply, params, batch_stats = functional(build_model(config, prepared))
     chain = optimizer(config.optimizer, config.epochs * subject.epoch_steps, subject.epoch_steps)
-    state = jax.device_put(create_state(params, batch_stats, chain, ema=True), replicated(mesh))
+    state = layout.place(create_state(params, batch_stats, chain, ema=True))
     batch = {"image": np.zeros((16, 8, 8, 1), np.uint8), "label": np.zeros(16, np.int32)}
-    with jax.set_mesh(mesh):
-        run = jit_train_step(apply, chain, config, prepared, mesh).lower(state, place_batch(batch, mesh))
+    with jax.set_mesh(layout.mesh):
+        step = jit_train_step(apply, chain, config, prepared, layout, state)
+        run = step.lower(state, place_batch(batch, layout))
     assert planned.program.as_text() == run.as_text()
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert planned.params_bytes == 4 * count
@@ -96,7 +98,7 @@ def test_mistakes_name_what_is_accepted(tiny):
     with pytest.raises(data.DataError, match="no_such_set is not prepared"):
         of_config(resolve(tiny))
     with pytest.raises(ConfigError, match=r"batch must divide by the 8 devices of v5e:2x2: 12 does not, 16 does"):
-        plan(of_model("resnet18").with_batch(12), "train", V5E, data_mesh())
+        plan(of_model("resnet18").with_batch(12), "train", V5E, jax.make_mesh((8,), ("data",)))
 
 
 def test_facts_are_those_of_the_data(tmp_path):
@@ -265,7 +267,7 @@ def test_inference_on_a_slice_that_is_not_there(tmp_path):
 @needs_libtpu
 def test_training_on_v4_in_pieces():
     """Two cores of v4 are one device as they are when it runs, and a loop counts as often as it runs."""
-    arguments = ["--config=experiments/quickstart.py", "--topology=v4-8", "--batch=32", "--config.data.image_size=8"]
+    arguments = ["--config=experiments/quickstart.py", "--topology=v4-8", "--batch=256", "--config.data.image_size=8"]
     options = [f"--config.model.options.{option}" for option in ("widen_factor=1", "attention_stages=(3,)")]
     found = json.loads(
         python("-m", "aa_flax.plan", *arguments, *options, "--config.optimizer.accumulation_steps=2", "--json").stdout
@@ -283,7 +285,6 @@ from aa_flax.analysis import tpu_compiler
 from aa_flax.analysis.hlo import Program
 from aa_flax.analysis.plan import count_program
 from aa_flax.analysis.slices import find_slice
-from aa_flax.training.sharding import replicated
 
 def double(x_ref, o_ref):
     o_ref[...] = x_ref[...] * 2
@@ -295,7 +296,8 @@ def f(x):
 
 tpu_compiler.prepare()
 mesh = tpu_compiler.mesh_of(find_slice("v5e:1x1"))
-x = jax.ShapeDtypeStruct((640, 200), jnp.bfloat16, sharding=replicated(mesh))
+whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+x = jax.ShapeDtypeStruct((640, 200), jnp.bfloat16, sharding=whole)
 compiled = tpu_compiler.compile_program(jax.jit(f).lower(x))
 counts = count_program(compiled, Program(compiled.as_text()), 1, 1)
 print(counts.bytes_by_compiler - 10**12, counts.bytes_moved, counts.kernels[0].bytes, counts.kernel_flops)

@@ -15,9 +15,10 @@ import pytest
 
 from aa_flax.training import resolve
 from aa_flax.training.checkpoints import CheckpointError, Checkpoints, saved_steps
+from aa_flax.training.exits import SAVED
 from aa_flax.training.loop import train
 from aa_flax.training.manifest import NAME, damage
-from aa_flax.training.preemption import EXIT_CODE, Preempted, Preemption
+from aa_flax.training.preemption import Preempted, Preemption
 from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -282,7 +283,7 @@ def test_a_loop_that_does_not_notice_is_ended(wait, signals):
             child.send_signal(signal.SIGTERM)
             time.sleep(0.1)
         _, errors = child.communicate(timeout=20)
-    assert child.returncode == EXIT_CODE
+    assert child.returncode == SAVED
     assert ("a second signal" if signals == 2 else "no step ended within 0.5 s") in errors
     assert time.monotonic() - started < 5
 
@@ -292,7 +293,7 @@ def test_outside_the_main_thread_signals_are_left_alone():
 
     def look():
         with Preemption().watching() as preemption:
-            seen.append((signal.getsignal(signal.SIGTERM), preemption.agreed(1)))
+            seen.append((signal.getsignal(signal.SIGTERM), preemption.agreed()))
 
     thread = threading.Thread(target=look)
     thread.start()

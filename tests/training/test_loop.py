@@ -70,7 +70,7 @@ def test_log_has_every_window_and_every_evaluation(tiny_config, tmp_path):
     found = rows(tmp_path)
     assert [row["step"] for row in found if row["split"] == "train"] == [3, 4, 6, 8]
     assert [row["step"] for row in found if row["split"] == "eval"] == [8]
-    assert set(found[0]) == {"step", "split", "epoch", "loss", "accuracy", "grad_norm", "learning_rate"}
+    assert set(found[0]) == {"step", "split", "epoch", "loss", "accuracy", "grad_norm", "learning_rate", "skipped"}
     assert all(np.isfinite(row["loss"]) for row in found)
     assert list(tmp_path.glob("events.out.tfevents*"))
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
@@ -84,13 +84,13 @@ def test_divergence_names_step_metrics_and_last_good_checkpoint(tiny_config, tmp
     config = json.loads((tmp_path / "config.json").read_text())
     config["optimizer"]["learning_rate"] = 1e38
     config["stop_after_epoch"] = 0
+    config["max_nonfinite_steps"] = 0
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(NonFiniteError) as caught:
         train(resolve(config), tmp_path)
     message = str(caught.value)
     assert "\n" not in message
-    assert "non-finite at step 5" in message or "non-finite at step 4" in message
-    assert "loss nan" in message or "loss inf" in message
+    assert "infinite or NaN in 1 step, last in step 5" in message or "last in step 4" in message
     assert str(tmp_path / "checkpoints" / "4") in message
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.latest_step == 4  # nothing broken was saved
@@ -131,6 +131,7 @@ def test_a_start_that_fails_leaves_nothing_behind(tiny_config, tmp_path):
 
 def test_a_run_that_diverged_before_its_first_checkpoint_may_start_again(tiny_config, tmp_path):
     tiny_config.optimizer.learning_rate = 1e38
+    tiny_config.max_nonfinite_steps = 0
     tiny_config.epochs = 1
     with pytest.raises(NonFiniteError, match="last good checkpoint: none"):
         train(resolve(tiny_config), tmp_path)

@@ -1,5 +1,6 @@
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +30,7 @@ def linear(params, batch_stats, images, *, train=False, rngs=None):
     return logits, {"calls": batch_stats["calls"] + 1} if train else batch_stats
 
 
-def setup(rng, channels=2, **changes):
+def setup(rng, channels=2, apply=linear, **changes):
     config = resolve(
         {
             "batch_size": 12,
@@ -45,7 +46,7 @@ def setup(rng, channels=2, **changes):
         "image": jnp.asarray(rng.integers(0, 256, (12, 4, 6, channels)), jnp.uint8),
         "label": jnp.asarray(rng.integers(0, 5, 12), jnp.int32),
     }
-    return make_train_step(linear, chain, config, preprocessing(channels)), state, batch
+    return make_train_step(apply, chain, config, preprocessing(channels)), state, batch
 
 
 def test_one_step_by_hand(rng):
@@ -66,7 +67,7 @@ def test_one_step_by_hand(rng):
     np.testing.assert_allclose(new.window["loss"], -np.mean(np.sum(targets * np.log(p), 1)), rtol=1e-5)
     np.testing.assert_allclose(new.window["grad_norm"], np.linalg.norm(gradient), rtol=1e-4)
     assert int(new.window["correct"]) == np.sum(logits.argmax(1) == np.asarray(batch["label"]))
-    assert int(new.first_bad_step) == -1
+    assert int(new.skipped) == 0
 
 
 @pytest.mark.parametrize("pieces", [2, 3])
@@ -111,14 +112,34 @@ def test_color_jitter_has_a_key_of_its_own():
     assert np.abs(np.asarray(a.params["kernel"]) - np.asarray(unjittered.params["kernel"])).max() > 1e-3
 
 
-def test_the_first_bad_step_is_kept(rng):
-    step, state, batch = setup(rng)
+def diverging(params, batch_stats, images, *, train=False, rngs=None):
+    """The linear classifier, with a NaN for the batch whose first label would be 4 and an infinite gradient for 3."""
+    logits, stats = linear(params, batch_stats, images, train=train)
+    flag = images[0, 0, 0, 0]
+    return jnp.where(flag > 3, jnp.nan, jnp.where(flag > 2.5, logits * 1e30, logits)), stats
+
+
+@pytest.mark.parametrize("pixel", [255, 216])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(rng, pixel, pieces):
+    step, state, batch = setup(
+        rng, apply=diverging, ema_decay=0.9, momentum=0.9, schedule="cosine", accumulation_steps=pieces
+    )
     run = jax.jit(step)
-    state = run(state, batch)
-    broken = {"kernel": state.params["kernel"].at[0, 0].set(np.nan)}
-    state = run(dataclasses.replace(state, params=broken), batch)
-    state = run(state, batch)
-    assert int(state.step) == 3 and int(state.first_bad_step) == 1
+    good = {**batch, "image": batch["image"].at[0, 0, 0, 0].set(0)}
+    bad = {**batch, "image": batch["image"].at[0, 0, 0, 0].set(pixel)}
+    before = run(state, good)
+    after = run(before, bad)
+    assert int(after.step) == 2 and int(after.skipped) == 1
+    assert after.bad_steps.tolist() == [1] + 7 * [-1]
+    kept = [field.name for field in dataclasses.fields(state) if field.name not in ("step", "skipped", "bad_steps")]
+    chex.assert_trees_all_equal(*({name: getattr(x, name) for name in kept} for x in (after, before)))
+    for _ in range(9):
+        after = run(after, bad)
+    assert int(after.skipped) == 10 and after.bad_steps.tolist() == list(range(10, 2, -1))
+    # The schedule waited: the next good step is the second, on the eleventh batch's random draws.
+    again = run(dataclasses.replace(before, step=after.step), good)
+    chex.assert_trees_all_equal(run(after, good).params, again.params)
 
 
 def test_losses():

@@ -1,0 +1,57 @@
+"""Look at a step that went wrong: `python -m aa_flax.replay --workdir=DIR [--step=N]`.
+
+Trains again, deterministically, from the newest checkpoint before the step, and says which parameters, gradients and
+examples are not finite. The pictures of those examples, or of the three with the largest losses, go to
+DIR/replay. Needs the data of the run. The last line printed is one JSON object.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from aa_flax import data
+from aa_flax.data.images import encode_png
+from aa_flax.json_values import finite
+from aa_flax.training.checkpoints import CheckpointError
+from aa_flax.training.flags import fail, run
+from aa_flax.training.replay import Replay, replay
+from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
+_STEP = flags.DEFINE_integer("step", None, "Which step, from 0; the first that made the run diverge if not given.")
+_MOST = 16  # pictures
+
+
+def main(argv: list[str]) -> None:
+    """Replay and print."""
+    if len(argv) > 1:
+        fail(f"unexpected arguments: {' '.join(argv[1:])}")
+    directory = RunDirectory(Path(_WORKDIR.value))
+    found = replay(directory, _STEP.value)
+    print(f"step {found.step}, replayed from step {found.replayed_from}")
+    print(f"loss {found.loss:.6g}, norm of the gradient {found.gradient_norm:.6g}")
+    print(f"largest parameter {found.largest_parameter:.6g}")
+    for what, names in (("parameters", found.bad_parameters), ("gradients", found.bad_gradients)):
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        print(f"{what} that are infinite or NaN: {len(names)}{': ' if names else ''}{shown}")
+    chosen = found.bad_examples or np.argsort(found.losses)[::-1][:3].tolist()
+    print("examples with an infinite or NaN loss:" if found.bad_examples else "examples with the largest losses:")
+    for position in chosen[:_MOST]:
+        print(f"  index {found.indices[position]}, label {found.labels[position]}: loss {found.losses[position]:.6g}")
+    _draw(found, chosen[:_MOST], directory.path / "replay")
+    values = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "images"}
+    print(json.dumps(finite({**values, "bad_examples": [found.indices[p] for p in found.bad_examples]})))
+
+
+def _draw(found: Replay, positions: list[int], folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for position in positions:
+        name = f"step-{found.step}-index-{found.indices[position]}.png"
+        (folder / name).write_bytes(encode_png(found.images[position]))
+
+
+if __name__ == "__main__":
+    run(main, expected=(RunDirectoryError, CheckpointError, data.DataError))

@@ -1,0 +1,122 @@
+"""A step of a run once more, to see what went wrong in it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aa_flax.training.augmentation import make_augment
+from aa_flax.training.checkpoints import Checkpoints, saved_steps
+from aa_flax.training.config import Config
+from aa_flax.training.gradient import make_gradient, step_keys
+from aa_flax.training.losses import cross_entropy
+from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
+from aa_flax.training.setup import Setup, set_up
+from aa_flax.training.sharding import place_batch
+from aa_flax.training.state import TrainState
+from aa_flax.training.step import jit_train_step
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a step computed. Names are dotted paths of parameters; examples are the batch's, in its order."""
+
+    step: int
+    replayed_from: int  # the checkpoint's step; 0 is the start of the run
+    loss: float
+    bad_gradients: list[str]  # with an infinite or NaN entry
+    bad_parameters: list[str]
+    largest_parameter: float
+    gradient_norm: float
+    indices: list[int]  # of the examples in the training split
+    labels: list[int]
+    losses: list[float]  # of each example, cross-entropy in training mode
+    images: np.ndarray  # uint8 [b, h, w, c], as they came from the host
+
+    @property
+    def bad_examples(self) -> list[int]:
+        """Positions in the batch whose loss is infinite or NaN."""
+        return [position for position, loss in enumerate(self.losses) if not np.isfinite(loss)]
+
+
+def replay(directory: RunDirectory, step: int | None = None) -> Replay:
+    """Train again from the newest checkpoint before a step up to it, and look at it.
+
+    The pipeline gives the same examples and draws, so on the same kind and number of devices, with the same versions,
+    it is the same step bit for bit.
+
+    Args:
+        directory: of the run.
+        step: counted from 0 as in the message of a run that diverged; the first of those kept there if not given.
+
+    Raises:
+        RunDirectoryError: no step is given and the run did not diverge, or the run never came to the step.
+    """
+    config = directory.read_config()
+    if step is None:
+        if not (kept := directory.read_failure()):
+            raise RunDirectoryError(f"{directory.path}: the run did not diverge; name a step with --step")
+        step = kept[-1]
+    setup = set_up(config, directory)
+    if not 0 <= step < setup.total_steps:
+        raise RunDirectoryError(f"{directory.path}: the run has steps 0 to {setup.total_steps - 1}, not {step}")
+    state, start = _before(setup, directory, step)
+    layout = setup.layout
+    run = jit_train_step(setup.apply, setup.chain, config, setup.preprocessing, layout, state)
+    with setup.train_batches(start) as batches, jax.set_mesh(layout.mesh):
+        for _ in range(start, step):
+            state = run(state, _placed(next(batches), setup))
+        batch = next(batches)
+        return _look(setup, state, batch, start)
+
+
+def _before(setup: Setup, directory: RunDirectory, step: int) -> tuple[TrainState, int]:
+    state = setup.new_state()
+    with Checkpoints(directory.checkpoints) as checkpoints:
+        earlier = [saved for saved in saved_steps(directory.checkpoints) if saved <= step]
+        return (checkpoints.restore(state, earlier[-1]), earlier[-1]) if earlier else (state, 0)
+
+
+def _placed(batch: dict[str, np.ndarray], setup: Setup) -> dict[str, Any]:
+    return place_batch({name: batch[name] for name in ("image", "label")}, setup.layout)
+
+
+def _look(setup: Setup, state: TrainState, batch: dict[str, np.ndarray], start: int) -> Replay:
+    config, apply, preprocessing = setup.config, setup.apply, setup.preprocessing
+    placed = _placed(batch, setup)
+    loss, _, _, grads = jax.jit(make_gradient(apply, config, preprocessing, setup.layout))(state, placed)
+    losses = jax.jit(_losses(setup, config))(state, placed)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(setup.layout.fetched(state.params))]
+    grads = setup.layout.fetched(grads)
+    return Replay(
+        step=int(state.step),
+        replayed_from=start,
+        loss=float(loss),
+        bad_gradients=_not_finite(grads),
+        bad_parameters=_not_finite(setup.layout.fetched(state.params)),
+        largest_parameter=float(max(np.abs(leaf).max() for leaf in leaves)),
+        gradient_norm=float(np.sqrt(sum(np.square(leaf.astype(np.float64)).sum() for leaf in jax.tree.leaves(grads)))),
+        indices=batch["index"].tolist(),
+        labels=batch["label"].tolist(),
+        losses=np.asarray(losses).tolist(),
+        images=batch["image"],
+    )
+
+
+def _losses(setup: Setup, config: Config) -> Any:
+    augmented = make_augment(config, setup.preprocessing)
+
+    def losses(state: TrainState, batch: dict[str, Any]) -> jax.Array:
+        augment_key, model_key = step_keys(config, state.step)
+        images, targets = augmented(batch, augment_key)
+        logits, _ = setup.apply(state.params, state.batch_stats, images, train=True, rngs=model_key)
+        return cross_entropy(logits, jnp.asarray(targets))
+
+    return losses
+
+
+def _not_finite(tree: Any) -> list[str]:
+    flat = jax.tree_util.tree_leaves_with_path(tree)
+    return [".".join(str(part.key) for part in path) for path, leaf in flat if not np.isfinite(leaf).all()]

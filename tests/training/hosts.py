@@ -1,0 +1,51 @@
+"""Starting several processes of one run on this machine."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+DEVICES = 4  # of all processes together
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def start(count, script, *arguments, cache):
+    """`count` processes of a script of this folder that find each other, with `DEVICES` devices among them."""
+    port = free_port()
+    processes = []
+    for index in range(count):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": str(DEVICES // count),
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        if count > 1:
+            environment |= {
+                "AA_FLAX_COORDINATOR": f"localhost:{port}",
+                "AA_FLAX_PROCESS_COUNT": str(count),
+                "AA_FLAX_PROCESS_INDEX": str(index),
+            }
+        command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)]
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        processes.append(subprocess.Popen(command, env=environment, **pipes))
+    return processes
+
+
+def finish(processes, timeout=300):
+    """Output of each, once all have ended."""
+    try:
+        return [process.communicate(timeout=timeout)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            process.stdout.close()

@@ -1,0 +1,82 @@
+"""The log on a disk that is full, or that cannot be written any more."""
+
+import errno
+import json
+import math
+from pathlib import Path
+
+import pytest
+from tensorboardX.event_file_writer import EventsWriter
+
+from aa_flax.training import RunDirectory, resolve
+from aa_flax.training.loop import train
+from aa_flax.training.metrics import MetricsError, MetricsLog, read_metrics
+from aa_flax.training.run_directory import RunDirectoryError
+
+
+class FullDisk:
+    """Takes half of what is written, and then there is no room."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._file.close()
+
+    def writelines(self, lines):
+        text = "".join(lines)
+        self._file.write(text[: len(text) // 2])
+        self._file.flush()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def fail(*arguments):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("there_is_room_again", [True, False])
+def test_rows_wait_while_the_disk_is_full(tmp_path, monkeypatch, there_is_room_again):
+    log = MetricsLog(tmp_path, 0)
+    log.write(1, "train", loss=2.0)
+    with monkeypatch.context() as patch:
+        open_file = Path.open
+        patch.setattr(Path, "open", lambda self, *mode: FullDisk(open_file(self, *mode)))
+        patch.setattr(EventsWriter, "write_event", fail)
+        log.write(2, "train", loss=1.5)
+        log.write(3, "train", loss=math.inf)
+        if not there_is_room_again:
+            with pytest.raises(MetricsError, match="2 rows could not be written"):
+                log.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "split": "train", "loss": 2.0}\n'
+    if there_is_room_again:
+        log.write(4, "train", loss=3.0)
+        log.close()
+        rows = [(row["step"], row["loss"]) for row in read_metrics(log.file)]
+        assert rows == [(1, 2.0), (2, 1.5), (3, None), (4, 3.0)]
+
+
+def test_a_torn_line_and_later_steps_go_when_a_run_goes_on(tmp_path):
+    rows = [{"step": step, "split": "train", "loss": 1.0} for step in (3, 6, 9)]
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 12, "spl')
+    MetricsLog(tmp_path, 6).close()
+    assert read_metrics(file) == rows[:2] and file.read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize("name", [".lock", ".config.json.partial"])
+def test_a_directory_that_cannot_be_written_is_told_before_training(tiny_config, tmp_path, monkeypatch, name):
+    """Root may write into a folder of mode 555, so the error is injected."""
+    open_file = Path.open
+
+    def read_only(self, mode="r", *options, **more):
+        if self.name == name:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return open_file(self, mode, *options, **more)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    with pytest.raises(RunDirectoryError, match="cannot be written: Read-only file system"):
+        train(resolve(tiny_config), tmp_path / "run")
+    assert not RunDirectory(tmp_path / "run").has_checkpoint
