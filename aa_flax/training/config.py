@@ -8,18 +8,12 @@ an untyped key.
 import dataclasses
 import difflib
 import itertools
-import json
-import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import ml_collections
 
-from aa_flax.json_values import as_tuples
-
-
-class ConfigError(ValueError):
-    """A config that no run can have; the message is one line."""
+from aa_flax.training.field_values import ConfigError, as_type
 
 
 @dataclass(frozen=True)
@@ -189,36 +183,8 @@ def _build(schema: Any, tree: dict[str, Any], prefix: str) -> Any:
                 raise ConfigError(f"config field {prefix + name!r} must be a group of fields, got {value!r}")
             values[name] = _build(hints[name], value, f"{prefix}{name}.")
         else:
-            values[name] = _coerce(prefix + name, hints[name], value)
+            values[name] = as_type(prefix + name, hints[name], value)
     return schema(**values)
-
-
-def _coerce(name: str, kind: Any, value: Any, form: str = "of type ") -> Any:
-    """`value` as the field's type: an int serves as float and a list as tuple, nothing else changes."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        if value not in arguments:
-            raise ConfigError(f"config field {name!r} must be one of {', '.join(map(repr, arguments))}, got {value!r}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"config field {name!r} must be a tuple, got {value!r}")
-        return tuple(_coerce(name, arguments[0], item, "a tuple of ") for item in value)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ConfigError(f"config field {name!r} must be a dictionary, got {value!r}")
-        try:
-            json.dumps(value)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"config field {name!r} must hold plain values that JSON can keep: {error}") from None
-        return {key: as_tuples(item) for key, item in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigError(f"config field {name!r} must be {form}{kind.__name__}, got {value!r}")
-    if kind is float and not math.isfinite(value):
-        raise ConfigError(f"config field {name!r} must be finite, got {value!r}")
-    return value
 
 
 def _check(config: Config) -> None:
