@@ -32,6 +32,8 @@ def make_augment(config: Config, preprocessing: Preprocessing) -> Augment:
         targets = target_distribution(batch["label"], preprocessing.num_classes, config.optimizer.label_smoothing)
         if data.mixup:
             images, targets = augment.mixup(mixup_key, images, targets, data.mixup)
+        if config.optimizer.binary_targets:
+            targets = (targets > 0).astype(targets.dtype)
         return images, targets
 
     return augmented

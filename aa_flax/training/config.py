@@ -56,7 +56,7 @@ class DataConfig:
 class OptimizerConfig:
     """How the weights move; defaults are the recipe of Bello et al. (2019), section 4.1, for augmented networks."""
 
-    name: Literal["sgd", "rmsprop"] = "sgd"
+    name: Literal["sgd", "rmsprop", "lamb"] = "sgd"
     learning_rate: float = 0.2  # peak
     schedule: Literal["cosine", "constant", "steps", "exponential"] = "cosine"  # after a linear warm-up from 0
     warmup: float = 0.05  # fraction of the run
@@ -65,16 +65,21 @@ class OptimizerConfig:
     )
     decay_at_epochs: tuple[float, ...] = (30.0, 60.0, 80.0, 90.0)  # drops of "steps", from the start of the run
     decay_every_epochs: float = 2.4  # between drops of "exponential", the first this long after the start of the run
-    momentum: float = 0.9
-    nesterov: bool = False
+    momentum: float = 0.9  # with "sgd" and "rmsprop"
+    nesterov: bool = False  # with "sgd"
     rms_decay: float = 0.9  # of the mean square, with name="rmsprop"
     epsilon: float = 1e-3  # added to the mean square inside the root, with name="rmsprop"
+    beta1: float = 0.9  # of the mean gradient, with name="lamb"
+    beta2: float = 0.999  # of the mean square, with name="lamb"
+    adam_epsilon: float = 1e-6  # added to the root of the mean square, with name="lamb"
     weight_decay: float = 5e-4
     weight_decay_mode: Literal["l2", "decoupled"] = "l2"  # into the gradient, or beside it, times the learning rate
-    weight_decay_exclude: tuple[str, ...] = ("bias", "scale", "rel_height", "rel_width")  # last parts of names
+    weight_decay_exclude: tuple[str, ...] = ("bias", "scale", "rel_height", "rel_width")  # ends of dotted names
     clip_norm: float = 0.0  # largest global norm of the gradient; 0 is off
     accumulation_steps: int = 1  # pieces in which a batch goes through the network
     ema_decay: float = 0.0  # of parameters and batch statistics, used to evaluate; 0 is off
+    loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"  # trained on; held out it is cross-entropy
+    binary_targets: bool = False  # with "binary_cross_entropy", each class of a mixed image counts as wholly there
     label_smoothing: float = 0.0
 
 
@@ -203,6 +208,7 @@ def _check(config: Config) -> None:
     )
     not_negative += ("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm")
     below_one: tuple[str, ...] = ("optimizer.warmup", "optimizer.momentum", "optimizer.rms_decay")
+    below_one += ("optimizer.beta1", "optimizer.beta2")
     below_one += ("optimizer.ema_decay", "optimizer.label_smoothing")
     for names, accepted, fits in (
         (at_least_one, "at least 1", lambda v: v >= 1),
@@ -210,7 +216,7 @@ def _check(config: Config) -> None:
         (below_one, "in [0, 1)", lambda v: 0 <= v < 1),
         (("data.color_jitter",), "in [0, 1]", lambda v: 0 <= v <= 1),
         (("optimizer.decay_factor",), "in (0, 1]", lambda v: 0 < v <= 1),
-        (("optimizer.decay_every_epochs", "optimizer.epsilon"), "above 0", lambda v: v > 0),
+        (("optimizer.decay_every_epochs", "optimizer.epsilon", "optimizer.adam_epsilon"), "above 0", lambda v: v > 0),
     ):
         for name in names:
             if not fits(flat[name]):
@@ -235,8 +241,18 @@ def _check(config: Config) -> None:
                 raise ConfigError(f"config field 'model.{name}' needs 'model.init_from'")
     if optimizer.nesterov and not optimizer.momentum:
         raise ConfigError("config field 'optimizer.nesterov' needs 'optimizer.momentum' above 0")
-    if optimizer.nesterov and optimizer.name == "rmsprop":
-        raise ConfigError("config field 'optimizer.nesterov' is for 'optimizer.name' 'sgd', not 'rmsprop'")
+    if optimizer.nesterov and optimizer.name != "sgd":
+        raise ConfigError(f"config field 'optimizer.nesterov' is for 'optimizer.name' 'sgd', not {optimizer.name!r}")
+    if optimizer.name == "lamb" and optimizer.weight_decay and optimizer.weight_decay_mode == "l2":
+        raise ConfigError(
+            "config field 'optimizer.weight_decay_mode' must be 'decoupled' with 'optimizer.name' 'lamb', which adds "
+            "the decay to its direction and not to the gradient"
+        )
+    if optimizer.binary_targets and (optimizer.loss != "binary_cross_entropy" or optimizer.label_smoothing):
+        raise ConfigError(
+            "config field 'optimizer.binary_targets' needs 'optimizer.loss' 'binary_cross_entropy' and no "
+            "'optimizer.label_smoothing', which gives every class a part of every image"
+        )
     drops = (0.0, *optimizer.decay_at_epochs)
     if any(later <= earlier for earlier, later in itertools.pairwise(drops)):
         raise ConfigError(

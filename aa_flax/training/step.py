@@ -13,7 +13,7 @@ from jaxtyping import Array
 from aa_flax.training.augmentation import make_augment
 from aa_flax.training.config import Config
 from aa_flax.training.freezing import stop_gradients
-from aa_flax.training.losses import cross_entropy
+from aa_flax.training.losses import LOSSES
 from aa_flax.training.optimizers import moving_average
 from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.pure import Apply, PureDict
@@ -37,7 +37,7 @@ def make_train_step(
     ) -> Any:
         params = stop_gradients(params, config.model.frozen)
         logits, batch_stats = apply(params, batch_stats, images, train=True, rngs=key)
-        loss = cross_entropy(logits, targets).mean()
+        loss = LOSSES[config.optimizer.loss](logits, targets).mean()
         return loss, (batch_stats, jnp.sum(logits.argmax(-1) == labels, dtype=jnp.int32))
 
     gradient = jax.value_and_grad(loss_of, has_aux=True)

@@ -53,6 +53,11 @@ def test_config_files_cannot_mistype():
         ({"data": {"mean": (0.5,), "std": (0.0,)}}, "'data.std' must be positive"),
         ({"optimizer": {"nesterov": True, "momentum": 0.0}}, "'optimizer.nesterov' needs 'optimizer.momentum'"),
         ({"optimizer": {"nesterov": True, "name": "rmsprop"}}, "'optimizer.nesterov' is for 'optimizer.name' 'sgd'"),
+        (
+            {"optimizer": {"name": "lamb"}},
+            "'optimizer.weight_decay_mode' must be 'decoupled' with 'optimizer.name' 'lamb'",
+        ),
+        ({"optimizer": {"beta2": 1}}, r"'optimizer.beta2' must be in \[0, 1\), got 1.0"),
         ({"optimizer": {"rms_decay": 1.0}}, r"'optimizer.rms_decay' must be in \[0, 1\), got 1.0"),
         ({"optimizer": {"epsilon": 0}}, "'optimizer.epsilon' must be above 0, got 0.0"),
         ({"optimizer": {"decay_every_epochs": 0.0}}, "'optimizer.decay_every_epochs' must be above 0, got 0.0"),
@@ -61,6 +66,14 @@ def test_config_files_cannot_mistype():
         ({"optimizer": {"decay_at_epochs": (30, 30)}}, "'optimizer.decay_at_epochs' must be above 0 and increase"),
         ({"optimizer": {"decay_at_epochs": (0, 30)}}, "'optimizer.decay_at_epochs' must be above 0 and increase"),
         ({"optimizer": {"schedule": "steps", "decay_at_epochs": ()}}, "'steps', which needs 'optimizer.decay_at_"),
+        (
+            {"optimizer": {"binary_targets": True}},
+            "'optimizer.binary_targets' needs 'optimizer.loss' 'binary_cross_entropy'",
+        ),
+        (
+            {"optimizer": {"binary_targets": True, "loss": "binary_cross_entropy", "label_smoothing": 0.1}},
+            "'optimizer.binary_targets' needs .* and no 'optimizer.label_smoothing'",
+        ),
         ({"data": {"color_jitter": 1.5}}, r"'data.color_jitter' must be in \[0, 1\], got 1.5"),
     ],
 )
