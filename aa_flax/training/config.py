@@ -45,7 +45,11 @@ class DataConfig:
     flip: bool = True  # left to right, with probability 1/2
     color_jitter: float = 0.0  # how far brightness, contrast and saturation may stray from 1, up to 1; 0 is off
     cutout: int = 0  # side in pixels of the square set to the mean; 0 is off
+    random_erasing: float = 0.0  # probability that a box of the image is overwritten; 0 is off
+    random_erasing_fill: Literal["noise", "zero"] = "noise"  # of each value N(0, 1) once normalised, or the mean
     mixup: float = 0.0  # alpha of the Beta distribution; 0 is off
+    cutmix: float = 0.0  # alpha of the Beta distribution; 0 is off
+    cutmix_probability: float = 0.5  # with both of these on, that a batch has cutmix and not mixup
     mean: tuple[float, ...] = ()  # of each channel in [0, 1]; () is the data set's own
     std: tuple[float, ...] = ()
     cache: bool = False  # decode once and keep in memory
@@ -205,6 +209,7 @@ def _check(config: Config) -> None:
         "data.crop_padding",
         "data.cutout",
         "data.mixup",
+        "data.cutmix",
     )
     not_negative += ("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm")
     below_one: tuple[str, ...] = ("optimizer.warmup", "optimizer.momentum", "optimizer.rms_decay")
@@ -214,7 +219,8 @@ def _check(config: Config) -> None:
         (at_least_one, "at least 1", lambda v: v >= 1),
         (not_negative, "at least 0", lambda v: v >= 0),
         (below_one, "in [0, 1)", lambda v: 0 <= v < 1),
-        (("data.color_jitter",), "in [0, 1]", lambda v: 0 <= v <= 1),
+        (("data.color_jitter", "data.random_erasing"), "in [0, 1]", lambda v: 0 <= v <= 1),
+        (("data.cutmix_probability",), "in (0, 1)", lambda v: 0 < v < 1),
         (("optimizer.decay_factor",), "in (0, 1]", lambda v: 0 < v <= 1),
         (("optimizer.decay_every_epochs", "optimizer.epsilon", "optimizer.adam_epsilon"), "above 0", lambda v: v > 0),
     ):
@@ -228,6 +234,11 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"config field 'batch_size' ({config.batch_size}) must divide by "
             f"'optimizer.accumulation_steps' ({optimizer.accumulation_steps})"
+        )
+    if (data.mixup or data.cutmix) and config.batch_size % 2:
+        raise ConfigError(
+            f"config field 'batch_size' ({config.batch_size}) must be even where 'data.mixup' or 'data.cutmix' mix the "
+            "images by pairs"
         )
     if data.crop == "resized" and not data.image_size:
         raise ConfigError("config field 'data.crop' is 'resized', which needs 'data.image_size'")

@@ -24,8 +24,8 @@ def cross_entropy(logits: Float[Array, "b k"], targets: Float[Array, "b k"]) -> 
 def binary_cross_entropy(logits: Float[Array, "b k"], targets: Float[Array, "b k"]) -> Float[Array, " b"]:
     """-(t log σ(x) + (1 - t) log(1 - σ(x))), the mean over classes, in at least float32.
 
-    Each class is a yes or no of its own, which "ResNet strikes back" (Wightman et al., 2021) argues for where images are
-    mixed. The mean and not the sum, as the code of DeiT III (Touvron et al., 2022) has it. Targets count as they are.
+    Each class is a yes or no of its own, which "ResNet strikes back" (Wightman et al., 2021) argues for where images
+    are mixed. The mean and not the sum, as the code of DeiT III (Touvron et al., 2022) has it.
     """
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)

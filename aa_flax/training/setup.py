@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from aa_flax import data
 from aa_flax.data.pipeline import Batches
+from aa_flax.training.augmentation import check_pairs
 from aa_flax.training.config import Config
 from aa_flax.training.freezing import leave_frozen
 from aa_flax.training.initial import build_model, take_weights
@@ -87,6 +88,7 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     mesh = data_mesh()
     check_batch_size("batch_size", config.batch_size, mesh, config.optimizer.accumulation_steps)
     check_batch_size("eval_batch_size", config.eval_batch_size, mesh)
+    check_pairs(config, mesh.devices.size)
     directory.check(config)
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
     preprocessing = preprocessing_for(config, dataset)

@@ -74,6 +74,13 @@ def test_config_files_cannot_mistype():
             {"optimizer": {"binary_targets": True, "loss": "binary_cross_entropy", "label_smoothing": 0.1}},
             "'optimizer.binary_targets' needs .* and no 'optimizer.label_smoothing'",
         ),
+        ({"data": {"cutmix": -1}}, "'data.cutmix' must be at least 0, got -1.0"),
+        ({"data": {"cutmix_probability": 1}}, r"'data.cutmix_probability' must be in \(0, 1\), got 1.0"),
+        ({"data": {"random_erasing": 25}}, r"'data.random_erasing' must be in \[0, 1\], got 25.0"),
+        (
+            {"batch_size": 7, "data": {"cutmix": 1}},
+            r"'batch_size' \(7\) must be even where 'data.mixup' or 'data.cutmix'",
+        ),
         ({"data": {"color_jitter": 1.5}}, r"'data.color_jitter' must be in \[0, 1\], got 1.5"),
     ],
 )
