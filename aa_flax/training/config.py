@@ -42,6 +42,7 @@ class DataConfig:
     image_size: int = 0  # pixels of a side after cropping or resizing; 0 keeps the data set's own
     crop: Literal["pad", "resized", "none"] = "pad"  # random crop after padding, or random resized crop
     crop_padding: int = 4  # pixels, with crop="pad"
+    repeats: int = 1  # copies of each image in a batch, augmented apart; an epoch keeps its number of steps
     flip: bool = True  # left to right, with probability 1/2
     color_jitter: float = 0.0  # how far brightness, contrast and saturation may stray from 1, up to 1; 0 is off
     cutout: int = 0  # side in pixels of the square set to the mean; 0 is off
@@ -201,6 +202,7 @@ def _check(config: Config) -> None:
     flat = flatten(config)
     at_least_one: tuple[str, ...] = ("epochs", "batch_size", "eval_batch_size", "eval_every_epochs", "log_every_steps")
     at_least_one += ("checkpoint_every_epochs", "keep_checkpoints", "optimizer.accumulation_steps", "data.num_threads")
+    at_least_one += ("data.repeats",)
     not_negative: tuple[str, ...] = (
         "seed",
         "stop_after_epoch",
@@ -234,6 +236,15 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"config field 'batch_size' ({config.batch_size}) must divide by "
             f"'optimizer.accumulation_steps' ({optimizer.accumulation_steps})"
+        )
+    if config.batch_size % data.repeats:
+        raise ConfigError(
+            f"config field 'batch_size' ({config.batch_size}) must divide by 'data.repeats' ({data.repeats})"
+        )
+    if (data.mixup or data.cutmix) and data.repeats == config.batch_size:
+        raise ConfigError(
+            f"config field 'data.repeats' ({data.repeats}) leaves each batch one image, which 'data.mixup' or "
+            "'data.cutmix' would mix with itself"
         )
     if (data.mixup or data.cutmix) and config.batch_size % 2:
         raise ConfigError(

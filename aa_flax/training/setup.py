@@ -73,6 +73,7 @@ class Setup:
             crop=self.config.data.crop,
             crop_padding=self.config.data.crop_padding,
             fill=self.preprocessing.mean_pixel,
+            repeats=self.config.data.repeats,
             num_threads=self.config.data.num_threads,
             process_index=jax.process_index(),
             process_count=jax.process_count(),

@@ -81,6 +81,9 @@ def test_config_files_cannot_mistype():
             {"batch_size": 7, "data": {"cutmix": 1}},
             r"'batch_size' \(7\) must be even where 'data.mixup' or 'data.cutmix'",
         ),
+        ({"data": {"repeats": 0}}, "'data.repeats' must be at least 1, got 0"),
+        ({"batch_size": 8, "data": {"repeats": 3}}, r"'batch_size' \(8\) must divide by 'data.repeats' \(3\)"),
+        ({"batch_size": 8, "data": {"repeats": 8, "mixup": 0.8}}, r"'data.repeats' \(8\) leaves each batch one image"),
         ({"data": {"color_jitter": 1.5}}, r"'data.color_jitter' must be in \[0, 1\], got 1.5"),
     ],
 )
