@@ -92,7 +92,7 @@ def train_batches(
             standard augmentation of ImageNet.
         fill: pixel [c] to pad with when crop is "pad". The recipe pads with zeros after normalisation, which happens
             on the device: the same to within half a grey level is the mean's pixel, `dataset.mean_pixel`.
-        augment: what becomes of each image after its crop, such as `auto_augment.rand_augment()`.
+        augment: what becomes of each image after its crop, see `rand_augment` and `three_augment`.
         repeats: copies of each image in a batch, see `repeated`; a divisor of batch_size.
         num_threads: threads, each of which makes whole batches; None for one a core, at most 16; 0 to make each batch
             when it is asked for.

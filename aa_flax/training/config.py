@@ -43,6 +43,12 @@ class DataConfig:
     crop: Literal["pad", "resized", "none"] = "pad"  # random crop after padding, or random resized crop
     crop_padding: int = 4  # pixels, with crop="pad"
     repeats: int = 1  # copies of each image in a batch, augmented apart; an epoch keeps its number of steps
+    auto_augment: Literal["", "rand", "three"] = ""  # RandAugment or 3-Augment, on the host after the crop; "" is off
+    rand_augment_operations: int = 2  # applied to each image
+    rand_augment_magnitude: float = 9.0  # 10 is the end of the ranges in aa_flax.data.rand_augment
+    rand_augment_std: float = 0.0  # of the magnitude
+    rand_augment_increasing: bool = False  # ranges in which a larger magnitude always changes an image more
+    rand_augment_probability: float = 1.0  # that an operation is applied
     flip: bool = True  # left to right, with probability 1/2
     color_jitter: float = 0.0  # how far brightness, contrast and saturation may stray from 1, up to 1; 0 is off
     cutout: int = 0  # side in pixels of the square set to the mean; 0 is off
@@ -202,7 +208,7 @@ def _check(config: Config) -> None:
     flat = flatten(config)
     at_least_one: tuple[str, ...] = ("epochs", "batch_size", "eval_batch_size", "eval_every_epochs", "log_every_steps")
     at_least_one += ("checkpoint_every_epochs", "keep_checkpoints", "optimizer.accumulation_steps", "data.num_threads")
-    at_least_one += ("data.repeats",)
+    at_least_one += ("data.repeats", "data.rand_augment_operations")
     not_negative: tuple[str, ...] = (
         "seed",
         "stop_after_epoch",
@@ -212,6 +218,8 @@ def _check(config: Config) -> None:
         "data.cutout",
         "data.mixup",
         "data.cutmix",
+        "data.rand_augment_magnitude",
+        "data.rand_augment_std",
     )
     not_negative += ("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm")
     below_one: tuple[str, ...] = ("optimizer.warmup", "optimizer.momentum", "optimizer.rms_decay")
@@ -221,7 +229,11 @@ def _check(config: Config) -> None:
         (at_least_one, "at least 1", lambda v: v >= 1),
         (not_negative, "at least 0", lambda v: v >= 0),
         (below_one, "in [0, 1)", lambda v: 0 <= v < 1),
-        (("data.color_jitter", "data.random_erasing"), "in [0, 1]", lambda v: 0 <= v <= 1),
+        (
+            ("data.color_jitter", "data.random_erasing", "data.rand_augment_probability"),
+            "in [0, 1]",
+            lambda v: 0 <= v <= 1,
+        ),
         (("data.cutmix_probability",), "in (0, 1)", lambda v: 0 < v < 1),
         (("optimizer.decay_factor",), "in (0, 1]", lambda v: 0 < v <= 1),
         (("optimizer.decay_every_epochs", "optimizer.epsilon", "optimizer.adam_epsilon"), "above 0", lambda v: v > 0),

@@ -15,6 +15,7 @@ from aa_flax.data.pipeline import Batches
 from aa_flax.training.augmentation import check_pairs
 from aa_flax.training.config import Config
 from aa_flax.training.freezing import leave_frozen
+from aa_flax.training.host_augmentation import make_host_augment
 from aa_flax.training.initial import build_model, take_weights
 from aa_flax.training.optimizers import learning_rate, optimizer
 from aa_flax.training.preprocessing import Preprocessing, preprocessing_for
@@ -73,6 +74,7 @@ class Setup:
             crop=self.config.data.crop,
             crop_padding=self.config.data.crop_padding,
             fill=self.preprocessing.mean_pixel,
+            augment=make_host_augment(self.config, self.preprocessing),
             repeats=self.config.data.repeats,
             num_threads=self.config.data.num_threads,
             process_index=jax.process_index(),

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from aa_flax.data import augment, erasing, mixing
+from aa_flax.data.rand_augment import rand_augment
+from aa_flax.data.three_augment import three_augment
 from aa_flax.training.augmentation import check_pairs, make_augment
 from aa_flax.training.config import ConfigError, resolve
+from aa_flax.training.host_augmentation import make_host_augment
 from aa_flax.training.preprocessing import Preprocessing
 
 KEY = jax.random.key(11)
@@ -54,6 +57,20 @@ def test_everything_in_its_order_with_a_key_of_its_own(batch, monkeypatch, mixes
     ]
     np.testing.assert_allclose(images, (np.asarray(batch["image"]) / 255 - 0.4) / 0.2, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(targets, 0.9 * np.eye(3)[batch["label"]] + 0.1 / 3, rtol=1e-6)
+
+
+def test_on_the_host():
+    grey = np.random.default_rng(0).integers(0, 256, (9, 11, 1), np.uint8)
+    data = {"rand_augment_operations": 3, "rand_augment_magnitude": 5, "rand_augment_std": 0.5}
+    data |= {"rand_augment_increasing": True, "rand_augment_probability": 0.5}
+    assert make_host_augment(resolve({"data": data}), PREPROCESSING) is None
+    found = make_host_augment(resolve({"data": {**data, "auto_augment": "rand"}}), PREPROCESSING)
+    options = dict(operations=3, magnitude=5.0, magnitude_std=0.5, increasing=True, probability=0.5)
+    expected = rand_augment(fill=(102,), **options)  # 0.4 of 255
+    for seed in range(20):
+        one, other = (function(grey, np.random.default_rng(seed)) for function in (found, expected))
+        np.testing.assert_array_equal(one, other)
+    assert make_host_augment(resolve({"data": {"auto_augment": "three"}}), PREPROCESSING) is three_augment
 
 
 def test_devices_must_get_whole_pairs():

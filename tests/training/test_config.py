@@ -84,6 +84,9 @@ def test_config_files_cannot_mistype():
         ({"data": {"repeats": 0}}, "'data.repeats' must be at least 1, got 0"),
         ({"batch_size": 8, "data": {"repeats": 3}}, r"'batch_size' \(8\) must divide by 'data.repeats' \(3\)"),
         ({"batch_size": 8, "data": {"repeats": 8, "mixup": 0.8}}, r"'data.repeats' \(8\) leaves each batch one image"),
+        ({"data": {"auto_augment": "four"}}, "'data.auto_augment' must be one of '', 'rand', 'three', got 'four'"),
+        ({"data": {"rand_augment_magnitude": -1}}, "'data.rand_augment_magnitude' must be at least 0, got -1.0"),
+        ({"data": {"rand_augment_probability": 2}}, r"'data.rand_augment_probability' must be in \[0, 1\], got 2.0"),
         ({"data": {"color_jitter": 1.5}}, r"'data.color_jitter' must be in \[0, 1\], got 1.5"),
     ],
 )
