@@ -12,9 +12,10 @@ With m = magnitude / 10, and a random sign where it says ±:
     posterize, to so many bits                         4 + 4 m          4 - 4 m, at least 1
 
 The ranges are those of AutoAugment (Cubuk et al., 2019), on which the paper builds: 0.45 of the side are its 150 of 331
-pixels. With them some operations change an image less the larger the magnitude is; `increasing` are timm's ranges, with
-which all change it more. Magnitudes above 10, of which the paper has some, go on along the same lines up to where a
-range ends (threshold 256, 8 bits).
+pixels. The TensorFlow code by its authors differs from both papers: it keeps 4 m bits, and none for small m, and moves
+by up to 100 pixels at any size. With these ranges some operations change an image less the larger the magnitude is;
+`increasing` are timm's, with which all change it more. Magnitudes above 10, of which the paper has some, go on along
+the same lines up to where a range ends (threshold 256, 8 bits).
 
 DeiT's "rand-m9-mstd0.5-inc1" is timm's variant: increasing, of magnitude N(9, 0.5²) clipped to 0 ... 10, each operation
 skipped with probability 1/2. These are options. Its list differs: it has inversion and a solarisation that adds to dark

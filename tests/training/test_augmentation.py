@@ -9,6 +9,7 @@ from aa_flax.data.three_augment import three_augment
 from aa_flax.training.augmentation import check_pairs, make_augment
 from aa_flax.training.config import ConfigError, resolve
 from aa_flax.training.host_augmentation import make_host_augment
+from aa_flax.training.loop import train
 from aa_flax.training.preprocessing import Preprocessing
 
 KEY = jax.random.key(11)
@@ -78,3 +79,17 @@ def test_devices_must_get_whole_pairs():
     check_pairs(resolve({"batch_size": 32, "data": {"cutmix": 1.0}}), 8)
     with pytest.raises(ConfigError, match=r"'batch_size' \(24\) must divide by 2 times 8 devices where 'data.mixup'"):
         check_pairs(resolve({"batch_size": 24, "data": {"mixup": 1.0}}), 8)
+
+
+def test_a_run_with_everything_at_once(tiny_config, tmp_path):
+    tiny_config.epochs = 1
+    tiny_config.model.options["drop_path_rate"] = 0.2
+    for group, values in (
+        (tiny_config.data, dict(repeats=2, auto_augment="rand", color_jitter=0.3, cutout=2, random_erasing=0.5)),
+        (tiny_config.data, dict(mixup=0.8, cutmix=1.0)),
+        (tiny_config.optimizer, dict(name="lamb", weight_decay_mode="decoupled", loss="binary_cross_entropy")),
+    ):
+        for name, value in values.items():
+            setattr(group, name, value)
+    outcome = train(resolve(tiny_config), tmp_path)
+    assert outcome.finished and np.isfinite(outcome.scores.loss)
