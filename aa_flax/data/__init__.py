@@ -1,7 +1,8 @@
 """Image-classification data: prepared by TFDS, read by Grain, augmented on the device.
 
-`load` opens a data set, `train_batches` and `eval_batches` read it, `augment` holds what runs inside the jitted step.
-Names load at first use, so that `aa_flax.data.augment` needs neither tensorflow_datasets nor grain.
+`load` opens a data set, `train_batches` and `eval_batches` read it, `augment`, `erasing` and `mixing` hold what runs
+inside the jitted step. Names load at first use, so that these three need neither tensorflow_datasets
+nor grain.
 """
 
 import importlib
@@ -18,12 +19,15 @@ _HOME = {
     "steps_per_epoch": "pipeline",
     "train_batches": "pipeline",
     "color_jitter": "augment",
-    "cutout": "augment",
-    "mixup": "augment",
     "normalize": "augment",
     "random_flip": "augment",
+    "cutout": "erasing",
+    "random_erasing": "erasing",
+    "cutmix": "mixing",
+    "mixup": "mixing",
+    "mixup_or_cutmix": "mixing",
 }
-_SUBMODULES = ("augment", "datasets", "pipeline")
+_SUBMODULES = ("augment", "datasets", "erasing", "mixing", "pipeline")
 
 __all__ = ["DataError", *_HOME]
 

@@ -26,7 +26,7 @@ def encode_png(image: UInt8[np.ndarray, "h w c"]) -> bytes:
     """The PNG file of one grey or RGB image."""
     buffer = io.BytesIO()
     # Level 1 packs photographs about as well as the default and five times as fast.
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png", compress_level=1)
+    as_picture(image).save(buffer, "png", compress_level=1)
     return buffer.getvalue()
 
 
@@ -34,6 +34,14 @@ def resize(
     image: UInt8[np.ndarray, "h w c"], size: tuple[int, int], box: Box | None = None
 ) -> UInt8[np.ndarray, "new_h new_w c"]:
     """Bilinear with antialiasing to (height, width); `box` = (left, upper, right, lower) crops first."""
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    pixels = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
-    return pixels.reshape(*size, image.shape[-1])
+    return as_pixels(as_picture(image).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
+
+
+def as_picture(image: UInt8[np.ndarray, "h w c"]) -> Image.Image:
+    """Pillow's form of a grey or RGB image."""
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def as_pixels(picture: Image.Image) -> UInt8[np.ndarray, "h w c"]:
+    """The array of a grey or RGB picture."""
+    return np.asarray(picture).reshape(picture.height, picture.width, len(picture.getbands()))

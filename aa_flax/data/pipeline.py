@@ -9,7 +9,7 @@ Threads, not worker processes: those outlive a trainer that is killed, and do no
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import grain
@@ -17,9 +17,12 @@ import numpy as np
 
 from aa_flax.data.crops import center_crop, pad_crop, resized_crop, squash
 from aa_flax.data.errors import DataError
+from aa_flax.data.repeated import Repeated
 from aa_flax.data.source import Source
 
 Batch = dict[str, np.ndarray]
+HostAugment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""(uint8 [h, w, c], random numbers of this copy alone) -> uint8 [h, w, c]."""
 
 
 class Batches(Iterator[Batch]):
@@ -70,6 +73,8 @@ def train_batches(
     crop: Literal["none", "pad", "resized"] = "none",
     crop_padding: int = 4,
     fill: tuple[int, ...] | None = None,
+    augment: HostAugment | None = None,
+    repeats: int = 1,
     num_threads: int | None = None,
     prefetch: int | None = None,
     process_index: int = 0,
@@ -87,6 +92,8 @@ def train_batches(
             standard augmentation of ImageNet.
         fill: pixel [c] to pad with when crop is "pad". The recipe pads with zeros after normalisation, which happens
             on the device: the same to within half a grey level is the mean's pixel, `dataset.mean_pixel`.
+        augment: what becomes of each image after its crop, see `rand_augment` and `three_augment`.
+        repeats: copies of each image in a batch, see `repeated`; a divisor of batch_size.
         num_threads: threads, each of which makes whole batches; None for one a core, at most 16; 0 to make each batch
             when it is asked for.
         prefetch: batches held ready; None for two more than there are threads.
@@ -104,12 +111,15 @@ def train_batches(
     local = _local_batch(batch_size, process_index, process_count)
     if seed < 0 or start_step < 0:
         raise ValueError(f"seed and start_step must be 0 or more, got {seed} and {start_step}")
+    if repeats < 1 or batch_size % repeats:
+        raise ValueError(f"repeats is {repeats}, expected a divisor of batch_size {batch_size}")
     size = _output_size(source, image_size)
     # Grain adds the epoch to the seed, so that runs of neighbouring seeds would see the same orders an epoch apart.
     order_seed, crop_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
-    examples = grain.MapDataset.source(source).shuffle(seed=order_seed).slice(slice(0, whole_batches)).repeat()
+    distinct = grain.MapDataset.source(source).shuffle(seed=order_seed).slice(slice(0, whole_batches // repeats))
+    examples = (Repeated(distinct, batch_size, repeats) if repeats > 1 else distinct).repeat()
     transform = functools.partial(
-        _train_example, size=size, crop=_crop_function(crop, size, crop_padding, fill, source.image_shape[-1])
+        _train_example, crop=_crop_function(crop, size, crop_padding, fill, source.image_shape[-1]), augment=augment
     )
     # Drawing before the batch is cut up is what makes the crops independent of the number of processes.
     examples = examples.random_map(transform, seed=crop_seed)
@@ -190,8 +200,11 @@ class _ProcessPiece(grain.MapDataset):
         return self._parent[(self._start_step + step) * self._batch_size + self._process_index * self._local + offset]
 
 
-def _train_example(example: dict[str, Any], rng: np.random.Generator, *, size: tuple[int, int], crop: Any) -> Any:
-    return _arrays(example, crop(example["image"], rng))
+def _train_example(
+    example: dict[str, Any], rng: np.random.Generator, *, crop: HostAugment, augment: HostAugment | None
+) -> Any:
+    image = crop(example["image"], rng)
+    return _arrays(example, image if augment is None else augment(image, rng))
 
 
 def _arrays(example: dict[str, Any], image: np.ndarray) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from aa_flax.layers.aa_conv import AAConv2D
 from aa_flax.layers.attention_depths import attention_depths
 from aa_flax.layers.bam import BAM
 from aa_flax.layers.cbam import CBAM
+from aa_flax.layers.drop_path import drop_path, drop_path_rates
 from aa_flax.layers.gala import GALA
 from aa_flax.layers.gather_excite import GatherExcite
 from aa_flax.layers.norm import batch_norm
@@ -20,5 +21,7 @@ __all__ = [
     "attention_depths",
     "batch_norm",
     "coordinates",
+    "drop_path",
+    "drop_path_rates",
     "sinusoids",
 ]

@@ -10,11 +10,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aa_flax.layers import SqueezeExcite
+from aa_flax.layers.drop_path import DropPathRule, drop_path, drop_path_rates
 from aa_flax.layers.initializers import lecun_normal
 from aa_flax.layers.norm import batch_norm
 from aa_flax.models.factories import ConvFactory, augmented_conv, configured, plain_conv
 from aa_flax.models.registry import register
-from aa_flax.models.stages import FeatureInfo, Stage, require_images
+from aa_flax.models.stages import FeatureInfo, Stage, require_images, require_rngs
 
 
 class Group(NamedTuple):
@@ -65,6 +66,7 @@ class InvertedBottleneck(nnx.Module):
         stage: int,
         conv: ConvFactory,
         norm: Any,
+        drop_path_rate: float,
         dtype: Any,
         param_dtype: Any,
         rngs: nnx.Rngs,
@@ -83,6 +85,7 @@ class InvertedBottleneck(nnx.Module):
         self.project = plain_conv(width, features, 1, **options)
         self.project_bn = norm(features, **options)
         self.adds = strides == 1 and in_features == features
+        self.drop_path_rate = drop_path_rate
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b hs ws f"]:
         y = x
@@ -92,7 +95,7 @@ class InvertedBottleneck(nnx.Module):
         if self.squeeze_excite is not None:
             y = self.squeeze_excite(y, train=train)
         y = self.project_bn(self.project(y), use_running_average=not train)
-        return x + y if self.adds else y
+        return x + drop_path(y, self.drop_path_rate, train=train, rngs=rngs) if self.adds else y
 
 
 class MnasNet(nnx.Module):
@@ -105,6 +108,8 @@ class MnasNet(nnx.Module):
         width: factor of all channels but the head's 1280, each rounded by `scaled`.
         conv: factory of each block's expansion, whose map is the block's input.
         dropout_rate: before the classifier; 0.2 in the recipe.
+        drop_path_rate, drop_path_rule: stochastic depth, see `aa_flax.layers.drop_path_rates`; all blocks count, those
+            with a shortcut drop.
         batch_norm_momentum, batch_norm_epsilon: of every batch norm.
     """
 
@@ -117,6 +122,8 @@ class MnasNet(nnx.Module):
         in_channels: int = 3,
         conv: ConvFactory = plain_conv,
         dropout_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        drop_path_rule: DropPathRule = "linear",
         batch_norm_momentum: float = 0.9,
         batch_norm_epsilon: float = 1e-5,
         dtype: Any = jnp.float32,
@@ -134,6 +141,8 @@ class MnasNet(nnx.Module):
         self.in_channels = in_channels
         self.image_size = image_size
         self.dropout_rate = dropout_rate
+        self.drop_path_rate = drop_path_rate
+        rates = iter(drop_path_rates(drop_path_rate, sum(group.repeats for group in GROUPS), drop_path_rule))
         features = scaled(32, width)
         self.stem = plain_conv(in_channels, features, 3, strides=2, **options)
         self.stem_bn = norm(features, **options)
@@ -153,6 +162,7 @@ class MnasNet(nnx.Module):
                     stage=group.stage,
                     conv=conv,
                     norm=norm,
+                    drop_path_rate=next(rates),
                     **options,
                 )
                 blocks.setdefault(group.stage, []).append(block)
@@ -176,11 +186,11 @@ class MnasNet(nnx.Module):
     ) -> Float[Array, "b classes"]:
         """Logits [b, classes] of normalised images [b, h, w, c].
 
-        With train=True batch statistics are updated in place; with dropout that needs `rngs`, else ValueError.
+        With train=True batch statistics are updated in place; with dropout or drop path that needs `rngs`, else
+        ValueError.
         """
-        if train and self.dropout is not None and rngs is None:
-            raise ValueError("train=True with dropout needs rngs, for example rngs=nnx.Rngs(0)")
-        x = self.features(images, train=train)["stage5"]
+        require_rngs(train, rngs, dropout=self.dropout_rate)
+        x = self._stages(images, train=train, rngs=rngs)["stage5"]
         x = jax.nn.relu(self.bn(self.conv(x), use_running_average=not train)).mean((1, 2))
         if self.dropout is not None:
             x = self.dropout(x, deterministic=not train, rngs=rngs)
@@ -188,11 +198,15 @@ class MnasNet(nnx.Module):
 
     def features(self, images: Float[Array, "b h w c"], *, train: bool = False) -> dict[str, Array]:
         """The maps "stage1" to "stage5", the last of each resolution 2 to 32; their blocks end without activation."""
+        return self._stages(images, train=train, rngs=None)
+
+    def _stages(self, images: Array, *, train: bool, rngs: nnx.Rngs | None) -> dict[str, Array]:
+        require_rngs(train, rngs, drop_path=self.drop_path_rate)
         require_images(images, self.in_channels)
         x = jax.nn.relu(self.stem_bn(self.stem(images), use_running_average=not train))
         maps = {}
         for name, _ in self._info:
-            x = maps[name] = getattr(self, name)(x, train=train, rngs=None)
+            x = maps[name] = getattr(self, name)(x, train=train, rngs=rngs)
         return maps
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aa_flax.layers.drop_path import DropPathRule, drop_path, drop_path_rates
 from aa_flax.layers.initializers import lecun_normal
 from aa_flax.layers.norm import NormFactory, batch_norm
 from aa_flax.models.factories import (
@@ -29,7 +30,7 @@ from aa_flax.models.factories import (
     squeeze_excite,
 )
 from aa_flax.models.registry import register
-from aa_flax.models.stages import FeatureInfo, require_images, residual_stage
+from aa_flax.models.stages import FeatureInfo, require_images, require_rngs, residual_stage
 from aa_flax.ops import max_pool
 
 BlockKind = Literal["basic", "bottleneck"]
@@ -55,6 +56,7 @@ class ResidualBlock(nnx.Module):
         conv: ConvFactory,
         norm: NormFactory,
         recalibration: RecalibrationFactory,
+        drop_path_rate: float,
         dtype: Any,
         param_dtype: Any,
         rngs: nnx.Rngs,
@@ -73,6 +75,7 @@ class ResidualBlock(nnx.Module):
             self.conv3 = None
         self.bn1 = norm(width, **options)
         self.bn2 = norm(width, **options)
+        self.drop_path_rate = drop_path_rate
         self.recalibration: Any = recalibration(features, map_shape=map_shape, **options)
         changes = strides > 1 or in_features != features
         self.shortcut = plain_conv(in_features, features, 1, strides=strides, **options) if changes else None
@@ -86,6 +89,7 @@ class ResidualBlock(nnx.Module):
             y = self.bn3(self.conv3(jax.nn.relu(y)), use_running_average=running)
         if self.recalibration is not None:
             y = self.recalibration(y, train=train)
+        y = drop_path(y, self.drop_path_rate, train=train, rngs=rngs)
         if self.shortcut is not None and self.shortcut_bn is not None:
             x = self.shortcut_bn(self.shortcut(x), use_running_average=running)
         return jax.nn.relu(x + y)
@@ -101,6 +105,7 @@ class ResNet(nnx.Module):
         recalibration: factory of what follows each residual branch (SE, GE, CBAM, GALA).
         between_stages: factory of what follows each stage but the last (BAM).
         norm: factory of the normalisations.
+        drop_path_rate, drop_path_rule: stochastic depth, see `aa_flax.layers.drop_path_rates`; of all blocks.
     """
 
     def __init__(
@@ -115,6 +120,8 @@ class ResNet(nnx.Module):
         recalibration: RecalibrationFactory = no_recalibration,
         between_stages: RecalibrationFactory = no_recalibration,
         norm: NormFactory = batch_norm,
+        drop_path_rate: float = 0.0,
+        drop_path_rule: DropPathRule = "linear",
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -132,12 +139,14 @@ class ResNet(nnx.Module):
         self.image_size = image_size
         self.stem = plain_conv(in_channels, 64, 7, strides=2, **options)
         self.bn = norm(64, **options)
+        self.drop_path_rate = drop_path_rate
+        rates = drop_path_rates(drop_path_rate, sum(blocks), drop_path_rule)
         in_features = 64
         for i, (width, count) in enumerate(zip(self.widths, blocks, strict=True)):
             map_shape = (math.ceil(image_size[0] / 2 ** (i + 2)), math.ceil(image_size[1] / 2 ** (i + 2)))
             stage = residual_stage(
                 ResidualBlock,
-                count,
+                rates[sum(blocks[:i]) : sum(blocks[:i]) + count],
                 in_features,
                 width,
                 kind=kind,
@@ -163,7 +172,10 @@ class ResNet(nnx.Module):
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b classes"]:
-        """Logits [b, classes] of normalised images [b, h, w, c]; train=True updates batch statistics in place."""
+        """Logits [b, classes] of normalised images [b, h, w, c].
+
+        With train=True batch statistics are updated in place; with drop path that needs `rngs`, else ValueError.
+        """
         return self.head(self._stages(images, train=train, rngs=rngs)["stage4"].mean((1, 2)))
 
     def features(self, images: Float[Array, "b h w c"], *, train: bool = False) -> dict[str, Array]:
@@ -172,6 +184,7 @@ class ResNet(nnx.Module):
 
     def _stages(self, images: Array, *, train: bool, rngs: nnx.Rngs | None) -> dict[str, Array]:
         require_images(images, self.in_channels)
+        require_rngs(train, rngs, drop_path=self.drop_path_rate)
         x = jax.nn.relu(self.bn(self.stem(images), use_running_average=not train))
         x = max_pool(x, 2)
         maps = {}

@@ -22,6 +22,13 @@ def require_images(images: Array, in_channels: int) -> None:
         )
 
 
+def require_rngs(train: bool, rngs: nnx.Rngs | None, *, dropout: float = 0.0, drop_path: float = 0.0) -> None:
+    """ValueError where training draws at random and there is nothing to draw from, before statistics change."""
+    for name, rate in (("dropout", dropout), ("drop path", drop_path)):
+        if train and rate and rngs is None:
+            raise ValueError(f"train=True with {name} needs rngs, for example rngs=nnx.Rngs(0)")
+
+
 class Stage(nnx.Module):
     """Blocks in a row, named `block1` ... `blockN`."""
 
@@ -37,8 +44,15 @@ class Stage(nnx.Module):
 
 
 def residual_stage(
-    block: Callable[..., nnx.Module], blocks: int, in_features: int, features: int, *, strides: int, **options: Any
+    block: Callable[..., nnx.Module],
+    drop_path_rates: Sequence[float],
+    in_features: int,
+    features: int,
+    *,
+    strides: int,
+    **options: Any,
 ) -> Stage:
-    """`blocks` equal blocks, the first of which takes `in_features` and carries the strides."""
-    first = block(in_features, features, strides=strides, **options)
-    return Stage([first, *(block(features, features, strides=1, **options) for _ in range(blocks - 1))])
+    """Blocks that are equal but for their drop path; the first takes `in_features` and carries the strides."""
+    first, *others = drop_path_rates
+    head = block(in_features, features, strides=strides, drop_path_rate=first, **options)
+    return Stage([head, *(block(features, features, strides=1, drop_path_rate=rate, **options) for rate in others)])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aa_flax.layers.drop_path import DropPathRule, drop_path, drop_path_rates
 from aa_flax.layers.initializers import lecun_normal
 from aa_flax.layers.norm import NormFactory, batch_norm
 from aa_flax.models.factories import (
@@ -23,7 +24,7 @@ from aa_flax.models.factories import (
 )
 from aa_flax.models.recomputation import convolve_activated
 from aa_flax.models.registry import register
-from aa_flax.models.stages import FeatureInfo, require_images, residual_stage
+from aa_flax.models.stages import FeatureInfo, require_images, require_rngs, residual_stage
 from aa_flax.ops import average_pool
 
 Shortcut = Literal["parameter_free", "projection"]
@@ -57,11 +58,13 @@ class PreActivationBlock(nnx.Module):
         recalibration: RecalibrationFactory,
         shortcut: Shortcut,
         dropout_rate: float,
+        drop_path_rate: float,
         dtype: Any,
         param_dtype: Any,
         rngs: nnx.Rngs,
     ) -> None:
         options = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.drop_path_rate = drop_path_rate
         self.features = features
         self.strides = strides
         self.changes = strides > 1 or in_features != features
@@ -88,7 +91,7 @@ class PreActivationBlock(nnx.Module):
         y = self.conv2(y)
         if self.recalibration is not None:
             y = self.recalibration(y, train=train)
-        return y + skipped
+        return drop_path(y, self.drop_path_rate, train=train, rngs=rngs) + skipped
 
 
 class WideResNet(nnx.Module):
@@ -104,6 +107,7 @@ class WideResNet(nnx.Module):
         long_skips: adds shortcuts, likewise without parameters, around each stage and around all three. The code base
             that the paper's baseline seems to come from has them; the paper does not mention them. Off by default.
         dropout_rate: between the two convolutions; the paper mentions none.
+        drop_path_rate, drop_path_rule: stochastic depth, see `aa_flax.layers.drop_path_rates`; of all blocks.
     """
 
     def __init__(
@@ -120,6 +124,8 @@ class WideResNet(nnx.Module):
         shortcut: Shortcut = "parameter_free",
         long_skips: bool = False,
         dropout_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        drop_path_rule: DropPathRule = "linear",
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -142,12 +148,15 @@ class WideResNet(nnx.Module):
         self.image_size = image_size
         self.long_skips = long_skips
         self.dropout_rate = dropout_rate
+        self.drop_path_rate = drop_path_rate
+        count = (depth - 4) // 6
+        rates = drop_path_rates(drop_path_rate, 3 * count, drop_path_rule)
         self.stem = plain_conv(in_channels, 16, 3, **options)
         in_features = 16
         for i, (width, strides, stride) in enumerate(zip(widths, (1, 2, 2), (1, 2, 4), strict=True)):
             stage = residual_stage(
                 PreActivationBlock,
-                (depth - 4) // 6,
+                rates[i * count : (i + 1) * count],
                 in_features,
                 width,
                 strides=strides,
@@ -175,8 +184,8 @@ class WideResNet(nnx.Module):
     ) -> Float[Array, "b classes"]:
         """Logits [b, classes] of normalised images [b, h, w, c].
 
-        With train=True batch statistics normalise, and the running ones are updated in place; with dropout that needs
-        `rngs`, else ValueError.
+        With train=True batch statistics normalise, and the running ones are updated in place; with dropout or drop
+        path that needs `rngs`, else ValueError.
         """
         last = self._stages(images, train=train, rngs=rngs)["stage3"]
         return self.head(last.mean((1, 2)))
@@ -191,8 +200,7 @@ class WideResNet(nnx.Module):
 
     def _stages(self, images: Array, *, train: bool, rngs: nnx.Rngs | None) -> dict[str, Array]:
         require_images(images, self.in_channels)
-        if train and self.dropout_rate and rngs is None:
-            raise ValueError("train=True with dropout needs rngs, for example rngs=nnx.Rngs(0)")
+        require_rngs(train, rngs, dropout=self.dropout_rate, drop_path=self.drop_path_rate)
         x = start = self.stem(images)
         maps = {}
         for i, width in enumerate(self.widths):

@@ -8,18 +8,12 @@ an untyped key.
 import dataclasses
 import difflib
 import itertools
-import json
-import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import ml_collections
 
-from aa_flax.json_values import as_tuples
-
-
-class ConfigError(ValueError):
-    """A config that no run can have; the message is one line."""
+from aa_flax.training.field_values import ConfigError, as_type
 
 
 @dataclass(frozen=True)
@@ -48,10 +42,21 @@ class DataConfig:
     image_size: int = 0  # pixels of a side after cropping or resizing; 0 keeps the data set's own
     crop: Literal["pad", "resized", "none"] = "pad"  # random crop after padding, or random resized crop
     crop_padding: int = 4  # pixels, with crop="pad"
+    repeats: int = 1  # copies of each image in a batch, augmented apart; an epoch keeps its number of steps
+    auto_augment: Literal["", "rand", "three"] = ""  # RandAugment or 3-Augment, on the host after the crop; "" is off
+    rand_augment_operations: int = 2  # applied to each image
+    rand_augment_magnitude: float = 9.0  # 10 is the end of the ranges in aa_flax.data.rand_augment
+    rand_augment_std: float = 0.0  # of the magnitude
+    rand_augment_increasing: bool = False  # ranges in which a larger magnitude always changes an image more
+    rand_augment_probability: float = 1.0  # that an operation is applied
     flip: bool = True  # left to right, with probability 1/2
     color_jitter: float = 0.0  # how far brightness, contrast and saturation may stray from 1, up to 1; 0 is off
     cutout: int = 0  # side in pixels of the square set to the mean; 0 is off
+    random_erasing: float = 0.0  # probability that a box of the image is overwritten; 0 is off
+    random_erasing_fill: Literal["noise", "zero"] = "noise"  # of each value N(0, 1) once normalised, or the mean
     mixup: float = 0.0  # alpha of the Beta distribution; 0 is off
+    cutmix: float = 0.0  # alpha of the Beta distribution; 0 is off
+    cutmix_probability: float = 0.5  # with both of these on, that a batch has cutmix and not mixup
     mean: tuple[float, ...] = ()  # of each channel in [0, 1]; () is the data set's own
     std: tuple[float, ...] = ()
     cache: bool = False  # decode once and keep in memory
@@ -62,7 +67,7 @@ class DataConfig:
 class OptimizerConfig:
     """How the weights move; defaults are the recipe of Bello et al. (2019), section 4.1, for augmented networks."""
 
-    name: Literal["sgd", "rmsprop"] = "sgd"
+    name: Literal["sgd", "rmsprop", "lamb"] = "sgd"
     learning_rate: float = 0.2  # peak
     schedule: Literal["cosine", "constant", "steps", "exponential"] = "cosine"  # after a linear warm-up from 0
     warmup: float = 0.05  # fraction of the run
@@ -71,16 +76,21 @@ class OptimizerConfig:
     )
     decay_at_epochs: tuple[float, ...] = (30.0, 60.0, 80.0, 90.0)  # drops of "steps", from the start of the run
     decay_every_epochs: float = 2.4  # between drops of "exponential", the first this long after the start of the run
-    momentum: float = 0.9
-    nesterov: bool = False
+    momentum: float = 0.9  # with "sgd" and "rmsprop"
+    nesterov: bool = False  # with "sgd"
     rms_decay: float = 0.9  # of the mean square, with name="rmsprop"
     epsilon: float = 1e-3  # added to the mean square inside the root, with name="rmsprop"
+    beta1: float = 0.9  # of the mean gradient, with name="lamb"
+    beta2: float = 0.999  # of the mean square, with name="lamb"
+    adam_epsilon: float = 1e-6  # added to the root of the mean square, with name="lamb"
     weight_decay: float = 5e-4
     weight_decay_mode: Literal["l2", "decoupled"] = "l2"  # into the gradient, or beside it, times the learning rate
-    weight_decay_exclude: tuple[str, ...] = ("bias", "scale", "rel_height", "rel_width")  # last parts of names
+    weight_decay_exclude: tuple[str, ...] = ("bias", "scale", "rel_height", "rel_width")  # ends of dotted names
     clip_norm: float = 0.0  # largest global norm of the gradient; 0 is off
     accumulation_steps: int = 1  # pieces in which a batch goes through the network
     ema_decay: float = 0.0  # of parameters and batch statistics, used to evaluate; 0 is off
+    loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"  # trained on; held out it is cross-entropy
+    binary_targets: bool = False  # with "binary_cross_entropy", each class of a mixed image counts as wholly there
     label_smoothing: float = 0.0
 
 
@@ -210,36 +220,8 @@ def _build(schema: Any, tree: dict[str, Any], prefix: str) -> Any:
                 raise ConfigError(f"config field {prefix + name!r} must be a group of fields, got {value!r}")
             values[name] = _build(hints[name], value, f"{prefix}{name}.")
         else:
-            values[name] = _coerce(prefix + name, hints[name], value)
+            values[name] = as_type(prefix + name, hints[name], value)
     return schema(**values)
-
-
-def _coerce(name: str, kind: Any, value: Any, form: str = "of type ") -> Any:
-    """`value` as the field's type: an int serves as float and a list as tuple, nothing else changes."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        if value not in arguments:
-            raise ConfigError(f"config field {name!r} must be one of {', '.join(map(repr, arguments))}, got {value!r}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"config field {name!r} must be a tuple, got {value!r}")
-        return tuple(_coerce(name, arguments[0], item, "a tuple of ") for item in value)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ConfigError(f"config field {name!r} must be a dictionary, got {value!r}")
-        try:
-            json.dumps(value)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"config field {name!r} must hold plain values that JSON can keep: {error}") from None
-        return {key: as_tuples(item) for key, item in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigError(f"config field {name!r} must be {form}{kind.__name__}, got {value!r}")
-    if kind is float and not math.isfinite(value):
-        raise ConfigError(f"config field {name!r} must be finite, got {value!r}")
-    return value
 
 
 def _check(config: Config) -> None:
@@ -248,6 +230,7 @@ def _check(config: Config) -> None:
     at_least_one: tuple[str, ...] = ("epochs", "batch_size", "eval_batch_size", "eval_every_epochs", "log_every_steps")
     at_least_one += ("checkpoint_every_epochs", "keep_checkpoints", "optimizer.accumulation_steps", "data.num_threads")
     at_least_one += ("peer_timeout_seconds", "parallel.model_devices", "parallel.batch_norm_groups")
+    at_least_one += ("data.repeats", "data.rand_augment_operations")
     not_negative: tuple[str, ...] = (
         "seed",
         "max_nonfinite_steps",
@@ -257,17 +240,26 @@ def _check(config: Config) -> None:
         "data.crop_padding",
         "data.cutout",
         "data.mixup",
+        "data.cutmix",
+        "data.rand_augment_magnitude",
+        "data.rand_augment_std",
     )
     not_negative += ("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm")
     below_one: tuple[str, ...] = ("optimizer.warmup", "optimizer.momentum", "optimizer.rms_decay")
+    below_one += ("optimizer.beta1", "optimizer.beta2")
     below_one += ("optimizer.ema_decay", "optimizer.label_smoothing")
     for names, accepted, fits in (
         (at_least_one, "at least 1", lambda v: v >= 1),
         (not_negative, "at least 0", lambda v: v >= 0),
         (below_one, "in [0, 1)", lambda v: 0 <= v < 1),
-        (("data.color_jitter",), "in [0, 1]", lambda v: 0 <= v <= 1),
+        (
+            ("data.color_jitter", "data.random_erasing", "data.rand_augment_probability"),
+            "in [0, 1]",
+            lambda v: 0 <= v <= 1,
+        ),
+        (("data.cutmix_probability",), "in (0, 1)", lambda v: 0 < v < 1),
         (("optimizer.decay_factor",), "in (0, 1]", lambda v: 0 < v <= 1),
-        (("optimizer.decay_every_epochs", "optimizer.epsilon"), "above 0", lambda v: v > 0),
+        (("optimizer.decay_every_epochs", "optimizer.epsilon", "optimizer.adam_epsilon"), "above 0", lambda v: v > 0),
     ):
         for name in names:
             if not fits(flat[name]):
@@ -291,6 +283,20 @@ def _check(config: Config) -> None:
             f"config field 'batch_size' ({config.batch_size}) must divide by 'parallel.batch_norm_groups' "
             f"({config.parallel.batch_norm_groups}) times 'optimizer.accumulation_steps'"
         )
+    if config.batch_size % data.repeats:
+        raise ConfigError(
+            f"config field 'batch_size' ({config.batch_size}) must divide by 'data.repeats' ({data.repeats})"
+        )
+    if (data.mixup or data.cutmix) and data.repeats == config.batch_size:
+        raise ConfigError(
+            f"config field 'data.repeats' ({data.repeats}) leaves each batch one image, which 'data.mixup' or "
+            "'data.cutmix' would mix with itself"
+        )
+    if (data.mixup or data.cutmix) and config.batch_size % 2:
+        raise ConfigError(
+            f"config field 'batch_size' ({config.batch_size}) must be even where 'data.mixup' or 'data.cutmix' mix the "
+            "images by pairs"
+        )
     if data.crop == "resized" and not data.image_size:
         raise ConfigError("config field 'data.crop' is 'resized', which needs 'data.image_size'")
     if len(data.mean) != len(data.std):
@@ -303,8 +309,18 @@ def _check(config: Config) -> None:
                 raise ConfigError(f"config field 'model.{name}' needs 'model.init_from'")
     if optimizer.nesterov and not optimizer.momentum:
         raise ConfigError("config field 'optimizer.nesterov' needs 'optimizer.momentum' above 0")
-    if optimizer.nesterov and optimizer.name == "rmsprop":
-        raise ConfigError("config field 'optimizer.nesterov' is for 'optimizer.name' 'sgd', not 'rmsprop'")
+    if optimizer.nesterov and optimizer.name != "sgd":
+        raise ConfigError(f"config field 'optimizer.nesterov' is for 'optimizer.name' 'sgd', not {optimizer.name!r}")
+    if optimizer.name == "lamb" and optimizer.weight_decay and optimizer.weight_decay_mode == "l2":
+        raise ConfigError(
+            "config field 'optimizer.weight_decay_mode' must be 'decoupled' with 'optimizer.name' 'lamb', which adds "
+            "the decay to its direction and not to the gradient"
+        )
+    if optimizer.binary_targets and (optimizer.loss != "binary_cross_entropy" or optimizer.label_smoothing):
+        raise ConfigError(
+            "config field 'optimizer.binary_targets' needs 'optimizer.loss' 'binary_cross_entropy' and no "
+            "'optimizer.label_smoothing', which gives every class a part of every image"
+        )
     drops = (0.0, *optimizer.decay_at_epochs)
     if any(later <= earlier for earlier, later in itertools.pairwise(drops)):
         raise ConfigError(

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from aa_flax.training.augmentation import make_augment
 from aa_flax.training.config import Config
 from aa_flax.training.freezing import stop_gradients
-from aa_flax.training.losses import cross_entropy
+from aa_flax.training.losses import LOSSES
 from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.pure import Apply, PureDict
 from aa_flax.training.sharding import Layout
@@ -43,7 +43,7 @@ def make_gradient(
     ) -> Any:
         params = stop_gradients(params, config.model.frozen)
         logits, batch_stats = apply(params, batch_stats, images, train=True, rngs=key)
-        loss = cross_entropy(logits, targets).mean()
+        loss = LOSSES[config.optimizer.loss](logits, targets).mean()
         # In the loss's type, exact up to 2**24: over devices the two are one sum then.
         return loss, (batch_stats, jnp.sum(logits.argmax(-1) == labels, dtype=loss.dtype))
 

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from aa_flax.training.config import OptimizerConfig
+from aa_flax.training.trust_ratio import scale_by_trust_ratio
 
 
 def learning_rate(config: OptimizerConfig, total_steps: int, epoch_steps: int) -> optax.Schedule:
@@ -54,10 +55,15 @@ def _staircase(config: OptimizerConfig, total_steps: int, epoch_steps: int, star
 
 
 def decays(params: Any, exclude: tuple[str, ...]) -> Any:
-    """Which parameters weight decay shrinks, as a tree of bools: those whose last name is not in `exclude`."""
+    """Which parameters weight decay shrinks, as a tree of bools: those whose name ends with none of `exclude`.
+
+    Names are dotted paths and end at a dot: "scale" is every parameter of that name, "bn1.scale" the one of modules
+    named bn1. By name and not by rank: biases of blocks that lie stacked are matrices, tables of positions too.
+    """
 
     def decide(path: tuple[Any, ...], _: Any) -> bool:
-        return path[-1].key not in exclude
+        name = "".join(f".{part.key}" for part in path)
+        return not any(name.endswith(f".{ending}") for ending in exclude)
 
     return jax.tree_util.tree_map_with_path(decide, params)
 
@@ -73,6 +79,15 @@ def optimizer(config: OptimizerConfig, total_steps: int, epoch_steps: int) -> op
     s = r s + (1 - r) g²;  v = m v + a g / sqrt(s + epsilon);  p = p - v
 
     where l2 decay adds d p to g before all this, and decoupled decay takes a d p off p besides v.
+    LAMB (You et al., 2020, Algorithm 2, with Adam's corrections of the moments) at step t, with norms of each array:
+
+    v = b v + (1 - b) g;  s = c s + (1 - c) g²;  u = v / (1 - bᵗ) / (sqrt(s / (1 - cᵗ)) + adam_epsilon) + d p
+    p = p - a u ‖p‖ / ‖u‖
+
+    Parameters that decay spares get neither d p nor the factor ‖p‖ / ‖u‖, with which a bias near zero hardly moves.
+    So do timm's Lamb (always_adapt=False) and apex's FusedLAMB (use_nvlamb=False), by which DeiT III was trained. Both
+    clip to a global norm of 1 besides (`clip_norm`), and take a weight decay of zero as sparing all, where here names
+    alone decide. optax.lamb scales every parameter.
     """
 
     def mask(params: Any) -> Any:
@@ -86,6 +101,9 @@ def optimizer(config: OptimizerConfig, total_steps: int, epoch_steps: int) -> op
     l2 = config.weight_decay_mode == "l2"
     if config.name == "sgd":
         return optax.chain(clip, *([decay, momentum] if l2 else [momentum, decay]), descent)
+    if config.name == "lamb":
+        adam = optax.scale_by_adam(config.beta1, config.beta2, config.adam_epsilon)
+        return optax.chain(clip, adam, decay, optax.masked(scale_by_trust_ratio(), mask), descent)
     root = optax.scale_by_rms(config.rms_decay, config.epsilon, initial_scale=1.0, eps_in_sqrt=True)
     if l2:
         return optax.chain(clip, decay, root, descent, momentum)

@@ -12,8 +12,10 @@ from absl import logging
 from aa_flax import data
 from aa_flax.data.pipeline import Batches
 from aa_flax.training import determinism
+from aa_flax.training.augmentation import check_pairs
 from aa_flax.training.config import Config
 from aa_flax.training.freezing import leave_frozen
+from aa_flax.training.host_augmentation import make_host_augment
 from aa_flax.training.hosts import prove_equal
 from aa_flax.training.initial import build_model, take_weights
 from aa_flax.training.optimizers import learning_rate, optimizer
@@ -78,6 +80,8 @@ class Setup:
             crop=self.config.data.crop,
             crop_padding=self.config.data.crop_padding,
             fill=self.preprocessing.mean_pixel,
+            augment=make_host_augment(self.config, self.preprocessing),
+            repeats=self.config.data.repeats,
             num_threads=self.config.data.num_threads,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -96,6 +100,7 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     layout = Layout.of(config)
     layout.check_batch_size("batch_size", config.batch_size, config.optimizer.accumulation_steps)
     layout.check_batch_size("eval_batch_size", config.eval_batch_size)
+    check_pairs(config, layout.mesh.shape["data"])
     directory.check(config)
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
     prove_equal(data=dataset.fingerprint)

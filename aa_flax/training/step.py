@@ -29,9 +29,9 @@ def make_train_step(
 ) -> Step:
     """The function (state, {"image": uint8 [b,h,w,c], "label": int [b]}) -> state; pure, for `jax.jit`.
 
-    After a step whose loss or gradient is
-    infinite or NaN everything is as before it but `step`, `skipped` and `bad_steps`: the data goes on, and parameters,
-    statistics, averages and optimiser with its schedule wait for the next batch.
+    After a step whose loss or gradient is infinite or NaN everything is as before it but `step`, `skipped` and
+    `bad_steps`: the data goes on, and parameters, statistics, averages and optimiser with its schedule wait for the
+    next batch.
     """
     gradient = make_gradient(apply, config, preprocessing, layout)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from aa_flax.data.augment import color_jitter, cutout, mixup, normalize, random_flip
+from aa_flax.data.augment import color_jitter, normalize, random_flip
 
 KEY = jax.random.key(3)
 
@@ -126,63 +126,6 @@ def test_random_flip_mirrors_about_half(images):
 def test_random_flip_keeps_dtype():
     for dtype in (jnp.uint8, jnp.bfloat16):
         assert random_flip(KEY, jnp.zeros((2, 3, 4, 1), dtype)).dtype == dtype
-
-
-@pytest.mark.parametrize("size", [1, 3, 4, 11])
-def test_cutout_zeroes_one_clipped_square(size):
-    images = jnp.ones((400, 5, 7, 3), jnp.bfloat16)
-    result = jax.jit(cutout, static_argnames="size")(KEY, images, size=size)
-    assert (result.shape, result.dtype) == (images.shape, images.dtype)
-    holes = np.asarray(result, np.float32) == 0
-    assert (holes == holes[..., :1]).all()
-    possible = {}
-    for row in range(5):
-        for column in range(7):
-            hole = np.zeros((5, 7), bool)
-            top, left = row - size // 2, column - size // 2
-            hole[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = True
-            possible.setdefault(hole.tobytes(), []).append((row, column))
-    seen = {hole.tobytes() for hole in holes[..., 0]}
-    # Every reachable hole and no other; one of 35 centres is missed in 400 draws with probability below 4e-4, and the
-    # key is fixed.
-    assert seen == set(possible)
-
-
-def test_cutout_keeps_the_other_pixels(images):
-    result = np.asarray(cutout(KEY, jnp.asarray(images), 3))
-    np.testing.assert_array_equal(result[result != 0], images[result != 0])
-    with pytest.raises(ValueError, match="size is 0, expected at least 1"):
-        cutout(KEY, jnp.asarray(images), 0)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.bfloat16, 2**-7)])
-def test_mixup_mixes_neighbours(images, rng, dtype, tolerance):
-    labels = np.eye(4, dtype=np.float32)[rng.permutation(np.arange(13) % 4)]
-    mixed, mixed_labels = jax.jit(mixup, static_argnames="alpha")(
-        KEY, jnp.asarray(images, dtype), jnp.asarray(labels), alpha=0.7
-    )
-    assert (mixed.dtype, mixed_labels.dtype) == (dtype, jnp.float32)
-    # λ from the labels: where neighbours differ, the own class keeps it.
-    differing = np.flatnonzero(labels.argmax(-1) != np.roll(labels, 1, 0).argmax(-1))
-    weights = np.asarray(mixed_labels)[differing, labels.argmax(-1)[differing]]
-    weight = float(weights[0])
-    assert 0 < weight < 1
-    np.testing.assert_allclose(weights, weight, rtol=1e-6)
-    np.testing.assert_allclose(mixed_labels.sum(-1), 1, rtol=1e-6)
-    given = np.asarray(jnp.asarray(images, dtype), np.float64)
-    expected = weight * given + (1 - weight) * np.roll(given, 1, 0)
-    # The result is rounded to its dtype; values reach 4.
-    np.testing.assert_allclose(np.asarray(mixed, np.float64), expected, rtol=tolerance, atol=tolerance)
-
-
-def test_mixup_draws_from_beta():
-    draw = jax.vmap(lambda key: mixup(key, jnp.ones((2, 1, 1, 1)), jnp.eye(2), 0.5)[1][0, 0])
-    weights = np.asarray(draw(jax.random.split(KEY, 4000)))
-    # Beta(a, a) has mean 1/2 and variance 1 / (4 (2 a + 1)) = 1/8; tolerances are five standard errors.
-    assert abs(weights.mean() - 0.5) < 5 * np.sqrt(1 / 8 / 4000)
-    assert abs(weights.var() - 1 / 8) < 0.01
-    with pytest.raises(ValueError, match="alpha is 0.0, expected more than 0"):
-        mixup(KEY, jnp.ones((2, 1, 1, 1)), jnp.eye(2), 0.0)
 
 
 def test_raw_keys_serve_too(images):

@@ -1,3 +1,4 @@
+import dataclasses
 from fractions import Fraction
 
 import jax
@@ -8,6 +9,7 @@ import pytest
 
 from aa_flax.training.config import OptimizerConfig
 from aa_flax.training.optimizers import decays, learning_rate, moving_average, optimizer
+from aa_flax.training.trust_ratio import trust_ratio
 
 PARAMS = {
     "conv": {"kernel": 2.0, "bias": 3.0},
@@ -28,6 +30,17 @@ def test_decay_spares_biases_norms_and_tables():
         "conv1": {"rel_height": False, "rel_width": False},
     }
     assert all(jax.tree.leaves(decays(as_arrays(PARAMS), ())))
+
+
+def test_names_end_at_dots():
+    tree = {"stage1": PARAMS, "bn": {"scale": 1.0}, "abn": {"scale": 1.0}}
+    mask = decays(as_arrays(tree), ("bn.scale", "stage1.conv.bias", "ale", "v1.rel_width"))
+    spared = {jax.tree_util.keystr(path, simple=True, separator=".") for path, d in paths(mask) if not d}
+    assert spared == {"stage1.bn.scale", "bn.scale", "stage1.conv.bias"}
+
+
+def paths(tree):
+    return jax.tree_util.tree_leaves_with_path(tree)
 
 
 def test_warm_up_then_cosine():
@@ -138,6 +151,78 @@ def test_rmsprop_by_hand(rng, mode, momentum, clip_norm):
             mom[name] = momentum * mom[name] + rate * gradient / np.sqrt(ms[name] + EPSILON)
             p[name] = p[name] - mom[name] - (rate * pull if mode == "decoupled" else 0)
             np.testing.assert_allclose(params[name], p[name], rtol=1e-5, atol=1e-6)
+
+
+LAMB = OptimizerConfig(
+    name="lamb",
+    learning_rate=0.3,
+    schedule="constant",
+    warmup=0.2,
+    beta1=0.8,
+    beta2=0.95,
+    adam_epsilon=1e-3,
+    weight_decay=0.1,
+    weight_decay_mode="decoupled",
+)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.7])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_lamb_by_hand(rng, clip_norm, weight_decay):
+    """In float64. A kernel of zeros has no trust ratio in the first step that moves, the bias never has one."""
+    config = dataclasses.replace(LAMB, clip_norm=clip_norm, weight_decay=weight_decay)
+    p = {"kernel": rng.normal(size=(3, 5)), "zero": np.zeros((2, 3)), "bias": rng.normal(size=(2, 4))}
+    chain = optimizer(config, 10, 2)
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), p)
+    state, update = chain.init(params), jax.jit(chain.update)
+    m, v = ({name: np.zeros_like(x) for name, x in p.items()} for _ in range(2))
+    ratios = []
+    for t, rate in enumerate([0.0, 0.15, 0.3, 0.3, 0.3], start=1):
+        g = {name: rng.normal(size=x.shape) * 0.3 for name, x in p.items()}
+        updates, state = update(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), g), state, params)
+        params = optax.apply_updates(params, updates)
+        norm = np.sqrt(sum(np.sum(x**2) for x in g.values()))
+        for name in p:
+            gradient = g[name] * (clip_norm / norm if clip_norm and norm > clip_norm else 1)
+            m[name] = 0.8 * m[name] + 0.2 * gradient
+            v[name] = 0.95 * v[name] + 0.05 * gradient**2
+            direction = m[name] / (1 - 0.8**t) / (np.sqrt(v[name] / (1 - 0.95**t)) + 1e-3)
+            ratio = 1.0
+            if name != "bias":
+                direction += weight_decay * p[name]
+                ratio = np.linalg.norm(p[name]) / np.linalg.norm(direction) or 1.0
+                ratios.append(ratio)
+            p[name] = p[name] - rate * ratio * direction
+            np.testing.assert_allclose(params[name], p[name], rtol=1e-5, atol=1e-6)
+    assert ratios[1] == ratios[3] == 1.0 and not {1.0} & {ratios[0], *ratios[4:]}
+
+
+def test_lamb_is_optax_lamb_where_nothing_is_spared(rng):
+    config = dataclasses.replace(LAMB, weight_decay_exclude=(), warmup=0.0)
+    chain, other = optimizer(config, 10, 2), optax.lamb(0.3, 0.8, 0.95, 1e-3, weight_decay=0.1)
+    params = {"a": {"bias": jnp.asarray(rng.normal(size=(3, 5)), jnp.float32)}, "b": jnp.zeros(4)}
+    states = [chain.init(params), other.init(params)]
+    for _ in range(3):
+        grads = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), params)
+        (one, states[0]), (two, states[1]) = (
+            chain.update(grads, states[0], params),
+            other.update(grads, states[1], params),
+        )
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), one, two)
+        params = optax.apply_updates(params, one)
+
+
+def test_trust_ratio(rng):
+    p, u = rng.normal(size=(2, 3, 5))
+    for weight, step in ((p, 0 * u), (0 * p, u), (0 * p, 0 * u)):
+        assert float(trust_ratio(jnp.asarray(weight), jnp.asarray(step))) == 1
+    # float16 could not hold the squares of these.
+    assert float(trust_ratio(jnp.full(4, 1e4, jnp.float16), jnp.full(4, 1e-4, jnp.float16))) == pytest.approx(
+        1e8, rel=0.01
+    )
+    with jax.enable_x64(True):
+        exact = trust_ratio(jnp.asarray(p), jnp.asarray(u))
+    assert float(exact) == pytest.approx(np.linalg.norm(p) / np.linalg.norm(u), rel=1e-14)
 
 
 @pytest.mark.parametrize("mode", ["l2", "decoupled"])

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from aa_flax.data import augment
+from aa_flax.training.augmentation import make_augment
 from aa_flax.training.config import resolve
-from aa_flax.training.losses import cross_entropy, target_distribution
+from aa_flax.training.losses import binary_cross_entropy, cross_entropy, target_distribution
 from aa_flax.training.optimizers import optimizer
 from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.state import create_state
@@ -150,3 +151,36 @@ def test_losses():
     assert loss.dtype == jnp.float32
     log_p = np.log(np.exp([1, 2, 3, 4]) / np.exp([1, 2, 3, 4]).sum())
     np.testing.assert_allclose(loss, [-np.sum(np.asarray(targets[0]) * log_p), np.log(4)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
+def test_binary_cross_entropy(rng, dtype):
+    with jax.enable_x64(dtype == jnp.float64):
+        compute = jnp.promote_types(dtype, jnp.float32)
+        logits = jnp.asarray(4 * rng.normal(size=(3, 5)), dtype).at[0, 0].set(-60)
+        targets = jnp.asarray(rng.uniform(size=(3, 5)), compute)
+        loss = binary_cross_entropy(logits, targets)
+    assert loss.dtype == compute
+    x, t = np.asarray(logits, np.float64), np.asarray(targets, np.float64)
+    expected = t * np.log1p(np.exp(-x)) + (1 - t) * np.log1p(np.exp(x))
+    np.testing.assert_allclose(loss, expected.mean(1), rtol=1e-12 if dtype == jnp.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_step_on_binary_cross_entropy(rng, binary):
+    """Its gradient is (σ(x) - t) / classes; with `binary_targets` t is 1 for both classes of a mixed image."""
+    changes = dict(loss="binary_cross_entropy", binary_targets=binary, learning_rate=0.3, data={"mixup": 0.7})
+    step, state, batch = setup(rng, **changes)
+    new = jax.jit(step)(state, batch)
+    config = resolve({"data": {"flip": False, "mixup": 0.7}})
+    key, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
+    images, targets = make_augment(config, preprocessing())(batch, key)
+    x, t = (np.asarray(a, np.float64).reshape(12, -1) for a in (images, targets))
+    assert ((t > 0) & (t < 1)).any() and (t.sum(1).round(5) == 1).all()
+    t = (t > 0) * 1.0 if binary else t
+    kernel = np.asarray(state.params["kernel"], np.float64)
+    logits = x @ kernel
+    gradient = x.T @ (1 / (1 + np.exp(-logits)) - t) / 5 / 12
+    np.testing.assert_allclose(new.params["kernel"], kernel - 0.3 * gradient, rtol=1e-4, atol=1e-5)
+    loss = np.mean(t * np.log1p(np.exp(-logits)) + (1 - t) * np.log1p(np.exp(logits)))
+    np.testing.assert_allclose(new.window["loss"], loss, rtol=1e-5)
