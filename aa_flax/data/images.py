@@ -1,12 +1,16 @@
 """Encoded images to arrays and back, with Pillow."""
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 Box = tuple[float, float, float, float]
+"""left, upper, right, lower, in pixels."""
+Window = Callable[[int, int], Box]
+"""(height, width) of an image to the part of it that is wanted."""
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -22,6 +26,25 @@ def decode_image(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
+def decode_part(
+    encoded: bytes, channels: int, size: tuple[int, int], window: Window | None = None
+) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
+    """The part `window` of an encoded image, resized to `size`, and the (height, width) of the whole.
+
+    The same pixels as `resize(decode_image(encoded, channels), size, box)`, in half the time: the whole image is never
+    copied into an array.
+
+    Raises:
+        As `decode_image`.
+    """
+    mode = _MODES[channels]
+    with Image.open(io.BytesIO(encoded)) as opened:
+        image = opened if opened.mode == mode else opened.convert(mode)
+        whole = image.height, image.width
+        part = image if window is None and whole == size else _resized(image, size, window and window(*whole))
+        return np.asarray(part).reshape(*size, channels), whole
+
+
 def encode_png(image: UInt8[np.ndarray, "h w c"]) -> bytes:
     """The PNG file of one grey or RGB image."""
     buffer = io.BytesIO()
@@ -35,5 +58,8 @@ def resize(
 ) -> UInt8[np.ndarray, "new_h new_w c"]:
     """Bilinear with antialiasing to (height, width); `box` = (left, upper, right, lower) crops first."""
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    pixels = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
-    return pixels.reshape(*size, image.shape[-1])
+    return np.asarray(_resized(picture, size, box)).reshape(*size, image.shape[-1])
+
+
+def _resized(picture: Image.Image, size: tuple[int, int], box: Box | None) -> Image.Image:
+    return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)

@@ -2,8 +2,9 @@
 
 import abc
 import bisect
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -13,10 +14,18 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.images import decode_image
+from aa_flax.data.images import Window, decode_image, decode_part, resize
 from aa_flax.data.prepared import Prepared
 
 _CHUNK = 256  # records that one thread reads and decodes at a time when caching
+
+Decode = Callable[[bytes, int], tuple[np.ndarray, tuple[int, int]]]
+"""(encoded image, channels) to pixels and the (height, width) of the whole image."""
+
+
+def _whole(encoded: bytes, channels: int) -> tuple[np.ndarray, tuple[int, int]]:
+    image = decode_image(encoded, channels)
+    return image, (image.shape[0], image.shape[1])
 
 
 class Source(abc.ABC):
@@ -38,6 +47,18 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """The examples of several indices, which may be faster than one after the other."""
+
+    def part(self, index: int, size: tuple[int, int], window: Window | None = None) -> dict[str, Any]:
+        """The example, with the part `window(height, width)` of its image resized to `size` = (height, width).
+
+        Without a window the whole image, which stays as it is where it has that size. May decode less than
+        `self[index]`.
+        """
+        example = self[index]
+        image = example["image"]
+        if window is None and image.shape[:2] == size:
+            return example
+        return {**example, "image": resize(image, size, window and window(*image.shape[:2]))}
 
     @abc.abstractmethod
     def cached(self) -> "Source":
@@ -94,6 +115,11 @@ class RecordSource(Source):
         # Not through the batched read, which starts threads at each call.
         return self._decoded(self._read_one(index), index)
 
+    def part(self, index: int, size: tuple[int, int], window: Window | None = None) -> dict[str, Any]:
+        self._require_index(index)
+        decode = functools.partial(decode_part, size=size, window=window)
+        return self._decoded(self._read_one(index), index, decode)
+
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         for index in indices:
             self._require_index(index)
@@ -113,16 +139,18 @@ class RecordSource(Source):
         except Exception as error:
             raise DataError(f"{self._place(index)}: damaged record ({_one_line(error)})") from None
 
-    def _decoded(self, record: dict[str, Any], index: int) -> dict[str, Any]:
+    def _decoded(self, record: dict[str, Any], index: int, decode: Decode = _whole) -> dict[str, Any]:
         image_key, label_key = self._keys
         channels = self.image_shape[-1]
         try:
-            image = decode_image(record[image_key], channels)
+            image, whole = decode(record[image_key], channels)
         # Pillow raises many types for damaged files.
         except Exception as error:
             raise DataError(f"{self._place(index)}: the image cannot be decoded ({_one_line(error)})") from None
-        if any(expected not in (None, size) for size, expected in zip(image.shape, self.image_shape, strict=True)):
-            raise DataError(f"{self._place(index)}: an image of shape {image.shape}, expected {self.image_shape}")
+        if any(expected not in (None, found) for found, expected in zip(whole, self.image_shape, strict=False)):
+            raise DataError(
+                f"{self._place(index)}: an image of shape {(*whole, channels)}, expected {self.image_shape}"
+            )
         label = int(record[label_key])
         if not 0 <= label < self.num_classes:
             raise DataError(f"{self._place(index)}: label {label}, expected 0 to {self.num_classes - 1}")
