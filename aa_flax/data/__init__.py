@@ -14,6 +14,7 @@ _HOME = {
     "available": "datasets",
     "load": "datasets",
     "Source": "source",
+    "TolerantSource": "tolerant",
     "eval_batches": "pipeline",
     "steps_per_epoch": "pipeline",
     "train_batches": "pipeline",

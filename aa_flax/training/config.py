@@ -55,6 +55,7 @@ class DataConfig:
     mean: tuple[float, ...] = ()  # of each channel in [0, 1]; () is the data set's own
     std: tuple[float, ...] = ()
     cache: bool = False  # decode once and keep in memory
+    corrupt_budget: int = 0  # damaged training examples that each process may replace by the next one; 0 is strict
     num_threads: int = 2  # that read, decode and crop; 1 is fastest for small cached images
 
 
@@ -114,6 +115,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "data.data_dir",
         "data.source_dir",
         "data.cache",
+        "data.corrupt_budget",
         "data.num_threads",
     }
 )
@@ -230,6 +232,7 @@ def _check(config: Config) -> None:
         "seed",
         "stop_after_epoch",
         "checkpoint_every_minutes",
+        "data.corrupt_budget",
         "data.image_size",
         "data.crop_padding",
         "data.cutout",

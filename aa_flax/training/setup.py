@@ -91,8 +91,12 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
     preprocessing = preprocessing_for(config, dataset)
     directory.check(config, preprocessing)
-    sources = [dataset.split(name) for name in (config.data.train_split, config.data.eval_split)]
-    train_source, eval_source = [source.cached() for source in sources] if config.data.cache else sources
+    train_source, eval_source = dataset.split(config.data.train_split), dataset.split(config.data.eval_split)
+    if config.data.corrupt_budget:
+        # Never of the held-out data: a score is of every example, each once.
+        train_source = data.TolerantSource(train_source, config.data.corrupt_budget)
+    if config.data.cache:
+        train_source, eval_source = train_source.cached(), eval_source.cached()
     epoch_steps = data.steps_per_epoch(len(train_source), config.batch_size)
 
     model = build_model(config, preprocessing)
