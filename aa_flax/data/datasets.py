@@ -98,10 +98,22 @@ def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "") -
         return _own(name, prepare(open_origin(name, source_dir), root))
     if source_dir:
         raise DataError(f"source_dir: only {', '.join(FROM_FOLDER)} are read from a folder, got the name {name!r}")
-    if name in FROM_FOLDER and (folder := find_prepared(stored_name(name), root)):
-        return _own(name, folder)
+    folder = locate(name, data_dir)
+    is_own = name in FROM_FOLDER and folder.parent.name == stored_name(name)
+    return _own(name, folder) if is_own else _opened(name, folder, content_fingerprint(folder))
+
+
+def locate(name: str, data_dir: str | Path = "") -> Path:
+    """The folder where a data set is prepared, found as `load` does without a `source_dir`.
+
+    Raises:
+        DataError: it is not; the message says how to get it.
+    """
+    root = resolve_data_dir(data_dir)
+    if name in (*EMBEDDED, *FROM_FOLDER) and (folder := find_prepared(stored_name(name), root)):
+        return folder
     if folder := find_prepared(name, root):
-        return _opened(name, folder, content_fingerprint(folder))
+        return folder
     raise DataError(_how_to_get(name, root))
 
 

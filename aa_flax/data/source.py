@@ -90,7 +90,8 @@ class RecordSource(Source):
             label out of range, with the file and the index within the split.
     """
 
-    def __init__(self, prepared: Prepared, split: str):
+    def __init__(self, prepared: Prepared, split: str, *, missing_ok: bool = False):
+        """`missing_ok` is for who reads no example of a missing file."""
         info = prepared.builder.info
         features, split_info = info.features, info.splits[split]
         self.name = f"{info.name}[{split}]"
@@ -101,7 +102,7 @@ class RecordSource(Source):
         self._files = [str(instruction.filename) for instruction in instructions]
         self._ends = list(accumulate(instruction.take for instruction in instructions))
         missing = [file for file in self._files if not Path(file).exists()]
-        if missing:
+        if missing and not missing_ok:
             raise DataError(f"{missing[0]}: no such file ({len(missing)} of {len(self._files)} of {self.name} missing)")
         self._records = prepared.builder.as_data_source(
             split, decoders={prepared.image_key: tfds.decode.SkipDecoding()}
