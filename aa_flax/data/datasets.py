@@ -6,7 +6,17 @@ from pathlib import Path
 from types import MappingProxyType
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.own import EMBEDDED, FROM_FOLDER, open_origin, prepare, source_fingerprint, stored_name
+from aa_flax.data.image_folder import PREFIX
+from aa_flax.data.own import (
+    EMBEDDED,
+    FROM_FOLDER,
+    is_own,
+    open_origin,
+    prepare,
+    source_fingerprint,
+    stored_name,
+    takes_folder,
+)
 from aa_flax.data.prepared import (
     Prepared,
     build_command,
@@ -73,7 +83,7 @@ class Dataset:
 
 
 def available() -> list[str]:
-    """Names of the data sets of this library; `load` also opens what TFDS has prepared as ArrayRecord."""
+    """Names of the data sets of this library; `load` also opens `image_folder/NAME` and what TFDS has prepared."""
     return sorted([*EMBEDDED, *FROM_FOLDER])
 
 
@@ -85,7 +95,7 @@ def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "") -
     `name[/config][:version]`. Nothing is ever downloaded.
 
     Args:
-        name: one of `available()`, or a name of the TFDS catalogue.
+        name: one of `available()`, `image_folder/NAME` for a folder of one's own, or a name of the TFDS catalogue.
         data_dir: where prepared data lies; "" means $TFDS_DATA_DIR, or ~/tensorflow_datasets.
         source_dir: for those of `available()` that do not come with the library, the folder with their files; needed
             once, and checked against what was prepared when given again.
@@ -94,13 +104,18 @@ def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "") -
         DataError: not there (the message says how to get it), or faulty.
     """
     root = resolve_data_dir(data_dir)
-    if name in EMBEDDED or (source_dir and name in FROM_FOLDER):
+    if name == PREFIX.rstrip("/"):
+        raise DataError(f"{name}: give your data set a name of its own, such as {PREFIX}flowers")
+    if name in EMBEDDED or (source_dir and takes_folder(name)):
         return _own(name, prepare(open_origin(name, source_dir), root))
     if source_dir:
-        raise DataError(f"source_dir: only {', '.join(FROM_FOLDER)} are read from a folder, got the name {name!r}")
+        raise DataError(
+            f"source_dir: only {', '.join(FROM_FOLDER)} and {PREFIX}NAME are read from a folder, got the name {name!r}"
+        )
     folder = locate(name, data_dir)
-    is_own = name in FROM_FOLDER and folder.parent.name == stored_name(name)
-    return _own(name, folder) if is_own else _opened(name, folder, content_fingerprint(folder))
+    if is_own(name) and folder.parent.name == stored_name(name):
+        return _own(name, folder)
+    return _opened(name, folder, content_fingerprint(folder))
 
 
 def locate(name: str, data_dir: str | Path = "") -> Path:
@@ -110,9 +125,9 @@ def locate(name: str, data_dir: str | Path = "") -> Path:
         DataError: it is not; the message says how to get it.
     """
     root = resolve_data_dir(data_dir)
-    if name in (*EMBEDDED, *FROM_FOLDER) and (folder := find_prepared(stored_name(name), root)):
+    if is_own(name) and (folder := find_prepared(stored_name(name), root)):
         return folder
-    if folder := find_prepared(name, root):
+    if not name.startswith(PREFIX) and (folder := find_prepared(name, root)):
         return folder
     raise DataError(_how_to_get(name, root))
 
@@ -141,6 +156,8 @@ def _opened(name: str, folder: Path, fingerprint: str) -> Dataset:
 
 def _how_to_get(name: str, root: Path) -> str:
     from_catalogue = f"prepare it from the TFDS catalogue: {build_command(name, root)}"
+    if name.startswith(PREFIX):
+        return f"{name} is not prepared in {root}; name the folder that holds train/CLASS/*.jpg once as source_dir"
     if name in ("cifar10_jpeg", "imagenette128"):
         return f"{name} is not prepared in {root}; name the folder with its file once as source_dir"
     if name in FROM_FOLDER:

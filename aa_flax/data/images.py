@@ -5,13 +5,14 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 
 Box = tuple[float, float, float, float]
 """left, upper, right, lower, in pixels."""
 Window = Callable[[int, int], Box]
 """(height, width) of an image to the part of it that is wanted."""
 _MODES = {1: "L", 3: "RGB"}
+_ORIENTATION = 0x0112  # the EXIF tag
 
 
 def decode_image(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
@@ -43,6 +44,33 @@ def decode_part(
         whole = image.height, image.width
         part = image if window is None and whole == size else _resized(image, size, window and window(*whole))
         return np.asarray(part).reshape(*size, channels), whole
+
+
+class FloatPixels(ValueError):
+    """An image of numbers without a range, which can be shown in many ways."""
+
+
+def as_shown(image: Image.Image) -> Image.Image:
+    """An image file as a viewer shows it, whatever it holds.
+
+    Turned upright as its EXIF says; 16 bits a channel scaled to 8; transparency composited over white. An image that
+    needs none of these is returned as it is.
+
+    Raises:
+        FloatPixels: floating-point pixels.
+        OSError, ValueError, SyntaxError: as `decode_image`.
+    """
+    if image.mode == "F":
+        raise FloatPixels("floating-point pixels have no defined range; save it with 8 or 16 bits a channel")
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.int64)
+        return Image.fromarray(np.clip((values + 128) // 257, 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image
 
 
 def encode_png(image: UInt8[np.ndarray, "h w c"]) -> bytes:
