@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
+from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
 from aa_flax.data.images import Window, decode_image, decode_part, resize
 from aa_flax.data.prepared import Prepared
 
@@ -90,14 +91,17 @@ class RecordSource(Source):
             label out of range, with the file and the index within the split.
     """
 
-    def __init__(self, prepared: Prepared, split: str, *, missing_ok: bool = False):
-        """`missing_ok` is for who reads no example of a missing file."""
+    def __init__(self, prepared: Prepared, split: str, *, fast_decode: bool = False, missing_ok: bool = False):
+        """`fast_decode` is what `part` decodes by; `missing_ok` is for who reads no example of a missing file."""
         info = prepared.builder.info
         features, split_info = info.features, info.splits[split]
         self.name = f"{info.name}[{split}]"
         self.image_shape = tuple(features[prepared.image_key].shape)
         self.num_classes = features[prepared.label_key].num_classes
         self._keys = prepared.image_key, prepared.label_key
+        if fast_decode:
+            require_packages()
+        self._decode_part = decode_part_fast if fast_decode else decode_part
         instructions = split_info.file_instructions
         self._files = [str(instruction.filename) for instruction in instructions]
         self._ends = list(accumulate(instruction.take for instruction in instructions))
@@ -118,7 +122,7 @@ class RecordSource(Source):
 
     def part(self, index: int, size: tuple[int, int], window: Window | None = None) -> dict[str, Any]:
         self._require_index(index)
-        decode = functools.partial(decode_part, size=size, window=window)
+        decode = functools.partial(self._decode_part, size=size, window=window)
         return self._decoded(self._read_one(index), index, decode)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:

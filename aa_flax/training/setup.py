@@ -91,7 +91,8 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
     preprocessing = preprocessing_for(config, dataset)
     directory.check(config, preprocessing)
-    train_source, eval_source = dataset.split(config.data.train_split), dataset.split(config.data.eval_split)
+    train_source = dataset.split(config.data.train_split, fast_decode=config.data.fast_decode)
+    eval_source = dataset.split(config.data.eval_split)
     if config.data.corrupt_budget:
         # Never of the held-out data: a score is of every example, each once.
         train_source = data.TolerantSource(train_source, config.data.corrupt_budget)

@@ -61,6 +61,8 @@ def test_config_files_cannot_mistype():
         ({"optimizer": {"decay_at_epochs": (30, 30)}}, "'optimizer.decay_at_epochs' must be above 0 and increase"),
         ({"optimizer": {"decay_at_epochs": (0, 30)}}, "'optimizer.decay_at_epochs' must be above 0 and increase"),
         ({"optimizer": {"schedule": "steps", "decay_at_epochs": ()}}, "'steps', which needs 'optimizer.decay_at_"),
+        ({"data": {"fast_decode": True, "cache": True}}, "'data.fast_decode' and 'data.cache' exclude each other"),
+        ({"data": {"corrupt_budget": -1}}, "'data.corrupt_budget' must be at least 0, got -1"),
         ({"data": {"color_jitter": 1.5}}, r"'data.color_jitter' must be in \[0, 1\], got 1.5"),
     ],
 )
