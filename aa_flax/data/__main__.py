@@ -1,7 +1,8 @@
-"""Look after prepared data sets: `python -m aa_flax.data prepare|check NAME`.
+"""Look after prepared data sets: `python -m aa_flax.data prepare|check|shrink NAME`.
 
     prepare NAME --source_dir=FOLDER   writes one of this library's data sets into --data_dir, once
     check NAME                         says what is wrong with a prepared one; NAME may be its folder, with its version
+    shrink NAME --short_side=256       stores a prepared one again as NAME_side256, as JPEG of --quality
 
 `check` decodes 1,000 examples of each split, or with --full every one; status 1 if something is wrong.
 """
@@ -14,17 +15,22 @@ from absl import app, flags, logging
 from aa_flax.data.check import check
 from aa_flax.data.datasets import load, locate
 from aa_flax.data.errors import DataError
+from aa_flax.data.own import prepare
+from aa_flax.data.prepared import resolve_data_dir
+from aa_flax.data.shrink import Shrunk
 
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data lies; $TFDS_DATA_DIR or ~/tensorflow_datasets.")
 _SOURCE_DIR = flags.DEFINE_string("source_dir", "", "prepare: folder with the files.")
 _FULL = flags.DEFINE_bool("full", False, "check: decode every example.")
+_SHORT_SIDE = flags.DEFINE_integer("short_side", 256, "shrink: pixels of the shorter side; smaller images stay.")
+_QUALITY = flags.DEFINE_integer("quality", 95, "shrink: of the JPEGs, 1 to 100.")
 
 
 def main(argv: list[str]) -> int | None:
     """One of the commands."""
-    commands = {"prepare": _prepare, "check": _check}
+    commands = {"prepare": _prepare, "check": _check, "shrink": _shrink}
     if len(argv) != 3 or argv[1] not in commands:
-        raise DataError(f"expected {' or '.join(commands)}, and a name; got {' '.join(argv[1:]) or 'nothing'}")
+        raise DataError(f"expected {', '.join(commands)}, and a name; got {' '.join(argv[1:]) or 'nothing'}")
     return commands[argv[1]](argv[2])
 
 
@@ -35,12 +41,22 @@ def _prepare(name: str) -> None:
 
 
 def _check(name: str) -> int:
-    folder = Path(name).expanduser()
-    report = check(folder if folder.is_dir() else locate(name, _DATA_DIR.value), None if _FULL.value else 1000)
+    report = check(_folder(name), None if _FULL.value else 1000)
     for finding in report.findings:
         print(finding)
     print(report)
     return 1 if report.findings else 0
+
+
+def _shrink(name: str) -> None:
+    origin = Shrunk(_folder(name), _SHORT_SIDE.value, _QUALITY.value)
+    prepare(origin, resolve_data_dir(_DATA_DIR.value))
+    _prepare(origin.stored_name)
+
+
+def _folder(name: str) -> Path:
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else locate(name, _DATA_DIR.value)
 
 
 def _guarded(argv: list[str]) -> int | None:

@@ -22,7 +22,7 @@ class Origin(abc.ABC):
     """The source files of one data set: where they are, what they hold."""
 
     stored_name: str  # the folder on disk; unlike any name in the TFDS catalogue
-    description: ClassVar[str]
+    description: str
     homepage: ClassVar[str]
     image_shape: ClassVar[tuple[int | None, int | None, int]]
     encoding: ClassVar[str | None] = "png"

@@ -142,7 +142,7 @@ class RecordSource(Source):
         try:
             return self._records[index]
         except Exception as error:
-            raise DataError(f"{self._place(index)}: damaged record ({_one_line(error)})") from None
+            raise DataError(f"{self.place(index)}: damaged record ({_one_line(error)})") from None
 
     def _decoded(self, record: dict[str, Any], index: int, decode: Decode = _whole) -> dict[str, Any]:
         image_key, label_key = self._keys
@@ -151,17 +151,22 @@ class RecordSource(Source):
             image, whole = decode(record[image_key], channels)
         # Pillow raises many types for damaged files.
         except Exception as error:
-            raise DataError(f"{self._place(index)}: the image cannot be decoded ({_one_line(error)})") from None
+            raise DataError(f"{self.place(index)}: the image cannot be decoded ({_one_line(error)})") from None
         if any(expected not in (None, found) for found, expected in zip(whole, self.image_shape, strict=False)):
-            raise DataError(
-                f"{self._place(index)}: an image of shape {(*whole, channels)}, expected {self.image_shape}"
-            )
+            raise DataError(f"{self.place(index)}: an image of shape {(*whole, channels)}, expected {self.image_shape}")
         label = int(record[label_key])
         if not 0 <= label < self.num_classes:
-            raise DataError(f"{self._place(index)}: label {label}, expected 0 to {self.num_classes - 1}")
+            raise DataError(f"{self.place(index)}: label {label}, expected 0 to {self.num_classes - 1}")
         return {"image": image, "label": label, "index": int(index)}
 
-    def _place(self, index: int) -> str:
+    def encoded(self, index: int) -> tuple[bytes, int]:
+        """The image of an example as it is stored, and its label, unchecked."""
+        self._require_index(index)
+        record = self._read_one(index)
+        return bytes(record[self._keys[0]]), int(record[self._keys[1]])
+
+    def place(self, index: int) -> str:
+        """File and index of an example, for messages."""
         return f"{self._files[bisect.bisect_right(self._ends, index)]}: example {index} of {self.name}"
 
 
