@@ -76,13 +76,11 @@ def test_splits_order_labels_and_names(folder, tmp_path):
         prepare(Shrunk(folder, 32, 90), tmp_path / "tfds")
 
 
-def test_damage_is_named(folder, tmp_path):
-    (path,) = folder.glob("*-val.array_record*")
-    content = bytearray(path.read_bytes())
-    content[content.index(b"\xff\xda") + 30] ^= 0x55  # in the scan of the first image
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"-val\.array_record-00000-of-00001: example \d of .*: damaged record"):
-        prepare(Shrunk(folder, 32, 95), tmp_path / "tfds")
+def test_damage_is_named(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("aa_flax.data.image_folder._encoded", lambda path: b"no image")
+    damaged = load("image_folder/bad", data_dir=tmp_path / "tfds", source_dir=tmp_path / "photos").folder
+    with pytest.raises(DataError, match=r"-00000-of-00001: example 0 of .*: the image cannot be decoded"):
+        prepare(Shrunk(damaged, 32, 95), tmp_path / "tfds")
 
 
 def test_command(folder, tmp_path):
