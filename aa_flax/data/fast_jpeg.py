@@ -47,24 +47,22 @@ def decode_part_fast(
             return decode_part(encoded, channels, size, window)
         left, upper, right, lower = window(height, width) if window else (0.0, 0.0, float(width), float(height))
         factor = _factor(min((lower - upper) / size[0], (right - left) / size[1]))
-        # The filter reaches this far beyond the part, which Pillow heeds too.
-        reach = 1 + (lower - upper) / size[0]
-        shortened, rows = _without_rows_below(encoded, height, lower + reach)
+        # The filter reaches beyond the part; Pillow's does too.
+        shortened, rows = _without_rows_below(encoded, height, _reached(upper, lower, size[0])[1])
         pixels = simplejpeg.decode_jpeg(
             shortened,
             "GRAY" if channels == 1 else "RGB",
             min_height=-(-rows // factor),
             min_width=-(-width // factor),
             min_factor=factor,
+            buffer=_buffer(channels * -(-rows // factor) * -(-width // factor)),
             strict=False,  # a shortened image leaves bytes unread, of which it would complain
         )
     # Pillow has the last word, and the message.
     except ValueError:
         return decode_part(encoded, channels, size, window)
-    first = max(0, int((upper - reach) / factor))
-    pixels = pixels[first : int(-(-(lower + reach) // factor))]
-    box = left / factor, upper / factor - first, right / factor, lower / factor - first
-    return _resized(pixels, size, box).reshape(*size, channels), (height, width)
+    box = left / factor, upper / factor, right / factor, lower / factor
+    return _resized(pixels, size, box), (height, width)
 
 
 def _factor(reduction: float) -> int:
@@ -72,8 +70,8 @@ def _factor(reduction: float) -> int:
     return next(factor for factor in (8, 4, 2, 1) if reduction >= factor or factor == 1)
 
 
-def _without_rows_below(encoded: bytes, height: int, lower: float) -> tuple[bytes, int]:
-    """A baseline JPEG that ends after the rows of blocks down to `lower`, and its height; other kinds as they are.
+def _without_rows_below(encoded: bytes, height: int, lower: int) -> tuple[bytes, int]:
+    """A baseline JPEG that ends after the rows of blocks above row `lower`, and its height; other kinds as they are.
 
     The height in the header is lowered: decoders stop there. One more row of blocks is kept, from which chroma is
     interpolated and which makes the rows above exactly those of the whole image.
@@ -83,7 +81,7 @@ def _without_rows_below(encoded: bytes, height: int, lower: float) -> tuple[byte
         marker, length = encoded[place + 1], int.from_bytes(encoded[place + 2 : place + 4])
         if marker in (0xC0, 0xC1):  # baseline and extended, sequential; a progressive one comes in several passes
             blocks = 8 * max(encoded[place + 11 + 3 * i] & 15 for i in range(encoded[place + 9]))
-            rows = (int(-(-lower // blocks)) + 1) * blocks
+            rows = (-(-lower // blocks) + 1) * blocks
             if rows >= height:
                 return encoded, height
             return encoded[: place + 5] + rows.to_bytes(2) + encoded[place + 7 :], rows
@@ -93,17 +91,36 @@ def _without_rows_below(encoded: bytes, height: int, lower: float) -> tuple[byte
     return encoded, height
 
 
-def _resized(pixels: UInt8[np.ndarray, "h w c"], size: tuple[int, int], box: Box) -> UInt8[np.ndarray, "..."]:
+def _resized(pixels: UInt8[np.ndarray, "h w c"], size: tuple[int, int], box: Box) -> UInt8[np.ndarray, "new_h new_w c"]:
     """Bilinear with antialiasing, as Pillow's."""
     from cykooz_resizer import CropBox, ImageData, ResizeOptions
 
-    left, upper, right, lower = box
+    # Copied are the box and, around it, what the filter reaches.
+    (first_row, end_row), (first_column, end_column) = (
+        _reached(box[1], box[3], size[0]),
+        _reached(box[0], box[2], size[1]),
+    )
+    left, upper, right, lower = box[0] - first_column, box[1] - first_row, box[2] - first_column, box[3] - first_row
+    pixels = pixels[first_row:end_row, first_column:end_column]
     kind, algorithm, resizer = _resizer(pixels.shape[-1])
     source = ImageData(pixels.shape[1], pixels.shape[0], kind, pixels.tobytes())
     target = ImageData(size[1], size[0], kind)
     crop = CropBox(left, upper, right - left, lower - upper)
     resizer.resize(source, target, ResizeOptions(resize_alg=algorithm, crop_box=crop, use_alpha=False))
-    return np.frombuffer(target.get_buffer(), np.uint8)
+    return np.frombuffer(target.get_buffer(), np.uint8).reshape(*size, pixels.shape[-1])
+
+
+def _reached(start: float, end: float, length: int) -> tuple[int, int]:
+    """First pixel, and the one after the last, that count when start..end is resized to `length`."""
+    reach = 1 + (end - start) / length
+    return max(0, int(start - reach)), int(end + reach) + 1
+
+
+def _buffer(size: int) -> UInt8[np.ndarray, "size"]:
+    """Memory of this thread's own, used again: fresh pages cost as much as decoding does."""
+    if not hasattr(_local, "buffer") or len(_local.buffer) < size:
+        _local.buffer = np.empty(size, np.uint8)
+    return _local.buffer
 
 
 def _resizer(channels: int) -> tuple[Any, Any, Any]:
