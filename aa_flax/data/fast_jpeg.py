@@ -4,8 +4,8 @@ Rows below the part are not decoded. Where the part is at least twice, four or e
 is decoded at 1/2, 1/4 or 1/8 (within the inverse cosine transform, as Pillow's `draft`) and resized from there. Needs
 simplejpeg and cykooz-resizer, `pip install "aa_flax[fast]"`.
 
-Pixels differ from Pillow's by a fraction of a level on average, by more at coloured edges: chroma that is stored at half
-the resolution is repeated, not interpolated, and the filters differ where the image is decoded at 1/2 or less.
+Pixels differ from Pillow's by a fraction of a level on average, by more at coloured edges: chroma that is stored at
+half the resolution is repeated, not interpolated, and the filters differ where the image is decoded at 1/2 or less.
 """
 
 import functools
