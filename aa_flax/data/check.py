@@ -73,8 +73,9 @@ def _check_split(prepared: Prepared, split: str, sample: int | None, report: Rep
     report.read += len(indices)
     if len(indices) == info.num_examples:
         names = prepared.builder.info.features[prepared.label_key].names
-        absent = [name for label, name in enumerate(names) if label not in labels]
-        report.findings += [f"{prepared.folder}: split {split!r} has no example of class {name!r}" for name in absent]
+        if absent := [repr(name) for label, name in enumerate(names) if label not in labels]:
+            some = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+            report.findings.append(f"{prepared.folder}: split {split!r} has no example of class {some}")
 
 
 def _file_is_whole(file: Path, expected: int, report: Report) -> bool:

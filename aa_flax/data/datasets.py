@@ -93,7 +93,7 @@ def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "") -
     """Opens a data set, preparing it first where it is one of this library's.
 
     Looked for in this order: the files in `source_dir`; this library's prepared copy in `data_dir`; a copy in
-    `data_dir` that `tfds build` has prepared as ArrayRecord, by its name in the TFDS catalogue,
+    `data_dir` that TFDS has prepared as ArrayRecord, by its name in the TFDS catalogue,
     `name[/config][:version]`. Nothing is ever downloaded.
 
     Args:
@@ -132,6 +132,17 @@ def locate(name: str, data_dir: str | Path = "") -> Path:
     if not name.startswith(PREFIX) and (folder := find_prepared(name, root)):
         return folder
     raise DataError(_how_to_get(name, root))
+
+
+def is_prepared(name: str, data_dir: str | Path = "") -> bool:
+    """Whether `load` opens a data set as things are, which it does with the embedded one always."""
+    if name in EMBEDDED:
+        return True
+    try:
+        locate(name, data_dir)
+    except DataError:
+        return False
+    return True
 
 
 def _own(name: str, folder: Path) -> Dataset:

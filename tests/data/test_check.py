@@ -155,7 +155,7 @@ def test_commands(fashion, tmp_path):
         [
             f"error: fashion_mnist is not prepared in {tmp_path}/tfds; either name the folder with the official files "
             "once as source_dir, or prepare it from the TFDS catalogue: "
-            f"tfds build fashion_mnist --file_format=array_record --data_dir={tmp_path}/tfds"
+            f"python -m aa_flax.data prepare fashion_mnist --data_dir={tmp_path}/tfds"
         ],
     )
     code, out, _ = command("prepare", "fashion_mnist", where, f"--source_dir={fashion.folder}")
