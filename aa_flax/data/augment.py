@@ -88,6 +88,25 @@ def normalize(
     return ((images.astype(compute) / 255 - center) / scale).astype(dtype)
 
 
+def random_crop(
+    key: RandomKey, images: UInt8[Array, "b h w c"], padding: int, fill: tuple[int, ...]
+) -> UInt8[Array, "b h w c"]:
+    """Each image padded by `padding` on each side with the pixel `fill`, and an h × w crop anywhere in that.
+
+    What `aa_flax.data.crops.pad_crop` does on the host, with other random draws.
+    """
+    batch, height, width, channels = images.shape
+    pixel = jnp.asarray(fill, images.dtype)
+    padded = jnp.broadcast_to(pixel, (batch, height + 2 * padding, width + 2 * padding, channels))
+    padded = padded.at[:, padding : padding + height, padding : padding + width].set(images)
+    starts = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
+
+    def cropped(image: Array, start: Array) -> Array:
+        return jax.lax.dynamic_slice(image, (start[0], start[1], 0), (height, width, channels))
+
+    return jax.vmap(cropped)(padded, starts)
+
+
 def random_flip(key: RandomKey, images: Array) -> Array:
     """Mirrors each image [b, h, w, c] left to right with probability one half."""
     flip = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))

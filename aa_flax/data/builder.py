@@ -21,10 +21,10 @@ Example = tuple[bytes, int]  # encoded image, label
 class Origin(abc.ABC):
     """The source files of one data set: where they are, what they hold."""
 
-    stored_name: ClassVar[str]  # the folder on disk; unlike any name in the TFDS catalogue
-    description: ClassVar[str]
+    stored_name: str  # the folder on disk; unlike any name in the TFDS catalogue
+    description: str
     homepage: ClassVar[str]
-    image_shape: ClassVar[tuple[int, int, int]]
+    image_shape: ClassVar[tuple[int | None, int | None, int]]
     encoding: ClassVar[str | None] = "png"
     version: ClassVar[str] = "1.0.0"  # of what is written from the same files
 

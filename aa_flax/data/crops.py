@@ -1,11 +1,15 @@
-"""Crops and resizing of one image on the host, on uint8 pixels."""
+"""Crops and resizing of one image on the host, on uint8 pixels.
+
+A window is the part of an image that is kept, chosen from the image's size alone, so that a reader can choose it before
+it decodes anything.
+"""
 
 import math
 
 import numpy as np
 from jaxtyping import UInt8
 
-from aa_flax.data.images import resize
+from aa_flax.data.images import Box, resize
 
 _ATTEMPTS = 10
 _EVAL_FRACTION = 0.875  # 224 / 256, as ImageNet models are evaluated
@@ -39,22 +43,37 @@ def resized_crop(
     fit into the image, the largest centred part whose ratio is allowed.
     """
     height, width = image.shape[:2]
+    return resize(image, size, resized_window(height, width, rng, scale, ratio))
+
+
+def resized_window(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Box:
+    """The part of a height × width image that `resized_crop` resizes."""
     for _ in range(_ATTEMPTS):
         area = height * width * rng.uniform(*scale)
         aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
         crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < crop_width <= width and 0 < crop_height <= height:
             left, top = (float(rng.integers(0, free + 1)) for free in (width - crop_width, height - crop_height))
-            return resize(image, size, (left, top, left + crop_width, top + crop_height))
-    crop_width, crop_height = min(float(width), height * ratio[1]), min(float(height), width / ratio[0])
-    return resize(image, size, _centred(height, width, crop_height, crop_width))
+            return left, top, left + crop_width, top + crop_height
+    return _centred(height, width, min(float(height), width / ratio[0]), min(float(width), height * ratio[1]))
 
 
 def center_crop(image: UInt8[np.ndarray, "h w c"], size: tuple[int, int]) -> UInt8[np.ndarray, "new_h new_w c"]:
     """The centre of the image at the aspect of `size`: 0.875 of what fits, the usual ImageNet evaluation, resized."""
     height, width = image.shape[:2]
+    return resize(image, size, center_window(height, width, size))
+
+
+def center_window(height: int, width: int, size: tuple[int, int]) -> Box:
+    """The part of a height × width image that `center_crop` resizes."""
     scale = _EVAL_FRACTION * min(height / size[0], width / size[1])
-    return resize(image, size, _centred(height, width, scale * size[0], scale * size[1]))
+    return _centred(height, width, scale * size[0], scale * size[1])
 
 
 def squash(image: UInt8[np.ndarray, "h w c"], size: tuple[int, int]) -> UInt8[np.ndarray, "new_h new_w c"]:

@@ -6,7 +6,17 @@ from pathlib import Path
 from types import MappingProxyType
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.own import EMBEDDED, FROM_FOLDER, open_origin, prepare, source_fingerprint, stored_name
+from aa_flax.data.image_folder import PREFIX
+from aa_flax.data.own import (
+    EMBEDDED,
+    FROM_FOLDER,
+    is_own,
+    open_origin,
+    prepare,
+    source_fingerprint,
+    stored_name,
+    takes_folder,
+)
 from aa_flax.data.prepared import (
     Prepared,
     build_command,
@@ -52,11 +62,13 @@ class Dataset:
         """The mean as a pixel, 0 to 255: what `train_batches(crop="pad", fill=...)` pads with."""
         return as_pixel(self.mean)
 
-    def split(self, name: str) -> Source:
+    def split(self, name: str, *, fast_decode: bool = False) -> Source:
         """The examples of a split: "train", or in TFDS's notation a part, "train[:90%]", or a sum, "train+test".
 
+        With `fast_decode` parts of JPEGs are decoded as `aa_flax.data.fast_jpeg` says, to nearly the same pixels.
+
         Raises:
-            DataError: unknown split, a notation that cannot be read, or no examples.
+            DataError: unknown split, a notation that cannot be read, no examples, or packages of `fast_decode` missing.
         """
         splits = self._prepared.builder.info.splits
         try:
@@ -69,11 +81,11 @@ class Dataset:
             ) from None
         if not count:
             raise DataError(f"split {name!r} of {self.name} has no examples; sizes: {dict(self.splits)}")
-        return RecordSource(self._prepared, name)
+        return RecordSource(self._prepared, name, fast_decode=fast_decode)
 
 
 def available() -> list[str]:
-    """Names of the data sets of this library; `load` also opens what TFDS has prepared as ArrayRecord."""
+    """Names of the data sets of this library; `load` also opens `image_folder/NAME` and what TFDS has prepared."""
     return sorted([*EMBEDDED, *FROM_FOLDER])
 
 
@@ -81,11 +93,11 @@ def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "") -
     """Opens a data set, preparing it first where it is one of this library's.
 
     Looked for in this order: the files in `source_dir`; this library's prepared copy in `data_dir`; a copy in
-    `data_dir` that `tfds build` has prepared as ArrayRecord, by its name in the TFDS catalogue,
+    `data_dir` that TFDS has prepared as ArrayRecord, by its name in the TFDS catalogue,
     `name[/config][:version]`. Nothing is ever downloaded.
 
     Args:
-        name: one of `available()`, or a name of the TFDS catalogue.
+        name: one of `available()`, `image_folder/NAME` for a folder of one's own, or a name of the TFDS catalogue.
         data_dir: where prepared data lies; "" means $TFDS_DATA_DIR, or ~/tensorflow_datasets.
         source_dir: for those of `available()` that do not come with the library, the folder with their files; needed
             once, and checked against what was prepared when given again.
@@ -94,15 +106,43 @@ def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "") -
         DataError: not there (the message says how to get it), or faulty.
     """
     root = resolve_data_dir(data_dir)
-    if name in EMBEDDED or (source_dir and name in FROM_FOLDER):
+    if name == PREFIX.rstrip("/"):
+        raise DataError(f"{name}: give your data set a name of its own, such as {PREFIX}flowers")
+    if name in EMBEDDED or (source_dir and takes_folder(name)):
         return _own(name, prepare(open_origin(name, source_dir), root))
     if source_dir:
-        raise DataError(f"source_dir: only {', '.join(FROM_FOLDER)} are read from a folder, got the name {name!r}")
-    if name in FROM_FOLDER and (folder := find_prepared(stored_name(name), root)):
+        raise DataError(
+            f"source_dir: only {', '.join(FROM_FOLDER)} and {PREFIX}NAME are read from a folder, got the name {name!r}"
+        )
+    folder = locate(name, data_dir)
+    if is_own(name) and folder.parent.name == stored_name(name):
         return _own(name, folder)
-    if folder := find_prepared(name, root):
-        return _opened(name, folder, content_fingerprint(folder))
+    return _opened(name, folder, content_fingerprint(folder))
+
+
+def locate(name: str, data_dir: str | Path = "") -> Path:
+    """The folder where a data set is prepared, found as `load` does without a `source_dir`.
+
+    Raises:
+        DataError: it is not; the message says how to get it.
+    """
+    root = resolve_data_dir(data_dir)
+    if is_own(name) and (folder := find_prepared(stored_name(name), root)):
+        return folder
+    if not name.startswith(PREFIX) and (folder := find_prepared(name, root)):
+        return folder
     raise DataError(_how_to_get(name, root))
+
+
+def is_prepared(name: str, data_dir: str | Path = "") -> bool:
+    """Whether `load` opens a data set as things are, which it does with the embedded one always."""
+    if name in EMBEDDED:
+        return True
+    try:
+        locate(name, data_dir)
+    except DataError:
+        return False
+    return True
 
 
 def _own(name: str, folder: Path) -> Dataset:
@@ -129,6 +169,8 @@ def _opened(name: str, folder: Path, fingerprint: str) -> Dataset:
 
 def _how_to_get(name: str, root: Path) -> str:
     from_catalogue = f"prepare it from the TFDS catalogue: {build_command(name, root)}"
+    if name.startswith(PREFIX):
+        return f"{name} is not prepared in {root}; name the folder that holds train/CLASS/*.jpg once as source_dir"
     if name in ("cifar10_jpeg", "imagenette128"):
         return f"{name} is not prepared in {root}; name the folder with its file once as source_dir"
     if name in FROM_FOLDER:

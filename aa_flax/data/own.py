@@ -16,6 +16,7 @@ from aa_flax.data.builder import Origin, make_builder
 from aa_flax.data.cifar import Cifar10, Cifar100
 from aa_flax.data.errors import DataError
 from aa_flax.data.fashion_mnist import FashionMnist, FashionMnistSubset
+from aa_flax.data.image_folder import PREFIX, ImageFolder
 from aa_flax.data.packed import Cifar10Jpeg, Imagenette128
 from aa_flax.data.prepared import find_prepared
 
@@ -30,9 +31,19 @@ FROM_FOLDER: dict[str, Callable[[Path], Origin]] = {
 }
 
 
+def is_own(name: str) -> bool:
+    """Whether this library prepares the data set of that name itself."""
+    return name in EMBEDDED or takes_folder(name)
+
+
+def takes_folder(name: str) -> bool:
+    """Whether a data set is prepared from a folder that the user names."""
+    return name in FROM_FOLDER or name.startswith(PREFIX)
+
+
 def stored_name(name: str) -> str:
     """The folder of an own data set in `data_dir`: never the name of a set of the TFDS catalogue."""
-    return f"aa_{name}"
+    return f"aa_{name.replace('/', '_')}"
 
 
 def open_origin(name: str, source_dir: str | Path) -> Origin:
@@ -48,7 +59,7 @@ def open_origin(name: str, source_dir: str | Path) -> Origin:
     folder = Path(source_dir).expanduser().absolute()
     if not folder.exists():
         raise DataError(f"source_dir: no such folder: {folder}")
-    return FROM_FOLDER[name](folder)
+    return ImageFolder(name, folder) if name.startswith(PREFIX) else FROM_FOLDER[name](folder)
 
 
 def prepare(origin: Origin, data_dir: Path) -> Path:

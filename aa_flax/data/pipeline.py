@@ -15,8 +15,9 @@ from typing import Any, Literal
 import grain
 import numpy as np
 
-from aa_flax.data.crops import center_crop, pad_crop, resized_crop, squash
+from aa_flax.data.crops import center_window, pad_crop, resized_window
 from aa_flax.data.errors import DataError
+from aa_flax.data.images import Box
 from aa_flax.data.repeated import Repeated
 from aa_flax.data.source import Source
 
@@ -108,7 +109,7 @@ def train_batches(
         ValueError: an argument outside what is listed here.
     """
     whole_batches = steps_per_epoch(len(source), batch_size) * batch_size
-    local = _local_batch(batch_size, process_index, process_count)
+    local = local_batch(batch_size, process_index, process_count)
     if seed < 0 or start_step < 0:
         raise ValueError(f"seed and start_step must be 0 or more, got {seed} and {start_step}")
     if repeats < 1 or batch_size % repeats:
@@ -116,13 +117,16 @@ def train_batches(
     size = _output_size(source, image_size)
     # Grain adds the epoch to the seed, so that runs of neighbouring seeds would see the same orders an epoch apart.
     order_seed, crop_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
-    distinct = grain.MapDataset.source(source).shuffle(seed=order_seed).slice(slice(0, whole_batches // repeats))
-    examples = (Repeated(distinct, batch_size, repeats) if repeats > 1 else distinct).repeat()
-    transform = functools.partial(
-        _train_example, crop=_crop_function(crop, size, crop_padding, fill, source.image_shape[-1]), augment=augment
-    )
+    indices = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).slice(slice(0, whole_batches // repeats))
+    indices = (Repeated(indices, batch_size, repeats) if repeats > 1 else indices).repeat()
+    cropped = _crop_function(source, crop, size, crop_padding, fill)
+
+    def drawn(index: int, rng: np.random.Generator) -> dict[str, Any]:
+        example = cropped(index, rng)
+        return _arrays(example if augment is None else {**example, "image": augment(example["image"], rng)})
+
     # Drawing before the batch is cut up is what makes the crops independent of the number of processes.
-    examples = examples.random_map(transform, seed=crop_seed)
+    examples = indices.random_map(drawn, seed=crop_seed)
     piece = _ProcessPiece(examples, batch_size, local, process_index, start_step)
     return Batches(piece.batch(local, drop_remainder=True), num_threads, prefetch)
 
@@ -157,12 +161,13 @@ def eval_batches(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")
-    local = _local_batch(batch_size, process_index, process_count)
+    local = local_batch(batch_size, process_index, process_count)
     size = _output_size(source, image_size)
     if resize not in ("squash", "center_crop"):
         raise ValueError(f"resize is {resize!r}, expected 'squash' or 'center_crop'")
     # Without image_size an image stays as it is, whatever `resize` says.
-    cut = center_crop if resize == "center_crop" and image_size is not None else squash
+    crops = resize == "center_crop" and image_size is not None
+    window = functools.partial(center_window, size=size) if crops else None
     padding = {
         "image": np.zeros((*size, source.image_shape[-1]), np.uint8),
         "label": np.int32(0),
@@ -175,8 +180,7 @@ def eval_batches(
         index = step * batch_size + process_index * local + offset
         if index >= len(source):
             return padding
-        found = source[index]
-        return {**_arrays(found, cut(found["image"], size)), "mask": np.bool_(True)}
+        return {**_arrays(source.part(index, size, window)), "mask": np.bool_(True)}
 
     steps = -(-len(source) // batch_size)
     return Batches(grain.MapDataset.range(steps * local).map(example).batch(local), num_threads, prefetch)
@@ -200,33 +204,47 @@ class _ProcessPiece(grain.MapDataset):
         return self._parent[(self._start_step + step) * self._batch_size + self._process_index * self._local + offset]
 
 
-def _train_example(
-    example: dict[str, Any], rng: np.random.Generator, *, crop: HostAugment, augment: HostAugment | None
-) -> Any:
-    image = crop(example["image"], rng)
-    return _arrays(example, image if augment is None else augment(image, rng))
+def _arrays(example: dict[str, Any]) -> dict[str, Any]:
+    return {"image": example["image"], "label": np.int32(example["label"]), "index": np.int32(example["index"])}
 
 
-def _arrays(example: dict[str, Any], image: np.ndarray) -> dict[str, Any]:
-    return {"image": image, "label": np.int32(example["label"]), "index": np.int32(example["index"])}
-
-
-def _crop_function(crop: str, size: tuple[int, int], padding: int, fill: tuple[int, ...] | None, channels: int) -> Any:
+def _crop_function(
+    source: Source, crop: str, size: tuple[int, int], padding: int, fill: tuple[int, ...] | None
+) -> Callable[[int, np.random.Generator], dict[str, Any]]:
+    """(index, random generator) to the example of that index, cropped."""
     if crop == "none":
-        return lambda image, rng: squash(image, size)
+        return lambda index, rng: source.part(index, size)
     if crop == "resized":
-        return lambda image, rng: resized_crop(image, size, rng)
+        return lambda index, rng: source.part(index, size, _ResizedWindow(rng))
     if crop != "pad":
         raise ValueError(f"crop is {crop!r}, expected 'none', 'pad' or 'resized'")
     if not 0 < padding <= min(size):
         raise ValueError(f"crop_padding is {padding}, expected 1 to {min(size)}, the image's shorter side")
+    channels = source.image_shape[-1]
     if fill is None or len(fill) != channels or not all(0 <= value <= 255 for value in fill):
         raise ValueError(f"fill is {fill}, expected {channels} values of 0 to 255 when crop is 'pad'")
     pixel = np.asarray(fill, np.uint8)
-    return lambda image, rng: pad_crop(squash(image, size), padding, pixel, rng)
+
+    def padded(index: int, rng: np.random.Generator) -> dict[str, Any]:
+        example = source.part(index, size)
+        return {**example, "image": pad_crop(example["image"], padding, pixel, rng)}
+
+    return padded
 
 
-def _local_batch(batch_size: int, process_index: int, process_count: int) -> int:
+class _ResizedWindow:
+    """The window of `crop="resized"`; the same draws at each call, so that another image may take an image's place."""
+
+    def __init__(self, rng: np.random.Generator):
+        self._rng, self._state = rng, rng.bit_generator.state
+
+    def __call__(self, height: int, width: int) -> Box:
+        self._rng.bit_generator.state = self._state
+        return resized_window(height, width, self._rng)
+
+
+def local_batch(batch_size: int, process_index: int, process_count: int) -> int:
+    """How many examples of a batch are one process's; ValueError where that makes no sense."""
     if process_count < 1 or not 0 <= process_index < process_count:
         raise ValueError(f"process_index is {process_index} of process_count {process_count}, expected 0 to count - 1")
     if batch_size % process_count:

@@ -108,7 +108,7 @@ def _require_array_record(builder: tfds.core.DatasetBuilder, folder: Path) -> No
 
 def build_command(name: str, data_dir: Path) -> str:
     """The command that prepares a data set of the TFDS catalogue (needs the extra `prepare`)."""
-    return f"tfds build {name.partition(':')[0]} --file_format=array_record --data_dir={data_dir}"
+    return f"python -m aa_flax.data prepare {name.partition(':')[0]} --data_dir={data_dir}"
 
 
 def content_fingerprint(folder: Path) -> str:

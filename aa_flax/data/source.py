@@ -2,8 +2,9 @@
 
 import abc
 import bisect
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -13,10 +14,19 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.images import decode_image
+from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
+from aa_flax.data.images import Window, decode_image, decode_part, resize
 from aa_flax.data.prepared import Prepared
 
 _CHUNK = 256  # records that one thread reads and decodes at a time when caching
+
+Decode = Callable[[bytes, int], tuple[np.ndarray, tuple[int, int]]]
+"""(encoded image, channels) to pixels and the (height, width) of the whole image."""
+
+
+def _whole(encoded: bytes, channels: int) -> tuple[np.ndarray, tuple[int, int]]:
+    image = decode_image(encoded, channels)
+    return image, (image.shape[0], image.shape[1])
 
 
 class Source(abc.ABC):
@@ -38,6 +48,18 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """The examples of several indices, which may be faster than one after the other."""
+
+    def part(self, index: int, size: tuple[int, int], window: Window | None = None) -> dict[str, Any]:
+        """The example, with the part `window(height, width)` of its image resized to `size` = (height, width).
+
+        Without a window the whole image, which stays as it is where it has that size. May decode less than
+        `self[index]`.
+        """
+        example = self[index]
+        image = example["image"]
+        if window is None and image.shape[:2] == size:
+            return example
+        return {**example, "image": resize(image, size, window and window(*image.shape[:2]))}
 
     @abc.abstractmethod
     def cached(self) -> "Source":
@@ -69,18 +91,22 @@ class RecordSource(Source):
             label out of range, with the file and the index within the split.
     """
 
-    def __init__(self, prepared: Prepared, split: str):
+    def __init__(self, prepared: Prepared, split: str, *, fast_decode: bool = False, missing_ok: bool = False):
+        """`fast_decode` is what `part` decodes by; `missing_ok` is for who reads no example of a missing file."""
         info = prepared.builder.info
         features, split_info = info.features, info.splits[split]
         self.name = f"{info.name}[{split}]"
         self.image_shape = tuple(features[prepared.image_key].shape)
         self.num_classes = features[prepared.label_key].num_classes
         self._keys = prepared.image_key, prepared.label_key
+        if fast_decode:
+            require_packages()
+        self._decode_part = decode_part_fast if fast_decode else decode_part
         instructions = split_info.file_instructions
         self._files = [str(instruction.filename) for instruction in instructions]
         self._ends = list(accumulate(instruction.take for instruction in instructions))
         missing = [file for file in self._files if not Path(file).exists()]
-        if missing:
+        if missing and not missing_ok:
             raise DataError(f"{missing[0]}: no such file ({len(missing)} of {len(self._files)} of {self.name} missing)")
         self._records = prepared.builder.as_data_source(
             split, decoders={prepared.image_key: tfds.decode.SkipDecoding()}
@@ -93,6 +119,11 @@ class RecordSource(Source):
         self._require_index(index)
         # Not through the batched read, which starts threads at each call.
         return self._decoded(self._read_one(index), index)
+
+    def part(self, index: int, size: tuple[int, int], window: Window | None = None) -> dict[str, Any]:
+        self._require_index(index)
+        decode = functools.partial(self._decode_part, size=size, window=window)
+        return self._decoded(self._read_one(index), index, decode)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         for index in indices:
@@ -111,24 +142,31 @@ class RecordSource(Source):
         try:
             return self._records[index]
         except Exception as error:
-            raise DataError(f"{self._place(index)}: damaged record ({_one_line(error)})") from None
+            raise DataError(f"{self.place(index)}: damaged record ({_one_line(error)})") from None
 
-    def _decoded(self, record: dict[str, Any], index: int) -> dict[str, Any]:
+    def _decoded(self, record: dict[str, Any], index: int, decode: Decode = _whole) -> dict[str, Any]:
         image_key, label_key = self._keys
         channels = self.image_shape[-1]
         try:
-            image = decode_image(record[image_key], channels)
+            image, whole = decode(record[image_key], channels)
         # Pillow raises many types for damaged files.
         except Exception as error:
-            raise DataError(f"{self._place(index)}: the image cannot be decoded ({_one_line(error)})") from None
-        if any(expected not in (None, size) for size, expected in zip(image.shape, self.image_shape, strict=True)):
-            raise DataError(f"{self._place(index)}: an image of shape {image.shape}, expected {self.image_shape}")
+            raise DataError(f"{self.place(index)}: the image cannot be decoded ({_one_line(error)})") from None
+        if any(expected not in (None, found) for found, expected in zip(whole, self.image_shape, strict=False)):
+            raise DataError(f"{self.place(index)}: an image of shape {(*whole, channels)}, expected {self.image_shape}")
         label = int(record[label_key])
         if not 0 <= label < self.num_classes:
-            raise DataError(f"{self._place(index)}: label {label}, expected 0 to {self.num_classes - 1}")
+            raise DataError(f"{self.place(index)}: label {label}, expected 0 to {self.num_classes - 1}")
         return {"image": image, "label": label, "index": int(index)}
 
-    def _place(self, index: int) -> str:
+    def encoded(self, index: int) -> tuple[bytes, int]:
+        """The image of an example as it is stored, and its label, unchecked."""
+        self._require_index(index)
+        record = self._read_one(index)
+        return bytes(record[self._keys[0]]), int(record[self._keys[1]])
+
+    def place(self, index: int) -> str:
+        """File and index of an example, for messages."""
         return f"{self._files[bisect.bisect_right(self._ends, index)]}: example {index} of {self.name}"
 
 

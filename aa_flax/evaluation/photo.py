@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from aa_flax.data.images import FloatPixels, as_shown
+
 
 class PhotoError(Exception):
     """A file that is not a usable image; the message is one line and names it."""
@@ -23,28 +25,15 @@ def load_photo(file: str | Path, size: tuple[int, int], channels: int) -> UInt8[
     """
     try:
         with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened)
-            image = _eight_bits(image, file)
-            if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("L" if channels == 1 else "RGB")
+            image = as_shown(opened).convert("L" if channels == 1 else "RGB")
     except FileNotFoundError:
         raise PhotoError(f"{file}: no such file") from None
     except Image.UnidentifiedImageError:
         raise PhotoError(f"{file}: not an image that can be read; PNG and JPEG are") from None
+    except FloatPixels as error:
+        raise PhotoError(f"{file}: {error}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PhotoError(f"{file}: cannot be decoded: {error}") from None
     height, width = size
     pixels = np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR))
     return pixels.reshape(height, width, channels)
-
-
-def _eight_bits(image: Image.Image, file: str | Path) -> Image.Image:
-    """16-bit grey, which Pillow would clip instead of scale, as 8-bit grey."""
-    if image.mode == "F":
-        raise PhotoError(f"{file}: floating-point pixels have no defined range; save it with 8 or 16 bits a channel")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray(np.clip((values + 128) // 257, 0, 255).astype(np.uint8))
-    return image

@@ -30,8 +30,11 @@ def make_augment(config: Config, preprocessing: Preprocessing) -> Augment:
     def augmented(batch: dict[str, Array], key: Array) -> tuple[Array, Array]:
         flip_key, cutout_key, mixup_key = jax.random.split(key, 3)
         images = batch["image"]
+        if data.on_device and data.crop == "pad":
+            crop_key = jax.random.fold_in(key, 7)
+            images = augment.random_crop(crop_key, images, data.crop_padding, preprocessing.mean_pixel)
         if data.color_jitter:
-            # 0 to 2 would be the three keys above: split and fold_in agree. What came later folds in 3, 4, 5 and 6.
+            # 0 to 2 would be the three keys above: split and fold_in agree. What came later folds in 3 to 7.
             images = augment.color_jitter(jax.random.fold_in(key, 3), images, data.color_jitter)
         images = preprocessing.normalize(images)
         if data.flip:

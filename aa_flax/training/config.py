@@ -60,6 +60,9 @@ class DataConfig:
     mean: tuple[float, ...] = ()  # of each channel in [0, 1]; () is the data set's own
     std: tuple[float, ...] = ()
     cache: bool = False  # decode once and keep in memory
+    on_device: bool = False  # the training split lies on the devices and is cropped there; for small images
+    fast_decode: bool = False  # training JPEGs in about half the time, to nearly the same pixels; needs aa_flax[fast]
+    corrupt_budget: int = 0  # damaged training examples that each process may replace by the next one; 0 is strict
     num_threads: int = 2  # that read, decode and crop; 1 is fastest for small cached images
 
 
@@ -142,6 +145,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "data.data_dir",
         "data.source_dir",
         "data.cache",
+        "data.corrupt_budget",
         "data.num_threads",
         "max_nonfinite_steps",
         "parallel.fsdp",
@@ -236,6 +240,7 @@ def _check(config: Config) -> None:
         "max_nonfinite_steps",
         "stop_after_epoch",
         "checkpoint_every_minutes",
+        "data.corrupt_budget",
         "data.image_size",
         "data.crop_padding",
         "data.cutout",
@@ -299,6 +304,19 @@ def _check(config: Config) -> None:
         )
     if data.crop == "resized" and not data.image_size:
         raise ConfigError("config field 'data.crop' is 'resized', which needs 'data.image_size'")
+    if data.fast_decode and data.cache:
+        raise ConfigError(
+            "config fields 'data.fast_decode' and 'data.cache' exclude each other: the cache is decoded once"
+        )
+    on_host = {
+        "data.crop": data.crop == "resized",
+        "data.auto_augment": data.auto_augment,
+        "data.repeats": data.repeats > 1,
+    }
+    on_host |= {"data.fast_decode": data.fast_decode}
+    if data.on_device and any(on_host.values()):
+        excluded = ", ".join(repr(name) for name, given in on_host.items() if given)
+        raise ConfigError(f"config field 'data.on_device' excludes {excluded}, which work on the host, image by image")
     if len(data.mean) != len(data.std):
         raise ConfigError(f"config fields 'data.mean' and 'data.std' differ in length: {data.mean} and {data.std}")
     if min((*data.std, 1.0)) <= 0:

@@ -22,7 +22,6 @@ from aa_flax.training.pure import PureDict
 from aa_flax.training.run_directory import RunDirectory
 from aa_flax.training.scoring import make_scorer
 from aa_flax.training.setup import Setup, set_up
-from aa_flax.training.sharding import place_batch
 from aa_flax.training.state import TrainState, evaluated
 from aa_flax.training.step import jit_train_step
 from aa_flax.training.watchdog import Watchdog
@@ -138,8 +137,7 @@ class _Run:
             if self._step and self._step % setup.epoch_steps == 0:
                 self._end_epoch(saved=True)  # a signal may have come before its evaluation
             while self._step < last_step:
-                batch = {name: value for name, value in next(batches).items() if name in ("image", "label")}
-                self._one_step(place_batch(batch, setup.layout))
+                self._one_step(setup.placed(next(batches)))
                 ends_epoch = self._step % setup.epoch_steps == 0
                 ends_window = self._step % self._config.log_every_steps == 0 or ends_epoch
                 if ends_window:

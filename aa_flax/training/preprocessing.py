@@ -53,6 +53,8 @@ def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
         height = width = size
     if height is None or width is None or channels is None:
         raise ConfigError(f"images of {dataset.name!r} differ in size: config field 'data.image_size' must be set")
+    if config.data.on_device and (height, width) != dataset.image_shape[:2]:
+        raise ConfigError("config field 'data.on_device' needs images of one size, and 'data.image_size' of that or 0")
     mean, std = config.data.mean or dataset.mean, config.data.std or dataset.std
     if len(mean) != channels:
         raise ConfigError(f"config field 'data.mean' has {len(mean)} values for images of {channels} channels")

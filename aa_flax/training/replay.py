@@ -12,9 +12,9 @@ from aa_flax.training.checkpoints import Checkpoints, saved_steps
 from aa_flax.training.config import Config
 from aa_flax.training.gradient import make_gradient, step_keys
 from aa_flax.training.losses import cross_entropy
+from aa_flax.training.resident import taken
 from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
 from aa_flax.training.setup import Setup, set_up
-from aa_flax.training.sharding import place_batch
 from aa_flax.training.state import TrainState
 from aa_flax.training.step import jit_train_step
 
@@ -67,7 +67,7 @@ def replay(directory: RunDirectory, step: int | None = None) -> Replay:
     run = jit_train_step(setup.apply, setup.chain, config, setup.preprocessing, layout, state)
     with setup.train_batches(start) as batches, jax.set_mesh(layout.mesh):
         for _ in range(start, step):
-            state = run(state, _placed(next(batches), setup))
+            state = run(state, setup.placed(next(batches)))
         batch = next(batches)
         return _look(setup, state, batch, start)
 
@@ -79,13 +79,10 @@ def _before(setup: Setup, directory: RunDirectory, step: int) -> tuple[TrainStat
         return (checkpoints.restore(state, earlier[-1]), earlier[-1]) if earlier else (state, 0)
 
 
-def _placed(batch: dict[str, np.ndarray], setup: Setup) -> dict[str, Any]:
-    return place_batch({name: batch[name] for name in ("image", "label")}, setup.layout)
-
-
 def _look(setup: Setup, state: TrainState, batch: dict[str, np.ndarray], start: int) -> Replay:
     config, apply, preprocessing = setup.config, setup.apply, setup.preprocessing
-    placed = _placed(batch, setup)
+    placed = jax.jit(taken)(setup.placed(batch))
+    images, labels = setup.layout.fetched((placed["image"], placed["label"]))
     loss, _, _, grads = jax.jit(make_gradient(apply, config, preprocessing, setup.layout))(state, placed)
     losses = jax.jit(_losses(setup, config))(state, placed)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(setup.layout.fetched(state.params))]
@@ -99,9 +96,9 @@ def _look(setup: Setup, state: TrainState, batch: dict[str, np.ndarray], start: 
         largest_parameter=float(max(np.abs(leaf).max() for leaf in leaves)),
         gradient_norm=float(np.sqrt(sum(np.square(leaf.astype(np.float64)).sum() for leaf in jax.tree.leaves(grads)))),
         indices=batch["index"].tolist(),
-        labels=batch["label"].tolist(),
+        labels=labels.tolist(),
         losses=np.asarray(losses).tolist(),
-        images=batch["image"],
+        images=images,
     )
 
 

@@ -21,8 +21,9 @@ from aa_flax.training.initial import build_model, take_weights
 from aa_flax.training.optimizers import learning_rate, optimizer
 from aa_flax.training.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.training.pure import Apply, PureDict, functional
+from aa_flax.training.resident import resident
 from aa_flax.training.run_directory import RunDirectory
-from aa_flax.training.sharding import Layout
+from aa_flax.training.sharding import Layout, place_batch
 from aa_flax.training.state import TrainState, create_state
 
 
@@ -69,8 +70,27 @@ class Setup:
         shardings = self.layout.of_state(jax.eval_shape(create, params, batch_stats))
         return jax.jit(create, out_shardings=shardings)(params, batch_stats)
 
-    def train_batches(self, start_step: int) -> Batches:
+    @functools.cached_property
+    def pool(self) -> dict[str, Any]:
+        """What every batch has besides, on the devices; nothing where the host sends the images."""
+        return resident(self.train_source, self.layout) if self.config.data.on_device else {}
+
+    def placed(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch of `train_batches` as the step takes it."""
+        names = ("index",) if self.config.data.on_device else ("image", "label")
+        return {**place_batch({name: batch[name] for name in names}, self.layout), **self.pool}
+
+    def train_batches(self, start_step: int) -> Batches | data.IndexBatches:
         """This process's share of the batches from a step on."""
+        if self.config.data.on_device:
+            return data.IndexBatches(
+                len(self.train_source),
+                batch_size=self.config.batch_size,
+                seed=self.config.seed,
+                start_step=start_step,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
         return data.train_batches(
             self.train_source,
             batch_size=self.config.batch_size,
@@ -106,8 +126,13 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     prove_equal(data=dataset.fingerprint)
     preprocessing = preprocessing_for(config, dataset)
     directory.check(config, preprocessing)
-    sources = [dataset.split(name) for name in (config.data.train_split, config.data.eval_split)]
-    train_source, eval_source = [source.cached() for source in sources] if config.data.cache else sources
+    train_source = dataset.split(config.data.train_split, fast_decode=config.data.fast_decode)
+    eval_source = dataset.split(config.data.eval_split)
+    if config.data.corrupt_budget:
+        # Never of the held-out data: a score is of every example, each once.
+        train_source = data.TolerantSource(train_source, config.data.corrupt_budget)
+    if config.data.cache:
+        train_source, eval_source = train_source.cached(), eval_source.cached()
     epoch_steps = data.steps_per_epoch(len(train_source), config.batch_size)
 
     with jax.default_device(_host()):

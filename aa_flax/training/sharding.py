@@ -66,11 +66,13 @@ class Layout:
     def place(self, tree: Any) -> Any:
         """Arrays of this process's memory, equal in all processes, as arrays of the mesh; each device gets its part."""
 
-        def one(leaf: Any, sharding: NamedSharding) -> jax.Array:
-            whole = np.asarray(leaf)
-            return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+        return jax.tree.map(self.placed, tree, self.of_state(tree))
 
-        return jax.tree.map(one, tree, self.of_state(tree))
+    @staticmethod
+    def placed(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        """The same for one array, in a place of its own."""
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
     def fetched(self, tree: Any) -> Any:
         """Whole NumPy arrays of arrays of the mesh, in every process."""

@@ -14,6 +14,7 @@ from aa_flax.training.gradient import make_gradient
 from aa_flax.training.optimizers import moving_average
 from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.pure import Apply, PureDict
+from aa_flax.training.resident import taken
 from aa_flax.training.sharding import Layout
 from aa_flax.training.state import TrainState
 
@@ -29,6 +30,8 @@ def make_train_step(
 ) -> Step:
     """The function (state, {"image": uint8 [b,h,w,c], "label": int [b]}) -> state; pure, for `jax.jit`.
 
+    In place of these two, "index" [b] and the "pool" that they are taken from, see `resident`.
+
     After a step whose loss or gradient is infinite or NaN everything is as before it but `step`, `skipped` and
     `bad_steps`: the data goes on, and parameters, statistics, averages and optimiser with its schedule wait for the
     next batch.
@@ -36,6 +39,7 @@ def make_train_step(
     gradient = make_gradient(apply, config, preprocessing, layout)
 
     def train_step(state: TrainState, batch: dict[str, Array]) -> TrainState:
+        batch = taken(batch)
         loss, correct, batch_stats, grads = gradient(state, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

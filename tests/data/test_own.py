@@ -68,7 +68,7 @@ def test_source_dir_for_a_set_that_takes_none(tmp_path):
     with pytest.raises(DataError, match="fashion_mnist_subset comes with the library and takes no folder"):
         load("fashion_mnist_subset", data_dir=tmp_path, source_dir=tmp_path)
     with pytest.raises(
-        DataError, match="only fashion_mnist, cifar10, cifar100, cifar10_jpeg, imagenette128 are read from a folder"
+        DataError, match="only fashion_mnist, cifar10, cifar100, cifar10_jpeg, imagenette128 and image_folder/NAME are"
     ):
         load("imagenet2012", data_dir=tmp_path, source_dir=tmp_path)
 

@@ -11,7 +11,7 @@ from aa_flax.data.prepared import find_prepared, resolve_data_dir
 
 
 def build(data_dir, name="toy_photos", version="1.2.0", config=None, features=None, count=5):
-    """A data set as `tfds build --file_format=array_record` leaves it, shuffled as the catalogue's are."""
+    """A data set as `aa_flax.data prepare --file_format=array_record` leaves it, shuffled as the catalogue's are."""
     features = features or {
         "file_name": tfds.features.Text(),
         "image": tfds.features.Image(shape=(None, None, 3)),
@@ -88,18 +88,18 @@ def test_data_dir(monkeypatch, tmp_path):
 def test_not_prepared_says_how(tmp_path):
     with pytest.raises(DataError) as error:
         load("imagenet2012", data_dir=tmp_path)
-    assert f"tfds build imagenet2012 --file_format=array_record --data_dir={tmp_path}" in str(error.value)
+    assert f"python -m aa_flax.data prepare imagenet2012 --data_dir={tmp_path}" in str(error.value)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError) as error:
         load("cifar100", data_dir=tmp_path)
     assert "source_dir" in str(error.value)
-    assert "tfds build cifar100" in str(error.value)
+    assert "aa_flax.data prepare cifar100" in str(error.value)
 
 
 def test_tfrecord_is_refused(tmp_path):
     info = build(tmp_path) / "dataset_info.json"
     info.write_text(json.dumps({**json.loads(info.read_text()), "fileFormat": "tfrecord"}))
-    with pytest.raises(DataError, match=r"prepared as tfrecord.*must be array_record.*tfds build toy_photos"):
+    with pytest.raises(DataError, match=r"prepared as tfrecord.*must be array_record.*aa_flax.data prepare toy_photos"):
         load("toy_photos", data_dir=tmp_path)
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from aa_flax.data import DataError, load
-from aa_flax.data.images import decode_image, encode_png
+from aa_flax.data.images import decode_image, decode_part, encode_png, resize
 from aa_flax.data.source import ArraySource
 
 RECORDS = "aa_fashion_mnist-{}.array_record-00000-of-00001"
@@ -166,7 +166,7 @@ def with_example(tmp_path, monkeypatch, image, label):
 def test_faulty_examples_name_file_and_index(tmp_path, monkeypatch, image, label, message):
     source = with_example(tmp_path, monkeypatch, image, label)
     assert source[0]["label"] == 0
-    for read in (lambda: source[1], lambda: source.__getitems__([0, 1]), source.cached):
+    for read in (lambda: source[1], lambda: source.part(1, (5, 5)), lambda: source.__getitems__([0, 1]), source.cached):
         with pytest.raises(DataError, match=rf"array_record-00000-of-00001: example 1 of .*: {message}"):
             read()
 
@@ -183,6 +183,31 @@ def test_decodes(encoding):
     assert decoded.dtype == np.uint8
     # PNG is exact; the others lose a few levels, mostly in colour.
     assert np.abs(decoded.astype(int) - pixels).max() <= (0 if encoding == "png" else 12)
+
+
+@pytest.mark.parametrize("window", [None, lambda height, width: (1.5, 2.0, width - 3.0, height - 1.25)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("encoding", ["png", "jpeg"])
+def test_a_part_is_that_of_the_whole_image(rng, window, channels, encoding):
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (23, 31, 3), np.uint8)).save(buffer, encoding)
+    whole = decode_image(buffer.getvalue(), channels)
+    part, size = decode_part(buffer.getvalue(), channels, (11, 13), window)
+    assert size == (23, 31)
+    np.testing.assert_array_equal(part, resize(whole, (11, 13), window and window(23, 31)))
+    np.testing.assert_array_equal(decode_part(buffer.getvalue(), channels, (23, 31))[0], whole)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_parts_of_a_source(prepared, cached):
+    source = prepared.split("train").cached() if cached else prepared.split("train")
+    example, window = source[3], lambda height, width: (2.0, 3.0, width - 4.0, float(height))
+    part = source.part(3, (9, 8), window)
+    np.testing.assert_array_equal(part["image"], resize(example["image"], (9, 8), (2.0, 3.0, 24.0, 28.0)))
+    assert (part["label"], part["index"]) == (example["label"], 3)
+    np.testing.assert_array_equal(source.part(3, (28, 28))["image"], example["image"])
+    with pytest.raises(IndexError, match="index 23"):
+        source.part(23, (9, 8))
 
 
 def test_channels_are_forced(rng):

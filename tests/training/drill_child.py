@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from aa_flax.training import checkpoints, loop, resolve
+from aa_flax.training import checkpoints, loop, resolve, setup
 
 PAUSE = 0.04
 
@@ -29,7 +29,7 @@ def told(owner, name, event):
 
 
 if __name__ == "__main__":
-    told(loop, "place_batch", "step")
+    told(setup, "place_batch", "step")
     told(checkpoints, "write_manifest", "save")  # all is written, and nothing counts yet
     told(checkpoints.ocp.AsyncCheckpointer, "save", "save")
     told(checkpoints.shutil, "rmtree", "delete")  # after the name is gone

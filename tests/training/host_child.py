@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from aa_flax.training import loop, resolve
+from aa_flax.training import loop, resolve, setup
 from aa_flax.training.exits import SAVED, leave
 from aa_flax.training.hosts import join, parting
 from aa_flax.training.preemption import Preempted
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     config_file, workdir, seen_folder = map(Path, sys.argv[1:])
     config = resolve(json.loads(config_file.read_text()))
     join(config.peer_timeout_seconds)
-    seen, place_batch = [], loop.place_batch
+    seen, place_batch = [], setup.place_batch
 
     def noted(batch, layout):
         pieces = zip(batch["image"], batch["label"], strict=True)
@@ -27,7 +27,7 @@ if __name__ == "__main__":
         print("step", flush=True)
         return place_batch(batch, layout)
 
-    loop.place_batch = noted
+    setup.place_batch = noted
     with parting():
         try:
             outcome = loop.train(config, workdir)

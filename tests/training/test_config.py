@@ -87,6 +87,8 @@ def test_config_files_cannot_mistype():
         ({"data": {"auto_augment": "four"}}, "'data.auto_augment' must be one of '', 'rand', 'three', got 'four'"),
         ({"data": {"rand_augment_magnitude": -1}}, "'data.rand_augment_magnitude' must be at least 0, got -1.0"),
         ({"data": {"rand_augment_probability": 2}}, r"'data.rand_augment_probability' must be in \[0, 1\], got 2.0"),
+        ({"data": {"fast_decode": True, "cache": True}}, "'data.fast_decode' and 'data.cache' exclude each other"),
+        ({"data": {"corrupt_budget": -1}}, "'data.corrupt_budget' must be at least 0, got -1"),
         ({"data": {"color_jitter": 1.5}}, r"'data.color_jitter' must be in \[0, 1\], got 1.5"),
     ],
 )

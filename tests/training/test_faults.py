@@ -211,10 +211,10 @@ def signalled(monkeypatch, module, name, call, number=signal.SIGTERM):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_mid_epoch_and_the_same_call_goes_on(tiny_config, straight, tmp_path, monkeypatch, number):
-    from aa_flax.training import loop
+    from aa_flax.training import setup
 
     with monkeypatch.context() as patch:
-        signalled(patch, loop, "place_batch", 2, number)
+        signalled(patch, setup, "place_batch", 2, number)
         with pytest.raises(Preempted, match=f"{number.name} after step 2: saved; the same command goes on from there"):
             train(resolve(tiny_config), tmp_path / "stopped")
     assert saved_steps(tmp_path / "stopped" / "checkpoints") == [2]

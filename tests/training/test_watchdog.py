@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from aa_flax.training import loop, resolve, watchdog
+from aa_flax.training import loop, resolve, setup, watchdog
 from aa_flax.training.exits import LOST
 
 HANG = """
@@ -27,7 +27,7 @@ def test_what_hangs_ends_with_its_stacks():
 
 
 def test_a_hung_step_is_noticed_in_a_run(tiny_config, tmp_path, monkeypatch):
-    left, place_batch, steps = [], loop.place_batch, []
+    left, place_batch, steps = [], setup.place_batch, []
 
     def slow(batch, layout):
         steps.append(1)
@@ -37,7 +37,7 @@ def test_a_hung_step_is_noticed_in_a_run(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(watchdog, "leave", lambda code, reason: left.append((code, len(steps))))
     loop.train(resolve(tiny_config), tmp_path / "compiled once")
     assert not left
-    monkeypatch.setattr(loop, "place_batch", slow)
+    monkeypatch.setattr(setup, "place_batch", slow)
     tiny_config.hang_minutes = 2 / 60
     tiny_config.epochs = 2
     loop.train(resolve(tiny_config), tmp_path / "run")

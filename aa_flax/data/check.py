@@ -1,0 +1,125 @@
+"""What is wrong with a prepared data set: description, files, records, images and labels."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+
+from aa_flax.data.errors import DataError
+from aa_flax.data.prepared import Prepared, open_prepared
+from aa_flax.data.source import RecordSource
+
+_CHUNK = 64  # examples that one thread looks at before it takes others
+
+
+@dataclass
+class Report:
+    """Findings, one line each that names file and index, and how much was looked at."""
+
+    findings: list[str]
+    files: int = 0
+    examples: int = 0  # in all splits, as the description has it
+    read: int = 0
+
+    def __str__(self) -> str:
+        found = f"{len(self.findings)} finding{'' if len(self.findings) == 1 else 's'}"
+        return f"{found}: {self.read:,} of {self.examples:,} examples read, in {self.files} files"
+
+
+def check(folder: Path, sample: int | None = 1000) -> Report:
+    """Looks at a prepared folder; changes nothing.
+
+    Args:
+        folder: with `dataset_info.json`, such as ~/tensorflow_datasets/imagenet2012/5.1.0.
+        sample: examples of each split to decode, evenly spread; None is all.
+    """
+    if not (folder / "dataset_info.json").is_file():
+        return Report([f"{folder}: no dataset_info.json, so nothing was prepared here to its end"])
+    try:
+        prepared = open_prepared(folder)
+    except DataError as error:
+        return Report([str(error)])
+    report = Report([])
+    for split in prepared.builder.info.splits:
+        _check_split(prepared, split, sample, report)
+    known = {Path(str(file)).name for info in prepared.builder.info.splits.values() for file in info.filenames}
+    for path in sorted(folder.glob("*.array_record*")):
+        if path.name not in known:
+            report.findings.append(f"{path}: belongs to no split of {prepared.builder.info.name}")
+    return report
+
+
+def _check_split(prepared: Prepared, split: str, sample: int | None, report: Report) -> None:
+    info = prepared.builder.info.splits[split]
+    files = [prepared.folder / Path(str(file)).name for file in sorted(info.filenames)]
+    lengths = list(info.shard_lengths)
+    report.files += len(files)
+    report.examples += info.num_examples
+    if not info.num_examples:
+        report.findings.append(f"{prepared.folder}: split {split!r} has no examples")
+    whole = [_file_is_whole(file, length, report) for file, length in zip(files, lengths, strict=True)]
+    # What lies in a file that is not whole is not looked at: one line says it all.
+    indices = np.flatnonzero(np.repeat(whole, lengths))
+    if sample is not None and len(indices) > sample:
+        indices = indices[np.linspace(0, len(indices) - 1, sample).round().astype(int)]
+    if not len(indices):
+        return
+    source = RecordSource(prepared, split, missing_ok=True)
+    labels = _look(source, indices.tolist(), report)
+    report.read += len(indices)
+    if len(indices) == info.num_examples:
+        names = prepared.builder.info.features[prepared.label_key].names
+        if absent := [repr(name) for label, name in enumerate(names) if label not in labels]:
+            some = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+            report.findings.append(f"{prepared.folder}: split {split!r} has no example of class {some}")
+
+
+def _file_is_whole(file: Path, expected: int, report: Report) -> bool:
+    """Whether a file is there, opens, and holds as many records as the description says."""
+    if not file.is_file():
+        report.findings.append(f"{file}: missing, with {expected} examples")
+        return False
+    try:
+        reader = ArrayRecordReader(str(file))
+        count, options = reader.num_records(), reader.writer_options_string()
+        reader.close()
+    except Exception as error:
+        report.findings.append(f"{file}: cannot be opened, truncated or damaged ({_one_line(error)})")
+        return False
+    group = [option for option in options.split(",") if option.startswith("group_size:")]
+    if group and group[0] != "group_size:1":
+        report.findings.append(
+            f"{file}: written with {group[0]}, expected group_size:1; reads at random are slow, and one damaged record "
+            f"takes its whole group along"
+        )
+    if count != expected:
+        report.findings.append(f"{file}: {count} records, expected {expected}")
+    return count == expected
+
+
+def _look(source: RecordSource, indices: Sequence[int], report: Report) -> set[int]:
+    """Decodes each example; one line for each that cannot be used. The labels of the others."""
+
+    def look(start: int) -> tuple[list[str], set[int]]:
+        faults, labels = [], set()
+        for index in indices[start : start + _CHUNK]:
+            try:
+                labels.add(source[index]["label"])
+            except DataError as error:
+                faults.append(str(error))
+        return faults, labels
+
+    seen: set[int] = set()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for faults, labels in pool.map(look, range(0, len(indices), _CHUNK)):
+            report.findings += faults
+            seen |= labels
+    return seen
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,0 +1,113 @@
+"""A prepared data set stored again at a smaller size, so that reading it costs less."""
+
+import collections
+import hashlib
+import io
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+
+from aa_flax.data.builder import Example, Origin
+from aa_flax.data.errors import DataError
+from aa_flax.data.prepared import content_fingerprint, open_prepared
+from aa_flax.data.source import RecordSource
+
+_AHEAD = 8  # examples a thread may be ahead of the one that is written
+_REPORT_SECONDS = 30.0
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Shrunk(Origin):
+    """The data set in `folder`, with images whose shorter side is longer than `short_side` scaled down to it.
+
+    They are scaled with Lanczos's filter and encoded as JPEG of `quality`, with chroma at half resolution as most
+    photographs have it. All other images are stored byte for byte. Splits, order, labels and names stay.
+    """
+
+    homepage = ""
+    image_shape = (None, None, 3)
+    encoding = None
+
+    def __init__(self, folder: Path, short_side: int, quality: int):
+        if short_side < 1 or not 1 <= quality <= 100:
+            raise DataError(f"short_side is {short_side} and quality {quality}, expected at least 1, and 1 to 100")
+        self._prepared = open_prepared(folder)
+        info = self._prepared.builder.info
+        if info.features[self._prepared.image_key].shape[-1] != 3:
+            raise DataError(f"{folder}: images of one channel; only coloured ones are stored smaller")
+        self._short_side, self._quality = short_side, quality
+        self.stored_name = f"{info.full_name.rpartition('/')[0].replace('/', '_')}_side{short_side}"
+        self.description = f"{info.full_name}, shorter side at most {short_side} pixels, JPEG quality {quality}."
+
+    @property
+    def files(self) -> list[Path]:
+        return [self._prepared.folder / "dataset_info.json"]
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(self._prepared.builder.info.features[self._prepared.label_key].names)
+
+    def checksums(self) -> dict[str, str]:
+        setting = f"{content_fingerprint(self._prepared.folder)} {self._short_side} {self._quality}"
+        return {self._prepared.builder.info.full_name: hashlib.sha256(setting.encode()).hexdigest()}
+
+    def splits(self) -> Mapping[str, Iterator[Example]]:
+        return {split: self._examples(split) for split in self._prepared.builder.info.splits}
+
+    def _examples(self, split: str) -> Iterator[Example]:
+        source = RecordSource(self._prepared, split)
+
+        def example(index: int) -> Example:
+            encoded, label = source.encoded(index)
+            try:
+                return shrunk(encoded, self._short_side, self._quality), label
+            # Pillow raises many types for damaged files.
+            except Exception as error:
+                raise DataError(f"{source.place(index)}: the image cannot be decoded ({error})") from None
+
+        reported = time.monotonic()
+        for index, made in enumerate(_in_order(example, range(len(source)))):
+            yield made
+            if time.monotonic() - reported > _REPORT_SECONDS:
+                reported = time.monotonic()
+                print(f"{source.name}: {index + 1:,} of {len(source):,}", file=sys.stderr, flush=True)
+
+
+def shrunk(encoded: bytes, short_side: int, quality: int = 95) -> bytes:
+    """The image as a JPEG whose shorter side is `short_side`; the same bytes if it is no longer than that.
+
+    Raises:
+        OSError, ValueError, SyntaxError: what Pillow raises for bytes that are no whole image.
+    """
+    with Image.open(io.BytesIO(encoded)) as image:
+        scale = short_side / min(image.size)
+        if scale >= 1:
+            image.load()  # or damage would be passed on
+            return encoded
+        size = max(short_side, round(image.width * scale)), max(short_side, round(image.height * scale))
+        picture = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "jpeg", quality=quality, subsampling="4:2:0")
+    return buffer.getvalue()
+
+
+def _in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """As `map`, on as many threads as there are cores, with few results in memory."""
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        remaining = iter(items)
+        waiting: collections.deque[Future[Result]] = collections.deque(
+            pool.submit(function, item) for item in itertools.islice(remaining, _AHEAD * threads)
+        )
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in itertools.islice(remaining, 1))
+            yield result

@@ -1,0 +1,86 @@
+"""A source that puts another example in the place of a damaged one, up to a budget."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import logging
+
+from aa_flax.data.errors import DataError
+from aa_flax.data.images import Window
+from aa_flax.data.source import ArraySource, Source
+
+
+class TolerantSource(Source):
+    """The examples of another source; the next readable one takes the place, and the index, of a damaged one.
+
+    What stands at an index depends on the data alone, never on what was read before, so every process of any number
+    sees the same examples in the same places.
+
+    An example counts as damaged when it cannot be read twice in a row: a network may fail once. Each is logged once and
+    counted once. Both are done by each process for the examples that it reads, from its start on.
+
+    Attributes:
+        budget: how many distinct damaged examples this process may meet.
+
+    Raises:
+        DataError: at access, when one more is met, with all their indices; or when no example can be read.
+    """
+
+    def __init__(self, source: Source, budget: int, _found: dict[int, str] | None = None):
+        if budget < 1:
+            raise ValueError(f"budget is {budget}, expected at least 1; without one, read the source itself")
+        self.name, self.image_shape, self.num_classes = source.name, source.image_shape, source.num_classes
+        self.budget = budget
+        self._source, self._found = source, {} if _found is None else _found
+        self._lock = threading.Lock()
+
+    @property
+    def damaged(self) -> dict[int, str]:
+        """Index of each damaged example that was met, and what is wrong with it."""
+        with self._lock:
+            return dict(sorted(self._found.items()))
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._replaced(index, self._source.__getitem__)
+
+    def part(self, index: int, size: tuple[int, int], window: Window | None = None) -> dict[str, Any]:
+        return self._replaced(index, lambda i: self._source.part(i, size, window))
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        try:
+            return self._source.__getitems__(indices)
+        # Fails as a whole.
+        except DataError:
+            return [self[index] for index in indices]
+
+    def cached(self) -> "TolerantSource":
+        return TolerantSource(ArraySource.of(self), self.budget, self._found)
+
+    def _replaced(self, index: int, read: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
+        self._require_index(index)
+        for candidate in range(index, index + len(self)):
+            candidate %= len(self)
+            for attempt in range(2):
+                try:
+                    return {**read(candidate), "index": int(index)}
+                except DataError as error:
+                    if attempt:
+                        self._count(candidate, str(error))
+        raise DataError(f"{self.name}: not one of {len(self)} examples can be read")
+
+    def _count(self, index: int, message: str) -> None:
+        with self._lock:
+            if index in self._found:
+                return
+            self._found[index] = message
+            damaged = sorted(self._found)
+        if len(damaged) > self.budget:
+            raise DataError(
+                f"{message}; that makes {len(damaged)} damaged examples, where {self.budget} may be replaced: "
+                f"{', '.join(map(str, damaged))}"
+            )
+        logging.warning("%s; the next example takes its place (%d of %d)", message, len(damaged), self.budget)

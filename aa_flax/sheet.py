@@ -1,0 +1,125 @@
+"""See what a run's training step sees: `python -m aa_flax.sheet --config=FILE --out=sheet.png`.
+
+Draws a row for each of --rows training examples, named by class, and in it --columns draws of the augmentation: first
+the host's crop and operations, then all that the config does on the device, with the normalisation undone. Left of them
+the example as it is stored. Nothing is trained; the network is not built.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from jaxtyping import Float, UInt8
+from matplotlib.figure import Figure
+
+from aa_flax import data
+from aa_flax.training.augmentation import make_augment
+from aa_flax.training.config import Config, resolve
+from aa_flax.training.flags import config_value, define_config, fail, run
+from aa_flax.training.host_augmentation import make_host_augment
+from aa_flax.training.preprocessing import Preprocessing, preprocessing_for
+
+_CONFIG = define_config(required=True)
+_OUT = flags.DEFINE_string("out", "sheet.png", "PNG file to write.")
+_ROWS = flags.DEFINE_integer("rows", 8, "How many examples.", lower_bound=1)
+_COLUMNS = flags.DEFINE_integer("columns", 8, "How many draws of each.", lower_bound=1)
+
+
+def main(argv: list[str]) -> None:
+    """Draw one sheet."""
+    file = Path(_OUT.value).expanduser()
+    if len(argv) > 1:
+        fail(f"unexpected arguments: {' '.join(argv[1:])}")
+    if file.suffix != ".png":
+        fail(f"--out: expected a name that ends in .png, got {file}")
+    config = resolve(config_value(_CONFIG))
+    dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
+    preprocessing = preprocessing_for(config, dataset)
+    source = dataset.split(config.data.train_split, fast_decode=config.data.fast_decode)
+    rows = min(_ROWS.value, len(source))
+    if rows % 2 and (config.data.mixup or config.data.cutmix):
+        fail(f"--rows: 'data.mixup' and 'data.cutmix' mix images by pairs, so it must be even, got {rows}")
+    # Spread over the split, which may be sorted.
+    shown = Shown(source, np.linspace(0, len(source) - 1, rows).round().astype(int).tolist())
+    draws = augmented(config, preprocessing, shown, _COLUMNS.value)
+    names = [preprocessing.class_names[shown[row]["label"]] for row in range(rows)]
+    draw([shown[row]["image"] for row in range(rows)], draws, names, file)
+    print(f"{file}: {rows} examples of {source.name}, {_COLUMNS.value} draws each")
+
+
+class Shown(data.Source):
+    """A few examples of another source; the index is the place among them."""
+
+    def __init__(self, source: data.Source, indices: list[int]):
+        self.name, self.image_shape, self.num_classes = source.name, source.image_shape, source.num_classes
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self._source[self._indices[index]], "index": index}
+
+    def part(self, index: int, *arguments: Any) -> dict[str, Any]:
+        return {**self._source.part(self._indices[index], *arguments), "index": index}
+
+    def __getitems__(self, indices: Any) -> list[dict[str, Any]]:
+        return [self[index] for index in indices]
+
+    def cached(self) -> data.Source:
+        return self
+
+
+def augmented(
+    config: Config, preprocessing: Preprocessing, shown: data.Source, columns: int
+) -> Float[np.ndarray, "columns rows h w c"]:
+    """Pixels 0 to 255 of each example, as often as there are columns; each draw is one epoch's batch and step."""
+    augment, rows = jax.jit(make_augment(config, preprocessing)), len(shown)
+    mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
+    drawn = np.empty((columns, rows, *preprocessing.image_size, preprocessing.channels))
+    with data.train_batches(
+        shown,
+        batch_size=rows,
+        seed=config.seed,
+        image_size=preprocessing.image_size,
+        crop="none" if config.data.on_device else config.data.crop,
+        crop_padding=config.data.crop_padding,
+        fill=preprocessing.mean_pixel,
+        augment=make_host_augment(config, preprocessing),
+        num_threads=0,
+    ) as batches:
+        for column in range(columns):
+            batch = next(batches)
+            key = jax.random.fold_in(jax.random.key(config.seed), column)
+            images, _ = augment({"image": batch["image"], "label": batch["label"]}, key)
+            drawn[column, batch["index"]] = 255 * (np.asarray(images, np.float64) * std + mean)
+    return drawn
+
+
+def draw(
+    originals: list[UInt8[np.ndarray, "..."]],
+    draws: Float[np.ndarray, "columns rows h w c"],
+    names: list[str],
+    file: Path,
+) -> None:
+    """The sheet as a PNG file."""
+    columns, rows, height, width = draws.shape[:4]
+    cell = 1.3
+    size = (cell * (columns + 1) * max(1.0, width / height) + 0.2, cell * rows * max(1.0, height / width) * 1.12 + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns + 1, squeeze=False)
+    for row, line in enumerate(grid):
+        pixels = [originals[row].astype(float), *draws[:, row]]
+        for column, (axes, image) in enumerate(zip(line, pixels, strict=True)):
+            shown = np.clip(image, 0, 255).round().astype(np.uint8)
+            axes.imshow(shown[..., 0] if shown.shape[-1] == 1 else shown, cmap="gray", vmin=0, vmax=255)
+            axes.set_axis_off()
+            if column == 0:
+                axes.set_title(names[row][:24], fontsize=7)
+    figure.savefig(file, dpi=110)
+
+
+if __name__ == "__main__":
+    run(main, expected=(data.DataError, OSError))

@@ -1,0 +1,27 @@
+"""A training split that lies on the devices: the host sends indices, the step takes the images."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from aa_flax.data.source import Source
+from aa_flax.training.sharding import Layout
+
+
+def resident(source: Source, layout: Layout) -> dict[str, Any]:
+    """A source on all devices, as a part of every batch: {"pool": {"image": uint8 [n,h,w,c], "label": int32 [n]}}."""
+    examples = source.__getitems__(range(len(source)))
+    pool = {
+        "image": np.stack([example["image"] for example in examples]),
+        "label": np.array([example["label"] for example in examples], np.int32),
+    }
+    return {"pool": jax.tree.map(lambda array: layout.placed(array, layout.everywhere), pool)}
+
+
+def taken(batch: dict[str, Any]) -> dict[str, Array]:
+    """Inside a step: the batch with its images and labels, taken from the pool if it has one."""
+    if "pool" not in batch:
+        return batch
+    return {name: values[batch["index"]] for name, values in batch["pool"].items()}

@@ -1,0 +1,162 @@
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from aa_flax.data import DataError, load
+from aa_flax.data.own import stored_name
+from aa_flax.evaluation.photo import load_photo
+
+CLASSES = ("ant", "bee", "cat")
+
+
+def picture(number, height=9, width=11):
+    """Tells its number: a flat colour, which JPEG keeps to a few levels."""
+    return Image.fromarray(np.full((height, width, 3), 10 * number, np.uint8))
+
+
+def fill(folder, split, per_class=4):
+    for label, name in enumerate(CLASSES):
+        place = folder / split / name
+        place.mkdir(parents=True)
+        for number in range(per_class):
+            suffix = (".jpg", ".png", ".webp", ".JPEG")[number % 4]
+            picture(per_class * label + number, height=9 + number).save(place / f"image{number}{suffix}")
+        (place / ".hidden").write_text("left alone")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = fill(fill(tmp_path / "photos", "train"), "val", per_class=2)
+    (folder / "README.txt").write_text("files beside the folders are left alone")
+    return folder
+
+
+def opened(folder, tmp_path, name="image_folder/mine"):
+    return load(name, data_dir=tmp_path / "tfds", source_dir=folder)
+
+
+def test_every_image_byte_for_byte(photos, tmp_path):
+    dataset = opened(photos, tmp_path)
+    assert dataset.class_names == CLASSES and dataset.image_shape == (None, None, 3)
+    assert dataset.splits == {"train": 12, "val": 6}
+    source = dataset.split("train")
+    stored = {(source._records[i]["image"], source[i]["label"]) for i in range(12)}
+    files = {
+        (path.read_bytes(), CLASSES.index(path.parent.name)) for path in photos.glob("train/*/image*") if path.is_file()
+    }
+    assert stored == files
+    # In a random order, so that a part of a split has every class.
+    assert {example["label"] for example in dataset.split("train[:60%]")} == {0, 1, 2}
+
+
+def test_prepared_once_then_needs_no_folder(photos, tmp_path):
+    first = opened(photos, tmp_path)
+    shutil.move(photos, tmp_path / "elsewhere")
+    again, alone = opened(tmp_path / "elsewhere", tmp_path), load("image_folder/mine", data_dir=tmp_path / "tfds")
+    assert first.fingerprint == again.fingerprint == alone.fingerprint
+    assert stored_name("image_folder/mine") not in tfds.list_builders(with_community_datasets=False)
+
+
+def test_two_folders_are_told_apart(photos, tmp_path):
+    first = opened(photos, tmp_path)
+    picture(3, height=20).save(photos / "train" / "bee" / "one_more.png")
+    with pytest.raises(DataError, match=r"other files than those that were prepared \(train/bee\); .* remove .*mine"):
+        opened(photos, tmp_path)
+    other = opened(photos, tmp_path, "image_folder/Other_2")
+    assert other.splits["train"] == 13 and other.fingerprint != first.fingerprint
+    assert load("image_folder/mine", data_dir=tmp_path / "tfds").splits["train"] == 12
+
+
+def test_a_folder_without_splits(tmp_path):
+    fill(tmp_path, "photos")
+    assert opened(tmp_path / "photos", tmp_path).splits == {"train": 12}
+
+
+def test_stored_as_a_viewer_shows_it(tmp_path):
+    """What the network learns from is what `aa_flax.predict` will show it."""
+    fill(tmp_path, "photos", per_class=1)
+    ant = tmp_path / "photos" / "ant"
+    for path in ant.iterdir():
+        path.unlink()
+    half = np.zeros((16, 8, 3), np.uint8)
+    half[:8] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    Image.fromarray(half).save(ant / "turned.jpg", exif=exif, quality=95)
+    alpha = np.dstack([half, np.full((16, 8), 0, np.uint8)])
+    Image.fromarray(alpha).save(ant / "transparent.png")
+    Image.fromarray(half[..., 0].astype(np.uint16) * 257).save(ant / "deep.png")
+    Image.fromarray(half).save(ant / "other_format.bmp")
+    Image.fromarray(half[..., 0]).save(ant / "grey.png")
+    Image.new("CMYK", (8, 16), (0, 200, 0, 0)).save(ant / "print.jpg")
+    dataset = opened(tmp_path / "photos", tmp_path)
+    found = [example["image"] for example in dataset.split("train") if example["label"] == 0]
+    expected = [load_photo(p, (8, 16) if p.name == "turned.jpg" else (16, 8), 3) for p in ant.iterdir()]
+    assert len(found) == len(expected) == 6
+    for image in expected:
+        same_shape = [other for other in found if other.shape == image.shape]
+        # Encoded again, a JPEG moves by a few levels.
+        assert min(np.abs(other.astype(int) - image).max() for other in same_shape) <= 6
+
+
+def spoil(folder, how):
+    if how == "empty class":
+        for path in (folder / "val" / "bee").iterdir():
+            path.unlink()
+    elif how == "class missing":
+        shutil.rmtree(folder / "val" / "cat")
+    elif how == "class too many":
+        shutil.copytree(folder / "train" / "ant", folder / "train" / "dog")
+    elif how == "one class":
+        for split in ("train", "val"):
+            for name in CLASSES[1:]:
+                shutil.rmtree(folder / split / name)
+    elif how == "torn":
+        path = folder / "train" / "cat" / "image1.png"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif how == "text":
+        (folder / "train" / "cat" / "notes.txt").write_text("x")
+    elif how == "sub-folder":
+        (folder / "train" / "cat" / "more").mkdir()
+    elif how == "beside":
+        (folder / "extra").mkdir()
+    elif how == "no train":
+        shutil.rmtree(folder / "train")
+    elif how == "nothing":
+        shutil.rmtree(folder)
+        folder.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("empty class", "val: no image in the class 'bee'"),
+        ("class missing", "photos: 'train' and 'val' differ in their classes: 'cat'"),
+        ("class too many", "photos: 'train' and 'val' differ in their classes: 'dog'"),
+        ("one class", "train: 1 folders of classes, expected at least 2"),
+        ("torn", "train/cat/image1.png: the image cannot be decoded"),
+        ("text", "train/cat: 'notes.txt': not an image by its name"),
+        ("sub-folder", "train/cat: 'more': not an image by its name"),
+        ("beside", "photos: beside the splits 'train', 'val' there is 'extra'"),
+        ("no train", "photos: no folder 'train' beside 'val'"),
+        ("nothing", "photos: 0 folders of classes, expected at least 2"),
+    ],
+)
+def test_faulty_folders(photos, tmp_path, how, message):
+    spoil(photos, how)
+    with pytest.raises(DataError, match=message) as error:
+        opened(photos, tmp_path)
+    assert "\n" not in str(error.value)
+    # Nothing that looks prepared is left.
+    with pytest.raises(DataError, match="image_folder/mine is not prepared .* name the folder that holds train/CLASS"):
+        load("image_folder/mine", data_dir=tmp_path / "tfds")
+
+
+@pytest.mark.parametrize("name", ["image_folder", "image_folder/", "image_folder/a b", "image_folder/a/b"])
+def test_a_name_of_its_own(photos, tmp_path, name):
+    with pytest.raises(DataError, match=r"a name of its own, such as image_folder/flowers|expected image_folder/NAME"):
+        opened(photos, tmp_path, name)

@@ -1,0 +1,81 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aa_flax.data.source import ArraySource
+from aa_flax.training import resolve
+from aa_flax.training.preprocessing import Preprocessing
+
+ROOT = Path(__file__).parents[1]
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+
+
+@pytest.fixture
+def parts(rng):
+    """Preprocessing of 6 × 8 images, and a source of five."""
+    preprocessing = Preprocessing((6, 8), 3, MEAN, STD, ("ant", "bee"), "float32", "")
+    return preprocessing, ArraySource("toy", rng.integers(0, 256, (5, 6, 8, 3), np.uint8), np.arange(5) % 2, 2)
+
+
+def augmented(config, preprocessing, source, columns):
+    from aa_flax.sheet import augmented
+
+    return augmented(resolve({"data": {"flip": False, "crop": "none", **config}}), preprocessing, source, columns)
+
+
+def test_without_augmentation_every_draw_is_the_image(parts):
+    preprocessing, source = parts
+    drawn = augmented({}, preprocessing, source, 3)
+    assert drawn.shape == (3, 5, 6, 8, 3)
+    for row, example in enumerate(source):
+        np.testing.assert_allclose(
+            drawn[:, row], np.stack([example["image"]] * 3), atol=1e-3
+        )  # float32, there and back
+
+
+def test_what_the_step_does_is_drawn(parts):
+    preprocessing, source = parts
+    originals = np.stack([example["image"] for example in source]).astype(float)
+    flips = augmented({"flip": True}, preprocessing, source, 12)
+    as_is = np.abs(flips - originals).max((2, 3, 4)) < 0.01
+    mirrored = np.abs(flips - originals[:, :, ::-1]).max((2, 3, 4)) < 0.01
+    assert (as_is | mirrored).all() and as_is.any() and mirrored.any()
+    # What is cut out is set to the mean.
+    holes = np.abs(augmented({"cutout": 4}, preprocessing, source, 6) - 255 * np.asarray(MEAN)).max(-1) < 0.01
+    assert holes.any((2, 3)).all() and not holes.all()
+    crops = augmented({"crop": "resized", "image_size": 6}, preprocessing, source, 4)
+    assert len(np.unique(crops[:, 0].round(3), axis=0)) == 4
+
+
+@pytest.mark.parametrize("arguments", [["--rows=3", "--columns=2"], []])
+def test_command(tmp_path, arguments):
+    def command(*extra):
+        return subprocess.run(
+            [sys.executable, "-m", "aa_flax.sheet", f"--config={ROOT}/experiments/quickstart.py", *arguments, *extra],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "TFDS_DATA_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        )
+
+    file = tmp_path / "sheet.png"
+    done = command(f"--out={file}")
+    assert done.returncode == 0, done.stderr
+    expected = (
+        "3 examples of aa_fashion_mnist_subset[train], 2" if arguments else "8 examples of aa_fashion_mnist_subset"
+    )
+    assert done.stdout.startswith(f"{file}: {expected}")
+    with Image.open(file) as image:
+        assert image.format == "PNG" and np.asarray(image.convert("L")).std() > 10
+    if arguments:
+        for wrong, words in (
+            ("--out=x.jpg", "ends in .png"),
+            ("--config.data.crop=resized", "needs 'data.image_size'"),
+        ):
+            failed = command(wrong)
+            assert (failed.returncode, failed.stdout) == (2, "") and words in failed.stderr.splitlines()[-1]
