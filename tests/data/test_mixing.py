@@ -70,7 +70,7 @@ def test_cutmix_takes_a_box_of_the_partner(images, labels):
     shares = []
     with jax.enable_x64(True):
         given, targets = jnp.asarray(images, jnp.float64), jnp.asarray(labels)
-        for key in jax.random.split(KEY, 20):
+        for key in jax.random.split(KEY, 12):
             mixed, mixed_labels = run_cutmix(key, given, targets, alpha=1.0)
             assert (mixed.dtype, mixed_labels.dtype) == (jnp.float64, jnp.float32)
             kept = kept_pixels(key, 5, 7, 1.0, jnp.float64)
@@ -99,7 +99,7 @@ def test_cutmix_boxes_have_the_announced_distribution():
 
 def test_one_of_the_two_at_a_time(images, labels):
     cut = 0
-    for key in jax.random.split(KEY, 60):
+    for key in jax.random.split(KEY, 25):
         found = run_either(key, images, labels, mixup_alpha=0.8, cutmix_alpha=1.0, cutmix_probability=0.3)
         mixup_key, cutmix_key, _ = jax.random.split(key, 3)
         kept = kept_pixels(cutmix_key, 5, 7, 1.0, jnp.float32)
@@ -109,8 +109,8 @@ def test_one_of_the_two_at_a_time(images, labels):
             continue
         for one, other in zip(found, run_mixup(mixup_key, images, labels, alpha=0.8), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
-    # Binomial(60, 0.3): mean 18, standard deviation 3.5; four of them.
-    assert 4 <= cut <= 32
+    # Binomial(25, 0.3): mean 7.5, standard deviation 2.3; three of them.
+    assert 1 <= cut <= 14
 
 
 either = functools.partial(mixup_or_cutmix, mixup_alpha=0.8, cutmix_alpha=1.0, cutmix_probability=0.5)
