@@ -25,7 +25,7 @@ SOURCES = [
     *(f"aa_flax/layers/{name}.py" for name in ("aa_conv", "norm")),
     *(f"aa_flax/models/{name}.py" for name in ("recomputation", "resnet", "stages", "wide_resnet")),
     *(f"aa_flax/analysis/{name}.py" for name in ("hlo", "hlo_traffic", "hlo_work", "plan", "programs")),
-    "aa_flax/training/step.py",
+    *(f"aa_flax/training/{name}.py" for name in ("augmentation", "gradient", "sharding", "step")),
     "experiments/benchmarks/plan_v5e.py",
 ]
 KEPT = (
