@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/scale_v5e.py                             (about 20 minutes on two CPU cores)
 
-AA-ResNet-50 in bfloat16, SGD with momentum, 128 images a chip, so 32,768 on 256 chips: data parallel, and with the state
-split over the chips (FSDP). Writes experiments/results/scale_v5e.json. Counts, not times. Needs libtpu.
+AA-ResNet-50 in bfloat16, SGD with momentum, 128 images a chip, so 32,768 on 256 chips: data parallel, and with the
+state split over the chips (FSDP). Writes experiments/results/scale_v5e.json. Counts, not times. Needs libtpu.
 """
 
 import argparse
