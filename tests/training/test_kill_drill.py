@@ -21,9 +21,19 @@ KILLS = Counter(step=8, save=6, delete=4, restore=2)
 
 def start(config_file, workdir, cache):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     command = [sys.executable, str(Path(__file__).parent / "drill_child.py"), str(config_file), str(workdir)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+
+
+def belongings(pid):
+    """Shared-memory files and child processes that a process has."""
+    proc = Path("/proc") / str(pid)
+    lines = (proc / "maps").read_text().splitlines()
+    files = {Path(line.split()[5]) for line in lines if "/dev/shm/" in line}
+    children = {int(child) for task in (proc / "task").iterdir() for child in (task / "children").read_text().split()}
+    return files, children
 
 
 def test_twenty_kills_change_nothing(tiny_config, tmp_path, capsys):
@@ -52,8 +62,11 @@ def test_twenty_kills_change_nothing(tiny_config, tmp_path, capsys):
                     break
             assert last == kind, f"ended with {last!r} before the kill in a {kind}"
             time.sleep(delay)
+            files, children = belongings(child.pid)
             child.kill()
             rest = child.stdout.read().splitlines()
+        assert not [file for file in files if file.exists()]
+        assert not [process for process in children if (Path("/proc") / str(process)).exists()]
         fell.append(([last, *rest][-1], step))
     with capsys.disabled():
         print("\nkilled at " + ", ".join(f"{where} ({step} steps into its life)" for where, step in fell))

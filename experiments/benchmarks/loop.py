@@ -1,0 +1,110 @@
+"""Host time of a training step: what the loop costs besides the device, with a state of ResNet-50's many arrays.
+
+    python experiments/benchmarks/loop.py
+
+The step of a network with ResNet-50's tree of parameters, statistics, momentum and averages, each array two numbers;
+batches as runs place them. Beside it a program that only passes the same state on, in which the device has nothing to
+do at all: a CPU computes small programs in the thread that calls them, so that the first includes its computation.
+Both with averages of the parameters, and without. Writes experiments/results/loop_cpu_jax*.json. The goal is under 2 ms
+on one device.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from flax import nnx  # noqa: E402
+
+from aa_flax.analysis.provenance import provenance  # noqa: E402
+from aa_flax.models import create_model  # noqa: E402
+from aa_flax.training import functional, resolve  # noqa: E402
+from aa_flax.training.optimizers import optimizer  # noqa: E402
+from aa_flax.training.preprocessing import Preprocessing  # noqa: E402
+from aa_flax.training.sharding import Layout, place_batch  # noqa: E402
+from aa_flax.training.state import create_state  # noqa: E402
+from aa_flax.training.step import jit_train_step  # noqa: E402
+from experiments.benchmarks.timing import median  # noqa: E402
+
+SOURCES = [
+    *(f"aa_flax/training/{name}.py" for name in ("gradient", "optimizers", "sharding", "state", "step")),
+    *(f"experiments/benchmarks/{name}.py" for name in ("loop", "timing")),
+]
+
+
+def main() -> None:
+    """Time and store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=200, help="in a round")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    layout = Layout.of(resolve({}), jax.devices()[:1])
+    rows = [timed(layout, ema, arguments.steps, arguments.rounds) for ema in (False, True)]
+    result = {**provenance("python experiments/benchmarks/loop.py", SOURCES), "rows": rows}
+    folder = _ROOT / "experiments" / "results"
+    file = arguments.output or folder / f"loop_{jax.default_backend()}_jax{jax.__version__}.json"
+    file.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def timed(layout: Layout, ema: bool, steps: int, rounds: int) -> dict[str, Any]:
+    """Medians of both programs, which take turns."""
+    step, state, batch = prepare(layout, ema)
+    passed_on = jax.jit(lambda state, batch: state, donate_argnums=0, keep_unused=True)
+    times: dict[str, list[float]] = {"step_ms": [], "passed_on_ms": []}
+    with jax.set_mesh(layout.mesh):
+        for turn in range(rounds + 1):
+            for name, run in (("step_ms", step), ("passed_on_ms", passed_on)):
+                state = jax.block_until_ready(run(state, place_batch(batch, layout)))
+                started = time.perf_counter()
+                for _ in range(steps):
+                    state = run(state, place_batch(batch, layout))
+                if turn:  # the first round warms up
+                    times[name].append(1e3 * (time.perf_counter() - started) / steps)
+    row = {
+        "averages": ema,
+        "arrays": len(jax.tree.leaves(state)),
+        **{name: median(values) for name, values in times.items()},
+    }
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def prepare(layout: Layout, ema: bool) -> tuple[Any, Any, dict[str, np.ndarray]]:
+    """A step that touches every array of ResNet-50's state, made small, and a batch for it."""
+    config = resolve({"optimizer": {"ema_decay": 0.9 if ema else 0.0}, "data": {"crop": "none", "flip": False}})
+    model = nnx.eval_shape(lambda: create_model("resnet50", rngs=nnx.Rngs(0)))
+    _, params, batch_stats = functional(model)
+    params, batch_stats = jax.tree.map(lambda leaf: np.ones(2, leaf.dtype), (params, batch_stats))
+
+    def apply(params: Any, batch_stats: Any, images: Any, *, train: bool = False, rngs: Any = None) -> Any:
+        del train, rngs
+        total = sum(leaf.sum() for leaf in jax.tree.leaves(params))
+        logits = images.mean((1, 2))[:, :2] * total
+        return logits, jax.tree.map(lambda leaf: 0.9 * leaf + 0.1, batch_stats)
+
+    prepared = Preprocessing((4, 4), 3, (0.5,) * 3, (0.25,) * 3, ("a", "b"), "float32", "")
+    chain = optimizer(config.optimizer, 10**6, 10**3)
+    state = layout.place(create_state(params, batch_stats, chain, ema))
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(0, 256, (8, 4, 4, 3), np.uint8),
+        "label": rng.integers(0, 2, 8).astype(np.int32),
+    }
+    with jax.set_mesh(layout.mesh):
+        step = jit_train_step(apply, chain, config, prepared, layout, state)
+        state = step(state, place_batch(batch, layout))
+    assert np.isfinite(jnp.asarray(state.window["loss"]))
+    return step, state, batch
+
+
+if __name__ == "__main__":
+    main()
