@@ -2,8 +2,7 @@
 
     python -m aa_flax.train --config=experiments/imagenet/aa_mnasnet_125.py --workdir=runs/aa_mnasnet_125
 
-ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
-folder for manual downloads.
+ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` says.
 
 The expansions of the last 13 blocks attend, from 28×28 on: four heads, kappa = 0.1, upsilon = 0.05, the first of these
 stages downsampled. It equals the top-1 of the plain network of width 1.4, which has 0.6 M parameters more.

@@ -2,8 +2,7 @@
 
     python -m aa_flax.train --config=experiments/imagenet/aa_mnasnet_140.py --workdir=runs/aa_mnasnet_140
 
-ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
-folder for manual downloads.
+ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` says.
 
 The expansions of the last 13 blocks attend, from 28×28 on: four heads, kappa = 0.1, upsilon = 0.05, the first of these
 stages downsampled. The accuracy of AA-ResNet-50 with a quarter of its parameters.

@@ -2,8 +2,7 @@
 
     python -m aa_flax.train --config=experiments/imagenet/aa_resnet152.py --workdir=runs/aa_resnet152
 
-ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
-folder for manual downloads.
+ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` says.
 
 The deepest network of the paper: 47 of its 50 bottlenecks attend, 36 of them in the 14×14 stage, with kappa = 0.2 and
 upsilon = 0.1. Eight heads; the 28×28 stage attends at 14×14.

@@ -2,8 +2,7 @@
 
     python -m aa_flax.train --config=experiments/imagenet/aa_resnet34.py --workdir=runs/aa_resnet34
 
-ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
-folder for manual downloads.
+ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` says.
 
 The first 3×3 of every block in the last three stages attends, with kappa = upsilon = 0.25: of all the ResNets of Table
 3 only this one has these ratios. Eight heads; the 28×28 stage attends at 14×14.

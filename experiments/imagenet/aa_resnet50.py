@@ -2,8 +2,7 @@
 
     python -m aa_flax.train --config=experiments/imagenet/aa_resnet50.py --workdir=runs/aa_resnet50
 
-ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
-folder for manual downloads.
+ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` says.
 
 The 3×3 of every bottleneck in the last three stages attends, with kappa = 0.2 and upsilon = 0.1. Eight heads; the 28×28
 stage attends at 14×14. The rows of Tables 2 and 6 are another network of the same accuracy,

@@ -2,8 +2,7 @@
 
     python -m aa_flax.train --config=experiments/imagenet/bam_resnet50.py --workdir=runs/bam_resnet50
 
-ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
-folder for manual downloads.
+ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` says.
 
 A bottleneck attention module after each of the first three stages: a channel map and a spatial map, dilated by 4,
 reduced by 16.

@@ -2,8 +2,7 @@
 
     python -m aa_flax.train --config=experiments/imagenet/cbam_resnet50.py --workdir=runs/cbam_resnet50
 
-ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
-folder for manual downloads.
+ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` says.
 
 Channel attention from mean and maximum, then spatial attention by a 7×7, at the end of every residual branch; reduced
 by 16.

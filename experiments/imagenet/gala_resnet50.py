@@ -2,8 +2,7 @@
 
     python -m aa_flax.train --config=experiments/imagenet/gala_resnet50.py --workdir=runs/gala_resnet50
 
-ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
-folder for manual downloads.
+ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` says.
 
 Global and local attention combined by a learned sum and product, at the end of every residual branch; reduced by 16.
 

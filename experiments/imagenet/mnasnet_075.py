@@ -2,8 +2,7 @@
 
     python -m aa_flax.train --config=experiments/imagenet/mnasnet_075.py --workdir=runs/mnasnet_075
 
-ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
-folder for manual downloads.
+ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` says.
 
 MnasNet-A1 at three quarters of its width: 24 channels leave the stem, the head keeps its 1280.
 

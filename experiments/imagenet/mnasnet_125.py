@@ -2,8 +2,7 @@
 
     python -m aa_flax.train --config=experiments/imagenet/mnasnet_125.py --workdir=runs/mnasnet_125
 
-ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
-folder for manual downloads.
+ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` says.
 
 MnasNet-A1 a quarter wider, each width rounded to a multiple of 8.
 

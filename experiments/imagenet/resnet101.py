@@ -2,8 +2,7 @@
 
     python -m aa_flax.train --config=experiments/imagenet/resnet101.py --workdir=runs/resnet101
 
-ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
-folder for manual downloads.
+ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` says.
 
 A baseline that AA-ResNet-50 comes within 0.2 % of, with little more than half of its parameters.
 

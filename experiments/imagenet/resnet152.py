@@ -2,8 +2,7 @@
 
     python -m aa_flax.train --config=experiments/imagenet/resnet152.py --workdir=runs/resnet152
 
-ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
-folder for manual downloads.
+ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` says.
 
 The largest baseline; AA-ResNet-101 passes it.
 

@@ -2,8 +2,7 @@
 
     python -m aa_flax.train --config=experiments/imagenet/resnet50.py --workdir=runs/resnet50
 
-ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
-folder for manual downloads.
+ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` says.
 
 The baseline that the latencies of Table 2 are relative to; the stride sits in the 3×3 (version 1.5), which the GFLOPs
 need.

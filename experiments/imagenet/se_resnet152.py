@@ -2,8 +2,7 @@
 
     python -m aa_flax.train --config=experiments/imagenet/se_resnet152.py --workdir=runs/se_resnet152
 
-ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
-folder for manual downloads.
+ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` says.
 
 Squeeze-and-excitation at the end of every residual branch, reduced by 16. The largest network of the table.
 
