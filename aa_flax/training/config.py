@@ -7,12 +7,12 @@ an untyped key.
 
 import dataclasses
 import difflib
-import itertools
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_type_hints
 
 import ml_collections
 
+from aa_flax.training.config_checks import check
 from aa_flax.training.field_values import ConfigError, as_type
 
 
@@ -197,7 +197,7 @@ def resolve(config: Any) -> Config:
         )
     tree = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
     resolved = _build(Config, tree, "")
-    _check(resolved)
+    check(resolved, flatten(resolved))
     return resolved
 
 
@@ -226,126 +226,3 @@ def _build(schema: Any, tree: dict[str, Any], prefix: str) -> Any:
         else:
             values[name] = as_type(prefix + name, hints[name], value)
     return schema(**values)
-
-
-def _check(config: Config) -> None:
-    """Ranges, and values that contradict each other."""
-    flat = flatten(config)
-    at_least_one: tuple[str, ...] = ("epochs", "batch_size", "eval_batch_size", "eval_every_epochs", "log_every_steps")
-    at_least_one += ("checkpoint_every_epochs", "keep_checkpoints", "optimizer.accumulation_steps", "data.num_threads")
-    at_least_one += ("peer_timeout_seconds", "parallel.model_devices", "parallel.batch_norm_groups")
-    at_least_one += ("data.repeats", "data.rand_augment_operations")
-    not_negative: tuple[str, ...] = (
-        "seed",
-        "max_nonfinite_steps",
-        "stop_after_epoch",
-        "checkpoint_every_minutes",
-        "data.corrupt_budget",
-        "data.image_size",
-        "data.crop_padding",
-        "data.cutout",
-        "data.mixup",
-        "data.cutmix",
-        "data.rand_augment_magnitude",
-        "data.rand_augment_std",
-    )
-    not_negative += ("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm")
-    below_one: tuple[str, ...] = ("optimizer.warmup", "optimizer.momentum", "optimizer.rms_decay")
-    below_one += ("optimizer.beta1", "optimizer.beta2")
-    below_one += ("optimizer.ema_decay", "optimizer.label_smoothing")
-    for names, accepted, fits in (
-        (at_least_one, "at least 1", lambda v: v >= 1),
-        (not_negative, "at least 0", lambda v: v >= 0),
-        (below_one, "in [0, 1)", lambda v: 0 <= v < 1),
-        (
-            ("data.color_jitter", "data.random_erasing", "data.rand_augment_probability"),
-            "in [0, 1]",
-            lambda v: 0 <= v <= 1,
-        ),
-        (("data.cutmix_probability",), "in (0, 1)", lambda v: 0 < v < 1),
-        (("optimizer.decay_factor",), "in (0, 1]", lambda v: 0 < v <= 1),
-        (("optimizer.decay_every_epochs", "optimizer.epsilon", "optimizer.adam_epsilon"), "above 0", lambda v: v > 0),
-    ):
-        for name in names:
-            if not fits(flat[name]):
-                raise ConfigError(f"config field {name!r} must be {accepted}, got {flat[name]!r}")
-    if config.profile_steps and not (
-        len(config.profile_steps) == 2 and 0 < config.profile_steps[0] < config.profile_steps[1]
-    ):
-        raise ConfigError(
-            f"config field 'profile_steps' must be (first, last) with 0 < first < last, got {config.profile_steps}"
-        )
-    if config.seed >= 2**32:
-        raise ConfigError(f"config field 'seed' must be below 2**32, got {config.seed}")
-    data, optimizer = config.data, config.optimizer
-    if config.batch_size % optimizer.accumulation_steps:
-        raise ConfigError(
-            f"config field 'batch_size' ({config.batch_size}) must divide by "
-            f"'optimizer.accumulation_steps' ({optimizer.accumulation_steps})"
-        )
-    if config.batch_size % (config.parallel.batch_norm_groups * optimizer.accumulation_steps):
-        raise ConfigError(
-            f"config field 'batch_size' ({config.batch_size}) must divide by 'parallel.batch_norm_groups' "
-            f"({config.parallel.batch_norm_groups}) times 'optimizer.accumulation_steps'"
-        )
-    if config.batch_size % data.repeats:
-        raise ConfigError(
-            f"config field 'batch_size' ({config.batch_size}) must divide by 'data.repeats' ({data.repeats})"
-        )
-    if (data.mixup or data.cutmix) and data.repeats == config.batch_size:
-        raise ConfigError(
-            f"config field 'data.repeats' ({data.repeats}) leaves each batch one image, which 'data.mixup' or "
-            "'data.cutmix' would mix with itself"
-        )
-    if (data.mixup or data.cutmix) and config.batch_size % 2:
-        raise ConfigError(
-            f"config field 'batch_size' ({config.batch_size}) must be even where 'data.mixup' or 'data.cutmix' mix the "
-            "images by pairs"
-        )
-    if data.crop == "resized" and not data.image_size:
-        raise ConfigError("config field 'data.crop' is 'resized', which needs 'data.image_size'")
-    if data.fast_decode and data.cache:
-        raise ConfigError(
-            "config fields 'data.fast_decode' and 'data.cache' exclude each other: the cache is decoded once"
-        )
-    on_host = {
-        "data.crop": data.crop == "resized",
-        "data.auto_augment": data.auto_augment,
-        "data.repeats": data.repeats > 1,
-    }
-    on_host |= {"data.fast_decode": data.fast_decode}
-    if data.on_device and any(on_host.values()):
-        excluded = ", ".join(repr(name) for name, given in on_host.items() if given)
-        raise ConfigError(f"config field 'data.on_device' excludes {excluded}, which work on the host, image by image")
-    if len(data.mean) != len(data.std):
-        raise ConfigError(f"config fields 'data.mean' and 'data.std' differ in length: {data.mean} and {data.std}")
-    if min((*data.std, 1.0)) <= 0:
-        raise ConfigError(f"config field 'data.std' must be positive, got {data.std}")
-    if not config.model.init_from:
-        for name in ("init_zero_output", "init_source", "frozen"):
-            if getattr(config.model, name) != getattr(ModelConfig(), name):
-                raise ConfigError(f"config field 'model.{name}' needs 'model.init_from'")
-    if optimizer.nesterov and not optimizer.momentum:
-        raise ConfigError("config field 'optimizer.nesterov' needs 'optimizer.momentum' above 0")
-    if optimizer.nesterov and optimizer.name != "sgd":
-        raise ConfigError(f"config field 'optimizer.nesterov' is for 'optimizer.name' 'sgd', not {optimizer.name!r}")
-    if optimizer.name == "lamb" and optimizer.weight_decay and optimizer.weight_decay_mode == "l2":
-        raise ConfigError(
-            "config field 'optimizer.weight_decay_mode' must be 'decoupled' with 'optimizer.name' 'lamb', which adds "
-            "the decay to its direction and not to the gradient"
-        )
-    if optimizer.binary_targets and (optimizer.loss != "binary_cross_entropy" or optimizer.label_smoothing):
-        raise ConfigError(
-            "config field 'optimizer.binary_targets' needs 'optimizer.loss' 'binary_cross_entropy' and no "
-            "'optimizer.label_smoothing', which gives every class a part of every image"
-        )
-    drops = (0.0, *optimizer.decay_at_epochs)
-    if any(later <= earlier for earlier, later in itertools.pairwise(drops)):
-        raise ConfigError(
-            f"config field 'optimizer.decay_at_epochs' must be above 0 and increase, got {optimizer.decay_at_epochs}"
-        )
-    if optimizer.schedule == "steps" and not optimizer.decay_at_epochs:
-        raise ConfigError(
-            "config field 'optimizer.schedule' is 'steps', which needs 'optimizer.decay_at_epochs'; "
-            "'constant' is the schedule without"
-        )

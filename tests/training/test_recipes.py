@@ -78,6 +78,7 @@ def test_importing_the_recipes_loads_the_config_alone():
     loaded = set(done.stdout.split())
     assert {name for name in loaded if name.startswith("aa_flax.training.")} == {
         "aa_flax.training.config",
+        "aa_flax.training.config_checks",
         "aa_flax.training.field_values",
         "aa_flax.training.recipes",
     }
