@@ -17,7 +17,7 @@ from aa_flax.analysis.plots import confusion_matrix, learning_curves
 from aa_flax.analysis.report import draw_attention, model_costs, print_results
 from aa_flax.training import determinism
 from aa_flax.training.checkpoints import CheckpointError
-from aa_flax.training.config import Config, resolve
+from aa_flax.training.config import Config, ConfigError, resolve
 from aa_flax.training.exits import SAVED, leave
 from aa_flax.training.flags import config_value, define_config, fail, run
 from aa_flax.training.hosts import is_first, join, parting
@@ -33,6 +33,9 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run directory: created, or resumed if a run lies there.", required=True
 )
 _BESIDE = flags.DEFINE_multi_string("beside", [], "Finished run directories whose rows the final table shows too.")
+
+
+_EXPECTED = (ConfigError, NonFiniteError, CheckpointError, MetricsError, RunDirectoryError, data.DataError)
 
 
 def main(argv: list[str]) -> None:
@@ -107,7 +110,7 @@ def _finished(path: str) -> dict[str, Any]:
 
 
 def _main(argv: list[str]) -> None:
-    with parting():
+    with parting(_EXPECTED):
         try:
             main(argv)
         except Preempted as reason:
@@ -115,4 +118,4 @@ def _main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(_main, expected=(NonFiniteError, CheckpointError, MetricsError, RunDirectoryError, data.DataError))
+    run(_main, expected=_EXPECTED)

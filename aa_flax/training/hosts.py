@@ -37,7 +37,7 @@ def join(peer_timeout_seconds: int) -> None:
     From here on a peer that does not answer for `peer_timeout_seconds` ends this process with exit code 76.
 
     Raises:
-        ConfigError: the variables contradict.
+        ConfigError: the variables contradict, or the others do not come.
     """
     address = os.environ.get("AA_FLAX_COORDINATOR")
     if address is None and os.environ.get("AA_FLAX_DISTRIBUTED") != "1":
@@ -50,7 +50,10 @@ def join(peer_timeout_seconds: int) -> None:
             raise ConfigError(f"AA_FLAX_COORDINATOR is set, which needs two numbers beside it: {error}") from None
         if not 0 <= index < count:
             raise ConfigError(f"AA_FLAX_PROCESS_INDEX must lie in [0, {count}), got {index}")
-    jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=peer_timeout_seconds)
+    try:
+        jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=peer_timeout_seconds)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"the processes of this run cannot meet: {' '.join(str(error).split())}") from error
     if jax.process_count() > 1:
         _turn_aborts_into_lost()
 
@@ -159,10 +162,11 @@ class Meeting:
 
 
 @contextlib.contextmanager
-def parting() -> Iterator[None]:
+def parting(expected: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """With several processes an error ends this one at once, in place of waiting for the others at the exit.
 
-    They would wait for it in their next step. Exit code 76 where the error is that another was lost, else 1.
+    They would wait for it in their next step. Exit code 76 where the error is that another was lost, 2 for the
+    `expected` ones, which are told in one line, and 1 for all else.
     """
     try:
         yield
@@ -170,9 +174,12 @@ def parting() -> Iterator[None]:
         if jax.process_count() == 1:
             raise
         lost = isinstance(error, jax.errors.JaxRuntimeError) and re.search(_LOST, str(error))
-        traceback.print_exc()
-        reason = " ".join(str(error).split())[:300]
-        leave(LOST if lost else 1, f"error: process {jax.process_index()} of {jax.process_count()}: {reason}")
+        told = isinstance(error, expected)
+        if not told:
+            traceback.print_exc()
+        reason = " ".join(str(error).split())[: None if told else 300]
+        code = LOST if lost else 2 if told else 1
+        leave(code, f"error: process {jax.process_index()} of {jax.process_count()}: {reason}")
 
 
 def _turn_aborts_into_lost() -> None:

@@ -17,8 +17,8 @@ class Layout:
     """The placement of a run's arrays.
 
     Batches are split over the mesh's axis "data". Parameters, optimiser state and averages lie on every device, or with
-    `fsdp` each is split over that axis along its longest dimension that divides (Rajbhandari et al., 2020, stage 3, as
-    far as the compiler takes it). Over the axis "model" only the heads of attention are split, by `AAConv2D`.
+    `fsdp` each is split over that axis along its longest dimension that divides (as in Rajbhandari et al., 2020). Over
+    the axis "model" only the heads of attention are split, by `AAConv2D`.
     """
 
     mesh: Mesh
@@ -31,15 +31,11 @@ class Layout:
         Raises:
             ConfigError: the devices do not divide by `parallel.model_devices`.
         """
-        found = np.asarray(jax.devices() if devices is None else devices).ravel()
-        heads = config.parallel.model_devices
-        if found.size % heads:
-            raise ConfigError(f"config field 'parallel.model_devices' ({heads}) must divide the {found.size} devices")
-        if devices is None:  # in the order that the machine's network likes best
-            mesh = jax.make_mesh((found.size // heads, heads), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
-        else:
-            mesh = Mesh(found.reshape(-1, heads), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
-        return cls(mesh, config.parallel.fsdp)
+        found, heads = list(jax.devices() if devices is None else np.ravel(devices)), config.parallel.model_devices
+        if len(found) % heads:
+            raise ConfigError(f"config field 'parallel.model_devices' ({heads}) must divide the {len(found)} devices")
+        sizes, types = (len(found) // heads, heads), (AxisType.Auto,) * 2
+        return cls(jax.make_mesh(sizes, ("data", "model"), axis_types=types, devices=found), config.parallel.fsdp)
 
     @property
     def everywhere(self) -> NamedSharding:
@@ -60,12 +56,14 @@ class Layout:
         return jax.lax.with_sharding_constraint(params, self.everywhere) if self.fsdp else params
 
     def scattered(self, gradients: Any) -> Any:
-        """Inside a trace: gradients where the optimiser needs them."""
-        return jax.lax.with_sharding_constraint(gradients, self.of_state(gradients)) if self.fsdp else gradients
+        """Inside a trace: gradients where the optimiser needs them; whole before, or convolutions would be split."""
+        if not self.fsdp:
+            return gradients
+        whole = jax.lax.with_sharding_constraint(gradients, self.everywhere)
+        return jax.lax.with_sharding_constraint(whole, self.of_state(whole))
 
     def place(self, tree: Any) -> Any:
         """Arrays of this process's memory, equal in all processes, as arrays of the mesh; each device gets its part."""
-
         return jax.tree.map(self.placed, tree, self.of_state(tree))
 
     @staticmethod
@@ -82,10 +80,9 @@ class Layout:
         """ConfigError unless each part of the data axis gets the same number of examples of each piece."""
         parts = self.mesh.shape["data"]
         if batch_size % (parts * pieces):
-            detail = f"{parts} device{'s' * (parts > 1)}" + (
-                f" times {pieces} accumulation steps" if pieces > 1 else ""
-            )
-            raise ConfigError(f"config field {name!r} ({batch_size}) must divide by {detail}")
+            times = f" times {pieces} accumulation steps" if pieces > 1 else ""
+            devices = f"{parts} device{'s' * (parts > 1)}"
+            raise ConfigError(f"config field {name!r} ({batch_size}) must divide by {devices}{times}")
 
     def _spec(self, shape: tuple[int, ...]) -> PartitionSpec:
         parts = self.mesh.shape["data"]

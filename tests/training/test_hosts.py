@@ -17,6 +17,7 @@ from aa_flax.training.metrics import read_metrics
 
 sys.path.insert(0, str(Path(__file__).parent))
 from hosts import finish, start
+from test_faults import arrays, flip
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +53,17 @@ def test_four_processes_go_on_as_two_and_as_one(launch, tmp_path, capsys):
     straight, alone = found(tmp_path / "straight", 1)
     seen = []
     for count, epoch in ((4, 2), (2, 3), (1, 4)):
+        if count == 2:
+            # The newest checkpoint is damaged: both go on from the one before, the same.
+            flip(arrays(tmp_path / "moved" / "checkpoints" / "8"))
         output = finish(launch(count, "moved", stop_after_epoch=epoch))
         steps, scores = found(tmp_path / "moved", count)
         seen += steps
         assert [epoch_line in output[index] for index in range(count) for epoch_line in (f"epoch {epoch}/4",)] == [
             index == 0 for index in range(count)
         ], output
-    assert len(straight) == 16 and seen == straight
+        assert ("damaged checkpoint passed over" in "".join(output)) == (count == 2), output
+    assert len(straight) == 16 and seen == straight[:8] + straight[4:]
     ours, theirs = (
         [row for row in read_metrics(tmp_path / name / "metrics.jsonl") if row["split"] == "eval"]
         for name in ("moved", "straight")
