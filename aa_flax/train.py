@@ -24,7 +24,7 @@ from aa_flax.training.hosts import is_first, join, parting
 from aa_flax.training.initial import build_model
 from aa_flax.training.loop import Outcome, train
 from aa_flax.training.metrics import MetricsError, read_metrics
-from aa_flax.training.preemption import Preempted
+from aa_flax.training.preemption import Preempted, leaving
 from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
 from aa_flax.training.window import NonFiniteError
 
@@ -52,13 +52,14 @@ def main(argv: list[str]) -> None:
     if result is not None:
         directory.check(config)
     else:
-        outcome = train(config, directory.path)
-        if not is_first():
-            return
-        result = report(config, directory, outcome)
-        if outcome.finished:
-            directory.write_result(result)
-        else:
+        with leaving():
+            outcome = train(config, directory.path)
+            if not is_first():
+                return
+            result = report(config, directory, outcome)
+            if outcome.finished:
+                directory.write_result(result)
+        if not outcome.finished:
             print(f"stopped after epoch {outcome.epoch} of {config.epochs}; the same command without it goes on")
     if is_first():
         print_results([*directory_results, {**result, "workdir": str(directory.path)}])

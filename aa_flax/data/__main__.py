@@ -17,7 +17,7 @@ from aa_flax.data.catalogue import prepare_from_catalogue
 from aa_flax.data.check import check
 from aa_flax.data.datasets import is_prepared, load, locate
 from aa_flax.data.errors import DataError
-from aa_flax.data.own import prepare, takes_folder
+from aa_flax.data.own import in_catalogue, prepare
 from aa_flax.data.prepared import resolve_data_dir
 from aa_flax.data.shrink import Shrunk
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def _prepare(name: str) -> None:
-    if not takes_folder(name) and not is_prepared(name, _DATA_DIR.value):
+    if in_catalogue(name) and not _SOURCE_DIR.value and not is_prepared(name, _DATA_DIR.value):
         prepare_from_catalogue(name, resolve_data_dir(_DATA_DIR.value), _MANUAL_DIR.value)
     dataset = load(name, data_dir=_DATA_DIR.value, source_dir=_SOURCE_DIR.value)
     sizes = ", ".join(f"{split} {count:,}" for split, count in dataset.splits.items())

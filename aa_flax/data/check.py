@@ -27,7 +27,7 @@ class Report:
 
     def __str__(self) -> str:
         found = f"{len(self.findings)} finding{'' if len(self.findings) == 1 else 's'}"
-        return f"{found}: {self.read:,} of {self.examples:,} examples read, in {self.files} files"
+        return f"{found}: {self.read:,} of {self.examples:,} examples looked at, in {self.files} files"
 
 
 def check(folder: Path, sample: int | None = 1000) -> Report:

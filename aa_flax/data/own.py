@@ -41,6 +41,12 @@ def takes_folder(name: str) -> bool:
     return name in FROM_FOLDER or name.startswith(PREFIX)
 
 
+def in_catalogue(name: str) -> bool:
+    """Whether a name that is none of this library's alone, and so may be one of the TFDS catalogue's."""
+    ours_alone = name in EMBEDDED or name in ("cifar10_jpeg", "imagenette128") or name.startswith(PREFIX)
+    return not ours_alone
+
+
 def stored_name(name: str) -> str:
     """The folder of an own data set in `data_dir`: never the name of a set of the TFDS catalogue."""
     return f"aa_{name.replace('/', '_')}"

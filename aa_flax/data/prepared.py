@@ -18,8 +18,11 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def resolve_data_dir(data_dir: str | Path) -> Path:
-    """`data_dir`, or when it is "" $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser().absolute()
+    """`data_dir`, or when it is "" $TFDS_DATA_DIR, or ~/tensorflow_datasets; DataError for the URL of a bucket."""
+    given = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    if re.match(r"\w{2,}:/", str(given)):
+        raise DataError(f"data_dir: {given} is no folder; a bucket must be mounted")
+    return Path(given).expanduser().absolute()
 
 
 def find_prepared(name: str, data_dir: Path) -> Path | None:

@@ -194,7 +194,8 @@ class ArraySource(Source):
         height, width, channels = source.image_shape
         if height is None or width is None:
             raise DataError(
-                f"{source.name}: only images of one size can be cached, image_shape is {source.image_shape}"
+                f"{source.name}: only images of one size can be cached (config field 'data.cache'), "
+                f"image_shape is {source.image_shape}"
             )
         images = np.empty((len(source), height, width, channels), np.uint8)
         labels = np.empty(len(source), np.int32)

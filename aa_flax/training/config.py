@@ -155,6 +155,10 @@ MAY_CHANGE_ON_RESUME = frozenset(
 """Fields that change nothing in what a run computes but, the last two, its rounding; other changes are refused."""
 
 
+MAY_DIFFER = frozenset({"label", "data.data_dir", "data.source_dir", "data.cache", "data.num_threads"})
+"""Fields that the processes of one run may each have another value of."""
+
+
 def default_config() -> ml_collections.ConfigDict:
     """A locked ConfigDict of all defaults; `model.options` takes any key."""
     config = ml_collections.ConfigDict(dataclasses.asdict(Config())).lock()

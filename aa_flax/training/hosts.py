@@ -25,6 +25,9 @@ from aa_flax.training.exits import LOST, leave
 _LOST = "(?i)gloo|nccl|connection|unavailable|heartbeat|coordination service|peer|deadline"
 """What JAX's errors speak of when another process is gone."""
 
+_C_HANDLERS: list[Any] = []
+"""Kept for ever: C keeps no reference."""
+
 _PATIENCE = 10.0  # seconds for a file to appear on the other hosts of a network disk
 
 
@@ -34,7 +37,8 @@ def join(peer_timeout_seconds: int) -> None:
     `AA_FLAX_COORDINATOR` (host:port of the first process), `AA_FLAX_PROCESS_COUNT` and `AA_FLAX_PROCESS_INDEX` name
     them; `AA_FLAX_DISTRIBUTED=1` alone leaves that to `jax.distributed`, which knows Cloud TPU, Slurm and others.
 
-    From here on a peer that does not answer for `peer_timeout_seconds` ends this process with exit code 76.
+    From here on a peer that does not answer for `peer_timeout_seconds` ends this process with exit code 76, and so does
+    one that does not come here within five minutes.
 
     Raises:
         ConfigError: the variables contradict, or the others do not come.
@@ -50,12 +54,11 @@ def join(peer_timeout_seconds: int) -> None:
             raise ConfigError(f"AA_FLAX_COORDINATOR is set, which needs two numbers beside it: {error}") from None
         if not 0 <= index < count:
             raise ConfigError(f"AA_FLAX_PROCESS_INDEX must lie in [0, {count}), got {index}")
+    _turn_aborts_into_lost()
     try:
         jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=peer_timeout_seconds)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"the processes of this run cannot meet: {' '.join(str(error).split())}") from error
-    if jax.process_count() > 1:
-        _turn_aborts_into_lost()
 
 
 def is_first() -> bool:
@@ -77,16 +80,19 @@ def after_all() -> None:
         time.sleep(1.0 if is_first() else 0.0)
 
 
-def prove_equal(**values: str) -> None:
-    """ConfigError in all processes, naming them, unless each value is the same in all."""
+def prove_equal(values: dict[str, Any]) -> None:
+    """ConfigError in all processes, naming them and the values, unless each value is the same in all."""
     if jax.process_count() == 1:
         return
-    for name, value in values.items():
-        digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
-        gathered = np.asarray(multihost_utils.process_allgather(digest))
-        others = np.flatnonzero((gathered != gathered[0]).any(1))
-        if others.size:
-            raise ConfigError(f"{name} of process {', '.join(map(str, others))} differs from that of process 0")
+    digests = [hashlib.sha256(repr(value).encode()).digest() for value in values.values()]
+    gathered = np.asarray(multihost_utils.process_allgather(np.array([list(digest) for digest in digests], np.uint8)))
+    differs = (gathered != gathered[0]).any(2)  # [process, value]
+    if differs.any():
+        processes, names = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
+        raise ConfigError(
+            f"process {', '.join(map(str, processes))} has another {', '.join(list(values)[i] for i in names)} "
+            f"than process 0"
+        )
 
 
 def prove_shared(folder: Path) -> None:
@@ -173,7 +179,9 @@ def parting(expected: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     except Exception as error:
         if jax.process_count() == 1:
             raise
-        lost = isinstance(error, jax.errors.JaxRuntimeError) and re.search(_LOST, str(error))
+        # JAX raises a ValueError where a collective outside a program fails.
+        raised_by_jax = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
+        lost = raised_by_jax and re.search(_LOST, str(error))
         told = isinstance(error, expected)
         if not told:
             traceback.print_exc()
@@ -183,11 +191,14 @@ def parting(expected: tuple[type[Exception], ...] = ()) -> Iterator[None]:
 
 
 def _turn_aborts_into_lost() -> None:
-    """JAX aborts the process when a peer is lost, which a launcher could not tell from a defect."""
+    """JAX aborts the process when a peer is lost, which a launcher could not tell from a defect.
+
+    Nor can this: whatever else aborts, inside XLA, ends with the same code.
+    """
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def aborted(number: int) -> None:
         leave(LOST, "another process of this run was lost; the run goes on from its last checkpoint")
 
-    _turn_aborts_into_lost.kept = aborted  # type: ignore[attr-defined]  # C keeps no reference
+    _C_HANDLERS.append(aborted)
     ctypes.CDLL(None).signal(int(signal.SIGABRT), aborted)

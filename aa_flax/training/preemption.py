@@ -17,6 +17,21 @@ from aa_flax.training.hosts import Meeting
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the process at once with exit code 75: for work that the same command does again."""
+
+    def leave_at_once(number: int, frame: FrameType | None) -> None:
+        leave(SAVED, f"{signal.Signals(number).name}: the same command goes on from here")
+
+    before = {number: signal.signal(number, leave_at_once) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
 class Preempted(Exception):
     """A signal ended training; the state was saved, and the same command goes on from there. One line."""
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ class RunDirectory:
         Raises:
             ConfigError: a run lies here and a field differs that may not change; names old and new values.
         """
+        if re.match(r"\w{2,}:/", str(self.path)):
+            raise RunDirectoryError(f"{self.path} is no folder; a bucket must be mounted")
         if set(str(self.path.absolute())) & set("[]\\"):
             raise RunDirectoryError(f"{self.path}: checkpoints cannot be read from a path with [, ] or a backslash")
         if not self.has_checkpoint:

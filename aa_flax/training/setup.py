@@ -13,7 +13,7 @@ from aa_flax import data
 from aa_flax.data.pipeline import Batches
 from aa_flax.training import determinism
 from aa_flax.training.augmentation import check_pairs
-from aa_flax.training.config import Config
+from aa_flax.training.config import MAY_DIFFER, Config, flatten
 from aa_flax.training.freezing import leave_frozen
 from aa_flax.training.host_augmentation import make_host_augment
 from aa_flax.training.hosts import prove_equal
@@ -114,7 +114,8 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     Raises:
         ConfigError, aa_flax.data.DataError: if the run cannot be; nothing was compiled or written.
     """
-    prove_equal(config=repr(config), versions=f"jax {jax.__version__}, {jax.devices()[0].device_kind}")
+    prove_equal({f"config field {name!r}": v for name, v in flatten(config).items() if name not in MAY_DIFFER})
+    prove_equal({"version of JAX": jax.__version__, "kind of device": jax.devices()[0].device_kind})
     if config.deterministic:
         logging.info("deterministic: XLA_FLAGS has %s", " ".join(determinism.check()) or "no need of a flag here")
     layout = Layout.of(config)
@@ -123,7 +124,7 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     check_pairs(config, layout.mesh.shape["data"])
     directory.check(config)
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
-    prove_equal(data=dataset.fingerprint)
+    prove_equal({"data set": dataset.fingerprint})
     preprocessing = preprocessing_for(config, dataset)
     directory.check(config, preprocessing)
     train_source = dataset.split(config.data.train_split, fast_decode=config.data.fast_decode)

@@ -76,6 +76,7 @@ check_arguments() {
   fi
   local short=${config##*/}
   : "${name:=aa-flax-$(printf %s "${short/.py/}" | tr '[:upper:]' '[:lower:]' | tr -cs '[:alnum:]' -)}"
+  case $name in [!a-z]* | *[!a-z0-9-]* | *-) fail "--name is '$name'; Cloud takes small letters, digits and -" ;; esac
   : "${results:=$root/runs/cloud/$name}"
 }
 

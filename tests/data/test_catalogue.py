@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import tensorflow_datasets as tfds
 
@@ -42,3 +44,19 @@ def test_what_tfds_raises_becomes_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds, "builder", lambda *a, **k: Builder(tmp_path, fails=True))
     with pytest.raises(DataError, match=r"could not prepare .* \(AssertionError: Manual directory does not exist\)"):
         catalogue.prepare_from_catalogue("imagenet2012", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "source_dir", "asks"),
+    [("cifar10", "", True), ("cifar10", "folder", False), ("imagenette128", "", False), ("image_folder/a", "", False)],
+)
+def test_prepare_asks_the_catalogue_where_no_folder_is_named(monkeypatch, tmp_path, name, source_dir, asks):
+    from aa_flax.data import __main__ as command
+
+    asked = []
+    monkeypatch.setattr(command, "prepare_from_catalogue", lambda name, *_: asked.append(name))
+    for flag, value in (("_DATA_DIR", str(tmp_path)), ("_SOURCE_DIR", source_dir), ("_MANUAL_DIR", "")):
+        monkeypatch.setattr(command, flag, SimpleNamespace(value=value))
+    with pytest.raises(DataError):
+        command._prepare(name)  # nothing is there in the end
+    assert asked == [name] * asks

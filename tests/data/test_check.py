@@ -44,7 +44,7 @@ def test_nothing_is_wrong(folder):
     for sample, read in ((None, 34), (1000, 34), (5, 10)):
         report = check(folder, sample)
         assert [line for line in report.findings if "no example of class" not in line] == []
-        assert str(report).endswith(f"{read} of 34 examples read, in 2 files")
+        assert str(report).endswith(f"{read} of 34 examples looked at, in 2 files")
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -53,7 +53,7 @@ def test_missing_file_and_what_is_left_of_the_split(folder):
     path.unlink()
     report = check(folder, 3)
     assert report.findings == [f"{path}: missing, with 23 examples"]
-    assert str(report) == "1 finding: 3 of 34 examples read, in 2 files"
+    assert str(report) == "1 finding: 3 of 34 examples looked at, in 2 files"
 
 
 @pytest.mark.parametrize("kept", [0, 100, -1])

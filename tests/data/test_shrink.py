@@ -98,7 +98,7 @@ def test_command(folder, tmp_path):
     assert command("shrink", "image_folder/mine", "--short_side=32") == (0, made, "")
     assert command("check", "aa_image_folder_mine_side32", "--full")[:2] == (
         0,
-        "0 findings: 20 of 20 examples read, in 2 files\n",
+        "0 findings: 20 of 20 examples looked at, in 2 files\n",
     )
     assert command("shrink", "image_folder/mine", "--short_side=0")[2].startswith("error: short_side is 0")
     (tmp_path / "grey").mkdir()

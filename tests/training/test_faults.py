@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aa_flax.data import DataError
 from aa_flax.training import resolve
 from aa_flax.training.checkpoints import CheckpointError, Checkpoints, saved_steps
 from aa_flax.training.exits import SAVED
@@ -299,3 +300,24 @@ def test_outside_the_main_thread_signals_are_left_alone():
     thread.start()
     thread.join()
     assert seen == [(before, False)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_work_that_is_done_again_is_left_at_once(number):
+    code = "import time\nfrom aa_flax.training.preemption import leaving\n"
+    code += "with leaving(): print(1, flush=True); time.sleep(60)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment) as child:
+        child.stdout.readline()
+        child.send_signal(number)
+        assert child.wait(timeout=20) == SAVED
+
+
+def test_the_url_of_a_bucket_is_no_folder(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunDirectoryError, match="a bucket must be mounted"):
+        train(resolve(tiny_config), Path("gs://bucket/run"))
+    tiny_config.data.data_dir = "gs://bucket/data"
+    with pytest.raises(DataError, match="data_dir: gs://bucket/data is no folder; a bucket must be mounted"):
+        train(resolve(tiny_config), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
