@@ -28,10 +28,10 @@ if __name__ == "__main__":
             print(error)
     (folder / "shared").mkdir(exist_ok=True)
     prove_shared(folder / "shared")
-    print("left", list((folder / "shared").iterdir()))
     meeting = Meeting()
     print("called", meeting.called())
     jax.experimental.multihost_utils.sync_global_devices("asked")
+    print("left", list((folder / "shared").iterdir()))
     if index == 1:
         meeting.call()
     jax.experimental.multihost_utils.sync_global_devices("called")
