@@ -98,12 +98,12 @@ class Cloud:
     @contextlib.contextmanager
     def running(self, *arguments: str, until: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
         """A launch that has got as far as `until`."""
+        # A shell that is started in the background ignores Ctrl-C, and pytest may be; env takes that back.
         process = subprocess.Popen(
-            self.command(*arguments),
+            ["env", "--default-signal=INT", *self.command(*arguments)],
             env=self.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # pytest itself may be in the background
         )
         try:
             deadline = time.monotonic() + 30

@@ -11,14 +11,14 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def tiny_config(data_dir):
-    """An augmented WRN-10-1 on 64 embedded images shrunk to 8×8: four epochs of four steps."""
+    """A WRN-10-1, augmented in its last stage, on 64 embedded images shrunk to 8×8: four epochs of four steps."""
     config = default_config()
     config.epochs = 4
     config.batch_size = 16
     config.eval_batch_size = 24
     config.log_every_steps = 3
     config.model.options = dict(
-        depth=10, widen_factor=1, num_heads=2, kappa=0.5, upsilon=0.25, min_key_depth_per_head=3, attention_downsample=2
+        depth=10, widen_factor=1, attention_stages=(3,), num_heads=2, kappa=0.5, upsilon=0.25, min_key_depth_per_head=3
     )
     config.data.data_dir = data_dir
     config.data.train_split = "train[:70]"

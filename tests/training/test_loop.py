@@ -142,6 +142,7 @@ def test_a_run_that_diverged_before_its_first_checkpoint_may_start_again(tiny_co
     assert outcome.finished and outcome.images_per_second > 0
 
 
+@pytest.mark.slow  # half a minute; each is tested alone, and all others together in test_augmentation.py
 def test_accumulation_mixup_cutout_clipping_and_decoupled_decay_run(tiny_config, tmp_path):
     tiny_config.epochs = 1
     tiny_config.data.mixup, tiny_config.data.cutout = 0.2, 3
