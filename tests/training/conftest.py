@@ -10,6 +10,14 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture
+def plain_config(tiny_config):
+    """The same without attention, for runs that start so often that compiling and tracing is what they do."""
+    tiny_config.model.name = "wide_resnet28_10"
+    tiny_config.model.options = dict(depth=10, widen_factor=1)
+    return tiny_config
+
+
+@pytest.fixture
 def tiny_config(data_dir):
     """A WRN-10-1, augmented in its last stage, on 64 embedded images shrunk to 8×8: four epochs of four steps."""
     config = default_config()

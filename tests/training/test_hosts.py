@@ -26,14 +26,14 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture
-def launch(tiny_config, tmp_path, cache):
+def launch(plain_config, tmp_path, cache):
     """Starts processes that train, with changed fields of the config."""
 
     def go(count, workdir, **changes):
         for name, value in changes.items():
-            tiny_config[name] = value
+            plain_config[name] = value
         file = tmp_path / "config.json"
-        file.write_text(json.dumps(dataclasses.asdict(resolve(tiny_config))))
+        file.write_text(json.dumps(dataclasses.asdict(resolve(plain_config))))
         (tmp_path / workdir).mkdir(exist_ok=True)
         return start(count, "host_child.py", file, tmp_path / workdir, tmp_path / workdir, cache=cache)
 
