@@ -2,6 +2,7 @@
 
 from aa_flax.layers.aa_conv import AAConv2D
 from aa_flax.layers.attention_depths import attention_depths
+from aa_flax.layers.attention_pooling import AttentionPooling
 from aa_flax.layers.bam import BAM
 from aa_flax.layers.cbam import CBAM
 from aa_flax.layers.drop_path import drop_path, drop_path_rates
@@ -16,6 +17,7 @@ __all__ = [
     "CBAM",
     "GALA",
     "AAConv2D",
+    "AttentionPooling",
     "GatherExcite",
     "SqueezeExcite",
     "attention_depths",

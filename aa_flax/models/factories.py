@@ -7,7 +7,7 @@ more factory here or in the user's own code.
 import functools
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from flax import nnx
@@ -190,11 +190,17 @@ def _ignoring_map(layer: Callable[..., nnx.Module], **settings: Any) -> Recalibr
     return build
 
 
-def configured(factory: Callable[..., Any], options: dict[str, Any], **defaults: Any) -> tuple[Any, dict[str, Any]]:
-    """`factory` called with those of a model's options that are its keywords, and the options that are left.
+def plug(options: dict[str, Any], plugs: Mapping[str, Callable[..., Any]], **defaults: Any) -> dict[str, Any]:
+    """A network's options, with each argument in `plugs` made by its factory.
 
-    `defaults` are what the model wants of the factory where the options say nothing.
+    The factories take those options that are their keywords, several factories the same ones if need be; the rest is
+    the network's. `defaults` are what the network wants of the factories where the options say nothing.
     """
-    own = {name: options[name] for name in inspect.signature(factory).parameters if name in options}
-    rest = {name: value for name, value in options.items() if name not in own}
-    return factory(**{**defaults, **own}), rest
+    keywords = {argument: inspect.signature(factory).parameters for argument, factory in plugs.items()}
+    rest = {name: value for name, value in options.items() if not any(name in own for own in keywords.values())}
+    wanted = {**defaults, **options}
+    made = {
+        argument: factory(**{name: wanted[name] for name in keywords[argument] if name in wanted})
+        for argument, factory in plugs.items()
+    }
+    return {**rest, **made}

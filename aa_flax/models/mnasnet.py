@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 
 from aa_flax.layers import SqueezeExcite
 from aa_flax.layers.drop_path import DropPathRule, drop_path, drop_path_rates
-from aa_flax.layers.initializers import lecun_normal
 from aa_flax.layers.norm import batch_norm
-from aa_flax.models.factories import ConvFactory, augmented_conv, configured, plain_conv
+from aa_flax.models.factories import ConvFactory, augmented_conv, plain_conv, plug
+from aa_flax.models.heads import PoolingFactory, average, classifier, pooled, with_pooling
 from aa_flax.models.registry import register
 from aa_flax.models.stages import FeatureInfo, Stage, require_images, require_rngs
 
@@ -107,6 +107,7 @@ class MnasNet(nnx.Module):
     Args:
         width: factor of all channels but the head's 1280, each rounded by `scaled`.
         conv: factory of each block's expansion, whose map is the block's input.
+        pooling: factory of what stands between the last map and the classifier.
         dropout_rate: before the classifier; 0.2 in the recipe.
         drop_path_rate, drop_path_rule: stochastic depth, see `aa_flax.layers.drop_path_rates`; all blocks count, those
             with a shortcut drop.
@@ -121,6 +122,7 @@ class MnasNet(nnx.Module):
         image_size: tuple[int, int] = (224, 224),
         in_channels: int = 3,
         conv: ConvFactory = plain_conv,
+        pooling: PoolingFactory = average,
         dropout_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         drop_path_rule: DropPathRule = "linear",
@@ -174,7 +176,7 @@ class MnasNet(nnx.Module):
         self.conv = plain_conv(features, 1280, 1, **options)
         self.bn = norm(1280, **options)
         self.dropout = nnx.Dropout(dropout_rate, deterministic=None) if dropout_rate else None
-        self.head = nnx.Linear(1280, num_classes, kernel_init=lecun_normal, **options)
+        self.pooling, self.head = classifier(1280, num_classes, pooling, **options)
 
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:
@@ -191,7 +193,7 @@ class MnasNet(nnx.Module):
         """
         require_rngs(train, rngs, dropout=self.dropout_rate)
         x = self._stages(images, train=train, rngs=rngs)["stage5"]
-        x = jax.nn.relu(self.bn(self.conv(x), use_running_average=not train)).mean((1, 2))
+        x = pooled(self.pooling, jax.nn.relu(self.bn(self.conv(x), use_running_average=not train)))
         if self.dropout is not None:
             x = self.dropout(x, deterministic=not train, rngs=rngs)
         return self.head(x)
@@ -223,18 +225,16 @@ _AUGMENTATION: dict[str, Any] = dict(
 )
 
 
-def _register(name: str, width: float) -> None:
-    named = functools.partial(register, network=MnasNet, num_classes=1000, image_size=(224, 224))
+# What each prefix plugs in: the argument of MnasNet, and the factory that makes it.
+_VARIANTS: dict[str, dict[str, Any]] = {"": {}, "aa_": {"conv": augmented_conv}}
 
-    @named(name)
-    def plain(**options: Any) -> MnasNet:
-        return MnasNet(**{"width": width, **options})
 
-    @named(f"aa_{name}", layer=augmented_conv, sets="conv")
-    def augmented(**options: Any) -> MnasNet:
-        conv, network = configured(augmented_conv, options, **_AUGMENTATION)
-        return MnasNet(**{"width": width, "conv": conv, **network})
+def _register(name: str, width: float, plugs: dict[str, Any]) -> None:
+    @register(name, network=MnasNet, plugs=plugs, num_classes=1000, image_size=(224, 224))
+    def build(**options: Any) -> MnasNet:
+        return MnasNet(**plug(with_pooling({"width": width, **options}), plugs, **_AUGMENTATION))
 
 
 for _name, _width in (("mnasnet_075", 0.75), ("mnasnet_100", 1.0), ("mnasnet_125", 1.25), ("mnasnet_140", 1.4)):
-    _register(_name, _width)
+    for _prefix, _plugs in _VARIANTS.items():
+        _register(f"{_prefix}{_name}", _width, _plugs)

@@ -3,7 +3,7 @@
 import difflib
 import fnmatch
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aa_flax.json_values import as_tuples
+from aa_flax.models.heads import OPTIONS as POOLING_OPTIONS
 
 
 @dataclass(frozen=True)
@@ -40,24 +41,26 @@ def register(
     name: str,
     *,
     network: type[nnx.Module],
-    layer: Callable[..., Any] | None = None,
-    sets: str = "",
+    plugs: Mapping[str, Callable[..., Any]] | None = None,
     num_classes: int,
     image_size: tuple[int, int],
 ) -> Callable[[Callable[..., nnx.Module]], Callable[..., nnx.Module]]:
     """Decorator that names a builder.
 
-    The options of the model are the keywords of `network` and of the factory `layer`, but for the one that the builder
-    sets to that factory's product.
+    The options of the model are the keywords of `network`, of the factories `plugs` but for the arguments of `network`
+    that these make, and what goes with `pooling` if `network` takes that.
     """
+    plugs = plugs or {}
 
     def add(build: Callable[..., nnx.Module]) -> Callable[..., nnx.Module]:
         if name in _entries:
             raise ValueError(f"a model named {name!r} is registered already")
-        keywords = [*inspect.signature(layer).parameters] if layer else []
+        keywords = [keyword for factory in plugs.values() for keyword in inspect.signature(factory).parameters]
         keywords += inspect.signature(network.__init__).parameters
-        hidden = ("self", sets, *_COMMON)
-        _entries[name] = Entry(build, num_classes, image_size, tuple(k for k in keywords if k not in hidden))
+        keywords += POOLING_OPTIONS if "pooling" in keywords else ()
+        hidden = ("self", *plugs, *_COMMON)
+        options = tuple(dict.fromkeys(keyword for keyword in keywords if keyword not in hidden))
+        _entries[name] = Entry(build, num_classes, image_size, options)
         return build
 
     return add

@@ -14,7 +14,6 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aa_flax.layers.drop_path import DropPathRule, drop_path, drop_path_rates
-from aa_flax.layers.initializers import lecun_normal
 from aa_flax.layers.norm import NormFactory, batch_norm
 from aa_flax.models.factories import (
     ConvFactory,
@@ -22,13 +21,14 @@ from aa_flax.models.factories import (
     augmented_conv,
     bam,
     cbam,
-    configured,
     gala,
     gather_excite,
     no_recalibration,
     plain_conv,
+    plug,
     squeeze_excite,
 )
+from aa_flax.models.heads import PoolingFactory, average, classifier, pooled, with_pooling
 from aa_flax.models.registry import register
 from aa_flax.models.stages import FeatureInfo, require_images, require_rngs, residual_stage
 from aa_flax.ops import max_pool
@@ -96,7 +96,7 @@ class ResidualBlock(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """Stem 7×7 of stride 2 and max pooling, four stages at strides 4, 8, 16 and 32, mean, classifier.
+    """Stem 7×7 of stride 2 and max pooling, four stages at strides 4, 8, 16 and 32, mean or attention, classifier.
 
     Args:
         kind: "basic" or "bottleneck" blocks.
@@ -105,6 +105,7 @@ class ResNet(nnx.Module):
         recalibration: factory of what follows each residual branch (SE, GE, CBAM, GALA).
         between_stages: factory of what follows each stage but the last (BAM).
         norm: factory of the normalisations.
+        pooling: factory of what stands between the last map and the classifier.
         drop_path_rate, drop_path_rule: stochastic depth, see `aa_flax.layers.drop_path_rates`; of all blocks.
     """
 
@@ -120,6 +121,7 @@ class ResNet(nnx.Module):
         recalibration: RecalibrationFactory = no_recalibration,
         between_stages: RecalibrationFactory = no_recalibration,
         norm: NormFactory = batch_norm,
+        pooling: PoolingFactory = average,
         drop_path_rate: float = 0.0,
         drop_path_rule: DropPathRule = "linear",
         dtype: Any = jnp.float32,
@@ -162,7 +164,7 @@ class ResNet(nnx.Module):
             if i < 3:
                 setattr(self, f"attention{i + 1}", between_stages(width, map_shape=map_shape, **options))
             in_features = width
-        self.head = nnx.Linear(in_features, num_classes, kernel_init=lecun_normal, **options)
+        self.pooling, self.head = classifier(in_features, num_classes, pooling, **options)
 
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:
@@ -176,7 +178,7 @@ class ResNet(nnx.Module):
 
         With train=True batch statistics are updated in place; with drop path that needs `rngs`, else ValueError.
         """
-        return self.head(self._stages(images, train=train, rngs=rngs)["stage4"].mean((1, 2)))
+        return self.head(pooled(self.pooling, self._stages(images, train=train, rngs=rngs)["stage4"]))
 
     def features(self, images: Float[Array, "b h w c"], *, train: bool = False) -> dict[str, Array]:
         """The maps "stage1" to "stage4" after each stage's last ReLU, and after BAM where there is one."""
@@ -204,14 +206,15 @@ _SIZES: dict[int, tuple[BlockKind, tuple[int, ...]]] = {
     101: ("bottleneck", (3, 4, 23, 3)),
     152: ("bottleneck", (3, 8, 36, 3)),
 }
-# What each prefix plugs in: the factory, and the argument of ResNet that takes it.
-_VARIANTS: dict[str, tuple[Any, str]] = {
-    "se_": (squeeze_excite, "recalibration"),
-    "ge_": (gather_excite, "recalibration"),
-    "bam_": (bam, "between_stages"),
-    "cbam_": (cbam, "recalibration"),
-    "gala_": (gala, "recalibration"),
-    "aa_": (augmented_conv, "conv"),
+# What each prefix plugs in: the argument of ResNet, and the factory that makes it.
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "": {},
+    "se_": {"recalibration": squeeze_excite},
+    "ge_": {"recalibration": gather_excite},
+    "bam_": {"between_stages": bam},
+    "cbam_": {"recalibration": cbam},
+    "gala_": {"recalibration": gala},
+    "aa_": {"conv": augmented_conv},
 }
 
 
@@ -221,21 +224,16 @@ def _augmentation(depth: int) -> dict[str, Any]:
     return dict(attention_stages=(2, 3, 4), attention_downsample=(1, 2, 1, 1), **ratios)
 
 
-def _register(name: str, depth: int, prefix: str = "", **defaults: Any) -> None:
+def _register(name: str, depth: int, plugs: dict[str, Any], **defaults: Any) -> None:
     kind, blocks = _SIZES[depth]
-    factory, argument = _VARIANTS.get(prefix, (None, ""))
 
-    @register(name, network=ResNet, layer=factory, sets=argument, num_classes=1000, image_size=(224, 224))
+    @register(name, network=ResNet, plugs=plugs, num_classes=1000, image_size=(224, 224))
     def build(**options: Any) -> ResNet:
-        options = {"kind": kind, "blocks": blocks, **options}
-        if factory is None:
-            return ResNet(**options)
-        plugged, network = configured(factory, options, **defaults)
-        return ResNet(**{argument: plugged}, **network)
+        options = with_pooling({"kind": kind, "blocks": blocks, **options})
+        return ResNet(**plug(options, plugs, **defaults))
 
 
 for _depth in _SIZES:
-    _register(f"resnet{_depth}", _depth)
-    for _prefix in _VARIANTS:
-        _register(f"{_prefix}resnet{_depth}", _depth, _prefix, **(_augmentation(_depth) if _prefix == "aa_" else {}))
-_register("fully_attentional_resnet50", 50, "aa_", **{**_augmentation(50), "kappa": 1.0, "upsilon": 1.0})
+    for _prefix, _plugs in _VARIANTS.items():
+        _register(f"{_prefix}resnet{_depth}", _depth, _plugs, **(_augmentation(_depth) if "aa_" in _prefix else {}))
+_register("fully_attentional_resnet50", 50, _VARIANTS["aa_"], **{**_augmentation(50), "kappa": 1.0, "upsilon": 1.0})

@@ -1,0 +1,139 @@
+"""Attention-based aggregation (Touvron et al., 2021, "Augmenting Convolutional networks with attention-based
+aggregation"): what stands in place of average pooling in PatchConvNet, for any map."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from aa_flax.layers.initializers import normal
+
+_linear_init = normal(0.02)  # truncated at ±2 in the authors' code, which is at 100 standard deviations
+
+
+class AttentionPooling(nnx.Module):
+    """A transformer block whose only queries are learned tokens, over the places of a map:
+
+        q = Wq LN1(tokens)    k = Wk LN1(keys)    v = Wv LN1(keys)
+        z = tokens + gamma1 * Wo softmax(q kᵀ / sqrt(width)) v
+        z = LN(z + gamma2 * MLP(LN2(z)))
+
+    One head. With one token its own place is among the keys, so that the weights over the map sum to less than one;
+    with several, one for each class for example, the keys are the map's places alone (both as in the authors' code).
+    MLP is a layer of mlp_ratio * width, GELU, and one back; linear layers have biases, LN an epsilon of 1e-6.
+
+    Parameters at width d and MLP ratio 3: 10 d² + 14 d, besides the tokens (d each), the last LN (2 d) and, where width
+    is not the map's, a linear layer before all (`reduce`): 42 million for the 2048 channels of a ResNet-50.
+
+    Sub-modules: `reduce` (or None), `norm1`, `query`, `key`, `value`, `out`, `norm2`, `mlp1`, `mlp2`, `norm`;
+    parameters `tokens` [tokens, width], `gamma1` and `gamma2` [width].
+
+    Args:
+        features: channels c of the map.
+        tokens: how many queries.
+        width: channels d of tokens, keys and values; None is `features`.
+        mlp_ratio: hidden units of the MLP per channel.
+        layer_scale_init: of gamma1 and gamma2; 1e-4 in the authors' S60, 1e-6 in their larger networks.
+
+    Raises:
+        ValueError: sizes below 1; at call time a map that does not fit.
+    """
+
+    attends = True
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        tokens: int = 1,
+        width: int | None = None,
+        mlp_ratio: float = 3.0,
+        layer_scale_init: float = 1e-4,
+        dtype: Any = jnp.float32,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        width = features if width is None else width
+        hidden = round(mlp_ratio * width)
+        for name, value in (
+            ("features", features),
+            ("tokens", tokens),
+            ("width", width),
+            ("mlp_ratio * width", hidden),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        options: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+
+        def linear(inputs: int, outputs: int) -> nnx.Linear:
+            return nnx.Linear(inputs, outputs, kernel_init=_linear_init, **options)
+
+        def norm() -> nnx.LayerNorm:
+            return nnx.LayerNorm(width, epsilon=1e-6, use_fast_variance=False, **options)
+
+        self.features = features
+        self.width = width
+        self.dtype = dtype
+        self.reduce = linear(features, width) if width != features else None
+        self.tokens = nnx.Param(_linear_init(rngs.params(), (tokens, width), param_dtype))
+        self.norm1 = norm()
+        self.query = linear(width, width)
+        self.key = linear(width, width)
+        self.value = linear(width, width)
+        self.out = linear(width, width)
+        self.gamma1 = nnx.Param(jnp.full((width,), layer_scale_init, param_dtype))
+        self.norm2 = norm()
+        self.mlp1 = linear(width, hidden)
+        self.mlp2 = linear(hidden, width)
+        self.gamma2 = nnx.Param(jnp.full((width,), layer_scale_init, param_dtype))
+        self.norm = norm()
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b tokens width"]:
+        """The tokens after they have looked at the map, normalised."""
+        keys = self._keys(x)
+        weights = self._weights(keys)
+        attended = self.out(jnp.einsum("btk,bkd->btd", weights.astype(self.dtype), self.value(keys)))
+        z = self._param(self.tokens) + self._param(self.gamma1) * attended
+        hidden = jax.nn.gelu(self.mlp1(self.norm2(z)), approximate=False)
+        return self.norm(z + self._param(self.gamma2) * self.mlp2(hidden))
+
+    def attention_weights(self, x: Float[Array, "b h w c"], queries: Any = None) -> Float[Array, "b 1 tokens h w"]:
+        """What each token looks at, over the places of the map; in at least float32.
+
+        A single token's weights sum to one less what it gives to itself. `queries` is there for likeness with
+        `AAConv2D` and changes nothing: the queries are the tokens.
+        """
+        b, h, w, _ = x.shape
+        weights = self._weights(self._keys(x))
+        return weights[:, None, :, weights.shape[-1] - h * w :].reshape(b, 1, -1, h, w)
+
+    def attended_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the map that is attended to: the input's."""
+        return height, width
+
+    def _keys(self, x: Array) -> Float[Array, "b keys width"]:
+        """LN1 of what the tokens may look at; a single token itself first."""
+        if x.ndim != 4 or x.shape[-1] != self.features or 0 in x.shape:
+            raise ValueError(f"x must have shape [b, h, w, features={self.features}], none of them 0, got {x.shape}")
+        b, h, w, c = x.shape
+        places = x.astype(self.dtype).reshape(b, h * w, c)
+        if self.reduce is not None:
+            places = self.reduce(places)
+        places = self.norm1(places)
+        if self.tokens.shape[0] > 1:
+            return places
+        own = self.norm1(self._param(self.tokens))
+        return jnp.concatenate([jnp.broadcast_to(own, (b, *own.shape[1:])), places], 1)
+
+    def _weights(self, keys: Float[Array, "b keys width"]) -> Float[Array, "b tokens keys"]:
+        compute = jnp.promote_types(self.dtype, jnp.float32)
+        query = self.query(self.norm1(self._param(self.tokens)))[0]
+        logits = jnp.einsum("td,bkd->btk", query, self.key(keys), preferred_element_type=compute)
+        return jax.nn.softmax(logits * jnp.asarray(self.width**-0.5, compute), -1)
+
+    def _param(self, param: nnx.Param[Array]) -> Array:
+        """With leading axes of 1 up to rank 3, in the dtype of the computation."""
+        value = param[...].astype(self.dtype)
+        return value.reshape((1,) * (3 - value.ndim) + value.shape)
