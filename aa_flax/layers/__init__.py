@@ -3,6 +3,7 @@
 from aa_flax.layers.aa_conv import AAConv2D
 from aa_flax.layers.attention_depths import attention_depths
 from aa_flax.layers.attention_pooling import AttentionPooling
+from aa_flax.layers.aw_conv import AWConv2D
 from aa_flax.layers.bam import BAM
 from aa_flax.layers.cbam import CBAM
 from aa_flax.layers.drop_path import drop_path, drop_path_rates
@@ -17,6 +18,7 @@ __all__ = [
     "CBAM",
     "GALA",
     "AAConv2D",
+    "AWConv2D",
     "AttentionPooling",
     "GatherExcite",
     "SqueezeExcite",

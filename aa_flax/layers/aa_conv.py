@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any, Literal, get_args
 
@@ -72,6 +72,9 @@ class AAConv2D(nnx.Module):
         use_bias: of conv, qkv and out. The published parameter counts need False; the authors' listing has biases.
         implementation: of the attention, see `aa_flax.ops.relative_attention_2d`.
         kernel_init, attention_init: of `conv`, and of `qkv` and `out`; Glorot-uniform as in the authors' framework.
+        convolution_layer: what makes `conv`, called as `convolution_layer(in_features, out - dv, kernel_size=...,
+            strides=..., dtype=..., param_dtype=..., rngs=...)`, for example `aa_flax.layers.AWConv2D`; None is an
+            `nnx.Conv` with `use_bias` and `kernel_init`.
 
     Raises:
         ValueError: settings that no layer can have; at call time a channel count or rank that does not fit.
@@ -100,6 +103,7 @@ class AAConv2D(nnx.Module):
         implementation: str = "auto",
         kernel_init: nnx.Initializer = glorot_uniform,
         attention_init: nnx.Initializer = glorot_uniform,
+        convolution_layer: Callable[..., nnx.Module] | None = None,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -131,9 +135,12 @@ class AAConv2D(nnx.Module):
         shape: dict[str, Any] = dict(kernel_size=(kernel_size,) * 2, strides=strides, padding=(padding, padding))
         qkv_in = in_features + (3 if position == "coordconv" else 0)
         qkv_out = 2 * self.key_depth + self.value_depth
-        self.conv = (
-            conv(in_features, out_features - self.value_depth, kernel_init=kernel_init, **shape) if convolves else None
-        )
+        own: dict[str, Any] = dict(strides=strides, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        if convolution_layer is None:
+            layer = functools.partial(conv, kernel_init=kernel_init, **shape)
+        else:
+            layer = functools.partial(convolution_layer, kernel_size=kernel_size, **own)
+        self.conv: Any = layer(in_features, out_features - self.value_depth) if convolves else None
         self.qkv = pointwise(qkv_in, qkv_out) if attends else None
         self.out = pointwise(self.value_depth, self.value_depth) if attends else None
 
@@ -147,15 +154,30 @@ class AAConv2D(nnx.Module):
         self.rel_height = table(0)
         self.rel_width = table(1)
 
-    def __call__(self, x: Float[Array, "b h w in"]) -> Float[Array, "b hs ws out"]:
-        """Convolution and attention of one map, [b, h, w, in] to [b, ceil(h/strides), ceil(w/strides), out]."""
+    @property
+    def takes_train(self) -> bool:
+        """Whether a call needs to know of training: where the convolution does."""
+        return getattr(self.conv, "takes_train", False)
+
+    def __call__(self, x: Float[Array, "b h w in"], *, train: bool = False) -> Float[Array, "b hs ws out"]:
+        """Convolution and attention of one map, [b, h, w, in] to [b, ceil(h/strides), ceil(w/strides), out].
+
+        `train` goes to a `convolution_layer` that takes it, and changes nothing else.
+        """
         self._check_input(x)
         if self.qkv is None:
             assert self.conv is not None
-            return self.conv(x)
+            return self._convolve(x, train)
         height, width = (math.ceil(length / self.strides) for length in x.shape[1:3])
         attended = upsample(self.attend(self.attention_input(x)), height, width)
-        return attended if self.conv is None else self._convolve_beside(self.conv, x, attended)
+        if self.conv is None:
+            return attended
+        if isinstance(self.conv, nnx.Conv):
+            return self._convolve_beside(self.conv, x, attended)
+        return jnp.concatenate([self._convolve(x, train), attended], -1)
+
+    def _convolve(self, x: Array, train: bool) -> Array:
+        return self.conv(x, train=train) if self.takes_train else self.conv(x)
 
     def _convolve_beside(self, conv: nnx.Conv, x: Array, attended: Array) -> Array:
         """concat[conv(x), attended].

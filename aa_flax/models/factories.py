@@ -12,9 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from flax import nnx
 
-from aa_flax.layers import BAM, CBAM, GALA, AAConv2D, GatherExcite, SqueezeExcite
+from aa_flax.layers import BAM, CBAM, GALA, AAConv2D, AWConv2D, GatherExcite, SqueezeExcite
 from aa_flax.layers.aa_conv import Position
 from aa_flax.layers.attention_depths import ValueRounding
+from aa_flax.layers.aw_conv import AWVariant, Pool
 from aa_flax.layers.bam import Combine
 from aa_flax.layers.gala import Squash
 from aa_flax.layers.gather_excite import Variant
@@ -95,10 +96,11 @@ def augmented_conv(
     table_resize: TableResize = "linear",
     attention_bias: bool = False,
     implementation: str = "auto",
+    convolution: ConvFactory = plain_conv,
 ) -> ConvFactory:
     """A factory of `AAConv2D`; `attention_downsample` is one factor, or one per stage. Others: see the layer.
 
-    Stages that are not in `attention_stages` get a plain convolution.
+    Stages that are not in `attention_stages` get what `convolution` makes alone, the others have it beside attention.
     """
 
     def build(
@@ -113,10 +115,10 @@ def augmented_conv(
         param_dtype: Any,
         rngs: nnx.Rngs,
     ) -> nnx.Module:
+        beside = functools.partial(convolution, map_shape=map_shape, stage=stage)
+        options: dict[str, Any] = dict(strides=strides, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         if stage not in attention_stages:
-            return plain_conv(
-                in_features, out_features, kernel_size, strides=strides, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-            )
+            return beside(in_features, out_features, kernel_size, **options)
         factors = [attention_downsample] if isinstance(attention_downsample, int) else [*attention_downsample]
         if len(factors) == 1:
             factors *= stage
@@ -130,7 +132,6 @@ def augmented_conv(
             in_features,
             out_features,
             kernel_size,
-            strides=strides,
             num_heads=num_heads,
             kappa=kappa,
             upsilon=upsilon,
@@ -143,12 +144,70 @@ def augmented_conv(
             use_bias=attention_bias,
             implementation=implementation,
             kernel_init=he_normal_fan_out,
+            convolution_layer=None if convolution is plain_conv else beside,
+            **options,
+        )
+
+    return build
+
+
+def weighted_conv(
+    *,
+    aw_variant: AWVariant = "expand",
+    aw_pool: Pool = "adaptive",
+    aw_reduction: int = 16,
+    aw_residual: bool = True,
+    aw_gate_scale: float | None = None,
+    aw_implementation: str = "auto",
+) -> ConvFactory:
+    """A factory of `AWConv2D`; the options are the layer's."""
+
+    def build(
+        in_features: int,
+        out_features: int,
+        kernel_size: int,
+        *,
+        strides: int = 1,
+        groups: int = 1,
+        map_shape: tuple[int, int] | None = None,
+        stage: int = 0,
+        dtype: Any,
+        param_dtype: Any,
+        rngs: nnx.Rngs,
+    ) -> AWConv2D:
+        return AWConv2D(
+            in_features,
+            out_features,
+            kernel_size,
+            strides=strides,
+            groups=groups,
+            variant=aw_variant,
+            pool=aw_pool,
+            reduction=aw_reduction,
+            residual=aw_residual,
+            gate_scale=aw_gate_scale,
+            implementation=aw_implementation,
+            kernel_init=he_normal_fan_out,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
         )
 
     return build
+
+
+def augmented_weighted_conv(**options: Any) -> ConvFactory:
+    """A factory of `AAConv2D` whose convolutions are `AWConv2D`; takes the options of both."""
+    return augmented_conv(**plug(options, {"convolution": weighted_conv}))
+
+
+# What `plug` and the registry read a factory's options from.
+augmented_weighted_conv.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        *(p for p in inspect.signature(augmented_conv).parameters.values() if p.name != "convolution"),
+        *inspect.signature(weighted_conv).parameters.values(),
+    ]
+)
 
 
 def squeeze_excite(*, reduction: int = 16, squeeze_excite_bias: bool = True) -> RecalibrationFactory:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,10 +13,10 @@ from jaxtyping import Array, Float
 from aa_flax.layers import SqueezeExcite
 from aa_flax.layers.drop_path import DropPathRule, drop_path, drop_path_rates
 from aa_flax.layers.norm import batch_norm
-from aa_flax.models.factories import ConvFactory, augmented_conv, plain_conv, plug
+from aa_flax.models.factories import ConvFactory, augmented_conv, plain_conv, plug, weighted_conv
 from aa_flax.models.heads import PoolingFactory, average, classifier, pooled, with_pooling
 from aa_flax.models.registry import register
-from aa_flax.models.stages import FeatureInfo, Stage, require_images, require_rngs
+from aa_flax.models.stages import FeatureInfo, Stage, convolve, require_images, require_rngs
 
 
 class Group(NamedTuple):
@@ -52,7 +53,7 @@ class InvertedBottleneck(nnx.Module):
     """1×1 to `expansion` times the channels, depthwise k×k, (squeeze-excite), 1×1 back; a shortcut where sizes agree.
 
     Batch norm after each convolution, ReLU after the first two. With expansion 1 the first 1×1 is absent. The expansion
-    comes from the factory.
+    comes from the factory `conv`, the depthwise convolution from `depthwise`, which gets `groups` too.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class InvertedBottleneck(nnx.Module):
         map_shape: tuple[int, int],
         stage: int,
         conv: ConvFactory,
+        depthwise: Callable[..., nnx.Module],
         norm: Any,
         drop_path_rate: float,
         dtype: Any,
@@ -74,11 +76,10 @@ class InvertedBottleneck(nnx.Module):
         options: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         width = in_features * group.expansion
         expands = group.expansion > 1
-        self.expand: Any = (
-            conv(in_features, width, 1, strides=1, map_shape=map_shape, stage=stage, **options) if expands else None
-        )
+        place: dict[str, Any] = dict(map_shape=map_shape, stage=stage, **options)
+        self.expand: Any = conv(in_features, width, 1, strides=1, **place) if expands else None
         self.expand_bn = norm(width, **options) if expands else None
-        self.depthwise = plain_conv(width, width, group.kernel_size, strides=strides, groups=width, **options)
+        self.depthwise = depthwise(width, width, group.kernel_size, strides=strides, groups=width, **place)
         self.depthwise_bn = norm(width, **options)
         hidden = max(1, in_features // 4)
         self.squeeze_excite = SqueezeExcite(width, hidden_features=hidden, **options) if group.squeeze_excite else None
@@ -90,8 +91,8 @@ class InvertedBottleneck(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b hs ws f"]:
         y = x
         if self.expand is not None and self.expand_bn is not None:
-            y = jax.nn.relu(self.expand_bn(self.expand(y), use_running_average=not train))
-        y = jax.nn.relu(self.depthwise_bn(self.depthwise(y), use_running_average=not train))
+            y = jax.nn.relu(self.expand_bn(convolve(self.expand, y, train=train), use_running_average=not train))
+        y = jax.nn.relu(self.depthwise_bn(convolve(self.depthwise, y, train=train), use_running_average=not train))
         if self.squeeze_excite is not None:
             y = self.squeeze_excite(y, train=train)
         y = self.project_bn(self.project(y), use_running_average=not train)
@@ -107,6 +108,7 @@ class MnasNet(nnx.Module):
     Args:
         width: factor of all channels but the head's 1280, each rounded by `scaled`.
         conv: factory of each block's expansion, whose map is the block's input.
+        depthwise: factory of each block's depthwise convolution: a `ConvFactory` that takes `groups` as well.
         pooling: factory of what stands between the last map and the classifier.
         dropout_rate: before the classifier; 0.2 in the recipe.
         drop_path_rate, drop_path_rule: stochastic depth, see `aa_flax.layers.drop_path_rates`; all blocks count, those
@@ -122,6 +124,7 @@ class MnasNet(nnx.Module):
         image_size: tuple[int, int] = (224, 224),
         in_channels: int = 3,
         conv: ConvFactory = plain_conv,
+        depthwise: Callable[..., nnx.Module] = plain_conv,
         pooling: PoolingFactory = average,
         dropout_rate: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -163,6 +166,7 @@ class MnasNet(nnx.Module):
                     map_shape=(math.ceil(image_size[0] / stride), math.ceil(image_size[1] / stride)),
                     stage=group.stage,
                     conv=conv,
+                    depthwise=depthwise,
                     norm=norm,
                     drop_path_rate=next(rates),
                     **options,
@@ -227,6 +231,8 @@ _AUGMENTATION: dict[str, Any] = dict(
 
 # What each prefix plugs in: the argument of MnasNet, and the factory that makes it.
 _VARIANTS: dict[str, dict[str, Any]] = {"": {}, "aa_": {"conv": augmented_conv}}
+# With the convolutions of Zhu et al. (2021) besides.
+_VARIANTS |= {f"aw_{prefix}": {"depthwise": weighted_conv, **plugs} for prefix, plugs in _VARIANTS.items()}
 
 
 def _register(name: str, width: float, plugs: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 Version 1.5 has the stride of a bottleneck in its 3×3 convolution: the GFLOPs that the paper prints need it.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -19,6 +18,7 @@ from aa_flax.models.factories import (
     ConvFactory,
     RecalibrationFactory,
     augmented_conv,
+    augmented_weighted_conv,
     bam,
     cbam,
     gala,
@@ -27,10 +27,11 @@ from aa_flax.models.factories import (
     plain_conv,
     plug,
     squeeze_excite,
+    weighted_conv,
 )
 from aa_flax.models.heads import PoolingFactory, average, classifier, pooled, with_pooling
 from aa_flax.models.registry import register
-from aa_flax.models.stages import FeatureInfo, require_images, require_rngs, residual_stage
+from aa_flax.models.stages import FeatureInfo, convolve, require_images, require_rngs, residual_stage
 from aa_flax.ops import max_pool
 
 BlockKind = Literal["basic", "bottleneck"]
@@ -40,8 +41,8 @@ class ResidualBlock(nnx.Module):
     """A basic block (3×3, 3×3) or a bottleneck (1×1, 3×3, 1×1 to four times the width).
 
     Batch norm after every convolution, ReLU between; `recalibration` scales the branch after its last batch norm; the
-    sum with the shortcut goes through ReLU. The convolution from the factory is the bottleneck's 3×3, or the basic
-    block's first: in both it carries the stride.
+    sum with the shortcut goes through ReLU. The convolution from the factory `conv` is the bottleneck's 3×3, or the
+    basic block's first: in both it carries the stride. A basic block's second comes from `second_conv`.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class ResidualBlock(nnx.Module):
         map_shape: tuple[int, int],
         stage: int,
         conv: ConvFactory,
+        second_conv: ConvFactory,
         norm: NormFactory,
         recalibration: RecalibrationFactory,
         drop_path_rate: float,
@@ -62,16 +64,16 @@ class ResidualBlock(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         options: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        replaced: Any = functools.partial(conv, strides=strides, map_shape=map_shape, stage=stage, **options)
+        place: dict[str, Any] = dict(map_shape=map_shape, stage=stage, **options)
         width = features // 4 if kind == "bottleneck" else features
         if kind == "bottleneck":
             self.conv1: Any = plain_conv(in_features, width, 1, **options)
-            self.conv2: Any = replaced(width, width, 3)
+            self.conv2: Any = conv(width, width, 3, strides=strides, **place)
             self.conv3: Any = plain_conv(width, features, 1, **options)
             self.bn3 = norm(features, **options)
         else:
-            self.conv1 = replaced(in_features, width, 3)
-            self.conv2 = plain_conv(width, width, 3, **options)
+            self.conv1 = conv(in_features, width, 3, strides=strides, **place)
+            self.conv2 = second_conv(width, width, 3, strides=1, **place)
             self.conv3 = None
         self.bn1 = norm(width, **options)
         self.bn2 = norm(width, **options)
@@ -83,8 +85,8 @@ class ResidualBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b hs ws f"]:
         running = not train
-        y = jax.nn.relu(self.bn1(self.conv1(x), use_running_average=running))
-        y = self.bn2(self.conv2(y), use_running_average=running)
+        y = jax.nn.relu(self.bn1(convolve(self.conv1, x, train=train), use_running_average=running))
+        y = self.bn2(convolve(self.conv2, y, train=train), use_running_average=running)
         if self.conv3 is not None:
             y = self.bn3(self.conv3(jax.nn.relu(y)), use_running_average=running)
         if self.recalibration is not None:
@@ -101,7 +103,8 @@ class ResNet(nnx.Module):
     Args:
         kind: "basic" or "bottleneck" blocks.
         blocks: how many in each stage.
-        conv: factory of the convolution that each block may have replaced.
+        conv: factory of the 3×3 convolution of each block, of a basic block's first.
+        second_conv: factory of a basic block's second one.
         recalibration: factory of what follows each residual branch (SE, GE, CBAM, GALA).
         between_stages: factory of what follows each stage but the last (BAM).
         norm: factory of the normalisations.
@@ -118,6 +121,7 @@ class ResNet(nnx.Module):
         image_size: tuple[int, int] = (224, 224),
         in_channels: int = 3,
         conv: ConvFactory = plain_conv,
+        second_conv: ConvFactory = plain_conv,
         recalibration: RecalibrationFactory = no_recalibration,
         between_stages: RecalibrationFactory = no_recalibration,
         norm: NormFactory = batch_norm,
@@ -156,6 +160,7 @@ class ResNet(nnx.Module):
                 map_shape=map_shape,
                 stage=i + 1,
                 conv=conv,
+                second_conv=second_conv,
                 norm=norm,
                 recalibration=recalibration,
                 **options,
@@ -216,6 +221,10 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "gala_": {"recalibration": gala},
     "aa_": {"conv": augmented_conv},
 }
+# With the convolutions of Zhu et al. (2021) besides: both 3×3 of a basic block.
+_WEIGHTED = {"conv": weighted_conv, "second_conv": weighted_conv}
+_VARIANTS |= {f"aw_{prefix}": {**_WEIGHTED, **plugs} for prefix, plugs in _VARIANTS.items()}
+_VARIANTS["aw_aa_"]["conv"] = augmented_weighted_conv
 
 
 def _augmentation(depth: int) -> dict[str, Any]:

@@ -14,16 +14,18 @@ from aa_flax.models.factories import (
     ConvFactory,
     RecalibrationFactory,
     augmented_conv,
+    augmented_weighted_conv,
     gather_excite,
     no_recalibration,
     plain_conv,
     plug,
     squeeze_excite,
+    weighted_conv,
 )
 from aa_flax.models.heads import PoolingFactory, average, classifier, pooled, with_pooling
 from aa_flax.models.recomputation import convolve_activated
 from aa_flax.models.registry import register
-from aa_flax.models.stages import FeatureInfo, require_images, require_rngs, residual_stage
+from aa_flax.models.stages import FeatureInfo, convolve, require_images, require_rngs, residual_stage
 from aa_flax.ops import average_pool
 
 Shortcut = Literal["parameter_free", "projection"]
@@ -53,6 +55,7 @@ class PreActivationBlock(nnx.Module):
         map_shape: tuple[int, int],
         stage: int,
         conv: ConvFactory,
+        second_conv: ConvFactory,
         norm: NormFactory,
         recalibration: RecalibrationFactory,
         shortcut: Shortcut,
@@ -68,10 +71,11 @@ class PreActivationBlock(nnx.Module):
         self.strides = strides
         self.changes = strides > 1 or in_features != features
         self.bn1 = norm(in_features, **options)
-        self.conv1 = conv(in_features, features, 3, strides=strides, map_shape=map_shape, stage=stage, **options)
+        place: dict[str, Any] = dict(map_shape=map_shape, stage=stage, **options)
+        self.conv1 = conv(in_features, features, 3, strides=strides, **place)
         self.bn2 = norm(features, **options)
         self.dropout = nnx.Dropout(dropout_rate, deterministic=None) if dropout_rate else None
-        self.conv2 = plain_conv(features, features, 3, **options)
+        self.conv2 = second_conv(features, features, 3, strides=1, **place)
         self.recalibration = recalibration(features, map_shape=map_shape, **options)
         projects = shortcut == "projection" and self.changes
         self.shortcut = plain_conv(in_features, features, 1, strides=strides, **options) if projects else None
@@ -79,15 +83,15 @@ class PreActivationBlock(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b hs ws f"]:
         if self.shortcut is None:
             skipped = parameter_free_shortcut(x, self.strides, self.features) if self.changes else x
-            y = convolve_activated(self.bn1, self.conv1, x, use_running_average=not train)
+            y = convolve_activated(self.bn1, self.conv1, x, train=train)
         else:
             activated = jax.nn.relu(self.bn1(x, use_running_average=not train))
             skipped = self.shortcut(activated)
-            y = self.conv1(activated)
+            y = convolve(self.conv1, activated, train=train)
         y = jax.nn.relu(self.bn2(y, use_running_average=not train))
         if self.dropout is not None:
             y = self.dropout(y, deterministic=not train, rngs=rngs)
-        y = self.conv2(y)
+        y = convolve(self.conv2, y, train=train)
         if self.recalibration is not None:
             y = self.recalibration(y, train=train)
         return drop_path(y, self.drop_path_rate, train=train, rngs=rngs) + skipped
@@ -99,6 +103,7 @@ class WideResNet(nnx.Module):
     Args:
         depth, widen_factor: 28 and 10 in the paper; stages have 16, 32 and 64 times widen_factor channels.
         conv: factory of each block's first convolution; here attention augments (all three stages, section 4.1).
+        second_conv: factory of each block's second one.
         recalibration: factory of what follows each residual branch (SE, GE).
         norm: factory of the normalisations.
         pooling: factory of what stands between the last map and the classifier.
@@ -119,6 +124,7 @@ class WideResNet(nnx.Module):
         image_size: tuple[int, int] = (32, 32),
         in_channels: int = 3,
         conv: ConvFactory = plain_conv,
+        second_conv: ConvFactory = plain_conv,
         recalibration: RecalibrationFactory = no_recalibration,
         norm: NormFactory = batch_norm,
         pooling: PoolingFactory = average,
@@ -164,6 +170,7 @@ class WideResNet(nnx.Module):
                 map_shape=(math.ceil(image_size[0] / stride), math.ceil(image_size[1] / stride)),
                 stage=i + 1,
                 conv=conv,
+                second_conv=second_conv,
                 norm=norm,
                 recalibration=recalibration,
                 shortcut=shortcut,
@@ -225,6 +232,10 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "ge_": {"recalibration": gather_excite},
     "aa_": {"conv": augmented_conv},
 }
+# With the convolutions of Zhu et al. (2021) besides, in both places of a block.
+_WEIGHTED = {"conv": weighted_conv, "second_conv": weighted_conv}
+_VARIANTS |= {f"aw_{prefix}": {**_WEIGHTED, **plugs} for prefix, plugs in _VARIANTS.items()}
+_VARIANTS["aw_aa_"]["conv"] = augmented_weighted_conv
 
 
 def _register(prefix: str, plugs: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from aa_flax.ops.attention_branch import attention_branch
 from aa_flax.ops.convolution import convolution
+from aa_flax.ops.gated_convolution import gated_convolution
 from aa_flax.ops.relative_attention import relative_attention_2d, relative_attention_weights_2d
 from aa_flax.ops.resampling import average_pool, max_pool, upsample
 from aa_flax.ops.tables import resize_relative_table
@@ -10,6 +11,7 @@ __all__ = [
     "attention_branch",
     "average_pool",
     "convolution",
+    "gated_convolution",
     "max_pool",
     "relative_attention_2d",
     "relative_attention_weights_2d",

@@ -1,0 +1,66 @@
+"""Which forms of a gated convolution `implementation="auto"` stands for: one table, and where the program will run."""
+
+import functools
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the choice may depend on."""
+
+    platform: str  # "cpu", "gpu", "tpu"
+    height: int  # of the output
+    width: int
+    in_features: int  # of a group
+    features: int
+    groups: int
+    separable: bool  # whether the gate is one number for all input channels
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each output channel sees one input channel."""
+        return self.in_features == 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table: the first that serves a call is taken."""
+
+    platforms: tuple[str, ...]
+    depthwise: bool | None  # None: either
+    fewest: int  # places of the output
+    forms: tuple[str, str, str]  # the convolution, its gradient for the input, that for kernel and gate
+    because: str
+
+
+_COUNTED = "bytes moved, counted by the compiler: experiments/results/gated_convolution_v5e.json"
+_TIMED = "times in experiments/results/gated_convolution_cpu.json"
+TABLE = (
+    Entry(("tpu",), True, 1, ("tap", "tap", "tap"), _COUNTED),
+    Entry(("tpu",), False, 128, ("fold", "fold", "fold"), _COUNTED),
+    Entry(("tpu",), False, 1, ("fold", "fold", "tap"), _COUNTED),
+    Entry(("cpu",), None, 1, ("tap", "tap", "tap"), _TIMED),
+    Entry(("gpu",), None, 1, ("tap", "tap", "tap"), "keeps no kernel of a sample in memory; not measured on a GPU"),
+)
+
+
+def choose(call: Call) -> tuple[str, str, str]:
+    """The forms for a call; logged at level INFO once for each kind of call."""
+    return _choose(call)
+
+
+@functools.cache
+def _choose(call: Call) -> Any:
+    entry = next(entry for entry in TABLE if _serves(entry, call))
+    _log.info("gated convolution: %s for %s (%s)", ", ".join(entry.forms), call, entry.because)
+    return entry.forms
+
+
+def _serves(entry: Entry, call: Call) -> bool:
+    platform = call.platform if call.platform in ("tpu", "cpu") else "gpu"
+    right = entry.depthwise is None or entry.depthwise == call.depthwise
+    return platform in entry.platforms and right and call.height * call.width >= entry.fewest

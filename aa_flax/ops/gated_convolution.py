@@ -1,0 +1,288 @@
+"""Convolution of each sample with a kernel of its own: one kernel, gated by a map of its own shape for each sample.
+
+    O[n] = conv(I[n], K · gate[n])
+
+which equals gating what the kernel sees, separately for each output channel (Zhu et al., 2021):
+
+    O[n, p, o] = sum over taps t and channels c of (I[n, p + t, c] · gate[n, t, c, o]) · K[t, c, o]
+"""
+
+import functools
+import math
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from aa_flax.ops.gated_choice import Call, choose
+from aa_flax.ops.platform import target_platform
+from aa_flax.ops.windows import shifted
+
+Form = Literal["fold", "tap", "loop"]
+
+
+class Forms(NamedTuple):
+    """How each of three results is computed: the convolution, its gradient for the input, and for kernel and gate.
+
+    fold: samples become groups of one convolution, whose kernels XLA multiplies as it reads them.
+    tap:  a 1×1 convolution for each place of the kernel, whose result is gated; builds no kernel per sample where the
+          gate does not depend on the input channel.
+    loop: a convolution for each sample; the reference, all three results or none.
+    """
+
+    forward: str
+    inputs: str
+    weights: str
+
+
+class _Window(NamedTuple):
+    """Settings of a convolution; hashable."""
+
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+
+def gated_convolution(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw cg o"],
+    gate: Float[Array, "b kh kw gc o"],
+    *,
+    strides: tuple[int, int] = (1, 1),
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+    implementation: str | Forms = "auto",
+) -> Float[Array, "b hs ws o"]:
+    """Each sample convolved with `kernel * gate[sample]`; differentiable once, in reverse.
+
+    Args:
+        x: the maps.
+        kernel: as for `jax.lax.conv_general_dilated` with dimension numbers NHWC, HWIO, NHWC.
+        gate: of the kernel's shape for each sample; or one number for all its input channels, where gc is 1.
+        strides, padding, dilation: of the convolution, dilation of the kernel.
+        groups: feature groups; as many as channels for a depthwise convolution.
+        implementation: "fold", "tap", "loop", three of them as `Forms`, or "auto", which takes them by platform and
+            shape from the table in `aa_flax.ops.gated_choice`. They agree but for rounding.
+
+    Raises:
+        ValueError: shapes that do not fit, or an unknown implementation.
+    """
+    kh, kw, cg, features = kernel.shape
+    if x.shape[-1] != cg * groups or features % groups:
+        raise ValueError(
+            f"kernel must be [kh, kw, {x.shape[-1]} / groups, a multiple of groups] for groups={groups}, "
+            f"got {kernel.shape}"
+        )
+    if gate.shape not in ((x.shape[0], kh, kw, cg, features), (x.shape[0], kh, kw, 1, features)):
+        raise ValueError(f"gate must be [b, kh, kw, 1 or c / groups, o] for kernel {kernel.shape}, got {gate.shape}")
+    window = _Window(tuple(strides), tuple((low, high) for low, high in padding), tuple(dilation), groups)
+    if implementation == "auto":
+        height, width = (
+            (size + sum(pad) - step * (side - 1) - 1) // stride + 1
+            for size, pad, step, side, stride in zip(
+                x.shape[1:3], window.padding, window.dilation, (kh, kw), window.strides, strict=True
+            )
+        )
+        forms = Forms(*choose(Call(target_platform(), height, width, cg, features, groups, gate.shape[3] == 1)))
+    else:
+        forms = Forms(*(implementation,) * 3) if isinstance(implementation, str) else Forms(*implementation)
+    if unknown := [form for form in forms if form not in get_args(Form)]:
+        raise ValueError(f"implementation must be 'auto' or one to three of {get_args(Form)}, got {unknown[0]!r}")
+    if "loop" in forms:
+        if set(forms) != {"loop"}:
+            raise ValueError(f"implementation 'loop' cannot be mixed with others, got {forms}")
+        return _loop(x, kernel, gate, window)
+    return _convolution(window, forms, x, kernel, gate)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _convolution(window: _Window, forms: Forms, x: Array, kernel: Array, gate: Array) -> Array:
+    if forms.forward == "fold":
+        return _fold(x, _gated(kernel, gate, x.dtype), window)
+    return _taps(x, kernel, gate, window)
+
+
+def _forward(window: _Window, forms: Forms, *operands: Array) -> tuple[Array, tuple[Array, ...]]:
+    return _convolution(window, forms, *operands), operands
+
+
+def _backward(window: _Window, forms: Forms, operands: tuple[Array, ...], dy: Array) -> tuple[Array, ...]:
+    x, kernel, gate = operands
+    inputs = _inputs_by_fold if forms.inputs == "fold" else _inputs_by_tap
+    dx = inputs(x, kernel, gate, dy, window)
+    weights = _weights_by_fold if forms.weights == "fold" else _weights_by_tap
+    dkernel, dgate = weights(x, kernel, gate, dy, window)
+    return dx, dkernel.astype(kernel.dtype), dgate.astype(gate.dtype)
+
+
+_convolution.defvjp(_forward, _backward)
+
+
+def _gated(kernel: Array, gate: Array, dtype: Any) -> Float[Array, "b kh kw cg o"]:
+    """The kernel of each sample: multiplied in at least float32, rounded once."""
+    wide = _wide(kernel, gate)
+    return (kernel.astype(wide)[None] * gate.astype(wide)).astype(dtype)
+
+
+def _fold(x: Array, kernels: Array, window: _Window) -> Array:
+    """Convolve sample n with kernel n, as one grouped convolution."""
+    return jax.vmap(lambda sample, kernel: _conv(sample[None], kernel, window)[0])(x, kernels)
+
+
+def _inputs_by_fold(x: Array, kernel: Array, gate: Array, dy: Array, window: _Window) -> Array:
+    """The gradient for the input, as a convolution of `dy` with each sample's kernel turned round.
+
+    The transposition that JAX makes would have all those kernels in memory, to turn them; here the one kernel and the
+    gates are turned, and multiplied where the convolution reads them.
+    """
+    if window.groups > 1:
+        gate = jnp.broadcast_to(gate, (*gate.shape[:3], *kernel.shape[2:]))
+    padding = _padding_back(x, kernel, dy, window)
+
+    def convolve(sample: Array, own: Array) -> Array:
+        return jax.lax.conv_general_dilated(
+            sample[None],
+            own,
+            (1, 1),
+            padding,
+            lhs_dilation=window.strides,
+            rhs_dilation=window.dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=window.groups,
+        )[0]
+
+    return jax.vmap(convolve)(dy, _gated(_turned(kernel, window.groups), _turned(gate, window.groups), dy.dtype))
+
+
+def _inputs_by_tap(x: Array, kernel: Array, gate: Array, dy: Array, window: _Window) -> Array:
+    """The gradient for the input, a place of the kernel after the other."""
+    if kernel.shape[2] > 1 or kernel.shape[3] > x.shape[-1]:
+        (dx,) = jax.linear_transpose(lambda x: _taps(x, kernel, gate, window), x)(dy)
+        return dx
+    # Depthwise: gathered, so that all places are one pass over `dy`, zeros put between its rows for the strides.
+    spread = [(0, 0, stride - 1) for stride in window.strides]
+    wide = jax.lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *spread, (0, 0, 0)))
+    back = _Window((1, 1), _padding_back(x, kernel, dy, window), window.dilation, window.groups)
+    return _taps(wide, jnp.flip(kernel, (0, 1)), jnp.flip(gate, (1, 2)), back)
+
+
+def _turned(array: Array, groups: int) -> Float[Array, "*b kh kw og gc"]:
+    """[*b, kh, kw, c, o] with its places in reverse and inputs and outputs exchanged in each group."""
+    *lead, inputs, outputs = array.shape
+    by_group = jnp.flip(array, (-4, -3)).reshape(*lead, inputs, groups, outputs // groups)
+    return jnp.swapaxes(by_group, -3, -1).reshape(*lead, outputs // groups, groups * inputs)
+
+
+def _padding_back(x: Array, kernel: Array, dy: Array, window: _Window) -> tuple[tuple[int, int], ...]:
+    """Of the convolution that leads from `dy`, spread by the strides, to the input."""
+    spans = (step * (side - 1) for step, side in zip(window.dilation, kernel.shape[:2], strict=True))
+    axes = zip(window.padding, spans, window.strides, x.shape[1:3], dy.shape[1:3], strict=True)
+    return tuple((span - low, size - 1 - (out - 1) * stride + low) for (low, _), span, stride, size, out in axes)
+
+
+def _loop(x: Array, kernel: Array, gate: Array, window: _Window) -> Array:
+    kernels = _gated(kernel, gate, x.dtype)
+    return jnp.concatenate([_conv(x[n : n + 1], kernels[n], window) for n in range(x.shape[0])])
+
+
+def _taps(x: Array, kernel: Array, gate: Array, window: _Window) -> Array:
+    """Sum over the kernel's places, in at least float32."""
+    total: Any = 0
+    for view, part, gates in _by_tap(x, kernel, gate, window):
+        total += _tap(view, part, gates, window.groups)
+    return total.astype(x.dtype)
+
+
+def _tap(view: Array, part: Array, gates: Array, groups: int) -> Float[Array, "b hs ws o"]:
+    """What one place of the kernel contributes; `part` [cg, o], `gates` [b, 1 or cg, o]."""
+    wide = _wide(view, gates)
+    if part.shape[0] == 1:  # depthwise: each channel by itself, its outputs side by side
+        wider = jnp.repeat(view, part.shape[1] // view.shape[-1], -1) if part.shape[1] > view.shape[-1] else view
+        return wider.astype(wide) * (part.astype(wide)[None] * gates.astype(wide))[:, None]
+    if gates.shape[1] == 1:
+        return _pointwise(view, part, groups) * gates.astype(wide)[:, None]
+    own = (part.astype(wide)[None] * gates.astype(wide)).astype(view.dtype)
+    b, h, w, _ = view.shape
+    grouped = own.reshape(b, part.shape[0], groups, -1)
+    products = jnp.einsum("bhwgc,bcgo->bhwgo", view.reshape(b, h, w, groups, -1), grouped, preferred_element_type=wide)
+    return products.reshape(b, h, w, -1)
+
+
+def _weights_by_fold(x: Array, kernel: Array, gate: Array, dy: Array, window: _Window) -> tuple[Array, Array]:
+    """Gradients for kernel and gate from that for each sample's kernel."""
+    shape = jax.ShapeDtypeStruct((x.shape[0], *kernel.shape), x.dtype)
+    (own,) = jax.linear_transpose(lambda kernels: _fold(x, kernels, window), shape)(dy)
+    return _from_own(own, kernel[None], gate, axis=3)
+
+
+def _weights_by_tap(x: Array, kernel: Array, gate: Array, dy: Array, window: _Window) -> tuple[Array, Array]:
+    """The same, a place of the kernel after the other."""
+    of_kernel, of_gate = [], []
+    wide = _wide(kernel, gate)
+    b, cg, features = x.shape[0], *kernel.shape[2:]
+    # Gradients of each sample's weights are larger than the maps where there are fewer places than channels.
+    separable = gate.shape[3] == 1 < cg and math.prod(dy.shape[1:3]) < cg
+    for view, part, gates in _by_tap(x, kernel, gate, window):
+        if separable:
+            gated = (dy.astype(wide) * gates.astype(wide)[:, None]).astype(dy.dtype)
+            grouped = (*view.shape[:3], window.groups, -1)
+            products = jnp.einsum("bhwgc,bhwgo->cgo", view.reshape(grouped), gated.reshape(grouped))
+            of_kernel.append(products.reshape(cg, features).astype(wide))
+            products = _pointwise(view, part, window.groups) * dy.astype(wide)
+            of_gate.append(products.sum((1, 2))[:, None])
+        else:
+            grouped = (*view.shape[:3], window.groups, -1)
+            own = jnp.einsum(
+                "bhwgc,bhwgo->bcgo", view.reshape(grouped), dy.reshape(grouped), preferred_element_type=wide
+            )
+            found = _from_own(own.reshape(b, cg, features), part[None], gates, axis=1)
+            of_kernel.append(found[0])
+            of_gate.append(found[1])
+    return jnp.stack(of_kernel).reshape(kernel.shape), jnp.stack(of_gate, 1).reshape(gate.shape)
+
+
+def _from_own(own: Array, kernel: Array, gate: Array, axis: int) -> tuple[Array, Array]:
+    """Gradients for kernel and gate; `own` is that for each sample's kernel, `axis` that of the input channels."""
+    wide = _wide(kernel, gate)
+    own = own.astype(wide)
+    of_gate = own * kernel.astype(wide)
+    if gate.shape[axis] == 1:
+        of_gate = of_gate.sum(axis, keepdims=True)
+    return (own * gate.astype(wide)).sum(0), of_gate
+
+
+def _by_tap(x: Array, kernel: Array, gate: Array, window: _Window) -> Any:
+    """For each place of the kernel: what it sees [b, hs, ws, c], its weights [cg, o], its gates [b, 1 or cg, o]."""
+    sides = [step * (side - 1) + 1 for step, side in zip(window.dilation, kernel.shape[:2], strict=True)]
+    padded = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
+    views = [*shifted(padded, sides, window.strides)]
+    for i in range(kernel.shape[0]):
+        for j in range(kernel.shape[1]):
+            yield views[i * window.dilation[0] * sides[1] + j * window.dilation[1]], kernel[i, j], gate[:, i, j]
+
+
+def _pointwise(view: Array, part: Array, groups: int) -> Array:
+    """[b, hs, ws, c] times [cg, o], in at least float32."""
+    b, h, w, _ = view.shape
+    grouped, part = view.reshape(b, h, w, groups, -1), part.astype(view.dtype).reshape(part.shape[0], groups, -1)
+    products = jnp.einsum("bhwgc,cgo->bhwgo", grouped, part, preferred_element_type=_wide(view))
+    return products.reshape(b, h, w, -1)
+
+
+def _conv(x: Array, kernel: Array, window: _Window) -> Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window.strides,
+        window.padding,
+        rhs_dilation=window.dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=window.groups,
+    )
+
+
+def _wide(*arrays: Array) -> Any:
+    return functools.reduce(jnp.promote_types, (array.dtype for array in arrays), jnp.float32)
