@@ -124,8 +124,8 @@ def classifier(
     return pool, ClassHead(pool.width, num_classes, kernel_init=kernel_init, **options)
 
 
-def pooled(pooling: Any, x: Float[Array, "b h w c"]) -> Float[Array, "b *tokens c"]:
-    """What the head takes: [b, c], or [b, tokens, c] where it takes several tokens."""
+def pooled(pooling: Any, x: Float[Array, "b h w c"]) -> Float[Array, "b *tokens width"]:
+    """What the head takes: [b, width], or [b, tokens, width] where it takes several tokens."""
     if pooling is None:
         return x.mean((1, 2))
     tokens = pooling(x)
