@@ -36,6 +36,7 @@ class Trunk(nnx.Module):
             shape and dtype of x. It holds no variables but Param and BatchStat.
         drop_path_rates: of each block; how many there are is the depth.
         rematerialize: keep only each block's input for the gradient and compute the rest again.
+        unroll: how many blocks the loop's body holds; `depth` is no loop.
         rngs: of the initial weights, which are those of so many blocks built in turn.
     """
 
@@ -45,11 +46,15 @@ class Trunk(nnx.Module):
         *,
         drop_path_rates: Sequence[float],
         rematerialize: bool,
+        unroll: int = 1,
         rngs: nnx.Rngs,
     ) -> None:
         self.drop_path_rates = tuple(drop_path_rates)
         self.depth = len(self.drop_path_rates)
         self.rematerialize = rematerialize
+        if not 1 <= unroll <= self.depth:
+            raise ValueError(f"unroll must lie in [1, {self.depth}], the number of blocks, got {unroll}")
+        self.unroll = unroll
         self.blocks = _stacked(make_block, self.depth, rngs)
 
     def __call__(
@@ -91,7 +96,7 @@ class Trunk(nnx.Module):
             return (x, None if maps is None else jax.lax.dynamic_update_index_in_dim(maps, x, place, 0)), updated
 
         maps = jnp.zeros((len(kept) + 1, *x.shape), x.dtype) if kept else None
-        (x, maps), updated = jax.lax.scan(step, (x, maps), layers)
+        (x, maps), updated = jax.lax.scan(step, (x, maps), layers, unroll=self.unroll)
         if train:
             nnx.update(self.blocks, updated)
         return x, {} if maps is None else {number: maps[i] for i, number in enumerate(kept)}
