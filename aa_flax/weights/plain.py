@@ -151,7 +151,9 @@ class _Plain:
                 return _Place(self._find(f"{owner}.{name}"), name == "bias", kept, layer.out_features)
             if path.startswith(f"{owner}."):
                 return _Place(None, True)
-        optional = module == "head" or re.search(r"(^|\.)(recalibration|attention\d+|pooling)(\.|$)", module) is not None
+        optional = (
+            module == "head" or re.search(r"(^|\.)(recalibration|attention\d+|pooling)(\.|$)", module) is not None
+        )
         return _Place(self._find(path), optional)
 
     def takes_head(self, given: Mapping[str, np.ndarray], arrays: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Pooling and classifier of every family: the mean, attention with one token or one a class, or a factory of one's own."""
+"""Pooling and classifier of every family: the mean, attention with one token or one a class, or a factory."""
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +88,7 @@ def test_logits_are_the_head_of_the_tokens_of_the_last_map(rng, tokens):
 
 
 def test_both_kinds_of_attention_in_one_network(rng):
-    """Layers that attend to themselves have a map for each query, pooling one for each token; queries are of the former."""
+    """A layer that augments has a map for each query, pooling one for each token; queries are of the former."""
     model = small("aa_wide_resnet28_10", "class")
     x = jnp.asarray(rng.normal(size=(1, 33, 50, 3)), jnp.float32)
     maps = attention_maps(model, x, queries=[(0, 0), (32, 49)], layers=["stage3.*", "pooling"])
