@@ -51,8 +51,10 @@ def pooling_figure(
     weights: Float[Any, "b tokens h w"],
     probabilities: Float[Any, "b classes"],
     class_names: Sequence[str],
-    file: Path | None = None,
+    *,
+    titles: Sequence[str] = (),
     top: int = 3,
+    file: Path | None = None,
 ) -> Figure:
     """What attention pooling looks at in some photographs, a row for each.
 
@@ -66,8 +68,9 @@ def pooling_figure(
         weights: of each token over the places of the map, for example `attention_maps(...)["pooling"][:, 0]`.
         probabilities: of each class, from 0 to 1.
         class_names: of each class.
-        file: PNG to write.
+        titles: what stands left of each photo, its true class for example.
         top: how many classes with a token each.
+        file: PNG to write.
 
     Raises:
         ValueError: tokens that are neither one nor one for each class, or other numbers of photos or names.
@@ -94,7 +97,10 @@ def pooling_figure(
         maps = np.stack([scaled_map(one, (height, width)) for one in chosen])
         pixels = photos[row] if photos.shape[-1] == 3 else np.repeat(photos[row], 3, -1)
         _panel(line[0], pixels, title=captions[0] if tokens == 1 else "")
-        _panel(line[1], overlay(photos[row], maps), label=_peak(chosen[0]) if tokens == 1 else "a colour for each class")
+        line[0].set_ylabel(titles[row] if titles else "", fontsize=9, color=_INK)
+        _panel(
+            line[1], overlay(photos[row], maps), label=_peak(chosen[0]) if tokens == 1 else "a colour for each class"
+        )
         for i, axes in enumerate(line[2:]):
             _panel(axes, pixels / 255 * maps[i][..., None], captions[i], _peak(chosen[i]), COLORS[i % len(COLORS)])
     if file is not None:
