@@ -36,8 +36,8 @@ def draw_attention(
 ) -> bool:
     """Draw the last attending layer of each stage for two query pixels an image; False if nothing attends.
 
-    What attention pooling looks at, of which `class_names` gives the names, goes to `file` where nothing else attends,
-    and otherwise beside it, to a name that ends in _pooling.
+    What attention pooling looks at goes to `file` where nothing else attends, and otherwise beside it, to a name that
+    ends in _pooling; there `class_names` are the names of the classes, or their numbers are.
     """
     attending, poolings = attending_paths(model)
     if attending:
@@ -68,8 +68,10 @@ def draw_pooling(
         merged: Any = nnx.merge(graph, state, copy=True)
         return jax.nn.softmax(merged(images).astype(jax.numpy.float32))
 
+    scores = probabilities(state, normalized)
+    names = class_names or [f"class {k}" for k in range(scores.shape[-1])]
     weights = attention_maps(model, normalized, layers=path)[path][:, 0]
-    pooling_figure(pixels, weights, probabilities(state, normalized), class_names, titles=titles, file=file)
+    pooling_figure(pixels, weights, scores, names, titles=titles, file=file)
 
 
 def print_results(results: Sequence[Mapping[str, Any]]) -> None:
