@@ -81,7 +81,7 @@ def report(config: Config, directory: RunDirectory, outcome: Outcome) -> dict[st
     shown = np.sort(firsts)[:3]  # three images, of three classes
     pixels, titles = batch["image"][shown], [names[label] for label in batch["label"][shown]]
     images = preprocessing.normalize(jax.numpy.asarray(pixels))
-    draw_attention(model, images, pixels, titles, directory.path / "attention_maps.png")
+    draw_attention(model, images, pixels, titles, directory.path / "attention_maps.png", names)
     per_class = zip(names, outcome.scores.accuracy_per_class, strict=True)
     return {
         "finished": outcome.finished,

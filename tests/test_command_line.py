@@ -8,8 +8,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import optax
 import pytest
 from PIL import Image
+
+from aa_flax.training import RunDirectory, build_model, default_config, functional, resolve
+from aa_flax.training.checkpoints import Checkpoints
+from aa_flax.training.preprocessing import Preprocessing
+from aa_flax.training.state import create_state
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -81,12 +87,65 @@ def test_predict_names_classes_and_errors_do_not_hide_the_rest(trained, tmp_path
     Image.fromarray(np.full((60, 90, 3), 200, np.uint8)).save(tmp_path / "photo.jpg")
     (tmp_path / "broken.png").write_bytes(b"no")
     arguments = [f"--workdir={workdir}", "--top=10", tmp_path / "broken.png", tmp_path / "photo.jpg"]
-    done = run("predict", *arguments, code=1)
+    done = run("predict", *arguments, f"--attention={tmp_path}/maps", "--query=3,20", code=1)
     assert done.stderr.startswith(f"error: {tmp_path}/broken.png: not an image")
     lines = done.stdout.splitlines()
     assert lines[0] == f"{tmp_path}/photo.jpg"
-    shares = [float(line.split("%")[0]) for line in lines[1:]]
+    assert lines[-1] == f"  attention: {tmp_path}/maps/photo-attention.png"
+    drawn = np.asarray(Image.open(tmp_path / "maps" / "photo-attention.png").convert("RGB")).astype(int)
+    assert (drawn[..., 2] - drawn[..., 0] > 150).sum() > 20  # the mark of the pixel, in each panel
+    shares = [float(line.split("%")[0]) for line in lines[1:-1]]
     assert len(shares) == 10 and shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.1)
+
+
+@pytest.fixture
+def untrained(tmp_path):
+    """Makes the run directory of a network that has seen nothing, of two classes."""
+
+    def make(name, size, **options):
+        config = default_config()
+        config.model.name, config.model.options = name, options
+        config = resolve(config)
+        prepared = Preprocessing(size, 3, (0.5,) * 3, (0.25,) * 3, ("tench", "church"), "float32", "")
+        directory = RunDirectory(tmp_path / name)
+        directory.begin(config, prepared)
+        _, params, batch_stats = functional(build_model(config, prepared))
+        with Checkpoints(directory.checkpoints) as checkpoints:
+            checkpoints.save(create_state(params, batch_stats, optax.identity(), ema=False))
+        return directory.path
+
+    return make
+
+
+def test_predict_draws_attention_pooling_at_a_larger_size(untrained, tmp_path, rng):
+    workdir = untrained("patchconvnet_s60_multi", (32, 32), width=8, depth=1)
+    photos = [tmp_path / "a" / "photo.jpg", tmp_path / "b" / "photo.png"]
+    for photo in photos:
+        photo.parent.mkdir()
+        Image.fromarray(rng.integers(0, 256, (60, 90, 3), np.uint8)).save(photo)
+    out = tmp_path / "new" / "maps"
+    arguments = [f"--workdir={workdir}", f"--attention={out}", *photos]
+    lines = run("predict", *arguments, "--image_size=64,96").stdout.splitlines()
+    pictures = [out / "photo-attention.png", out / "photo-2-attention.png"]
+    assert [line for line in lines if "attention:" in line] == [f"  attention: {picture}" for picture in pictures]
+    assert sorted(out.iterdir()) == sorted(pictures)
+    for picture in pictures:
+        height, width, _ = np.asarray(Image.open(picture)).shape
+        assert width > 2 * height  # four panels, each wider than high
+    done = run("predict", *arguments, "--image_size=40", code=2)
+    assert done.stderr.startswith("error: --image_size=40: images must have a height and a width that 16 divides")
+    assert done.stderr.count("\n") == 1 and done.stdout == ""
+
+
+def test_predict_says_that_there_is_no_attention(untrained, tmp_path):
+    workdir = untrained("wide_resnet28_10", (8, 8), depth=10, widen_factor=1)
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "photo.png")
+    done = run("predict", f"--workdir={workdir}", f"--attention={tmp_path}/maps", tmp_path / "photo.png", code=2)
+    assert done.stderr == (
+        "error: --attention: this WideResNet has no attention to draw; networks named aa_* have, and all with "
+        "pooling='attention'\n"
+    )
+    assert not (tmp_path / "maps").exists()
 
 
 CONFIG_WITH_A_SLIP = """

@@ -9,7 +9,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from aa_flax.analysis.trace import module_paths, watched
+from aa_flax.analysis.trace import module_paths, natural_order, watched
+from aa_flax.layers import AttentionPooling
 
 
 def attention_maps(
@@ -26,11 +27,15 @@ def attention_maps(
         images: [b, h, w, c].
         layers: dotted module paths, or shell patterns of them such as "stage3.*"; None for every layer that attends.
         queries: (row, column) pixels of the image; each is mapped to the place of the attended map that holds it.
-            None for every query: n * (h*w)**2 numbers an image and layer at the attended size h × w.
+            None for every query: n * (h*w)**2 numbers an image and layer at the attended size h × w. Attention pooling
+            does not heed them: its queries are its tokens.
 
     Returns:
-        Dotted path to weights, in the order of the network: [b, n, query_h, query_w, key_h, key_w] at the attended
-        size, or [b, n, q, key_h, key_w] for q `queries`; each map sums to one over its keys.
+        Dotted path to weights, in the order of the network, in at least float32.
+        Attention-augmented convolution: [b, n, query_h, query_w, key_h, key_w] at the attended size, or
+        [b, n, q, key_h, key_w] for q `queries`; each map sums to one over its keys.
+        Attention pooling, at "pooling": [b, 1, tokens, h, w], a map of h × w places for each token. With several
+        tokens, one for each class, each map sums to one; that of a single token to one less what it gives itself.
 
     Raises:
         ValueError: a layer that does not exist or does not attend, or a query outside the image.
@@ -70,6 +75,21 @@ def attention_maps(
     order: list[str] = []
     maps = forward(state, images)
     return {path: maps[path] for path in order}
+
+
+def attending_paths(model: nnx.Module) -> tuple[list[str], list[str]]:
+    """Dotted paths of what attends: (layers in which places look at places, poolings in which tokens do), in order."""
+    layers: list[str] = []
+    poolings: list[str] = []
+    for path, module in sorted(_by_path(model).items(), key=lambda item: natural_order(item[0])):
+        if getattr(module, "attends", False):
+            (poolings if isinstance(module, AttentionPooling) else layers).append(path)
+    return layers, poolings
+
+
+def last_of_each_stage(layers: Sequence[str]) -> list[str]:
+    """Of dotted paths in the order of the network the last below each top-level module."""
+    return list({path.split(".")[0]: path for path in layers}.values())
 
 
 def _by_path(model: nnx.Module) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from jaxtyping import UInt8
 from rich.console import Console
 from rich.table import Table
 
-from aa_flax.analysis.attention_maps import attention_maps
+from aa_flax.analysis.attention_maps import attending_paths, attention_maps, last_of_each_stage
 from aa_flax.analysis.plots import attention_figure
+from aa_flax.analysis.pooling_figures import pooling_figure
 from aa_flax.analysis.summary import summarize
-from aa_flax.analysis.trace import natural_order
 
 _NOT_ON_THE_LAST_LINE = ("confusion", "accuracy_per_class")
 
@@ -27,20 +27,51 @@ def model_costs(model: nnx.Module) -> dict[str, int]:
 
 
 def draw_attention(
-    model: nnx.Module, normalized: jax.Array, pixels: UInt8[np.ndarray, "b h w c"], titles: Sequence[str], file: Path
+    model: nnx.Module,
+    normalized: jax.Array,
+    pixels: UInt8[np.ndarray, "b h w c"],
+    titles: Sequence[str],
+    file: Path,
+    class_names: Sequence[str] = (),
 ) -> bool:
-    """Draw the last attending layer of each stage for two query pixels an image; False if nothing attends."""
-    attending = [
-        ".".join(map(str, path)) for path, module in nnx.iter_modules(model) if getattr(module, "attends", False)
-    ]
-    if not attending:
-        return False
-    last_of_stage = {path.split(".")[0]: path for path in sorted(attending, key=natural_order)}
-    height, width = pixels.shape[1:3]
-    queries = [(height // 4, width // 2), (height // 2, width // 2)]
-    maps = attention_maps(model, normalized, layers=list(last_of_stage.values()), queries=queries)
-    attention_figure(pixels, titles, maps, queries, file)
-    return True
+    """Draw the last attending layer of each stage for two query pixels an image; False if nothing attends.
+
+    What attention pooling looks at goes to `file` where nothing else attends, and otherwise beside it, to a name that
+    ends in _pooling; there `class_names` are the names of the classes, or their numbers are.
+    """
+    attending, poolings = attending_paths(model)
+    if attending:
+        height, width = pixels.shape[1:3]
+        queries = [(height // 4, width // 2), (height // 2, width // 2)]
+        maps = attention_maps(model, normalized, layers=last_of_each_stage(attending), queries=queries)
+        attention_figure(pixels, titles, maps, queries, file)
+        file = file.with_stem(f"{file.stem}_pooling")
+    if poolings:
+        draw_pooling(model, normalized, pixels, titles, class_names, file)
+    return bool(attending or poolings)
+
+
+def draw_pooling(
+    model: nnx.Module,
+    normalized: jax.Array,
+    pixels: UInt8[np.ndarray, "b h w c"],
+    titles: Sequence[str],
+    class_names: Sequence[str],
+    file: Path,
+) -> None:
+    """Draw what the tokens of a network with attention pooling look at in some images."""
+    _, (path, *_) = attending_paths(model)
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def probabilities(state: Any, images: Any) -> jax.Array:
+        merged: Any = nnx.merge(graph, state, copy=True)
+        return jax.nn.softmax(merged(images).astype(jax.numpy.float32))
+
+    scores = probabilities(state, normalized)
+    names = class_names or [f"class {k}" for k in range(scores.shape[-1])]
+    weights = attention_maps(model, normalized, layers=path)[path][:, 0]
+    pooling_figure(pixels, weights, scores, names, titles=titles, file=file)
 
 
 def print_results(results: Sequence[Mapping[str, Any]]) -> None:

@@ -105,8 +105,8 @@ class AttentionPooling(nnx.Module):
         A single token's weights sum to one less what it gives to itself. `queries` is there for likeness with
         `AAConv2D` and changes nothing: the queries are the tokens.
         """
-        b, h, w, _ = x.shape
         weights = self._weights(self._keys(x))
+        b, h, w, _ = x.shape
         return weights[:, None, :, weights.shape[-1] - h * w :].reshape(b, 1, -1, h, w)
 
     def attended_shape(self, height: int, width: int) -> tuple[int, int]:

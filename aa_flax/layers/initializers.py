@@ -26,6 +26,25 @@ def normal(stddev: float, mean: float = 0.0) -> nnx.Initializer:
     return init
 
 
+def uniform(bound: float) -> nnx.Initializer:
+    """Uniform distribution between -bound and bound."""
+
+    def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
+        samples = _draw(key, shape, dtype, np.random.Generator.random, jax.random.uniform)
+        return jnp.asarray((2 * samples - 1) * bound, dtype)
+
+    return init
+
+
+def torch_defaults(fan_in: int) -> dict[str, Any]:
+    """`kernel_init` and `bias_init` of a convolution or linear layer as PyTorch draws them where it is told nothing.
+
+    Both are uniform within ±1 / sqrt(fan_in), fan_in the numbers that go into one output: 9 for a depthwise 3×3.
+    """
+    init = uniform(fan_in**-0.5)
+    return {"kernel_init": init, "bias_init": init}
+
+
 def variance_scaling(
     scale: float, mode: Literal["fan_in", "fan_out", "fan_avg"], distribution: Literal["normal", "uniform"]
 ) -> nnx.Initializer:
@@ -41,8 +60,7 @@ def variance_scaling(
         stddev = math.sqrt(scale / fan)
         if distribution == "normal":
             return normal(stddev)(key, shape, dtype)
-        samples = _draw(key, shape, dtype, np.random.Generator.random, jax.random.uniform)
-        return jnp.asarray((2 * samples - 1) * (math.sqrt(3) * stddev), dtype)
+        return uniform(math.sqrt(3) * stddev)(key, shape, dtype)
 
     return init
 

@@ -1,5 +1,7 @@
 """Squeeze-and-excitation (Hu et al., 2018)."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,6 +21,7 @@ class SqueezeExcite(nnx.Module):
         hidden_features: units of the hidden layer, instead of the reduction.
         use_bias: whether W1 and W2 have biases. The authors' networks do; the 36.5 M parameters that Bello et al.
             (2019), Table 1, print for SE-WRN-28-10 need them absent.
+        linear: builds W1 and W2 as `nnx.Linear` does, for other initial weights than the usual ones.
     """
 
     def __init__(
@@ -28,6 +31,7 @@ class SqueezeExcite(nnx.Module):
         reduction: int = 16,
         hidden_features: int | None = None,
         use_bias: bool = True,
+        linear: Callable[..., Any] = functools.partial(nnx.Linear, kernel_init=lecun_normal),  # noqa: B008, pure
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -35,9 +39,9 @@ class SqueezeExcite(nnx.Module):
         if reduction < 1:
             raise ValueError(f"reduction must be at least 1, got {reduction}")
         hidden = max(1, features // reduction) if hidden_features is None else hidden_features
-        options = dict(use_bias=use_bias, kernel_init=lecun_normal, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.squeeze = nnx.Linear(features, hidden, **options)
-        self.excite = nnx.Linear(hidden, features, **options)
+        options = dict(use_bias=use_bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.squeeze = linear(features, hidden, **options)
+        self.excite = linear(hidden, features, **options)
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool = False) -> Float[Array, "b h w c"]:
         """The map with its channels scaled; `train` changes nothing."""

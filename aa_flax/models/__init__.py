@@ -1,8 +1,9 @@
 """Networks: they wire layers and own no mathematics."""
 
 from aa_flax.models.mnasnet import MnasNet  # importing a family registers its names
+from aa_flax.models.patchconvnet import PatchConvNet
 from aa_flax.models.registry import create_model, list_models
 from aa_flax.models.resnet import ResNet
 from aa_flax.models.wide_resnet import WideResNet
 
-__all__ = ["MnasNet", "ResNet", "WideResNet", "create_model", "list_models"]
+__all__ = ["MnasNet", "PatchConvNet", "ResNet", "WideResNet", "create_model", "list_models"]

@@ -86,9 +86,18 @@ def with_pooling(options: dict[str, Any], default: str = "average", **defaults: 
 class ClassHead(nnx.Module):
     """A linear classifier for each token: logit k of token k, [b, k, width] to [b, k]; kernel [width, k], bias [k]."""
 
-    def __init__(self, width: int, num_classes: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self,
+        width: int,
+        num_classes: int,
+        *,
+        kernel_init: nnx.Initializer = lecun_normal,
+        dtype: Any,
+        param_dtype: Any,
+        rngs: nnx.Rngs,
+    ) -> None:
         self.dtype = dtype
-        self.kernel = nnx.Param(lecun_normal(rngs.params(), (width, num_classes), param_dtype))
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (width, num_classes), param_dtype))
         self.bias = nnx.Param(jnp.zeros((num_classes,), param_dtype))
 
     def __call__(self, tokens: Float[Array, "b k width"]) -> Float[Array, "b k"]:
@@ -112,11 +121,11 @@ def classifier(
         return pool, linear(getattr(pool, "width", features), num_classes, **options)
     if pool.tokens.shape[0] == 1:
         return pool, linear(pool.width, num_classes, **options)
-    return pool, ClassHead(pool.width, num_classes, **options)
+    return pool, ClassHead(pool.width, num_classes, kernel_init=kernel_init, **options)
 
 
-def pooled(pooling: Any, x: Float[Array, "b h w c"]) -> Float[Array, "b *tokens c"]:
-    """What the head takes: [b, c], or [b, tokens, c] where it takes several tokens."""
+def pooled(pooling: Any, x: Float[Array, "b h w c"]) -> Float[Array, "b *tokens width"]:
+    """What the head takes: [b, width], or [b, tokens, width] where it takes several tokens."""
     if pooling is None:
         return x.mean((1, 2))
     tokens = pooling(x)

@@ -74,10 +74,12 @@ def init_from_plain(
         key, leaf = place.found
         whole = array.shape[-1] if place.whole is None else place.whole
         expected = torch_shape(place.found, (*array.shape[:-1], whole))
+        if path.startswith("head.") and not plain.takes_head(given, arrays):
+            new.append(path)
+            continue
         if given[key].shape != expected:
-            classes_differ = path.startswith("head.") and leaf.to_ours(given[key]).shape[:-1] == array.shape[:-1]
-            if classes_differ:
-                new.append(path)
+            if path == "pooling.tokens" and given[key].shape[1:] == array.shape[1:]:
+                new.append(path)  # of other classes, or one for all
             else:
                 used.add(key)
                 problems.append(f"{key}: shape {given[key].shape}, expected {expected} (for {path})")
@@ -117,8 +119,14 @@ class _Place(NamedTuple):
 class _Plain:
     """The plain network behind a network whose convolutions may be augmented."""
 
-    def __init__(self, augmented: Mapping[str, AAConv2D], norms: Mapping[str, AAConv2D], table: Sequence[Row] | None):
-        self._augmented, self._norms, self._table = augmented, norms, table
+    def __init__(
+        self,
+        augmented: Mapping[str, AAConv2D],
+        norms: Mapping[str, AAConv2D],
+        pools: bool,
+        table: Sequence[Row] | None,
+    ) -> None:
+        self._augmented, self._norms, self._pools, self._table = augmented, norms, pools, table
         self.output_projections = {f"{path}.out.kernel" for path in augmented}
 
     @classmethod
@@ -128,7 +136,9 @@ class _Plain:
             ".".join(map(str, path)): module for path, module in nnx.iter_modules(model) if isinstance(module, AAConv2D)
         }
         norms = {family_of(model).norm_after(path): layer for path, layer in augmented.items()}
-        return cls(augmented, norms, None if source == OWN else table_of(model, source))
+        untyped: Any = model
+        pools = getattr(untyped, "pooling", None) is not None
+        return cls(augmented, norms, pools, None if source == OWN else table_of(model, source))
 
     def place(self, path: str) -> _Place:
         module, _, name = path.rpartition(".")
@@ -141,8 +151,21 @@ class _Plain:
                 return _Place(self._find(f"{owner}.{name}"), name == "bias", kept, layer.out_features)
             if path.startswith(f"{owner}."):
                 return _Place(None, True)
-        optional = module == "head" or re.search(r"(^|\.)(recalibration|attention\d+)(\.|$)", module) is not None
+        optional = (
+            module == "head" or re.search(r"(^|\.)(recalibration|attention\d+|pooling)(\.|$)", module) is not None
+        )
         return _Place(self._find(path), optional)
+
+    def takes_head(self, given: Mapping[str, np.ndarray], arrays: Mapping[str, Any]) -> bool:
+        """Whether the classifier is the plain one, which it is as a whole or not at all.
+
+        One of another width is another where pooling makes it so; elsewhere it is a mistake, left to be found.
+        """
+        found = self._find("head.kernel")
+        if found is None or found.key not in given:
+            return True
+        theirs, ours = found.leaf.to_ours(given[found.key]).shape, arrays["head.kernel"].shape
+        return theirs == ours or (theirs[:-1] != ours[:-1] and not self._pools)
 
     def _find(self, path: str) -> Counterpart | None:
         if self._table is None:

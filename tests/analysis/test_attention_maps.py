@@ -4,6 +4,8 @@ import pytest
 from flax import nnx
 
 from aa_flax.analysis import attention_maps
+from aa_flax.analysis.attention_maps import attending_paths
+from aa_flax.analysis.photo_attention import AttentionError, layers_to_draw, picture_files
 from aa_flax.analysis.report import draw_attention
 from aa_flax.layers import AAConv2D
 from aa_flax.models import create_model
@@ -95,3 +97,44 @@ def test_figure(model, images, rng, tmp_path):
     plain = create_model("wide_resnet28_10", depth=10, widen_factor=1, rngs=nnx.Rngs(0))
     assert not draw_attention(plain, images, pixels, ["cat", "dog"], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+@pytest.fixture
+def both():
+    """Attends in its last stage and in its pooling."""
+    options = dict(depth=10, widen_factor=1, attention_stages=(3,), num_heads=2, upsilon=0.25, num_classes=3)
+    pooling = dict(pooling="attention", pooling_tokens="class")
+    return create_model("aa_wide_resnet28_10", image_size=(12, 8), **options, **pooling, rngs=nnx.Rngs(0))
+
+
+def test_figures_of_a_network_with_both_kinds(both, images, rng, tmp_path):
+    pixels = rng.integers(0, 256, (2, 12, 8, 3), np.uint8)
+    assert draw_attention(both, images, pixels, ["cat", "dog"], tmp_path / "maps.png", ["cat", "dog", "eel"])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["maps.png", "maps_pooling.png"]
+
+
+def test_what_is_drawn_of_a_photo(both, model):
+    assert attending_paths(both) == (["stage3.block1.conv1"], ["pooling"])
+    assert layers_to_draw(both, False) == ["pooling"]
+    assert layers_to_draw(both, True) == ["stage3.block1.conv1"]
+    assert layers_to_draw(model, False) == [f"stage{i}.block1.conv1" for i in (1, 2, 3)]
+    pooling = create_model("wide_resnet28_10", depth=10, widen_factor=1, pooling="attention", rngs=nnx.Rngs(0))
+    with pytest.raises(AttentionError, match="--query: this network attends in its pooling alone"):
+        layers_to_draw(pooling, True)
+
+
+def test_names_of_pictures(tmp_path):
+    photos = ["x/cat.jpg", "y/cat.png", "y/Cat.webp", "y/dog.tar.png", str(tmp_path / "eel-attention.png")]
+    photos.append(str(tmp_path / "eel.png"))
+    files = picture_files(tmp_path, photos)
+    assert [files[photo].name for photo in photos] == [
+        "cat-attention.png",
+        "cat-2-attention.png",
+        "Cat-3-attention.png",
+        "dog.tar-attention.png",
+        "eel-attention-attention.png",
+        "eel-2-attention.png",  # eel-attention.png is a photo
+    ]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AttentionError, match=r"file/maps: cannot be made a folder \(Not a directory\)"):
+        picture_files(tmp_path / "file" / "maps", photos)

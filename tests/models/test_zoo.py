@@ -26,7 +26,14 @@ def small(name):
         return dict(depth=10, widen_factor=1, **attention)
     if "mnasnet" in name:
         return dict(width=0.5)
+    if "patchconvnet" in name:
+        return dict(width=8, depth=2)
     return dict(blocks=(1, 1, 1, 1))
+
+
+def sizes(name):
+    """An awkward size of image that the network takes, and the smallest."""
+    return ((48, 80), (16, 16)) if "patchconvnet" in name else ((33, 50), (1, 1))
 
 
 def kinds():
@@ -35,6 +42,8 @@ def kinds():
     for name in list_models():
         basic = name.endswith(("18", "34"))
         family = name.rstrip("0123456789") + ("_basic" if "_" not in name[-4:] and basic else "")
+        if "patchconvnet" in name:
+            family = "patchconvnet" + "_multi" * name.endswith("_multi")
         found.setdefault(family, name)
     return sorted(found.values())
 
@@ -44,37 +53,44 @@ def test_the_kinds_are_all_there():
     expected = {f"{prefix}resnet{depth}" for prefix in prefixes for depth in (101, 18)}
     expected |= {f"{prefix}wide_resnet28_10" for prefix in ("", "aa_", "ge_", "se_")}
     expected |= {"fully_attentional_resnet50", "mnasnet_075", "aa_mnasnet_075"}
+    expected |= {"patchconvnet_b120", "patchconvnet_s60_multi"}
     assert set(kinds()) == expected
 
 
 @pytest.mark.parametrize("name", kinds())
 def test_odd_sizes_one_image_and_four_channels(rng, name):
     """33×50 divides by no stage's stride; logits, features, attention maps and the summary agree on it."""
-    model = create_model(name, num_classes=5, image_size=(33, 50), in_channels=4, **small(name), rngs=nnx.Rngs(0))
+    (h, w), _ = sizes(name)
+    model = create_model(name, num_classes=5, image_size=(h, w), in_channels=4, **small(name), rngs=nnx.Rngs(0))
     graph, state = nnx.split(model)
-    x = jnp.asarray(rng.normal(size=(1, 33, 50, 4)), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(1, h, w, 4)), jnp.float32)
     logits, features = jax.jit(lambda s, x: (lambda m: (m(x), m.features(x)))(nnx.merge(graph, s, copy=True)))(state, x)
     assert logits.shape == (1, 5) and np.isfinite(logits).all()
     assert features.keys() == model.feature_info.keys()
     for stage, info in model.feature_info.items():
-        assert features[stage].shape == (1, -(-33 // info.stride), -(-50 // info.stride), info.channels)
-    maps = attention_maps(model, x, queries=[(0, 0), (32, 49)])
-    assert bool(maps) == name.startswith(("aa_", "fully"))
+        assert features[stage].shape == (1, -(-h // info.stride), -(-w // info.stride), info.channels)
+    maps = attention_maps(model, x, queries=[(0, 0), (h - 1, w - 1)])
+    assert bool(maps) == name.startswith(("aa_", "fully", "patchconvnet"))
     for path, weights in maps.items():
+        if path == "pooling":  # its queries are tokens; a single one attends to itself too
+            tokens = model.pooling.tokens.shape[0]
+            assert weights.shape == (1, 1, tokens, h // 16, w // 16) and weights.sum((-1, -2)).max() < 1 + 1e-5
+            continue
         assert weights.shape[0] == 1 and weights.shape[2] == 2
         np.testing.assert_allclose(weights.sum((-1, -2)), 1, rtol=1e-5, err_msg=path)
     summary = summarize(model)
-    assert summary.image_shape == (33, 50, 4)
+    assert summary.image_shape == (h, w, 4)
     assert summary.params == sum(leaf.size for leaf in jax.tree.leaves(functional(model)[1]))
     assert summary.flops > 2 * summary.by_module["head"].params - 20 and "head" in summary.table()
 
 
 @pytest.mark.parametrize("name", kinds())
 def test_shapes_of_other_inputs(name):
-    """Traced only: grey images, a batch of three, a training step, and an image of one pixel."""
+    """Traced only: grey images, a batch of three, a training step, and the smallest image."""
     model = nnx.eval_shape(lambda: create_model(name, num_classes=5, in_channels=1, **small(name), rngs=nnx.Rngs(0)))
     apply, params, batch_stats = functional(model)
-    for shape in ((3, 64, 41, 1), (1, 1, 1, 1)):
+    (h, w), smallest = sizes(name)
+    for shape in ((3, 2 * w, h, 1), (1, *smallest, 1)):
         images = jax.ShapeDtypeStruct(shape, jnp.float32)
         out, stats = jax.eval_shape(lambda p, s, x: apply(p, s, x, train=True), params, batch_stats, images)
         assert out.shape == (shape[0], 5)
@@ -82,7 +98,7 @@ def test_shapes_of_other_inputs(name):
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize("name", ["resnet18", "mnasnet_075", "wide_resnet28_10"])
+@pytest.mark.parametrize("name", ["resnet18", "mnasnet_075", "wide_resnet28_10", "patchconvnet_s60"])
 @pytest.mark.parametrize("shape", [(2, 33, 50, 3), (2, 33, 50), (0, 33, 50, 4), (2, 0, 50, 4)])
 def test_inputs_that_do_not_fit(name, shape):
     model = nnx.eval_shape(lambda: create_model(name, num_classes=5, in_channels=4, **small(name), rngs=nnx.Rngs(0)))
@@ -91,7 +107,11 @@ def test_inputs_that_do_not_fit(name, shape):
         jax.eval_shape(lambda s, x: nnx.merge(graph, s)(x), state, jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
-BIG = [f"{prefix}resnet152" for prefix in ("aa_", "gala_")] + ["wide_resnet28_10", "aa_mnasnet_140"]
+BIG = [f"{prefix}resnet152" for prefix in ("aa_", "gala_")] + [
+    "wide_resnet28_10",
+    "aa_mnasnet_140",
+    "patchconvnet_s120",
+]
 
 
 @pytest.mark.parametrize("name", BIG + [pytest.param(n, marks=pytest.mark.slow) for n in list_models() if n not in BIG])

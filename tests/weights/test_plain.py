@@ -126,3 +126,41 @@ def test_what_should_fit_and_does_not(build, random_state_dict):
         np.testing.assert_array_equal(value, before[path])
     with pytest.raises(WeightsError, match="nothing fits; the keys begin with a"):
         init_from_plain(build("resnet18"), {"a": np.zeros(2, np.float32)}, source="timm")
+
+
+@pytest.mark.parametrize(
+    ("options", "head_is_new"),
+    [({}, False), (dict(pooling_tokens="class"), False), (dict(pooling_width=24), True), (dict(num_classes=3), True)],
+    ids=["single", "class", "narrow", "classes"],
+)
+def test_attention_pooling_starts_fresh(build, random_state_dict, options, head_is_new):
+    """The classifier is taken over where its shape is that of the plain one, and then as a whole."""
+    state = random_state_dict(build("resnet18"))
+    model = build("resnet18", pooling="attention", **options)
+    fresh = arrays(model)
+    report = init_from_plain(model, state, source="timm")
+    pooling = {path for path in fresh if path.startswith("pooling.")}
+    head = {"head.kernel", "head.bias"}
+    assert set(report.new) == pooling | (head if head_is_new else set()) and not report.partial
+    assert set(report.unused) == ({"fc.weight", "fc.bias"} if head_is_new else set())
+    for path in report.new:
+        np.testing.assert_array_equal(arrays(model)[path], fresh[path])
+    if not head_is_new:
+        np.testing.assert_array_equal(arrays(model)["head.kernel"], state["fc.weight"].T)
+
+
+def test_attention_pooling_from_attention_pooling(build):
+    """Other classes have other tokens; everything else of the pooling is taken over, and must fit."""
+    options = dict(depth=10, widen_factor=1, image_size=(8, 8), pooling="attention")
+    first = build("wide_resnet28_10", **options, pooling_tokens="class", num_classes=7)
+    state = arrays(first)
+    model = build("wide_resnet28_10", **options, pooling_tokens="class", num_classes=3)
+    assert set(init_from_plain(model, state, source="aa_flax").new) == {"pooling.tokens", "head.kernel", "head.bias"}
+    single = build("wide_resnet28_10", **options, num_classes=7)
+    assert init_from_plain(single, state, source="aa_flax").new == ("pooling.tokens",)
+    with pytest.raises(WeightsError, match=r"pooling.mlp1.kernel: shape \(64, 192\), expected \(64, 64\)"):
+        init_from_plain(build("wide_resnet28_10", **options, pooling_mlp_ratio=1.0), state, source="aa_flax")
+    wrong = {**state, "head.kernel": state["head.kernel"][:-1]}
+    plain = build("wide_resnet28_10", depth=10, widen_factor=1, image_size=(8, 8), num_classes=7)
+    with pytest.raises(WeightsError, match=r"head.kernel: shape \(63, 7\), expected \(64, 7\)"):
+        init_from_plain(plain, wrong, source="aa_flax")

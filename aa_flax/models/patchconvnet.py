@@ -1,0 +1,262 @@
+"""PatchConvNet (Touvron et al., 2021, "Augmenting Convolutional networks with attention-based aggregation").
+
+As in the authors' code, facebookresearch/deit `patchconvnet_models.py`: the figures of the paper differ from it in the
+stem, which has no activation after its last convolution and no biases (the authors, issue 151 there).
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from aa_flax.layers import SqueezeExcite
+from aa_flax.layers.drop_path import DropPathRule, drop_path_rates, surviving
+from aa_flax.layers.initializers import normal, torch_defaults
+from aa_flax.layers.norm import batch_norm
+from aa_flax.models.heads import PoolingFactory, attention_pooling, classifier, pooled, with_pooling
+from aa_flax.models.registry import register
+from aa_flax.models.stacked import Trunk
+from aa_flax.models.stages import FeatureInfo, require_images, require_rngs
+from aa_flax.ops import convolution
+
+Norm = Literal["layer", "batch"]
+STRIDE = 16
+"""Pixels of the image per place of the map, along each side."""
+
+
+def _gelu(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=False)
+
+
+class Stem(nnx.Module):
+    """Four 3×3 convolutions of stride 2, to an eighth, a quarter, a half and all of the width; GELU between them.
+
+    No biases, no norm; padding is 1 on every side.
+    """
+
+    def __init__(self, in_channels: int, width: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> None:
+        sizes = (in_channels, width // 8, width // 4, width // 2, width)
+        for i in range(4):
+            conv = nnx.Conv(
+                sizes[i],
+                sizes[i + 1],
+                (3, 3),
+                strides=2,
+                padding=((1, 1), (1, 1)),
+                use_bias=False,
+                kernel_init=torch_defaults(9 * sizes[i])["kernel_init"],
+                conv_general_dilated=convolution,
+                dtype=dtype,
+                param_dtype=param_dtype,
+                rngs=rngs,
+            )
+            setattr(self, f"conv{i + 1}", conv)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hs ws f"]:
+        for i in range(4):
+            x = getattr(self, f"conv{i + 1}")(x if i == 0 else _gelu(x))
+        return x
+
+
+class PatchConvBlock(nnx.Module):
+    """`x + gamma * f(norm(x))`, f = 1×1, GELU, 3×3 depthwise, GELU, squeeze-and-excitation, 1×1; all of one width.
+
+    Convolutions have biases; the hidden layer of squeeze-and-excitation has a quarter of the width.
+    """
+
+    def __init__(
+        self, width: int, *, norm: Norm, layer_scale_init: float, dtype: Any, param_dtype: Any, rngs: nnx.Rngs
+    ) -> None:
+        options: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+
+        def linear(inputs: int, outputs: int, **settings: Any) -> nnx.Linear:
+            return nnx.Linear(inputs, outputs, **torch_defaults(inputs), **settings)
+
+        if norm == "batch":
+            self.norm: Any = batch_norm(width, **options)
+        else:
+            self.norm = nnx.LayerNorm(width, epsilon=1e-6, use_fast_variance=False, **options)
+        self.pointwise1 = linear(width, width, **options)
+        self.depthwise = nnx.Conv(
+            width,
+            width,
+            (3, 3),
+            padding=((1, 1), (1, 1)),
+            feature_group_count=width,
+            conv_general_dilated=convolution,
+            **torch_defaults(9),
+            **options,
+        )
+        # As timm rounds a quarter of the width, the ties to even.
+        self.squeeze_excite = SqueezeExcite(width, hidden_features=max(1, round(width / 4)), linear=linear, **options)
+        self.pointwise2 = linear(width, width, **options)
+        self.gamma = nnx.Param(jnp.full((width,), layer_scale_init, param_dtype))
+        self.dtype = dtype
+
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool = False, key: Array | None = None, rate: Any = None
+    ) -> Float[Array, "b h w c"]:
+        """In training with drop path at `rate`, drawn from `key`; without a key there is none."""
+        y = self.norm(x, use_running_average=not train) if isinstance(self.norm, nnx.BatchNorm) else self.norm(x)
+        y = self.depthwise(_gelu(self.pointwise1(y)))
+        y = self.pointwise2(self.squeeze_excite(_gelu(y))) * self.gamma[...].astype(self.dtype)[None, None, None]
+        if train and key is not None:
+            y = surviving(key, y, rate)
+        return x + y
+
+
+class PatchConvNet(nnx.Module):
+    """A stem of stride 16, blocks of one size and width, attention in place of the mean, classifier.
+
+    Images of any height and width that 16 divides; there is no embedding of positions to resize.
+
+    The blocks lie stacked and run in a loop (`aa_flax.models.stacked`): arrays at `trunk.blocks` have a leading depth
+    axis, and `trunk.block(i)` is block i as a module of its own.
+
+    Args:
+        width: channels d; a multiple of 8.
+        depth: how many blocks.
+        num_classes, image_size, in_channels: of the data; `image_size` (height, width) only says what is expected.
+        layer_scale_init: of each block's gamma; 1e-4 in the authors' S60, 1e-6 in their larger networks.
+        drop_path_rate, drop_path_rule: stochastic depth, see `aa_flax.layers.drop_path_rates`; of all blocks. The rate
+            of each published network is not known.
+        norm: "layer" as in the authors' code, or "batch", of which they say that it does better in large batches and
+            worse in large networks and at high resolution.
+        pooling: factory of what stands between the last map and the classifier.
+        rematerialize: keep only each block's input for the gradient and compute the rest again.
+        unroll: how many blocks the loop's body holds, up to `depth`. More take longer to compile and change nothing
+            else, but on CPUs: there XLA takes 12 times as long for the gradients of a depthwise convolution in a loop.
+
+    Raises:
+        ValueError: sizes that do not fit, or an unknown option; at call time images that do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        num_classes: int = 1000,
+        image_size: tuple[int, int] = (224, 224),
+        in_channels: int = 3,
+        layer_scale_init: float = 1e-6,
+        drop_path_rate: float = 0.0,
+        drop_path_rule: DropPathRule = "constant",
+        norm: Norm = "layer",
+        pooling: PoolingFactory = attention_pooling(pooling_layer_scale=1e-6),  # noqa: B008, pure
+        rematerialize: bool = True,
+        unroll: int = 1,
+        dtype: Any = jnp.float32,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if width < 8 or width % 8:
+            raise ValueError(f"width must be a multiple of 8, got {width}")
+        for name, value in (("depth", depth), ("num_classes", num_classes), ("in_channels", in_channels)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if norm not in get_args(Norm):
+            raise ValueError(f"norm must be one of {get_args(Norm)}, got {norm!r}")
+        _require_size("image_size", *image_size)
+        options: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.width = width
+        self.in_channels = in_channels
+        self.image_size = image_size
+        self.drop_path_rate = drop_path_rate
+        self.stem = Stem(in_channels, width, **options)
+        make_block = functools.partial(
+            PatchConvBlock,
+            width,
+            norm=norm,
+            layer_scale_init=layer_scale_init,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )
+        self.trunk = Trunk(
+            lambda rngs: make_block(rngs=rngs),
+            drop_path_rates=drop_path_rates(drop_path_rate, depth, drop_path_rule),
+            rematerialize=rematerialize,
+            unroll=unroll,
+            rngs=rngs,
+        )
+        # Truncated at ±2 in the authors' code, which is at 100 standard deviations.
+        self.pooling, self.head = classifier(width, num_classes, pooling, kernel_init=normal(0.02), **options)
+
+    @property
+    def feature_info(self) -> dict[str, FeatureInfo]:
+        """Channels and stride of each entry of `features`."""
+        return {"stage1": FeatureInfo(self.width, STRIDE)}
+
+    def __call__(
+        self, images: Float[Array, "b h w c"], *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "b classes"]:
+        """Logits [b, classes] of normalised images [b, h, w, c].
+
+        With train=True batch statistics, where there are any, are updated in place; with drop path that needs `rngs`,
+        else ValueError.
+        """
+        return self.head(pooled(self.pooling, self._maps(images, train=train, rngs=rngs)[0]))
+
+    def features(self, images: Float[Array, "b h w c"], *, train: bool = False) -> dict[str, Array]:
+        """The map "stage1" [b, h/16, w/16, width] after the last block."""
+        return {"stage1": self._maps(images, train=train, rngs=None)[0]}
+
+    def block_features(
+        self, images: Float[Array, "b h w c"], *, blocks: Sequence[int], train: bool = False
+    ) -> dict[int, Float[Array, "b hs ws f"]]:
+        """The maps [b, h/16, w/16, width] after some of the blocks, by their numbers, counted from 0.
+
+        Other blocks' maps are not kept: (14, 29, 44, 59) are the quarters of a depth of 60.
+
+        Raises:
+            ValueError: `blocks` does not name blocks, each once.
+        """
+        return self._maps(images, train=train, rngs=None, keep=blocks)[1]
+
+    def _maps(
+        self, images: Array, *, train: bool, rngs: nnx.Rngs | None, keep: Sequence[int] = ()
+    ) -> tuple[Array, dict[int, Array]]:
+        require_images(images, self.in_channels)
+        _require_size("images", *images.shape[1:3])
+        require_rngs(train, rngs, drop_path=self.drop_path_rate)
+        return self.trunk(self.stem(images), train=train, rngs=rngs, keep=keep)
+
+
+def _require_size(name: str, height: int, width: int) -> None:
+    """ValueError that names what nearest sizes would do."""
+    if height % STRIDE or width % STRIDE or min(height, width) < STRIDE:
+        nearest = "×".join(str(max(1, round(side / STRIDE)) * STRIDE) for side in (height, width))
+        raise ValueError(
+            f"{name} must have a height and a width that {STRIDE} divides, got {height}×{width}; {nearest} would do"
+        )
+
+
+# Width, depth, and what gamma and the gammas of the aggregation start from.
+_SIZES = {
+    "s60": (384, 60, 1e-4),
+    "s120": (384, 120, 1e-6),
+    "b60": (768, 60, 1e-6),
+    "b120": (768, 120, 1e-6),
+    "l60": (1024, 60, 1e-6),
+    "l120": (1024, 120, 1e-6),
+    "s60_multi": (384, 60, 1e-4),
+}
+
+
+def _register(size: str) -> None:
+    width, depth, layer_scale = _SIZES[size]
+    tokens = "class" if size.endswith("_multi") else "single"
+
+    @register(f"patchconvnet_{size}", network=PatchConvNet, num_classes=1000, image_size=(224, 224))
+    def build(**options: Any) -> PatchConvNet:
+        options = {"width": width, "depth": depth, "layer_scale_init": layer_scale, **options}
+        scale = options["layer_scale_init"]
+        return PatchConvNet(**with_pooling(options, "attention", pooling_layer_scale=scale, pooling_tokens=tokens))
+
+
+for _size in _SIZES:
+    _register(_size)

@@ -1,0 +1,149 @@
+"""Equal blocks in a row that lie stacked in memory and run in one loop, so that a compiler meets one block.
+
+Everything below a module that is named as `STACKED` says has a leading axis, the blocks. What goes by whole arrays
+elsewhere, such as the norms of LAMB, asks `lies_stacked`.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+STACKED = ("trunk.blocks",)
+"""Ends of the dotted paths of modules whose arrays all have a leading depth axis."""
+
+
+def lies_stacked(path: str) -> bool:
+    """Whether the array at a dotted path has a leading depth axis, of which each entry is one block's own array."""
+    return any(re.search(rf"(^|\.){re.escape(name)}\.", path) for name in STACKED)
+
+
+class Trunk(nnx.Module):
+    """Blocks of equal shape, one after the other: `jax.lax.scan` over their stacked arrays.
+
+    `blocks` is a template: one block, of which each Param and BatchStat has a leading axis, the depth. It cannot be
+    called itself; `block(i)` is one that can.
+
+    Args:
+        make_block: builds one block from an `nnx.Rngs`. A block is called as `block(x, train=train, key=key,
+            rate=rate)`, the last two the random key and the rate of its drop path, None without; the result has the
+            shape and dtype of x. It holds no variables but Param and BatchStat.
+        drop_path_rates: of each block; how many there are is the depth.
+        rematerialize: keep only each block's input for the gradient and compute the rest again.
+        unroll: how many blocks the loop's body holds; `depth` is no loop.
+        rngs: of the initial weights, which are those of so many blocks built in turn.
+    """
+
+    def __init__(
+        self,
+        make_block: Callable[[nnx.Rngs], nnx.Module],
+        *,
+        drop_path_rates: Sequence[float],
+        rematerialize: bool,
+        unroll: int = 1,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.drop_path_rates = tuple(drop_path_rates)
+        self.depth = len(self.drop_path_rates)
+        self.rematerialize = rematerialize
+        if not 1 <= unroll <= self.depth:
+            raise ValueError(f"unroll must lie in [1, {self.depth}], the number of blocks, got {unroll}")
+        self.unroll = unroll
+        self.blocks = _stacked(make_block, self.depth, rngs)
+
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None, keep: Sequence[int] = ()
+    ) -> tuple[Float[Array, "b h w c"], dict[int, Float[Array, "b h w c"]]]:
+        """The last block's output, and those of the blocks `keep`, counted from 0.
+
+        With train=True batch statistics are updated in place. Drop path draws once from the stream "dropout", and a
+        key for each block from that.
+
+        Raises:
+            ValueError: `keep` does not name blocks, each once.
+        """
+        kept = self._numbers(keep)
+        graph, params, statistics = self._split()
+        layers: dict[str, Any] = {"params": params, "statistics": statistics}
+        if train and any(self.drop_path_rates):
+            if rngs is None:
+                raise ValueError("train=True with drop path needs rngs, for example rngs=nnx.Rngs(0)")
+            layers["key"] = jax.random.split(rngs.dropout(), self.depth)
+            layers["rate"] = jnp.asarray(self.drop_path_rates, jnp.float32)
+
+        def run(x: Array, layer: dict[str, Any]) -> tuple[Array, Any]:
+            block: Any = nnx.merge(graph, layer["params"], layer["statistics"], copy=True)
+            y = block(x, train=train, key=layer.get("key"), rate=layer.get("rate"))
+            return y, nnx.to_pure_dict(nnx.state(block, nnx.BatchStat)) if train else {}
+
+        if self.rematerialize:
+            # The loop itself keeps the compiler from merging the two computations of a block.
+            run = jax.checkpoint(run, prevent_cse=False)
+        # Each block writes where the next kept one will, and is overwritten until that is itself; the last place takes
+        # what comes after all of them. No block's output is kept in vain.
+        layers["place"] = jnp.asarray(np.searchsorted(kept, np.arange(self.depth)), jnp.int32)
+
+        def step(carry: tuple[Array, Array | None], layer: dict[str, Any]) -> tuple[tuple[Array, Array | None], Any]:
+            x, maps = carry
+            place = layer.pop("place")
+            x, updated = run(x, layer)
+            return (x, None if maps is None else jax.lax.dynamic_update_index_in_dim(maps, x, place, 0)), updated
+
+        maps = jnp.zeros((len(kept) + 1, *x.shape), x.dtype) if kept else None
+        (x, maps), updated = jax.lax.scan(step, (x, maps), layers, unroll=self.unroll)
+        if train:
+            nnx.update(self.blocks, updated)
+        return x, {} if maps is None else {number: maps[i] for i, number in enumerate(kept)}
+
+    def block(self, number: int) -> nnx.Module:
+        """Block `number`, counted from 0, as an ordinary module with arrays of its own.
+
+        Raises:
+            ValueError: there is no such block.
+        """
+        (number,) = self._numbers([number])
+        graph, *states = self._split()
+        return nnx.merge(graph, *jax.tree.map(lambda leaf: leaf[number], states))
+
+    def _split(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        split: Any = nnx.split(self.blocks, nnx.Param, nnx.BatchStat)
+        graph, params, statistics = split
+        return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
+
+    def _numbers(self, blocks: Sequence[int]) -> list[int]:
+        numbers = [operator.index(number) for number in blocks]
+        if len(set(numbers)) < len(numbers) or any(not 0 <= number < self.depth for number in numbers):
+            raise ValueError(
+                f"blocks must be different numbers from 0 to {self.depth - 1}, counted from the input; got {numbers}"
+            )
+        return sorted(numbers)
+
+
+def _stacked(make_block: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) -> nnx.Module:
+    """A block whose arrays are those of `depth` blocks."""
+
+    def arrays(block: nnx.Module) -> dict[str, Any]:
+        return nnx.to_pure_dict(nnx.state(block, (nnx.Param, nnx.BatchStat)))
+
+    template = make_block(rngs)
+    first = arrays(template)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(first)):
+        # Only shapes matter in most traces, and those of one block are found quickly.
+        keys = jax.random.split(rngs.params(), depth)
+        together = jax.vmap(lambda key: arrays(make_block(nnx.Rngs(key))))(keys)
+    else:
+        together = jax.tree.map(lambda leaf: np.empty((depth, *leaf.shape), leaf.dtype), first)
+        wholes = jax.tree.leaves(together)
+        for i in range(depth):
+            block = first if i == 0 else arrays(make_block(rngs))
+            for whole, part in zip(wholes, jax.tree.leaves(block), strict=True):
+                whole[i] = part
+        together = jax.tree.map(jnp.asarray, together)
+    nnx.update(template, together)
+    return template

@@ -1,0 +1,137 @@
+"""What the runs of `patchconvnet.py` measured, and what their tokens look at in photographs of no data set of theirs.
+
+    python experiments/imagenette/patchconvnet_maps.py --workdir=runs/patchconvnet --photos=FOLDER --write
+
+--workdir holds the finished runs `single`, `class` and `average`, or some of them. FOLDER holds val2017 and train2017
+with the photographs of COCO that `PHOTOS` names; their licences let a picture be made of them, Imagenette's do not.
+`python -m aa_flax.predict --workdir=DIR --attention=FOLDER --image_size=192 IMAGE...` draws the same of any photo.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+_ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.patches import Patch  # noqa: E402
+
+from aa_flax.analysis import attention_maps  # noqa: E402
+from aa_flax.analysis.pooling_figures import COLORS, overlay, scaled_map  # noqa: E402
+from aa_flax.analysis.provenance import provenance  # noqa: E402
+from aa_flax.evaluation.photo import load_photo  # noqa: E402
+from aa_flax.training import RunDirectory, functional, read_metrics  # noqa: E402
+
+_WORKDIR = flags.DEFINE_string("workdir", "runs/patchconvnet", "Folder of the run directories.")
+_PHOTOS = flags.DEFINE_string("photos", None, "Folder with the photographs.", required=True)
+_SIDE = flags.DEFINE_integer("image_size", 192, "Side in pixels at which the networks see the photographs.")
+_WRITE = flags.DEFINE_bool("write", False, "Store the JSON and the picture under experiments/results/.")
+
+RUNS = {"single": "one token", "class": "a token for each class", "average": "the mean"}
+_SHOWN = 320  # side of a photo in the picture
+# All are CC BY 2.0 (COCO's licence 4); scaled, cropped and coloured here.
+PHOTOS = {
+    "train2017/000000000471.jpg": "http://farm1.staticflickr.com/48/124140140_1fcfaec779_z.jpg",
+    "val2017/000000000285.jpg": "http://farm8.staticflickr.com/7434/9138147604_c6225224b8_z.jpg",
+    "train2017/000000000626.jpg": "http://farm9.staticflickr.com/8375/8400337115_8321a7a7be_z.jpg",
+    "val2017/000000002473.jpg": "http://farm5.staticflickr.com/4027/4377710907_7b97c2464d_z.jpg",
+}
+
+
+def main(argv: list[str]) -> None:
+    """Collect, draw, report."""
+    del argv
+    finished = {name: RunDirectory(Path(_WORKDIR.value) / name) for name in RUNS}
+    finished = {name: run for name, run in finished.items() if run.result_file.exists()}
+    if not finished:
+        raise SystemExit(f"{_WORKDIR.value} holds no finished run named {', '.join(RUNS)}")
+    files = [Path(_PHOTOS.value).expanduser() / name for name in PHOTOS]
+    drawn = {name: look(run, files) for name, run in finished.items() if name != "average"}
+    command = f"python experiments/imagenette/{Path(__file__).name} --photos=FOLDER --image_size={_SIDE.value} --write"
+    sources = [f"experiments/imagenette/{name}.py" for name in ("patchconvnet", "patchconvnet_maps")]
+    outcome = {
+        **provenance(command, sources),
+        "runs": {name: measured(name, run) for name, run in finished.items()},
+        "photos": [{"file": name, "flickr_url": url, "licence": "CC BY 2.0"} for name, url in PHOTOS.items()],
+        "seen": {name: [most_probable(run, one) for one in drawn[name][1]] for name, run in drawn_runs(finished)},
+        "image_size": _SIDE.value,
+    }
+    print(json.dumps(outcome, indent=1))
+    folder = _ROOT / "experiments" / "results" if _WRITE.value else Path(_WORKDIR.value)
+    (folder / "patchconvnet_attention.json").write_text(json.dumps(outcome, indent=1) + "\n")
+    names = next(iter(finished.values())).read_preprocessing().class_names
+    picture(files, drawn, names).savefig(folder / "patchconvnet_attention.png", dpi=100)
+
+
+def drawn_runs(finished: dict[str, RunDirectory]) -> list[tuple[str, RunDirectory]]:
+    """Those whose pooling attends."""
+    return [(name, run) for name, run in finished.items() if name != "average"]
+
+
+def measured(name: str, run: RunDirectory) -> dict[str, Any]:
+    """The result of a run, and its held-out accuracy by epoch."""
+    result = run.read_result()
+    assert result is not None
+    keys = ("params", "flops", "accuracy", "loss", "examples", "epochs", "seed", "train_seconds", "device", "jax")
+    rows = [row for row in read_metrics(run.path / "metrics.jsonl") if row["split"] == "eval"]
+    return {
+        "command": f"python -m aa_flax.train --config=experiments/imagenette/patchconvnet.py:{name} "
+        f"--workdir=runs/patchconvnet/{name} --config.data.source_dir=FOLDER",
+        **{key: result[key] for key in keys},
+        "held_out_accuracy": {row["epoch"]: row["accuracy"] for row in rows},
+    }
+
+
+def look(run: RunDirectory, files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """(weights [photos, tokens, h, w], probabilities [photos, classes]) of a run for photographs."""
+    model, _ = run.load_model()
+    preprocessing = run.read_preprocessing()
+    pixels = np.stack([load_photo(file, (_SIDE.value, _SIDE.value), preprocessing.channels) for file in files])
+    images = preprocessing.normalize(jnp.asarray(pixels))
+    apply, params, batch_stats = functional(model)
+    logits, _ = jax.jit(apply)(params, batch_stats, images)
+    return np.asarray(attention_maps(model, images)["pooling"][:, 0]), np.asarray(jax.nn.softmax(logits))
+
+
+def most_probable(run: RunDirectory, probabilities: np.ndarray) -> dict[str, float]:
+    """The three most probable classes of a photo."""
+    names = run.read_preprocessing().class_names
+    return {names[k]: round(float(probabilities[k]), 3) for k in np.argsort(-probabilities)[:3]}
+
+
+def picture(files: list[Path], drawn: dict[str, tuple[np.ndarray, np.ndarray]], names: tuple[str, ...]) -> Figure:
+    """A column for each photo: itself, then what the tokens of each run look at, in the colours of its classes."""
+    photos = [load_photo(file, (_SHOWN, _SHOWN), 3) for file in files]
+    figure = Figure(figsize=(2.5 * len(files), 2.5 * (1 + len(drawn)) + 0.75 * len(drawn)), layout="constrained")
+    grid = figure.subplots(1 + len(drawn), len(files), squeeze=False)
+    for axes, photo in zip(grid[0], photos, strict=True):
+        show(axes, photo)
+    for line, (run, (weights, probabilities)) in zip(grid[1:], drawn.items(), strict=True):
+        line[0].set_ylabel(RUNS[run], fontsize=10)
+        for axes, photo, own, scores in zip(line, photos, weights, probabilities, strict=True):
+            ranked = np.argsort(-scores)[: 1 if len(own) == 1 else 3]
+            maps = np.stack([scaled_map(one, (_SHOWN, _SHOWN)) for one in (own if len(own) == 1 else own[ranked])])
+            show(axes, overlay(photo, maps))
+            labels = [f"{names[k]} {100 * scores[k]:.0f} %" for k in ranked]
+            keys = [Patch(color=color, label=label) for color, label in zip(COLORS, labels, strict=False)]
+            axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(-0.02, -0.01), frameon=False, fontsize=8)
+    return figure
+
+
+def show(axes: Axes, pixels: Any) -> None:
+    """An image without frame or ticks."""
+    axes.imshow(pixels)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+if __name__ == "__main__":
+    app.run(main)
