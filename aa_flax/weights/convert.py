@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from aa_flax.layers import AAConv2D
+from aa_flax.layers import AAConv2D, AWConv2D
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
 from aa_flax.weights.errors import WeightsError
 from aa_flax.weights.rows import Counterpart, counterpart
@@ -130,7 +130,7 @@ def hint(model: nnx.Module, given: Mapping[str, Any], source: str) -> str:
     best = max(fitting, key=lambda other: fitting[other])
     if fitting[best] > 2 * fitting.get(source, 0):
         return f"; these look like the names of source={best!r}"
-    augmented = any(isinstance(module, AAConv2D) for _, module in nnx.iter_modules(model))
+    augmented = any(isinstance(module, AAConv2D | AWConv2D) for _, module in nnx.iter_modules(model))
     return "; init_from_plain starts an augmented network from a plain one's weights" if augmented else ""
 
 

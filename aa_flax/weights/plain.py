@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-from aa_flax.layers import AAConv2D
+from aa_flax.layers import AAConv2D, AWConv2D
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
 from aa_flax.weights.convert import OWN, hint, numpy_arrays, raise_all, torch_shape
 from aa_flax.weights.rows import Counterpart, Leaf, Row, counterpart
@@ -44,7 +44,8 @@ def init_from_plain(
 ) -> Report:
     """Fill a network with what fits of a plain network's weights, in place.
 
-    The convolution of an augmented layer takes the filters 0 ... out - dv - 1 of the plain one, and the batch norm
+    The gates of AW-convolutions keep their initial values, so that a network with aw_gate_scale=0 starts as the plain
+    one. The convolution of an augmented layer takes the filters 0 ... out - dv - 1 of the plain one, and the batch norm
     after it their entries; its other entries and the attention keep their initial values. The next layer keeps all
     its rows. What the plain network does not have (recalibration modules) and a classifier of another number of
     classes keep their initial values too. Anything else that does not fit is an error.
@@ -123,25 +124,32 @@ class _Plain:
         self,
         augmented: Mapping[str, AAConv2D],
         norms: Mapping[str, AAConv2D],
+        weighted: Sequence[str],
         pools: bool,
         table: Sequence[Row] | None,
     ) -> None:
-        self._augmented, self._norms, self._pools, self._table = augmented, norms, pools, table
+        self._augmented, self._norms, self._weighted = augmented, norms, weighted
+        self._pools, self._table = pools, table
         self.output_projections = {f"{path}.out.kernel" for path in augmented}
 
     @classmethod
     def of(cls, model: nnx.Module, source: str) -> "_Plain":
         """WeightsError when there is no table for `source`."""
-        augmented = {
-            ".".join(map(str, path)): module for path, module in nnx.iter_modules(model) if isinstance(module, AAConv2D)
-        }
+        modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+        augmented = {path: module for path, module in modules.items() if isinstance(module, AAConv2D)}
+        weighted = [path for path, module in modules.items() if isinstance(module, AWConv2D)]
         norms = {family_of(model).norm_after(path): layer for path, layer in augmented.items()}
         untyped: Any = model
         pools = getattr(untyped, "pooling", None) is not None
-        return cls(augmented, norms, pools, None if source == OWN else table_of(model, source))
+        return cls(augmented, norms, weighted, pools, None if source == OWN else table_of(model, source))
 
     def place(self, path: str) -> _Place:
         module, _, name = path.rpartition(".")
+        if any(
+            path.startswith(f"{owner}.") and path not in (f"{owner}.kernel", f"{owner}.bias")
+            for owner in self._weighted
+        ):
+            return _Place(None, True)  # the gate
         if module in self._norms:
             layer = self._norms[module]
             return _Place(self._find(path), False, layer.out_features - layer.value_depth, layer.out_features)

@@ -17,7 +17,8 @@ def shapes(name, **options):
 
 
 def test_every_name_of_the_family_is_registered():
-    expected = {f"{p}resnet{d}" for p in PREFIXES for d in (18, 34, 50, 101, 152)} | {"fully_attentional_resnet50"}
+    prefixes = [*PREFIXES, *(f"aw_{prefix}" for prefix in PREFIXES)]
+    expected = {f"{p}resnet{d}" for p in prefixes for d in (18, 34, 50, 101, 152)} | {"fully_attentional_resnet50"}
     assert expected == {name for name in list_models("*resnet*") if "wide" not in name}
 
 
