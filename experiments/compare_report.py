@@ -1,5 +1,6 @@
 """From finished runs to one JSON object, a table, and a picture of the curves."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,19 +11,19 @@ from matplotlib.figure import Figure
 from aa_flax.analysis.provenance import provenance
 from aa_flax.training import RunDirectory, read_metrics
 
-COLORS = {"resnet18": "#4c6a92", "se_resnet18": "#c08a2e", "aa_resnet18": "#b3322c"}
-COMMAND = "python experiments/imagenette/compare.py --source_dir=FOLDER"
-SOURCES = ("experiments/imagenette/resnet18.py",)
+COLORS = ("#4c6a92", "#c08a2e", "#b3322c", "#6b4c92", "#3f8f5f", "#8c8c8c", "#2ea3c0", "#c02e8a")
 
 
-def collect(runs: Sequence[tuple[str, int, Path]]) -> dict[str, Any]:
-    """What the runs measured: for each its result and, epoch by epoch, the held-out accuracy and the training loss."""
+def collect(runs: Sequence[tuple[str, int, Path]], command: str, sources: Sequence[str]) -> dict[str, Any]:
+    """What the runs measured: for each its result, held-out accuracies and training losses."""
     measured = []
     for model, seed, folder in runs:
-        result = RunDirectory(folder).read_result()
+        directory = RunDirectory(folder)
+        result = directory.read_result()
         assert result is not None, f"{folder} is not finished"
         rows = read_metrics(folder / "metrics.jsonl")
         held_out = [row for row in rows if row["split"] == "eval"]
+        config = directory.read_config()
         keys = (
             "params",
             "flops",
@@ -40,10 +41,13 @@ def collect(runs: Sequence[tuple[str, int, Path]]) -> dict[str, Any]:
                 **{key: result[key] for key in keys},
                 "held_out_accuracy": [row["accuracy"] for row in held_out],
                 "held_out_loss": [row["loss"] for row in held_out],
-                "training_loss": [_mean_loss(rows, epoch) for epoch in range(1, result["epochs"] + 1)],
+                "held_out_epoch": [row["epoch"] for row in held_out],
+                "training_loss": _pieces([row for row in rows if row["split"] == "train"]),
+                "data": config.data.name,
+                "side": config.data.image_size,
             }
         )
-    return {**provenance(COMMAND, SOURCES), "runs": measured}
+    return {**provenance(command, sources), "runs": measured}
 
 
 def table(measured: dict[str, Any]) -> str:
@@ -67,7 +71,7 @@ def table(measured: dict[str, Any]) -> str:
     error = 100 * (mean * (1 - mean) / examples) ** 0.5
     lines += [
         "",
-        f"Imagenette at 64×64, {runs[0]['epochs']} epochs, {examples:,} held-out images, last epoch, whichever wins. "
+        f"{_data(runs[0])}, {runs[0]['epochs']} epochs, {examples:,} held-out images, last epoch, whichever wins. "
         f"The standard error of one such accuracy is {error:.2f} %. {measured['date']}, {measured['cores']} cores of a "
         f"CPU, jax {runs[0]['jax']}, commit {' and '.join(commits)}; `{measured['command']}`.",
     ]
@@ -78,14 +82,17 @@ def draw(measured: dict[str, Any], file: Path) -> None:
     """Held-out accuracy and training loss over the epochs, a line for each run."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     panels = (("held_out_accuracy", "held-out accuracy"), ("training_loss", "training loss (nats)"))
+    colors = dict(zip(dict.fromkeys(run["model"] for run in measured["runs"]), COLORS * 9, strict=False))
     for axes, (key, title) in zip(figure.subplots(1, 2), panels, strict=True):
         labelled = set()
         for run in measured["runs"]:
             model = run["model"]
             label = None if model in labelled else model
             labelled.add(model)
-            epochs = range(1, len(run[key]) + 1)
-            axes.plot(epochs, run[key], color=COLORS.get(model, "#333333"), lw=1.3, alpha=0.85, label=label)
+            values = run[key]
+            epochs = run["held_out_epoch"] if key.startswith("held") else [e for e, _ in values]
+            values = values if key.startswith("held") else [loss for _, loss in values]
+            axes.plot(epochs, values, color=colors[model], lw=1.3, alpha=0.85, label=label)
         axes.set_title(title, loc="left", fontsize=10, color="#333333")
         axes.set_xlabel("epoch")
         axes.spines[["top", "right"]].set_visible(False)
@@ -94,7 +101,12 @@ def draw(measured: dict[str, Any], file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
-def _mean_loss(rows: Sequence[dict[str, Any]], epoch: int) -> float:
-    """Over the log windows that end in this epoch."""
-    losses = [row["loss"] for row in rows if row["split"] == "train" and epoch - 1 < row["epoch"] <= epoch]
-    return statistics.mean(losses)
+def _data(run: dict[str, Any]) -> str:
+    return f"{run['data']} at {run['side']}×{run['side']}" if run["side"] else run["data"]
+
+
+def _pieces(rows: Sequence[dict[str, Any]], count: int = 30) -> list[tuple[float, float]]:
+    """At most so many pairs of epoch and mean loss of the log windows up to it."""
+    size = max(1, math.ceil(len(rows) / count))
+    pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
+    return [(piece[-1]["epoch"], statistics.mean(row["loss"] for row in piece)) for piece in pieces]

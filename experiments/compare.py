@@ -1,0 +1,62 @@
+"""Trains the networks of a config file with several seeds; a table and a picture of them.
+
+    python experiments/compare.py --config=experiments/imagenette/resnet18.py --source_dir=FOLDER --seeds=0,1
+    python experiments/compare.py --config=experiments/cifar/weighted_and_pooled.py --source_dir=FOLDER --seeds=0,1
+
+The file names its networks in MODELS, each of which its get_config takes; FOLDER holds the data. Each run is a process
+of its own, and goes on where it was interrupted when the same command is given again. --write stores the outcome under
+`experiments/results/`, by the name of the config file or --name.
+"""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+_ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
+
+from experiments.compare_report import collect, draw, table  # noqa: E402
+
+_CONFIG = flags.DEFINE_string("config", None, "Config file with a list MODELS.", required=True)
+_NAME = flags.DEFINE_string("name", "", "Of the outcome's files; the config file's if not given.")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run directories; runs/NAME if not given.")
+_SOURCE_DIR = flags.DEFINE_string("source_dir", "", "Folder with the data; needed once.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1"], "Seeds, each of which trains every model.")
+_MODELS = flags.DEFINE_list("models", [], "Which of the file's; all if not given.")
+_WRITE = flags.DEFINE_bool("write", False, "Store JSON, table and curves under experiments/results/.")
+
+
+def main(argv: list[str]) -> None:
+    """Train what is not finished, in the order of the seeds, and report."""
+    config = Path(_CONFIG.value).resolve()
+    name = _NAME.value or config.stem
+    workdir = Path(_WORKDIR.value or f"runs/{name}").absolute()
+    models = _MODELS.value or [*runpy.run_path(str(config))["MODELS"]]
+    runs = [(model, int(seed), workdir / f"{model}_{seed}") for seed in _SEEDS.value for model in models]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=_ROOT, capture_output=True, text=True).stdout.strip()
+    for model, seed, folder in runs:
+        folder.mkdir(parents=True, exist_ok=True)
+        if head and not (folder / "commit.txt").exists():
+            (folder / "commit.txt").write_text(head + "\n")
+        command = [sys.executable, "-m", "aa_flax.train", f"--workdir={folder}"]
+        command += [f"--config={config}:{model}", f"--config.seed={seed}"]
+        # Anything after the script's own flags overrides the config.
+        command += [*([f"--config.data.source_dir={_SOURCE_DIR.value}"] if _SOURCE_DIR.value else []), *argv[1:]]
+        subprocess.run(command, env=environment, check=True)
+    source = os.path.relpath(config, _ROOT)
+    measured = collect(runs, f"python experiments/compare.py --config={source} --source_dir=FOLDER", [source])
+    print(table(measured))
+    results = _ROOT / "experiments" / "results" if _WRITE.value else workdir
+    (results / f"{name}.json").write_text(json.dumps(measured, indent=1) + "\n")
+    (results / f"{name}.md").write_text(table(measured) + "\n")
+    draw(measured, results / f"{name}.png")
+
+
+if __name__ == "__main__":
+    app.run(main)
