@@ -50,7 +50,9 @@ def main(argv: list[str]) -> None:
         command += [*([f"--config.data.source_dir={_SOURCE_DIR.value}"] if _SOURCE_DIR.value else []), *argv[1:]]
         subprocess.run(command, env=environment, check=True)
     source = os.path.relpath(config, _ROOT)
-    measured = collect(runs, f"python experiments/compare.py --config={source} --source_dir=FOLDER", [source])
+    asked = f"python experiments/compare.py --config={source} --source_dir=FOLDER --seeds={','.join(_SEEDS.value)}"
+    asked += f" --models={','.join(models)}" if _MODELS.value else ""
+    measured = collect(runs, asked, [source])
     print(table(measured))
     results = _ROOT / "experiments" / "results" if _WRITE.value else workdir
     (results / f"{name}.json").write_text(json.dumps(measured, indent=1) + "\n")

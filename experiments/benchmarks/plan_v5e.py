@@ -51,8 +51,7 @@ def main() -> None:
         arguments = ["--topology=v5e:2x2", f"--batch={batch}", f"--model={model}", f"--baseline={baseline}", "--json"]
         command = [sys.executable, "-m", "aa_flax.plan", *arguments]
         planned = json.loads(subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        rows.append({"model": model, "batch": batch, **_numbers(planned), "baseline": _baseline(baseline, planned)})
-        rows[-1]["ratios"] = {name: round(planned["ratios"][name], 4) for name in RATIOS}
+        rows.append(row(baseline, planned))
         print(model, rows[-1]["ratios"], flush=True)
     result = {**provenance("python experiments/benchmarks/plan_v5e.py", SOURCES), "topology": "v5e:2x2", "rows": rows}
     result["device"] = "TPU v5e, compiled for on a CPU"
@@ -61,12 +60,12 @@ def main() -> None:
     print(f"written to {path}")
 
 
-def _numbers(planned: dict[str, Any]) -> dict[str, Any]:
-    return {name: planned[name] for name in KEPT}
-
-
-def _baseline(name: str, planned: dict[str, Any]) -> dict[str, Any]:
-    return {"model": name, **_numbers(planned["baseline"])}
+def row(baseline: str, planned: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a plan with a baseline, as its command prints it."""
+    own, other = ({name: each[name] for name in KEPT} for each in (planned, planned["baseline"]))
+    ratios = {name: round(planned["ratios"][name], 4) for name in RATIOS}
+    where = {"model": planned["model"], "batch": planned["batch"]}
+    return {**where, **own, "baseline": {"model": baseline, **other}, "ratios": ratios}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ is the same for all. `experiments/compare.py` trains all with several seeds and 
 No table of the papers has this experiment: it asks at a size that two CPU cores can answer whether the layers train,
 and what they add. WRN-10-1 with a reduction of 4, because at 16 its gates would have one to four hidden channels; the
 gammas of attention pooling start at 0.1, because at the 1e-4 of PatchConvNet so short a run would hardly use it.
-AW-convolution is a reconstruction. Two epochs are far from converged.
+AW-convolution is a reconstruction. One epoch is far from convergence.
 
 Ours: `experiments/results/weighted_and_pooled.md`.
 """
@@ -36,9 +36,10 @@ def get_config(model="plain"):
     name, options = MODELS[model]
     config = default_config()
     config.label = model
-    config.epochs = 2
+    config.epochs = 1
     config.batch_size = 64
     config.eval_batch_size = 400
+    config.log_every_steps = 25
     config.model.name = name
     config.model.options = {"depth": 10, "widen_factor": 1, **options}
     config.data.name = "cifar10_jpeg"
