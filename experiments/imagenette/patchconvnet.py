@@ -1,4 +1,4 @@
-"""PatchConvNet, 96 wide and 8 deep, on Imagenette at 96×96: attention maps of real photographs on two CPU cores.
+"""PatchConvNet, 96 wide and 8 deep, on Imagenette at 96×96: attention maps of photographs from one CPU core.
 
     python -m aa_flax.train --config=experiments/imagenette/patchconvnet.py:single --workdir=runs/patchconvnet/single \
         --config.data.source_dir=FOLDER
@@ -10,6 +10,10 @@ FOLDER of the first command holds imagenette128_webp.npz; it is needed once. The
 Nothing in Touvron et al. (2021) has this size: their smallest network is 384 wide and 60 deep and trained on ImageNet
 for hundreds of epochs. It is trained by LAMB as theirs are; the layer scales start at 0.1, because at their 1e-4 a run
 of so few steps would leave the blocks almost switched off.
+
+Ours, one seed each, 3,925 held-out photographs at 96×96 (standard error 0.8): `single` 56.9 % with 346,318 parameters,
+`class` 57.8 % with 347,182; not told apart. About 20 minutes each on one busy core; `average` has not been run.
+`patchconvnet_maps.py` beside this file collects them in `experiments/results/patchconvnet_attention.json`.
 """
 
 from typing import Any

@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
     folder = _ROOT / "experiments" / "results" if _WRITE.value else Path(_WORKDIR.value)
     (folder / "patchconvnet_attention.json").write_text(json.dumps(outcome, indent=1) + "\n")
     names = next(iter(finished.values())).read_preprocessing().class_names
-    picture(files, drawn, names).savefig(folder / "patchconvnet_attention.png", dpi=100)
+    picture(files, drawn, names).savefig(folder / "patchconvnet_attention.png", dpi=80)
 
 
 def drawn_runs(finished: dict[str, RunDirectory]) -> list[tuple[str, RunDirectory]]:
