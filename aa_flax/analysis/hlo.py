@@ -123,12 +123,14 @@ class Site:
     """An instruction where it runs: in which computation, and how often in one call of the program.
 
     `scheduled` says that it runs by itself, with operands and results in memory; the instructions of a fusion do not.
+    `looped` says that it lies in the body of a loop.
     """
 
     instruction: Instruction
     computation: str
     times: int
     scheduled: bool
+    looped: bool = False
 
 
 class Program:
@@ -154,9 +156,9 @@ class Program:
 
         Loops of unknown length count once either way: `trips` is None for them.
         """
-        for (computation, scheduled), times in self._runs(loops).items():
+        for (computation, scheduled, looped), times in self._runs(loops).items():
             for instruction in self.computations[computation].values():
-                yield Site(instruction, computation, times, scheduled)
+                yield Site(instruction, computation, times, scheduled, looped)
 
     def operands(self, site: Site) -> list[str]:
         """The shape of each operand: before its name in some texts, on the line that defines it in others."""
@@ -180,12 +182,12 @@ class Program:
         limit = condition.get(compares[0].operands[-1].split()[-1].lstrip("%"))
         return int(limit.operands[0]) if limit and limit.opcode == "constant" else None
 
-    def _runs(self, loops: bool) -> dict[tuple[str, bool], int]:
-        """(computation, whether it is scheduled) to how often it runs, along every way that leads to it."""
-        runs: dict[tuple[str, bool], int] = {}
+    def _runs(self, loops: bool) -> dict[tuple[str, bool, bool], int]:
+        """(computation, scheduled, looped), as `Site` has them, to how often it runs, by every way that leads to it."""
+        runs: dict[tuple[str, bool, bool], int] = {}
 
-        def visit(computation: str, scheduled: bool, times: int) -> None:
-            runs[computation, scheduled] = runs.get((computation, scheduled), 0) + times
+        def visit(computation: str, scheduled: bool, times: int, looped: bool) -> None:
+            runs[computation, scheduled, looped] = runs.get((computation, scheduled, looped), 0) + times
             for instruction in self.computations[computation].values():
                 if instruction.opcode.endswith(("-done", "-update")):
                     continue  # names the computation that its -start runs
@@ -193,9 +195,9 @@ class Program:
                 for role, name in instruction.called:
                     again = (self.trips(instruction) or 1) if loops and role == "body" else 1
                     if name in self.computations:
-                        visit(name, inner, times * again)
+                        visit(name, inner, times * again, looped or role == "body")
 
-        visit(self.entry, True, 1)
+        visit(self.entry, True, 1, False)
         return runs
 
 

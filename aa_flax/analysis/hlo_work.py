@@ -1,7 +1,8 @@
 """What a compiled program reads, writes and multiplies, summed over its text.
 
 The compiler's own counts have two gaps, which these sums fill: they take arrays that stay in the memory beside the
-cores like those in HBM, although only the latter are slow, and the body of a loop once, however often it runs.
+cores like those in HBM, although only the latter are slow, and the body of a loop once, however often it runs. Of the
+stacks from which such a body takes one slice, and into which it writes one, only that slice counts.
 """
 
 import functools
@@ -10,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from aa_flax.analysis.hlo import Array, Program, Site, arrays
+from aa_flax.analysis.hlo_slices import bytes_read, bytes_written
 
 _NOTHING = frozenset(
     {"parameter", "constant", "iota", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier"}
@@ -19,8 +21,6 @@ _NOTHING = frozenset(
 
 _NAMES_MEMORY = ("AllocateBuffer", "ConcatBitcast")
 """Custom calls that only name memory."""
-
-_READS_A_PART = ("slice", "dynamic-slice", "gather")
 
 
 @dataclass(frozen=True)
@@ -58,25 +58,11 @@ def _moved(program: Program, site: Site) -> list[tuple[Array, int]]:
         return [(array, written.bytes if written else array.bytes) for array in read]
     if opcode.endswith("-done"):
         return [(array, array.bytes) for array in results]
-    moved = [(array, array.bytes) for array in results]
+    moved = [*zip(results, bytes_written(program, site), strict=True)]
     for position, shape in enumerate(program.operands(site)):
-        part = _part_read(program, site, position)
-        if opcode in _READS_A_PART and position == 0:
-            part = sum(array.bytes for array in results)
+        part = bytes_read(program, site, position)
         moved += [(array, array.bytes if part is None else min(part, array.bytes)) for array in arrays(shape)]
     return moved
-
-
-def _part_read(program: Program, site: Site, position: int) -> int | None:
-    """Bytes that a fusion reads of an operand of which it takes slices only; None if it takes the whole."""
-    if site.instruction.opcode != "fusion":
-        return None
-    inside = program.computations[dict(site.instruction.called)["calls"]]
-    names = [i.name for i in inside.values() if i.opcode == "parameter" and i.operands == (str(position),)]
-    users = [i for i in inside.values() if names and any(o.split()[-1].lstrip("%") == names[0] for o in i.operands)]
-    if users and all(user.opcode in _READS_A_PART for user in users):
-        return sum(array.bytes for user in users for array in arrays(user.shape))
-    return None
 
 
 def _products(program: Program, site: Site) -> int:

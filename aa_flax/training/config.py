@@ -25,7 +25,7 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # of the computation; parameters stay in param_dtype
     param_dtype: Literal["float32", "float64"] = "float32"
     init_from: str = ""  # .safetensors, .pth: what fits of these weights is where training starts; "" is at random
-    init_source: Literal["aa_flax", "timm", "torchvision"] = "aa_flax"  # whose names that file has
+    init_source: Literal["aa_flax", "timm", "torchvision", "deit"] = "aa_flax"  # whose names that file has
     init_zero_output: bool = False  # with init_from: output projections of attention that is new start at zero
     frozen: tuple[str, ...] = ()  # parts that stay as they are, such as ("stem", "bn", "stage1")
 
@@ -88,7 +88,10 @@ class OptimizerConfig:
     adam_epsilon: float = 1e-6  # added to the root of the mean square, with name="lamb"
     weight_decay: float = 5e-4
     weight_decay_mode: Literal["l2", "decoupled"] = "l2"  # into the gradient, or beside it, times the learning rate
-    weight_decay_exclude: tuple[str, ...] = ("bias", "scale", "rel_height", "rel_width")  # ends of dotted names
+    weight_decay_exclude: tuple[str, ...] = (  # ends of dotted names
+        *("bias", "scale", "rel_height", "rel_width"),
+        *("gamma", "gamma1", "gamma2", "tokens", "gate_scale"),
+    )
     clip_norm: float = 0.0  # largest global norm of the gradient; 0 is off
     accumulation_steps: int = 1  # pieces in which a batch goes through the network
     ema_decay: float = 0.0  # of parameters and batch statistics, used to evaluate; 0 is off

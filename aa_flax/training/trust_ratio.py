@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from aa_flax.models.stacked import lies_stacked
+
 
 def trust_ratio(parameter: Float[Array, "..."], update: Float[Array, "..."]) -> Float[Array, ""]:
     """‖parameter‖ / ‖update‖ over one array, in at least float32; 1 where either is zero (Algorithm 2, φ the identity).
 
-    One array is one layer. Of blocks that lie stacked in one array each is a layer: `jax.vmap` this over their axis.
+    One array is one layer.
     """
     compute = jnp.promote_types(parameter.dtype, jnp.float32)
     weight, step = (jnp.sqrt(jnp.sum(jnp.square(x.astype(compute)))) for x in (parameter, update))
@@ -20,9 +22,18 @@ def trust_ratio(parameter: Float[Array, "..."], update: Float[Array, "..."]) -> 
 
 
 def scale_by_trust_ratio() -> optax.GradientTransformation:
-    """Updates times the trust ratio of their parameter."""
+    """Updates times the trust ratio of their parameter; where blocks lie stacked in one array, each block's own.
+
+    The trees are dicts whose dotted paths say what lies stacked, see `aa_flax.models.stacked`.
+    """
+
+    def scaled(path: tuple[Any, ...], update: Array, parameter: Array) -> Array:
+        stacked = lies_stacked(".".join(str(part.key) for part in path))
+        ratio = jax.vmap(trust_ratio)(parameter, update) if stacked else trust_ratio(parameter, update)
+        ratio = ratio.reshape(ratio.shape + (1,) * (update.ndim - ratio.ndim))
+        return (update * ratio).astype(update.dtype)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        return jax.tree.map(lambda u, p: (u * trust_ratio(p, u)).astype(u.dtype), updates, params), state
+        return jax.tree_util.tree_map_with_path(scaled, updates, params), state
 
     return optax.GradientTransformation(optax.init_empty_state, update)

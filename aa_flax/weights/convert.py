@@ -26,7 +26,7 @@ def load_torch_state_dict(model: nnx.Module, state_dict: Mapping[str, Any], *, s
     Args:
         model: of a family that has a key table for `source`.
         state_dict: PyTorch's names to arrays, anything that numpy takes; axes as they lie there.
-        source: "timm" (ResNet, SE-ResNet, `semnasnet_*`) or "torchvision" (ResNet).
+        source: "timm" (ResNet, SE-ResNet, `semnasnet_*`), "torchvision" (ResNet) or "deit" (the authors' PatchConvNet).
 
     Raises:
         WeightsError: no table, or keys that are missing, left over or of another shape: all of them in one message.
@@ -34,19 +34,19 @@ def load_torch_state_dict(model: nnx.Module, state_dict: Mapping[str, Any], *, s
     table = table_of(model, source)
     arrays = flat_arrays(model)
     given = numpy_arrays(state_dict)
-    problems, values, used = [], {}, set()
+    used: set[str] = set()
+    problems, values = [], {}
     for path, array in arrays.items():
-        found = counterpart(table, path)
+        found = counterpart(table, path, array.shape)
         if found is None:
             problems.append(f"{path}: {source} has no such layer")
             continue
-        used.add(found.key)
-        if found.key not in given:
-            problems.append(f"{found.key}: missing (for {path})")
-        elif given[found.key].shape != (expected := torch_shape(found, array.shape)):
-            problems.append(f"{found.key}: shape {given[found.key].shape}, expected {expected} (for {path})")
+        used.update(found.keys)
+        wrong = misfits(given, found, path, array.shape)
+        if wrong:
+            problems += wrong
         else:
-            values[path] = found.leaf.to_ours(given[found.key])
+            values[path] = found.to_ours([given[key] for key in found.keys])
     problems += [f"{key}: the network has no place for it" for key in given if key not in used]
     if problems:
         raise_all(problems, f"{source}'s weights do not fit this {type(model).__name__}{hint(model, given, source)}")
@@ -60,13 +60,14 @@ def to_torch_state_dict(model: nnx.Module, *, source: str) -> dict[str, np.ndarr
         WeightsError: no table, or layers that `source` does not have: all of them in one message.
     """
     table = table_of(model, source)
-    values, problems = {}, []
+    values: dict[str, np.ndarray] = {}
+    problems = []
     for path, array in flat_arrays(model).items():
-        found = counterpart(table, path)
+        found = counterpart(table, path, array.shape)
         if found is None:
             problems.append(f"{path}: {source} has no such layer")
         else:
-            values[found.key] = np.ascontiguousarray(found.leaf.to_theirs(np.asarray(array)))
+            values |= {key: np.ascontiguousarray(part) for key, part in found.to_theirs(np.asarray(array)).items()}
     raise_all(problems, f"this {type(model).__name__} cannot be written for {source}")
     return values
 
@@ -114,18 +115,24 @@ def _plain(value: Any) -> Any:
     return value.float() if str(value.dtype) == "torch.bfloat16" else value
 
 
-def torch_shape(found: Counterpart, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape there of an array that has `shape` here."""
-    return found.leaf.to_theirs(np.broadcast_to(np.float32(0), shape)).shape
+def misfits(given: Mapping[str, np.ndarray], found: Counterpart, path: str, shape: tuple[int, ...]) -> list[str]:
+    """A line for each array that is missing, or that is not what ours of that shape at `path` is made of."""
+    expected = found.shape(shape)
+    missing = [f"{key}: missing (for {path})" for key in found.keys if key not in given]
+    return missing + [
+        f"{key}: shape {given[key].shape}, expected {expected} (for {path})"
+        for key in found.keys
+        if key in given and given[key].shape != expected
+    ]
 
 
 def hint(model: nnx.Module, given: Mapping[str, Any], source: str) -> str:
     """What may be the reason why nothing fits: names of another source, or a plain network's weights; or nothing."""
-    paths = flat_arrays(model)
-    names: dict[str, set[str]] = {OWN: set(paths)}
+    arrays = flat_arrays(model)
+    names: dict[str, set[str]] = {OWN: set(arrays)}
     for other, table in family_of(model).sources.items():
-        found = (counterpart(table, path) for path in paths)
-        names[other] = {place.key for place in found if place is not None}
+        found = (counterpart(table, path, array.shape) for path, array in arrays.items())
+        names[other] = {key for place in found if place is not None for key in place.keys}
     fitting = {other: len(keys & given.keys()) for other, keys in names.items()}
     best = max(fitting, key=lambda other: fitting[other])
     if fitting[best] > 2 * fitting.get(source, 0):

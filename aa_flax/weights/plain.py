@@ -1,7 +1,7 @@
 """Starting an augmented network, or one with another classifier, from a plain network's weights."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,8 +10,8 @@ from flax import nnx
 
 from aa_flax.layers import AAConv2D, AWConv2D
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
-from aa_flax.weights.convert import OWN, hint, numpy_arrays, raise_all, torch_shape
-from aa_flax.weights.rows import Counterpart, Leaf, Row, counterpart
+from aa_flax.weights.convert import OWN, hint, misfits, numpy_arrays, raise_all
+from aa_flax.weights.rows import Counterpart, Leaf, counterpart
 from aa_flax.weights.tables import family_of, table_of
 
 
@@ -47,46 +47,51 @@ def init_from_plain(
     The gates of AW-convolutions keep their initial values, so that a network with aw_gate_scale=0 starts as the plain
     one. The convolution of an augmented layer takes the filters 0 ... out - dv - 1 of the plain one, and the batch norm
     after it their entries; its other entries and the attention keep their initial values. The next layer keeps all
-    its rows. What the plain network does not have (recalibration modules) and a classifier of another number of
-    classes keep their initial values too. Anything else that does not fit is an error.
+    its rows. What the plain network does not have (recalibration modules, attention pooling), and a classifier or
+    tokens of another number of classes, keep their initial values too. Anything else that does not fit is an error.
 
     Args:
         model: any network of a family that has a key table for `source`.
         state_dict: as for `load_torch_state_dict`; for source "aa_flax" our dotted paths to arrays as they lie here.
-        source: "timm", "torchvision", or "aa_flax" for weights of this library.
+        source: "timm", "torchvision", "deit", or "aa_flax" for weights of this library.
         zero_output: start each attention's output projection at zero, so that attention contributes nothing at first.
 
     Raises:
         WeightsError: no table, nothing that fits, or arrays that should fit and do not: all of them in one message.
     """
-    plain = _Plain.of(model, source)
     given = numpy_arrays(state_dict)
     arrays = flat_arrays(model)
+    plain = _Plain(model, source)
     values: dict[str, np.ndarray] = {}
-    loaded, new, problems, partial, used = [], [], [], {}, set()
+    used: set[str] = set()
+    loaded, new, problems, partial = [], [], [], {}
     for path, array in arrays.items():
-        place = plain.place(path)
-        if place.found is None or place.found.key not in given:
+        place = plain.place(path, array.shape)
+        found = place.found
+        if found is None:
             if place.optional:
                 new.append(path)
             else:
-                problems.append(f"{place.found.key if place.found else path}: missing (for {path})")
+                problems.append(f"{path}: missing (for {path})")
             continue
-        key, leaf = place.found
-        whole = array.shape[-1] if place.whole is None else place.whole
-        expected = torch_shape(place.found, (*array.shape[:-1], whole))
-        if path.startswith("head.") and not plain.takes_head(given, arrays):
+        absent = place.optional and not given.keys() >= {*found.keys}
+        if absent or (path.startswith("head.") and not plain.takes_head(given, arrays)):
             new.append(path)
             continue
-        if given[key].shape != expected:
-            if path == "pooling.tokens" and given[key].shape[1:] == array.shape[1:]:
+        if path == "pooling.tokens":
+            theirs = found.to_ours([given[key] for key in found.keys]).shape
+            if theirs != array.shape and theirs[1:] == array.shape[1:]:
                 new.append(path)  # of other classes, or one for all
-            else:
-                used.add(key)
-                problems.append(f"{key}: shape {given[key].shape}, expected {expected} (for {path})")
+                continue
+        used.update(found.keys)
+        whole = array.shape[-1] if place.whole is None else place.whole
+        wrong = misfits(given, found, path, (*array.shape[:-1], whole))
+        if found.beyond in given:
+            wrong.append(f"{found.beyond}: one more than the network has places for (for {path})")
+        if wrong:
+            problems += wrong
             continue
-        used.add(key)
-        value = leaf.to_ours(given[key])
+        value = found.to_ours([given[key] for key in found.keys])
         if place.kept is None or place.kept == whole:
             loaded.append(path)
             values[path] = value
@@ -120,30 +125,17 @@ class _Place(NamedTuple):
 class _Plain:
     """The plain network behind a network whose convolutions may be augmented."""
 
-    def __init__(
-        self,
-        augmented: Mapping[str, AAConv2D],
-        norms: Mapping[str, AAConv2D],
-        weighted: Sequence[str],
-        pools: bool,
-        table: Sequence[Row] | None,
-    ) -> None:
-        self._augmented, self._norms, self._weighted = augmented, norms, weighted
-        self._pools, self._table = pools, table
-        self.output_projections = {f"{path}.out.kernel" for path in augmented}
-
-    @classmethod
-    def of(cls, model: nnx.Module, source: str) -> "_Plain":
+    def __init__(self, model: nnx.Module, source: str) -> None:
         """WeightsError when there is no table for `source`."""
         modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
-        augmented = {path: module for path, module in modules.items() if isinstance(module, AAConv2D)}
-        weighted = [path for path, module in modules.items() if isinstance(module, AWConv2D)]
-        norms = {family_of(model).norm_after(path): layer for path, layer in augmented.items()}
-        untyped: Any = model
-        pools = getattr(untyped, "pooling", None) is not None
-        return cls(augmented, norms, weighted, pools, None if source == OWN else table_of(model, source))
+        self._augmented = {path: module for path, module in modules.items() if isinstance(module, AAConv2D)}
+        self._weighted = [path for path, module in modules.items() if isinstance(module, AWConv2D)]
+        self._norms = {family_of(model).norm_after(path): layer for path, layer in self._augmented.items()}
+        self._pools = getattr(model, "pooling", None) is not None
+        self._table = None if source == OWN else table_of(model, source)
+        self.output_projections = {f"{path}.out.kernel" for path in self._augmented}
 
-    def place(self, path: str) -> _Place:
+    def place(self, path: str, shape: tuple[int, ...]) -> _Place:
         module, _, name = path.rpartition(".")
         if any(
             path.startswith(f"{owner}.") and path not in (f"{owner}.kernel", f"{owner}.bias")
@@ -152,30 +144,31 @@ class _Plain:
             return _Place(None, True)  # the gate
         if module in self._norms:
             layer = self._norms[module]
-            return _Place(self._find(path), False, layer.out_features - layer.value_depth, layer.out_features)
+            return _Place(self._find(path, shape), False, layer.out_features - layer.value_depth, layer.out_features)
         for owner, layer in self._augmented.items():
             if module == f"{owner}.conv":  # holds the first filters only
                 kept = layer.out_features - layer.value_depth
-                return _Place(self._find(f"{owner}.{name}"), name == "bias", kept, layer.out_features)
+                return _Place(self._find(f"{owner}.{name}", shape), name == "bias", kept, layer.out_features)
             if path.startswith(f"{owner}."):
                 return _Place(None, True)
-        optional = (
-            module == "head" or re.search(r"(^|\.)(recalibration|attention\d+|pooling)(\.|$)", module) is not None
-        )
-        return _Place(self._find(path), optional)
+        parts = r"(^|\.)(recalibration|attention\d+|pooling)(\.|$)"
+        return _Place(self._find(path, shape), module == "head" or re.search(parts, module) is not None)
 
     def takes_head(self, given: Mapping[str, np.ndarray], arrays: Mapping[str, Any]) -> bool:
         """Whether the classifier is the plain one, which it is as a whole or not at all.
 
         One of another width is another where pooling makes it so; elsewhere it is a mistake, left to be found.
         """
-        found = self._find("head.kernel")
-        if found is None or found.key not in given:
+        ours = arrays["head.kernel"].shape
+        found = self._find("head.kernel", ours)
+        if found is None or not given.keys() >= {*found.keys}:
             return True
-        theirs, ours = found.leaf.to_ours(given[found.key]).shape, arrays["head.kernel"].shape
+        if found.axis is not None:  # a layer for each class
+            return found.beyond not in given
+        theirs = found.to_ours([given[key] for key in found.keys]).shape
         return theirs == ours or (theirs[:-1] != ours[:-1] and not self._pools)
 
-    def _find(self, path: str) -> Counterpart | None:
+    def _find(self, path: str, shape: tuple[int, ...]) -> Counterpart | None:
         if self._table is None:
-            return Counterpart(path, Leaf("", lambda x: x, lambda x: x))
-        return counterpart(self._table, path)
+            return Counterpart((path,), Leaf("", lambda x: x, lambda x: x))
+        return counterpart(self._table, path, shape)

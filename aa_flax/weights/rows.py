@@ -2,6 +2,9 @@
 
 `Row("stage{s}.block{b}.conv{k}", "layer{s}.{b-1}.conv{k}", CONV)`: a letter in braces stands for a number, and an
 offset may follow it. The kind says what each of our leaves is called there and how its axes lie.
+
+`Row("trunk.blocks.depthwise", "blocks.{n}.attn.qkv_pos.2", CONV, axis=0)`: our one array holds all of theirs, n = 0, 1,
+2 ..., along its axis 0.
 """
 
 import re
@@ -46,29 +49,69 @@ NORM: Kind = {
 }
 
 
+# one logit of a classifier that has a layer for each class: [1, in] and [1] there
+LOGIT: Kind = {
+    "kernel": Leaf("weight", lambda x: x[0], lambda x: x[None]),
+    "bias": Leaf("bias", lambda x: x[0], lambda x: x[None]),
+}
+
+
+def renamed(**names: str) -> Kind:
+    """A module's own parameters, whose axes lie as ours do: our name to theirs."""
+    return {ours: Leaf(theirs, _same, _same) for ours, theirs in names.items()}
+
+
 class Row(NamedTuple):
-    """One of our modules, their name for it, and its kind."""
+    """One of our modules, their name for it, its kind, and along which axis ours stacks theirs, if it does."""
 
     ours: str
     theirs: str
     kind: Kind
+    axis: int | None = None
 
 
 class Counterpart(NamedTuple):
-    """Where an array of ours lies in a PyTorch state dict."""
+    """Where an array of ours lies in a PyTorch state dict: under one key, or under several of which it is the stack.
 
-    key: str
+    `beyond` is the key that would follow if theirs were more; "" for an array that is no stack.
+    """
+
+    keys: tuple[str, ...]
     leaf: Leaf
+    axis: int | None = None
+    beyond: str = ""
+
+    def to_ours(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """Our array, of theirs in the order of the keys."""
+        ours = [self.leaf.to_ours(array) for array in arrays]
+        return ours[0] if self.axis is None else np.stack(ours, self.axis)
+
+    def to_theirs(self, array: np.ndarray) -> dict[str, np.ndarray]:
+        """Their arrays by key."""
+        ours = [array] if self.axis is None else np.moveaxis(array, self.axis, 0)
+        return {key: self.leaf.to_theirs(part) for key, part in zip(self.keys, ours, strict=True)}
+
+    def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of each of theirs, where ours has the given one."""
+        return next(iter(self.to_theirs(np.broadcast_to(np.float32(0), ours)).values())).shape
 
 
-def counterpart(table: Sequence[Row], path: str) -> Counterpart | None:
-    """What the array at our dotted `path` is called there, or None if no row speaks of it."""
+def counterpart(table: Sequence[Row], path: str, shape: tuple[int, ...]) -> Counterpart | None:
+    """What the array of that shape at our dotted `path` is called there, or None if no row speaks of it."""
     module, _, name = path.rpartition(".")
     for row in table:
         numbers = match(row.ours, module)
-        if numbers is not None and name in row.kind:
-            leaf = row.kind[name]
-            return Counterpart(f"{fill(row.theirs, numbers)}.{leaf.name}", leaf)
+        if numbers is None or name not in row.kind:
+            continue
+        leaf = row.kind[name]
+
+        def key(n: int, row: Row = row, leaf: Leaf = leaf, numbers: dict[str, int] = numbers) -> str:
+            return f"{fill(row.theirs, {'n': n, **numbers})}.{leaf.name}".lstrip(".")
+
+        if row.axis is None:
+            return Counterpart((key(0),), leaf)
+        total = shape[row.axis]
+        return Counterpart(tuple(key(n) for n in range(total)), leaf, row.axis, key(total))
     return None
 
 

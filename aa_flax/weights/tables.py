@@ -5,11 +5,13 @@ from typing import NamedTuple
 
 from flax import nnx
 
+from aa_flax.models.heads import ClassHead
 from aa_flax.models.mnasnet import MnasNet
+from aa_flax.models.patchconvnet import PatchConvNet
 from aa_flax.models.resnet import ResNet
 from aa_flax.models.wide_resnet import WideResNet
 from aa_flax.weights.errors import WeightsError
-from aa_flax.weights.rows import CONV, LINEAR, NORM, POINTWISE, Row, fill, match
+from aa_flax.weights.rows import CONV, LINEAR, LOGIT, NORM, POINTWISE, Leaf, Row, fill, match, renamed
 
 _TORCHVISION_RESNET = (
     Row("stem", "conv1", CONV),
@@ -64,12 +66,35 @@ _TIMM_MNASNET = (
     Row("head", "classifier", LINEAR),
 )
 
+# The authors' own code: blocks one by one, where ours lie stacked.
+_DEIT = (
+    *(Row(f"stem.conv{i + 1}", f"patch_embed.proj.{2 * i}.0", CONV) for i in range(4)),
+    Row("trunk.blocks", "blocks.{n}", renamed(gamma="gamma_1"), axis=0),
+    Row("trunk.blocks.norm", "blocks.{n}.norm1", NORM, axis=0),
+    Row("trunk.blocks.pointwise1", "blocks.{n}.attn.qkv_pos.0", POINTWISE, axis=0),
+    Row("trunk.blocks.depthwise", "blocks.{n}.attn.qkv_pos.2", CONV, axis=0),
+    Row("trunk.blocks.squeeze_excite.squeeze", "blocks.{n}.attn.qkv_pos.4.conv_reduce", POINTWISE, axis=0),
+    Row("trunk.blocks.squeeze_excite.excite", "blocks.{n}.attn.qkv_pos.4.conv_expand", POINTWISE, axis=0),
+    Row("trunk.blocks.pointwise2", "blocks.{n}.attn.qkv_pos.5", POINTWISE, axis=0),
+    Row("pooling", "", {"tokens": Leaf("cls_token", lambda x: x[0], lambda x: x[None])}),
+    Row("pooling", "blocks_token_only.0", renamed(gamma1="gamma_1", gamma2="gamma_2")),
+    Row("pooling.norm{k}", "blocks_token_only.0.norm{k}", NORM),
+    Row("pooling.query", "blocks_token_only.0.attn.q", LINEAR),
+    Row("pooling.key", "blocks_token_only.0.attn.k", LINEAR),
+    Row("pooling.value", "blocks_token_only.0.attn.v", LINEAR),
+    Row("pooling.out", "blocks_token_only.0.attn.proj", LINEAR),
+    Row("pooling.mlp{k}", "blocks_token_only.0.mlp.fc{k}", LINEAR),
+    Row("pooling.norm", "norm", NORM),
+)
+_DEIT_SINGLE = (*_DEIT, Row("head", "head", LINEAR))
+_DEIT_MULTI = (*_DEIT, Row("head", "head.{n}", LOGIT, axis=-1))
+
 
 class Family(NamedTuple):
     """The key table of each source, and which batch norm follows a convolution that may be augmented."""
 
     sources: Mapping[str, tuple[Row, ...]]
-    followed_by: tuple[str, str]
+    followed_by: tuple[str, str] = ("", "")
 
     def norm_after(self, conv: str) -> str:
         """Dotted path of the batch norm that sees the output of the convolution at `conv`."""
@@ -86,14 +111,18 @@ _FAMILIES: dict[type[nnx.Module], Family] = {
     MnasNet: Family({"timm": _TIMM_MNASNET}, ("stage{s}.block{b}.expand", "stage{s}.block{b}.expand_bn")),
     # Batch norm precedes the convolutions there, so the second one follows the first convolution.
     WideResNet: Family({}, ("stage{s}.block{b}.conv{k}", "stage{s}.block{b}.bn{k+1}")),
+    PatchConvNet: Family({"deit": _DEIT_SINGLE}),
 }
+_TOKEN_PER_CLASS: dict[type[nnx.Module], Family] = {PatchConvNet: Family({"deit": _DEIT_MULTI})}
+"""Families that have other names for the classifier of networks with a token for each class."""
 
 
 def family_of(model: nnx.Module) -> Family:
     """The family of a network; WeightsError for one that this library has no tables of."""
+    several = isinstance(getattr(model, "head", None), ClassHead)
     for kind, family in _FAMILIES.items():
         if isinstance(model, kind):
-            return family
+            return _TOKEN_PER_CLASS.get(kind, family) if several else family
     known = ", ".join(kind.__name__ for kind in _FAMILIES)
     raise WeightsError(f"there is no key table for {type(model).__name__}; known: {known}")
 

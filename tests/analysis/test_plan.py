@@ -311,6 +311,36 @@ def test_a_kernel_counts_its_operands_and_results():
     assert moved == others + kernel and others > 0 and flops == 12345
 
 
+DEEP = """
+from aa_flax.training import default_config
+
+def get_config():
+    config = default_config()
+    config.model.name, config.model.dtype = "patchconvnet_s60", "bfloat16"
+    config.model.options = dict(width=128, depth={depth}, rematerialize={rematerialize})
+    config.data.image_size = 64
+    config.data.crop = "none"
+    return config
+"""
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize("rematerialize", [True, False])
+def test_stacked_blocks_count_as_often_as_they_run(tmp_path, rematerialize):
+    """Bytes and products of a training step are those of its ends and of so many blocks, whatever the loops keep."""
+    counts = []
+    for depth in (8, 16, 32):
+        file = tmp_path / f"depth{depth}.py"
+        file.write_text(DEEP.format(depth=depth, rematerialize=rematerialize))
+        done = python("-m", "aa_flax.plan", f"--config={file}", "--topology=v5e:1x1", "--batch=256", "--json")
+        counts.append(json.loads(done.stdout))
+    assert [count["loops"] for count in counts] == [[8, 8], [16, 16], [32, 32]]
+    for name in ("flops", "hbm_bytes", "bytes_moved"):
+        first, second, third = (count[name] for count in counts)
+        assert third - second == pytest.approx(2 * (second - first), rel=0.15), name
+
+
 @needs_libtpu
 def test_mistakes_and_verdicts_of_the_command():
     model = ["-m", "aa_flax.plan", "--model=resnet18", "--image_size=32", "--mode=infer"]

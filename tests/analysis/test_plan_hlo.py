@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from aa_flax.analysis.hlo import Program, arrays, shape_bytes
 from aa_flax.analysis.hlo_traffic import collectives, kernels
 from aa_flax.analysis.hlo_work import work
+from aa_flax.models import create_model
 
 
 @pytest.mark.parametrize(
@@ -185,6 +187,63 @@ def test_a_slice_reads_its_part():
     assert found.all_bytes == found.hbm_bytes + 4 * 16 * 128
 
 
+STACKS = """\
+%inner (p.0: f32[64,128], p.1: s32[]) -> f32[8,128] {
+  %p.0 = f32[64,128]{1,0} parameter(0)
+  %p.1 = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %flat = f32[8,8,128]{2,1,0} bitcast(%p.0)
+  %slice = f32[1,8,128]{2,1,0} dynamic-slice(%flat, %p.1, %zero, %zero), dynamic_slice_sizes={1,8,128}
+  ROOT %whole = f32[8,128]{1,0} bitcast(%slice)
+}
+
+%turn (param_0: f32[64,128], param_1: s32[], param_2: f32[8,8,128]) -> (f32[8,8,128], f32[8,128], f32[64,128]) {
+  %param_0 = f32[64,128]{1,0} parameter(0)
+  %param_1 = s32[] parameter(1)
+  %param_2 = f32[8,8,128]{2,1,0} parameter(2)
+  %taken = f32[8,128]{1,0} fusion(%param_0, %param_1), kind=kLoop, calls=%inner
+  %added = f32[8,128]{1,0} add(%taken, %taken)
+  %part = f32[1,8,128]{2,1,0} bitcast(%added)
+  %zero.1 = s32[] constant(0)
+  %kept = f32[8,8,128]{2,1,0} dynamic-update-slice(%param_2, %part, %param_1, %zero.1, %zero.1)
+  %fresh = f32[64,128]{1,0} broadcast(%zero.1), dimensions={}
+  %other = f32[64,128]{1,0} dynamic-update-slice(%fresh, %added, %param_1, %zero.1)
+  ROOT %tuple = (f32[8,8,128]{2,1,0}, f32[8,128]{1,0}, f32[64,128]{1,0}) tuple(%kept, %added, %other)
+}
+
+%more (at: f32[64,128]) -> pred[] {
+  ROOT %yes = pred[] constant(true)
+}
+
+%body (x: f32[64,128], i: s32[], y: f32[8,8,128]) -> f32[8,8,128] {
+  %x = f32[64,128]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %y = f32[8,8,128]{2,1,0} parameter(2)
+  %three = (f32[8,8,128]{2,1,0}, f32[8,128]{1,0}, f32[64,128]{1,0}) fusion(%x, %i, %y), kind=kLoop, calls=%turn
+  %first = f32[8,8,128]{2,1,0} get-tuple-element(%three), index=0
+  %row = f32[1,8,128]{2,1,0} parameter(3)
+  %none = s32[] constant(0)
+  ROOT %again = f32[8,8,128]{2,1,0} dynamic-update-slice(%first, %row, %i, %none, %none)
+}
+
+ENTRY %main (start: f32[64,128]) -> f32[8,8,128] {
+  %start = f32[64,128]{1,0} parameter(0)
+  ROOT %loop = f32[8,8,128]{2,1,0} while(%start), condition=%more, body=%body
+}
+"""
+
+
+def test_of_a_stack_only_the_slice_counts():
+    """Taken by a fusion in a fusion; written in place to an operand, or into an array that is made there."""
+    row, stack, index = 4 * 8 * 128, 4 * 64 * 128, 4
+    fused = (row + index + 0) + (row + row + stack)
+    alone = (row + 3 * index) + row
+    assert work(Program(STACKS)).hbm_bytes == fused + alone
+    outside = STACKS.replace("%main", "%unused").replace("ENTRY ", "").replace("%body (", "ENTRY %body (")
+    everything = (stack + index + stack) + (stack + row + stack) + (stack + row + 3 * index) + stack
+    assert work(Program(outside)).hbm_bytes == everything  # as it stood before there were stacks
+
+
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize("which", ["forward", "gradient of the input", "gradient of the kernel"])
 def test_products_are_those_of_the_compiler(strides, which):
@@ -207,6 +266,34 @@ def test_products_are_those_of_the_compiler(strides, which):
     expected = lowered.cost_analysis()["flops"]
     found = work(Program(lowered.compiler_ir("hlo").as_hlo_text())).products
     np.testing.assert_allclose(found, expected, rtol=0.02)
+
+
+def test_products_of_stacked_blocks_grow_with_the_depth():
+    """In a loop forward and another one backward, before the compiler sees them; a turn is that of the blocks alone."""
+    found = {
+        depth: work(Program(trunk_program(depth, (4, 2, 3), 16).compiler_ir("hlo").as_hlo_text()))
+        for depth in (2, 3, 9)
+    }
+    block = found[3].products - found[2].products
+    assert found[9].products == found[2].products + 7 * block
+    # Twice 1×1, d to d: once forward, once again, twice backward.
+    assert block > 4 * 2 * 2 * 16 * 16 * 24
+
+
+def trunk_program(depth, map_shape, width, device=None):
+    """The lowered gradient of a trunk."""
+    sharding = None if device is None else jax.sharding.SingleDeviceSharding(device)
+    model = nnx.eval_shape(
+        lambda: create_model("patchconvnet_s60", width=width, depth=depth, num_classes=2, rngs=nnx.Rngs(0))
+    )
+    graph, state = nnx.split(model.trunk)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
+    x = jax.ShapeDtypeStruct((*map_shape, width), jnp.float32, sharding=sharding)
+
+    def loss(state, x):
+        return nnx.merge(graph, state, copy=True)(x, train=True, rngs=None)[0].sum()
+
+    return jax.jit(jax.grad(loss)).lower(nnx.to_pure_dict(shapes), x)
 
 
 def test_text_that_is_no_program():
