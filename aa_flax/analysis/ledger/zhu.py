@@ -41,9 +41,10 @@ def lines() -> Iterator[str]:
         rows.append([f"`{row.model}`", f"{params:,}", f"+{added:,}", f"{gflops:.3f}", "not found", row.published])
     yield from table(columns, ([*cells, "not run"] for cells in rows))
     yield ""
-    yield "Beside SE, GE, BAM, CBAM or GALA in these networks the gates add as much. Also in the abstract, not saying of"
-    yield "which networks: up to +0.57 % top-1 on top of earlier modules (`experiments/aw/combined.py`, not run); on COCO"
-    yield "+0.63 AP over Faster R-CNN with ResNet-101-FPN, up to +0.45 AP on top of earlier modules (no detection here)."
+    yield "Beside SE, GE, BAM, CBAM or GALA in these networks the gates add as much. Also in the abstract, without the"
+    yield "networks: up to +0.57 % top-1 on top of earlier modules (`experiments/aw/combined.py`, not run); on COCO"
+    yield "+0.63 AP over Faster R-CNN with ResNet-101-FPN, and up to +0.45 AP on top of earlier modules (no detection"
+    yield "here)."
     yield ""
     yield "Not found, so not here: the accuracies themselves, the tables of CIFAR-100, MobileNet, Mask R-CNN and"
     yield "RetinaNet, every parameter and FLOP figure, the training recipe."
