@@ -1,4 +1,4 @@
-"""Every number of the paper's parameter and cost columns beside ours: `python -m aa_flax.ledger`."""
+"""Every number of the papers' parameter and cost columns beside ours: `python -m aa_flax.ledger`."""
 
 from aa_flax.analysis.ledger import markdown
 

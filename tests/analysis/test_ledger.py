@@ -1,20 +1,23 @@
-"""The paper's counts: to the last printed digit, but for what is named here."""
+"""The papers' counts: to the last printed digit, but for what is named here."""
+
+import re
 
 import pytest
 
 from aa_flax.analysis import ledger
+from aa_flax.analysis.ledger import bello, touvron, zhu
 from aa_flax.analysis.provenance import ROOT
 
 TABLE_1, TABLE_4 = "Table 1: CIFAR-100, Wide-ResNet-28-10", "Table 4: ImageNet, MnasNets"
 PARAMS_DIFFER = {(TABLE_1, "AA"): 36.054, (TABLE_4, "MnasNet-1.4"): 6.106}
 # GFLOPs by the paper's rule: within 2 % of the printed figure, but for these, within 5 %
 GFLOPS_DIFFER = {(TABLE_1, "AA"), (TABLE_4, "AA-MnasNet-0.75")}
-ROWS = [(title, row) for title, rows in ledger.TABLES.items() for row in rows]
+ROWS = [(title, row) for title, rows in bello.TABLES.items() for row in rows]
 
 
 @pytest.mark.parametrize(("title", "row"), ROWS, ids=lambda x: getattr(x, "label", str(x)[:7]))
 def test_every_row(title, row):
-    found = ledger.counted(row)
+    found = bello.counted(row)
     expected = PARAMS_DIFFER.get((title, row.label))
     if expected is None:
         assert ledger.difference(found.params / 1e6, row.params) == "="
@@ -26,12 +29,56 @@ def test_every_row(title, row):
         assert found.flops >= found.paper_flops
 
 
-@pytest.mark.parametrize("row", ledger.TABLE_9, ids=lambda row: row.label)
+@pytest.mark.parametrize("row", bello.TABLE_9, ids=lambda row: row.label)
 def test_table_9(row):
-    found = ledger.counted_layer(row)
+    found = bello.counted_layer(row)
     assert found.params / 1e3 == pytest.approx(float(row.params), rel=0.01)
     assert found.paper_flops / 1e6 == pytest.approx(float(row.mflops), rel=0.05)
     assert found.map_bytes / 1024 == pytest.approx(float(row.map_kilobytes), rel=0.01)
+
+
+# By the formulas of the network, by hand: parameters; multiply-adds in billions at 224, 384 and 512.
+PATCHCONVNET = {
+    "s60": (25_231_096, 3.98, 11.68, 20.76),
+    "s120": (47_723_896, 7.49, 22.0, 39.1),
+    "b60": (99_388_936, 15.80, 46.39, 82.5),
+    "b120": (188_611_336, 29.77, 87.42, 155.4),
+    "l60": (176_009_576, 28.04, 82.3, 146.3),
+    "l120": (334_294_376, 52.85, 155.2, 275.8),
+    "s60_multi": (25_614_712, 5.31, 13.303, 22.728),
+}
+
+
+@pytest.mark.parametrize("row", touvron.ROWS, ids=lambda row: f"{row.size}-{row.image_size}")
+def test_patchconvnet(row):
+    params, multiply_adds = touvron.counted(row)
+    expected, *by_size = PATCHCONVNET[row.size]
+    assert params == expected
+    assert multiply_adds == pytest.approx(by_size[(224, 384, 512).index(row.image_size)], rel=1e-3)
+    if row.params:
+        assert ledger.difference(params / 1e6, row.params) == "="
+        assert multiply_adds == pytest.approx(float(row.multiply_adds), rel=0.0101)  # 11.68 where 11.8 is printed
+
+
+def test_patchconvnet_has_every_size_and_the_published_results():
+    assert len({(row.size, row.image_size) for row in touvron.ROWS}) == len(touvron.ROWS) == 3 * len(PATCHCONVNET)
+    assert len({result.config for result in touvron.RESULTS}) == len(touvron.RESULTS) == 14
+
+
+@pytest.mark.parametrize(("row", "added"), zip(zhu.ROWS, (161_432, 305_592), strict=True), ids=lambda x: str(x)[11:28])
+def test_aw_convolution_adds(row, added):
+    assert zhu.counted(row)[1] == added
+
+
+def test_the_reconstruction_is_called_one_and_quotes_the_abstract_alone():
+    text = "\n".join(zhu.lines())
+    assert "reconstruction" in text and "not found" in text
+    assert set(re.findall(r"\+\d\.\d+(?: %| AP|$)", text.replace("\n", " "))) == {
+        "+1.00 %",
+        "+0.57 %",
+        "+0.63 AP",
+        "+0.45 AP",
+    }
 
 
 def test_differences_are_told_at_the_printed_precision():

@@ -13,7 +13,7 @@ from absl import flags
 from flax import nnx
 from ml_collections import config_flags
 
-from aa_flax.analysis import ledger
+from aa_flax.analysis.ledger import bello, difference
 from aa_flax.analysis.provenance import ROOT
 from aa_flax.models import mnasnet
 from aa_flax.models.registry import model_options
@@ -27,7 +27,7 @@ from aa_flax.training.step import make_train_step
 # How ml_collections opens config files.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
-FOLDERS = ("cifar", "imagenet", "ablations", "imagenette")
+FOLDERS = ("cifar", "imagenet", "ablations", "imagenette", "patchconvnet", "aw")
 FILES = [file for folder in FOLDERS for file in sorted((ROOT / "experiments" / folder).glob("*.py"))]
 CONFIGS = [
     str(file.relative_to(ROOT))
@@ -82,7 +82,7 @@ ROWS = [
 ]
 NAMED = {f"experiments/{row[2]}.py" for row in ROWS}
 FIGURE_4 = {25: (77.7, 77.5), 50: (77.3, 76.6), 75: (76.7, 75.4), 100: (73.9, 71.1)}  # with position, without
-LEDGER = {(title[:7], row.label): row for title, rows in ledger.TABLES.items() for row in rows}
+LEDGER = {(title[:7], row.label): row for title, rows in bello.TABLES.items() for row in rows}
 UNEXPLAINED = {"aa_wide_resnet28_10": 36.054, "mnasnet_140": 6.106}  # tests/analysis/test_ledger.py
 
 
@@ -106,11 +106,13 @@ def stored_counts():
     """Millions of parameters by model, of the rows of the stored ledger without options; a test ties it to the code."""
     table, counts = "", {}
     for line in (ROOT / "experiments" / "results" / "ledger.md").read_text().splitlines():
-        table = line[3:10] if line.startswith("## ") else table
+        table = line[4:11] if line.startswith("### ") else table
         cells = [cell.strip(" `") for cell in line.split("|")]
         row = LEDGER.get((table, cells[1])) if len(cells) > 3 else None
         if row and not row.options:
             counts[row.model] = float(cells[3])
+        elif exact := re.match(r"\| `(\w+)` \|(?: \d+ \|)? ([\d,]+) \|", line):
+            counts[exact[1]] = int(exact[2].replace(",", "")) / 1e6
     return counts
 
 
@@ -122,6 +124,8 @@ def counted(config):
     """Millions of parameters of a resolved config's network on its own data."""
     if config.data.name in ("cifar100", "imagenet2012") and set(config.model.options) <= NEUTRAL:
         assert set(config.model.options) <= set(model_options(config.model.name))
+        if config.model.name == "aw_se_resnet50":
+            return STORED["se_resnet50"] + STORED["aw_resnet50"] - STORED["resnet50"]
         return STORED[config.model.name]  # building all of these takes minutes
     prepared = preprocessing(
         config,
@@ -181,7 +185,7 @@ def test_every_row(table, row, file, top_1, top_5):
     if expected := UNEXPLAINED.get(config.model.name):
         assert told == expected
     elif printed.label != "MnasNet-1.25":  # 5.255486 M, told as 5.255 and printed as 5.26
-        assert ledger.difference(told, printed.params) == "="
+        assert difference(told, printed.params) == "="
 
 
 @pytest.mark.parametrize("percent", FIGURE_4)
@@ -206,6 +210,7 @@ TINY = {
     "imagenet/aa_resnet34": (BASIC, 1.024 / 5),
     "imagenet/mnasnet_100": (dict(width=0.25), 0.064 / 5),
     "imagenet/aa_mnasnet_100": (dict(width=0.25), 0.032 / 5),
+    "patchconvnet/s60": (dict(width=16, depth=2), 3e-3 / 5),
 }
 
 
@@ -233,8 +238,9 @@ def test_a_small_network_takes_a_step_of_the_recipe(file, rng, monkeypatch):
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(first.params), strict=True):
         np.testing.assert_array_equal(a, b)  # warm-up starts at 0
     assert np.isfinite(second.window["loss"]) and int(second.skipped) == 0
-    for path, a in jax.tree_util.tree_leaves_with_path(params["stage3"]):
-        b = functools.reduce(lambda tree, key: tree[key.key], path, second.params["stage3"])
+    part = "trunk" if "patchconvnet" in file else "stage3"
+    for path, a in jax.tree_util.tree_leaves_with_path(params[part]):
+        b = functools.reduce(lambda tree, key: tree[key.key], path, second.params[part])
         assert np.abs(np.asarray(b) - np.asarray(a)).max() > 0, jax.tree_util.keystr(path)
     rate = float(learning_rate(config.optimizer, config.epochs, 1)(1))
     assert rate == pytest.approx(expected, rel=1e-5)
@@ -246,6 +252,11 @@ def learning_rate_taken(config, before, after):
     moved = np.asarray(after.params["head"]["bias"], np.float64) - np.asarray(before.params["head"]["bias"])
     if config.optimizer.name == "sgd":
         ratios = -moved / np.asarray(optax.tree.get(after.opt_state, "trace")["head"]["bias"])
+    elif config.optimizer.name == "lamb":  # no trust ratio for what weight decay spares
+        mean, square = (
+            np.asarray(optax.tree.get(after.opt_state, name)["head"]["bias"], np.float64) for name in ("mu", "nu")
+        )
+        ratios = -moved / (mean / (1 - 0.9**2) / (np.sqrt(square / (1 - 0.999**2)) + 1e-6))
     else:  # no momentum yet, and the gradient from the mean squares
         old, new = (
             np.asarray(optax.tree.get(state.opt_state, "nu")["head"]["bias"], np.float64) for state in (before, after)

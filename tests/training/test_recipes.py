@@ -1,4 +1,4 @@
-"""Section 4 of Bello et al. (2019), number by number, from the fact sheet and not from the recipes."""
+"""The papers' recipes, number by number, from the fact sheets and not from the recipes."""
 
 import numpy as np
 import pytest
@@ -67,6 +67,80 @@ def test_augmented_mnasnet_starts_at_half_and_ends_the_same():
     # 0.97 · 2 ** (1 / 145), by hand.
     assert augmented.optimizer.decay_factor == pytest.approx(0.9746480, abs=1e-7)
     assert augmented.model == plain.model and augmented.data == plain.data
+
+
+def test_imagenet_aw():
+    config = resolve(recipes.imagenet_aw())
+    assert (config.epochs, config.batch_size, config.optimizer.name) == (100, 256, "sgd")
+    assert (config.optimizer.momentum, config.optimizer.weight_decay) == (0.9, 1e-4)
+    _, rate, last = rates(config, IMAGENET_IMAGES)
+    expected = {0: 0.1, 29.9: 0.1, 30: 1e-2, 60: 1e-3, 90: 1e-4}
+    np.testing.assert_allclose([rate(epoch) for epoch in expected], list(expected.values()), rtol=1e-6)
+    assert last == pytest.approx(1e-4)
+
+
+RAND_M9_MSTD05_INC1 = ("rand", 2, 9.0, 0.5, True, 0.5)
+
+
+def rand_augment(data):
+    return (
+        data.auto_augment,
+        data.rand_augment_operations,
+        data.rand_augment_magnitude,
+        data.rand_augment_std,
+        data.rand_augment_increasing,
+        data.rand_augment_probability,
+    )
+
+
+def test_imagenet_patchconvnet():
+    config = resolve(recipes.imagenet_patchconvnet())
+    data, optimizer = config.data, config.optimizer
+    assert (config.epochs, config.batch_size, optimizer.name) == (400, 2048, "lamb")
+    assert (optimizer.loss, optimizer.binary_targets, optimizer.label_smoothing) == ("binary_cross_entropy", True, 0)
+    assert (optimizer.weight_decay, optimizer.weight_decay_mode, optimizer.clip_norm) == (0.05, "decoupled", 1.0)
+    assert (optimizer.beta1, optimizer.beta2, optimizer.adam_epsilon, optimizer.ema_decay) == (0.9, 0.999, 1e-6, 0)
+    assert rand_augment(data) == RAND_M9_MSTD05_INC1
+    assert (data.random_erasing, data.random_erasing_fill, data.color_jitter) == (0.25, "noise", 0)
+    assert (data.mixup, data.cutmix, data.cutmix_probability, data.repeats) == (0.8, 1.0, 0.5, 4)
+    assert (data.image_size, data.crop, config.model.options) == (224, "resized", {})
+    _, rate, last = rates(config, IMAGENET_IMAGES)
+    assert rate(2.5) == pytest.approx(1.5e-3, rel=2e-3) and rate(5) == pytest.approx(3e-3)
+    assert rate(202.5) == pytest.approx(1.5e-3, rel=1e-3) and last < 1e-9
+    # Three copies, as DeiT has, with the nearest batch that devices share in whole pairs.
+    three = recipes.imagenet_patchconvnet()
+    three.data.repeats, three.batch_size = 3, 2016
+    assert resolve(three).batch_size % (2 * 16) == 0
+
+
+def test_imagenet_21k_and_back():
+    pretrained, tuned = resolve(recipes.imagenet21k_patchconvnet()), resolve(recipes.imagenet_from_21k("w.safetensors"))
+    assert (pretrained.data.name, pretrained.data.eval_split) == ("image_folder/imagenet21k", "val")
+    assert (tuned.data.name, tuned.model.init_from) == ("imagenet2012", "w.safetensors")
+    for config, epochs, peak in ((pretrained, 240, 1e-3), (tuned, 50, 3e-4)):
+        assert (config.epochs, config.batch_size, config.data.image_size) == (epochs, 2048, 224)
+        assert (config.data.auto_augment, config.data.color_jitter) == ("three", 0.3)
+        assert (config.data.mixup, config.data.cutmix, config.data.repeats) == (0, 1, 1)
+        assert (config.optimizer.name, config.optimizer.weight_decay) == ("lamb", 0.02)
+        assert (config.optimizer.loss, config.optimizer.label_smoothing) == ("cross_entropy", 0.1)
+        _, rate, _ = rates(config, IMAGENET_IMAGES)
+        assert rate(5) == pytest.approx(peak)
+
+
+@pytest.mark.parametrize("size", [384, 512])
+def test_imagenet_tuned(size):
+    config = resolve(recipes.imagenet_tuned("w.safetensors", size))
+    assert (config.epochs, config.batch_size, config.data.image_size) == (20, 512, size)
+    assert (config.model.init_from, config.model.init_source) == ("w.safetensors", "aa_flax")
+    assert rand_augment(config.data) == RAND_M9_MSTD05_INC1
+    assert (config.data.mixup, config.data.cutmix, config.data.repeats, config.data.random_erasing) == (0.8, 1, 1, 0)
+    assert (config.optimizer.name, config.optimizer.weight_decay, config.optimizer.label_smoothing) == (
+        "lamb",
+        0.1,
+        0.1,
+    )
+    _, rate, _ = rates(config, IMAGENET_IMAGES)
+    assert rate(5) == pytest.approx(3e-4)
 
 
 def test_importing_the_recipes_loads_the_config_alone():

@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from flax import nnx
-
-from aa_flax.analysis.summary import Summary, summarize
-from aa_flax.models import create_model
+from aa_flax.analysis.ledger.counting import difference, network, summary, table
+from aa_flax.analysis.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -91,14 +89,9 @@ TABLE_9 = [
 ]
 
 
-@functools.cache
-def _summary(model: str, options: tuple[tuple[str, Any], ...]) -> Summary:
-    return summarize(nnx.eval_shape(lambda: create_model(model, rngs=nnx.Rngs(0), **dict(options))))
-
-
 def counted(row: Row) -> Summary:
     """Our counts of a row's network."""
-    return _summary(row.model, tuple(sorted(row.options.items())))
+    return summary(row.model, row.options)
 
 
 @dataclass(frozen=True)
@@ -113,10 +106,9 @@ class LayerCount:
 
 def counted_layer(row: LayerRow) -> LayerCount:
     """Projections, tables and attention of one layer of AA-ResNet-50."""
-    summary = _summary("aa_resnet50", ())
-    whole, conv = summary.by_module[row.path], summary.by_module[f"{row.path}.conv"]
-    model: Any = nnx.eval_shape(lambda: create_model("aa_resnet50", rngs=nnx.Rngs(0)))
-    layer = functools.reduce(getattr, row.path.split("."), model)
+    modules = summary("aa_resnet50").by_module
+    whole, conv = modules[row.path], modules[f"{row.path}.conv"]
+    layer = functools.reduce(getattr, row.path.split("."), network("aa_resnet50"))
     places = (layer.rel_height.shape[0] + 1) * (layer.rel_width.shape[0] + 1) // 4
     return LayerCount(
         params=whole.params - conv.params,
@@ -126,57 +118,44 @@ def counted_layer(row: LayerRow) -> LayerCount:
     )
 
 
-def difference(ours: float, printed: str) -> str:
-    """ "=" if our figure rounds to the printed one, else the relative difference."""
-    if not printed:
-        return ""
-    decimals = len(printed.partition(".")[2])
-    if f"{ours:.{decimals}f}" == printed:
-        return "="
-    return f"{100 * (ours / float(printed) - 1):+.1f} %"
-
-
-def markdown() -> str:
-    """The whole ledger."""
-    return "\n".join(_lines()) + "\n"
-
-
-def _lines() -> Iterator[str]:
-    yield "# Ledger: the paper's counts beside ours"
-    yield ""
-    yield "Made by `python -m aa_flax.ledger`. Bello et al. (2019), arXiv version 5. Parameters in millions; GFLOPs of"
-    yield "one image as twice the multiply-adds: counted honestly, and by a rule that the paper's tables fit (attention"
-    yield "as (h·w)² · key depth beside the projections). `=` means that ours rounds to the printed figure."
+def lines() -> Iterator[str]:
+    """The paper's section of the ledger."""
+    yield from ("", "## Bello et al. (2019), arXiv version 5: attention-augmented convolution", "")
+    yield "Parameters in millions; GFLOPs of one image as twice the multiply-adds: counted honestly, and by a rule that"
+    yield "the paper's tables fit (attention as (h·w)² · key depth beside the projections)."
+    columns = ["row", "model", "params", "paper", "", "GFLOPs, honest", "by the rule", "paper", "", "why"]
     for title, rows in TABLES.items():
-        yield from ("", f"## {title}", "")
-        yield "| row | model | params | paper | | GFLOPs, honest | by the rule | paper | | why |"
-        yield "|---|---|---|---|---|---|---|---|---|---|"
-        for row in rows:
-            found = counted(row)
-            millions, rule = found.params / 1e6, found.paper_flops / 1e9
-            off = {difference(millions, row.params), difference(rule, row.gflops)} - {"=", ""}
-            cells = [
-                row.label,
-                f"`{row.model}`",
-                f"{millions:.3f}",
-                row.params,
-                difference(millions, row.params),
-                f"{found.flops / 1e9:.3f}",
-                f"{rule:.3f}",
-                row.gflops,
-                difference(rule, row.gflops),
-                row.reason or ("unexplained, below 2 %" if off else ""),
-            ]
-            yield f"| {' | '.join(cells)} |"
-    yield from ("", "## Table 9: what attention adds in each layer of AA-ResNet-50", "")
-    yield "| layer | params | paper (k) | | MFLOPs, honest | by the rule | paper | | maps, KB | paper |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
-    for layer in TABLE_9:
-        count = counted_layer(layer)
-        rule = count.paper_flops / 1e6
-        cells = [layer.label, f"{count.params:,}", layer.params, difference(count.params / 1e3, layer.params)]
-        cells += [f"{count.flops / 1e6:.1f}", f"{rule:.1f}", layer.mflops, difference(rule, layer.mflops)]
-        yield f"| {' | '.join([*cells, f'{count.map_bytes / 1024:.1f}', layer.map_kilobytes])} |"
+        yield from ("", f"### {title}", "")
+        yield from table(columns, map(_cells, rows))
+    yield from ("", "### Table 9: what attention adds in each layer of AA-ResNet-50", "")
+    columns = ["layer", "params", "paper (k)", "", "MFLOPs, honest", "by the rule", "paper", "", "maps, KB", "paper"]
+    yield from table(columns, map(_layer_cells, TABLE_9))
     yield ""
     yield "Table 2 prints no GFLOPs. The relative tables are shared by the heads, as text and Table 9 say. Table 9's"
     yield "figures are those of attention alone, without the convolution beside it; they are printed coarsely."
+
+
+def _cells(row: Row) -> list[str]:
+    found = counted(row)
+    millions, rule = found.params / 1e6, found.paper_flops / 1e9
+    off = {difference(millions, row.params), difference(rule, row.gflops)} - {"=", ""}
+    return [
+        row.label,
+        f"`{row.model}`",
+        f"{millions:.3f}",
+        row.params,
+        difference(millions, row.params),
+        f"{found.flops / 1e9:.3f}",
+        f"{rule:.3f}",
+        row.gflops,
+        difference(rule, row.gflops),
+        row.reason or ("unexplained, below 2 %" if off else ""),
+    ]
+
+
+def _layer_cells(row: LayerRow) -> list[str]:
+    count = counted_layer(row)
+    rule = count.paper_flops / 1e6
+    cells = [row.label, f"{count.params:,}", row.params, difference(count.params / 1e3, row.params)]
+    cells += [f"{count.flops / 1e6:.1f}", f"{rule:.1f}", row.mflops, difference(rule, row.mflops)]
+    return [*cells, f"{count.map_bytes / 1024:.1f}", row.map_kilobytes]

@@ -1,0 +1,16 @@
+"""The figures that the three papers print, beside ours: a module for each paper, and what they share in `counting`."""
+
+from aa_flax.analysis.ledger import bello, touvron, zhu
+from aa_flax.analysis.ledger.counting import difference
+
+__all__ = ["bello", "difference", "markdown", "touvron", "zhu"]
+
+
+def markdown() -> str:
+    """The whole ledger."""
+    head = [
+        "# Ledger: the papers' counts beside ours",
+        "",
+        "Made by `python -m aa_flax.ledger`. `=` means that ours rounds to the printed figure.",
+    ]
+    return "\n".join([*head, *bello.lines(), *zhu.lines(), *touvron.lines()]) + "\n"

@@ -1,0 +1,49 @@
+"""Our counts of a network, and how they compare with a printed figure."""
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from flax import nnx
+
+from aa_flax.analysis.summary import Summary, summarize
+from aa_flax.models import create_model
+
+
+@functools.cache
+def _network(model: str, options: tuple[tuple[str, Any], ...]) -> Any:
+    """Shapes only."""
+    return nnx.eval_shape(lambda: create_model(model, rngs=nnx.Rngs(0), **dict(options)))
+
+
+@functools.cache
+def _summary(model: str, options: tuple[tuple[str, Any], ...], image_size: int | None) -> Summary:
+    return summarize(_network(model, options), image_size=image_size)
+
+
+def network(model: str) -> Any:
+    """A named network without its numbers."""
+    return _network(model, ())
+
+
+def summary(model: str, options: Mapping[str, Any] | None = None, image_size: int | None = None) -> Summary:
+    """Parameters and FLOPs of a named network; each is counted once a process."""
+    return _summary(model, tuple(sorted((options or {}).items())), image_size)
+
+
+def difference(ours: float, printed: str) -> str:
+    """ "=" if our figure rounds to the printed one, else the relative difference."""
+    if not printed:
+        return ""
+    decimals = len(printed.partition(".")[2])
+    if f"{ours:.{decimals}f}" == printed:
+        return "="
+    return f"{100 * (ours / float(printed) - 1):+.1f} %"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Lines of Markdown."""
+    yield f"| {' | '.join(columns)} |".replace("|  |", "| |")
+    yield "|" + "---|" * len(columns)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
