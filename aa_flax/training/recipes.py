@@ -9,8 +9,8 @@ code that it refers to says is named in the docstrings, with what stands here in
     imagenet21k_patchconvnet, imagenet_from_21k, imagenet_tuned     the same: not known, DeiT III's stand in
 
 For all of them it is not said, and chosen here: computation in bfloat16 with float32 parameters (Bello et al., Table 9,
-count two bytes a number); biases, norm scales and relative tables spared from weight decay; batch statistics of the
-global batch, not of each worker; epochs without the examples that do not fill a batch.
+count two bytes a number); biases, scales of norms, layers and gates, tokens and relative tables spared from weight
+decay; batch statistics of the global batch, not of each worker; epochs without the examples that do not fill a batch.
 """
 
 import math

@@ -7,7 +7,7 @@
 The argument after the colon is a network, which is pretrained, or a network and a size, at which it is fine-tuned: 224
 from ImageNet-21k, 384 from the weights of 224, 512 from those of 384. Each starts from the file that the export of the
 one before writes, runs/patchconvnet/NETWORK_21k.safetensors or NETWORK_SIZE.safetensors there, or from
-`--config.model.init_from=FILE`.
+`--config.model.init_from=FILE`, with `--config.model.init_source=deit` if it is one of the authors'.
 
 ImageNet is prepared once, from its two tar files. The catalogue of TFDS has no ImageNet-21k: one's own folder of it
 becomes `image_folder/imagenet21k`. `experiments/datasets.md` says how.
