@@ -133,7 +133,7 @@ class _Run:
         progress = ProgressBar(setup.total_steps, self._step, self._config.epochs)
         with setup.train_batches(self._step) as batches, jax.set_mesh(setup.layout.mesh), progress:
             self._progress = progress
-            self._windows = Windows(setup, self._log, progress, self._elapsed, self._last_good)
+            self._windows = Windows(setup, self._step, self._log, progress, self._elapsed, self._last_good)
             if self._step and self._step % setup.epoch_steps == 0:
                 self._end_epoch(saved=True)  # a signal may have come before its evaluation
             while self._step < last_step:

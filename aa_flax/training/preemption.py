@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -24,12 +24,19 @@ def leaving() -> Iterator[None]:
     def leave_at_once(number: int, frame: FrameType | None) -> None:
         leave(SAVED, f"{signal.Signals(number).name}: the same command goes on from here")
 
-    before = {number: signal.signal(number, leave_at_once) for number in _SIGNALS}
+    with _handled_by(leave_at_once):
+        yield
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """A handler for both signals; puts back what was there."""
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number, old in before.items():
+            signal.signal(number, signal.SIG_DFL if old is None else old)  # None was not Python's
 
 
 class Preempted(Exception):
@@ -62,7 +69,6 @@ class Preemption:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         # Python runs handlers only between two bytecodes of the main thread; the pipe is written to at once.
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
@@ -73,10 +79,9 @@ class Preemption:
         for thread in threads:
             thread.start()
         try:
-            yield self
+            with _handled_by(self._handle):
+                yield self
         finally:
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None was not Python's
             signal.set_wakeup_fd(wakeup)
             self._noticed.set()
             self._closed.set()

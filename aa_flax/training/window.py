@@ -32,6 +32,7 @@ class Windows:
 
     Args:
         setup: of the run.
+        start_step: where this call goes on.
         log, progress: where means go.
         elapsed: seconds since the run began.
         last_good: names the newest checkpoint.
@@ -40,6 +41,7 @@ class Windows:
     def __init__(
         self,
         setup: Setup,
+        start_step: int,
         log: MetricsLog,
         progress: ProgressBar,
         elapsed: Callable[[], float],
@@ -49,7 +51,7 @@ class Windows:
         self._elapsed, self._last_good = elapsed, last_good
         self._since: float | None = None  # unknown for a window that compiles
         self._rates: list[float] = []
-        self._opened_at = self._skipped = 0
+        self._opened_at, self._skipped = start_step, 0
 
     @property
     def images_per_second(self) -> float:
