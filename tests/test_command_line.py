@@ -17,6 +17,9 @@ from aa_flax.training.checkpoints import Checkpoints
 from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.state import create_state
 
+sys.path.insert(0, str(Path(__file__).parent))
+import forked
+
 ROOT = Path(__file__).parents[1]
 SMALL = [
     "--config.epochs=1",
@@ -26,16 +29,15 @@ SMALL = [
 ]
 
 
-def run(module, *arguments, code=0):
+def fresh(*command, environment, cwd):
+    """A process that imports all it needs, as a user's does."""
+    command = [sys.executable, *map(str, command)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
+
+
+def run(module, *arguments, code=0, start=forked.run):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", f"aa_flax.{module}", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=ROOT,
-        check=False,
-    )
+    done = start("-m", f"aa_flax.{module}", *arguments, environment=environment, cwd=ROOT)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -45,7 +47,7 @@ def trained(tmp_path_factory):
     """A run of the quickstart's network on 200 images, and what the command printed."""
     folder = tmp_path_factory.mktemp("run")
     quickstart = [f"--config={ROOT}/experiments/quickstart.py", f"--config.data.data_dir={folder}/tfds", *SMALL]
-    done = run("train", *quickstart, f"--workdir={folder}/aa")
+    done = run("train", *quickstart, f"--workdir={folder}/aa", start=fresh)
     return folder / "aa", quickstart, done
 
 

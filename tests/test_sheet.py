@@ -1,5 +1,4 @@
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,9 @@ from PIL import Image
 from aa_flax.data.source import ArraySource
 from aa_flax.training import resolve
 from aa_flax.training.preprocessing import Preprocessing
+
+sys.path.insert(0, str(Path(__file__).parent))
+import forked
 
 ROOT = Path(__file__).parents[1]
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -55,13 +57,8 @@ def test_what_the_step_does_is_drawn(parts):
 @pytest.mark.parametrize("arguments", [["--rows=3", "--columns=2"], []])
 def test_command(tmp_path, arguments):
     def command(*extra):
-        return subprocess.run(
-            [sys.executable, "-m", "aa_flax.sheet", f"--config={ROOT}/experiments/quickstart.py", *arguments, *extra],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, "TFDS_DATA_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
-        )
+        command = ["-m", "aa_flax.sheet", f"--config={ROOT}/experiments/quickstart.py", *arguments, *extra]
+        return forked.run(*command, environment={**os.environ, "TFDS_DATA_DIR": str(tmp_path)})
 
     file = tmp_path / "sheet.png"
     done = command(f"--out={file}")

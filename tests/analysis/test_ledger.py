@@ -15,6 +15,9 @@ GFLOPS_DIFFER = {(TABLE_1, "AA"), (TABLE_4, "AA-MnasNet-0.75")}
 ROWS = [(title, row) for title, rows in bello.TABLES.items() for row in rows]
 
 
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")  # a third faster on networks of this size
+
+
 @pytest.mark.parametrize(("title", "row"), ROWS, ids=lambda x: getattr(x, "label", str(x)[:7]))
 def test_every_row(title, row):
     found = bello.counted(row)

@@ -32,6 +32,9 @@ from aa_flax.training.sharding import Layout, place_batch
 from aa_flax.training.state import create_state
 from aa_flax.training.step import jit_train_step
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import forked
+
 needs_libtpu = pytest.mark.skipif(not tpu_compiler.installed(), reason="libtpu is not installed")
 V5E = find_slice("v5e:2x2")
 LOCK = Path("/").joinpath("tmp", "libtpu_lockfile")  # where libtpu has it, whatever TMPDIR says
@@ -373,7 +376,8 @@ def test_mistakes_that_need_no_libtpu():
         (("--config.model.options.depth=5",), "--config.model.options.depth needs --config=FILE"),
         (("--batch=4", f"--hlo={ROOT}"), f"--hlo: {ROOT} is a folder"),
     ):
-        done = python("-m", "aa_flax.plan", "--model=resnet18", "--topology=v5e:2x2", *arguments, code=2)
-        assert done.stderr == f"error: {words}\n"
-    done = python("-m", "aa_flax.plan", "--config=no/such.py", "--topology=v5e:2x2", code=2)
-    assert "No such file or directory: 'no/such.py'" in done.stderr and done.stderr.count("\n") == 1
+        done = forked.run("-m", "aa_flax.plan", "--model=resnet18", "--topology=v5e:2x2", *arguments)
+        assert (done.returncode, done.stderr) == (2, f"error: {words}\n")
+    done = forked.run("-m", "aa_flax.plan", "--config=no/such.py", "--topology=v5e:2x2")
+    assert "No such file or directory: 'no/such.py'" in done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1

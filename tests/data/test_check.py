@@ -1,10 +1,8 @@
 """Prepared folders, each damaged by hand in one way."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,13 +10,14 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-import aa_flax
 from aa_flax.data import load
 from aa_flax.data.check import check
 from aa_flax.data.images import encode_png
 from aa_flax.data.own import open_origin, prepare
 
-ROOT = Path(aa_flax.__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import forked
+
 NAME = "aa_fashion_mnist-{}.array_record-00000-of-00001"
 
 
@@ -137,13 +136,7 @@ def test_a_split_without_examples(tmp_path):
 
 
 def command(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "aa_flax.data", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    done = forked.run("-m", "aa_flax.data", *arguments)
     return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 
 

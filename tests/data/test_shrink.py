@@ -1,6 +1,4 @@
 import io
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -8,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import aa_flax
 from aa_flax.data import DataError, load
 from aa_flax.data.own import prepare
 from aa_flax.data.shrink import Shrunk, shrunk
 
-ROOT = Path(aa_flax.__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import forked
+
 SIZES = ((40, 61), (90, 30), (31, 32), (20, 100), (64, 64))  # height, width
 
 
@@ -85,13 +84,7 @@ def test_damage_is_named(folder, tmp_path, monkeypatch):
 
 def test_command(folder, tmp_path):
     def command(*arguments):
-        done = subprocess.run(
-            [sys.executable, "-m", "aa_flax.data", *arguments, f"--data_dir={tmp_path}/tfds"],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
-        )
+        done = forked.run("-m", "aa_flax.data", *arguments, f"--data_dir={tmp_path}/tfds")
         return done.returncode, done.stdout, done.stderr
 
     made = f"{tmp_path}/tfds/aa_image_folder_mine_side32/1.0.0: train 10, val 10; 2 classes\n"

@@ -229,8 +229,7 @@ def test_a_small_network_takes_a_step_of_the_recipe(file, rng, monkeypatch):
     apply, params, batch_stats = functional(build_model(config, prepared))
     chain = optimizer(config.optimizer, config.epochs, 1)
     state = create_state(params, batch_stats, chain, ema=bool(config.optimizer.ema_decay))
-    fast_to_compile = {"xla_backend_optimization_level": 0}
-    step = jax.jit(make_train_step(apply, chain, config, prepared), compiler_options=fast_to_compile)
+    step = jax.jit(make_train_step(apply, chain, config, prepared))
     batch = {
         "image": jnp.asarray(rng.integers(0, 256, (8, 32, 32, 3)), jnp.uint8),
         "label": jnp.asarray(np.arange(8) % 4, jnp.int32),

@@ -1,5 +1,6 @@
 """The TPU kernel, interpreted: against float64, at sizes that no tile divides, and as the layer uses it."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -32,17 +33,16 @@ def both(rng, size, dtype, *, tables=True):
     nothing = [None] * (5 - len(arrays))
     cotangent = jnp.asarray(rng.normal(size=(*size[:4], dv)), dtype)
 
-    @jax.jit
-    def ours(*arrays):
-        attend = lambda *a: ops.relative_attention_2d(*a, *nothing, implementation="pallas_tpu_interpret")  # noqa: E731
-        output, pullback = jax.vjp(attend, *arrays)
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(attend, cotangent, *arrays):
+        output, pullback = jax.vjp(lambda *a: attend(*a, *nothing), *arrays)
         return [output, *pullback(cotangent)]
 
-    got = ours(*arrays)
+    kernel = functools.partial(ops.relative_attention_2d, implementation="pallas_tpu_interpret")
+    got = run(kernel, cotangent, *arrays)
     with jax.enable_x64(True):
-        exact = [jnp.asarray(np.asarray(x, np.float64)) for x in (*arrays, cotangent)]
-        output, pullback = jax.vjp(lambda *a: reference(*a, *nothing, size[-2] ** -0.5), *exact[:-1])
-        wanted = [np.asarray(x) for x in (output, *pullback(exact[-1]))]
+        exact = [jnp.asarray(np.asarray(x, np.float64)) for x in (cotangent, *arrays)]
+        wanted = [np.asarray(x) for x in run(functools.partial(reference, scale=size[-2] ** -0.5), *exact)]
     return got, wanted
 
 

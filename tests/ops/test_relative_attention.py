@@ -38,7 +38,8 @@ def value_and_gradients(arrays, cotangent, **options):
         return jnp.sum(output * cotangent), output
 
     argnums = tuple(range(len(present)))
-    (_, output), gradients = jax.value_and_grad(weighted_sum, argnums, has_aux=True)(*[arrays[i] for i in present])
+    run = jax.jit(jax.value_and_grad(weighted_sum, argnums, has_aux=True))
+    (_, output), gradients = run(*[arrays[i] for i in present])
     return output, gradients
 
 

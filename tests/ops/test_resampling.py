@@ -12,7 +12,7 @@ from aa_flax.ops import average_pool, max_pool, upsample
 def test_average_pool_leaves_padding_out_of_the_mean(rng, stride, size):
     h, w = size
     x = jnp.asarray(rng.normal(size=(2, h, w, 3)), jnp.float32)
-    pooled = average_pool(x, stride)
+    pooled, x = np.asarray(average_pool(x, stride)), np.asarray(x)
     assert pooled.shape == (2, -(-h // stride), -(-w // stride), 3)
     for i in range(pooled.shape[1]):
         for j in range(pooled.shape[2]):

@@ -18,6 +18,7 @@ NAMES = ("batch", "h", "w", "heads", "dk", "dv", "channels")
 def results(*cases):
     """What the compiler found for each case."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "JAX_NUM_CPU_DEVICES": "1"}
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("compile_for_tpu.py")), json.dumps(cases)],
         capture_output=True,

@@ -1,6 +1,7 @@
 import pytest
 
-from aa_flax.training.config import default_config
+from aa_flax.training.config import default_config, resolve
+from aa_flax.training.loop import train
 
 
 @pytest.fixture(scope="session")
@@ -10,15 +11,26 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture
-def plain_config(tiny_config):
-    """The same without attention, for runs that start so often that compiling and tracing is what they do."""
-    tiny_config.model.name = "wide_resnet28_10"
-    tiny_config.model.options = dict(depth=10, widen_factor=1)
-    return tiny_config
+def plain_config(data_dir):
+    return plain(data_dir)
 
 
 @pytest.fixture
 def tiny_config(data_dir):
+    return tiny(data_dir)
+
+
+@pytest.fixture(scope="module")
+def straight(data_dir, tmp_path_factory):
+    """An undisturbed run of two epochs of `plain_config`."""
+    config = plain(data_dir)
+    config.epochs = 2
+    folder = tmp_path_factory.mktemp("straight")
+    train(resolve(config), folder)
+    return folder
+
+
+def tiny(data_dir):
     """A WRN-10-1, augmented in its last stage, on 64 embedded images shrunk to 8×8: four epochs of four steps."""
     config = default_config()
     config.epochs = 4
@@ -36,4 +48,12 @@ def tiny_config(data_dir):
     config.optimizer.learning_rate = 0.05
     config.optimizer.label_smoothing = 0.1
     config.optimizer.ema_decay = 0.9
+    return config
+
+
+def plain(data_dir):
+    """The same without attention, for runs about something else: compiling and tracing takes all their time."""
+    config = tiny(data_dir)
+    config.model.name = "wide_resnet28_10"
+    config.model.options = dict(depth=10, widen_factor=1)
     return config

@@ -2,9 +2,11 @@
 
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import forked
 
 DEVICES = 4  # of all processes together
 
@@ -22,7 +24,6 @@ def start(count, script, *arguments, cache):
     for index in range(count):
         environment = {
             **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[2]),
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str(DEVICES // count),
             "JAX_COMPILATION_CACHE_DIR": str(cache),
@@ -34,9 +35,8 @@ def start(count, script, *arguments, cache):
                 "AA_FLAX_PROCESS_COUNT": str(count),
                 "AA_FLAX_PROCESS_INDEX": str(index),
             }
-        command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)]
-        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        processes.append(subprocess.Popen(command, env=environment, **pipes))
+        command = [Path(__file__).with_name(script), *arguments]
+        processes.append(forked.start(*command, environment=environment, both=True))
     return processes
 
 

@@ -1,7 +1,5 @@
 """`python -m aa_flax.checkpoints` on a tiny run."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,21 +12,21 @@ from aa_flax.training import RunDirectory, functional, resolve
 from aa_flax.training.checkpoints import saved_steps
 from aa_flax.training.loop import train
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
+import forked
 from test_faults import arrays, flip
 from test_loop import rows
 
 
 def command(*arguments):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    run = [sys.executable, "-m", "aa_flax.checkpoints", *map(str, arguments)]
-    return subprocess.run(run, capture_output=True, text=True, env=environment, check=False)
+    return forked.run("-m", "aa_flax.checkpoints", *arguments)
 
 
 @pytest.fixture
-def workdir(tiny_config, tmp_path):
-    tiny_config.keep_checkpoints = 9
-    train(resolve(tiny_config), tmp_path / "run")
+def workdir(plain_config, tmp_path):
+    plain_config.keep_checkpoints = 9
+    train(resolve(plain_config), tmp_path / "run")
     return tmp_path / "run"
 
 

@@ -185,11 +185,10 @@ def test_one_run_at_a_time(tmp_path):
 
 
 @pytest.fixture
-def straight(tiny_config, tmp_path):
-    """An undisturbed run of two epochs."""
-    tiny_config.epochs = 2
-    train(resolve(tiny_config), tmp_path / "straight")
-    return tmp_path / "straight"
+def config(plain_config):
+    """That of `straight`."""
+    plain_config.epochs = 2
+    return plain_config
 
 
 def assert_same_run(ours, straight):
@@ -211,48 +210,47 @@ def signalled(monkeypatch, module, name, call, number=signal.SIGTERM):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_mid_epoch_and_the_same_call_goes_on(tiny_config, straight, tmp_path, monkeypatch, number):
+def test_a_signal_saves_mid_epoch_and_the_same_call_goes_on(config, straight, tmp_path, monkeypatch, number):
     from aa_flax.training import setup
 
     with monkeypatch.context() as patch:
         signalled(patch, setup, "place_batch", 2, number)
         with pytest.raises(Preempted, match=f"{number.name} after step 2: saved; the same command goes on from there"):
-            train(resolve(tiny_config), tmp_path / "stopped")
+            train(resolve(config), tmp_path / "stopped")
     assert saved_steps(tmp_path / "stopped" / "checkpoints") == [2]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    train(resolve(tiny_config), tmp_path / "stopped")
+    train(resolve(config), tmp_path / "stopped")
     assert_same_run(tmp_path / "stopped", straight)
 
 
-def test_a_signal_in_the_evaluation_costs_no_row(tiny_config, straight, tmp_path, monkeypatch):
+def test_a_signal_in_the_evaluation_costs_no_row(config, straight, tmp_path, monkeypatch):
     from aa_flax.training import scoring
 
     with monkeypatch.context() as patch:
         signalled(patch, scoring, "place_batch", 1)
         with pytest.raises(Preempted, match="in the evaluation after step 4"):
-            train(resolve(tiny_config), tmp_path / "stopped")
+            train(resolve(config), tmp_path / "stopped")
     assert [row["split"] for row in rows(tmp_path / "stopped")] == ["train", "train"]
-    train(resolve(tiny_config), tmp_path / "stopped")
+    train(resolve(config), tmp_path / "stopped")
     assert_same_run(tmp_path / "stopped", straight)
 
 
-def test_damage_in_a_run_costs_only_the_steps_since(tiny_config, straight, tmp_path):
-    tiny_config.stop_after_epoch = 1
-    train(resolve(tiny_config), tmp_path / "run")
-    tiny_config.stop_after_epoch = 0
-    train(resolve(tiny_config), tmp_path / "run")
+def test_damage_in_a_run_costs_only_the_steps_since(config, straight, tmp_path):
+    config.stop_after_epoch = 1
+    train(resolve(config), tmp_path / "run")
+    config.stop_after_epoch = 0
+    train(resolve(config), tmp_path / "run")
     checkpoints = tmp_path / "run" / "checkpoints"
     assert saved_steps(checkpoints) == [4, 8]
     flip(arrays(checkpoints / "8"))
-    train(resolve(tiny_config), tmp_path / "run")
+    train(resolve(config), tmp_path / "run")
     assert_same_run(tmp_path / "run", straight)
 
 
-def test_checkpoints_by_the_clock(tiny_config, straight, tmp_path):
-    tiny_config.checkpoint_every_minutes = 1e-6
-    tiny_config.keep_checkpoints = 9
-    tiny_config.epochs = 2
-    train(resolve(tiny_config), tmp_path / "run")
+def test_checkpoints_by_the_clock(config, straight, tmp_path):
+    config.checkpoint_every_minutes = 1e-6
+    config.keep_checkpoints = 9
+    train(resolve(config), tmp_path / "run")
     assert saved_steps(tmp_path / "run" / "checkpoints") == [3, 4, 6, 8]
     assert_same_run(tmp_path / "run", straight)
 

@@ -28,7 +28,7 @@ def is_frozen(path):
 
 
 @pytest.fixture
-def config(tmp_path):
+def config(tmp_path, data_dir):
     """The embedded images, 64 of them, from a plain network of other classes whose arrays are all unlike fresh ones."""
     plain = create_model("wide_resnet28_10", **TINY, num_classes=3, in_channels=1, rngs=nnx.Rngs(5))
     rng = np.random.default_rng(5)
@@ -39,6 +39,7 @@ def config(tmp_path):
     config.batch_size = config.eval_batch_size = 16
     config.data.train_split, config.data.eval_split = "train[:64]", "test[:16]"
     config.data.num_threads = 1
+    config.data.data_dir, config.data.image_size, config.data.crop_padding = data_dir, 8, 1
     config.model.options = dict(**TINY, num_heads=2, kappa=0.25, upsilon=0.25, min_key_depth_per_head=4)
     config.model.init_from = str(tmp_path / "plain.safetensors")
     config.model.frozen = FROZEN

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import random
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -13,7 +12,9 @@ from pathlib import Path
 
 from aa_flax.training import resolve
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
+import forked
 from drill_child import PAUSE
 from test_loop import assert_same, final_state, rows
 
@@ -22,10 +23,8 @@ KILLS = Counter(step=8, save=6, delete=4, restore=2)
 
 def start(config_file, workdir, cache):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    command = [sys.executable, str(Path(__file__).parent / "drill_child.py"), str(config_file), str(workdir)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+    return forked.start(Path(__file__).parent / "drill_child.py", config_file, workdir, environment=environment)
 
 
 def belongings(pid):

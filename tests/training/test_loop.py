@@ -63,10 +63,10 @@ def test_four_epochs_equal_two_and_two_bit_for_bit(tiny_config, tmp_path):
     assert rows(tmp_path / "straight") == rows(tmp_path / "resumed")
 
 
-def test_log_has_every_window_and_every_evaluation(tiny_config, tmp_path):
-    tiny_config.epochs = 2
-    tiny_config.eval_every_epochs = 2
-    train(resolve(tiny_config), tmp_path)
+def test_log_has_every_window_and_every_evaluation(plain_config, tmp_path):
+    plain_config.epochs = 2
+    plain_config.eval_every_epochs = 2
+    train(resolve(plain_config), tmp_path)
     found = rows(tmp_path)
     assert [row["step"] for row in found if row["split"] == "train"] == [3, 4, 6, 8]
     assert [row["step"] for row in found if row["split"] == "eval"] == [8]
@@ -77,9 +77,9 @@ def test_log_has_every_window_and_every_evaluation(tiny_config, tmp_path):
         assert checkpoints.latest_step == 8
 
 
-def test_divergence_names_step_metrics_and_last_good_checkpoint(tiny_config, tmp_path):
-    tiny_config.stop_after_epoch = 1
-    train(resolve(tiny_config), tmp_path)
+def test_divergence_names_step_metrics_and_last_good_checkpoint(plain_config, tmp_path):
+    plain_config.stop_after_epoch = 1
+    train(resolve(plain_config), tmp_path)
     # A run whose parameters are about to overflow: the same directory, with the learning rate changed by hand.
     config = json.loads((tmp_path / "config.json").read_text())
     config["optimizer"]["learning_rate"] = 1e38
@@ -96,20 +96,20 @@ def test_divergence_names_step_metrics_and_last_good_checkpoint(tiny_config, tmp
         assert checkpoints.latest_step == 4  # nothing broken was saved
 
 
-def test_a_changed_field_is_refused_on_resume_and_a_harmless_one_is_not(tiny_config, tmp_path):
-    tiny_config.stop_after_epoch = 1
-    train(resolve(tiny_config), tmp_path)
-    tiny_config.optimizer.learning_rate = 0.07
-    tiny_config.seed = 3
+def test_a_changed_field_is_refused_on_resume_and_a_harmless_one_is_not(plain_config, tmp_path):
+    plain_config.stop_after_epoch = 1
+    train(resolve(plain_config), tmp_path)
+    plain_config.optimizer.learning_rate = 0.07
+    plain_config.seed = 3
     words = r"seed was 0 and is now 3, optimizer.learning_rate was 0.05 and is now 0.07; use another workdir"
     with pytest.raises(ConfigError, match=words):
-        train(resolve(tiny_config), tmp_path)
-    tiny_config.optimizer.learning_rate, tiny_config.seed = 0.05, 0
-    tiny_config.data.cache = True
-    assert train(resolve(tiny_config), tmp_path).epoch == 1
-    tiny_config.data.eval_split = "test[:40]"
+        train(resolve(plain_config), tmp_path)
+    plain_config.optimizer.learning_rate, plain_config.seed = 0.05, 0
+    plain_config.data.cache = True
+    assert train(resolve(plain_config), tmp_path).epoch == 1
+    plain_config.data.eval_split = "test[:40]"
     with pytest.raises(ConfigError, match="data.eval_split was 'test\\[:50\\]'"):
-        train(resolve(tiny_config), tmp_path)
+        train(resolve(plain_config), tmp_path)
 
 
 def test_a_start_that_fails_leaves_nothing_behind(tiny_config, tmp_path):
@@ -129,16 +129,16 @@ def test_a_start_that_fails_leaves_nothing_behind(tiny_config, tmp_path):
         train(resolve(tiny_config), tmp_path / "run")
 
 
-def test_a_run_that_diverged_before_its_first_checkpoint_may_start_again(tiny_config, tmp_path):
-    tiny_config.optimizer.learning_rate = 1e38
-    tiny_config.max_nonfinite_steps = 0
-    tiny_config.epochs = 1
+def test_a_run_that_diverged_before_its_first_checkpoint_may_start_again(plain_config, tmp_path):
+    plain_config.optimizer.learning_rate = 1e38
+    plain_config.max_nonfinite_steps = 0
+    plain_config.epochs = 1
     with pytest.raises(NonFiniteError, match="last good checkpoint: none"):
-        train(resolve(tiny_config), tmp_path)
-    tiny_config.optimizer.learning_rate = 0.05
-    tiny_config.log_every_steps = 100  # more than an epoch has: the rate is known from the second epoch on
-    tiny_config.epochs = 2
-    outcome = train(resolve(tiny_config), tmp_path)
+        train(resolve(plain_config), tmp_path)
+    plain_config.optimizer.learning_rate = 0.05
+    plain_config.log_every_steps = 100  # more than an epoch has: the rate is known from the second epoch on
+    plain_config.epochs = 2
+    outcome = train(resolve(plain_config), tmp_path)
     assert outcome.finished and outcome.images_per_second > 0
 
 

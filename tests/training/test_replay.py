@@ -1,8 +1,8 @@
 """A run that diverges, and its step looked at again."""
 
 import json
-import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,6 +16,9 @@ from aa_flax.training.replay import replay
 from aa_flax.training.run_directory import RunDirectoryError
 from aa_flax.training.setup import set_up
 from aa_flax.training.window import NonFiniteError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import forked
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +76,7 @@ def test_a_good_step_is_bit_for_bit_what_the_run_computed(tiny_config, tmp_path)
 
 def test_the_command(diverged):
     directory, bad_steps = diverged
-    command = [sys.executable, "-m", "aa_flax.replay", f"--workdir={directory.path}", f"--step={bad_steps[0]}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forked.run("-m", "aa_flax.replay", f"--workdir={directory.path}", f"--step={bad_steps[0]}")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"step {bad_steps[0]}, replayed from step 4")

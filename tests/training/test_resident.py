@@ -60,12 +60,10 @@ def test_random_crops_are_windows_of_the_padded_image(rng):
 
 
 @pytest.fixture
-def config(tiny_config):
-    tiny_config.data.on_device = True
-    tiny_config.data.image_size = 0
-    tiny_config.model.options.attention_stages = (3,)
-    tiny_config.model.options.attention_downsample = 1
-    return tiny_config
+def config(plain_config):
+    plain_config.data.on_device = True
+    plain_config.data.image_size = 0
+    return plain_config
 
 
 def test_the_step_is_that_of_images_from_the_host(config, tmp_path):

@@ -9,10 +9,10 @@ from aa_flax.training import ConfigError, determinism, loop, resolve
 from aa_flax.training.loop import train
 
 
-def test_time_to_the_first_step_is_told_by_phase_and_a_trace_is_written(tiny_config, tmp_path, capsys):
-    tiny_config.epochs, tiny_config.stop_after_epoch = 4, 1
-    tiny_config.profile_steps = (2, 3)
-    train(resolve(tiny_config), tmp_path)
+def test_time_to_the_first_step_is_told_by_phase_and_a_trace_is_written(plain_config, tmp_path, capsys):
+    plain_config.epochs, plain_config.stop_after_epoch = 2, 1
+    plain_config.profile_steps = (2, 3)
+    train(resolve(plain_config), tmp_path)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("first step done")]
     number = r"\d+\.\d"
     phases = ("data and network", "state", "first batch and compilation", "step")
@@ -22,9 +22,9 @@ def test_time_to_the_first_step_is_told_by_phase_and_a_trace_is_written(tiny_con
     assert list(folder.glob("*.xplane.pb")) and (folder / "perfetto_trace.json.gz").stat().st_size > 1000
 
 
-def test_the_device_is_read_at_log_steps_only(tiny_config, tmp_path, monkeypatch):
+def test_the_device_is_read_at_log_steps_only(plain_config, tmp_path, monkeypatch):
     """Every way from an array of the device to the host goes through its `_value` or `device_get`."""
-    tiny_config.epochs, tiny_config.eval_every_epochs, tiny_config.log_every_steps = 2, 2, 4
+    plain_config.epochs, plain_config.eval_every_epochs, plain_config.log_every_steps = 2, 2, 4
     reads: list[int] = []
     steps: list[int] = []
     array, place_batch = type(jax.numpy.zeros(1)), loop.Setup.placed
@@ -36,7 +36,7 @@ def test_the_device_is_read_at_log_steps_only(tiny_config, tmp_path, monkeypatch
     value = array._value.fget
     monkeypatch.setattr(array, "_value", property(lambda self: (reads.append(len(steps)), value(self))[1]))
     monkeypatch.setattr(loop.Setup, "placed", counted)
-    train(resolve(tiny_config), tmp_path)
+    train(resolve(plain_config), tmp_path)
     assert len(steps) == 8
     # Before the first step the state is read; then only after the steps that close a window.
     assert set(reads) <= {0, 4, 8} and 4 in reads

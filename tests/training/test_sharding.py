@@ -1,5 +1,6 @@
 """The same run on one device and on eight, however its state is placed; and what the compiled step sends."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -79,15 +80,27 @@ EIGHT = {
 }
 
 
+@contextlib.contextmanager
+def for_fifty_steps_in_float64():
+    """Programs that run so often are worth the compiler's optimisations, which conftest.py turns off."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        with jax.enable_x64(True):
+            yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="module")
 def alone():
     """Losses of fifty steps in float64 on one device."""
-    with jax.enable_x64(True):
+    with for_fifty_steps_in_float64():
         return losses_of(config_of("float64"), 1, 50)
 
 
 def test_fifty_steps_in_float64_are_those_of_one_device(alone):
-    with jax.enable_x64(True):
+    with for_fifty_steps_in_float64():
         assert alone.dtype == np.float64 and alone[-5:].mean() < alone[:5].mean()
         for name, parallel in EIGHT.items():
             many = losses_of(config_of("float64", **parallel), 8, 50)
@@ -95,7 +108,7 @@ def test_fifty_steps_in_float64_are_those_of_one_device(alone):
 
 
 def test_groups_of_batch_norm_are_the_same_on_any_number_of_devices(alone):
-    with jax.enable_x64(True):
+    with for_fifty_steps_in_float64():
         grouped = losses_of(config_of("float64", batch_norm_groups=8), 1, 10)
         assert np.abs(alone[:10] - grouped).max() > 1e-3
         many = losses_of(config_of("float64", batch_norm_groups=8), 8, 10)
@@ -175,6 +188,7 @@ def compiled(*trees):
     """What the TPU's compiler makes of the steps of some configs."""
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "JAX_NUM_CPU_DEVICES": "1"}
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
     command = [sys.executable, str(Path(__file__).with_name("compile_sharded.py")), json.dumps(trees)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -106,7 +106,7 @@ def test_color_jitter_has_a_key_of_its_own():
     jitter_key = jax.random.fold_in(key, 3)
     taken = np.asarray(jax.random.key_data(jax.random.split(key, 3)))
     assert (taken != np.asarray(jax.random.key_data(jitter_key))).any(-1).all()
-    pixels = augment.color_jitter(jitter_key, batch["image"], 0.6)
+    pixels = jax.jit(lambda images: augment.color_jitter(jitter_key, images, 0.6))(batch["image"])
     a, b = jax.jit(step)(state, batch), jax.jit(plain)(state, {**batch, "image": pixels})
     np.testing.assert_allclose(a.params["kernel"], b.params["kernel"], rtol=1e-5, atol=1e-6)
     unjittered = jax.jit(plain)(state, batch)
@@ -174,7 +174,7 @@ def test_a_step_on_binary_cross_entropy(rng, binary):
     new = jax.jit(step)(state, batch)
     config = resolve({"data": {"flip": False, "mixup": 0.7}})
     key, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
-    images, targets = make_augment(config, preprocessing())(batch, key)
+    images, targets = jax.jit(make_augment(config, preprocessing()))(batch, key)
     x, t = (np.asarray(a, np.float64).reshape(12, -1) for a in (images, targets))
     assert ((t > 0) & (t < 1)).any() and (t.sum(1).round(5) == 1).all()
     t = (t > 0) * 1.0 if binary else t

@@ -26,7 +26,7 @@ def test_what_hangs_ends_with_its_stacks():
     assert "in waits_for_ever" in done.stderr and "no progress for 0.6 s" in done.stderr
 
 
-def test_a_hung_step_is_noticed_in_a_run(tiny_config, tmp_path, monkeypatch):
+def test_a_hung_step_is_noticed_in_a_run(plain_config, tmp_path, monkeypatch):
     left, place_batch, steps = [], setup.place_batch, []
 
     def slow(batch, layout):
@@ -35,10 +35,10 @@ def test_a_hung_step_is_noticed_in_a_run(tiny_config, tmp_path, monkeypatch):
         return place_batch(batch, layout)
 
     monkeypatch.setattr(watchdog, "leave", lambda code, reason: left.append((code, len(steps))))
-    loop.train(resolve(tiny_config), tmp_path / "compiled once")
+    loop.train(resolve(plain_config), tmp_path / "compiled once")
     assert not left
     monkeypatch.setattr(setup, "place_batch", slow)
-    tiny_config.hang_minutes = 2 / 60
-    tiny_config.epochs = 2
-    loop.train(resolve(tiny_config), tmp_path / "run")
+    plain_config.hang_minutes = 2 / 60
+    plain_config.epochs = 2
+    loop.train(resolve(plain_config), tmp_path / "run")
     assert (LOST, 7) in left

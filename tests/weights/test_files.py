@@ -1,7 +1,6 @@
 import json
 import os
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,7 +19,9 @@ from aa_flax.training.state import create_state
 from aa_flax.weights import WeightsError, load, read_state_dict, save
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
 
-ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import forked
+
 TINY = dict(depth=10, widen_factor=1)
 
 
@@ -184,13 +185,7 @@ def test_command_line(tmp_path, build, random_state_dict):
     safetensors.numpy.save_file(theirs, tmp_path / "theirs.safetensors")
 
     def command(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "aa_flax.weights", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
+        return forked.run("-m", "aa_flax.weights", *arguments, cwd=tmp_path)
 
     done = command("import", "--model=se_resnet18", "--source=timm", "theirs.safetensors", "ours.safetensors")
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,127 @@
+"""Commands in processes of their own that need not import the library: each is a fork of one that did nothing else.
+
+Importing takes seconds of processor time, and the tests start a hundred commands. `run` stands for `subprocess.run`
+and `start` for `subprocess.Popen` of `python -m MODULE ...` and `python SCRIPT ...`. The process that is forked never
+starts JAX's devices, so these, signals, threads and exit codes are each command's own. What a fork has not: a fresh
+import, and the hooks that Python runs at exit.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import jax
+
+_context = multiprocessing.get_context("forkserver")
+# Not the modules of commands: they define flags, each command its own.
+_context.set_forkserver_preload(
+    [
+        *("aa_flax.analysis.plots", "aa_flax.analysis.report", "aa_flax.data.own", "aa_flax.data.shrink"),
+        *("aa_flax.data.check", "aa_flax.evaluation.photo", "aa_flax.models", "aa_flax.training.flags"),
+        *("aa_flax.training.loop", "aa_flax.training.replay", "aa_flax.weights.files", "tensorflow_datasets"),
+    ]
+)
+
+
+def run(*command, environment=None, cwd=None):
+    """A command to its end, and what it wrote."""
+    command = [*map(str, command)]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = _forked(command, environment, cwd, [out.fileno(), err.fileno()])
+        process.join()
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(command, process.exitcode, out.read(), err.read())
+
+
+def start(*command, environment=None, cwd=None, both=False):
+    """A command at its start; its errors go where the tests' own go, or with `both` to its `stdout`."""
+    reader, writer = os.pipe()
+    try:
+        return Child(_forked([*map(str, command)], environment, cwd, [writer] * (1 + both)), os.fdopen(reader))
+    finally:
+        os.close(writer)
+
+
+class Child:
+    """What a test needs of `subprocess.Popen`."""
+
+    def __init__(self, process, stdout):
+        self._process, self.stdout = process, stdout
+        self.pid, self.kill = process.pid, process.kill
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
+
+    def poll(self):
+        return self.returncode
+
+    def wait(self, timeout=None):
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+        return self.returncode
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def communicate(self, timeout=None):
+        read = []
+        thread = threading.Thread(target=lambda: read.append(self.stdout.read()), daemon=True)
+        thread.start()
+        thread.join(timeout)
+        self.wait(timeout)
+        return read[0], None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.wait()
+        self.stdout.close()
+
+
+def _forked(command, environment, cwd, outputs):
+    """Starts the process; `outputs` are for its standard output and, if there is a second, error."""
+    inherited = [Connection(os.dup(output), readable=False) for output in outputs]
+    environment = dict(os.environ if environment is None else environment)
+    process = _context.Process(target=_become, args=(command, environment, str(cwd or Path.cwd()), inherited))
+    process.start()
+    for connection in inherited:
+        connection.close()
+    return process
+
+
+def _become(command, environment, cwd, outputs):
+    for number, output in enumerate(outputs, 1):
+        os.dup2(output.fileno(), number)
+        output.close()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    for name, value in environment.items():  # JAX has read its variables when it was imported
+        with contextlib.suppress(AttributeError):
+            if name.startswith("JAX_"):
+                before = getattr(jax.config, name.lower())
+                jax.config.update(name.lower(), value if before is None else type(before)(_plain(value)))
+    if command[0] == "-m":
+        sys.argv = command[1:]
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = command
+        runpy.run_path(command[0], run_name="__main__")
+
+
+def _plain(value):
+    """A number where there is one, so that "0" is false."""
+    with contextlib.suppress(ValueError):
+        return float(value)
+    return value
