@@ -63,7 +63,7 @@ def table(measured: dict[str, Any]) -> str:
         own = [run for run in runs if run["model"] == model]
         accuracies = [100 * run["accuracy"] for run in own]
         lines.append(
-            f"| `{model}` | {own[0]['params'] / 1e6:.2f} M | {own[0]['flops'] / 1e9:.3f} | "
+            f"| `{model}` | {own[0]['params']:,} | {own[0]['flops'] / 1e9:.3f} | "
             f"{statistics.mean(accuracies):.2f} % | {', '.join(f'{a:.2f}' for a in accuracies)} |"
         )
     commits = dict.fromkeys(run["commit"][:7] for run in runs)
@@ -71,7 +71,7 @@ def table(measured: dict[str, Any]) -> str:
     error = 100 * (mean * (1 - mean) / examples) ** 0.5
     lines += [
         "",
-        f"{_data(runs[0])}, {runs[0]['epochs']} epochs, {examples:,} held-out images, last epoch, whichever wins. "
+        f"{_data(runs[0])}, {runs[0]['epochs']} {'epoch' if runs[0]['epochs'] == 1 else 'epochs'}, {examples:,} held-out images, last epoch, whichever wins. "
         f"The standard error of one such accuracy is {error:.2f} %. {measured['date']}, {measured['cores']} cores of a "
         f"CPU, jax {runs[0]['jax']}, commit {' and '.join(commits)}; `{measured['command']}`.",
     ]
@@ -92,7 +92,8 @@ def draw(measured: dict[str, Any], file: Path) -> None:
             values = run[key]
             epochs = run["held_out_epoch"] if key.startswith("held") else [e for e, _ in values]
             values = values if key.startswith("held") else [loss for _, loss in values]
-            axes.plot(epochs, values, color=colors[model], lw=1.3, alpha=0.85, label=label)
+            marker = "o" if key.startswith("held") else None  # a short run has one of these
+            axes.plot(epochs, values, color=colors[model], lw=1.3, marker=marker, ms=4, alpha=0.85, label=label)
         axes.set_title(title, loc="left", fontsize=10, color="#333333")
         axes.set_xlabel("epoch")
         axes.spines[["top", "right"]].set_visible(False)
