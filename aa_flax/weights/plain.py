@@ -141,7 +141,7 @@ class _Plain:
             path.startswith(f"{owner}.") and path not in (f"{owner}.kernel", f"{owner}.bias")
             for owner in self._weighted
         ):
-            return _Place(None, True)  # the gate
+            return _Place(self._find(path), True)  # the gate, which only weights of such a network have
         if module in self._norms:
             layer = self._norms[module]
             return _Place(self._find(path, shape), False, layer.out_features - layer.value_depth, layer.out_features)

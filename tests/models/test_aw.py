@@ -116,3 +116,14 @@ def test_a_training_step_of_the_gates(rng):
     assert np.isfinite(value), "some batch statistics did not move"
     for path, gradient in jax.tree.leaves_with_path(gradients):
         assert np.isfinite(gradient).all(), path
+
+
+def test_gates_that_the_weights_have_are_taken():
+    """From an AW network to another number of classes; from one without the factor to one with it."""
+    options = dict(depth=10, widen_factor=1, image_size=(8, 10))
+    trained = create_model("aw_wide_resnet28_10", num_classes=7, rngs=nnx.Rngs(0), **options)
+    model = create_model("aw_wide_resnet28_10", num_classes=3, aw_gate_scale=1.0, rngs=nnx.Rngs(1), **options)
+    report = init_from_plain(model, flat_arrays(trained), source="aa_flax")
+    assert all(path.startswith("head.") or path.endswith("gate_scale") for path in report.new) and not report.partial
+    gates = [m.stage1.block1.conv1.excite.kernel[...] for m in (trained, model)]
+    np.testing.assert_array_equal(*gates)
