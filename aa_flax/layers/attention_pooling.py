@@ -1,6 +1,7 @@
 """Attention-based aggregation (Touvron et al., 2021, "Augmenting Convolutional networks with attention-based
 aggregation"): what stands in place of average pooling in PatchConvNet, for any map."""
 
+from numbers import Integral, Real
 from typing import Any
 
 import jax
@@ -56,6 +57,9 @@ class AttentionPooling(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         width = features if width is None else width
+        for name, value in (("mlp_ratio", mlp_ratio), ("layer_scale_init", layer_scale_init)):
+            if not isinstance(value, Real):
+                raise ValueError(f"{name} must be a number, got {value!r}")
         hidden = round(mlp_ratio * width)
         for name, value in (
             ("features", features),
@@ -63,8 +67,8 @@ class AttentionPooling(nnx.Module):
             ("width", width),
             ("mlp_ratio * width", hidden),
         ):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         options: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
         def linear(inputs: int, outputs: int) -> nnx.Linear:

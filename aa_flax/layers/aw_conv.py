@@ -3,7 +3,7 @@ Networks"). A reconstruction: the paper's text could not be had, only its abstra
 
 import math
 from collections.abc import Callable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 import jax
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from aa_flax.layers.initializers import glorot_uniform, lecun_normal
 from aa_flax.layers.norm import batch_norm
 from aa_flax.ops import gated_convolution
-from aa_flax.ops.gated_convolution import Forms
+from aa_flax.ops.gated_convolution import Form, Forms
 
 AWVariant = Literal["expand", "full", "outer"]
 Pool = Literal["adaptive", "stride"]
@@ -107,6 +107,11 @@ class AWConv2D(nnx.Module):
         ):
             if choice not in accepted:
                 raise ValueError(f"{name} must be one of {accepted}, got {choice!r}")
+        if gate_scale is not None and not isinstance(gate_scale, Real):
+            raise ValueError(f"gate_scale must be a number or None, got {gate_scale!r}")
+        forms = (implementation,) if isinstance(implementation, str) else tuple(implementation)
+        if unknown := [form for form in forms if form not in ("auto", *get_args(Form))]:
+            raise ValueError(f"implementation must be 'auto' or one to three of {get_args(Form)}, got {unknown[0]!r}")
         if gate_scale == 0 and not residual:
             raise ValueError("gate_scale=0 needs residual=True: without it the kernel would be zero")
         inputs, hidden = in_features // groups, max(1, in_features // reduction)

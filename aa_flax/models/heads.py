@@ -16,7 +16,10 @@ Tokens = Literal["single", "class"]
 
 @runtime_checkable  # the shape checker of the tests asks
 class PoolingFactory(Protocol):
-    """Builds what turns a map [b, h, w, features] into tokens [b, tokens, width]; or None for the mean."""
+    """Builds what turns a map [b, h, w, features] into [b, width], or None for the mean.
+
+    The module says its `width`, if that is not `features`. Only `AttentionPooling` may give several tokens.
+    """
 
     def __call__(
         self, features: int, num_classes: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs
@@ -129,4 +132,8 @@ def pooled(pooling: Any, x: Float[Array, "b h w c"]) -> Float[Array, "b *tokens 
     if pooling is None:
         return x.mean((1, 2))
     tokens = pooling(x)
-    return tokens[:, 0] if tokens.shape[1] == 1 else tokens
+    if tokens.ndim == 3 and tokens.shape[1] == 1:
+        return tokens[:, 0]
+    if tokens.ndim != 2 and not isinstance(pooling, AttentionPooling):
+        raise ValueError(f"a pooling of your own must give [b, width] or [b, 1, width], got {tokens.shape}")
+    return tokens

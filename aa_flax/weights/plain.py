@@ -44,11 +44,12 @@ def init_from_plain(
 ) -> Report:
     """Fill a network with what fits of a plain network's weights, in place.
 
-    The gates of AW-convolutions keep their initial values, so that a network with aw_gate_scale=0 starts as the plain
-    one. The convolution of an augmented layer takes the filters 0 ... out - dv - 1 of the plain one, and the batch norm
-    after it their entries; its other entries and the attention keep their initial values. The next layer keeps all
-    its rows. What the plain network does not have (recalibration modules, attention pooling), and a classifier or
-    tokens of another number of classes, keep their initial values too. Anything else that does not fit is an error.
+    The gates of AW-convolutions keep their initial values too, unless the weights have them, so that a network with
+    aw_gate_scale=0 starts as the plain one. The convolution of an augmented layer takes the filters 0 ... out - dv - 1
+    of the plain one, and the batch norm after it their entries; its other entries and the attention keep their initial
+    values. The next layer keeps all its rows. What the plain network does not have (recalibration modules, attention
+    pooling), and a classifier or tokens of another number of classes, keep their initial values too. Anything else that
+    does not fit is an error.
 
     Args:
         model: any network of a family that has a key table for `source`.
@@ -141,7 +142,7 @@ class _Plain:
             path.startswith(f"{owner}.") and path not in (f"{owner}.kernel", f"{owner}.bias")
             for owner in self._weighted
         ):
-            return _Place(self._find(path), True)  # the gate, which only weights of such a network have
+            return _Place(self._find(path, shape), True)  # the gate, which only weights of such a network have
         if module in self._norms:
             layer = self._norms[module]
             return _Place(self._find(path, shape), False, layer.out_features - layer.value_depth, layer.out_features)

@@ -200,13 +200,13 @@ def test_initial_values():
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_errors(rng):
     for options, words in (
-        (dict(tokens=0), "tokens must be at least 1, got 0"),
-        (dict(width=0), "width must be at least 1, got 0"),
-        (dict(mlp_ratio=0.01), r"mlp_ratio \* width must be at least 1, got 0"),
+        (dict(tokens=0), "tokens must be a whole number of at least 1, got 0"),
+        (dict(width=0), "width must be a whole number of at least 1, got 0"),
+        (dict(mlp_ratio=0.01), r"mlp_ratio \* width must be a whole number of at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=words):
             AttentionPooling(FEATURES, **options, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="features must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="features must be a whole number of at least 1, got 0"):
         AttentionPooling(0, rngs=nnx.Rngs(0))
     layer = AttentionPooling(FEATURES, rngs=nnx.Rngs(0))
     for shape in ((2, 5, 7, 12), (2, 35, FEATURES), (2, 0, 7, FEATURES)):

@@ -174,6 +174,8 @@ def test_pooling_by_strides(rng):
         (dict(variant="full", outputs=5, inputs=7, reduction=1, groups=7), None),
         (dict(variant="full", inputs=9, outputs=5, reduction=2), "'full' needs"),
         (dict(gate_scale=0, residual=False), "gate_scale=0 needs residual=True"),
+        (dict(gate_scale="0"), "gate_scale must be a number or None"),
+        (dict(implementation="flod"), "implementation must be 'auto' or"),
     ],
 )
 def test_settings_that_no_layer_can_have(changes, message):

@@ -155,7 +155,7 @@ def test_a_factory_of_ones_own(rng):
             dict(pooling="attention", pooling_tokens="many"),
             r"pooling_tokens must be one of \('single', 'class'\), got 'many'",
         ),
-        (dict(pooling="attention", pooling_width=0), "width must be at least 1, got 0"),
+        (dict(pooling="attention", pooling_width=0), "width must be a whole number of at least 1, got 0"),
     ],
 )
 @pytest.mark.parametrize("name", ["resnet18", "wide_resnet28_10", "mnasnet_100"])
