@@ -71,7 +71,7 @@ def table(measured: dict[str, Any]) -> str:
     error = 100 * (mean * (1 - mean) / examples) ** 0.5
     lines += [
         "",
-        f"{_data(runs[0])}, {runs[0]['epochs']} {'epoch' if runs[0]['epochs'] == 1 else 'epochs'}, {examples:,} held-out images, last epoch, whichever wins. "
+        f"{_data(runs[0])}, {_epochs(runs[0])}, {examples:,} held-out images, last epoch, whichever wins. "
         f"The standard error of one such accuracy is {error:.2f} %. {measured['date']}, {measured['cores']} cores of a "
         f"CPU, jax {runs[0]['jax']}, commit {' and '.join(commits)}; `{measured['command']}`.",
     ]
@@ -100,6 +100,10 @@ def draw(measured: dict[str, Any], file: Path) -> None:
         axes.grid(axis="y", alpha=0.25)
         axes.legend(frameon=False, fontsize=9)
     figure.savefig(file, dpi=110)
+
+
+def _epochs(run: dict[str, Any]) -> str:
+    return f"{run['epochs']} epoch{'s' * (run['epochs'] > 1)}"
 
 
 def _data(run: dict[str, Any]) -> str:
