@@ -38,6 +38,15 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture
+def optimized():
+    """Lets the compiler do all its work, for programs that run long or need it."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
 def unchecked_shapes():
     """Turns the shape checker off, so that a test meets the library's own error as a user does."""
     from jaxtyping import config

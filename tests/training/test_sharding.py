@@ -1,6 +1,6 @@
 """The same run on one device and on eight, however its state is placed; and what the compiled step sends."""
 
-import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -80,37 +80,26 @@ EIGHT = {
 }
 
 
-@contextlib.contextmanager
-def for_fifty_steps_in_float64():
-    """Programs that run so often are worth the compiler's optimisations, which conftest.py turns off."""
-    before = jax.config.jax_disable_most_optimizations
-    jax.config.update("jax_disable_most_optimizations", False)
-    try:
-        with jax.enable_x64(True):
-            yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
-
-
-@pytest.fixture(scope="module")
+@functools.cache
 def alone():
     """Losses of fifty steps in float64 on one device."""
-    with for_fifty_steps_in_float64():
-        return losses_of(config_of("float64"), 1, 50)
+    return losses_of(config_of("float64"), 1, 50)
 
 
-def test_fifty_steps_in_float64_are_those_of_one_device(alone):
-    with for_fifty_steps_in_float64():
-        assert alone.dtype == np.float64 and alone[-5:].mean() < alone[:5].mean()
+@pytest.mark.usefixtures("optimized")  # fifty steps are worth it
+def test_fifty_steps_in_float64_are_those_of_one_device():
+    with jax.enable_x64(True):
+        assert alone().dtype == np.float64 and alone()[-5:].mean() < alone()[:5].mean()
         for name, parallel in EIGHT.items():
             many = losses_of(config_of("float64", **parallel), 8, 50)
-            assert np.abs(many - alone).max() < 1e-9, (name, np.abs(many - alone).max())
+            assert np.abs(many - alone()).max() < 1e-9, (name, np.abs(many - alone()).max())
 
 
-def test_groups_of_batch_norm_are_the_same_on_any_number_of_devices(alone):
-    with for_fifty_steps_in_float64():
+@pytest.mark.usefixtures("optimized")
+def test_groups_of_batch_norm_are_the_same_on_any_number_of_devices():
+    with jax.enable_x64(True):
         grouped = losses_of(config_of("float64", batch_norm_groups=8), 1, 10)
-        assert np.abs(alone[:10] - grouped).max() > 1e-3
+        assert np.abs(alone()[:10] - grouped).max() > 1e-3
         many = losses_of(config_of("float64", batch_norm_groups=8), 8, 10)
         assert np.abs(many - grouped).max() < 1e-9
 
