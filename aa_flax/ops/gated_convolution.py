@@ -70,6 +70,10 @@ def gated_convolution(
     Raises:
         ValueError: shapes that do not fit, or an unknown implementation.
     """
+    if x.ndim != 4 or kernel.ndim != 4:
+        raise ValueError(f"x and kernel must be [b, h, w, c] and [kh, kw, cg, o], got {x.shape} and {kernel.shape}")
+    if min(*strides, *dilation, groups) < 1:
+        raise ValueError(f"strides, dilation and groups must be at least 1, got {strides}, {dilation} and {groups}")
     kh, kw, cg, features = kernel.shape
     if x.shape[-1] != cg * groups or features % groups:
         raise ValueError(
@@ -79,13 +83,15 @@ def gated_convolution(
     if gate.shape not in ((x.shape[0], kh, kw, cg, features), (x.shape[0], kh, kw, 1, features)):
         raise ValueError(f"gate must be [b, kh, kw, 1 or c / groups, o] for kernel {kernel.shape}, got {gate.shape}")
     window = _Window(tuple(strides), tuple((low, high) for low, high in padding), tuple(dilation), groups)
-    if implementation == "auto":
-        height, width = (
-            (size + sum(pad) - step * (side - 1) - 1) // stride + 1
-            for size, pad, step, side, stride in zip(
-                x.shape[1:3], window.padding, window.dilation, (kh, kw), window.strides, strict=True
-            )
+    height, width = (
+        (size + sum(pad) - step * (side - 1) - 1) // stride + 1
+        for size, pad, step, side, stride in zip(
+            x.shape[1:3], window.padding, window.dilation, (kh, kw), window.strides, strict=True
         )
+    )
+    if min(height, width, x.shape[0]) < 1:
+        raise ValueError(f"nothing is left to compute for x {x.shape}, kernel {kernel.shape} and padding {padding}")
+    if implementation == "auto":
         forms = Forms(*choose(Call(target_platform(), height, width, cg, features, groups, gate.shape[3] == 1)))
     else:
         forms = Forms(*(implementation,) * 3) if isinstance(implementation, str) else Forms(*implementation)

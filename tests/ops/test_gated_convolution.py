@@ -134,6 +134,12 @@ def test_what_does_not_fit(rng):
     x, kernel, gate = map(jnp.asarray, arrays)
     with pytest.raises(ValueError, match="gate must be"):
         gated_convolution(x, kernel, gate[:2], **settings)
+    with pytest.raises(ValueError, match="x and kernel must be"):
+        gated_convolution(x[0], kernel, gate, **settings)
+    with pytest.raises(ValueError, match="must be at least 1, got \\(0, 1\\)"):
+        gated_convolution(x, kernel, gate, **{**settings, "strides": (0, 1)})
+    with pytest.raises(ValueError, match="nothing is left to compute"):
+        gated_convolution(x[:, :2, :2], kernel, gate, **{**settings, "padding": ((0, 0), (0, 0))})
     with pytest.raises(ValueError, match="kernel must be"):
         gated_convolution(x[..., :4], kernel, gate, **settings)
     with pytest.raises(ValueError, match="implementation must be 'auto' or"):
