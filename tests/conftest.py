@@ -40,7 +40,7 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def optimized():
     """Lets the compiler do all its work, for programs that run long or need it."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")  # no attribute, as others are
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)

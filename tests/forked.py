@@ -107,11 +107,11 @@ def _become(command, environment, cwd, outputs):
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    settings = jax.config.values
     for name, value in environment.items():  # JAX has read its variables when it was imported
-        with contextlib.suppress(AttributeError):
-            if name.startswith("JAX_"):
-                before = getattr(jax.config, name.lower())
-                jax.config.update(name.lower(), value if before is None else type(before)(_plain(value)))
+        if name.startswith("JAX_") and name.lower() in settings:
+            before = settings[name.lower()]
+            jax.config.update(name.lower(), value if before is None else type(before)(_plain(value)))
     if command[0] == "-m":
         sys.argv = command[1:]
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)
