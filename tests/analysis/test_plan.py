@@ -314,34 +314,52 @@ def test_a_kernel_counts_its_operands_and_results():
     assert moved == others + kernel and others > 0 and flops == 12345
 
 
-DEEP = """
-from aa_flax.training import default_config
+STACKED = """
+import json, sys
+from aa_flax.analysis import tpu_compiler
+tpu_compiler.prepare()
+import jax, jax.numpy as jnp
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+from aa_flax.analysis.hlo import Program
+from aa_flax.analysis.plan import count_program
+from aa_flax.analysis.slices import find_slice
+from aa_flax.models import create_model
 
-def get_config():
-    config = default_config()
-    config.model.name, config.model.dtype = "patchconvnet_s60", "bfloat16"
-    config.model.options = dict(width=128, depth={depth}, rematerialize={rematerialize})
-    config.data.image_size = 64
-    config.data.crop = "none"
-    return config
+mesh = tpu_compiler.mesh_of(find_slice("v5e:1x1"))
+everywhere = NamedSharding(mesh, PartitionSpec())
+place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
+rows = []
+for depth in (4, 8, 16):
+    options = dict(width=128, depth=depth, num_classes=2, rematerialize=sys.argv[1] == "True", dtype=jnp.bfloat16)
+    model = nnx.eval_shape(lambda: create_model("patchconvnet_s60", **options, rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(model.trunk)
+
+    def loss(state, x):
+        return nnx.merge(graph, state, copy=True)(x, train=True, rngs=None)[0].astype(jnp.float32).sum()
+
+    x = place(jax.ShapeDtypeStruct((int(sys.argv[2]), 14, 14, 128), jnp.bfloat16))
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(jax.grad(loss)).lower(jax.tree.map(place, nnx.to_pure_dict(state)), x).compile()
+    counts = count_program(compiled, Program(compiled.as_text()), devices=1, per_chip=1)
+    rows.append({name: getattr(counts, name) for name in ("flops", "hbm_bytes", "bytes_moved", "loops")})
+print(json.dumps(rows))
 """
 
 
 @needs_libtpu
 @pytest.mark.slow
-@pytest.mark.parametrize("rematerialize", [True, False])
-def test_stacked_blocks_count_as_often_as_they_run(tmp_path, rematerialize):
-    """Bytes and products of a training step are those of its ends and of so many blocks, whatever the loops keep."""
-    counts = []
-    for depth in (8, 16, 32):
-        file = tmp_path / f"depth{depth}.py"
-        file.write_text(DEEP.format(depth=depth, rematerialize=rematerialize))
-        done = python("-m", "aa_flax.plan", f"--config={file}", "--topology=v5e:1x1", "--batch=256", "--json")
-        counts.append(json.loads(done.stdout))
-    assert [count["loops"] for count in counts] == [[8, 8], [16, 16], [32, 32]]
+@pytest.mark.parametrize(("rematerialize", "batch"), [(True, 1024), (False, 256)])  # more than fits beside the cores
+def test_stacked_blocks_count_as_often_as_they_run(rematerialize, batch):
+    """Bytes and products of a gradient are those of so many blocks, whatever the loops keep.
+
+    To a tenth: the compiler does not place all arrays alike. A stack counted whole in each turn would double the ratio.
+    """
+    rows = json.loads(python("-c", STACKED, rematerialize, batch).stdout)
+    assert [row["loops"] for row in rows] == [[4, 4], [8, 8], [16, 16]]
     for name in ("flops", "hbm_bytes", "bytes_moved"):
-        first, second, third = (count[name] for count in counts)
-        assert third - second == pytest.approx(2 * (second - first), rel=0.15), name
+        first, second, third = (row[name] for row in rows)
+        assert third - second == pytest.approx(2 * (second - first), rel=0.1), name
 
 
 @needs_libtpu
