@@ -109,9 +109,9 @@ class AWConv2D(nnx.Module):
                 raise ValueError(f"{name} must be one of {accepted}, got {choice!r}")
         if gate_scale is not None and not isinstance(gate_scale, Real):
             raise ValueError(f"gate_scale must be a number or None, got {gate_scale!r}")
-        forms = (implementation,) if isinstance(implementation, str) else tuple(implementation)
-        if unknown := [form for form in forms if form not in ("auto", *get_args(Form))]:
-            raise ValueError(f"implementation must be 'auto' or one to three of {get_args(Form)}, got {unknown[0]!r}")
+        single = implementation in ("auto", *get_args(Form))
+        if not single and (len(implementation or "") != 3 or not {*implementation} <= {*get_args(Form)}):
+            raise ValueError(f"implementation must be 'auto', one or three of {get_args(Form)}, got {implementation!r}")
         if gate_scale == 0 and not residual:
             raise ValueError("gate_scale=0 needs residual=True: without it the kernel would be zero")
         inputs, hidden = in_features // groups, max(1, in_features // reduction)

@@ -175,7 +175,8 @@ def test_pooling_by_strides(rng):
         (dict(variant="full", inputs=9, outputs=5, reduction=2), "'full' needs"),
         (dict(gate_scale=0, residual=False), "gate_scale=0 needs residual=True"),
         (dict(gate_scale="0"), "gate_scale must be a number or None"),
-        (dict(implementation="flod"), "implementation must be 'auto' or"),
+        (dict(implementation="flod"), "implementation must be 'auto', one or three of"),
+        (dict(implementation=("fold", "tap")), "implementation must be 'auto', one or three of"),
     ],
 )
 def test_settings_that_no_layer_can_have(changes, message):
