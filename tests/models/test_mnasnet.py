@@ -15,7 +15,8 @@ def shapes(name, **options):
 
 def test_names():
     names = [f"mnasnet_{width}" for width in ("075", "100", "125", "140")]
-    assert list_models("*mnasnet*") == sorted([*names, *(f"aa_{name}" for name in names)])
+    prefixes = ("", "aa_", "aw_", "aw_aa_")
+    assert list_models("*mnasnet*") == sorted(f"{prefix}{name}" for prefix in prefixes for name in names)
 
 
 @pytest.mark.parametrize(
