@@ -129,7 +129,7 @@ class PatchConvNet(nnx.Module):
         pooling: factory of what stands between the last map and the classifier.
         rematerialize: keep only each block's input for the gradient and compute the rest again.
         unroll: how many blocks the loop's body holds, up to `depth`. More take longer to compile and change nothing
-            else, but on CPUs: there XLA takes 12 times as long for the gradients of a depthwise convolution in a loop.
+            else, but on CPUs: there XLA takes far longer for the gradients of a depthwise convolution in a loop.
 
     Raises:
         ValueError: sizes that do not fit, or an unknown option; at call time images that do not fit.

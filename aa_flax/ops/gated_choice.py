@@ -3,7 +3,6 @@
 import functools
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 _log = logging.getLogger(__name__)
 
@@ -53,13 +52,9 @@ TABLE = (
 )
 
 
+@functools.cache
 def choose(call: Call) -> tuple[str, str, str]:
     """The forms for a call; logged at level INFO once for each kind of call."""
-    return _choose(call)
-
-
-@functools.cache
-def _choose(call: Call) -> Any:
     entry = next(entry for entry in TABLE if _serves(entry, call))
     _log.info("gated convolution: %s for %s (%s)", ", ".join(entry.forms), call, entry.because)
     return entry.forms
