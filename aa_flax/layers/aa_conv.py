@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from aa_flax.layers.attention_depths import ValueRounding, attention_depths
+from aa_flax.layers.convolve import convolve
 from aa_flax.layers.initializers import glorot_uniform, normal
 from aa_flax.layers.position import coordinates, sinusoids
 from aa_flax.layers.split_heads import head_parts, merge_heads, project_by_head
@@ -167,17 +168,14 @@ class AAConv2D(nnx.Module):
         self._check_input(x)
         if self.qkv is None:
             assert self.conv is not None
-            return self._convolve(x, train)
+            return convolve(self.conv, x, train=train)
         height, width = (math.ceil(length / self.strides) for length in x.shape[1:3])
         attended = upsample(self.attend(self.attention_input(x)), height, width)
         if self.conv is None:
             return attended
         if isinstance(self.conv, nnx.Conv):
             return self._convolve_beside(self.conv, x, attended)
-        return jnp.concatenate([self._convolve(x, train), attended], -1)
-
-    def _convolve(self, x: Array, train: bool) -> Array:
-        return self.conv(x, train=train) if self.takes_train else self.conv(x)
+        return jnp.concatenate([convolve(self.conv, x, train=train), attended], -1)
 
     def _convolve_beside(self, conv: nnx.Conv, x: Array, attended: Array) -> Array:
         """concat[conv(x), attended].

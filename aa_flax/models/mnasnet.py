@@ -11,12 +11,13 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aa_flax.layers import SqueezeExcite
+from aa_flax.layers.convolve import convolve
 from aa_flax.layers.drop_path import DropPathRule, drop_path, drop_path_rates
 from aa_flax.layers.norm import batch_norm
 from aa_flax.models.factories import ConvFactory, augmented_conv, plain_conv, plug, weighted_conv
 from aa_flax.models.heads import PoolingFactory, average, classifier, pooled, with_pooling
 from aa_flax.models.registry import register
-from aa_flax.models.stages import FeatureInfo, Stage, convolve, require_images, require_rngs
+from aa_flax.models.stages import FeatureInfo, Stage, require_images, require_rngs
 
 
 class Group(NamedTuple):

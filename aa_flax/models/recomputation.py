@@ -6,8 +6,8 @@ import jax
 from jaxtyping import Array, Float
 
 from aa_flax.layers import AAConv2D
+from aa_flax.layers.convolve import convolve
 from aa_flax.layers.norm import BatchNorm
-from aa_flax.models.stages import convolve
 from aa_flax.ops.platform import target_platform
 
 

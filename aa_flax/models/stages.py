@@ -29,11 +29,6 @@ def require_rngs(train: bool, rngs: nnx.Rngs | None, *, dropout: float = 0.0, dr
             raise ValueError(f"train=True with {name} needs rngs, for example rngs=nnx.Rngs(0)")
 
 
-def convolve(conv: Any, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b hs ws f"]:
-    """A block's convolution, whatever its factory made; those with statistics of their own hear of training."""
-    return conv(x, train=train) if getattr(conv, "takes_train", False) else conv(x)
-
-
 class Stage(nnx.Module):
     """Blocks in a row, named `block1` ... `blockN`."""
 
