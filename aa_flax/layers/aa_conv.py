@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from aa_flax.layers.attention_depths import ValueRounding, attention_depths
 from aa_flax.layers.convolve import convolve
 from aa_flax.layers.initializers import glorot_uniform, normal
+from aa_flax.layers.normalized import normalized
 from aa_flax.layers.position import coordinates, sinusoids
 from aa_flax.layers.split_heads import head_parts, merge_heads, project_by_head
 from aa_flax.ops import (
@@ -160,17 +161,22 @@ class AAConv2D(nnx.Module):
         """Whether a call needs to know of training: where the convolution does."""
         return getattr(self.conv, "takes_train", False)
 
-    def __call__(self, x: Float[Array, "b h w in"], *, train: bool = False) -> Float[Array, "b hs ws out"]:
+    def __call__(
+        self, x: Float[Array, "b h w in"], *, train: bool = False, norm: tuple[Array, Array] | None = None
+    ) -> Float[Array, "b hs ws out"]:
         """Convolution and attention of one map, [b, h, w, in] to [b, ceil(h/strides), ceil(w/strides), out].
 
-        `train` goes to a `convolution_layer` that takes it, and changes nothing else.
+        `train` goes to a `convolution_layer` that takes it, and changes nothing else. With `norm`, a factor and a
+        summand a channel, it is the layer of relu(x * factor + summand); only where `attends_to_input`.
         """
         self._check_input(x)
+        raw, x = x, x if norm is None else normalized(x, *norm)
         if self.qkv is None:
             assert self.conv is not None
             return convolve(self.conv, x, train=train)
         height, width = (math.ceil(length / self.strides) for length in x.shape[1:3])
-        attended = upsample(self.attend(self.attention_input(x)), height, width)
+        seen = self.attention_input(x) if norm is None else raw.astype(self.dtype)
+        attended = self.attend(seen, size=(height, width), norm=norm)
         if self.conv is None:
             return attended
         if isinstance(self.conv, nnx.Conv):
@@ -200,6 +206,12 @@ class AAConv2D(nnx.Module):
         """Whether there is any attention; `attention_weights` needs it."""
         return self.qkv is not None
 
+    @property
+    def attends_to_input(self) -> bool:
+        """Whether attention sees the layer's input as it is: not pooled, no position in it."""
+        plain = self.position in ("relative", "none") and self.strides == self.attention_downsample == 1
+        return self.attends and plain
+
     def attended_shape(self, height: int, width: int) -> tuple[int, int]:
         """Size of the map on which attention runs, for an input of height × width."""
         h, w = (math.ceil(math.ceil(n / self.strides) / self.attention_downsample) for n in (height, width))
@@ -219,18 +231,33 @@ class AAConv2D(nnx.Module):
             x = jnp.concatenate([x, jnp.broadcast_to(channels, (b, h, w, 3))], -1)
         return x
 
-    def attend(self, x: Float[Array, "b ha wa inp"]) -> Float[Array, "b ha wa dv"]:
-        """Multi-head attention over a map made by `attention_input`, output projection included."""
+    def attend(
+        self,
+        x: Float[Array, "b ha wa inp"],
+        *,
+        size: tuple[int, int] | None = None,
+        norm: tuple[Array, Array] | None = None,
+    ) -> Float[Array, "b ho wo dv"]:
+        """Multi-head attention over a map made by `attention_input`, output projection included.
+
+        Upsampled to `size`, by default its own; of relu(x * factor + summand) with a `norm` of these two.
+        """
+        _, h, w, _ = x.shape
+        if head_parts(self.num_heads) == 1 and (implementation := self._implementation(*x.shape)) in BRANCHES:
+            assert self.qkv is not None and self.out is not None
+            projections = [(conv.kernel[...][0, 0], conv.bias) for conv in (self.qkv, self.out)]
+            params = [p if p is None else p[...] for projection in projections for p in projection]
+            options: dict[str, Any] = dict(num_heads=self.num_heads, norm=norm, upsampled=size)
+            return attention_branch(x, *params, *self._tables(h, w), **options, implementation=implementation)
+        return upsample(self._attend(x if norm is None else normalized(x, *norm)), *(size or (h, w)))
+
+    def _attend(self, x: Array) -> Array:
         assert self.qkv is not None and self.out is not None
         b, h, w, c = x.shape
         tables = self._tables(h, w)
         if head_parts(self.num_heads) > 1:
             return self._attend_by_head(x, tables)
         implementation = self._implementation(b, h, w, c)
-        if implementation in BRANCHES:
-            projections = [(conv.kernel[...][0, 0], conv.bias) for conv in (self.qkv, self.out)]
-            params = [p if p is None else p[...] for projection in projections for p in projection]
-            return attention_branch(x, *params, *tables, num_heads=self.num_heads, implementation=implementation)
         query, key, value = self._project(x)
         heads = relative_attention_2d(query, key, value, *tables, implementation=implementation)
         return self.out(heads.reshape(b, h, w, self.value_depth))

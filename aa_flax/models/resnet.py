@@ -31,6 +31,7 @@ from aa_flax.models.factories import (
     weighted_conv,
 )
 from aa_flax.models.heads import PoolingFactory, average, classifier, pooled, with_pooling
+from aa_flax.models.recomputation import convolve_activated
 from aa_flax.models.registry import register
 from aa_flax.models.stages import FeatureInfo, require_images, require_rngs, residual_stage
 from aa_flax.ops import max_pool
@@ -86,8 +87,8 @@ class ResidualBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b hs ws f"]:
         running = not train
-        y = jax.nn.relu(self.bn1(convolve(self.conv1, x, train=train), use_running_average=running))
-        y = self.bn2(convolve(self.conv2, y, train=train), use_running_average=running)
+        y = convolve_activated(self.bn1, self.conv2, convolve(self.conv1, x, train=train), train=train)
+        y = self.bn2(y, use_running_average=running)
         if self.conv3 is not None:
             y = self.bn3(self.conv3(jax.nn.relu(y)), use_running_average=running)
         if self.recalibration is not None:

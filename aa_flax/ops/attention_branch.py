@@ -18,7 +18,7 @@ BRANCHES: Mapping[str, Callable[..., Array]] = MappingProxyType(
 
 
 # Its own jit gives the call a name in every jaxpr, where `analysis.summarize` counts what it needs.
-@functools.partial(jax.jit, static_argnames=("num_heads", "implementation", "scale"))
+@functools.partial(jax.jit, static_argnames=("num_heads", "implementation", "scale", "upsampled"))
 def attention_branch(
     x: Float[Array, "b h w c"],
     qkv_kernel: Float[Array, "c depths"],
@@ -31,7 +31,9 @@ def attention_branch(
     num_heads: int,
     implementation: str,
     scale: float | None = None,
-) -> Float[Array, "b h w out"]:
+    norm: tuple[Float[Array, " c"], Float[Array, " c"]] | None = None,
+    upsampled: tuple[int, int] | None = None,
+) -> Float[Array, "b ho wo out"]:
     """Multi-head relative attention over a map, projections in and out included (Bello et al., 2019, equations 2 to 4).
 
     Equal to `out(relative_attention_2d(split(qkv(x)), ...))`, but queries, keys, values and the heads' outputs stay
@@ -45,6 +47,8 @@ def attention_branch(
         num_heads: n, a divisor of key and value depth.
         implementation: a name in `BRANCHES`.
         scale: factor of the logits; None means (dk per head)**-0.5.
+        norm: a factor and a summand a channel; the map is relu(x * factor + summand) then, made on the chip.
+        upsampled: size (ho, wo) to which the result is interpolated, see `upsample`; None is that of the map.
 
     Raises:
         ValueError: shapes that do not fit, an unknown implementation, or a map or batch that it cannot serve.
@@ -56,9 +60,8 @@ def attention_branch(
     _check(x, qkv_kernel, out_kernel, rel_height, rel_width, num_heads)
     if scale is None:
         scale = ((qkv_kernel.shape[1] - out_kernel.shape[0]) // (2 * num_heads)) ** -0.5
-    return BRANCHES[implementation](
-        x, qkv_kernel, qkv_bias, out_kernel, out_bias, rel_height, rel_width, num_heads=num_heads, scale=scale
-    )
+    options = dict(num_heads=num_heads, scale=scale, norm=norm, upsampled=upsampled)
+    return BRANCHES[implementation](x, qkv_kernel, qkv_bias, out_kernel, out_bias, rel_height, rel_width, **options)
 
 
 def _check(

@@ -64,3 +64,9 @@ def upsample(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array
     if x.shape[1:3] == (height, width):
         return x
     return jax.image.resize(x, (x.shape[0], height, width, x.shape[3]), "bilinear", antialias=False)
+
+
+def bilinear_weights(length: int, new_length: int) -> Float[np.ndarray, "{new_length} {length}"]:
+    """What each place along an axis gives to each of the new ones in `upsample`."""
+    centres = np.clip((np.arange(new_length) + 0.5) * length / new_length - 0.5, 0, length - 1)
+    return np.maximum(1 - np.abs(centres[:, None] - np.arange(length)), 0)

@@ -13,8 +13,9 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from aa_flax.ops.mesh import BATCHED, WHOLE, data_mesh, over_mesh
-from aa_flax.ops.pallas_tpu import kernels
-from aa_flax.ops.pallas_tpu.shape import LANES, SUBLANES, Shape, round_up
+from aa_flax.ops.pallas_tpu import kernels, maps
+from aa_flax.ops.pallas_tpu.kernels import Constants, Weights
+from aa_flax.ops.pallas_tpu.shape import LANES, SUBLANES, Shape
 from aa_flax.ops.platform import target_device_kind, target_platform
 
 _NAME = "pallas_tpu"
@@ -31,8 +32,10 @@ def attention_branch(
     *,
     num_heads: int,
     scale: float,
+    norm: tuple[Float[Array, " c"], Float[Array, " c"]] | None = None,
+    upsampled: tuple[int, int] | None = None,
     interpret: bool = False,
-) -> Float[Array, "b h w out"]:
+) -> Float[Array, "b ho wo out"]:
     """Multi-head relative attention over a map, with its projections in and out (Bello et al., 2019, equations 2 to 4).
 
     Neither queries, keys and values nor logits and weights reach HBM: a pass reads the map and writes the result. The
@@ -45,6 +48,8 @@ def attention_branch(
         rel_height, rel_width: [2h-1, dk], [2w-1, dk], shared by the heads; both None for no position.
         num_heads: n, a divisor of key and value depth.
         scale: factor of the logits.
+        norm: a factor and a summand a channel; what is attended is relu(x * factor + summand) then.
+        upsampled: size to which the result is interpolated, as `aa_flax.ops.upsample` does; None leaves it as it is.
         interpret: run step by step on any device, as the tests do; slow.
 
     Raises:
@@ -70,30 +75,39 @@ def attention_branch(
         scale=scale,
         positions=rel_height is not None,
         dtype=jnp.dtype(x.dtype),
+        upsampled=None if upsampled == (h, w) else upsampled,
+        normalized=norm is not None,
     )
     shape.check(target_device_kind())
-    tables = [] if rel_height is None or rel_width is None else [rel_width, rel_height]
-    packed = _pack(shape, qkv_kernel, qkv_bias, out_kernel, out_bias, tables)
     shape = _with_images(shape, b)
+    tables = [] if rel_height is None or rel_width is None else [rel_width, rel_height]
+    packed = _pack(shape, qkv_kernel, qkv_bias, out_kernel, out_bias, tables, norm)
     y = _branch(shape, interpret, _laid_out(shape, x), packed)
-    return y.swapaxes(1, 2).reshape(b, h, w, out_features)
+    y = y.transpose(2, 0, 1) if shape.turned else y.swapaxes(1, 2)
+    return y.reshape(b, *(upsampled or (h, w)), out_features)
 
 
 def _with_images(shape: Shape, batch: int) -> Shape:
     """With blocks of several images where each device's part of the batch and its VMEM allow."""
-    together = dataclasses.replace(shape, images=SUBLANES)
     mesh = data_mesh()
-    unit = SUBLANES if mesh is None else SUBLANES * mesh.shape["data"]
-    return together if batch % unit == 0 and together.fits(target_device_kind()) else shape
+    devices = 1 if mesh is None else mesh.shape["data"]
+    for images in (LANES, SUBLANES):
+        together = dataclasses.replace(shape, images=images)
+        allowed = shape.can_be_turned or images != LANES
+        if allowed and batch % (devices * images) == 0 and together.fits(target_device_kind()):
+            return together
+    return shape
 
 
 def _laid_out(shape: Shape, x: Array) -> Array:
-    """[b, h*w, c], or [h*w, b, c] for blocks of several images.
+    """As the kernels take maps, see `maps.py`.
 
-    The second is how the compiler lays maps out for convolutions. Where it puts the batch last instead, as it does for
-    Wide-ResNets, an identity 1×1 convolution turns them, into which it fuses the normalisation and activation before.
+    For eight images side by side the compiler may have put the batch last, as it does for Wide-ResNets: an identity 1×1
+    convolution turns them, into which it fuses the normalisation and activation before.
     """
     b, h, w, c = x.shape
+    if shape.turned:
+        return x.transpose(1, 2, 3, 0).reshape(h * w, c, b)
     if shape.images == 1:
         return x.reshape(b, h * w, c)
     identity = jnp.eye(c, dtype=x.dtype)[None, None]
@@ -105,8 +119,14 @@ def _laid_out(shape: Shape, x: Array) -> Array:
 
 
 def _pack(
-    shape: Shape, qkv_kernel: Array, qkv_bias: Array | None, out_kernel: Array, out_bias: Array | None, tables: list
-) -> tuple[Array, ...]:
+    shape: Shape,
+    qkv_kernel: Array,
+    qkv_bias: Array | None,
+    out_kernel: Array,
+    out_bias: Array | None,
+    tables: list[Array],
+    norm: tuple[Array, Array] | None,
+) -> Weights:
     """Parameters as the kernels take them: by head, rows padded, transposed."""
     n, dk, dv = shape.num_heads, shape.key_depth, shape.value_depth
 
@@ -122,103 +142,96 @@ def _pack(
     ones = 2 * shape.key_rows + dv
     bias = joined(bias.astype(jnp.float32)[None]).at[:, ones].set(1.0)
     out_bias = jnp.zeros(shape.out_features) if out_bias is None else out_bias
+    missing = shape.out_rows - shape.out_features
+    out = by_head(out_kernel.T, dv, shape.value_rows).swapaxes(1, 2).astype(shape.dtype)
     padded = [
         jnp.pad(table, ((0, shape.table_rows(length) - len(table)), (0, shape.key_rows - dk)))
         for table, length in zip(tables, shape.axes, strict=True)
     ]
-    return (
-        joined(qkv_kernel).astype(shape.dtype),
-        bias,
-        by_head(out_kernel.T, dv, shape.value_rows).swapaxes(1, 2).astype(shape.dtype),
-        out_bias.astype(jnp.float32)[:, None],
-        *(table.astype(shape.dtype) for table in padded),
+    channels = (-1, 1) if shape.turned else (1, -1)
+    return Weights(
+        qkv=joined(qkv_kernel).astype(shape.dtype),
+        qkv_bias=bias,
+        out=jnp.pad(out, ((0, 0), (0, missing), (0, 0))),
+        out_bias=jnp.pad(out_bias.astype(jnp.float32), (0, missing))[:, None],
+        tables=tuple(table.astype(shape.dtype) for table in padded),
+        norm=tuple(each.astype(jnp.float32).reshape(channels) for each in norm or ()),
     )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _branch(shape: Shape, interpret: bool, x: Array, params: tuple[Array, ...]) -> Array:
+def _branch(shape: Shape, interpret: bool, x: Array, weights: Weights) -> Array:
     run = functools.partial(_forward, shape, interpret)
-    maps = _batched_maps(shape)
-    return over_mesh(run, _batch(shape, x), (maps, WHOLE), BATCHED, name=_NAME)(x, params)
+    split = over_mesh(run, _batch(shape, x), (_map_axes(shape), WHOLE), _result_axes(shape), name=_NAME)
+    return split(x, weights)
 
 
-def _branch_forward(shape: Shape, interpret: bool, x: Array, params: tuple[Array, ...]) -> Any:
-    return _branch(shape, interpret, x, params), (x, params)
+def _branch_forward(shape: Shape, interpret: bool, x: Array, weights: Weights) -> Any:
+    return _branch(shape, interpret, x, weights), (x, weights)
 
 
 def _branch_backward(shape: Shape, interpret: bool, residuals: Any, dy: Array) -> Any:
-    x, params = residuals
+    x, weights = residuals
     # Without the barrier XLA keeps the forward pass's relaid copy of x until here, beside x itself.
     x, dy = jax.lax.optimization_barrier((x, dy))
+    run = functools.partial(_backward, shape, interpret)
 
-    def run(x: Array, dy: Array, params: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-        dx, *gradients = _backward(shape, interpret, x, dy, params)
-        return dx, tuple(gradients)
-
-    def summed(x: Array, dy: Array, params: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-        dx, gradients = run(x, dy, params)
+    def summed(x: Array, dy: Array, weights: Weights) -> tuple[Array, Weights]:
+        dx, gradients = run(x, dy, weights)
         return dx, jax.lax.psum(gradients, "data")
 
-    maps = _batched_maps(shape)
-    specs = (maps, BATCHED, WHOLE)
-    split = over_mesh(summed, _batch(shape, x), specs, (maps, WHOLE), name=_NAME, alone=run)
-    dx, gradients = split(x, dy, params)
-    return dx, tuple(g.astype(p.dtype) for g, p in zip(gradients, params, strict=True))
+    axes = _map_axes(shape)
+    specs = (axes, _result_axes(shape), WHOLE)
+    split = over_mesh(summed, _batch(shape, x), specs, (axes, WHOLE), name=_NAME, alone=run)
+    dx, gradients = split(x, dy, weights)
+    return dx, jax.tree.map(lambda gradient, weight: gradient.astype(weight.dtype), gradients, weights)
 
 
 _branch.defvjp(_branch_forward, _branch_backward)
 
 
 def _batch(shape: Shape, x: Array) -> int:
-    return x.shape[0] if shape.images == 1 else x.shape[1]
+    return math.prod(x.shape) // (shape.places * shape.in_features)
 
 
-def _batched_maps(shape: Shape) -> PartitionSpec:
+def _map_axes(shape: Shape) -> PartitionSpec:
+    if shape.turned:
+        return PartitionSpec(None, None, "data")
     return BATCHED if shape.images == 1 else PartitionSpec(None, "data")
 
 
-def _forward(shape: Shape, interpret: bool, x: Array, params: tuple[Array, ...]) -> Array:
-    y = jax.ShapeDtypeStruct((_batch(shape, x), shape.out_features, shape.places), x.dtype)
-    sums = pltpu.VMEM((shape.out_features, shape.lanes), jnp.float32)
-    scratch = [_projected(shape), *_keys_and_values(shape), sums, *_copied(shape)]
-    arguments = [*params, *_constants(shape)]
-    specs = [_image_by_features(shape), *map(_whole, arguments)]
-    return _call(shape, kernels.forward, [x, *arguments], specs, y, _features_by_image(shape), scratch, interpret)
+def _result_axes(shape: Shape) -> PartitionSpec:
+    return PartitionSpec(None, None, "data") if shape.turned else BATCHED
 
 
-def _backward(shape: Shape, interpret: bool, x: Array, dy: Array, params: tuple[Array, ...]) -> Any:
-    qkv, qkv_bias, out, _, *tables = params
-    arguments = [qkv, qkv_bias, out, *tables, *_constants(shape)]
-    specs = [_image_by_features(shape), _features_by_image(shape), *map(_whole, arguments)]
-    gradients = [jax.ShapeDtypeStruct(param.shape, jnp.float32) for param in params]
-    results = [jax.ShapeDtypeStruct(x.shape, x.dtype), *gradients]
-    result_specs = [_image_by_features(shape), *map(_whole, gradients)]
-    scratch = [_projected(shape), _projected(shape), *_keys_and_values(shape), _map_rows(shape), *_copied(shape)]
-    return _call(shape, kernels.backward, [x, dy, *arguments], specs, results, result_specs, scratch, interpret)
+def _forward(shape: Shape, interpret: bool, x: Array, weights: Weights) -> Array:
+    batch = _batch(shape, x)
+    sizes = (shape.out_places, shape.out_features, batch)
+    y = jax.ShapeDtypeStruct(sizes if shape.turned else sizes[::-1], x.dtype)
+    return _call(shape, kernels.forward, (x, weights, _constants(shape)), y, batch, interpret)
 
 
-def _call(
-    shape: Shape,
-    kernel: Any,
-    arguments: list,
-    specs: list,
-    results: Any,
-    result_specs: Any,
-    scratch: list,
-    interpret: bool,
-) -> Any:
+def _backward(shape: Shape, interpret: bool, x: Array, dy: Array, weights: Weights) -> tuple[Array, Weights]:
+    gradients = jax.tree.map(lambda weight: jax.ShapeDtypeStruct(weight.shape, jnp.float32), weights)
+    results = (jax.ShapeDtypeStruct(x.shape, x.dtype), gradients)
+    arguments = (x, dy, weights, _constants(shape))
+    return _call(shape, kernels.backward, arguments, results, _batch(shape, x), interpret)
+
+
+def _call(shape: Shape, kernel: Any, arguments: tuple, results: Any, batch: int, interpret: bool) -> Any:
     """One pass over a batch: a program for each image and group of heads, in order."""
-    backward = isinstance(results, list)
-    batch = _batch(shape, arguments[0])
+    backward = kernel is kernels.backward
     flops, exponentials = shape.cost(batch, backward=backward)
-    moved = sum(math.prod(a.shape) * a.dtype.itemsize for a in [*arguments, *jax.tree.leaves(results)])
+    moved = sum(math.prod(array.shape) * array.dtype.itemsize for array in jax.tree.leaves((arguments, results)))
+    maps_and_results = (maps.map_spec(shape), maps.result_spec(shape))[: 1 + backward]
+    specs = (*maps_and_results, *jax.tree.map(_whole, arguments[len(maps_and_results) :]))
     return pl.pallas_call(
         functools.partial(kernel, shape),
         grid=(batch // shape.images, shape.images, shape.num_heads // shape.group),
         in_specs=specs,
-        out_specs=result_specs,
+        out_specs=(maps.map_spec(shape), jax.tree.map(_whole, results[1])) if backward else maps.result_spec(shape),
         out_shape=results,
-        scratch_shapes=scratch,
+        scratch_shapes=kernels.scratch(shape, backward=backward),
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("arbitrary",) * 3, vmem_limit_bytes=shape.vmem_limit(backward=backward)
         ),
@@ -228,41 +241,11 @@ def _call(
     )(*arguments)
 
 
-def _constants(shape: Shape) -> list[Array]:
-    return [jnp.asarray(shape.shifts), jnp.asarray(shape.key_positions, shape.dtype)]
-
-
-def _image_by_features(shape: Shape) -> pl.BlockSpec:
-    if shape.images == 1:
-        return pl.BlockSpec((1, shape.lanes, shape.in_features), lambda block, image, group: (block, 0, 0))
-    return pl.BlockSpec((shape.places, shape.images, shape.in_features), lambda block, image, group: (0, block, 0))
-
-
-def _features_by_image(shape: Shape) -> pl.BlockSpec:
-    index = lambda block, image, group: (block * shape.images + image, 0, 0)  # noqa: E731
-    return pl.BlockSpec((1, shape.out_features, shape.lanes), index)
+def _constants(shape: Shape) -> Constants:
+    interpolation = jnp.asarray(shape.interpolation, shape.dtype) if shape.upsampled else None
+    return Constants(jnp.asarray(shape.shifts), jnp.asarray(shape.key_positions, shape.dtype), interpolation)
 
 
 def _whole(array: Any) -> pl.BlockSpec:
     zeros = (0,) * len(array.shape)
     return pl.BlockSpec(array.shape, lambda block, image, group: zeros)
-
-
-def _map_rows(shape: Shape) -> Any:
-    """A block of maps in float32: strides need arrays of exactly 128 lanes."""
-    if shape.images == 1:
-        return pltpu.VMEM((shape.lanes, shape.in_features), jnp.float32)
-    tiles = round_up(shape.in_features, LANES) // LANES
-    return pltpu.VMEM((tiles, shape.lanes * shape.images, LANES), jnp.float32)
-
-
-def _copied(shape: Shape) -> list[Any]:
-    return [] if shape.images == 1 else [_map_rows(shape)]
-
-
-def _projected(shape: Shape) -> Any:
-    return pltpu.VMEM((shape.group, shape.rows, shape.lanes), jnp.float32)
-
-
-def _keys_and_values(shape: Shape) -> list[Any]:
-    return [pltpu.VMEM((rows, shape.lanes), shape.dtype) for rows in (shape.folded_rows, shape.value_rows)]

@@ -1,5 +1,6 @@
 """Sizes of the attention kernel: what is padded to what, and how large a tile is."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,7 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aa_flax.ops.resampling import bilinear_weights
+
 LANES, SUBLANES = 128, 8
+_LARGEST_PIECE = 32  # channels of 128 images that are turned at a time
 _WHOLE = 1024  # positions up to which all keys make one tile
 _LARGE_TILE = 512
 _LARGEST_CHUNK = 64
@@ -44,12 +48,34 @@ class Shape:
     scale: float
     positions: bool
     dtype: Any
-    images: int = 1  # in a block: one, or as many as there are sublanes, side by side on them
+    images: int = 1  # in a block: one, or as many as there are sublanes or lanes, side by side on them
+    upsampled: tuple[int, int] | None = None  # (height, width) of the result, if other than the map's
+    normalized: bool = False  # whether a factor and a summand a channel and a ReLU come before the projection
 
     @property
     def places(self) -> int:
         """h*w."""
         return self.height * self.width
+
+    @property
+    def out_places(self) -> int:
+        """h*w of the result."""
+        return math.prod(self.upsampled) if self.upsampled else self.places
+
+    @property
+    def turned(self) -> bool:
+        """Whether images lie on lanes: maps are [places, channels, images] in memory."""
+        return self.images == LANES
+
+    @property
+    def pack(self) -> int:
+        """Numbers in a word of 32 bits."""
+        return 4 // jnp.dtype(self.dtype).itemsize
+
+    @property
+    def out_rows(self) -> int:
+        """Rows of the result of an image on the chip."""
+        return round_up(self.out_features, SUBLANES * self.pack) if self.turned else self.out_features
 
     @property
     def key_rows(self) -> int:
@@ -91,6 +117,11 @@ class Shape:
         return round_up(self.places, LANES if self.single_tile else _LARGE_TILE)
 
     @property
+    def out_lanes(self) -> int:
+        """h*w of the result, padded."""
+        return round_up(self.out_places, LANES) if self.upsampled else self.lanes
+
+    @property
     def key_tile(self) -> int:
         """Keys of a tile."""
         return round_up(self.places, 16) if self.single_tile else _LARGE_TILE
@@ -126,6 +157,16 @@ class Shape:
         return max(size for size in range(1, _LARGEST_CHUNK + 1) if self.places % size == 0)
 
     @property
+    def piece(self) -> int:
+        """Channels of 128 images that are turned at a time, a divisor of `in_features` that makes whole tiles."""
+        return next(size for size in (_LARGEST_PIECE, 16, 8) if self.in_features % size == 0)
+
+    @property
+    def can_be_turned(self) -> bool:
+        """Whether the channels of maps and results make whole tiles of words."""
+        return self.in_features % (SUBLANES * self.pack) == 0 and self.out_features % SUBLANES == 0
+
+    @property
     def precision(self) -> jax.lax.Precision | None:
         """Of every product: float32 takes several passes of the matrix unit."""
         return jax.lax.Precision.HIGHEST if self.dtype == jnp.float32 else None
@@ -147,6 +188,14 @@ class Shape:
         return np.concatenate([*parts, outside]).astype(np.float32)
 
     @cached_property
+    def interpolation(self) -> np.ndarray:
+        """What each place gives to each of the result, [lanes, out_lanes]; bilinear, as `aa_flax.ops.upsample`."""
+        assert self.upsampled is not None
+        axes = zip((self.height, self.width), self.upsampled, strict=True)
+        matrix = np.kron(*(bilinear_weights(*lengths) for lengths in axes)).T
+        return np.pad(matrix, ((0, self.lanes - self.places), (0, self.out_lanes - self.out_places)))
+
+    @cached_property
     def shifts(self) -> np.ndarray:
         """Row 0: w-1-ix of each place; row 1: h-1-iy. Integer [8, lanes]."""
         place = np.minimum(np.arange(self.lanes), self.places - 1)
@@ -159,11 +208,15 @@ class Shape:
         """What a pass needs on the chip, roughly: blocks twice (the next one is on its way), scratch, tiles."""
         item, lanes = jnp.dtype(self.dtype).itemsize, self.lanes
         features = round_up(self.in_features, LANES)
-        maps = lanes * self.images * features
-        blocks = 2 * item * (maps * (1 + backward) + lanes * round_up(self.out_features, 16))
+        maps = lanes * self.images * (self.in_features if self.turned else features)
+        results = item * self.out_lanes * round_up(self.out_features, 16)
+        if self.turned:
+            blocks = item * maps + LANES * results + 2 * item * LANES**2 * _LARGEST_PIECE
+        else:
+            blocks = 2 * item * maps * (1 + backward) + 4 * maps * (self.images > 1) + 2 * results
         weights = (item + 4 * backward) * self.num_heads * self.rows * features * 2
-        rows = 4 * maps * (backward + (self.images > 1))
-        scratch = rows + 4 * lanes * (self.group * self.rows * (1 + backward) + self.out_features * (not backward))
+        weights += 2 * item * lanes * self.out_lanes * (self.upsampled is not None)
+        scratch = 4 * lanes * (self.group * self.rows * (1 + backward) + self.out_features + features * backward)
         folded = lanes * (item * (self.folded_rows + self.value_rows) + 2 * item * self.folded_rows)
         tiles = self.key_tile * self.query_tile * (4 * (2 + 3 * backward) + 2 * item)
         return blocks + weights + scratch + folded + tiles
@@ -180,7 +233,8 @@ class Shape:
         return max(self._request(backward=backward), _SMALLEST_VMEM)
 
     def _request(self, *, backward: bool) -> int:
-        return round_up(self.vmem_bytes(backward=backward) * 3 // 2, 1 << 20)
+        needed = self.vmem_bytes(backward=backward)
+        return round_up(needed * 5 // 4 if self.turned else needed * 3 // 2, 1 << 20)
 
     def cost(self, batch: int, *, backward: bool) -> tuple[int, int]:
         """Floating-point operations of one pass over a batch, and exponentials; padding not counted."""
@@ -189,6 +243,7 @@ class Shape:
         folded = self.key_depth + sum(self.axes)
         tables = self.key_depth * sum(2 * length - 1 for length in self.axes)
         output = self.out_features * heads * self.value_depth
+        output += self.out_features * self.out_places * (self.upsampled is not None)
         if backward:
             # projections: recomputed, by input, by kernel. Logits: recomputed, by query, by key; weights: numerators
             # again, by value, by weight. Large maps compute their logits twice.

@@ -17,12 +17,12 @@ def product(shape: Shape, left: Array, right: Array, axes: tuple[int, int] = (1,
     return jax.lax.dot_general(left, right, contracted, precision=shape.precision, preferred_element_type=jnp.float32)
 
 
-def masked(shape: Shape, x: Array, axis: int, start: Any = 0) -> Array:
-    """`x` with zeros at places outside the map, where a block that overhangs its array holds anything."""
-    if shape.places == shape.lanes:
+def masked(x: Array, axis: int, places: int) -> Array:
+    """`x` with zeros from `places` on, where a block that overhangs its array holds anything."""
+    if x.shape[axis] == places:
         return x
-    place = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis) + start
-    return jnp.where(place < shape.places, x, jnp.zeros_like(x))
+    place = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis)
+    return jnp.where(place < places, x, jnp.zeros_like(x))
 
 
 def span(index: Any, size: int, count: int) -> Any:

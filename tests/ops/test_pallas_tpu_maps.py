@@ -1,0 +1,143 @@
+"""The TPU kernel, interpreted: images one by one, side by side and on lanes; normalised and upsampled on the chip."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from aa_flax import ops
+from aa_flax.layers import AAConv2D
+from aa_flax.layers.norm import batch_norm
+from aa_flax.models.recomputation import convolve_activated
+from aa_flax.ops import attention_branch
+from aa_flax.ops.pallas_tpu import branch
+from aa_flax.ops.pallas_tpu.shape import Shape
+from aa_flax.ops.platform import traced_for
+from aa_flax.ops.reference import reference
+
+# As in test_pallas_tpu.py, and sums over a whole batch of terms that are rounded once each.
+TOLERANCE = {"float32": 5e-6, "bfloat16": 3.5e-2}
+
+
+def arguments(rng, b, h, w, n, dk, dv, c, out, dtype):
+    """x, both projections with biases, both tables, factor and summand of a normalisation."""
+    depths = n * (2 * dk + dv)
+    sizes = [(b, h, w, c), (c, depths), (depths,), (n * dv, out), (out,), (2 * h - 1, dk), (2 * w - 1, dk)]
+    scales = [1, c**-0.5, 0.3, 1, 1, 1, 1]
+    arrays = [jnp.asarray(rng.normal(size=size) * scale, dtype) for size, scale in zip(sizes, scales, strict=True)]
+    return [*arrays, *(jnp.asarray(rng.normal(size=c), jnp.float32) for _ in range(2))]
+
+
+def definition(n, upsampled, normalized, x, qkv, qkv_bias, out, out_bias, rel_height, rel_width, factor, summand):
+    b, h, w, _ = x.shape
+    if normalized:
+        x = jax.nn.relu(x * factor[None, None, None] + summand[None, None, None])
+    depths, dv = qkv.shape[1], out.shape[0]
+    cuts = [(depths - dv) // 2, depths - dv]
+    query, key, value = (
+        part.reshape(b, h, w, n, -1) for part in jnp.split(x @ qkv + qkv_bias[None, None, None], cuts, -1)
+    )
+    heads = reference(query, key, value, rel_height, rel_width, scale=query.shape[-1] ** -0.5)
+    y = heads.reshape(b, h, w, dv) @ out + out_bias[None, None, None]
+    return y if upsampled is None else jax.image.resize(y, (b, *upsampled, y.shape[-1]), "bilinear", antialias=False)
+
+
+def kernel(n, upsampled, normalized, *arrays):
+    *arrays, factor, summand = arrays
+    norm = (factor, summand) if normalized else None
+    options = dict(num_heads=n, implementation="pallas_tpu_interpret", norm=norm, upsampled=upsampled)
+    return attention_branch(*arrays, **options)
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "upsampled", "normalized"),
+    [
+        # b, h, w, n, dk, dv, c, out
+        ((2, 5, 7, 2, 20, 3, 11, 6), "float32", (9, 14), True),
+        ((1, 13, 11, 1, 9, 2, 10, 2), "bfloat16", None, True),
+        ((8, 5, 7, 2, 20, 3, 11, 6), "bfloat16", (10, 13), True),
+        ((16, 3, 5, 1, 4, 2, 131, 5), "float32", (5, 7), False),
+        ((1, 33, 32, 2, 4, 2, 9, 3), "float32", (35, 37), True),  # 1,056 places: heads one by one
+        ((128, 3, 5, 1, 8, 4, 24, 8), "float32", None, True),
+        ((256, 2, 3, 2, 8, 4, 16, 24), "bfloat16", (3, 4), True),  # two blocks; 24 channels, not whole tiles of words
+        ((128, 11, 13, 1, 4, 8, 48, 8), "bfloat16", None, False),  # 143 places: a whole tile and a part
+    ],
+    ids=str,
+)
+def test_value_and_all_gradients_however_the_maps_lie(rng, size, dtype, upsampled, normalized):
+    b, h, w, n, *_ = size
+    arrays = arguments(rng, *size, dtype)
+    cotangent = jnp.asarray(rng.normal(size=(b, *(upsampled or (h, w)), size[-1])), dtype)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(function, cotangent, *arrays):
+        output, pullback = jax.vjp(functools.partial(function, n, upsampled, normalized), *arrays)
+        return [output, *pullback(cotangent)]
+
+    got = run(kernel, cotangent, *arrays)
+    with jax.enable_x64(True):
+        wanted = run(definition, *(jnp.asarray(np.asarray(x, np.float64)) for x in (cotangent, *arrays)))
+    for ours, exact in zip(got, wanted, strict=True):
+        exact = np.asarray(exact)
+        error = np.abs(np.asarray(ours, np.float64) - exact).max()
+        assert error <= TOLERANCE[dtype] * max(1.0, np.abs(exact).max())
+
+
+@pytest.mark.parametrize(
+    ("batch", "channels", "out", "images"),
+    [(3, 16, 8, 1), (8, 16, 8, 8), (256, 16, 8, 128), (128, 24, 8, 8), (128, 16, 12, 8)],
+)
+def test_as_many_images_in_a_block_as_batch_and_channels_allow(batch, channels, out, images):
+    shape = Shape(5, 7, 2, 8, out // 2, channels, out, 1.0, True, jnp.dtype("bfloat16"))
+    assert branch._with_images(shape, batch).images == images
+
+
+@pytest.mark.parametrize(("side", "channels", "wanted"), [(14, 256, [128, 128, 8]), (32, 160, [128, 8, 1])])
+def test_a_chip_with_less_memory_takes_fewer_images(monkeypatch, side, channels, wanted):
+    shape = Shape(side, side, 8, 20, 3, channels, 24, 1.0, True, jnp.dtype("bfloat16"))
+    found = []
+    for kind in ("TPU v5 lite", "TPU v5p", "TPU v4"):
+        monkeypatch.setattr(branch, "target_device_kind", lambda kind=kind: kind)
+        found.append(branch._with_images(shape, 128).images)
+    assert found == wanted
+
+
+@pytest.mark.parametrize("lengths", [(7, 14), (5, 13), (6, 6), (9, 4)])
+def test_bilinear_weights_are_those_of_upsample(rng, lengths):
+    x = jnp.asarray(rng.normal(size=(1, lengths[0], 3, 2)), jnp.float32)
+    wanted = ops.upsample(x, lengths[1], 3)
+    got = np.einsum("oi,biwc->bowc", ops.resampling.bilinear_weights(*lengths), x)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"position": "none"}, {"attention_downsample": 2, "spatial_shape": (3, 4)}])
+def test_norm_activation_and_augmented_convolution_are_the_same_with_both_inside_the_kernel(rng, options):
+    """`convolve_activated` on a TPU, where the kernel normalises, against elsewhere; the upsampling too."""
+    settings = dict(num_heads=2, key_depth=10, value_depth=6, spatial_shape=(5, 7), use_bias=True)
+    x = jnp.asarray(rng.normal(2, 3, size=(4, 5, 7, 11)), jnp.float32)
+
+    @nnx.jit(static_argnums=2)
+    def run(model, x, implementation):
+        norm, conv = model
+        conv.implementation = implementation
+
+        def loss(model, x):
+            norm, conv = model
+            y = convolve_activated(norm, conv, x, train=True)
+            return jnp.sum(jnp.sin(y)), y
+
+        (_, y), gradients = nnx.value_and_grad(loss, argnums=(0, 1), has_aux=True)(model, x)
+        return y, gradients, norm.mean[...], norm.var[...]
+
+    results = []
+    for platform, implementation in (("tpu", "pallas_tpu_interpret"), ("cpu", "reference")):
+        norm, conv = batch_norm(11, rngs=nnx.Rngs(0)), AAConv2D(11, 16, 3, **{**settings, **options}, rngs=nnx.Rngs(1))
+        norm.bias[...], norm.scale[...] = jnp.linspace(-1, 1, 11), jnp.linspace(0.5, 2, 11)
+        with traced_for(platform):
+            results.append(jax.tree.leaves(run((norm, conv), x, implementation)))
+    assert len(results[0]) == len(results[1])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=3e-5, atol=1e-4)
