@@ -31,11 +31,6 @@ from experiments.benchmarks.candidates import PASSES, Candidate  # noqa: E402
 from experiments.benchmarks.cases import CASES, HEADS, KEY_DEPTH, Case  # noqa: E402
 
 RESULTS = _ROOT / "experiments" / "results"
-SOURCES = [f"aa_flax/ops/{name}.py" for name in ("reference", "paper", "folded", "relative_attention")]
-SOURCES += [
-    f"experiments/benchmarks/{name}.py"
-    for name in ("attention", "candidates", "cases", "timing", "pytorch_attention", "agreement")
-]
 LARGEST_FOR_REFERENCE = 256  # h*w
 PYTORCH_COPIES = 8  # of the logits in float32, that a pass of PyTorch may hold at once
 
@@ -64,7 +59,7 @@ def main() -> None:
     }
     command = " ".join(["python", "experiments/benchmarks/attention.py", *sys.argv[1:]])
     result = {
-        **provenance(command, SOURCES + devices.kernel_sources()),
+        **provenance(command),
         **setting,
         "speedups": speedups(rows),
         "rows": rows,

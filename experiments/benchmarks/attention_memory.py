@@ -33,9 +33,6 @@ from experiments.benchmarks.attention_v5e import (  # noqa: E402
 )
 from experiments.benchmarks.cases import HEADS, KEY_DEPTH  # noqa: E402
 
-SOURCES = [f"aa_flax/ops/{name}.py" for name in ("paper", "folded", "relative_attention")]
-SOURCES += [f"experiments/benchmarks/{name}.py" for name in ("attention_memory", "attention_v5e", "cases")]
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -46,7 +43,7 @@ def main() -> None:
     devices.use(arguments.device)
     rows = [row(name, side) for side in arguments.sides for name in ("paper", "folded")]
     setting = {"dtype": "float32", "heads": HEADS, "key_depth_per_head": KEY_DEPTH, "batch": BATCH}
-    found = provenance("python experiments/benchmarks/attention_memory.py", SOURCES)
+    found = provenance("python experiments/benchmarks/attention_memory.py")
     result = {**found, "ran": "nothing: counts of the compiler", **setting, "scaling": rows}
     name = f"attention_memory_{jax.default_backend()}_jax{jax.__version__}"
     output = arguments.output or RESULTS / f"{name}.json"

@@ -32,18 +32,6 @@ PEAKS = {
 }
 
 
-_KERNELS = {
-    "gpu": ["aa_flax/ops/cudnn.py", "aa_flax/ops/mesh.py"],
-    "tpu": [f"aa_flax/ops/{name}.py" for name in ("mesh", "platform")]
-    + [f"aa_flax/ops/pallas_tpu/{name}.py" for name in ("branch", "kernels", "shape", "tiles")],
-}
-
-
-def kernel_sources(platform: str | None = None) -> list[str]:
-    """Files whose code runs on a platform only, by default on the one in use; results are tied to them."""
-    return _KERNELS.get(platform or jax.default_backend(), [])
-
-
 def use(kind: str) -> None:
     """Make JAX use a kind of device; before the first array.
 

@@ -31,12 +31,6 @@ from experiments.benchmarks import agreement, candidates, devices, figures, timi
 from experiments.benchmarks.candidates import PASSES, Candidate  # noqa: E402
 
 RESULTS = _ROOT / "experiments" / "results"
-SOURCES = [f"aa_flax/ops/{name}.py" for name in ("convolution", "folded", "relative_attention", "attention_branch")]
-SOURCES += ["aa_flax/layers/aa_conv.py"]
-SOURCES += [
-    f"experiments/benchmarks/{name}.py"
-    for name in ("layer", "candidates", "timing", "pytorch_attention", "pytorch_layer", "agreement")
-]
 # What each part's gradients are by: 0 is the input, 1 the parameters.
 PARTS = {
     "layer": (0, 1),
@@ -80,7 +74,7 @@ def main() -> None:
         print(f"{size.side}x{size.side}, batch {batch}, {dtype}\n{table(summed)}", flush=True)
     command = " ".join(["python", "experiments/benchmarks/layer.py", *sys.argv[1:]])
     setting = {"dtype": dtype, "rounds": arguments.rounds, **candidates.settings(candidates.pytorch_device())}
-    result = {**provenance(command, SOURCES + devices.kernel_sources()), **setting, "summary": summary, "rows": rows}
+    result = {**provenance(command), **setting, "summary": summary, "rows": rows}
     output = arguments.output or RESULTS / f"layer_{jax.default_backend()}_jax{jax.__version__}.json"
     output.write_text(json.dumps(result, indent=1) + "\n")
     figures.layer(result, output.with_suffix(".png"))

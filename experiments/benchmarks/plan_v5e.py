@@ -20,14 +20,6 @@ from aa_flax.analysis.provenance import provenance  # noqa: E402
 
 # The whole batch, over four chips.
 PAIRS = {"resnet50": ("aa_resnet50", 1024), "wide_resnet28_10": ("aa_wide_resnet28_10", 512)}
-SOURCES = [
-    *sorted(str(file.relative_to(_ROOT)) for file in (_ROOT / "aa_flax" / "ops").rglob("*.py")),
-    *(f"aa_flax/layers/{name}.py" for name in ("aa_conv", "norm")),
-    *(f"aa_flax/models/{name}.py" for name in ("recomputation", "resnet", "stages", "wide_resnet")),
-    *(f"aa_flax/analysis/{name}.py" for name in ("hlo", "hlo_traffic", "hlo_work", "plan", "programs")),
-    *(f"aa_flax/training/{name}.py" for name in ("augmentation", "gradient", "sharding", "step")),
-    "experiments/benchmarks/plan_v5e.py",
-]
 KEPT = (
     "bytes_moved",
     "hbm_bytes",
@@ -53,7 +45,7 @@ def main() -> None:
         planned = json.loads(subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout)
         rows.append(row(baseline, planned))
         print(model, rows[-1]["ratios"], flush=True)
-    result = {**provenance("python experiments/benchmarks/plan_v5e.py", SOURCES), "topology": "v5e:2x2", "rows": rows}
+    result = {**provenance("python experiments/benchmarks/plan_v5e.py"), "topology": "v5e:2x2", "rows": rows}
     result["device"] = "TPU v5e, compiled for on a CPU"
     result["versions"]["libtpu"] = planned["versions"]["libtpu"]
     path.write_text(json.dumps(result, indent=1) + "\n")

@@ -36,14 +36,6 @@ from aa_flax.training.step import make_train_step  # noqa: E402
 from experiments.benchmarks import devices, figures, timing  # noqa: E402
 
 RESULTS = _ROOT / "experiments" / "results"
-SOURCES = [f"aa_flax/ops/{name}.py" for name in ("convolution", "folded", "paper", "relative_attention", "resampling")]
-SOURCES += [
-    f"aa_flax/layers/{name}.py"
-    for name in ("aa_conv", "bam", "cbam", "gala", "gather_excite", "norm", "squeeze_excite")
-]
-SOURCES += [f"aa_flax/models/{name}.py" for name in ("factories", "resnet", "stages")]
-SOURCES += ["aa_flax/training/step.py", "aa_flax/training/optimizers.py"]
-SOURCES += ["experiments/benchmarks/train_step.py", "experiments/benchmarks/timing.py"]
 # Table 2's AA has kappa = upsilon = 0.25; `aa_resnet50` is that of Table 3.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet50": ("resnet50", {}),
@@ -83,7 +75,7 @@ def main() -> None:
     print(table(rows))
     command = " ".join(["python", "experiments/benchmarks/train_step.py", *sys.argv[1:]])
     setting = {name: getattr(arguments, name) for name in ("batch", "image_size", "dtype", "rounds")}
-    result = {**provenance(command, SOURCES), **setting, "rows": rows}
+    result = {**provenance(command), **setting, "rows": rows}
     output = arguments.output or RESULTS / f"train_step_{jax.default_backend()}_jax{jax.__version__}.json"
     output.write_text(json.dumps(result, indent=1) + "\n")
     figures.train_step(result, output.with_suffix(".png"))
