@@ -22,7 +22,7 @@ from aa_flax.ops.platform import target_platform
         ("tpu", "float16", 14, "folded"),
         ("tpu", "float32", 160, "folded"),  # more than a TPU's VMEM
         ("gpu", "bfloat16", 28, "cudnn"),
-        ("gpu", "bfloat16", 14, "folded"),
+        ("gpu", "bfloat16", 14, "cudnn"),
         ("gpu", "float32", 28, "folded"),
         ("gpu", "bfloat16", 64, "folded"),  # folded width 148
         ("metal", "float32", 28, "folded"),

@@ -17,9 +17,10 @@ import attention_oracle as oracle
 
 
 @pytest.mark.parametrize("dv", [1, 3, 8, 40])
-@pytest.mark.parametrize("tables", [True, False])
-def test_padded_fold_equals_the_definition(rng, dv, tables):
-    arrays = oracle.inputs(rng, 2, 5, 7, 3, 11, dv, tables=tables)
+@pytest.mark.parametrize(("width", "tables"), [(7, True), (7, False), (6, True)])
+def test_padded_fold_equals_the_definition(rng, dv, width, tables):
+    """With a place more at 5×7; 11 + 5 + 7 and 11 + 5 + 6 channels leave none free for it, and one."""
+    arrays = oracle.inputs(rng, 2, 5, width, 3, 11, dv, tables=tables)
     half = [x if x is None else jnp.asarray(x, jnp.float16) for x in arrays]
     exact = [x if x is None else np.asarray(x, np.float64) for x in half]
     cotangent = np.asarray(jnp.asarray(rng.normal(size=half[2].shape), jnp.float16))
@@ -55,8 +56,19 @@ def test_split_over_a_mesh_it_computes_the_same(rng):
         np.testing.assert_allclose(ours, theirs, atol=3e-2 * float(jnp.abs(theirs).max()))
 
 
+@pytest.mark.parametrize("scale", [1e-4, -0.5, 30.0])
+def test_the_place_more_gets_no_weight_whatever_the_scale(rng, scale):
+    arrays = [jnp.asarray(x, jnp.float16) for x in oracle.inputs(rng, 1, 3, 5, 2, 4, 2)]
+    expected = ops.relative_attention_2d(*arrays, implementation="reference", scale=scale)
+    np.testing.assert_allclose(cudnn(*arrays, scale, engine="xla"), expected, atol=2e-2)
+    with pytest.raises(ValueError, match="no scale of 0 for 3x5 places"):
+        cudnn(*arrays, 0.0, engine="xla")
+
+
 def test_folded_width():
     assert folded_width(14, 14, 20, 3, True) == 48
+    assert folded_width(7, 7, 20, 6, True) == 40
+    assert folded_width(5, 11, 24, 6, True) == 48
     assert folded_width(28, 28, 20, 3, True) == 80
     assert folded_width(28, 28, 20, 3, False) == 24
     assert folded_width(3, 5, 2, 40, True) == 40
