@@ -61,12 +61,13 @@ def packed(
         positions=rel_height is not None,
         dtype=jnp.dtype(qkv.dtype),
         precision=caller_precision(interpret),
+        interpret=interpret,
     )
     shape.check()
     from aa_flax.ops.pallas_gpu.call import attention  # what a JAX without Triton does not have
 
     tables = () if rel_height is None or rel_width is None else (rel_height, rel_width)
-    return attention(shape, interpret, qkv.reshape(b, h * w, depths), tables).reshape(b, h, w, -1)
+    return attention(shape, qkv.reshape(b, h * w, depths), tables).reshape(b, h, w, -1)
 
 
 def pallas_gpu(

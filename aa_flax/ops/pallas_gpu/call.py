@@ -16,27 +16,26 @@ from aa_flax.ops.pallas_gpu.shape import Shape
 _NAME = "pallas_gpu"
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def attention(
     shape: Shape,
-    interpret: bool,
     qkv: Float[Array, "b places depths"],
     tables: tuple[Array, ...],
 ) -> Float[Array, "b places value"]:
     """Relative attention over maps whose queries, keys and values lie side by side."""
-    return _attention_forward(shape, interpret, qkv, tables)[0]
+    return _attention_forward(shape, qkv, tables)[0]
 
 
-def _attention_forward(shape: Shape, interpret: bool, qkv: Array, tables: tuple[Array, ...]) -> Any:
-    run = functools.partial(_forward, shape, interpret)
+def _attention_forward(shape: Shape, qkv: Array, tables: tuple[Array, ...]) -> Any:
+    run = functools.partial(_forward, shape)
     split = over_mesh(run, qkv.shape[0], (BATCHED, WHOLE), (BATCHED, BATCHED), name=_NAME)
     output, log_sums = split(qkv, tables)
     return output, (qkv, tables, output, log_sums)
 
 
-def _attention_backward(shape: Shape, interpret: bool, residuals: Any, slope: Array) -> Any:
+def _attention_backward(shape: Shape, residuals: Any, slope: Array) -> Any:
     qkv, tables, output, log_sums = residuals
-    run = functools.partial(_backward, shape, interpret)
+    run = functools.partial(_backward, shape)
 
     def summed(*arrays: Any) -> Any:
         by_qkv, by_tables = run(*arrays)
@@ -51,7 +50,7 @@ def _attention_backward(shape: Shape, interpret: bool, residuals: Any, slope: Ar
 attention.defvjp(_attention_forward, _attention_backward)
 
 
-def _forward(shape: Shape, interpret: bool, qkv: Array, tables: tuple[Array, ...]) -> tuple[Array, Array]:
+def _forward(shape: Shape, qkv: Array, tables: tuple[Array, ...]) -> tuple[Array, Array]:
     b, places, _ = qkv.shape
     output = jax.ShapeDtypeStruct((b, places, shape.num_heads * shape.value_depth), qkv.dtype)
     log_sums = jax.ShapeDtypeStruct((b, shape.num_heads, places), jnp.float32)
@@ -61,13 +60,12 @@ def _forward(shape: Shape, interpret: bool, qkv: Array, tables: tuple[Array, ...
         (shape.query_tiles, shape.num_heads, b),
         [_image(qkv), *map(_all, tables)],
         [(output, _image(output)), (log_sums, _image(log_sums))],
-        interpret,
         "relative_attention_forward",
     )(qkv, *tables)
 
 
 def _backward(
-    shape: Shape, interpret: bool, qkv: Array, output: Array, log_sums: Array, slope: Array, tables: tuple[Array, ...]
+    shape: Shape, qkv: Array, output: Array, log_sums: Array, slope: Array, tables: tuple[Array, ...]
 ) -> tuple[Array, tuple[Array, ...]]:
     b = qkv.shape[0]
     group = shape.group(b)
@@ -79,14 +77,15 @@ def _backward(
         for lengths in ((h, shape.row_tiles, h), (w, shape.column_tiles, w)):
             part = jax.ShapeDtypeStruct((b, groups, *lengths, dk), jnp.float32)
             results.append((part, pl.BlockSpec((None, None, *part.shape[2:]), lambda t, g, i: (i, g, 0, 0, 0, 0))))
-    arguments = [qkv, output, log_sums, slope]
+    heads = (*qkv.shape[:2], shape.num_heads, shape.value_depth)
+    means = jnp.sum(output.reshape(heads).astype(jnp.float32) * slope.reshape(heads).astype(jnp.float32), -1)
+    arguments = [qkv, slope, log_sums, means]
     by_qkv, *parts = _call(
         shape,
         functools.partial(kernels.backward, shape, group),
         (shape.query_tiles + shape.key_tiles, groups, b),
         [*map(_image, arguments), *map(_all, tables)],
         results,
-        interpret,
         "relative_attention_backward",
     )(*arguments, *tables)
     if not parts:
@@ -106,7 +105,7 @@ def _by_offset(pairs: Float[Array, "query key dk"]) -> Float[Array, "offset dk"]
     return padded[: length * (2 * length - 1)].reshape(length, 2 * length - 1, depth).sum(0)
 
 
-def _call(shape: Shape, kernel: Any, grid: Any, specs: list, results: list, interpret: bool, name: str) -> Any:
+def _call(shape: Shape, kernel: Any, grid: Any, specs: list, results: list, name: str) -> Any:
     return pl.pallas_call(
         kernel,
         grid=grid,
@@ -115,7 +114,7 @@ def _call(shape: Shape, kernel: Any, grid: Any, specs: list, results: list, inte
         out_shape=[result for result, _ in results],
         compiler_params=triton.CompilerParams(num_warps=shape.warps, num_stages=1),
         name=name,
-        interpret=interpret,
+        interpret=shape.interpret,
     )
 
 

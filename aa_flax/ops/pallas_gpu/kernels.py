@@ -11,6 +11,7 @@ compute the weights again from each query's log-sum-exp. No two programs add to 
 Logits are kept in base two: exp2 is what the hardware computes.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -24,10 +25,11 @@ from aa_flax.ops.pallas_gpu.tiles import (
     LOG2_E,
     LOWEST,
     Tile,
-    divided,
+    exp2,
     key_tile,
     keys_of,
     load,
+    multiply_add,
     outputs_of,
     product,
     queries_of,
@@ -63,156 +65,146 @@ def forward(shape: Shape, qkv: Any, *refs: Any) -> None:
         value = load(qkv, at.place, values, only=at.inside)
         value = jnp.where(ones & at.inside[:, None], jnp.ones_like(value), value)
         column = width_logits(shape, rel_width, query, queries, at)
-        logits = (product(shape, query, key, (1, 1)) + column[:, None]) * factor
+        logits = multiply_add(shape, product(shape, query, key, (1, 1)), factor, (column * factor)[:, None])
         new = jnp.maximum(largest, jnp.max(logits, 1))
-        added = product(shape, jnp.exp2(logits - new[:, None]), value)
-        return new, sums * jnp.exp2(largest - new)[:, None] + added
+        added = product(shape, exp2(shape, logits - new[:, None]), value)
+        return new, multiply_add(shape, sums, exp2(shape, largest - new)[:, None], added)
 
     start = jnp.full(shape.query_tile, LOWEST), jnp.zeros((shape.query_tile, shape.value_columns))
     largest, sums = jax.lax.fori_loop(0, shape.key_tiles, step, start)
     denominator = jnp.sum(jnp.where(ones, sums, 0.0), 1)
-    store(output, queries.place, outputs_of(shape, head), sums / denominator[:, None], only=queries.inside)
+    store(output, queries.place, outputs_of(shape, head), sums * (1 / denominator)[:, None], only=queries.inside)
     place = jnp.where(queries.inside, queries.place, shape.places)
     triton.store(log_sums.at[head, place], largest + jnp.log2(denominator), mask=queries.inside)
 
 
-def backward(shape: Shape, group: int, qkv: Any, output: Any, log_sums: Any, slope: Any, *refs: Any) -> None:
+@dataclass(frozen=True)
+class _Inputs:
+    """Of the backward pass: slope is the gradient by the output, means its mean over each query's weights."""
+
+    qkv: Any
+    slope: Any
+    log_sums: Any
+    means: Any
+    rel_height: Any
+    rel_width: Any
+
+    def load_slope(self, shape: Shape, queries: Tile, head: Any) -> Array:
+        """Zero beyond the map, so that nothing comes of queries there."""
+        return load(self.slope, queries.place, outputs_of(shape, head), only=queries.inside)
+
+    def load_mean(self, queries: Tile, head: Any) -> Array:
+        """Zero beyond the map."""
+        return triton.load(self.means.at[queries.place, head], mask=queries.inside, other=0.0)
+
+    def load_log_sum(self, queries: Tile, head: Any) -> Array:
+        """Of each query's logits."""
+        return triton.load(self.log_sums.at[head, queries.place])
+
+
+def backward(shape: Shape, group: int, qkv: Any, slope: Any, log_sums: Any, means: Any, *refs: Any) -> None:
     """Fills, of the gradient by queries, keys and values [hw, n*(2*dk+dv)], what a tile and `group` heads have.
 
     And, unscaled, their parts of the tables' gradients: by_height [row of the query, its tile, row of the key, dk],
     by_width [column of the key, its tile, column of the query, dk].
     """
     rel_height, rel_width, (by_qkv, *by_tables) = _tables(shape, refs)
-    number, first = pl.program_id(0), pl.program_id(1) * group
+    inputs = _Inputs(qkv, slope, log_sums, means, rel_height, rel_width)
     by_height, by_width = by_tables if shape.positions else (None, None)
+    number, first = pl.program_id(0), pl.program_id(1) * group
+
+    def each(one: Any, number: Any, by_table: Any) -> None:
+        def body(index: Any, carry: Any) -> Any:
+            one(shape, inputs, number, first + index, index == 0, by_qkv, by_table)
+            return carry
+
+        jax.lax.fori_loop(0, group, body, 0)
 
     @pl.when(number < shape.query_tiles)
     def _() -> None:
-        def one(index: Any, carry: Any) -> Any:
-            args = qkv, output, log_sums, slope, rel_height, rel_width, by_qkv, by_height
-            _by_queries(shape, number, first + index, index == 0, *args)
-            return carry
-
-        jax.lax.fori_loop(0, group, one, 0)
+        each(_by_queries, number, by_height)
 
     @pl.when(number >= shape.query_tiles)
     def _() -> None:
-        def one(index: Any, carry: Any) -> Any:
-            args = qkv, output, log_sums, slope, rel_height, rel_width, by_qkv, by_width
-            _by_keys(shape, number - shape.query_tiles, first + index, index == 0, *args)
-            return carry
-
-        jax.lax.fori_loop(0, group, one, 0)
-
-
-def _slopes(shape: Shape, output: Any, slope: Any, queries: Tile, head: Any) -> tuple[Array, Array]:
-    """The gradient by a head's outputs, zero beyond the map, and its sum over the weights, one for each query."""
-    columns = outputs_of(shape, head)
-    upstream = load(slope, queries.place, columns, only=queries.inside)
-    return upstream, row_sums(upstream, load(output, queries.place, columns))
+        each(_by_keys, number - shape.query_tiles, by_width)
 
 
 def _by_queries(
-    shape: Shape,
-    number: Any,
-    head: Any,
-    begins: Any,
-    qkv: Any,
-    output: Any,
-    log_sums: Any,
-    slope: Any,
-    rel_height: Any,
-    rel_width: Any,
-    by_qkv: Any,
-    by_height: Any,
+    shape: Shape, inputs: _Inputs, number: Any, head: Any, begins: Any, by_qkv: Any, by_height: Any
 ) -> None:
     queries = query_tile(shape, number)
-    query = load(qkv, queries.place, queries_of(shape, head))
-    upstream, mean = _slopes(shape, output, slope, queries, head)
-    log_sum = triton.load(log_sums.at[head, queries.place])
+    query = load(inputs.qkv, queries.place, queries_of(shape, head))
+    slope = inputs.load_slope(shape, queries, head)
+    mean, log_sum = inputs.load_mean(queries, head), inputs.load_log_sum(queries, head)
     factor = shape.scale * LOG2_E
 
     def part(segment: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         def step(column: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             by_query, by_rows, by_key_row = carry
             at = key_tile(shape, column * shape.column_tiles + segment)
-            key = raised_keys(shape, rel_height, load(qkv, at.place, keys_of(shape, head)), queries, at)
-            value = load(qkv, at.place, values_of(shape, head))
-            logits = product(shape, query, key, (1, 1))
+            key = load(inputs.qkv, at.place, keys_of(shape, head))
+            key = raised_keys(shape, inputs.rel_height, key, queries, at)
+            value = load(inputs.qkv, at.place, values_of(shape, head))
+            least = -log_sum
             if shape.positions:
-                rows = width_rows(shape, rel_width, queries, at).astype(jnp.float32)
-                logits += row_sums(query, rows)[:, None]
-            weights = jnp.exp2(logits * factor - log_sum[:, None])
-            by_logit = weights * (product(shape, upstream, value, (1, 1)) - mean[:, None])
+                rows = width_rows(shape, inputs.rel_width, queries, at)
+                least = multiply_add(shape, row_sums(query, rows), factor, least)
+            weights = exp2(shape, multiply_add(shape, product(shape, query, key, (1, 1)), factor, least[:, None]))
+            by_logit = weights * (product(shape, slope, value, (1, 1)) - mean[:, None])
             if shape.height % shape.key_tile:
                 by_logit = jnp.where(at.inside[None, :], by_logit, 0.0)
             by_query += product(shape, by_logit, key)
             if shape.positions:
-                by_rows += jnp.sum(by_logit, 1)[:, None] * rows
+                by_rows = multiply_add(shape, rows.astype(jnp.float32), jnp.sum(by_logit, 1)[:, None], by_rows)
                 by_key_row += by_logit
             return by_query, by_rows, by_key_row
 
         zeros = jnp.zeros((shape.query_tile, shape.key_tile))
-        *carry, by_key_row = jax.lax.fori_loop(0, shape.width, step, (*carry, zeros))
+        by_query, by_rows, by_key_row = jax.lax.fori_loop(0, shape.width, step, (*carry, zeros))
         if shape.positions:
             rows = segment * shape.key_tile + jnp.arange(shape.key_tile)
             added = product(shape, by_key_row, query, (0, 0))
-            _add(shape, by_height, divided(number, shape.row_tiles), rows, rows < shape.height, added, begins)
-        return tuple(carry)
+            _add(shape, by_height, (queries.line, queries.part), rows, rows < shape.height, added, begins)
+        return by_query, by_rows
 
     zeros = jnp.zeros((shape.query_tile, shape.key_columns))
     by_query, by_rows = jax.lax.fori_loop(0, shape.column_tiles, part, (zeros, zeros))
     store(by_qkv, queries.place, queries_of(shape, head), (by_query + by_rows) * shape.scale, only=queries.inside)
 
 
-def _by_keys(
-    shape: Shape,
-    number: Any,
-    head: Any,
-    begins: Any,
-    qkv: Any,
-    output: Any,
-    log_sums: Any,
-    slope: Any,
-    rel_height: Any,
-    rel_width: Any,
-    by_qkv: Any,
-    by_width: Any,
-) -> None:
+def _by_keys(shape: Shape, inputs: _Inputs, number: Any, head: Any, begins: Any, by_qkv: Any, by_width: Any) -> None:
     at = key_tile(shape, number)
-    plain = load(qkv, at.place, keys_of(shape, head))
-    value = load(qkv, at.place, values_of(shape, head))
+    plain = load(inputs.qkv, at.place, keys_of(shape, head))
+    value = load(inputs.qkv, at.place, values_of(shape, head))
     factor = shape.scale * LOG2_E
 
     def part(segment: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         def step(row: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             by_key, by_value, by_column = carry
             queries = query_tile(shape, row * shape.row_tiles + segment)
-            query = load(qkv, queries.place, queries_of(shape, head))
-            # Queries beyond the map repeat the last one; without a slope nothing comes of them.
-            upstream, mean = _slopes(shape, output, slope, queries, head)
-            log_sum = triton.load(log_sums.at[head, queries.place])
-            key = raised_keys(shape, rel_height, plain, queries, at)
-            column = width_logits(shape, rel_width, query, queries, at)
-            logits = product(shape, key, query, (1, 1))
-            weights = jnp.exp2(logits * factor + (column * factor - log_sum)[None, :])
-            by_logit = weights * (product(shape, value, upstream, (1, 1)) - mean[None, :])
-            by_value += product(shape, weights, upstream)
+            query = load(inputs.qkv, queries.place, queries_of(shape, head))
+            slope = inputs.load_slope(shape, queries, head)
+            mean, log_sum = inputs.load_mean(queries, head), inputs.load_log_sum(queries, head)
+            key = raised_keys(shape, inputs.rel_height, plain, queries, at)
+            column = width_logits(shape, inputs.rel_width, query, queries, at)
+            least = multiply_add(shape, column, factor, -log_sum)
+            weights = exp2(shape, multiply_add(shape, product(shape, key, query, (1, 1)), factor, least[None, :]))
+            by_logit = weights * (product(shape, value, slope, (1, 1)) - mean[None, :])
+            by_value += product(shape, weights, slope)
             by_key += product(shape, by_logit, query)
             if shape.positions:
                 if shape.height % shape.key_tile:
                     by_logit = jnp.where(at.inside[:, None], by_logit, 0.0)
-                by_column += jnp.sum(by_logit, 0)[:, None] * query.astype(jnp.float32)
+                total = jnp.sum(by_logit, 0)[:, None]
+                by_column = multiply_add(shape, query.astype(jnp.float32), total, by_column)
             return by_key, by_value, by_column
 
         zeros = jnp.zeros((shape.query_tile, shape.key_columns))
-        *carry, by_column = jax.lax.fori_loop(0, shape.height, step, (*carry, zeros))
+        by_key, by_value, by_column = jax.lax.fori_loop(0, shape.height, step, (*carry, zeros))
         if shape.positions:
             columns = segment * shape.query_tile + jnp.arange(shape.query_tile)
-            _add(
-                shape, by_width, divided(number, shape.column_tiles), columns, columns < shape.width, by_column, begins
-            )
-        return tuple(carry)
+            _add(shape, by_width, (at.line, at.part), columns, columns < shape.width, by_column, begins)
+        return by_key, by_value
 
     start = jnp.zeros((shape.key_tile, shape.key_columns)), jnp.zeros((shape.key_tile, shape.value_columns))
     by_key, by_value = jax.lax.fori_loop(0, shape.row_tiles, part, start)

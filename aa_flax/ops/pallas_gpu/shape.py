@@ -40,6 +40,7 @@ class Shape:
     positions: bool
     dtype: Any
     precision: Any = None  # of products in float32
+    interpret: bool = False  # run step by step, on any device
 
     @property
     def places(self) -> int:

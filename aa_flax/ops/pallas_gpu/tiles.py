@@ -19,6 +19,7 @@ class Tile:
     """Places of the map, along one of its rows (queries) or columns (keys); those beyond its end repeat the last."""
 
     line: Any  # the row, or the column
+    part: Any  # which tile of it
     along: Array  # coordinate of each place along it
     inside: Array  # whether the place is in the map
     place: Array  # its number in the map
@@ -35,7 +36,7 @@ def query_tile(shape: Shape, number: Any) -> Tile:
     column = part * shape.query_tile + jnp.arange(shape.query_tile)
     inside = column < shape.width
     column = jnp.minimum(column, shape.width - 1)
-    return Tile(row, column, inside, row * shape.width + column)
+    return Tile(row, part, column, inside, row * shape.width + column)
 
 
 def key_tile(shape: Shape, number: Any) -> Tile:
@@ -44,7 +45,7 @@ def key_tile(shape: Shape, number: Any) -> Tile:
     row = part * shape.key_tile + jnp.arange(shape.key_tile)
     inside = row < shape.height
     row = jnp.minimum(row, shape.height - 1)
-    return Tile(column, row, inside, row * shape.width + column)
+    return Tile(column, part, row, inside, row * shape.width + column)
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,26 @@ def product(shape: Shape, left: Array, right: Array, axes: tuple[int, int] = (1,
         precision=precision,
         preferred_element_type=jnp.float32,
     )
+
+
+def exp2(shape: Shape, x: Array) -> Array:
+    """2**x by the one instruction for it; the library's function spends four more on denormal results."""
+    return jnp.exp2(x) if shape.interpret else _instruction("ex2.approx.ftz.f32 $0, $1;", x)
+
+
+def multiply_add(shape: Shape, x: Array, y: Any, z: Array) -> Array:
+    """x*y + z, rounded once: the compiler does not join the two by itself."""
+    y, z = jnp.broadcast_to(y, x.shape), jnp.broadcast_to(z, x.shape)
+    return x * y + z if shape.interpret else _instruction("fma.rn.f32 $0, $1, $2, $3;", x, y, z)
+
+
+def _instruction(words: str, *arguments: Array) -> Array:
+    result = jax.ShapeDtypeStruct(arguments[0].shape, jnp.float32)
+    constraints = "=f" + ",f" * len(arguments)
+    (found,) = triton.elementwise_inline_asm(
+        words, args=arguments, constraints=constraints, pack=1, result_shape_dtypes=[result]
+    )
+    return found
 
 
 def row_sums(x: Array, y: Array) -> Array:
