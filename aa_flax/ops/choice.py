@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from aa_flax.ops import cudnn
 from aa_flax.ops.mesh import data_mesh
+from aa_flax.ops.pallas_gpu.shape import Shape as GpuShape
 from aa_flax.ops.pallas_tpu.shape import Shape
 from aa_flax.ops.platform import target_device_kind, target_platform
 
@@ -55,6 +56,8 @@ _ANY = 1 << 30
 TABLE = (
     Entry("tpu", ("bfloat16", "float32"), 1, _ANY, _ANY, "pallas_tpu",
           "bytes moved and temporary memory, counted by the compiler: experiments/results/plan_v5e.json"),
+    Entry("gpu", ("bfloat16", "float32"), 1, _ANY, _ANY, "pallas_gpu",
+          "bytes moved, counted for an H100 and not timed: experiments/results/attention_h100.json"),
     Entry("gpu", ("bfloat16", "float16"), 1, _ANY, cudnn.WIDEST, "cudnn",
           "bytes moved, counted: less than the fold from 5x11 to 32x32, experiments/results/attention_h100.json"),
     Entry("cpu", ("bfloat16", "float16", "float32", "float64"), 1, _ANY, _ANY, "folded",
@@ -111,6 +114,8 @@ def _serves(entry: Entry, call: Call) -> bool:
         return False
     if entry.implementation == "pallas_tpu" and not _shape(call).fits(call.device_kind):
         return False
+    if entry.implementation == "pallas_gpu" and not _gpu_shape(call).fits:
+        return False
     width = cudnn.folded_width(call.height, call.width, call.key_depth, call.value_depth, call.positions)
     return entry.smallest <= call.places <= entry.largest and width <= entry.widest
 
@@ -124,6 +129,19 @@ def _shape(call: Call) -> Shape:
         value_depth=call.value_depth,
         in_features=call.in_features,
         out_features=call.num_heads * call.value_depth,
+        scale=1.0,
+        positions=call.positions,
+        dtype=jnp.dtype(call.dtype),
+    )
+
+
+def _gpu_shape(call: Call) -> GpuShape:
+    return GpuShape(
+        height=call.height,
+        width=call.width,
+        num_heads=call.num_heads,
+        key_depth=call.key_depth,
+        value_depth=call.value_depth,
         scale=1.0,
         positions=call.positions,
         dtype=jnp.dtype(call.dtype),
