@@ -73,7 +73,7 @@ def jax_candidate(
             else:
                 candidate.programs[name] = jax_program(compiled, *arguments)
     except (RuntimeError, TypeError, ValueError) as error:  # an implementation that does not serve this call says so
-        return Candidate.absent(_line(error))
+        return Candidate.absent(reason(error))
     return candidate
 
 
@@ -121,9 +121,9 @@ def pytorch_candidate(
             if on_gpu:
                 candidate.temporary_bytes[name] = _peak_of(one)
         except Exception as error:  # PyTorch's compiler raises types of its own
-            candidate.not_measured[name] = _line(error)
+            candidate.not_measured[name] = reason(error)
             if name == "forward":
-                return Candidate.absent(_line(error))
+                return Candidate.absent(reason(error))
     return candidate
 
 
@@ -185,5 +185,6 @@ def _too_large(needed: int, free: int) -> str:
     return f"would take {needed / 1e9:.1f} GB of temporary memory; {free / 1e9:.1f} GB may be used"
 
 
-def _line(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """One line of what went wrong."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
