@@ -23,20 +23,28 @@ class Steps:
     """One network with a batch on the device.
 
     Attributes:
-        train: lowered; state and batch to state, which is donated.
-        infer: lowers the other one; parameters, statistics and images to logits.
+        train: a step, state and batch to state.
+        infer: parameters, statistics and images to logits.
         state: what the next step starts from.
         batch: of random pixels and labels.
         params: number of parameters.
         flops: of a forward pass of one image.
     """
 
-    train: Any
-    infer: Callable[[], Any]
+    train: Callable[..., Any]
+    infer: Callable[..., Any]
     state: Any
     batch: dict[str, jax.Array]
     params: int
     flops: int
+
+    def lower_train(self) -> Any:
+        """The step before compilation; it will take the memory of the state that it is given."""
+        return jax.jit(self.train, donate_argnums=0).lower(self.state, self.batch)
+
+    def lower_infer(self) -> Any:
+        """Inference before compilation."""
+        return jax.jit(self.infer).lower(self.state.params, self.state.batch_stats, self.batch["image"])
 
     def running(self, compiled: Any) -> "Running":
         """The training step as a program that can be timed."""
@@ -95,11 +103,10 @@ def prepare(
         return apply(params, batch_stats, preprocessing.normalize(images))[0]
 
     state = create_state(params, batch_stats, chain, ema=False)
-    train_step = jax.jit(make_train_step(apply, chain, config, preprocessing), donate_argnums=0)
     summary = summarize(model, image_size)
     return Steps(
-        train=train_step.lower(state, images),
-        infer=lambda: jax.jit(logits).lower(params, batch_stats, images["image"]),
+        train=make_train_step(apply, chain, config, preprocessing),
+        infer=logits,
         state=state,
         batch=images,
         params=summary.params,

@@ -95,7 +95,7 @@ def compiled(label: str, arguments: argparse.Namespace) -> tuple[timing.Program,
     prepared = steps.prepare(
         name, options, batch=arguments.batch, image_size=arguments.image_size, dtype=arguments.dtype
     )
-    step, infer = prepared.train.compile(), prepared.infer().compile()
+    step, infer = prepared.lower_train().compile(), prepared.lower_infer().compile()
     # The step consumes the others.
     kept = jax.tree.map(jnp.copy, (prepared.state.params, prepared.state.batch_stats))
     counts = {

@@ -33,8 +33,7 @@ def test_value_and_gradients(name, size, kind):
         pytest.skip("cuDNN computes in 16 bits only")
     height, width, value_depth = size
     check = Check(height, width, value_depth, batch=2, heads=3, dtype=kind[0], precision=kind[1])
-    with jax.default_matmul_precision(None if check.precision == "default" else check.precision):
-        found = jax.jit(trial.function(name))(*trial.arrays(check))
+    found = jax.jit(trial.function(name, check.precision))(*trial.arrays(check))
     errors = exact.errors(found, exact.attend(check.inputs(), KEY_DEPTH**-0.5))
     assert max(errors.values()) <= check.tolerance, errors
 
@@ -42,7 +41,7 @@ def test_value_and_gradients(name, size, kind):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_twice(name):
     check = Check(7, 8, 2, batch=3, heads=4, dtype="bfloat16", precision="default")
-    program = jax.jit(trial.function(name))
+    program = jax.jit(trial.function(name, check.precision))
     first, second = (program(*trial.arrays(check)) for _ in range(2))
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(np.asarray(a, np.float32), np.asarray(b, np.float32))

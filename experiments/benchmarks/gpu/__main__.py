@@ -4,6 +4,7 @@
     python -m experiments.benchmarks.gpu --out=FOLDER --budget=240 --parts steps profile
     python -m experiments.benchmarks.gpu --out=FOLDER --rehearse              on the CPU, with small shapes
     python -m experiments.benchmarks.gpu --wheels=FOLDER                      for a machine without a network
+    python -m experiments.benchmarks.gpu --out=FOLDER --compile=h100:1        compiles the programs, without a GPU
 
 FOLDER gets at most eight files: env.json, correct.json, attention.json, steps.json, timm.json, profile.json, extra.json
 and summary.md. Numbers are written as soon as they are known. A part that fails or takes too long is named in the
@@ -12,6 +13,9 @@ summary and the others go on; implementations that are wrong or refuse are left 
 The machine needs jax with CUDA, flax, optax, Orbax, and for some parts PyTorch and timm. What else this library needs
 goes into a folder of wheels by --wheels, on a machine with a network and for Python 3.12 on Linux on x86-64; --install
 unpacks it for the run where the packages are missing.
+
+--compile needs JAX's CUDA plugin (`aa_flax[plan_gpu]`) and writes compiled.json: what the compiler made of each program
+of the parts correct, attention and steps, which --parts may choose from. A whole step takes a minute or more.
 """
 
 import argparse
@@ -48,6 +52,10 @@ def main() -> None:
     arguments = parse()
     if arguments.wheels:
         packages.make(arguments.wheels)
+    elif arguments.compile:
+        from experiments.benchmarks.gpu import compiled
+
+        raise SystemExit(compiled.run(arguments.compile, arguments.out, arguments.parts, _command(), arguments.commit))
     elif arguments.part:
         run_one(arguments)
     else:
@@ -70,6 +78,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--commit", default="", help="of the code, where it lies outside Git")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU with small shapes")
     parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="make the folder of wheels, and nothing else")
+    parser.add_argument("--compile", metavar="MACHINE", help="only compile, for a machine that is not there: h100:1")
     parser.add_argument("--part", choices=names, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--command", default="", help=argparse.SUPPRESS)
@@ -97,7 +106,7 @@ def run_all(arguments: argparse.Namespace) -> int:
     """All parts that are asked for; returns how many did not end well."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part at work ends too
     arguments.out.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(["python", "-m", "experiments.benchmarks.gpu", *sys.argv[1:]])
+    command = _command()
     chosen = [part for part in PARTS if part.name in arguments.parts]
     for part in chosen:
         (arguments.out / part.file).unlink(missing_ok=True)
@@ -120,6 +129,10 @@ def run_all(arguments: argparse.Namespace) -> int:
         outcomes = run_parts(chosen, arguments.budget, command_of, environment(arguments, site, cache), log, told)
     print((arguments.out / "summary.md").read_text())
     return sum(outcome.status != "done" for outcome in outcomes)
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "experiments.benchmarks.gpu", *sys.argv[1:]])
 
 
 def environment(arguments: argparse.Namespace, site: Path | None, cache: Path) -> dict[str, str]:

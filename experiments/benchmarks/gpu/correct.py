@@ -1,4 +1,4 @@
-"""Every implementation against NumPy in float64: value and five gradients.
+"""Every implementation against NumPy in float64, value and five gradients; the layer by each against the CPU.
 
 Each implementation runs in a process of its own (`trial.py`), all at once, so that one that ends its process or never
 answers takes no other with it.
@@ -116,6 +116,10 @@ def _told(trial: Trial, every: list[Check], references: list[Future], record: An
     """A row for each check of a trial, as it answers."""
     answered = 0
     for answer in trial.answers():
+        if "row" in answer:
+            with lock:
+                record.add("rows", {"implementation": trial.name, **answer["row"]})
+            continue
         check = every[answer["check"]]
         row = {"implementation": trial.name, **check.describe()}
         row |= {key: answer[key] for key in ("chosen", "repeats", "device") if key in answer}
@@ -144,11 +148,17 @@ def table(rows: list[dict[str, Any]]) -> str:
     """A line for each implementation and kind of number: its largest error, or the first reason."""
     lines = []
     for name in dict.fromkeys(row["implementation"] for row in rows):
-        for kind in dict.fromkeys((row["dtype"], row["precision"]) for row in rows):
-            mine = [row for row in rows if row["implementation"] == name and (row["dtype"], row["precision"]) == kind]
+        for kind in dict.fromkeys(map(_kind, rows)):
+            mine = [row for row in rows if row["implementation"] == name and _kind(row) == kind]
+            if not mine:
+                continue
             largest = max((max(row["errors"].values()) for row in mine if "errors" in row), default=float("nan"))
             failing = [row for row in mine if not row["passed"]]
             passed = f"{len(mine) - len(failing)} of {len(mine)} maps"
-            line = f"{name:<22}{kind[0]:<10}{kind[1]:<9}{passed}, error {largest:.1e}"
+            line = f"{name:<22}{kind[0]:<10}{kind[1]:<9}{kind[2]:<10}{passed}, error {largest:.1e}"
             lines.append(line + (f"; {failing[0]['map']}: {failing[0]['reason']}" if failing else ""))
     return "\n".join(lines)
+
+
+def _kind(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["dtype"], row["precision"], "layer" if "layer" in row else "attention"

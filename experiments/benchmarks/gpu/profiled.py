@@ -3,10 +3,9 @@
 import dataclasses
 from typing import Any
 
-from experiments.benchmarks import steps
 from experiments.benchmarks.gpu import kernels
 from experiments.benchmarks.gpu.settings import Setting
-from experiments.benchmarks.gpu.steps import groups
+from experiments.benchmarks.gpu.steps import groups, prepared
 
 _STEPS = 3
 _SHOWN = 20
@@ -17,10 +16,8 @@ def run(setting: Setting) -> None:
     group = groups(setting.rehearse)[0]
     entry = next(entry for entry in group.entries if entry.implementation == "auto")
     result = setting.record("profile.json", label=entry.label, batch=group.batch, dtype="bfloat16", steps=_STEPS)
-    prepared = steps.prepare(
-        entry.name, entry.model_options(), batch=group.batch, image_size=group.image_size, dtype="bfloat16"
-    )
-    running = prepared.running(prepared.train.compile())
+    found = prepared(entry, group, "bfloat16")
+    running = found.running(found.lower_train().compile())
     running(3)
     with kernels.traced() as trace:
         running(_STEPS)

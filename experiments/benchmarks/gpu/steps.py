@@ -66,6 +66,13 @@ def groups(rehearse: bool) -> tuple[Group, ...]:
     return (Group(256, 224, tuple(resnets)), Group(128, 32, tuple(wide)), Group(256, 224, (resnets[0], *last)))
 
 
+def prepared(entry: Entry, group: Group, dtype: str) -> library.Steps:
+    """A network of a group with its batch."""
+    return library.prepare(
+        entry.name, entry.model_options(), batch=group.batch, image_size=group.image_size, dtype=dtype
+    )
+
+
 class Compilations:
     """Networks on their way through the compiler, each once, whatever groups it is in."""
 
@@ -81,17 +88,12 @@ class Compilations:
         if entry.label in self._compiled:
             return None
         try:
-            prepared = library.prepare(
-                entry.name,
-                entry.model_options(),
-                batch=group.batch,
-                image_size=group.image_size,
-                dtype=self._dtype,
-            )
+            found = prepared(entry, group, self._dtype)
+            lowered = found.lower_train()
         except Exception as error:  # whatever one network raises, the others go on
             return reason(error)
-        self._prepared[entry.label] = prepared
-        self._compiled[entry.label] = self._pool.submit(prepared.train.compile)
+        self._prepared[entry.label] = found
+        self._compiled[entry.label] = self._pool.submit(lowered.compile)
         return None
 
     def wait(self, seconds: float) -> None:

@@ -139,12 +139,15 @@ class Images:
     def __init__(self, task: Task, setting: Setting) -> None:
         source = setting.data if task.file and setting.data else ""
         self.dataset = data.load(task.data, source_dir=source)
+        self._most = setting.pick(1 << 30, 2 * _BATCH)
         self._pools: dict[str, dict[str, Any]] = {}
 
     def on_device(self, split: str, layout: Layout) -> dict[str, Any]:
         """Return {"pool": {"image", "label"}}, as a training step takes it."""
         if split not in self._pools:
-            self._pools[split] = resident(self.dataset.split(split), layout)
+            split_of = self.dataset.split(split)
+            most = min(len(split_of), self._most)
+            self._pools[split] = resident(self.dataset.split(f"{split}[:{most}]"), layout)
         return self._pools[split]
 
 

@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.gpu.trial NAME FOLDER [--rehearse]
 
 Writes an npz file and a line of JSON for each check: its number, whether a second run gave the same bits, what "auto"
-chose; or the reason why the implementation refuses.
+chose; or the reason why the implementation refuses. Then a line for each check of a whole layer, already judged.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import numpy as np
 from aa_flax.ops import relative_attention_2d
 from aa_flax.ops.choice import choose
 from experiments.benchmarks.candidates import reason
+from experiments.benchmarks.gpu import layers
 from experiments.benchmarks.gpu.checks import KEY_DEPTH, Check
 from experiments.benchmarks.gpu.correct import all_checks
 
@@ -48,6 +49,8 @@ def main() -> None:
             except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
                 answer["refused"] = reason(error)
             print(json.dumps(answer), flush=True)
+    for row in layers.rows(arguments.name, arguments.rehearse):
+        print(json.dumps({"row": row}), flush=True)
 
 
 def arrays(check: Check) -> list[jax.Array]:
@@ -55,13 +58,14 @@ def arrays(check: Check) -> list[jax.Array]:
     return [jnp.asarray(array, check.dtype) for array in check.inputs()]
 
 
-def function(name: str) -> Callable[..., Any]:
-    """Value and gradients of an implementation, of inputs and a cotangent."""
+def function(name: str, precision: str) -> Callable[..., Any]:
+    """Value and gradients of an implementation at a matrix precision, of inputs and a cotangent."""
 
     def results(*arrays: jax.Array) -> list[jax.Array]:
         *inputs, cotangent = arrays
-        output, pullback = jax.vjp(lambda *inputs: relative_attention_2d(*inputs, implementation=name), *inputs)
-        return [output, *pullback(cotangent)]
+        with jax.default_matmul_precision(None if precision == "default" else precision):
+            output, pullback = jax.vjp(lambda *inputs: relative_attention_2d(*inputs, implementation=name), *inputs)
+            return [output, *pullback(cotangent)]
 
     return results
 
@@ -73,8 +77,7 @@ def chosen(check: Check) -> str:
 
 
 def _compiled(name: str, check: Check) -> Any:
-    with jax.default_matmul_precision(None if check.precision == "default" else check.precision):
-        return jax.jit(function(name)).lower(*arrays(check)).compile()
+    return jax.jit(function(name, check.precision)).lower(*arrays(check)).compile()
 
 
 if __name__ == "__main__":
