@@ -47,29 +47,33 @@ def test_the_same_twice(name):
         np.testing.assert_array_equal(np.asarray(a, np.float32), np.asarray(b, np.float32))
 
 
-def test_a_step_of_a_small_augmented_network_is_the_cpus():
-    images = np.random.default_rng(0).normal(size=(6, 16, 16, 3)).astype(np.float32)
-    labels = np.arange(6) % 5
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        options = {"depth": 10, "widen_factor": 1, "num_heads": 2, "min_key_depth_per_head": 4}
-        model = create_model(
-            "aa_wide_resnet28_10",
-            num_classes=5,
-            image_size=(16, 16),
-            implementation="folded",
-            rngs=nnx.Rngs(0),
-            **options,
-        )
-    apply, *variables = functional(model)
-
-    def loss_of(params, batch_stats):
-        logits, _ = apply(params, batch_stats, images, train=True)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
+@pytest.mark.parametrize("name", [name for name in [*NAMES, "auto"] if name != "cudnn"])
+def test_a_small_augmented_network_learns_as_on_the_cpu(name):
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(6, 16, 16, 3)).astype(np.float32), np.arange(6, dtype=np.int32) % 5
+    cpu = jax.local_devices(backend="cpu")[0]
     results = []
-    for device in (jax.devices()[0], jax.local_devices(backend="cpu")[0]):
+    for implementation, device in ((name, jax.devices()[0]), ("folded", cpu)):
         with jax.default_matmul_precision("highest"), jax.default_device(device):
-            results.append(jax.jit(jax.value_and_grad(loss_of))(*jax.device_put(variables, device)))
+            model = create_model(
+                "aa_wide_resnet28_10",
+                num_classes=5,
+                image_size=(16, 16),
+                implementation=implementation,
+                rngs=nnx.Rngs(0),
+                depth=10,
+                widen_factor=1,
+                num_heads=2,
+                min_key_depth_per_head=4,
+            )
+            apply, *variables = functional(model)
+
+            def loss_of(params, batch_stats, images, labels, apply=apply):
+                logits, _ = apply(params, batch_stats, images, train=True)
+                return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+            arguments = jax.device_put((*variables, images, labels), device)
+            results.append(jax.jit(jax.value_and_grad(loss_of))(*arguments))
     (loss, gradients), (expected, expected_gradients) = results
     assert abs(float(loss) - float(expected)) < 1e-4
     for ours, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected_gradients), strict=True):
