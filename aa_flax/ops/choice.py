@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from aa_flax.ops import cudnn
 from aa_flax.ops.mesh import data_mesh
 from aa_flax.ops.pallas_tpu.shape import Shape
-from aa_flax.ops.platform import target_device_kind, target_platform
+from aa_flax.ops.platform import target_capability, target_device_kind, target_platform
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class Call:
     in_features: int  # of the projection, or of queries, keys and values together
     device_kind: str = ""  # as JAX names it; what a TPU's VMEM depends on
     divides: bool = True  # whether the ambient mesh divides the batch, as kernels need
+    capability: tuple[int, int] | None = None  # of the GPU, where it is known
 
     @property
     def places(self) -> int:
@@ -90,6 +91,7 @@ def choose(
             in_features,
             target_device_kind() if platform == "tpu" else "",
             mesh is None or batch is None or batch % mesh.shape["data"] == 0,
+            target_capability() if platform == "gpu" else None,
         )
     )
 
@@ -110,6 +112,16 @@ def _serves(entry: Entry, call: Call) -> bool:
     if entry.implementation != "folded" and not call.divides:
         return False
     if entry.implementation == "pallas_tpu" and not _shape(call).fits(call.device_kind):
+        return False
+    if entry.implementation == "cudnn" and cudnn.refusal(
+        call.dtype,
+        call.height,
+        call.width,
+        call.key_depth,
+        call.value_depth,
+        call.positions,
+        capability=call.capability,
+    ):
         return False
     width = cudnn.folded_width(call.height, call.width, call.key_depth, call.value_depth, call.positions)
     return entry.smallest <= call.places <= entry.largest and width <= entry.widest
