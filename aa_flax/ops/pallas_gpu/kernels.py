@@ -1,7 +1,8 @@
 """The two passes. Logits and weights never leave a program.
 
 Queries are taken from a row of the map and keys from a column, because there the position terms are cheap: the height's
-depends on the key alone and is added to the keys, the width's depends on the query alone and is one number for each.
+embedding depends on the key alone, so that its logits are one more product, the same for all columns; the width's
+depends on the query alone and its logit is one number for each query.
 
 The forward pass has a program for each tile of queries: an online softmax (Milakov and Gimelshein, 2018) over all
 tiles of keys. The backward pass has two kinds of program in one launch. Those of a tile of queries make the gradients
@@ -25,7 +26,10 @@ from aa_flax.ops.pallas_gpu.tiles import (
     LOG2_E,
     LOWEST,
     Tile,
+    divided,
     exp2,
+    height_rows,
+    key_rows,
     key_tile,
     keys_of,
     load,
@@ -33,8 +37,8 @@ from aa_flax.ops.pallas_gpu.tiles import (
     outputs_of,
     product,
     queries_of,
+    query_columns,
     query_tile,
-    raised_keys,
     row_sums,
     store,
     values_of,
@@ -48,30 +52,43 @@ def _tables(shape: Shape, refs: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, .
     return (*refs[:2], refs[2:]) if shape.positions else (None, None, refs)
 
 
+def _height_logits(shape: Shape, rel_height: Any, query: Array, queries: Tile, segment: Any) -> Array:
+    """Of a tile of queries with a tile of keys, whichever column of the map these lie in."""
+    if not shape.positions:
+        return jnp.zeros((shape.query_tile, shape.key_tile))
+    rows = height_rows(shape, rel_height, queries.line, key_rows(shape, segment))
+    return product(shape, query, rows, (1, 1))
+
+
 def forward(shape: Shape, qkv: Any, *refs: Any) -> None:
     """Fills the output [hw, n*dv] and the log-sum-exp [n, hw] of a tile of queries and a head."""
     rel_height, rel_width, (output, log_sums) = _tables(shape, refs)
     head = pl.program_id(1)
-    queries = query_tile(shape, pl.program_id(0))
+    queries = query_tile(shape, *divided(pl.program_id(0), shape.row_tiles))
     query = load(qkv, queries.place, queries_of(shape, head))
     values, factor = values_of(shape, head), shape.scale * LOG2_E
     ones = (values.number == shape.value_depth)[None, :]
 
-    def step(number: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        largest, sums = carry
-        at = key_tile(shape, number)
-        key = raised_keys(shape, rel_height, load(qkv, at.place, keys_of(shape, head)), queries, at)
-        # Keys beyond the map repeat the last one, which leaves the largest logit alone; they have no value and no one.
-        value = load(qkv, at.place, values, only=at.inside)
-        value = jnp.where(ones & at.inside[:, None], jnp.ones_like(value), value)
-        column = width_logits(shape, rel_width, query, queries, at)
-        logits = multiply_add(shape, product(shape, query, key, (1, 1)), factor, (column * factor)[:, None])
-        new = jnp.maximum(largest, jnp.max(logits, 1))
-        added = product(shape, exp2(shape, logits - new[:, None]), value)
-        return new, multiply_add(shape, sums, exp2(shape, largest - new)[:, None], added)
+    def part(segment: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        heights = _height_logits(shape, rel_height, query, queries, segment)
+
+        def step(column: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            largest, sums = carry
+            at = key_tile(shape, column, segment)
+            key = load(qkv, at.place, keys_of(shape, head))
+            # Keys beyond the map repeat the last one, which leaves the largest logit alone. They have no value.
+            value = load(qkv, at.place, values, only=at.inside)
+            value = jnp.where(ones & at.inside[:, None], jnp.ones_like(value), value)
+            width = width_logits(shape, rel_width, query, queries, at) * factor
+            logits = multiply_add(shape, product(shape, query, key, (1, 1)) + heights, factor, width[:, None])
+            new = jnp.maximum(largest, jnp.max(logits, 1))
+            added = product(shape, exp2(shape, logits - new[:, None]), value)
+            return new, multiply_add(shape, sums, exp2(shape, largest - new)[:, None], added)
+
+        return jax.lax.fori_loop(0, shape.width, step, carry)
 
     start = jnp.full(shape.query_tile, LOWEST), jnp.zeros((shape.query_tile, shape.value_columns))
-    largest, sums = jax.lax.fori_loop(0, shape.key_tiles, step, start)
+    largest, sums = jax.lax.fori_loop(0, shape.column_tiles, part, start)
     denominator = jnp.sum(jnp.where(ones, sums, 0.0), 1)
     store(output, queries.place, outputs_of(shape, head), sums * (1 / denominator)[:, None], only=queries.inside)
     place = jnp.where(queries.inside, queries.place, shape.places)
@@ -132,24 +149,26 @@ def backward(shape: Shape, group: int, qkv: Any, slope: Any, log_sums: Any, mean
 def _by_queries(
     shape: Shape, inputs: _Inputs, number: Any, head: Any, begins: Any, by_qkv: Any, by_height: Any
 ) -> None:
-    queries = query_tile(shape, number)
+    queries = query_tile(shape, *divided(number, shape.row_tiles))
     query = load(inputs.qkv, queries.place, queries_of(shape, head))
     slope = inputs.load_slope(shape, queries, head)
     mean, log_sum = inputs.load_mean(queries, head), inputs.load_log_sum(queries, head)
     factor = shape.scale * LOG2_E
 
     def part(segment: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        heights = _height_logits(shape, inputs.rel_height, query, queries, segment)
+
         def step(column: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             by_query, by_rows, by_key_row = carry
-            at = key_tile(shape, column * shape.column_tiles + segment)
+            at = key_tile(shape, column, segment)
             key = load(inputs.qkv, at.place, keys_of(shape, head))
-            key = raised_keys(shape, inputs.rel_height, key, queries, at)
             value = load(inputs.qkv, at.place, values_of(shape, head))
             least = -log_sum
             if shape.positions:
                 rows = width_rows(shape, inputs.rel_width, queries, at)
                 least = multiply_add(shape, row_sums(query, rows), factor, least)
-            weights = exp2(shape, multiply_add(shape, product(shape, query, key, (1, 1)), factor, least[:, None]))
+            logits = product(shape, query, key, (1, 1)) + heights
+            weights = exp2(shape, multiply_add(shape, logits, factor, least[:, None]))
             by_logit = weights * (product(shape, slope, value, (1, 1)) - mean[:, None])
             if shape.height % shape.key_tile:
                 by_logit = jnp.where(at.inside[None, :], by_logit, 0.0)
@@ -162,7 +181,8 @@ def _by_queries(
         zeros = jnp.zeros((shape.query_tile, shape.key_tile))
         by_query, by_rows, by_key_row = jax.lax.fori_loop(0, shape.width, step, (*carry, zeros))
         if shape.positions:
-            rows = segment * shape.key_tile + jnp.arange(shape.key_tile)
+            rows = key_rows(shape, segment)
+            by_query += product(shape, by_key_row, height_rows(shape, inputs.rel_height, queries.line, rows))
             added = product(shape, by_key_row, query, (0, 0))
             _add(shape, by_height, (queries.line, queries.part), rows, rows < shape.height, added, begins)
         return by_query, by_rows
@@ -173,22 +193,25 @@ def _by_queries(
 
 
 def _by_keys(shape: Shape, inputs: _Inputs, number: Any, head: Any, begins: Any, by_qkv: Any, by_width: Any) -> None:
-    at = key_tile(shape, number)
-    plain = load(inputs.qkv, at.place, keys_of(shape, head))
+    at = key_tile(shape, *divided(number, shape.column_tiles))
+    key = load(inputs.qkv, at.place, keys_of(shape, head))
     value = load(inputs.qkv, at.place, values_of(shape, head))
     factor = shape.scale * LOG2_E
 
     def part(segment: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         def step(row: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             by_key, by_value, by_column = carry
-            queries = query_tile(shape, row * shape.row_tiles + segment)
+            queries = query_tile(shape, row, segment)
             query = load(inputs.qkv, queries.place, queries_of(shape, head))
             slope = inputs.load_slope(shape, queries, head)
             mean, log_sum = inputs.load_mean(queries, head), inputs.load_log_sum(queries, head)
-            key = raised_keys(shape, inputs.rel_height, plain, queries, at)
+            logits = product(shape, key, query, (1, 1))
+            if shape.positions:
+                rows = height_rows(shape, inputs.rel_height, row, at.along)
+                logits += product(shape, rows, query, (1, 1))
             column = width_logits(shape, inputs.rel_width, query, queries, at)
             least = multiply_add(shape, column, factor, -log_sum)
-            weights = exp2(shape, multiply_add(shape, product(shape, key, query, (1, 1)), factor, least[None, :]))
+            weights = exp2(shape, multiply_add(shape, logits, factor, least[None, :]))
             by_logit = weights * (product(shape, value, slope, (1, 1)) - mean[None, :])
             by_value += product(shape, weights, slope)
             by_key += product(shape, by_logit, query)
@@ -202,7 +225,7 @@ def _by_keys(shape: Shape, inputs: _Inputs, number: Any, head: Any, begins: Any,
         zeros = jnp.zeros((shape.query_tile, shape.key_columns))
         by_key, by_value, by_column = jax.lax.fori_loop(0, shape.height, step, (*carry, zeros))
         if shape.positions:
-            columns = segment * shape.query_tile + jnp.arange(shape.query_tile)
+            columns = query_columns(shape, segment)
             _add(shape, by_width, (at.line, at.part), columns, columns < shape.width, by_column, begins)
         return by_key, by_value
 

@@ -30,19 +30,27 @@ def divided(number: Any, by: int) -> tuple[Any, Any]:
     return (number, 0) if by == 1 else (jax.lax.div(number, by), jax.lax.rem(number, by))
 
 
-def query_tile(shape: Shape, number: Any) -> Tile:
-    """The `number`-th tile of queries: part of a row of the map."""
-    row, part = divided(number, shape.row_tiles)
-    column = part * shape.query_tile + jnp.arange(shape.query_tile)
+def query_columns(shape: Shape, part: Any) -> Array:
+    """Columns of the map in the `part`-th tile of a row."""
+    return part * shape.query_tile + jnp.arange(shape.query_tile)
+
+
+def key_rows(shape: Shape, part: Any) -> Array:
+    """Rows of the map in the `part`-th tile of a column."""
+    return part * shape.key_tile + jnp.arange(shape.key_tile)
+
+
+def query_tile(shape: Shape, row: Any, part: Any) -> Tile:
+    """A tile of queries: part of a row of the map."""
+    column = query_columns(shape, part)
     inside = column < shape.width
     column = jnp.minimum(column, shape.width - 1)
     return Tile(row, part, column, inside, row * shape.width + column)
 
 
-def key_tile(shape: Shape, number: Any) -> Tile:
-    """The `number`-th tile of keys: part of a column of the map."""
-    column, part = divided(number, shape.column_tiles)
-    row = part * shape.key_tile + jnp.arange(shape.key_tile)
+def key_tile(shape: Shape, column: Any, part: Any) -> Tile:
+    """A tile of keys: part of a column of the map."""
+    row = key_rows(shape, part)
     inside = row < shape.height
     row = jnp.minimum(row, shape.height - 1)
     return Tile(column, part, row, inside, row * shape.width + column)
@@ -146,11 +154,9 @@ def row_sums(x: Array, y: Array) -> Array:
     return jnp.sum(x.astype(jnp.float32) * y.astype(jnp.float32), 1)
 
 
-def raised_keys(shape: Shape, rel_height: Any, keys: Array, queries: Tile, at: Tile) -> Array:
-    """Keys with the height's embedding added, which for queries of one row depends on the key alone."""
-    if not shape.positions:
-        return keys
-    return keys + load(rel_height, at.along - queries.line + shape.height - 1, whole(shape))
+def height_rows(shape: Shape, rel_height: Any, row: Any, keys: Array) -> Array:
+    """The height's embeddings that queries of one row meet, one for each key: they depend on its row alone."""
+    return load(rel_height, jnp.clip(keys - row, 1 - shape.height, shape.height - 1) + shape.height - 1, whole(shape))
 
 
 def width_rows(shape: Shape, rel_width: Any, queries: Tile, at: Tile) -> Array:
