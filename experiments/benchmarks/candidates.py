@@ -192,7 +192,7 @@ def _too_large(needed: int, free: int) -> str:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether an implementation says by an error that it does not serve a call; compilers and devices fail otherwise."""
+    """Whether an error says that an implementation does not serve a call; compilers and devices fail otherwise."""
     kinds = (NotImplementedError, RuntimeError, TypeError, ValueError)
     return isinstance(error, kinds) and not isinstance(error, jax.errors.JaxRuntimeError)
 

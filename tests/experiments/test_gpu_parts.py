@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aa_flax.analysis import gpu_compiler
 from experiments.benchmarks.candidates import is_refusal
-from experiments.benchmarks.gpu import compiled, exact, kernels, packages, profiled
+from experiments.benchmarks.gpu import exact, kernels, packages, profiled
 from experiments.benchmarks.gpu.checks import KEY_DEPTH, Check, Verdicts, checks, judged
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
@@ -166,8 +165,12 @@ def test_a_compiler_that_fails_is_no_refusal():
     assert not is_refusal(jax.errors.JaxRuntimeError("INTERNAL: ptxas")) and not is_refusal(KeyError())
 
 
-@pytest.mark.skipif(gpu_compiler.installed(), reason="JAX's CUDA plugin is here")
 def test_without_the_cuda_plugin_nothing_is_compiled(tmp_path):
+    from aa_flax.analysis import gpu_compiler
+    from experiments.benchmarks.gpu import compiled
+
+    if gpu_compiler.installed():
+        pytest.skip("JAX's CUDA plugin is here")
     with pytest.raises(SystemExit, match="CUDA plugin is not installed"):
         compiled.run("h100:1", tmp_path, ["attention"], "the command", "")
 
