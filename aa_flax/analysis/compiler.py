@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jax.sharding import Mesh
 
@@ -24,6 +24,7 @@ class DoesNotFit(Exception):
     temporary_bytes: int | None
 
 
+@runtime_checkable  # the shape checker of the tests asks
 class Compiler(Protocol[Machine]):
     """A module that compiles for machines of one kind."""
 

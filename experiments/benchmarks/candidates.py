@@ -191,6 +191,12 @@ def _too_large(needed: int, free: int) -> str:
     return f"would take {needed / 1e9:.1f} GB of temporary memory; {free / 1e9:.1f} GB may be used"
 
 
+def is_refusal(error: Exception) -> bool:
+    """Whether an error says that an implementation does not serve a call; compilers and devices fail otherwise."""
+    kinds = (NotImplementedError, RuntimeError, TypeError, ValueError)
+    return isinstance(error, kinds) and not isinstance(error, jax.errors.JaxRuntimeError)
+
+
 def reason(error: Exception) -> str:
     """One line of what went wrong."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

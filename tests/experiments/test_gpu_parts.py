@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.benchmarks.candidates import is_refusal
 from experiments.benchmarks.gpu import exact, kernels, packages, profiled
 from experiments.benchmarks.gpu.checks import KEY_DEPTH, Check, Verdicts, checks, judged
 
@@ -157,6 +158,21 @@ def test_of_a_gpus_trace_the_streams_count_once(tmp_path):
 def test_no_trace_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="left no trace"):
         kernels.read(tmp_path)
+
+
+def test_a_compiler_that_fails_is_no_refusal():
+    assert is_refusal(ValueError("a map that it does not serve")) and is_refusal(NotImplementedError())
+    assert not is_refusal(jax.errors.JaxRuntimeError("INTERNAL: ptxas")) and not is_refusal(KeyError())
+
+
+def test_without_the_cuda_plugin_nothing_is_compiled(tmp_path):
+    from aa_flax.analysis import gpu_compiler
+    from experiments.benchmarks.gpu import compiled
+
+    if gpu_compiler.installed():
+        pytest.skip("JAX's CUDA plugin is here")
+    with pytest.raises(SystemExit, match="CUDA plugin is not installed"):
+        compiled.run("h100:1", tmp_path, ["attention"], "the command", "")
 
 
 def test_packages_that_are_missing_are_unpacked(tmp_path):

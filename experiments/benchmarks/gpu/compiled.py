@@ -13,7 +13,7 @@ from aa_flax.analysis.compiler import CompilerError
 from aa_flax.analysis.compiling import compile_on
 from aa_flax.ops import relative_attention_2d
 from experiments.benchmarks import attention as shapes
-from experiments.benchmarks.candidates import reason, with_gradients
+from experiments.benchmarks.candidates import is_refusal, reason, with_gradients
 from experiments.benchmarks.gpu import correct, steps, trial
 from experiments.benchmarks.gpu.attention import cases
 from experiments.benchmarks.gpu.settings import Setting
@@ -37,11 +37,10 @@ def run(machine: str, out: Path, parts: Sequence[str], command: str, commit: str
             row["temporary_bytes"] = compiled.memory_analysis().temp_size_in_bytes
         except CompilerError as error:
             raise SystemExit(str(error)) from None
-        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-            row["refused"] = reason(error)
-        except Exception as error:  # of the compiler's own
-            row["failed"] = reason(error)
-            failed += 1
+        except Exception as error:
+            refusal = is_refusal(error)
+            row["refused" if refusal else "failed"] = reason(error)
+            failed += not refusal
         row["seconds"] = round(time.monotonic() - started, 2)
         result.add("rows", row)
         print(row, flush=True)

@@ -97,7 +97,7 @@ _EMBEDDED = Task(
 
 def run(setting: Setting) -> None:
     """Write a row for each run, with its curve."""
-    result = setting.record("extra.json", "training", batch=_BATCH, dtype="bfloat16", rows=[])
+    result = setting.record("extra.json", "training", batch=_batch(setting), dtype="bfloat16", rows=[])
     verdicts = Verdicts(record.read(setting.out / "correct.json"))
     there = [task for task in TASKS if setting.data and (setting.data / task.file).exists()]
     tasks = setting.pick(there or [_EMBEDDED], [_EMBEDDED])
@@ -124,7 +124,8 @@ def run(setting: Setting) -> None:
             print({key: value for key, value in row.items() if key != "curve"}, flush=True)
 
 
-_BATCH = 256
+def _batch(setting: Setting) -> int:
+    return setting.pick(256, 16)
 
 
 def _implementation(task: Task, verdicts: Verdicts) -> str:
@@ -139,7 +140,7 @@ class Images:
     def __init__(self, task: Task, setting: Setting) -> None:
         source = setting.data if task.file and setting.data else ""
         self.dataset = data.load(task.data, source_dir=source)
-        self._most = setting.pick(1 << 30, 2 * _BATCH)
+        self._most = setting.pick(1 << 30, 2 * _batch(setting))
         self._pools: dict[str, dict[str, Any]] = {}
 
     def on_device(self, split: str, layout: Layout) -> dict[str, Any]:
@@ -157,11 +158,11 @@ class Trainer:
     def __init__(self, task: Task, label: str, images: "Images", implementation: str, setting: Setting) -> None:
         name, options = task.models[label]
         self._options = options | ({"implementation": implementation} if label == "aa" else {})
-        self._epochs = setting.pick(task.epochs, 1)
+        self._epochs, self._batch = setting.pick(task.epochs, 1), _batch(setting)
         self._config = resolve(
             {
                 "epochs": self._epochs,
-                "batch_size": _BATCH,
+                "batch_size": self._batch,
                 "model": {"name": name, "options": self._options, "dtype": "bfloat16"},
                 "data": {
                     "name": task.data,
@@ -185,7 +186,7 @@ class Trainer:
         """Train from a seed; ends early, and says so, where no time is left."""
         apply, *_ = self._model
         _, *variables = functional(self._built(seed))
-        steps = self._count // _BATCH
+        steps = self._count // self._batch
         chain = optimizer(self._config.optimizer, self._epochs * steps, steps)
         started, curve = time.monotonic(), []
         with jax.set_mesh(self._layout.mesh):
@@ -194,7 +195,7 @@ class Trainer:
             if self._step is None:
                 self._step = jit_train_step(apply, chain, self._config, self._preprocessing, self._layout, state)
                 self._score = jax.jit(functools.partial(_scores, apply, self._preprocessing))
-            batches = IndexBatches(self._count, batch_size=_BATCH, seed=seed)
+            batches = IndexBatches(self._count, batch_size=self._batch, seed=seed)
             for epoch in range(1, self._epochs + 1):
                 for batch in itertools.islice(batches, steps):
                     state = self._step(state, {**place_batch(batch, self._layout), **self._train})
@@ -228,8 +229,9 @@ def _scores(
 ) -> tuple[Any, Any]:
     """Accuracy and mean cross-entropy of all images, 500 at a time; the first fill up the last, uncounted."""
     count = pool["label"].shape[0]
-    pieces = -(-count // 500)
-    index = jnp.arange(pieces * 500)
+    piece = min(500, count)
+    pieces = -(-count // piece)
+    index = jnp.arange(pieces * piece)
 
     def of_piece(index: jax.Array) -> tuple[jax.Array, jax.Array]:
         at = index % count
@@ -238,5 +240,5 @@ def _scores(
         losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)[:, 0]
         return jnp.sum(counted * (logits.argmax(1) == labels)), jnp.sum(counted * losses)
 
-    correct, losses = jax.lax.map(of_piece, index.reshape(pieces, 500))
+    correct, losses = jax.lax.map(of_piece, index.reshape(pieces, piece))
     return correct.sum() / count, losses.sum() / count

@@ -19,7 +19,7 @@ import numpy as np
 
 from aa_flax.ops import relative_attention_2d
 from aa_flax.ops.choice import choose
-from experiments.benchmarks.candidates import reason
+from experiments.benchmarks.candidates import is_refusal, reason
 from experiments.benchmarks.gpu import layers
 from experiments.benchmarks.gpu.checks import KEY_DEPTH, Check
 from experiments.benchmarks.gpu.correct import all_checks
@@ -46,8 +46,8 @@ def main() -> None:
                 answer["repeats"] = all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
                 if arguments.name == "auto":
                     answer["chosen"] = chosen(check)
-            except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-                answer["refused"] = reason(error)
+            except Exception as error:
+                answer["refused" if is_refusal(error) else "failed"] = reason(error)
             print(json.dumps(answer), flush=True)
     for row in layers.rows(arguments.name, arguments.rehearse):
         print(json.dumps({"row": row}), flush=True)
