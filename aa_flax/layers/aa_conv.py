@@ -236,9 +236,9 @@ class AAConv2D(nnx.Module):
         return self.out(heads.reshape(b, h, w, self.value_depth))
 
     def _attend_by_head(self, x: Array, tables: tuple[Array | None, Array | None]) -> Array:
-        """Where a mesh shares out the heads; "auto" is "folded" then, since the kernels take all heads of an image."""
+        """Where a mesh shares out the heads; "auto" folds then, since the kernels take all heads of an image."""
         assert self.qkv is not None and self.out is not None
-        implementation = "folded" if self.implementation == "auto" else self.implementation
+        implementation = fold_for(*x.shape[1:3]) if self.implementation == "auto" else self.implementation
         cuts = [self.key_depth, 2 * self.key_depth]
         kernels = jnp.split(self.qkv.kernel[...][0, 0].astype(self.dtype), cuts, -1)
         bias = self.qkv.bias

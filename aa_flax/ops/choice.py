@@ -51,13 +51,16 @@ class Entry:
 
 
 _ANY = 1 << 30
+# From 20x20 on, 8 heads of 256 images have 1.3 GB of weights in float32, of which the fold keeps some copies; below, at
+# 14x14, 0.3 GB.
+_LARGE = 400
 # fmt: off
 TABLE = (
     Entry("tpu", ("bfloat16", "float32"), 1, _ANY, _ANY, "pallas_tpu",
           "bytes moved and temporary memory, counted by the compiler: experiments/results/plan_v5e.json"),
     Entry("gpu", ("bfloat16", "float16"), 1, _ANY, cudnn.WIDEST, "cudnn",
           "bytes moved, counted: less than the fold from 5x11 to 32x32, experiments/results/attention_h100.json"),
-    Entry("cpu", ("bfloat16", "float16", "float32", "float64"), 1, _ANY, _ANY, "folded",
+    Entry("cpu", ("bfloat16", "float16", "float32", "float64"), 1, _ANY, _ANY, "folded_pieces",
           "fastest at every shape of experiments/results/attention_cpu_*.json"),
 )
 # fmt: on
@@ -97,9 +100,12 @@ def choose(
 @functools.cache
 def _choose(call: Call) -> str:
     entry = next((entry for entry in TABLE if _serves(entry, call)), None)
-    implementation, because = (
-        (entry.implementation, entry.because) if entry else ("folded", "no row of the table serves it")
-    )
+    if entry is not None:
+        implementation, because = entry.implementation, entry.because
+    elif call.places >= _LARGE:
+        implementation, because = "folded_pieces", "no row of the table serves it, and its weights would be many"
+    else:
+        implementation, because = "folded", "no row of the table serves it"
     _log.info("relative attention: %s for %s (%s)", implementation, call, because)
     return implementation
 
@@ -107,7 +113,7 @@ def _choose(call: Call) -> str:
 def _serves(entry: Entry, call: Call) -> bool:
     if entry.platform != call.platform or call.dtype not in entry.dtypes:
         return False
-    if entry.implementation != "folded" and not call.divides:
+    if entry.implementation != "folded_pieces" and not call.divides:
         return False
     if entry.implementation == "pallas_tpu" and not _shape(call).fits(call.device_kind):
         return False
