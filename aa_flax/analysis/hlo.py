@@ -4,6 +4,7 @@ Only as much of the grammar as counting needs. Bytes are those in the device's m
 layouts bring: bf16[64,20]{1,0:T(8,128)(2,1)} takes 64 × 128 × 2 bytes.
 """
 
+import dataclasses
 import functools
 import json
 import math
@@ -103,6 +104,11 @@ class Instruction:
         return found[1] if found else None
 
     @property
+    def custom_call_target(self) -> str:
+        """What a custom call runs; "" of other instructions."""
+        return self.attribute(r'custom_call_target="([^"]*)"') or ""
+
+    @property
     def called(self) -> list[tuple[str, str]]:
         """(role, computation) of every computation that this instruction names."""
         return [
@@ -147,7 +153,7 @@ class Program:
             elif line.startswith("}"):
                 current = None
             elif current is not None and (instruction := _parse(line)):
-                current[instruction.name] = instruction
+                current[instruction.name] = _in_turn(instruction)
         if not self.entry:
             raise ValueError("the text is not a compiled program: it has no ENTRY computation")
 
@@ -220,6 +226,16 @@ def _parse(line: str) -> Instruction | None:
         operands=tuple(_split(line[opcode.end() : close])),
         attributes=line[close + 1 :],
     )
+
+
+def _in_turn(instruction: Instruction) -> Instruction:
+    """A fusion that runs beside others, as XLA for GPUs starts and awaits it, as one that is awaited at once."""
+    if instruction.opcode == "fusion-start":
+        _, result, *_ = _split(instruction.shape[1:-1])  # operands, result, context
+        return dataclasses.replace(instruction, opcode="fusion", shape=result)
+    if instruction.opcode == "fusion-done":
+        return dataclasses.replace(instruction, opcode="bitcast")
+    return instruction
 
 
 def _closing(text: str, opening: int) -> int:

@@ -14,9 +14,8 @@ from typing import Any
 from jax.sharding import Mesh
 
 from aa_flax.analysis import tpu_compiler
+from aa_flax.analysis.counts import Counts, count_program
 from aa_flax.analysis.hlo import Program
-from aa_flax.analysis.hlo_traffic import Collective, Kernel, collectives, kernels
-from aa_flax.analysis.hlo_work import work
 from aa_flax.analysis.programs import Lowered, Mode, Subject, lower
 from aa_flax.analysis.slices import Chip, Slice
 from aa_flax.training.config import ConfigError
@@ -57,35 +56,6 @@ class Bound:
             "interconnect": self.interconnect_seconds,
         }
         return max(parts, key=lambda name: parts[name])
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What one call of the program does on one chip.
-
-    `flops` and `bytes_moved` are the compiler's counts with two corrections: it takes the body of a loop once, here it
-    counts as often as it runs; and for the bytes of a Pallas kernel it takes the word of the kernel's author, here its
-    operands and results count as they lie in memory. FLOPs of kernels stay their authors'.
-    """
-
-    flops: int
-    kernel_flops: int  # of these, in Pallas kernels
-    bytes_moved: int  # between cores, the memory beside them and HBM, by every instruction
-    hbm_bytes: int  # from and to HBM, summed over the text
-    bytes_by_compiler: int  # as it says
-    kernels: list[Kernel]
-    collectives: list[Collective]
-    loops: list[int | None]  # how often each loop runs, None if unknown: such a body counts once
-
-    @property
-    def collective_bytes(self) -> int:
-        """Of all collectives together."""
-        return sum(collective.bytes for collective in self.collectives)
-
-    @property
-    def sent_bytes(self) -> int:
-        """What the chip sends at least."""
-        return sum(collective.sent_bytes for collective in self.collectives)
 
 
 @dataclass(frozen=True)
@@ -189,54 +159,6 @@ def _memory(compiled: Any, per_chip: int) -> Memory:
     )
     total = arguments + outputs - aliased + temporary + program
     return Memory(arguments, outputs, aliased, temporary, program, total)
-
-
-def count_program(compiled: Any, program: Program, devices: int, per_chip: int) -> Counts:
-    """What one chip does in a compiled program: the compiler's counts, with kernels and loops counted again.
-
-    Args:
-        compiled: as `jax.stages.Lowered.compile` returns it.
-        program: its text.
-        devices: that it runs on.
-        per_chip: of them.
-    """
-    cost = compiled.cost_analysis()
-    by_compiler = round(cost.get("bytes accessed", 0))
-    once, looped = work(program, loops=False), work(program)
-    kernels_once, kernels_looped = kernels(program, loops=False), kernels(program)
-    flops = _grown(
-        round(cost.get("flops", 0)) - _total(kernels_once, "estimated_flops"), once.products, looped.products
-    ) + _total(kernels_looped, "estimated_flops")
-    moved = _grown(
-        by_compiler - _total(kernels_once, "estimated_bytes"),
-        once.all_bytes - _total(kernels_once, "bytes"),
-        looped.all_bytes - _total(kernels_looped, "bytes"),
-    ) + _total(kernels_looped, "bytes")
-    return Counts(
-        flops=per_chip * flops,
-        kernel_flops=per_chip * _total(kernels_looped, "estimated_flops"),
-        bytes_moved=per_chip * moved,
-        hbm_bytes=per_chip * looped.hbm_bytes,
-        bytes_by_compiler=per_chip * by_compiler,
-        kernels=[_times(kernel, per_chip) for kernel in kernels_looped],
-        collectives=[_times(collective, per_chip) for collective in collectives(program, devices)],
-        loops=[program.trips(s.instruction) for s in program.sites(loops=False) if s.instruction.opcode == "while"],
-    )
-
-
-def _total(records: list[Kernel], name: str) -> int:
-    return sum(getattr(record, name) for record in records)
-
-
-def _grown(count: int, once: int, looped: int) -> int:
-    """A count of the compiler with loops as often as they run: it grows as our own sum does, exactly if none runs."""
-    return round(count * looped / once) if once and looped != once else count
-
-
-def _times(counted: Any, per_chip: int) -> Any:
-    """A record of one device as one of a chip: every number in it, so many times."""
-    numbers = {name: value for name, value in dataclasses.asdict(counted).items() if isinstance(value, int)}
-    return dataclasses.replace(counted, **{name: per_chip * value for name, value in numbers.items()})
 
 
 def _bound(counts: Counts, chip: Chip, batch: int) -> Bound:

@@ -5,8 +5,10 @@ import math
 import re
 from dataclasses import dataclass
 
+from aa_flax.analysis.compiler import TargetError
 
-class SliceError(ValueError):
+
+class SliceError(TargetError):
     """A slice that does not exist; the message is one line."""
 
 

@@ -1,9 +1,10 @@
 """libtpu's compiler on a machine without a TPU: the devices of a named slice, and programs compiled for them."""
 
+import contextlib
 import importlib.util
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from aa_flax.analysis.compiler import CompilerError, DoesNotFit
 from aa_flax.analysis.slices import Slice, SliceError
 
 _ENVIRONMENT = {
@@ -21,20 +23,14 @@ _ENVIRONMENT = {
 _QUIET = {"TPU_LOG_DIR": "disabled", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}
 
 
-class CompilerError(RuntimeError):
-    """libtpu is missing, busy or refuses; the message is one line."""
-
-
-@dataclass(frozen=True)
-class DoesNotFit(Exception):
-    """The compiler's own verdict; bytes of temporary memory per device, None where it does not say."""
-
-    temporary_bytes: int | None
-
-
 def installed() -> bool:
     """Whether there is a libtpu, as a package or where TPU_LIBRARY_PATH says."""
     return bool(os.environ.get("TPU_LIBRARY_PATH")) or importlib.util.find_spec("libtpu") is not None
+
+
+def packages() -> tuple[str, ...]:
+    """Distributions whose versions belong to a count."""
+    return ("libtpu",)
 
 
 def prepare() -> None:
@@ -79,6 +75,12 @@ def mesh_of(wanted: Slice) -> Mesh:
 def devices_per_chip(mesh: Mesh) -> int:
     """How many devices share a chip."""
     return mesh.devices.size // len({tuple(device.coords) for device in mesh.devices.flat})
+
+
+@contextlib.contextmanager
+def traced(wanted: Slice) -> Iterator[None]:
+    """Nothing is asked that the mesh's devices do not answer."""
+    yield
 
 
 def compile_program(lowered: Any) -> Any:

@@ -1,0 +1,45 @@
+"""A function compiled for one chip that need not be there, and counted: for experiments with single layers.
+
+counts = count_on("h100:1", jax.grad(loss), jax.ShapeDtypeStruct((256, 14, 14, 320), jnp.bfloat16))
+print(counts.bytes_moved, counts.calls, counts.launches[:10])
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from aa_flax.analysis.counts import Counts, count_program
+from aa_flax.analysis.hlo import Program
+from aa_flax.analysis.targets import compiler_of, find_target
+
+
+def compile_on(target: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Compile a function for one chip; before the first use of a JAX device.
+
+    Args:
+        target: "h100:1", "v5e:1x1", ...
+        function: of trees of arrays; jitted here.
+        arguments: trees of arrays or of `jax.ShapeDtypeStruct`.
+
+    Returns:
+        What `jax.stages.Lowered.compile` returns.
+
+    Raises:
+        TargetError, CompilerError, DoesNotFit: as `aa_flax.analysis.compiler` has them.
+    """
+    wanted = find_target(target)
+    compiler = compiler_of(wanted)
+    compiler.prepare()
+    mesh = compiler.mesh_of(wanted)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), arguments)
+    with jax.set_mesh(mesh), compiler.traced(wanted):
+        return compiler.compile_program(jax.jit(function).lower(*shapes))
+
+
+def count_on(target: str, function: Callable[..., Any], *arguments: Any) -> Counts:
+    """The same, counted."""
+    compiled = compile_on(target, function, *arguments)
+    return count_program(compiled, Program(compiled.as_text()), devices=1, per_chip=1)
