@@ -159,7 +159,7 @@ def _cudnn_serves(call: Call) -> bool:
 _KERNELS: Mapping[str, Callable[[Call], bool]] = MappingProxyType(
     {
         "pallas_tpu": lambda call: _shape(call).fits(call.device_kind),
-        "pallas_gpu": lambda call: _gpu_shape(call).fits,
+        "pallas_gpu": lambda call: _gpu_shape(call).fits(call.capability),
         "cudnn": _cudnn_serves,
     }
 )

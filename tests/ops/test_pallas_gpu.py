@@ -1,6 +1,11 @@
 """The GPU kernels, interpreted: against float64, at sizes that no tile divides, and as the layer uses them."""
 
+import dataclasses
 import functools
+import importlib.util
+import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,8 +18,9 @@ from flax import nnx
 from aa_flax import ops
 from aa_flax.analysis import summarize
 from aa_flax.layers import AAConv2D
-from aa_flax.ops import choice
+from aa_flax.ops import choice, pallas_gpu
 from aa_flax.ops.pallas_gpu.shape import Shape, caller_precision, tile_of
+from aa_flax.ops.platform import traced_for
 
 sys.path.insert(0, str(Path(__file__).parent))
 import attention_oracle as oracle
@@ -75,9 +81,13 @@ def test_sizes_that_no_tile_divides(rng, size, tables):
 def test_scales_of_either_sign_and_logits_far_from_zero(rng):
     for scale in (-0.7, 0.0):
         assert_right(rng, (1, 3, 2, 1, 3, 2), scale=scale)
-    arrays = oracle.inputs(rng, 1, 3, 2, 1, 3, 2)
-    low = [x * 30 for x in arrays[:2]]
-    assert all(np.isfinite(ATTEND(*low, *arrays[2:], scale=scale)).all() for scale in (100.0, -100.0))
+    query, key, *rest = oracle.inputs(rng, 1, 3, 2, 1, 3, 2)
+    for scale in (100.0, -100.0):  # a largest logit that is not of the map would leave nothing of the others
+        got, wanted = (
+            ops.relative_attention_2d(30 * query, 30 * key, *rest, scale=scale, implementation=name)
+            for name in ("pallas_gpu_interpret", "folded")
+        )
+        np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
 
 def test_heads_are_taken_together_where_that_leaves_programs_enough(rng):
@@ -190,10 +200,52 @@ def test_what_it_cannot_serve_is_said(rng, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match="needs Pallas for Triton, which jax .* does not have; use 'folded'"):
         ATTEND(*oracle.inputs(rng, 1, 3, 2, 1, 5, 3))
+    monkeypatch.undo()
+    monkeypatch.setattr(pallas_gpu, "target_capability", lambda: (7, 5))
+    with traced_for("gpu"), pytest.raises(RuntimeError, match="capability 8.0 or newer, got 7.5; use 'folded'"):
+        ops.relative_attention_2d(*oracle.inputs(rng, 1, 3, 4, 1, 5, 3), implementation="pallas_gpu")
+
+
+def test_auto_takes_another_where_jax_has_no_triton(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr(choice, "target_platform", lambda: "gpu")
     choice._choose.cache_clear()
     assert choice.choose("bfloat16", 14, 14, 8, 20, 3, True) != "pallas_gpu"
     choice._choose.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_it_lowers_for_a_gpu_that_is_not_here(dtype):
+    """With gradients, as "auto" takes it; from 0.11 on JAX wants to be told of a device whose kernels it writes."""
+    fields = [field.name for field in dataclasses.fields(jax.sharding.AbstractDevice)]
+    known = {"device_kind": "NVIDIA H100 80GB HBM3", "num_cores": None, "platform": "gpu"}
+    device = jax.sharding.AbstractDevice(**{name: known[name] for name in fields})
+    shapes = [(2, 5, 7, 2, 20), (2, 5, 7, 2, 20), (2, 5, 7, 2, 3), (9, 20), (13, 20)]
+
+    def loss(*arrays):
+        return ops.relative_attention_2d(*arrays).astype(jnp.float32).sum()
+
+    here = jax.sharding.AbstractMesh((), (), abstract_device=device)
+    with traced_for("gpu"), jax.sharding.use_abstract_mesh(here):
+        traced = jax.jit(jax.grad(loss, range(5))).trace(*(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes))
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "relative_attention_forward" in text
+    assert "relative_attention_backward" in text
+
+
+@pytest.mark.thorough
+def test_compiled_for_an_h100_everything_stays_in_registers(tmp_path):
+    """At the shapes of the paper's networks; in a process of its own, whose compiler writes what it makes to files."""
+    if importlib.util.find_spec("jax_plugins") is None or shutil.which("ptxas") is None:
+        pytest.skip("needs JAX's CUDA plugin and ptxas")
+    command = [sys.executable, "-m", "experiments.benchmarks.attention_h100", "--kernels-only"]
+    subprocess.run([*command, f"--output={tmp_path / 'found.json'}"], check=True, cwd=Path(__file__).parents[2])
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    found = [kernel for row in rows for kernel in row["kernels"]]
+    assert len(found) == 2 * len(rows) > 0
+    for kernel in found:
+        assert kernel["spilled_bytes"] == 0, kernel
+        assert kernel["registers"] <= 255, kernel
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ _STEP = 6  # what a tile costs beside its places, in places: loads, reductions, 
 _DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
 _DEEPEST = 128  # of a head's queries, or its values: the largest that are known to stay in registers
 _PROGRAMS = 2048  # of a backward pass: enough for any GPU; with more, tables' partial sums only grow
-_LONGEST_GRID = 65535
+_OLDEST = (8, 0)  # compute capability; tensor cores for bfloat16
 
 
 def power_of_two(number: int, least: int) -> int:
@@ -107,24 +107,25 @@ class Shape:
         divisors = [g for g in range(1, self.num_heads + 1) if self.num_heads % g == 0]
         return max(g for g in divisors if g == 1 or programs * self.num_heads // g >= _PROGRAMS)
 
-    @property
-    def fits(self) -> bool:
-        """Whether the kernels serve this."""
-        return self._refusal is None
+    def fits(self, capability: tuple[int, int] | None = None) -> bool:
+        """Whether the kernels serve this, on a GPU of this compute capability if it is known."""
+        return self._refusal(capability) is None
 
-    def check(self) -> None:
-        """TypeError for dtypes that the kernels do not know, ValueError for depths, RuntimeError for a JAX without."""
-        if refusal := self._refusal:
+    def check(self, capability: tuple[int, int] | None = None) -> None:
+        """TypeError for dtypes that the kernels do not know, ValueError for depths, RuntimeError for GPU or JAX."""
+        if refusal := self._refusal(capability):
             error, words = refusal
             raise error(f"implementation 'pallas_gpu' {words}; use 'folded'")
 
-    @property
-    def _refusal(self) -> tuple[type[Exception], str] | None:
+    def _refusal(self, capability: tuple[int, int] | None) -> tuple[type[Exception], str] | None:
         if self.dtype not in _DTYPES:
             return TypeError, f"computes in bfloat16, float16 or float32, got {jnp.dtype(self.dtype).name}"
         for name, depth, deepest in (("key", self.key_depth, _DEEPEST), ("value", self.value_depth, _DEEPEST - 1)):
             if depth > deepest:
                 return ValueError, f"takes a {name} depth of at most {deepest} per head, got {depth}"
+        if capability is not None and capability < _OLDEST:
+            found = ".".join(map(str, capability))
+            return RuntimeError, f"needs an NVIDIA GPU of compute capability 8.0 or newer, got {found}"
         if importlib.util.find_spec("jax.experimental.pallas.triton") is None:
             return RuntimeError, f"needs Pallas for Triton, which jax {jax.__version__} does not have"
         return None
