@@ -39,6 +39,7 @@ def test_the_rehearsal_takes_every_part_to_its_end(tmp_path):
     measured = {row["implementation"]: row["forward_ms"] for row in results["attention"]["rows"]}
     assert measured["paper"] > 0 and measured["cudnn"] is None
     assert len(results["profile"]["kernels"]) == 20
+    assert results["extra"]["tests"]["failed"] == [] and results["extra"]["tests"]["skipped"]  # there is no GPU
     training = results["extra"]["training"]["rows"]
     assert [row["model"] for row in training] == ["plain", "aa", "se"]
     assert all(len(row["curve"]) == row["epochs"] == 1 for row in training)

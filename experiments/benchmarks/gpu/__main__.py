@@ -42,6 +42,7 @@ PARTS = (
     Part("steps", "steps.json", 200),
     Part("timm", "timm.json", 75),
     Part("profile", "profile.json", 30),
+    Part("tests", "extra.json", 0, most=120),
     Part("pytorch", "extra.json", 0, most=90),
     Part("training", "extra.json", 0),
 )
@@ -109,7 +110,7 @@ def run_all(arguments: argparse.Namespace) -> int:
     command = _command()
     chosen = [part for part in PARTS if part.name in arguments.parts]
     for part in chosen:
-        (arguments.out / part.file).unlink(missing_ok=True)
+        (arguments.out / part.file).unlink(missing_ok=True)  # what other parts have written stays, their verdicts too
     with tempfile.TemporaryDirectory(prefix="aa_flax-gpu-") as scratch:
         site = packages.unpack(arguments.install, Path(scratch) / "site") if arguments.install else None
         cache = arguments.cache or Path(tempfile.gettempdir()) / f"aa_flax-gpu-cache-{os.getuid()}"
