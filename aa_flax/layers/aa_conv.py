@@ -26,6 +26,7 @@ from aa_flax.ops import (
 )
 from aa_flax.ops.attention_branch import BRANCHES, attention_branch
 from aa_flax.ops.choice import choose
+from aa_flax.ops.packed_attention import PACKED, packed_attention
 from aa_flax.ops.platform import target_platform
 from aa_flax.ops.relative_attention import IMPLEMENTATIONS
 from aa_flax.ops.tables import TableResize
@@ -231,6 +232,9 @@ class AAConv2D(nnx.Module):
             projections = [(conv.kernel[...][0, 0], conv.bias) for conv in (self.qkv, self.out)]
             params = [p if p is None else p[...] for projection in projections for p in projection]
             return attention_branch(x, *params, *tables, num_heads=self.num_heads, implementation=implementation)
+        if implementation in PACKED:
+            sizes = dict(num_heads=self.num_heads, value_depth=self.value_depth)
+            return self.out(packed_attention(self.qkv(x), *tables, **sizes, implementation=implementation))
         query, key, value = self._project(x)
         heads = relative_attention_2d(query, key, value, *tables, implementation=implementation)
         return self.out(heads.reshape(b, h, w, self.value_depth))

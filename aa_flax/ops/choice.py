@@ -2,15 +2,18 @@
 
 import functools
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
 
 from aa_flax.ops import cudnn
 from aa_flax.ops.mesh import data_mesh
+from aa_flax.ops.pallas_gpu.shape import Shape as GpuShape
 from aa_flax.ops.pallas_tpu.shape import Shape
-from aa_flax.ops.platform import target_device_kind, target_platform
+from aa_flax.ops.platform import target_capability, target_device_kind, target_platform
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ class Call:
     in_features: int  # of the projection, or of queries, keys and values together
     device_kind: str = ""  # as JAX names it; what a TPU's VMEM depends on
     divides: bool = True  # whether the ambient mesh divides the batch, as kernels need
+    capability: tuple[int, int] | None = None  # of the GPU, where it is known
 
     @property
     def places(self) -> int:
@@ -43,21 +47,19 @@ class Entry:
 
     platform: str
     dtypes: tuple[str, ...]
-    smallest: int  # h*w
-    largest: int
-    widest: int  # folded width
     implementation: str
     because: str
 
 
-_ANY = 1 << 30
 # fmt: off
 TABLE = (
-    Entry("tpu", ("bfloat16", "float32"), 1, _ANY, _ANY, "pallas_tpu",
+    Entry("tpu", ("bfloat16", "float32"), "pallas_tpu",
           "bytes moved and temporary memory, counted by the compiler: experiments/results/plan_v5e.json"),
-    Entry("gpu", ("bfloat16", "float16"), 256, _ANY, cudnn.WIDEST, "cudnn",
-          "keeps the (h*w)**2 weights out of memory; its speed is not measured here"),
-    Entry("cpu", ("bfloat16", "float16", "float32", "float64"), 1, _ANY, _ANY, "folded",
+    Entry("gpu", ("bfloat16", "float32"), "pallas_gpu",
+          "bytes moved, counted for an H100 and not timed: experiments/results/attention_h100.json"),
+    Entry("gpu", ("bfloat16", "float16"), "cudnn",
+          "bytes moved, counted for an H100 and not timed: experiments/results/attention_h100.json"),
+    Entry("cpu", ("bfloat16", "float16", "float32", "float64"), "folded",
           "fastest at every shape of experiments/results/attention_cpu_*.json"),
 )
 # fmt: on
@@ -90,6 +92,7 @@ def choose(
             in_features,
             target_device_kind() if platform == "tpu" else "",
             mesh is None or batch is None or batch % mesh.shape["data"] == 0,
+            target_capability() if platform == "gpu" else None,
         )
     )
 
@@ -107,12 +110,8 @@ def _choose(call: Call) -> str:
 def _serves(entry: Entry, call: Call) -> bool:
     if entry.platform != call.platform or call.dtype not in entry.dtypes:
         return False
-    if entry.implementation != "folded" and not call.divides:
-        return False
-    if entry.implementation == "pallas_tpu" and not _shape(call).fits(call.device_kind):
-        return False
-    width = cudnn.folded_width(call.height, call.width, call.key_depth, call.value_depth, call.positions)
-    return entry.smallest <= call.places <= entry.largest and width <= entry.widest
+    kernel_serves = _KERNELS.get(entry.implementation)
+    return kernel_serves is None or (call.divides and kernel_serves(call))
 
 
 def _shape(call: Call) -> Shape:
@@ -128,3 +127,31 @@ def _shape(call: Call) -> Shape:
         positions=call.positions,
         dtype=jnp.dtype(call.dtype),
     )
+
+
+def _gpu_shape(call: Call) -> GpuShape:
+    return GpuShape(
+        height=call.height,
+        width=call.width,
+        num_heads=call.num_heads,
+        key_depth=call.key_depth,
+        value_depth=call.value_depth,
+        scale=1.0,
+        positions=call.positions,
+        dtype=jnp.dtype(call.dtype),
+    )
+
+
+def _cudnn_serves(call: Call) -> bool:
+    sizes = call.height, call.width, call.key_depth, call.value_depth
+    return cudnn.refusal(call.dtype, *sizes, call.positions, capability=call.capability) is None
+
+
+_KERNELS: Mapping[str, Callable[[Call], bool]] = MappingProxyType(
+    {
+        "pallas_tpu": lambda call: _shape(call).fits(call.device_kind),
+        "pallas_gpu": lambda call: _gpu_shape(call).fits,
+        "cudnn": _cudnn_serves,
+    }
+)
+"""Implementations that split a batch over the mesh, and which calls they take."""

@@ -1,4 +1,4 @@
-"""Pooling and upsampling of maps [b, h, w, c]."""
+"""Average pooling and upsampling of maps [b, h, w, c]."""
 
 import functools
 import math
@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-
-from aa_flax.ops.windows import shifted
 
 
 def average_pool(x: Float[Array, "b h w c"], stride: int, *, window: int = 3) -> Float[Array, "b hs ws c"]:
@@ -23,28 +21,6 @@ def average_pool(x: Float[Array, "b h w c"], stride: int, *, window: int = 3) ->
     sums = jax.lax.reduce_window(x, zero, jax.lax.add, (1, window, window, 1), (1, stride, stride, 1), padding)
     counts = np.outer(spans[0].counts, spans[1].counts)[None, :, :, None]
     return sums / jnp.asarray(counts, x.dtype)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))  # the name lets FLOP counts pass over it
-def max_pool(x: Float[Array, "b h w c"], stride: int, window: int = 3) -> Float[Array, "b hs ws c"]:
-    """Maximum over window×window places every `stride`, padding (window - 1) // 2 on every side, as in PyTorch.
-
-    On a CPU by way of shifted maps, because XLA's gradient of `reduce_window` is slow there. Where several places of a
-    window hold its maximum, they share the gradient there and the first has it elsewhere.
-    """
-    before = (window - 1) // 2
-    lowest = -jnp.inf
-
-    def by_window(x: Array) -> Array:
-        padding = ((0, 0), (before, before), (before, before), (0, 0))
-        low = np.asarray(lowest, x.dtype)
-        return jax.lax.reduce_window(x, low, jax.lax.max, (1, window, window, 1), (1, stride, stride, 1), padding)
-
-    def by_shifts(x: Array) -> Array:
-        padded = jnp.pad(x, ((0, 0), (before, before), (before, before), (0, 0)), constant_values=lowest)
-        return functools.reduce(jnp.maximum, shifted(padded, (window, window), (stride, stride)))
-
-    return jax.lax.platform_dependent(x, cpu=by_shifts, default=by_window)
 
 
 class _Span:

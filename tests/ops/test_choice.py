@@ -21,10 +21,12 @@ from aa_flax.ops.platform import target_platform
         ("tpu", "float32", 64, "pallas_tpu"),
         ("tpu", "float16", 14, "folded"),
         ("tpu", "float32", 160, "folded"),  # more than a TPU's VMEM
-        ("gpu", "bfloat16", 28, "cudnn"),
-        ("gpu", "bfloat16", 14, "folded"),
-        ("gpu", "float32", 28, "folded"),
-        ("gpu", "bfloat16", 64, "folded"),  # folded width 148
+        ("gpu", "bfloat16", 7, "pallas_gpu"),
+        ("gpu", "float32", 28, "pallas_gpu"),
+        ("gpu", "bfloat16", 97, "pallas_gpu"),
+        ("gpu", "float16", 28, "cudnn"),
+        ("gpu", "float16", 7, "cudnn"),
+        ("gpu", "float16", 64, "folded"),  # folded width 148
         ("metal", "float32", 28, "folded"),
     ],
 )
