@@ -73,15 +73,15 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [part.name for part in PARTS]
-    parser.add_argument("--out", type=Path, help="folder of the results")
+    parser.add_argument("--out", type=_path, help="folder of the results")
     parser.add_argument("--budget", type=float, help=f"seconds of all parts together, {_BUDGET:.0f} if not given")
     parser.add_argument("--parts", nargs="+", choices=names, default=names, metavar="PART", help=", ".join(names))
-    parser.add_argument("--data", type=Path, help="folder with cifar10_jpeg.npz or imagenette128_webp.npz to train on")
-    parser.add_argument("--install", type=Path, metavar="FOLDER", help="of wheels, used where packages are missing")
-    parser.add_argument("--cache", type=Path, help="folder of compiled programs, kept for the next run")
+    parser.add_argument("--data", type=_path, help="folder with cifar10_jpeg.npz or imagenette128_webp.npz to train on")
+    parser.add_argument("--install", type=_path, metavar="FOLDER", help="of wheels, used where packages are missing")
+    parser.add_argument("--cache", type=_path, help="folder of compiled programs, kept for the next run")
     parser.add_argument("--commit", default="", help="of the code, where it lies outside Git")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU with small shapes")
-    parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="make the folder of wheels, and nothing else")
+    parser.add_argument("--wheels", type=_path, metavar="FOLDER", help="make the folder of wheels, and nothing else")
     parser.add_argument("--compile", metavar="MACHINE", help="only compile, for a machine that is not there: h100:1")
     parser.add_argument("--part", choices=names, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
@@ -90,6 +90,11 @@ def parse() -> argparse.Namespace:
     if not arguments.wheels and not arguments.out:
         parser.error("--out=FOLDER is needed, or --wheels=FOLDER")
     return arguments
+
+
+def _path(text: str) -> Path:
+    """Absolute: the parts run in the checkout's folder."""
+    return Path(text).resolve()
 
 
 def run_one(arguments: argparse.Namespace) -> None:
@@ -127,8 +132,8 @@ def run_all(arguments: argparse.Namespace) -> int:
 
         def command_of(part: Part, limit: float) -> list[str]:
             own = [sys.executable, "-m", "experiments.benchmarks.gpu", f"--part={part.name}", f"--seconds={limit}"]
-            own += [f"--out={arguments.out.resolve()}", f"--command={command}", f"--commit={arguments.commit}"]
-            own += [f"--data={arguments.data.resolve()}"] if arguments.data else []
+            own += [f"--out={arguments.out}", f"--command={command}", f"--commit={arguments.commit}"]
+            own += [f"--data={arguments.data}"] if arguments.data else []
             return own + (["--rehearse"] if arguments.rehearse else [])
 
         def told(outcomes: list[Outcome]) -> None:
