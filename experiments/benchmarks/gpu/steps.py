@@ -116,10 +116,10 @@ class Compilations:
 
     def counts(self, label: str) -> dict[str, Any]:
         """What is counted of a network."""
-        prepared, step = self._prepared[label], self._compiled[label].result()
+        summary, step = self._prepared[label].counted(), self._compiled[label].result()
         return {
-            "params": prepared.params,
-            "flops_per_image": prepared.flops,
+            "params": summary.params,
+            "flops_per_image": summary.flops,
             "train_temporary_bytes": step.memory_analysis().temp_size_in_bytes,
         }
 
