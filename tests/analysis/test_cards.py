@@ -88,7 +88,7 @@ ENTRY %main (x: bf16[8,6,6,16], k: bf16[16,3,3,16]) -> bf16[8,6,6,16] {
   %loop = (s32[], bf16[8,6,6,16]) while(%start), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
   ROOT %z = bf16[8,6,6,16]{3,2,1,0} get-tuple-element(%loop), index=1
 }
-"""
+"""  # noqa: E501
 
 
 def test_a_program_for_gpus():
