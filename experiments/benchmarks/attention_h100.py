@@ -36,21 +36,23 @@ from aa_flax.ops import packed_attention, relative_attention_2d  # noqa: E402
 
 RESULTS = Path(__file__).parents[1] / "results" / "attention_h100.json"
 TARGET, ARCHITECTURE = "h100:1", "sm_90a"
-HEADS, KEY_DEPTH = 8, 20
-# batch, height, width, value depth per head, dtype, whether the others are counted too
+HEADS = 8
+# batch, height, width, depth per head of keys and values, dtype, whether the others are counted too
 CASES = (
-    (256, 14, 14, 3, "bfloat16", True),
-    (256, 7, 7, 6, "bfloat16", True),
-    (128, 32, 32, 2, "bfloat16", True),
-    (128, 16, 16, 4, "bfloat16", False),
-    (128, 8, 8, 8, "bfloat16", False),
-    (256, 14, 14, 8, "bfloat16", False),  # kappa = upsilon = 0.25
-    (256, 28, 28, 1, "bfloat16", False),
-    (64, 56, 56, 1, "bfloat16", False),
-    (8, 40, 40, 3, "bfloat16", False),
-    (8, 80, 80, 3, "bfloat16", False),
-    (256, 14, 14, 3, "float32", False),
-    (128, 32, 32, 2, "float32", False),
+    (256, 14, 14, 20, 3, "bfloat16", True),
+    (256, 7, 7, 20, 6, "bfloat16", True),
+    (128, 32, 32, 20, 2, "bfloat16", True),
+    (128, 16, 16, 20, 4, "bfloat16", False),
+    (128, 8, 8, 20, 8, "bfloat16", False),
+    (256, 14, 14, 20, 8, "bfloat16", False),  # kappa = upsilon = 0.25
+    (256, 28, 28, 20, 1, "bfloat16", False),
+    (64, 56, 56, 20, 1, "bfloat16", False),
+    (8, 40, 40, 20, 3, "bfloat16", False),
+    (8, 80, 80, 20, 3, "bfloat16", False),
+    (256, 14, 14, 20, 3, "float32", False),
+    (128, 32, 32, 20, 2, "float32", False),
+    (8, 32, 32, 128, 128, "bfloat16", False),  # the deepest that the kernels take
+    (8, 32, 32, 64, 64, "float32", False),
 )
 OTHERS = ("paper", "folded", "cudnn")
 
@@ -60,32 +62,35 @@ def main() -> None:
     parser.add_argument("--kernels-only", action="store_true")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    rows: list[dict[str, Any]] = []
     result = {
         **provenance("python -m experiments.benchmarks.attention_h100"),
         "device": "one NVIDIA H100 80GB",
         "ran": "nothing: compiled by XLA on a CPU and counted",
         "heads": HEADS,
-        "key_depth_per_head": KEY_DEPTH,
         "assembler": _assembler(),
-        "rows": [],
+        "rows": rows,
     }
-    for *case, others in CASES:
+    for batch, height, width, key_depth, value_depth, dtype, others in CASES:
         for name in ("pallas_gpu", *(OTHERS if others and not arguments.kernels_only else ())):
-            result["rows"].append(row(name, *case))
-            print(json.dumps(result["rows"][-1]), flush=True)
+            rows.append(row(name, batch, height, width, (key_depth, value_depth), dtype))
+            print(json.dumps(rows[-1]), flush=True)
             arguments.output.write_text(json.dumps(result, indent=1) + "\n")
     print(f"written to {arguments.output}")
 
 
-def row(name: str, batch: int, height: int, width: int, value_depth: int, dtype: str) -> dict[str, Any]:
+def row(name: str, batch: int, height: int, width: int, depth: tuple[int, int], dtype: str) -> dict[str, Any]:
     """Counts of one implementation, forward and with gradients, and of our kernels if it is ours."""
-    where = dict(implementation=name, batch=batch, height=height, width=width, value_depth=value_depth, dtype=dtype)
-    depths = (KEY_DEPTH, KEY_DEPTH, value_depth)
+    key_depth, value_depth = depth
+    where: dict[str, Any] = dict(implementation=name, batch=batch, height=height, width=width, dtype=dtype)
+    where |= dict(key_depth=key_depth, value_depth=value_depth)
+    depths = (key_depth, key_depth, value_depth)
     packed = name == "pallas_gpu"
     one = (batch, height, width)
+    shapes: list[tuple[int, ...]]
     shapes = [(*one, HEADS * sum(depths))] if packed else [(*one, HEADS, depth) for depth in depths]
-    shapes += [(2 * length - 1, KEY_DEPTH) for length in (height, width)]
-    slope = (*one, HEADS * value_depth) if packed else (*one, HEADS, value_depth)
+    shapes += [(2 * length - 1, key_depth) for length in (height, width)]
+    slope: tuple[int, ...] = (*one, HEADS * value_depth) if packed else (*one, HEADS, value_depth)
 
     def forward(*arrays: Any) -> Any:
         if packed:

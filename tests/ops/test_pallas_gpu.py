@@ -194,9 +194,12 @@ def test_what_it_cannot_serve_is_said(rng, monkeypatch):
         ops.relative_attention_2d(*arrays, implementation="pallas_gpu")
     with jax.enable_x64(True), pytest.raises(TypeError, match="bfloat16, float16 or float32, got float64; use 'folde"):
         ATTEND(*[jnp.asarray(np.asarray(x, np.float64)) for x in arrays])
-    for depths, words in (((129, 3), "key depth of at most 128 per head, got 129"), ((5, 128), "value depth .* 127")):
+    for depths, dtype, words in (
+        ((65, 3), "float32", "takes a key depth of at most 64 per head in float32, got 65; use 'folded'"),
+        ((5, 129), "bfloat16", "takes a value depth of at most 128 per head in bfloat16, got 129"),
+    ):
         with pytest.raises(ValueError, match=words):
-            ATTEND(*oracle.inputs(rng, 1, 2, 3, 1, *depths))
+            ATTEND(*oracle.inputs(rng, 1, 2, 3, 1, *depths, dtype=jnp.dtype(dtype)))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match="needs Pallas for Triton, which jax .* does not have; use 'folded'"):
         ATTEND(*oracle.inputs(rng, 1, 3, 2, 1, 5, 3))
