@@ -98,9 +98,10 @@ def compiled(label: str, arguments: argparse.Namespace) -> tuple[timing.Program,
     step, infer = prepared.lower_train().compile(), prepared.lower_infer().compile()
     # The step consumes the others.
     kept = jax.tree.map(jnp.copy, (prepared.state.params, prepared.state.batch_stats))
+    summary = prepared.counted()
     counts = {
-        "params": prepared.params,
-        "flops_per_image": prepared.flops,
+        "params": summary.params,
+        "flops_per_image": summary.flops,
         "train_temporary_bytes": step.memory_analysis().temp_size_in_bytes,
         "infer_temporary_bytes": infer.memory_analysis().temp_size_in_bytes,
     }

@@ -241,7 +241,7 @@ def test_compiled_for_an_h100_everything_stays_in_registers(tmp_path):
     """At the shapes of the paper's networks; in a process of its own, whose compiler writes what it makes to files."""
     if importlib.util.find_spec("jax_plugins") is None or shutil.which("ptxas") is None:
         pytest.skip("needs JAX's CUDA plugin and ptxas")
-    command = [sys.executable, "-m", "experiments.benchmarks.attention_h100", "--kernels-only"]
+    command = [sys.executable, "-m", "experiments.benchmarks.kernels_h100"]
     subprocess.run([*command, f"--output={tmp_path / 'found.json'}"], check=True, cwd=Path(__file__).parents[2])
     rows = json.loads((tmp_path / "found.json").read_text())["rows"]
     found = [kernel for row in rows for kernel in row["kernels"]]
