@@ -4,8 +4,9 @@
     python -m experiments.benchmarks.plan_h100 --only=resnet50,aa_resnet50_025   these rows; the others stay
 
 Table 2 of Bello et al. (2019), AA with kappa = upsilon = 0.25 as there and as in Table 3; Wide-ResNet-28-10,
-MnasNet-A1, PatchConvNet-S60 and AW-ResNet-50. One card, bfloat16, SGD with momentum, `python -m aa_flax.plan` for each. Bytes are
-operands and results of every kernel. Nothing runs, so nothing is timed. Writes experiments/results/plan_h100.json.
+MnasNet-A1, PatchConvNet-S60 and AW-ResNet-50. One card, bfloat16, SGD with momentum, `python -m aa_flax.plan` for each.
+Bytes are operands and results of every kernel. Nothing runs, so nothing is timed. Writes
+experiments/results/plan_h100.json.
 """
 
 import argparse

@@ -238,11 +238,11 @@ def test_it_lowers_for_a_gpu_that_is_not_here(dtype):
     assert "relative_attention_backward" in text
 
 
-@pytest.mark.thorough
+@pytest.mark.h100
 def test_compiled_for_an_h100_everything_stays_in_registers(tmp_path):
     """At the shapes of the paper's networks; in a process of its own, whose compiler writes what it makes to files."""
-    if importlib.util.find_spec("jax_plugins") is None or shutil.which("ptxas") is None:
-        pytest.skip("needs JAX's CUDA plugin and ptxas")
+    if shutil.which("ptxas") is None:
+        pytest.skip("needs ptxas")
     command = [sys.executable, "-m", "experiments.benchmarks.kernels_h100"]
     subprocess.run([*command, f"--output={tmp_path / 'found.json'}"], check=True, cwd=Path(__file__).parents[2])
     rows = json.loads((tmp_path / "found.json").read_text())["rows"]
