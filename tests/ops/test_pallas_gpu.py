@@ -70,7 +70,7 @@ def test_value_and_five_gradients(rng, dv, dtype):
         ((1, 17, 3, 1, 20, 3), True),  # two tiles in a column of the map, or one that it does not fill
         ((1, 2, 19, 1, 33, 2), True),  # the same in a row; depth in 64 columns
         pytest.param((1, 33, 2, 1, 5, 1), True, marks=pytest.mark.thorough),
-        pytest.param((1, 3, 35, 1, 5, 1), True, marks=pytest.mark.thorough),
+        pytest.param((1, 3, 49, 1, 5, 1), True, marks=pytest.mark.thorough),
         ((2, 5, 3, 3, 4, 2), False),
         ((1, 1, 1, 1, 1, 1), True),
     ],
@@ -78,6 +78,10 @@ def test_value_and_five_gradients(rng, dv, dtype):
 )
 def test_sizes_that_no_tile_divides(rng, size, tables):
     assert_right(rng, size, tables=tables)
+
+
+def test_larger_tiles_in_sixteen_bits(rng):
+    assert_right(rng, (1, 17, 19, 1, 5, 2), "bfloat16")
 
 
 def test_scales_of_either_sign_and_logits_far_from_zero(rng):
@@ -110,9 +114,10 @@ def test_the_gradients_do_not_depend_on_how_heads_are_taken(rng, monkeypatch):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("length", [1, 7, 8, 14, 16, 20, 28, 32, 40, 56, 80, 97])
-def test_tiles_cover_a_line_without_much_beyond_it(length):
-    tile = tile_of(length)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("length", [1, 7, 14, 16, 17, 28, 32, 33, 40, 56, 80, 97])
+def test_tiles_cover_a_line_without_much_beyond_it(length, dtype):
+    tile = tile_of(length, dtype)
     assert tile in (16, 32)
     assert -(-length // tile) * tile < length + tile
 

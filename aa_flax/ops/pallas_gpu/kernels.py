@@ -53,11 +53,13 @@ def _tables(shape: Shape, refs: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, .
 
 
 def _height_logits(shape: Shape, rel_height: Any, query: Array, queries: Tile, segment: Any) -> Array:
-    """Of a tile of queries with a tile of keys, whichever column of the map these lie in."""
-    if not shape.positions:
-        return jnp.zeros((shape.query_tile, shape.key_tile))
-    rows = height_rows(shape, rel_height, queries.line, key_rows(shape, segment))
-    return product(shape, query, rows, (1, 1))
+    """Of a tile of queries with a tile of keys, whichever column of the map these lie in; none for keys beyond it."""
+    keys = key_rows(shape, segment)
+    logits = jnp.zeros((shape.query_tile, shape.key_tile))
+    if shape.positions:
+        rows = height_rows(shape, rel_height, queries.line, keys)
+        logits = product(shape, query, rows, (1, 1)) * (shape.scale * LOG2_E)
+    return jnp.where((keys < shape.height)[None, :], logits, LOWEST) if shape.height % shape.key_tile else logits
 
 
 def forward(shape: Shape, qkv: Any, *refs: Any) -> None:
@@ -77,12 +79,9 @@ def forward(shape: Shape, qkv: Any, *refs: Any) -> None:
             key = load(qkv, at.place, keys_of(shape, head))
             value = load(qkv, at.place, values_of(shape, head))
             width = width_logits(shape, rel_width, query, queries, at) * factor
-            logits = multiply_add(shape, product(shape, query, key, (1, 1)) + heights, factor, width[:, None])
-            # Keys beyond the map repeat the last one, which leaves the largest logit as it is.
+            logits = multiply_add(shape, product(shape, query, key, (1, 1)), factor, heights + width[:, None])
             new = jnp.maximum(largest, jnp.max(logits, 1))
             weights = exp2(shape, logits - new[:, None])
-            if shape.height % shape.key_tile:
-                weights = jnp.where(at.inside[None, :], weights, 0.0)
             before = exp2(shape, largest - new)
             total = multiply_add(shape, total, before, jnp.sum(weights, 1))
             return new, total, multiply_add(shape, sums, before[:, None], product(shape, weights, value))
@@ -169,11 +168,9 @@ def _by_queries(
             if shape.positions:
                 rows = width_rows(shape, inputs.rel_width, queries, at)
                 least = multiply_add(shape, row_sums(query, rows), factor, least)
-            logits = product(shape, query, key, (1, 1)) + heights
-            weights = exp2(shape, multiply_add(shape, logits, factor, least[:, None]))
+            logits = multiply_add(shape, product(shape, query, key, (1, 1)), factor, heights + least[:, None])
+            weights = exp2(shape, logits)
             by_logit = weights * (product(shape, slope, value, (1, 1)) - mean[:, None])
-            if shape.height % shape.key_tile:
-                by_logit = jnp.where(at.inside[None, :], by_logit, 0.0)
             by_query += product(shape, by_logit, key)
             if shape.positions:
                 by_rows = multiply_add(shape, rows.astype(jnp.float32), jnp.sum(by_logit, 1)[:, None], by_rows)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 _TILES = (16, 32)  # places of a map row or column that meet; a tensor core takes 16 at least
-_STEP = 6  # what a tile costs beside its places, in places: loads, reductions, the softmax's running maximum
 _DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
 _DEEPEST = {2: 128, 4: 64}  # of a head's queries, and of its values, by bytes: the largest that stay in registers
 _PROGRAMS = 2048  # of a backward pass: enough for any GPU; with more, tables' partial sums only grow
@@ -22,9 +21,14 @@ def power_of_two(number: int, least: int) -> int:
     return max(least, 1 << (number - 1).bit_length())
 
 
-def tile_of(length: int) -> int:
-    """Places of a tile along a row or column of `length` places."""
-    return min(_TILES, key=lambda tile: math.ceil(length / tile) * (tile + _STEP))
+def tile_of(length: int, dtype: Any) -> int:
+    """Places of a tile along a row or column of `length` places.
+
+    The larger tile has fewer instructions for a logit, and only where it covers the line and holds two bytes for a
+    number do the passes stay in registers.
+    """
+    small, large = _TILES
+    return large if small < length <= large and jnp.dtype(dtype).itemsize == 2 else small
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,12 @@ class Shape:
     @cached_property
     def query_tile(self) -> int:
         """Queries of a tile: places of one row of the map."""
-        return tile_of(self.width)
+        return tile_of(self.width, self.dtype)
 
     @cached_property
     def key_tile(self) -> int:
         """Keys of a tile: places of one column of the map."""
-        return tile_of(self.height)
+        return tile_of(self.height, self.dtype)
 
     @property
     def row_tiles(self) -> int:
