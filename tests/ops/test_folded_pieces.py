@@ -31,16 +31,17 @@ KINDS = {
 }
 
 
-@pytest.fixture(params=[False, True], ids=["one_device", "images_stay_together"])
-def apart(request, monkeypatch):
-    """A trace that knows of one device, and one that does not know where the images lie."""
-    monkeypatch.setattr(module, "shares", lambda *_: Shares(None, None, request.param))
-    return request.param
+WAYS = ("one device", "unknown devices")  # what a trace without a mesh may know of
 
 
-def limited(monkeypatch, piece):
+def limited(monkeypatch, piece, way="one device"):
     monkeypatch.setattr(module, "budget", lambda: Budget(0, piece))
     monkeypatch.setattr(Budget, "of_each", lambda self, images: self)
+    seen_from(monkeypatch, way)
+
+
+def seen_from(monkeypatch, way):
+    monkeypatch.setattr(module, "shares", lambda *_: Shares(None, None, unknown=way == "unknown devices"))
 
 
 def with_gradients(attend, arrays, cotangent, scale):
@@ -58,11 +59,11 @@ def with_gradients(attend, arrays, cotangent, scale):
     return [output, *gradients]
 
 
-@pytest.mark.parametrize("tables", [True, False], ids=["relative", "no_position"])
+@pytest.mark.parametrize(("way", "tables"), [(WAYS[0], True), (WAYS[0], False), (WAYS[1], True)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_value_and_five_gradients_equal_brute_force(rng, monkeypatch, apart, kind, tables):
+def test_value_and_five_gradients_equal_brute_force(rng, monkeypatch, kind, way, tables):
     size, piece = KINDS[kind]
-    limited(monkeypatch, piece)
+    limited(monkeypatch, piece, way)
     arrays = oracle.inputs(rng, *size, tables=tables)
     cotangent = rng.normal(size=arrays[2].shape).astype(np.float32)
     expected, gradients = oracle.attend(*arrays, 0.4, cotangent)
@@ -73,7 +74,7 @@ def test_value_and_five_gradients_equal_brute_force(rng, monkeypatch, apart, kin
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 6, 8, 16])
-def test_equals_the_whole_fold_at_every_value_depth(rng, monkeypatch, apart, depth):
+def test_equals_the_whole_fold_at_every_value_depth(rng, monkeypatch, depth):
     limited(monkeypatch, 3000)
     arrays = oracle.inputs(rng, 3, 5, 7, 2, 11, depth)
     cotangent = rng.normal(size=arrays[2].shape).astype(np.float32)
@@ -113,8 +114,9 @@ def test_half_precision_is_as_near_as_the_whole_fold(rng, monkeypatch, kind, dty
         assert errors[0] <= 2 * errors[1] + float(jnp.finfo(dtype).eps) * np.abs(wanted).max()
 
 
-def test_large_logits_do_not_overflow(rng, monkeypatch, apart):
-    limited(monkeypatch, 300)
+@pytest.mark.parametrize("way", WAYS)
+def test_large_logits_do_not_overflow(rng, monkeypatch, way):
+    limited(monkeypatch, 300, way)
     arrays = oracle.inputs(rng, 1, 3, 5, 2, 7, 3)
     arrays[0] *= 300
     expected, _ = oracle.attend(*arrays, 1.0)
@@ -122,6 +124,7 @@ def test_large_logits_do_not_overflow(rng, monkeypatch, apart):
     np.testing.assert_allclose(folded_pieces(*arrays, 1.0), expected, atol=2e-3)
 
 
+@pytest.mark.thorough
 def test_second_derivatives_in_reverse(rng, monkeypatch):
     limited(monkeypatch, 300)
     arrays = oracle.inputs(rng, 1, 2, 3, 2, 3, 2)
@@ -132,8 +135,9 @@ def test_second_derivatives_in_reverse(rng, monkeypatch):
     np.testing.assert_allclose(slope(folded_pieces)(arrays[0]), slope(folded)(arrays[0]), rtol=1e-4, atol=1e-4)
 
 
-def test_under_vmap(rng, monkeypatch, apart):
-    limited(monkeypatch, 300)
+@pytest.mark.parametrize("way", WAYS)
+def test_under_vmap(rng, monkeypatch, way):
+    limited(monkeypatch, 300, way)
     arrays = oracle.inputs(rng, 3, 2, 5, 2, 3, 7)
     one = jax.vmap(lambda q, k, v: folded_pieces(q[None], k[None], v[None], *arrays[3:], 0.5)[0])
     np.testing.assert_allclose(one(*arrays[:3]), folded(*arrays, 0.5), rtol=1e-5, atol=1e-5)
@@ -173,7 +177,9 @@ def temporary(attend, batch, side, heads=8, value_depth=1):
     return jax.jit(both).lower(*structs).compile().memory_analysis().temp_size_in_bytes
 
 
-def test_memory_is_a_small_part_of_the_fold_and_grows_with_the_places_only(apart):
+@pytest.mark.parametrize("way", WAYS)
+def test_memory_is_a_small_part_of_the_fold_and_grows_with_the_places_only(monkeypatch, way):
+    seen_from(monkeypatch, way)
     pieces = temporary(folded_pieces, 8, 64)
     assert pieces <= temporary(folded, 8, 64) / 16
     # Four times the places. The rows of the tables by pair of coordinates, the same for all images, make it no more.
