@@ -14,6 +14,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from aa_flax.analysis.provenance import commit, provenance
 from experiments.benchmarks.planned import KEPT, planned
 
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows, with commas between them")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
+    jax.config.update("jax_platforms", "cpu")  # the plugin for CUDA would look for a driver, and complain
     names = arguments.only.split(",") if arguments.only else list(ROWS)
     if unknown := [name for name in names if name not in ROWS]:
         parser.error(f"--only: no row {unknown[0]!r}; rows: {', '.join(ROWS)}")
