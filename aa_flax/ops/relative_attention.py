@@ -61,10 +61,10 @@ def relative_attention_2d(
         rel_height, rel_width: [2h-1, dk] and [2w-1, dk], shared by the heads; both None for no position.
         implementation: "reference" (index by index), "paper" (the authors' skewing), "folded" (position folded into
             the channels, plain XLA), "folded_pieces" (the same over some images, heads or queries at a time, so that
-            memory grows with h*w only), "pallas_tpu" (a kernel for TPUs; "pallas_tpu_interpret" runs it step by step
-            anywhere, slowly), "pallas_gpu" and "pallas_gpu_interpret" (the same for NVIDIA GPUs), "cudnn" (fused
-            attention on NVIDIA GPUs), or "auto", which chooses by platform, dtype and shape from the table in
-            `aa_flax.ops.choice` and logs which at level INFO, once per kind of call.
+            memory grows with h*w only; no forward-mode derivatives), "pallas_tpu" (a kernel for TPUs;
+            "pallas_tpu_interpret" runs it step by step anywhere, slowly), "pallas_gpu" and "pallas_gpu_interpret" (the
+            same for NVIDIA GPUs), "cudnn" (fused attention on NVIDIA GPUs), or "auto", which chooses by platform,
+            dtype and shape from the table in `aa_flax.ops.choice` and logs which at level INFO, once per kind of call.
         scale: factor of the logits, a Python number; None means dk**-0.5.
 
     Raises:
