@@ -7,6 +7,7 @@ promotion is an error, and warnings are errors (pyproject.toml).
 """
 
 import atexit
+import importlib.util
 import os
 import sys
 import tempfile
@@ -39,6 +40,8 @@ def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and jax.default_backend() != "gpu":
         asked = "" if where.on_gpu() else "; tests run on the CPU unless `-m gpu` asks for these alone"
         pytest.skip(f"needs a CUDA device, JAX uses {jax.devices()[0].device_kind}{asked}")
+    if item.get_closest_marker("h100") and importlib.util.find_spec("jax_plugins") is None:
+        pytest.skip("needs JAX's plugin for CUDA")
 
 
 @pytest.fixture

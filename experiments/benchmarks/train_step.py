@@ -37,6 +37,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gala_resnet50": ("gala_resnet50", {}),
     "aa_resnet50_025": ("aa_resnet50", {"kappa": 0.25, "upsilon": 0.25}),
     "aa_resnet50_025_paper": ("aa_resnet50", {"kappa": 0.25, "upsilon": 0.25, "implementation": "paper"}),
+    "aa_resnet50_025_folded": ("aa_resnet50", {"kappa": 0.25, "upsilon": 0.25, "implementation": "folded"}),
     "aa_resnet50": ("aa_resnet50", {}),
 }
 # (inference, training step) as printed: "+12%" is 1.12.

@@ -1,7 +1,6 @@
 """The fold in cuDNN's clothes, computed by XLA; the engine itself needs a GPU (`-m gpu`)."""
 
 import functools
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -131,11 +130,9 @@ def test_jax_takes_it_with_gradients_for_a_gpu_that_is_not_here(size, monkeypatc
         assert f"tensor<2x{places}x8x{width}xbf16>" in line
 
 
-@pytest.mark.thorough
+@pytest.mark.h100
 @pytest.mark.parametrize("size", [(7, 7), (5, 11), (14, 14)])
 def test_xla_compiles_it_with_gradients_for_an_h100(size):
-    if importlib.util.find_spec("jax_plugins") is None:
-        pytest.skip("needs JAX's CUDA plugin")
     from aa_flax.analysis.compiling import compile_on
 
     text = compile_on("h100:1", _gradients, *_shapes(2, *size)).as_text()

@@ -53,11 +53,13 @@ def _tables(shape: Shape, refs: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, .
 
 
 def _height_logits(shape: Shape, rel_height: Any, query: Array, queries: Tile, segment: Any) -> Array:
-    """Of a tile of queries with a tile of keys, whichever column of the map these lie in."""
-    if not shape.positions:
-        return jnp.zeros((shape.query_tile, shape.key_tile))
-    rows = height_rows(shape, rel_height, queries.line, key_rows(shape, segment))
-    return product(shape, query, rows, (1, 1))
+    """Of a tile of queries with a tile of keys, whichever column of the map these lie in; none for keys beyond it."""
+    keys = key_rows(shape, segment)
+    logits = jnp.zeros((shape.query_tile, shape.key_tile))
+    if shape.positions:
+        rows = height_rows(shape, rel_height, queries.line, keys)
+        logits = product(shape, query, rows, (1, 1)) * (shape.scale * LOG2_E)
+    return jnp.where((keys < shape.height)[None, :], logits, LOWEST) if shape.height % shape.key_tile else logits
 
 
 def forward(shape: Shape, qkv: Any, *refs: Any) -> None:
@@ -66,33 +68,32 @@ def forward(shape: Shape, qkv: Any, *refs: Any) -> None:
     head = pl.program_id(1)
     queries = query_tile(shape, *divided(pl.program_id(0), shape.row_tiles))
     query = load(qkv, queries.place, queries_of(shape, head))
-    values, factor = values_of(shape, head), shape.scale * LOG2_E
-    ones = (values.number == shape.value_depth)[None, :]
+    factor = shape.scale * LOG2_E
 
-    def part(segment: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def part(segment: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         heights = _height_logits(shape, rel_height, query, queries, segment)
 
-        def step(column: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            largest, sums = carry
+        def step(column: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            largest, total, sums = carry
             at = key_tile(shape, column, segment)
             key = load(qkv, at.place, keys_of(shape, head))
-            # Keys beyond the map repeat the last one, which leaves the largest logit alone. They have no value.
-            value = load(qkv, at.place, values, only=at.inside)
-            value = jnp.where(ones & at.inside[:, None], jnp.ones_like(value), value)
+            value = load(qkv, at.place, values_of(shape, head))
             width = width_logits(shape, rel_width, query, queries, at) * factor
-            logits = multiply_add(shape, product(shape, query, key, (1, 1)) + heights, factor, width[:, None])
+            logits = multiply_add(shape, product(shape, query, key, (1, 1)), factor, heights + width[:, None])
             new = jnp.maximum(largest, jnp.max(logits, 1))
-            added = product(shape, exp2(shape, logits - new[:, None]), value)
-            return new, multiply_add(shape, sums, exp2(shape, largest - new)[:, None], added)
+            weights = exp2(shape, logits - new[:, None])
+            before = exp2(shape, largest - new)
+            total = multiply_add(shape, total, before, jnp.sum(weights, 1))
+            return new, total, multiply_add(shape, sums, before[:, None], product(shape, weights, value))
 
         return jax.lax.fori_loop(0, shape.width, step, carry)
 
-    start = jnp.full(shape.query_tile, LOWEST), jnp.zeros((shape.query_tile, shape.value_columns))
-    largest, sums = jax.lax.fori_loop(0, shape.column_tiles, part, start)
-    denominator = jnp.sum(jnp.where(ones, sums, 0.0), 1)
-    store(output, queries.place, outputs_of(shape, head), sums * (1 / denominator)[:, None], only=queries.inside)
+    nothing = jnp.zeros(shape.query_tile), jnp.zeros((shape.query_tile, shape.value_columns))
+    start = jnp.full(shape.query_tile, LOWEST), *nothing
+    largest, total, sums = jax.lax.fori_loop(0, shape.column_tiles, part, start)
+    store(output, queries.place, outputs_of(shape, head), sums * (1 / total)[:, None], only=queries.inside)
     place = jnp.where(queries.inside, queries.place, shape.places)
-    triton.store(log_sums.at[head, place], largest + jnp.log2(denominator), mask=queries.inside)
+    triton.store(log_sums.at[head, place], largest + jnp.log2(total), mask=queries.inside)
 
 
 @dataclass(frozen=True)
@@ -167,11 +168,9 @@ def _by_queries(
             if shape.positions:
                 rows = width_rows(shape, inputs.rel_width, queries, at)
                 least = multiply_add(shape, row_sums(query, rows), factor, least)
-            logits = product(shape, query, key, (1, 1)) + heights
-            weights = exp2(shape, multiply_add(shape, logits, factor, least[:, None]))
+            logits = multiply_add(shape, product(shape, query, key, (1, 1)), factor, heights + least[:, None])
+            weights = exp2(shape, logits)
             by_logit = weights * (product(shape, slope, value, (1, 1)) - mean[:, None])
-            if shape.height % shape.key_tile:
-                by_logit = jnp.where(at.inside[None, :], by_logit, 0.0)
             by_query += product(shape, by_logit, key)
             if shape.positions:
                 by_rows = multiply_add(shape, rows.astype(jnp.float32), jnp.sum(by_logit, 1)[:, None], by_rows)
