@@ -13,7 +13,7 @@ from aa_flax.ops import cudnn
 from aa_flax.ops.mesh import data_mesh
 from aa_flax.ops.pallas_gpu.shape import Shape as GpuShape
 from aa_flax.ops.pallas_tpu.shape import Shape
-from aa_flax.ops.platform import target_capability, target_device_kind, target_platform
+from aa_flax.ops.platform import AMPERE, target_capability, target_device_kind, target_platform
 
 _log = logging.getLogger(__name__)
 
@@ -147,10 +147,15 @@ def _cudnn_serves(call: Call) -> bool:
     return cudnn.refusal(call.dtype, *sizes, call.positions, capability=call.capability) is None
 
 
+def _new_enough(call: Call) -> bool:
+    """Whether Triton compiles for the GPU: an NVIDIA one from Ampere on, or one that is not known yet."""
+    return call.capability is None or call.capability >= AMPERE
+
+
 _KERNELS: Mapping[str, Callable[[Call], bool]] = MappingProxyType(
     {
         "pallas_tpu": lambda call: _shape(call).fits(call.device_kind),
-        "pallas_gpu": lambda call: _gpu_shape(call).fits,
+        "pallas_gpu": lambda call: _new_enough(call) and _gpu_shape(call).fits,
         "cudnn": _cudnn_serves,
     }
 )
