@@ -41,7 +41,7 @@ def moments(
 def _moments(axes: tuple[int, ...], epsilon: float, by_expected: bool, x: Array, expected: Array) -> Any:
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if not by_expected:
-        return _shifted_moments(wide, axes, _middle(wide, axes))
+        return _shifted_moments(wide, axes, _middle(x, axes, wide.dtype))
     shift = expected.astype(wide.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
     mean, variance = _shifted_moments(wide, axes, shift)
     cancels = (jnp.square(mean - shift) > _CANCELS * (variance + epsilon)).any()
@@ -65,8 +65,8 @@ def _shifted_moments(wide: Array, axes: tuple[int, ...], shift: Array) -> tuple[
     return shift + mean, jnp.maximum(variance, 0)
 
 
-def _middle(wide: Array, axes: tuple[int, ...]) -> Array:
+def _middle(x: Array, axes: tuple[int, ...], dtype: Any) -> Array:
     """Mean over the batch, the first of the axes, at the middle of the others."""
     for axis in axes[1:]:
-        wide = jax.lax.slice_in_dim(wide, wide.shape[axis] // 2, wide.shape[axis] // 2 + 1, axis=axis)
-    return wide.mean(axes[0], keepdims=True)
+        x = jax.lax.slice_in_dim(x, x.shape[axis] // 2, x.shape[axis] // 2 + 1, axis=axis)
+    return x.astype(dtype).mean(axes[0], keepdims=True)
