@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jax.sharding import Mesh
 
-Machine = TypeVar("Machine", contravariant=True)
+Wanted = TypeVar("Wanted", contravariant=True)
 
 
 class CompilerError(RuntimeError):
@@ -25,8 +25,8 @@ class DoesNotFit(Exception):
 
 
 @runtime_checkable  # the shape checker of the tests asks
-class Compiler(Protocol[Machine]):
-    """A module that compiles for machines of one kind."""
+class Compiler(Protocol[Wanted]):
+    """A module that compiles for slices or machines of one kind."""
 
     def packages(self) -> tuple[str, ...]:
         """Distributions whose versions belong to a count."""
@@ -34,14 +34,17 @@ class Compiler(Protocol[Machine]):
     def prepare(self) -> None:
         """Set the environment and keep JAX on the CPU; before the first use of a JAX device. CompilerError."""
 
-    def mesh_of(self, wanted: Machine) -> Mesh:
+    def mesh_of(self, wanted: Wanted) -> Mesh:
         """All devices along one axis, "data". CompilerError, or TargetError where the compiler knows no such thing."""
 
     def devices_per_chip(self, mesh: Mesh) -> int:
         """How many devices share a chip."""
 
-    def traced(self, wanted: Machine) -> AbstractContextManager[None]:
+    def traced(self, wanted: Wanted) -> AbstractContextManager[None]:
         """While open, what JAX asks of a device when it traces and lowers is answered for that machine."""
 
     def compile_program(self, lowered: Any) -> Any:
         """A lowered program compiled for its devices. CompilerError, DoesNotFit."""
+
+    def remarks(self) -> str:
+        """What its counts leave out, for people; "" if nothing."""

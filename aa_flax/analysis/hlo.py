@@ -160,6 +160,8 @@ class Program:
     def sites(self, loops: bool = True) -> Iterator[Site]:
         """Every instruction that runs; the bodies of loops as often as they run, or once if not `loops`.
 
+        Of a conditional the smallest branch.
+
         Loops of unknown length count once either way: `trips` is None for them.
         """
         for (computation, scheduled, looped), times in self._runs(loops).items():
@@ -198,13 +200,31 @@ class Program:
                 if instruction.opcode.endswith(("-done", "-update")):
                     continue  # names the computation that its -start runs
                 inner = scheduled and instruction.opcode in ("call", "while", "conditional", "async-start")
-                for role, name in instruction.called:
+                for role, name in self._entered(instruction):
                     again = (self.trips(instruction) or 1) if loops and role == "body" else 1
                     if name in self.computations:
                         visit(name, inner, times * again, looped or role == "body")
 
         visit(self.entry, True, 1, False)
         return runs
+
+    def _entered(self, instruction: Instruction) -> list[tuple[str, str]]:
+        """Roles and names of the computations that an instruction runs: of a conditional's branches the smallest.
+
+        Which one is taken only a run knows. The others add to what is counted, and a count stands for what a run needs
+        at least; batch norm's second pass on TPUs, for one, is for statistics far from those expected.
+        """
+        if instruction.opcode != "conditional":
+            return list(instruction.called)
+
+        def size(name: str) -> int:
+            made = self.computations.get(name, {}).values()
+            return sum(shape_bytes(each.shape) for each in made if each.opcode not in _MAKES_NOTHING)
+
+        return [min(instruction.called, key=lambda called: size(called[1]))]
+
+
+_MAKES_NOTHING = ("parameter", "tuple", "get-tuple-element", "bitcast", "constant")
 
 
 def _parse(line: str) -> Instruction | None:

@@ -17,6 +17,8 @@ def products_of(program: Program, site: Site) -> int:
         contracted = (instruction.attribute(r'"lhs_contracting_dimensions":\[([\d",]*)\]') or "").replace('"', "")
     elif instruction.opcode == "convolution" or target.startswith("__cudnn$conv"):
         return _of_convolution(program, site)
+    elif target.startswith("__cudnn$fmha"):
+        return _of_attention(program, site)
     else:
         return 0
     factor, out = arrays(program.operands(site)[0])[0], arrays(instruction.shape)[0]
@@ -37,6 +39,15 @@ def precision_of(program: Program, site: Site) -> str:
         r'"operand_precision":\["(\w+)'
     )
     return "float32" if (asked or "").lower() == "highest" else "tf32"
+
+
+def _of_attention(program: Program, site: Site) -> int:
+    """Of cuDNN's fused attention: two products over all pairs of places, in the backward pass five."""
+    instruction = site.instruction
+    pairs = math.prod(map(int, re.findall(r"\d+", instruction.attribute(r'"dimensions": ?\[([^\]]*)\]') or "0")))
+    query, _, value = (arrays(shape)[0].dimensions[-1] for shape in program.operands(site)[:3])
+    backward = instruction.custom_call_target.endswith("Backward")
+    return 2 * pairs * (3 * query + 2 * value if backward else query + value)
 
 
 def _of_convolution(program: Program, site: Site) -> int:

@@ -1,8 +1,8 @@
-"""What a training step or forward pass needs of a TPU chip, by compiling it for a slice that need not be there.
+"""What a training step or forward pass needs of a TPU chip or GPU, by compiling it for devices that need not be there.
 
-All numbers are the compiler's counts, or sums over the compiled text, for one call of the program on one chip. Nothing
-is timed: the bound on the step time is the largest of three quotients of a count and a published peak figure, and real
-steps take longer.
+All numbers are the compiler's counts, or sums over the compiled text, for one call of the program on one chip; a card
+is a chip here. Nothing is timed: the bound on the step time is the largest of three quotients of a count and a
+published peak figure, and real steps take longer.
 """
 
 import dataclasses
@@ -13,11 +13,13 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from aa_flax.analysis import tpu_compiler
+from aa_flax.analysis.cards import Card
+from aa_flax.analysis.compiler import DoesNotFit
 from aa_flax.analysis.counts import Counts, count_program
 from aa_flax.analysis.hlo import Program
 from aa_flax.analysis.programs import Lowered, Mode, Subject, lower
-from aa_flax.analysis.slices import Chip, Slice
+from aa_flax.analysis.slices import Chip
+from aa_flax.analysis.targets import Target, compiler_of
 from aa_flax.training.config import ConfigError
 
 
@@ -60,11 +62,11 @@ class Bound:
 
 @dataclass(frozen=True)
 class Plan:
-    """One program on one slice, per chip; `counts` and `bound` are None where the compiler gives up."""
+    """One program on one slice or machine, per chip; `counts` and `bound` are None where the compiler gives up."""
 
     subject: Subject
     mode: Mode
-    slice: Slice
+    target: Target
     devices_per_chip: int
     params_bytes: int
     batch_stats_bytes: int
@@ -88,7 +90,7 @@ def batch_unit(subject: Subject, mode: Mode, mesh: Mesh) -> int:
     return mesh.devices.size * (subject.config.optimizer.accumulation_steps if mode == "train" else 1)
 
 
-def check_batch(subject: Subject, mode: Mode, wanted: Slice, mesh: Mesh) -> None:
+def check_batch(subject: Subject, mode: Mode, wanted: Target, mesh: Mesh) -> None:
     """ConfigError unless the batch divides by `batch_unit`."""
     batch, unit, devices = subject.config.batch_size, batch_unit(subject, mode, mesh), mesh.devices.size
     if batch < 1:
@@ -101,26 +103,28 @@ def check_batch(subject: Subject, mode: Mode, wanted: Slice, mesh: Mesh) -> None
         )
 
 
-def plan(subject: Subject, mode: Mode, wanted: Slice, mesh: Mesh) -> Plan:
+def plan(subject: Subject, mode: Mode, wanted: Target, mesh: Mesh) -> Plan:
     """Compile and count.
 
     Args:
         subject: from `programs.of_model` or `programs.of_config`, with its batch.
         mode: "train", the whole optimiser step, or "infer", the logits.
-        wanted: the slice.
-        mesh: its devices, `tpu_compiler.mesh_of(wanted)`.
+        wanted: the slice or machine.
+        mesh: its devices, `compiler_of(wanted).mesh_of(wanted)`.
 
     Raises:
         ConfigError: a batch that does not divide by the devices, or a network that cannot be built.
     """
     check_batch(subject, mode, wanted, mesh)
     started = time.monotonic()
-    lowered = lower(subject, mode, mesh)
-    per_chip = tpu_compiler.devices_per_chip(mesh)
+    compiler = compiler_of(wanted)
+    with compiler.traced(wanted):
+        lowered = lower(subject, mode, mesh)
+    per_chip = compiler.devices_per_chip(mesh)
     hlo, counts, bound = "", None, None
     try:
-        compiled = tpu_compiler.compile_program(lowered.program)
-    except tpu_compiler.DoesNotFit as verdict:
+        compiled = compiler.compile_program(lowered.program)
+    except DoesNotFit as verdict:
         needed = verdict.temporary_bytes
         memory, fits = Memory(temporary=needed * per_chip if needed else None), False
     else:
@@ -132,7 +136,7 @@ def plan(subject: Subject, mode: Mode, wanted: Slice, mesh: Mesh) -> Plan:
     return Plan(
         subject=subject,
         mode=mode,
-        slice=wanted,
+        target=wanted,
         devices_per_chip=per_chip,
         **_state_bytes(lowered, per_chip),
         memory=memory,
@@ -161,10 +165,13 @@ def _memory(compiled: Any, per_chip: int) -> Memory:
     return Memory(arguments, outputs, aliased, temporary, program, total)
 
 
-def _bound(counts: Counts, chip: Chip, batch: int) -> Bound:
+def _bound(counts: Counts, chip: Chip | Card, batch: int) -> Bound:
     quotients = (
-        counts.flops / chip.flops,
+        sum(
+            flops / chip.peaks.get(precision, max(chip.peaks.values()))
+            for precision, flops in counts.flops_by_precision.items()
+        ),
         counts.hbm_bytes / chip.hbm_bandwidth,
-        counts.sent_bytes / chip.ici_bandwidth,
+        counts.sent_bytes / chip.link_bandwidth,
     )
     return Bound(*quotients, images_per_second=batch / max(max(quotients), math.ulp(0)))

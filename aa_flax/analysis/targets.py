@@ -4,8 +4,8 @@ from typing import Any
 
 from aa_flax.analysis import gpu_compiler, tpu_compiler
 from aa_flax.analysis.cards import CARDS, Machine, find_machine
-from aa_flax.analysis.compiler import Compiler
-from aa_flax.analysis.slices import Slice, find_slice
+from aa_flax.analysis.compiler import Compiler, TargetError
+from aa_flax.analysis.slices import CHIPS, Slice, find_slice
 
 Target = Slice | Machine
 
@@ -16,7 +16,15 @@ def find_target(name: str) -> Target:
     Raises:
         TargetError: nothing of that name.
     """
-    return find_machine(name) if name.partition(":")[0] in CARDS else find_slice(name)
+    kind = name.partition(":")[0]
+    if kind in CARDS:
+        return find_machine(name)
+    try:
+        return find_slice(name)
+    except TargetError as error:
+        if kind in CHIPS:
+            raise
+        raise TargetError(f"{error}; or machines with GPUs, {', '.join(CARDS)}, such as h100:8") from None
 
 
 def compiler_of(target: Target) -> Compiler[Any]:

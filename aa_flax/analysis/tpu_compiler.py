@@ -12,8 +12,8 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from aa_flax.analysis.compiler import CompilerError, DoesNotFit
-from aa_flax.analysis.slices import Slice, SliceError
+from aa_flax.analysis.compiler import CompilerError, DoesNotFit, TargetError
+from aa_flax.analysis.slices import Slice
 
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
@@ -51,7 +51,7 @@ def mesh_of(wanted: Slice) -> Mesh:
     """All devices of a slice along one axis, "data", as runs have it.
 
     Raises:
-        SliceError: libtpu knows no slice of that shape.
+        TargetError: libtpu knows no slice of that shape.
         CompilerError: libtpu cannot be loaded, most often because another process has it.
     """
     options: dict[str, Any] = {"chips_per_host_bounds": wanted.chips_per_host}
@@ -67,7 +67,7 @@ def mesh_of(wanted: Slice) -> Mesh:
                 "a machine without a TPU ALLOW_MULTIPLE_LIBTPU_LOAD=1 lets several"
             ) from None
         if "INVALID_ARGUMENT" in message or "NOT_FOUND" in message:
-            raise SliceError(f"topology {wanted.topology!r}: {message}") from None
+            raise TargetError(f"topology {wanted.topology!r}: {message}") from None
         raise CompilerError(f"libtpu cannot be loaded: {message}") from None
     return Mesh(np.asarray(devices), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
@@ -102,6 +102,11 @@ def compile_program(lowered: Any) -> Any:
             ) from None
         needed = re.search(r"(?:temporaries \(|Used )([\d.]+[KMGT]?)", message)
         raise DoesNotFit(_bytes(needed[1]) if needed else None) from None
+
+
+def remarks() -> str:
+    """What its counts leave out: nothing."""
+    return ""
 
 
 def _bytes(text: str) -> int:

@@ -13,7 +13,7 @@ from aa_flax.ops import cudnn
 from aa_flax.ops.mesh import data_mesh
 from aa_flax.ops.pallas_gpu.shape import Shape as GpuShape
 from aa_flax.ops.pallas_tpu.shape import Shape
-from aa_flax.ops.platform import AMPERE, target_capability, target_device_kind, target_platform
+from aa_flax.ops.platform import target_capability, target_device_kind, target_platform
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +51,9 @@ class Entry:
     because: str
 
 
+# h*w. From 20x20 on, the weights of 8 heads of 256 images take 1.3 GB in float32, and the fold keeps several arrays of
+# them; at 14x14 it is 0.3 GB.
+_LARGE = 400
 # fmt: off
 TABLE = (
     Entry("tpu", ("bfloat16", "float32"), "pallas_tpu",
@@ -59,7 +62,7 @@ TABLE = (
           "bytes moved, counted for an H100 and not timed: experiments/results/attention_h100.json"),
     Entry("gpu", ("bfloat16", "float16"), "cudnn",
           "bytes moved, counted for an H100 and not timed: experiments/results/attention_h100.json"),
-    Entry("cpu", ("bfloat16", "float16", "float32", "float64"), "folded",
+    Entry("cpu", ("bfloat16", "float16", "float32", "float64"), "folded_pieces",
           "fastest at every shape of experiments/results/attention_cpu_*.json"),
 )
 # fmt: on
@@ -97,12 +100,18 @@ def choose(
     )
 
 
+def without_kernel(platform: str, places: int) -> str:
+    """The fold for maps of h*w places where no kernel serves: in pieces on a CPU, and where its weights are many."""
+    return "folded_pieces" if platform == "cpu" or places >= _LARGE else "folded"
+
+
 @functools.cache
 def _choose(call: Call) -> str:
     entry = next((entry for entry in TABLE if _serves(entry, call)), None)
-    implementation, because = (
-        (entry.implementation, entry.because) if entry else ("folded", "no row of the table serves it")
-    )
+    if entry is not None:
+        implementation, because = entry.implementation, entry.because
+    else:
+        implementation, because = without_kernel(call.platform, call.places), "no row of the table serves it"
     _log.info("relative attention: %s for %s (%s)", implementation, call, because)
     return implementation
 
@@ -147,15 +156,10 @@ def _cudnn_serves(call: Call) -> bool:
     return cudnn.refusal(call.dtype, *sizes, call.positions, capability=call.capability) is None
 
 
-def _new_enough(call: Call) -> bool:
-    """Whether Triton compiles for the GPU: an NVIDIA one from Ampere on, or one that is not known yet."""
-    return call.capability is None or call.capability >= AMPERE
-
-
 _KERNELS: Mapping[str, Callable[[Call], bool]] = MappingProxyType(
     {
         "pallas_tpu": lambda call: _shape(call).fits(call.device_kind),
-        "pallas_gpu": lambda call: _new_enough(call) and _gpu_shape(call).fits,
+        "pallas_gpu": lambda call: _gpu_shape(call).fits(call.capability),
         "cudnn": _cudnn_serves,
     }
 )

@@ -17,10 +17,11 @@ from jaxtyping import Array, Float
 
 from aa_flax.ops.folded import fold
 from aa_flax.ops.mesh import BATCHED, over_mesh
-from aa_flax.ops.platform import AMPERE, target_capability, target_platform
+from aa_flax.ops.platform import target_capability, target_platform
 
 # Hopper takes 256 too, but its backward pass falls off above 128 and older GPUs take no more.
 WIDEST = 128
+_OLDEST = (8, 0)  # Ampere; cuDNN's fused attention runs on nothing older
 _LARGE = 2.0**15  # float16 holds it; its square is beyond any logit whose softmax float32 could tell from noise
 
 
@@ -51,7 +52,7 @@ def refusal(
     dtype = jnp.dtype(dtype)
     if dtype not in (jnp.bfloat16, jnp.float16):
         return TypeError, f"computes in bfloat16 or float16, got {dtype.name}"
-    if capability is not None and capability < AMPERE:
+    if capability is not None and capability < _OLDEST:
         return (
             RuntimeError,
             f"needs an NVIDIA GPU of compute capability 8.0 or newer, got {capability[0]}.{capability[1]}",

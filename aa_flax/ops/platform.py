@@ -6,9 +6,6 @@ from collections.abc import Iterator
 
 import jax
 
-AMPERE = (8, 0)
-"""Compute capability of the oldest GPUs that cuDNN's fused attention and Triton know."""
-
 _override: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
 
 

@@ -22,8 +22,8 @@ _ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
 
 from aa_flax.analysis import tpu_compiler  # noqa: E402
+from aa_flax.analysis.counts import count_program  # noqa: E402
 from aa_flax.analysis.hlo import Program  # noqa: E402
-from aa_flax.analysis.plan import count_program  # noqa: E402
 from aa_flax.analysis.provenance import provenance  # noqa: E402
 from experiments.benchmarks import v5e  # noqa: E402
 from experiments.benchmarks.gated_cases import LAYERS, PARTS, Layer, program, shapes  # noqa: E402

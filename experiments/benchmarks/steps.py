@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aa_flax.analysis.summary import summarize
+from aa_flax.analysis.summary import Summary, summarize
 from aa_flax.training import resolve
 from aa_flax.training.initial import build_model
 from aa_flax.training.optimizers import optimizer
@@ -27,16 +27,14 @@ class Steps:
         infer: parameters, statistics and images to logits.
         state: what the next step starts from.
         batch: of random pixels and labels.
-        params: number of parameters.
-        flops: of a forward pass of one image.
+        counted: counts the network's parameters, and the operations of a forward pass of one image.
     """
 
     train: Callable[..., Any]
     infer: Callable[..., Any]
     state: Any
     batch: dict[str, jax.Array]
-    params: int
-    flops: int
+    counted: Callable[[], Summary]
 
     def lower_train(self) -> Any:
         """The step before compilation; it will take the memory of the state that it is given."""
@@ -103,12 +101,10 @@ def prepare(
         return apply(params, batch_stats, preprocessing.normalize(images))[0]
 
     state = create_state(params, batch_stats, chain, ema=False)
-    summary = summarize(model, image_size)
     return Steps(
         train=make_train_step(apply, chain, config, preprocessing),
         infer=logits,
         state=state,
         batch=images,
-        params=summary.params,
-        flops=summary.flops,
+        counted=lambda: summarize(model, image_size),
     )

@@ -37,6 +37,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gala_resnet50": ("gala_resnet50", {}),
     "aa_resnet50_025": ("aa_resnet50", {"kappa": 0.25, "upsilon": 0.25}),
     "aa_resnet50_025_paper": ("aa_resnet50", {"kappa": 0.25, "upsilon": 0.25, "implementation": "paper"}),
+    "aa_resnet50_025_folded": ("aa_resnet50", {"kappa": 0.25, "upsilon": 0.25, "implementation": "folded"}),
     "aa_resnet50": ("aa_resnet50", {}),
 }
 # (inference, training step) as printed: "+12%" is 1.12.
@@ -98,9 +99,10 @@ def compiled(label: str, arguments: argparse.Namespace) -> tuple[timing.Program,
     step, infer = prepared.lower_train().compile(), prepared.lower_infer().compile()
     # The step consumes the others.
     kept = jax.tree.map(jnp.copy, (prepared.state.params, prepared.state.batch_stats))
+    summary = prepared.counted()
     counts = {
-        "params": prepared.params,
-        "flops_per_image": prepared.flops,
+        "params": summary.params,
+        "flops_per_image": summary.flops,
         "train_temporary_bytes": step.memory_analysis().temp_size_in_bytes,
         "infer_temporary_bytes": infer.memory_analysis().temp_size_in_bytes,
     }

@@ -15,8 +15,10 @@ import pytest
 
 from aa_flax import data
 from aa_flax.analysis import tpu_compiler
+from aa_flax.analysis.compiler import CompilerError, DoesNotFit
+from aa_flax.analysis.counts import Counts
 from aa_flax.analysis.hlo_traffic import Collective
-from aa_flax.analysis.plan import Bound, Counts, Memory, Plan, plan
+from aa_flax.analysis.plan import Bound, Memory, Plan, plan
 from aa_flax.analysis.plan_report import as_json, print_plan
 from aa_flax.analysis.programs import lower, of_config, of_model
 from aa_flax.analysis.provenance import ROOT
@@ -157,7 +159,7 @@ def some_plan(name="resnet18", scale=1, fits=True):
     return Plan(
         subject=of_model(name).with_batch(1024),
         mode="train",
-        slice=V5E,
+        target=V5E,
         devices_per_chip=1,
         params_bytes=46_758_048 * scale,
         batch_stats_bytes=38_400,
@@ -212,7 +214,7 @@ def test_too_little_memory_is_an_answer(message, expected):
         def compile(self):
             raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: Ran out of memory on HBM, {message}")
 
-    with pytest.raises(tpu_compiler.DoesNotFit) as caught:
+    with pytest.raises(DoesNotFit) as caught:
         tpu_compiler.compile_program(Lowered())
     assert caught.value.temporary_bytes == expected
 
@@ -223,14 +225,14 @@ def test_too_little_vmem_is_no_question_of_the_batch():
             message = "RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 21.76M of 16.00M vmem."
             raise jax.errors.JaxRuntimeError(message)
 
-    with pytest.raises(tpu_compiler.CompilerError, match="a kernel needs more VMEM than the chip has: .*21.76M"):
+    with pytest.raises(CompilerError, match="a kernel needs more VMEM than the chip has: .*21.76M"):
         tpu_compiler.compile_program(Lowered())
 
 
 def test_without_libtpu(monkeypatch):
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(tpu_compiler, "installed", lambda: False)
-    with pytest.raises(tpu_compiler.CompilerError, match=r"libtpu is not installed: pip install 'aa_flax\[plan\]'"):
+    with pytest.raises(CompilerError, match=r"libtpu is not installed: pip install 'aa_flax\[plan\]'"):
         tpu_compiler.prepare()
 
 
@@ -286,7 +288,7 @@ import jax, jax.numpy as jnp
 from jax.experimental import pallas as pl
 from aa_flax.analysis import tpu_compiler
 from aa_flax.analysis.hlo import Program
-from aa_flax.analysis.plan import count_program
+from aa_flax.analysis.counts import count_program
 from aa_flax.analysis.slices import find_slice
 
 def double(x_ref, o_ref):
@@ -322,7 +324,7 @@ import jax, jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from aa_flax.analysis.hlo import Program
-from aa_flax.analysis.plan import count_program
+from aa_flax.analysis.counts import count_program
 from aa_flax.analysis.slices import find_slice
 from aa_flax.models import create_model
 

@@ -1,5 +1,6 @@
 """What the parts of the benchmark for a GPU judge and read: tolerances, verdicts, traces, packages."""
 
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks.candidates import is_refusal
-from experiments.benchmarks.gpu import exact, kernels, packages, profiled
+from experiments.benchmarks.gpu import exact, kernels, packages, profiled, tests
 from experiments.benchmarks.gpu.checks import KEY_DEPTH, Check, Verdicts, checks, judged
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
@@ -158,6 +159,24 @@ def test_of_a_gpus_trace_the_streams_count_once(tmp_path):
 def test_no_trace_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="left no trace"):
         kernels.read(tmp_path)
+
+
+def test_outcomes_of_tests_are_read_from_pytests_report(tmp_path):
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "def test_a(): pass\n"
+        "def test_b(): assert 1 == 2, 'one is not two'\n"
+        "@pytest.mark.skip(reason='no card')\n"
+        "def test_c(): pass\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "--rootdir", str(tmp_path), f"--junit-xml={tmp_path / 'r.xml'}"]
+    subprocess.run([*command, str(tmp_path / "test_it.py")], cwd=tmp_path, capture_output=True)
+    found = tests.outcomes(tmp_path / "r.xml")
+    assert found["passed"] == 1
+    assert len(found["failed"]) == 1 and "test_b: AssertionError: one is not two" in found["failed"][0]
+    assert found["skipped"] == ["test_it::test_c: no card"]
+    with pytest.raises(ValueError, match="left no report"):
+        tests.outcomes(tmp_path / "none.xml")
 
 
 def test_a_compiler_that_fails_is_no_refusal():

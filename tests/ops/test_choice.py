@@ -17,19 +17,20 @@ from aa_flax.ops.platform import target_platform
 @pytest.mark.parametrize(
     ("target", "dtype", "side", "expected"),
     [
-        ("cpu", "float32", 28, "folded"),
-        ("cpu", "float64", 28, "folded"),
+        ("cpu", "float32", 28, "folded_pieces"),
+        ("cpu", "float64", 7, "folded_pieces"),
         ("tpu", "bfloat16", 7, "pallas_tpu"),
         ("tpu", "float32", 64, "pallas_tpu"),
         ("tpu", "float16", 14, "folded"),
-        ("tpu", "float32", 160, "folded"),  # more than a TPU's VMEM
+        ("tpu", "float32", 160, "folded_pieces"),  # more than a TPU's VMEM
         ("gpu", "bfloat16", 7, "pallas_gpu"),
         ("gpu", "float32", 28, "pallas_gpu"),
         ("gpu", "bfloat16", 97, "pallas_gpu"),
         ("gpu", "float16", 28, "cudnn"),
         ("gpu", "float16", 7, "cudnn"),
-        ("gpu", "float16", 64, "folded"),  # folded width 148
-        ("metal", "float32", 28, "folded"),
+        ("gpu", "float16", 64, "folded_pieces"),  # folded width 148
+        ("metal", "float32", 28, "folded_pieces"),
+        ("metal", "float32", 14, "folded"),
     ],
 )
 def test_the_table(monkeypatch, target, dtype, side, expected):
@@ -68,7 +69,7 @@ def test_auto_says_once_per_kind_of_call_what_it_chose(caplog):
             ops.relative_attention_2d(ones, ones, jnp.ones((1, 2, 3, 1, 17)), None, None)
             layer(jnp.ones((1, 3, 5, 3)))
     assert [record.message for record in caplog.records] == [
-        f"relative attention: folded for {call} ({choice.TABLE[-1].because})"
+        f"relative attention: folded_pieces for {call} ({choice.TABLE[-1].because})"
         for call in (
             Call("cpu", "float32", 2, 3, 1, 5, 17, False, 27),
             Call("cpu", "float32", 3, 5, 2, 3, 2, True, 3),

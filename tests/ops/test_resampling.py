@@ -1,8 +1,10 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from aa_flax.ops import average_pool, upsample
+from aa_flax.ops.platform import traced_for
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -17,6 +19,22 @@ def test_average_pool_leaves_padding_out_of_the_mean(rng, stride, size):
             rows = slice(max(stride * i - 1, 0), stride * i + 2)
             columns = slice(max(stride * j - 1, 0), stride * j + 2)
             np.testing.assert_allclose(pooled[:, i, j], x[:, rows, columns].mean((1, 2)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("stride", "window"), [(2, 3), (1, 3), (3, 3), (2, 7)])
+def test_average_pool_on_a_cpu_is_that_of_other_devices(rng, stride, window):
+    x, cotangent = jnp.asarray(rng.normal(size=(2, 7, 10, 3)), jnp.float32), rng.normal(size=(2, 10, 10, 3))
+
+    def both():
+        output, pullback = jax.vjp(lambda x: average_pool(x, stride, window=window), x)
+        height, width = output.shape[1:3]
+        return output, *pullback(jnp.asarray(cotangent[:, :height, :width], jnp.float32))
+
+    here = both()
+    with traced_for("gpu"):
+        there = both()
+    for ours, wanted in zip(here, there, strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-6)  # sums of at most 49 terms in another order
 
 
 def bilinear(signal, length):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from aa_flax.ops.pallas_gpu.shape import Shape, caller_precision
-from aa_flax.ops.platform import target_platform
+from aa_flax.ops.platform import target_capability, target_platform
 
 
 def packed(
@@ -43,7 +43,7 @@ def packed(
     Raises:
         TypeError: dtypes other than bfloat16, float16 and float32.
         ValueError: depths that the kernels do not take, or a batch that the mesh does not divide.
-        RuntimeError: traced for another device than a GPU, or a JAX without Pallas for Triton.
+        RuntimeError: traced for another device than an NVIDIA GPU of Ampere or later, or on a JAX without Triton.
     """
     if not interpret and (platform := target_platform()) != "gpu":
         raise RuntimeError(
@@ -63,7 +63,7 @@ def packed(
         precision=caller_precision(interpret),
         interpret=interpret,
     )
-    shape.check()
+    shape.check(None if interpret else target_capability())
     from aa_flax.ops.pallas_gpu.call import attention  # what a JAX without Triton does not have
 
     tables = () if rel_height is None or rel_width is None else (rel_height, rel_width)

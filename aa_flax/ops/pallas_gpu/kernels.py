@@ -66,33 +66,35 @@ def forward(shape: Shape, qkv: Any, *refs: Any) -> None:
     head = pl.program_id(1)
     queries = query_tile(shape, *divided(pl.program_id(0), shape.row_tiles))
     query = load(qkv, queries.place, queries_of(shape, head))
-    values, factor = values_of(shape, head), shape.scale * LOG2_E
-    ones = (values.number == shape.value_depth)[None, :]
+    factor = shape.scale * LOG2_E
 
-    def part(segment: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def part(segment: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         heights = _height_logits(shape, rel_height, query, queries, segment)
 
-        def step(column: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            largest, sums = carry
+        def step(column: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            largest, total, sums = carry
             at = key_tile(shape, column, segment)
             key = load(qkv, at.place, keys_of(shape, head))
-            # Keys beyond the map repeat the last one, which leaves the largest logit alone. They have no value.
-            value = load(qkv, at.place, values, only=at.inside)
-            value = jnp.where(ones & at.inside[:, None], jnp.ones_like(value), value)
+            value = load(qkv, at.place, values_of(shape, head))
             width = width_logits(shape, rel_width, query, queries, at) * factor
             logits = multiply_add(shape, product(shape, query, key, (1, 1)) + heights, factor, width[:, None])
+            # Keys beyond the map repeat the last one, which leaves the largest logit as it is.
             new = jnp.maximum(largest, jnp.max(logits, 1))
-            added = product(shape, exp2(shape, logits - new[:, None]), value)
-            return new, multiply_add(shape, sums, exp2(shape, largest - new)[:, None], added)
+            weights = exp2(shape, logits - new[:, None])
+            if shape.height % shape.key_tile:
+                weights = jnp.where(at.inside[None, :], weights, 0.0)
+            before = exp2(shape, largest - new)
+            total = multiply_add(shape, total, before, jnp.sum(weights, 1))
+            return new, total, multiply_add(shape, sums, before[:, None], product(shape, weights, value))
 
         return jax.lax.fori_loop(0, shape.width, step, carry)
 
-    start = jnp.full(shape.query_tile, LOWEST), jnp.zeros((shape.query_tile, shape.value_columns))
-    largest, sums = jax.lax.fori_loop(0, shape.column_tiles, part, start)
-    denominator = jnp.sum(jnp.where(ones, sums, 0.0), 1)
-    store(output, queries.place, outputs_of(shape, head), sums * (1 / denominator)[:, None], only=queries.inside)
+    nothing = jnp.zeros(shape.query_tile), jnp.zeros((shape.query_tile, shape.value_columns))
+    start = jnp.full(shape.query_tile, LOWEST), *nothing
+    largest, total, sums = jax.lax.fori_loop(0, shape.column_tiles, part, start)
+    store(output, queries.place, outputs_of(shape, head), sums * (1 / total)[:, None], only=queries.inside)
     place = jnp.where(queries.inside, queries.place, shape.places)
-    triton.store(log_sums.at[head, place], largest + jnp.log2(denominator), mask=queries.inside)
+    triton.store(log_sums.at[head, place], largest + jnp.log2(total), mask=queries.inside)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 _TILES = (16, 32)  # places of a map row or column that meet; a tensor core takes 16 at least
 _STEP = 6  # what a tile costs beside its places, in places: loads, reductions, the softmax's running maximum
 _DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
-_DEEPEST = 128  # of a head's queries, or its values: the largest that are known to stay in registers
+_DEEPEST = {2: 128, 4: 64}  # of a head's queries, and of its values, by bytes: the largest that stay in registers
 _PROGRAMS = 2048  # of a backward pass: enough for any GPU; with more, tables' partial sums only grow
-_LONGEST_GRID = 65535
+_OLDEST = (8, 0)  # compute capability; tensor cores for bfloat16
 
 
 def power_of_two(number: int, least: int) -> int:
@@ -59,8 +59,8 @@ class Shape:
 
     @property
     def value_columns(self) -> int:
-        """Depth of values in products, with the column of ones after them."""
-        return power_of_two(self.value_depth + 1, 16)
+        """Depth of values in products."""
+        return power_of_two(self.value_depth, 16)
 
     @cached_property
     def query_tile(self) -> int:
@@ -94,9 +94,9 @@ class Shape:
 
     @property
     def warps(self) -> int:
-        """Of a program: 256 logits of a tile for each, so that the passes stay within the registers."""
-        wide = max(self.key_columns, self.value_columns) > 64 or self.dtype == jnp.float32
-        return max(1, self.query_tile * self.key_tile // 512) * (1 + wide)
+        """Of a program: so few logits, and so little of the depths, for each that all of it stays in registers."""
+        logits, depths = self.query_tile * self.key_tile, max(self.key_columns, self.value_columns)
+        return max(1, logits // 512) * max(1, depths // 32) * (1 + (self.dtype == jnp.float32))
 
     def group(self, batch: int) -> int:
         """Heads that a program of the backward pass takes one after the other, a divisor of their number.
@@ -107,24 +107,26 @@ class Shape:
         divisors = [g for g in range(1, self.num_heads + 1) if self.num_heads % g == 0]
         return max(g for g in divisors if g == 1 or programs * self.num_heads // g >= _PROGRAMS)
 
-    @property
-    def fits(self) -> bool:
-        """Whether the kernels serve this."""
-        return self._refusal is None
+    def fits(self, capability: tuple[int, int] | None = None) -> bool:
+        """Whether the kernels serve this, on a GPU of this compute capability if it is known."""
+        return self._refusal(capability) is None
 
-    def check(self) -> None:
-        """TypeError for dtypes that the kernels do not know, ValueError for depths, RuntimeError for a JAX without."""
-        if refusal := self._refusal:
+    def check(self, capability: tuple[int, int] | None = None) -> None:
+        """TypeError for dtypes that the kernels do not know, ValueError for depths, RuntimeError for GPU or JAX."""
+        if refusal := self._refusal(capability):
             error, words = refusal
             raise error(f"implementation 'pallas_gpu' {words}; use 'folded'")
 
-    @property
-    def _refusal(self) -> tuple[type[Exception], str] | None:
+    def _refusal(self, capability: tuple[int, int] | None) -> tuple[type[Exception], str] | None:
         if self.dtype not in _DTYPES:
             return TypeError, f"computes in bfloat16, float16 or float32, got {jnp.dtype(self.dtype).name}"
-        for name, depth, deepest in (("key", self.key_depth, _DEEPEST), ("value", self.value_depth, _DEEPEST - 1)):
+        deepest = _DEEPEST[jnp.dtype(self.dtype).itemsize]
+        for name, depth in (("key", self.key_depth), ("value", self.value_depth)):
             if depth > deepest:
-                return ValueError, f"takes a {name} depth of at most {deepest} per head, got {depth}"
+                return ValueError, f"takes a {name} depth of at most {deepest} per head in {self.dtype}, got {depth}"
+        if capability is not None and capability < _OLDEST:
+            found = ".".join(map(str, capability))
+            return RuntimeError, f"needs an NVIDIA GPU of compute capability 8.0 or newer, got {found}"
         if importlib.util.find_spec("jax.experimental.pallas.triton") is None:
             return RuntimeError, f"needs Pallas for Triton, which jax {jax.__version__} does not have"
         return None

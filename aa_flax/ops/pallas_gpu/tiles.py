@@ -156,7 +156,7 @@ def row_sums(x: Array, y: Array) -> Array:
 
 def height_rows(shape: Shape, rel_height: Any, row: Any, keys: Array) -> Array:
     """The height's embeddings that queries of one row meet, one for each key: they depend on its row alone."""
-    return load(rel_height, jnp.clip(keys - row, 1 - shape.height, shape.height - 1) + shape.height - 1, whole(shape))
+    return load(rel_height, jnp.minimum(keys, shape.height - 1) - row + shape.height - 1, whole(shape))
 
 
 def width_rows(shape: Shape, rel_width: Any, queries: Tile, at: Tile) -> Array:

@@ -1,6 +1,6 @@
 """The whole `AAConv2D` on the device against itself on the CPU: its projections may go to a kernel as they are."""
 
-from collections.abc import Iterator
+import functools
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from experiments.benchmarks.candidates import is_refusal, reason
 # Height and width, channels in and out: of ResNet-50 and Wide-ResNet, and one that nothing divides.
 SIZES = ((14, 14, 256), (7, 7, 512), (32, 32, 160), (5, 11, 48))
 TINY_SIZES = ((4, 5, 32),)
+_BATCH = 2
 
 TOLERANCES = {
     # Sums of up to 4,608 products of a 3×3 convolution and of all images' gradients, in another order.
@@ -24,33 +25,33 @@ TOLERANCES = {
 """Largest error of a result or gradient, over the largest entry of the same on the CPU in float32."""
 
 
-def rows(name: str, rehearse: bool) -> Iterator[dict[str, Any]]:
-    """A row for each size and dtype, as the part "correct" writes them."""
-    for height, width, features in TINY_SIZES if rehearse else SIZES:
-        for dtype, tolerance in sorted(TOLERANCES.items()):
-            row: dict[str, Any] = {"layer": f"AAConv2D({features})", "map": f"{height}x{width}", "dtype": dtype}
-            row |= {"precision": "highest", "tolerance": tolerance, "batch": 2}
-            try:
-                found = errors(name, (height, width), features, dtype)
-            except Exception as error:
-                refused = {"refused": True} if is_refusal(error) else {}
-                yield row | {"passed": False, "reason": reason(error)} | refused
-                continue
-            worst = max(found, key=lambda key: found[key] if found[key] == found[key] else float("inf"))
-            passed = found[worst] <= tolerance
-            row |= {"passed": passed, "errors": {worst: found[worst]}}
-            yield row | ({} if passed else {"reason": f"{worst} of the layer is off by {found[worst]:.2g}"})
+def checks(rehearse: bool) -> list[tuple[int, int, int, str]]:
+    """Height, width, channels and dtype of each check, first bfloat16."""
+    return [(*size, dtype) for dtype in sorted(TOLERANCES) for size in (TINY_SIZES if rehearse else SIZES)]
+
+
+def row(name: str, check: tuple[int, int, int, str]) -> dict[str, Any]:
+    """The row of an implementation, as the part "correct" writes it."""
+    height, width, features, dtype = check
+    tolerance = TOLERANCES[dtype]
+    columns: dict[str, Any] = {"layer": f"AAConv2D({features})", "map": f"{height}x{width}", "dtype": dtype}
+    columns |= {"precision": "highest", "tolerance": tolerance, "batch": _BATCH}
+    try:
+        found = errors(name, (height, width), features, dtype)
+    except Exception as error:
+        refused = {"refused": True} if is_refusal(error) else {}
+        return columns | {"passed": False, "reason": reason(error)} | refused
+    worst = max(found, key=lambda key: found[key] if found[key] == found[key] else float("inf"))
+    passed = found[worst] <= tolerance
+    columns |= {"passed": passed, "errors": {worst: found[worst]}}
+    return columns | ({} if passed else {"reason": f"{worst} of the layer is off by {found[worst]:.2g}"})
 
 
 def errors(name: str, size: tuple[int, int], features: int, dtype: str) -> dict[str, float]:
     """Of the result and of the gradients by the input and each parameter."""
-    rng = np.random.default_rng(sum(size) + features)
-    x = np.asarray(jnp.asarray(rng.normal(size=(2, *size, features)), jnp.bfloat16), np.float32)
-    cotangent = rng.normal(size=x.shape).astype(np.float32)
-    on_device = _results(name, jax.devices()[0], x, cotangent, dtype)
-    on_cpu = _results("folded", jax.local_devices(backend="cpu")[0], x, cotangent, "float32")
+    on_device = _results(name, jax.devices()[0], size, features, dtype)
     found = {}
-    for path, theirs in jax.tree_util.tree_leaves_with_path(on_cpu):
+    for path, theirs in jax.tree_util.tree_leaves_with_path(_on_cpu(size, features)):
         ours = on_device
         for part in path:
             ours = ours[part.key]
@@ -59,16 +60,23 @@ def errors(name: str, size: tuple[int, int], features: int, dtype: str) -> dict[
     return found
 
 
-def _results(name: str, device: Any, x: np.ndarray, cotangent: np.ndarray, dtype: str) -> dict[str, Any]:
+@functools.cache
+def _on_cpu(size: tuple[int, int], features: int) -> dict[str, Any]:
+    return _results("folded", jax.local_devices(backend="cpu")[0], size, features, "float32")
+
+
+def _results(name: str, device: Any, size: tuple[int, int], features: int, dtype: str) -> dict[str, Any]:
+    rng = np.random.default_rng(sum(size) + features)
+    x = np.asarray(jnp.asarray(rng.normal(size=(_BATCH, *size, features)), jnp.bfloat16), np.float32)
+    cotangent = rng.normal(size=x.shape).astype(np.float32)
     with jax.default_device(device), jax.default_matmul_precision("highest"):
-        features = x.shape[-1]
         layer = AAConv2D(
             features,
             features,
             3,
             kappa=0.25,
             upsilon=0.25,
-            spatial_shape=x.shape[1:3],
+            spatial_shape=size,
             implementation=name,
             dtype=jnp.dtype(dtype),
             rngs=nnx.Rngs(0),

@@ -19,6 +19,7 @@ from experiments.benchmarks.gpu.correct import implementations
 from experiments.benchmarks.gpu.settings import Setting
 from experiments.benchmarks.train_step import MODELS, PAPER
 
+_LEAST_WAIT = 0.2  # seconds between two looks at what the compiler has ready
 # The networks attend on these maps.
 _RESNET, _WIDE = ("14x14", "7x7"), ("32x32", "16x16", "8x8")
 
@@ -116,10 +117,10 @@ class Compilations:
 
     def counts(self, label: str) -> dict[str, Any]:
         """What is counted of a network."""
-        prepared, step = self._prepared[label], self._compiled[label].result()
+        summary, step = self._prepared[label].counted(), self._compiled[label].result()
         return {
-            "params": prepared.params,
-            "flops_per_image": prepared.flops,
+            "params": summary.params,
+            "flops_per_image": summary.flops,
             "train_temporary_bytes": step.memory_analysis().temp_size_in_bytes,
         }
 
@@ -137,7 +138,7 @@ def run(setting: Setting) -> None:
     for group in every[:2]:
         measure(group, compilations, result, setting)
     while compilations.pending() and setting.left() > 0:
-        compilations.wait(setting.left() / 2)
+        compilations.wait(max(setting.left() / 2, _LEAST_WAIT))
         for group in every[:2]:
             measure(group, compilations, result, setting)
     for group in every[2:]:

@@ -57,9 +57,12 @@ def _profile(result: dict[str, Any]) -> list[str]:
 
 
 def _extra(result: dict[str, Any]) -> list[str]:
+    tests = result.get("tests", {})
+    lines = [f"* tests: {tests['passed']} passed, {len(tests['skipped'])} skipped"] if "passed" in tests else []
+    lines += [f"* failed: {line}" for line in tests.get("failed", [])]
     attention = _rows("map", "implementation", "forward_ms", "forward_backward_ms")(result.get("pytorch", {}))
     runs = _rows("data", "model", "seed", "epochs", "accuracy", "seconds")(result.get("training", {}))
-    return attention + ([""] if attention and runs else []) + runs
+    return [*lines, *([""] if lines else []), *attention, *([""] if attention and runs else []), *runs]
 
 
 def _short(value: Any) -> str:
