@@ -1,5 +1,7 @@
 """What "auto" takes, where, and that it says so."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,13 +9,13 @@ from flax import nnx
 
 from aa_flax import ops
 from aa_flax.layers import AAConv2D
-from aa_flax.ops import choice
+from aa_flax.ops import choice, platform
 from aa_flax.ops.choice import Call, choose
 from aa_flax.ops.platform import target_platform
 
 
 @pytest.mark.parametrize(
-    ("platform", "dtype", "side", "expected"),
+    ("target", "dtype", "side", "expected"),
     [
         ("cpu", "float32", 28, "folded_pieces"),
         ("cpu", "float64", 7, "folded_pieces"),
@@ -31,9 +33,28 @@ from aa_flax.ops.platform import target_platform
         ("metal", "float32", 14, "folded"),
     ],
 )
-def test_the_table(monkeypatch, platform, dtype, side, expected):
-    monkeypatch.setattr(choice, "target_platform", lambda: platform)
+def test_the_table(monkeypatch, target, dtype, side, expected):
+    monkeypatch.setattr(choice, "target_platform", lambda: target)
     assert choose(dtype, side, side, 8, 20, 3, True) == expected
+
+
+@pytest.mark.parametrize(
+    ("capability", "bfloat16", "float16"),
+    [
+        ("9.0", "pallas_gpu", "cudnn"),
+        ("8.0", "pallas_gpu", "cudnn"),
+        ("7.5", "folded", "folded"),
+        ("gfx942", "folded", "folded"),
+    ],
+)
+def test_what_needs_a_newer_gpu_is_left_out_on_older_ones(monkeypatch, capability, bfloat16, float16):
+    card = SimpleNamespace(platform="gpu", device_kind="a card", compute_capability=capability)
+    monkeypatch.setattr(platform.jax, "local_devices", lambda: [card])
+    monkeypatch.setattr(platform, "target_device_kind", lambda: "a card")
+    monkeypatch.setattr(choice, "target_platform", lambda: "gpu")
+    assert [choose(dtype, 14, 14, 8, 20, 3, True) for dtype in ("bfloat16", "float16")] == [bfloat16, float16]
+    monkeypatch.setattr(platform, "target_device_kind", lambda: "a card that is not here")
+    assert choose("float16", 14, 14, 8, 20, 3, True) == "cudnn"
 
 
 def test_each_entry_says_why():
