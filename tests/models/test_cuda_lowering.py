@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from absent_gpu import absent_gpu
 from flax import nnx
 
 from aa_flax.layers import AAConv2D
 from aa_flax.models import create_model, list_models
 from aa_flax.models.registry import model_defaults
-from aa_flax.ops.platform import traced_for
 from aa_flax.training import functional
 
 # One of each family, and of each kind of layer that has a choice to make by platform.
@@ -25,7 +25,7 @@ OTHERS = sorted(set(list_models()) - set(ONE_OF_EACH))
 
 def lowered(name, dtype):
     """The text of a training pass for CUDA, and whether any layer attends."""
-    with traced_for("gpu"):
+    with absent_gpu():
         model = nnx.eval_shape(lambda: create_model(name, dtype=dtype, rngs=nnx.Rngs(0)))
         apply, params, stats = functional(model)
         images = jax.ShapeDtypeStruct((2, *model_defaults(name)[1], 3), dtype)

@@ -1,6 +1,5 @@
 """The GPU kernels, interpreted: against float64, at sizes that no tile divides, and as the layer uses them."""
 
-import dataclasses
 import functools
 import json
 import shutil
@@ -23,6 +22,7 @@ from aa_flax.ops.platform import traced_for
 
 sys.path.insert(0, str(Path(__file__).parent))
 import attention_oracle as oracle
+from absent_gpu import absent_gpu
 
 # float32: sums of some hundred products; the others round weights, gradients of logits and raised keys once each
 TOLERANCE = {"float32": 3e-6, "bfloat16": 2e-2, "float16": 3e-3}
@@ -225,17 +225,13 @@ def test_auto_takes_another_where_jax_has_no_triton(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_it_lowers_for_a_gpu_that_is_not_here(dtype):
-    """With gradients, as "auto" takes it; from 0.11 on JAX wants to be told of a device whose kernels it writes."""
-    fields = [field.name for field in dataclasses.fields(jax.sharding.AbstractDevice)]
-    known = {"device_kind": "NVIDIA H100 80GB HBM3", "num_cores": None, "platform": "gpu"}
-    device = jax.sharding.AbstractDevice(**{name: known[name] for name in fields})
+    """With gradients, as "auto" takes it."""
     shapes = [(2, 5, 7, 2, 20), (2, 5, 7, 2, 20), (2, 5, 7, 2, 3), (9, 20), (13, 20)]
 
     def loss(*arrays):
         return ops.relative_attention_2d(*arrays).astype(jnp.float32).sum()
 
-    here = jax.sharding.AbstractMesh((), (), abstract_device=device)
-    with traced_for("gpu"), jax.sharding.use_abstract_mesh(here):
+    with absent_gpu():
         traced = jax.jit(jax.grad(loss, range(5))).trace(*(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes))
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "relative_attention_forward" in text
