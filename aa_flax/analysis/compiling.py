@@ -11,6 +11,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from aa_flax.analysis.counts import Counts, count_program
+from aa_flax.analysis.estimates import estimated_flops
 from aa_flax.analysis.hlo import Program
 from aa_flax.analysis.targets import compiler_of, find_target
 
@@ -29,6 +30,17 @@ def compile_on(target: str, function: Callable[..., Any], *arguments: Any) -> An
     Raises:
         TargetError, CompilerError, DoesNotFit: as `aa_flax.analysis.compiler` has them.
     """
+    return _compile(target, function, arguments)[0]
+
+
+def count_on(target: str, function: Callable[..., Any], *arguments: Any) -> Counts:
+    """The same, counted."""
+    compiled, estimated = _compile(target, function, arguments)
+    return count_program(compiled, Program(compiled.as_text()), 1, 1, estimated)
+
+
+def _compile(target: str, function: Callable[..., Any], arguments: Any) -> tuple[Any, int]:
+    """The program, and the FLOPs of its Pallas kernels as their authors say."""
     wanted = find_target(target)
     compiler = compiler_of(wanted)
     compiler.prepare()
@@ -36,10 +48,5 @@ def compile_on(target: str, function: Callable[..., Any], *arguments: Any) -> An
     everywhere = NamedSharding(mesh, PartitionSpec())
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), arguments)
     with jax.set_mesh(mesh), compiler.traced(wanted):
-        return compiler.compile_program(jax.jit(function).lower(*shapes))
-
-
-def count_on(target: str, function: Callable[..., Any], *arguments: Any) -> Counts:
-    """The same, counted."""
-    compiled = compile_on(target, function, *arguments)
-    return count_program(compiled, Program(compiled.as_text()), devices=1, per_chip=1)
+        traced = jax.jit(function).trace(*shapes)
+        return compiler.compile_program(traced.lower()), estimated_flops(traced)

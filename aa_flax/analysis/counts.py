@@ -17,7 +17,7 @@ class Counts:
     here it counts as often as it runs; and for the bytes of a Pallas kernel it takes the word of the kernel's author,
     here its operands and results count as they lie in memory. FLOPs of kernels stay their authors'. For GPUs the
     compiler gives no counts: bytes are operands and results of all that runs, FLOPs those of convolutions and matrix
-    products.
+    products, and of kernels what their authors say.
     """
 
     flops: int
@@ -48,7 +48,7 @@ class Counts:
         return sum(launch.calls for launch in self.launches)
 
 
-def count_program(compiled: Any, program: Program, devices: int, per_chip: int) -> Counts:
+def count_program(compiled: Any, program: Program, devices: int, per_chip: int, estimated_flops: int = 0) -> Counts:
     """What one chip does in a compiled program.
 
     Args:
@@ -56,6 +56,7 @@ def count_program(compiled: Any, program: Program, devices: int, per_chip: int) 
         program: its text.
         devices: that it runs on.
         per_chip: of them.
+        estimated_flops: in Pallas kernels, as their authors say, on a device; for TPUs the text has them.
     """
     cost = compiled.cost_analysis()
     looped, kernels_looped = work(program), kernels(program)
@@ -64,8 +65,11 @@ def count_program(compiled: Any, program: Program, devices: int, per_chip: int) 
         flops, moved, by_compiler = _corrected(cost, program)
         by_precision = {"bfloat16": per_chip * flops}
     else:
+        kernel_flops = kernel_flops or estimated_flops
         flops, moved, by_compiler = looped.products + kernel_flops, looped.all_bytes, None
         by_precision = {name: per_chip * count for name, count in looped.products_by_precision.items()}
+        # In which precision kernels multiply the text does not say: a bound takes the fastest.
+        by_precision["bfloat16"] = by_precision.get("bfloat16", 0) + per_chip * kernel_flops
     return Counts(
         flops=per_chip * flops,
         kernel_flops=per_chip * kernel_flops,

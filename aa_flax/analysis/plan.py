@@ -131,7 +131,7 @@ def plan(subject: Subject, mode: Mode, wanted: Target, mesh: Mesh) -> Plan:
         hlo = compiled.as_text()
         memory = _memory(compiled, per_chip)
         fits = memory.total is not None and memory.total <= wanted.chip.usable_bytes
-        counts = count_program(compiled, Program(hlo), mesh.devices.size, per_chip)
+        counts = count_program(compiled, Program(hlo), mesh.devices.size, per_chip, lowered.estimated_flops)
         bound = _bound(counts, wanted.chip, subject.config.batch_size)
     return Plan(
         subject=subject,

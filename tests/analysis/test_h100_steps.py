@@ -28,6 +28,7 @@ def test_every_layer_attends_by_the_kernels(name, batch, attending):
         for kind in ("forward", "backward")
     }
     assert calls == {"forward": attending, "backward": attending}
+    assert 0 < found.counts.kernel_flops < found.counts.flops / 2
 
 
 def test_attention_in_a_wide_resnet_moves_half_as_much_again():

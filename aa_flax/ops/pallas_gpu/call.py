@@ -1,6 +1,7 @@
 """The call of the GPU kernels: custom gradient, meshes, the tables' gradients from their parts."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -60,8 +61,8 @@ def _forward(shape: Shape, qkv: Array, tables: tuple[Array, ...]) -> tuple[Array
         (shape.query_tiles, shape.num_heads, b),
         [_image(qkv), *map(_all, tables)],
         [(output, _image(output)), (log_sums, _image(log_sums))],
-        "relative_attention_forward",
-    )(qkv, *tables)
+        [qkv, *tables],
+    )
 
 
 def _backward(
@@ -86,8 +87,9 @@ def _backward(
         (shape.query_tiles + shape.key_tiles, groups, b),
         [*map(_image, arguments), *map(_all, tables)],
         results,
-        "relative_attention_backward",
-    )(*arguments, *tables)
+        [*arguments, *tables],
+        backward=True,
+    )
     if not parts:
         return by_qkv, ()
     by_height, by_width = (part.sum((0, 1, 3)) * shape.scale for part in parts)
@@ -105,7 +107,13 @@ def _by_offset(pairs: Float[Array, "query key dk"]) -> Float[Array, "offset dk"]
     return padded[: length * (2 * length - 1)].reshape(length, 2 * length - 1, depth).sum(0)
 
 
-def _call(shape: Shape, kernel: Any, grid: Any, specs: list, results: list, name: str) -> Any:
+def _call(
+    shape: Shape, kernel: Any, grid: Any, specs: list, results: list, arguments: list, *, backward: bool = False
+) -> Any:
+    flops, exponentials = shape.cost(arguments[0].shape[0], backward=backward)
+    moved = sum(
+        math.prod(array.shape) * array.dtype.itemsize for array in [*arguments, *(array for array, _ in results)]
+    )
     return pl.pallas_call(
         kernel,
         grid=grid,
@@ -113,9 +121,10 @@ def _call(shape: Shape, kernel: Any, grid: Any, specs: list, results: list, name
         out_specs=[spec for _, spec in results],
         out_shape=[result for result, _ in results],
         compiler_params=triton.CompilerParams(num_warps=shape.warps, num_stages=1),
-        name=name,
+        cost_estimate=pl.CostEstimate(flops=flops, transcendentals=exponentials, bytes_accessed=moved),
+        name=f"relative_attention_{'backward' if backward else 'forward'}",
         interpret=shape.interpret,
-    )
+    )(*arguments)
 
 
 def _image(array: Any) -> pl.BlockSpec:

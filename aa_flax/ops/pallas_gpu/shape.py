@@ -111,6 +111,20 @@ class Shape:
         divisors = [g for g in range(1, self.num_heads + 1) if self.num_heads % g == 0]
         return max(g for g in divisors if g == 1 or programs * self.num_heads // g >= _PROGRAMS)
 
+    def cost(self, batch: int, *, backward: bool) -> tuple[int, int]:
+        """Floating-point operations of one pass over a batch, and exponentials; padding not counted."""
+        dk, dv, places = self.key_depth, self.value_depth, self.places
+        h, w = (self.height, self.width) if self.positions else (0, 0)
+        if backward:
+            # By queries: logits, by weight, by query; by keys: logits and their height terms, by weight, value and key.
+            of_a_pair = (4 + self.positions) * dk + 3 * dv
+            # Terms of height and width by queries, of width by keys, and the gradients of all three by query and table.
+            of_a_query = (3 * h + 4 * w) * dk
+        else:
+            of_a_pair, of_a_query = dk + dv, (h + w) * dk
+        queries = batch * self.num_heads * places
+        return 2 * queries * (places * of_a_pair + of_a_query), queries * places * (1 + backward)
+
     def fits(self, capability: tuple[int, int] | None = None) -> bool:
         """Whether the kernels serve this, on a GPU of this compute capability if it is known."""
         return self._refusal(capability) is None
