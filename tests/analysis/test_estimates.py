@@ -49,6 +49,7 @@ def test_attention_on_a_gpu(positions):
         both = estimated_flops(jax.jit(jax.grad(summed, range(len(inputs)))).trace(*inputs))
     queries = b * n * h * w
     assert forward == 2 * queries * (h * w * (dk + dv) + (h + w) * dk * positions)
-    # Five products at least where the forward pass has two; ours compute the logits and their gradient twice, and terms of position.
+    # Five products at least where the forward pass has two; ours compute logits and their gradient twice, and terms of
+    # position.
     least = 2 * queries * h * w * (3 * dk + 2 * dv)
     assert forward + least < both < forward + (2 + positions) * least
