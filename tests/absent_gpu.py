@@ -13,7 +13,7 @@ from aa_flax.ops.platform import traced_for
 def absent_gpu() -> Iterator[None]:
     """While open, programs are traced for an H100.
 
-    From 0.11 on JAX wants to be told of the device that it writes kernels for. Lower with
+    From 0.11 on JAX wants to be told of the device that it writes kernels for. Lower the programs with
     `lowering_platforms=("cuda",)`.
     """
     fields = [field.name for field in dataclasses.fields(jax.sharding.AbstractDevice)]
