@@ -20,7 +20,11 @@ ONE_OF_EACH = (
     "aa_mnasnet_075",
     "patchconvnet_s60",
 )
-OTHERS = sorted(set(list_models()) - set(ONE_OF_EACH))
+OTHERS = [
+    # 101 and 152 layers are more of the blocks of 50, and take half of the time.
+    pytest.param(name, marks=pytest.mark.slow if name.endswith(("resnet101", "resnet152")) else pytest.mark.thorough)
+    for name in sorted(set(list_models()) - set(ONE_OF_EACH))
+]
 
 
 def lowered(name, dtype):
@@ -52,7 +56,6 @@ def test_a_network_of_each_kind_lowers_for_cuda(name):
     check(name, jnp.bfloat16)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_other_network_lowers_for_cuda(name):
     check(name, jnp.bfloat16)
