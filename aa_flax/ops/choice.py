@@ -123,32 +123,19 @@ def _serves(entry: Entry, call: Call) -> bool:
     return kernel_serves is None or (call.divides and kernel_serves(call))
 
 
-def _shape(call: Call) -> Shape:
-    return Shape(
-        height=call.height,
-        width=call.width,
-        num_heads=call.num_heads,
-        key_depth=call.key_depth,
-        value_depth=call.value_depth,
-        in_features=call.in_features,
-        out_features=call.num_heads * call.value_depth,
-        scale=1.0,
-        positions=call.positions,
-        dtype=jnp.dtype(call.dtype),
-    )
+def _fits_tpu(call: Call) -> bool:
+    out_features = call.num_heads * call.value_depth
+    return Shape(**_sizes(call), in_features=call.in_features, out_features=out_features).fits(call.device_kind)
 
 
-def _gpu_shape(call: Call) -> GpuShape:
-    return GpuShape(
-        height=call.height,
-        width=call.width,
-        num_heads=call.num_heads,
-        key_depth=call.key_depth,
-        value_depth=call.value_depth,
-        scale=1.0,
-        positions=call.positions,
-        dtype=jnp.dtype(call.dtype),
-    )
+def _fits_gpu(call: Call) -> bool:
+    return GpuShape(**_sizes(call)).fits(call.capability)
+
+
+def _sizes(call: Call) -> dict[str, Any]:
+    """What the kernels' shapes are alike in; the scale matters to none."""
+    alike = ("height", "width", "num_heads", "key_depth", "value_depth", "positions")
+    return {**{name: getattr(call, name) for name in alike}, "scale": 1.0, "dtype": jnp.dtype(call.dtype)}
 
 
 def _cudnn_serves(call: Call) -> bool:
@@ -158,8 +145,8 @@ def _cudnn_serves(call: Call) -> bool:
 
 _KERNELS: Mapping[str, Callable[[Call], bool]] = MappingProxyType(
     {
-        "pallas_tpu": lambda call: _shape(call).fits(call.device_kind),
-        "pallas_gpu": lambda call: _gpu_shape(call).fits(call.capability),
+        "pallas_tpu": _fits_tpu,
+        "pallas_gpu": _fits_gpu,
         "cudnn": _cudnn_serves,
     }
 )

@@ -24,9 +24,8 @@ def moments(
 
     The difference loses nothing while the mean of d is not far larger than the deviation, wherever that of `x` is.
     The shift is the mean over the batch of the place in the middle of the maps. On a TPU the convolution before sums up
-    what it writes, and a shift that depends on that would cost another pass: 9 % of the bytes of two bottleneck blocks
-    with their gradient, counted for a v5e. There the shift is `expected`; where that is so wrong that the precision
-    suffers, a second pass is made around the mean just found. The test for it costs no bytes of ResNet-50's step.
+    what it writes, and a shift that depends on that would cost another pass. There the shift is `expected`; where that
+    is so wrong that the precision suffers, a second pass is made around the mean just found.
 
     Args:
         x: [..., c]; the first of `axes` is the batch.
