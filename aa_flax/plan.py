@@ -1,11 +1,12 @@
-"""What a step needs of a TPU, without one: `python -m aa_flax.plan --model=resnet50 --topology=v5e:2x2 --batch=1024`.
+"""Counts what a step needs of a TPU or GPU, without one.
 
 Compiles the training step, or with --mode=infer the forward pass, of a network (--model) or of a run (--config=FILE,
-and --config.FIELD=VALUE with it) for a slice, named as a topology (v5e:4x4) or as Cloud TPU does (v5litepod-16), and
-prints for each chip what the compiler counts, memory, FLOPs, bytes and collectives, and the least time that these allow
-at the chip's published peaks. --baseline compares with another network, --sweep=batch looks for the largest batch that
-fits. Takes a minute or two for a large network; needs `libtpu`, which runs on Linux machines with x86-64 processors.
---verbosity=0 shows which implementation of attention was chosen.
+and --config.FIELD=VALUE with it) for a slice, named as a topology (v5e:4x4) or as Cloud TPU does (v5litepod-16), or for
+NVIDIA GPUs of one machine (h100:8, h200:1, a100:4, l4:1). Prints for each chip what is counted in the compiled program,
+memory, FLOPs, bytes, kernels and collectives, and the least time that these allow at the chip's published peaks.
+--baseline compares with another network, --sweep=batch looks for the largest batch that fits. Takes a minute or two for
+a large network; needs `libtpu` for TPUs, which runs on Linux machines with x86-64 processors, and JAX's plugin for CUDA
+for GPUs (Linux). --verbosity=0 shows which implementation of attention was chosen.
 """
 
 import contextlib
@@ -24,18 +25,18 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from aa_flax import data
-from aa_flax.analysis import tpu_compiler
+from aa_flax.analysis.compiler import CompilerError, TargetError
 from aa_flax.analysis.plan import Plan, check_batch, plan
 from aa_flax.analysis.plan_report import as_json, print_plan
 from aa_flax.analysis.programs import Mode, Subject, of_config, of_model
-from aa_flax.analysis.slices import Slice, SliceError, find_slice
 from aa_flax.analysis.sweep import sweep_batch
+from aa_flax.analysis.targets import Target, compiler_of, find_target
 from aa_flax.training.config import resolve
 from aa_flax.training.flags import config_value, define_config, fail, run
 
 _CONFIG = define_config()
 _MODEL = flags.DEFINE_string("model", None, "Name of a network, instead of a config.")
-_TOPOLOGY = flags.DEFINE_string("topology", None, "Slice: v5e:2x2, v4:2x2x1, v5litepod-16, v4-8, ...", required=True)
+_TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:2x2, v4:2x2x1, v5litepod-16, h100:8, ...", required=True)
 _BATCH = flags.DEFINE_integer(
     "batch", None, "Images of all chips together; that of the config if there is one. A sweep starts from it."
 )
@@ -51,15 +52,16 @@ def main(argv: list[str]) -> None:
     """Compile, count, print."""
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
-    wanted = find_slice(_TOPOLOGY.value)
+    wanted = find_target(_TOPOLOGY.value)
     mode: Mode = "train" if _MODE.value == "train" else "infer"
     subject = _subject(mode)
     baseline = subject.with_model(_BASELINE.value) if _BASELINE.value else None
     hlo = Path(_HLO.value).expanduser() if _HLO.value else None
     if hlo and (hlo.is_dir() or not hlo.parent.is_dir()):
         fail(f"--hlo: {hlo} is a folder" if hlo.is_dir() else f"--hlo: no such folder: {hlo.parent}")
-    tpu_compiler.prepare()
-    mesh = tpu_compiler.mesh_of(wanted)
+    compiler = compiler_of(wanted)
+    compiler.prepare()
+    mesh = compiler.mesh_of(wanted)
     compiled = functools.partial(_compiled, mode=mode, wanted=wanted, mesh=mesh)
     tried: list[Plan] = []
     if _SWEEP.value:
@@ -107,7 +109,7 @@ def _image_size(text: str | None) -> tuple[int, int] | None:
     return int(sides[1]), int(sides[2] or sides[1])
 
 
-def _compiled(subject: Subject, mode: Mode, wanted: Slice, mesh: Mesh) -> Plan:
+def _compiled(subject: Subject, mode: Mode, wanted: Target, mesh: Mesh) -> Plan:
     with _progress(f"compiling {subject.config.model.name} for {wanted.topology}, batch {subject.config.batch_size:,}"):
         found = plan(subject, mode, wanted, mesh)
     if _SWEEP.value:
@@ -132,4 +134,4 @@ def _progress(text: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    run(main, expected=(SliceError, tpu_compiler.CompilerError, data.DataError), interrupted="interrupted")
+    run(main, expected=(TargetError, CompilerError, data.DataError), interrupted="interrupted")

@@ -20,6 +20,7 @@ from absl import app, flags
 _ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
 
+from aa_flax.analysis.provenance import commit  # noqa: E402
 from experiments.compare_report import collect, draw, table  # noqa: E402
 
 _CONFIG = flags.DEFINE_string("config", None, "Config file with a list MODELS.", required=True)
@@ -39,11 +40,10 @@ def main(argv: list[str]) -> None:
     models = _MODELS.value or [*runpy.run_path(str(config))["MODELS"]]
     runs = [(model, int(seed), workdir / f"{model}_{seed}") for seed in _SEEDS.value for model in models]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=_ROOT, capture_output=True, text=True).stdout.strip()
     for model, seed, folder in runs:
         folder.mkdir(parents=True, exist_ok=True)
-        if head and not (folder / "commit.txt").exists():
-            (folder / "commit.txt").write_text(head + "\n")
+        if not (folder / "commit.txt").exists():
+            (folder / "commit.txt").write_text(commit() + "\n")
         command = [sys.executable, "-m", "aa_flax.train", f"--workdir={folder}"]
         command += [f"--config={config}:{model}", f"--config.seed={seed}"]
         # Anything after the script's own flags overrides the config.
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     source = os.path.relpath(config, _ROOT)
     asked = f"python experiments/compare.py --config={source} --source_dir=FOLDER --seeds={','.join(_SEEDS.value)}"
     asked += f" --models={','.join(models)}" if _MODELS.value else ""
-    measured = collect(runs, asked, [source])
+    measured = collect(runs, asked)
     print(table(measured))
     results = _ROOT / "experiments" / "results" if _WRITE.value else workdir
     (results / f"{name}.json").write_text(json.dumps(measured, indent=1) + "\n")

@@ -14,7 +14,7 @@ from aa_flax.training import RunDirectory, read_metrics
 COLORS = ("#4c6a92", "#c08a2e", "#b3322c", "#6b4c92", "#3f8f5f", "#8c8c8c", "#2ea3c0", "#c02e8a")
 
 
-def collect(runs: Sequence[tuple[str, int, Path]], command: str, sources: Sequence[str]) -> dict[str, Any]:
+def collect(runs: Sequence[tuple[str, int, Path]], command: str) -> dict[str, Any]:
     """What the runs measured: for each its result, held-out accuracies and training losses."""
     measured = []
     for model, seed, folder in runs:
@@ -37,7 +37,7 @@ def collect(runs: Sequence[tuple[str, int, Path]], command: str, sources: Sequen
             {
                 "model": model,
                 "seed": seed,
-                "commit": commit.read_text().strip() if (commit := folder / "commit.txt").exists() else "unknown",
+                "commit": (folder / "commit.txt").read_text().strip(),
                 **{key: result[key] for key in keys},
                 "held_out_accuracy": [row["accuracy"] for row in held_out],
                 "held_out_loss": [row["loss"] for row in held_out],
@@ -47,7 +47,7 @@ def collect(runs: Sequence[tuple[str, int, Path]], command: str, sources: Sequen
                 "side": config.data.image_size,
             }
         )
-    return {**provenance(command, sources), "runs": measured}
+    return {**provenance(command), "runs": measured}
 
 
 def table(measured: dict[str, Any]) -> str:

@@ -2,22 +2,26 @@
 
 Shapes in annotations are checked by beartype here and only here. Eight CPU devices are simulated, implicit rank
 promotion is an error, and warnings are errors (pyproject.toml).
+
+`pytest -m gpu` runs on the GPU, with all of the compiler's work; every other choice of tests runs on the CPU.
 """
 
 import atexit
+import importlib.util
 import os
+import sys
 import tempfile
+from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-# Most of the tests' time is LLVM's, for programs that run for milliseconds. What XLA makes of a program before that,
-# its collectives for example, stays the same.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+import where
 
-import jax
-import numpy as np
-import pytest
-from jaxtyping import install_import_hook
+where.prepare(sys.argv)  # before JAX is imported
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests compile many equal programs, in this process and in those that they start. Not shared with other workers or kept
@@ -30,6 +34,14 @@ jax.config.update("jax_compilation_cache_dir", _cache.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 install_import_hook("aa_flax", "beartype.beartype")
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and jax.default_backend() != "gpu":
+        asked = "" if where.on_gpu() else "; tests run on the CPU unless `-m gpu` asks for these alone"
+        pytest.skip(f"needs a CUDA device, JAX uses {jax.devices()[0].device_kind}{asked}")
+    if item.get_closest_marker("h100") and importlib.util.find_spec("jax_plugins") is None:
+        pytest.skip("needs JAX's plugin for CUDA")
 
 
 @pytest.fixture

@@ -2,10 +2,11 @@
 
 Importing takes seconds of processor time, and the tests start a hundred commands. `run` stands for `subprocess.run`
 and `start` for `subprocess.Popen` of `python -m MODULE ...` and `python SCRIPT ...`. The process that is forked never
-starts JAX's devices, so these, signals, threads and exit codes are each command's own. What a fork has not: a fresh
-import, and the hooks that Python runs at exit.
+starts JAX's devices, so these, signals, threads and exit codes are each command's own. What a fork has not is a fresh
+import.
 """
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -112,12 +113,15 @@ def _become(command, environment, cwd, outputs):
         if name.startswith("JAX_") and name.lower() in settings:
             before = settings[name.lower()]
             jax.config.update(name.lower(), value if before is None else type(before)(_plain(value)))
-    if command[0] == "-m":
-        sys.argv = command[1:]
-        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = command
-        runpy.run_path(command[0], run_name="__main__")
+    try:
+        if command[0] == "-m":
+            sys.argv = command[1:]
+            runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = command
+            runpy.run_path(command[0], run_name="__main__")
+    finally:  # A fork ends without them; by JAX's the processes of one run wait for each other.
+        atexit._run_exitfuncs()
 
 
 def _plain(value):

@@ -4,6 +4,7 @@ Only as much of the grammar as counting needs. Bytes are those in the device's m
 layouts bring: bf16[64,20]{1,0:T(8,128)(2,1)} takes 64 × 128 × 2 bytes.
 """
 
+import dataclasses
 import functools
 import json
 import math
@@ -103,6 +104,11 @@ class Instruction:
         return found[1] if found else None
 
     @property
+    def custom_call_target(self) -> str:
+        """What a custom call runs; "" of other instructions."""
+        return self.attribute(r'custom_call_target="([^"]*)"') or ""
+
+    @property
     def called(self) -> list[tuple[str, str]]:
         """(role, computation) of every computation that this instruction names."""
         return [
@@ -147,12 +153,14 @@ class Program:
             elif line.startswith("}"):
                 current = None
             elif current is not None and (instruction := _parse(line)):
-                current[instruction.name] = instruction
+                current[instruction.name] = _in_turn(instruction)
         if not self.entry:
             raise ValueError("the text is not a compiled program: it has no ENTRY computation")
 
     def sites(self, loops: bool = True) -> Iterator[Site]:
         """Every instruction that runs; the bodies of loops as often as they run, or once if not `loops`.
+
+        Of a conditional the smallest branch.
 
         Loops of unknown length count once either way: `trips` is None for them.
         """
@@ -192,13 +200,31 @@ class Program:
                 if instruction.opcode.endswith(("-done", "-update")):
                     continue  # names the computation that its -start runs
                 inner = scheduled and instruction.opcode in ("call", "while", "conditional", "async-start")
-                for role, name in instruction.called:
+                for role, name in self._entered(instruction):
                     again = (self.trips(instruction) or 1) if loops and role == "body" else 1
                     if name in self.computations:
                         visit(name, inner, times * again, looped or role == "body")
 
         visit(self.entry, True, 1, False)
         return runs
+
+    def _entered(self, instruction: Instruction) -> list[tuple[str, str]]:
+        """Roles and names of the computations that an instruction runs: of a conditional's branches the smallest.
+
+        Which one is taken only a run knows. The others add to what is counted, and a count stands for what a run needs
+        at least; batch norm's second pass on TPUs, for one, is for statistics far from those expected.
+        """
+        if instruction.opcode != "conditional":
+            return list(instruction.called)
+
+        def size(name: str) -> int:
+            made = self.computations.get(name, {}).values()
+            return sum(shape_bytes(each.shape) for each in made if each.opcode not in _MAKES_NOTHING)
+
+        return [min(instruction.called, key=lambda called: size(called[1]))]
+
+
+_MAKES_NOTHING = ("parameter", "tuple", "get-tuple-element", "bitcast", "constant")
 
 
 def _parse(line: str) -> Instruction | None:
@@ -220,6 +246,16 @@ def _parse(line: str) -> Instruction | None:
         operands=tuple(_split(line[opcode.end() : close])),
         attributes=line[close + 1 :],
     )
+
+
+def _in_turn(instruction: Instruction) -> Instruction:
+    """A fusion that runs beside others, as XLA for GPUs starts and awaits it, as one that is awaited at once."""
+    if instruction.opcode == "fusion-start":
+        _, result, *_ = _split(instruction.shape[1:-1])  # operands, result, context
+        return dataclasses.replace(instruction, opcode="fusion", shape=result)
+    if instruction.opcode == "fusion-done":
+        return dataclasses.replace(instruction, opcode="bitcast")
+    return instruction
 
 
 def _closing(text: str, opening: int) -> int:

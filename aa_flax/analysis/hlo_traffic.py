@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from aa_flax.analysis.hlo import Instruction, Program, shape_bytes
 
-MOSAIC = "tpu_custom_call"
-"""The target of kernels written in Pallas. Of other custom calls the compiler itself knows what they cost."""
+PALLAS = ("tpu_custom_call", "__gpu$xla.gpu.triton", "mosaic_gpu_v2", "mosaic_gpu")
+"""The targets of kernels written in Pallas. Of other custom calls the compiler itself knows what they cost."""
 
 _COLLECTIVES = (
     "all-gather",
@@ -41,7 +41,7 @@ def kernels(program: Program, loops: bool = True) -> list[Kernel]:
     found: dict[str, list[tuple[Instruction, int, int]]] = {}
     for site in program.sites(loops):
         call = site.instruction
-        if site.scheduled and call.opcode == "custom-call" and call.attribute(r'custom_call_target="(\w+)"') == MOSAIC:
+        if site.scheduled and call.custom_call_target in PALLAS:
             size = sum(map(shape_bytes, (call.shape, *program.operands(site))))
             found.setdefault(re.sub(r"[.\d]+$", "", call.name), []).append((call, site.times, size))
     return [

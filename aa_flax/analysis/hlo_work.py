@@ -1,16 +1,17 @@
 """What a compiled program reads, writes and multiplies, summed over its text.
 
-The compiler's own counts have two gaps, which these sums fill: they take arrays that stay in the memory beside the
-cores like those in HBM, although only the latter are slow, and the body of a loop once, however often it runs. Of the
-stacks from which such a body takes one slice, and into which it writes one, only that slice counts.
+libtpu's own counts have two gaps, which these sums fill: they take arrays that stay in the memory beside the cores like
+those in HBM, although only the latter are slow, and the body of a loop once, however often it runs. For GPUs there are
+no counts but these. Of the stacks from which such a body takes one slice, and into which it writes one, only that slice
+counts. What cuDNN and cuBLAS take beside operands and results, a workspace, does not count: how much of it they touch
+is theirs to know.
 """
 
-import functools
-import math
 import re
 from dataclasses import dataclass
 
 from aa_flax.analysis.hlo import Array, Program, Site, arrays
+from aa_flax.analysis.hlo_products import precision_of, products_of
 from aa_flax.analysis.hlo_slices import bytes_read, bytes_written
 
 _NOTHING = frozenset(
@@ -22,6 +23,9 @@ _NOTHING = frozenset(
 _NAMES_MEMORY = ("AllocateBuffer", "ConcatBitcast")
 """Custom calls that only name memory."""
 
+_LIBRARIES = ("__cudnn$", "__cublas$")
+"""How the targets of custom calls of NVIDIA's libraries begin. Their last result may be a workspace, a row of bytes."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -29,27 +33,84 @@ class Work:
 
     hbm_bytes: int  # read from and written to HBM
     all_bytes: int  # the same with what stays beside the cores
+    whole_bytes: int  # the same with every operand and result as a whole, also where only a part is taken
     products: int  # floating-point operations of convolutions and matrix products
+    products_by_precision: dict[str, int]  # as a GPU multiplies them
 
 
 def work(program: Program, loops: bool = True) -> Work:
     """Sums over a program; the bodies of loops as often as they run, or once if not `loops`."""
-    hbm = everything = products = 0
+    hbm = everything = whole = 0
+    products: dict[str, int] = {}
     for site in program.sites(loops):
-        products += site.times * _products(program, site)
+        if found := site.times * products_of(program, site):
+            precision = precision_of(program, site)
+            products[precision] = products.get(precision, 0) + found
         if site.scheduled:
             for array, size in _moved(program, site):
                 everything += site.times * size
                 hbm += 0 if array.on_chip else site.times * size
-    return Work(hbm, everything, products)
+                whole += site.times * array.bytes
+    return Work(hbm, everything, whole, sum(products.values()), products)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """All runs of one kernel on arrays of the same shapes, per device and run of the program."""
+
+    name: str  # as the program has it, or what a custom call runs
+    operation: str  # of JAX, that it stems from
+    shapes: str  # of operands and results
+    calls: int
+    bytes: int  # of operands and results in all
+
+
+def launches(program: Program) -> list[Launch]:
+    """What runs by itself, the most bytes first; a copy or collective that is started and awaited counts once."""
+    found: dict[tuple[str, str], Launch] = {}
+    for site in program.sites():
+        instruction = site.instruction
+        if not site.scheduled or not _runs(site):
+            continue
+        awaited = instruction.opcode.endswith("-done")
+        size = site.times * sum(size for _, size in _moved(program, site))
+        name = re.sub(r"(-start|-done)?[.\d]*$", "", _kernel_name(site))
+        shapes = "" if awaited or instruction.opcode.endswith("-start") else _shapes(program, site)
+        former = found.get((name, shapes), Launch(name, _operation(site), shapes, 0, 0))
+        calls = former.calls + (0 if awaited else site.times)
+        found[name, shapes] = Launch(name, former.operation, shapes, calls, former.bytes + size)
+    return sorted(found.values(), key=lambda launch: -launch.bytes)
+
+
+def _runs(site: Site) -> bool:
+    return site.instruction.opcode not in _NOTHING and site.instruction.custom_call_target not in _NAMES_MEMORY
+
+
+def _kernel_name(site: Site) -> str:
+    instruction = site.instruction
+    if target := instruction.custom_call_target:
+        author = instruction.attribute(r'\bname = "([^"]+)", num_stages')  # of a kernel in Triton
+        return author or target.removeprefix("__gpu$")
+    return instruction.name
+
+
+def _operation(site: Site) -> str:
+    return site.instruction.attribute(r'op_name="([^"]*)"') or ""
+
+
+def _shapes(program: Program, site: Site) -> str:
+    def written(shapes: list[str]) -> str:
+        return ", ".join(f"{a.dtype}[{','.join(map(str, a.dimensions))}]" for shape in shapes for a in arrays(shape))
+
+    return f"{written(program.operands(site))} -> {written([site.instruction.shape])}"
 
 
 def _moved(program: Program, site: Site) -> list[tuple[Array, int]]:
     """Each array that an instruction reads or writes, and how many bytes of it."""
+    if not _runs(site):
+        return []
     instruction = site.instruction
     opcode = instruction.opcode
-    if opcode in _NOTHING or instruction.attribute(r'custom_call_target="(\w+)"') in _NAMES_MEMORY:
-        return []
     results = arrays(instruction.shape)
     if opcode.endswith("-start"):
         # What is written counts where the operation is done; a slice reads as much as it writes.
@@ -59,53 +120,13 @@ def _moved(program: Program, site: Site) -> list[tuple[Array, int]]:
     if opcode.endswith("-done"):
         return [(array, array.bytes) for array in results]
     moved = [*zip(results, bytes_written(program, site), strict=True)]
+    if instruction.custom_call_target.startswith(_LIBRARIES) and _is_workspace(results[-1]):
+        moved.pop()
     for position, shape in enumerate(program.operands(site)):
         part = bytes_read(program, site, position)
         moved += [(array, array.bytes if part is None else min(part, array.bytes)) for array in arrays(shape)]
     return moved
 
 
-def _products(program: Program, site: Site) -> int:
-    """2 × multiply-adds of a convolution or matrix product; those with padding or with the zeros of a dilation not."""
-    instruction = site.instruction
-    if instruction.opcode == "dot":
-        factor = arrays(program.operands(site)[0])[0]
-        contracted = instruction.attribute(r"lhs_contracting_dims=\{([\d,]*)\}") or ""
-        inner = math.prod(factor.dimensions[int(axis)] for axis in contracted.split(",") if axis)
-        return 2 * inner * math.prod(arrays(instruction.shape)[0].dimensions)
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
-    if instruction.opcode != "convolution" or labels is None:
-        return 0
-    left, kernel = (arrays(shape)[0].dimensions for shape in program.operands(site)[:2])
-    out = arrays(instruction.shape)[0].dimensions
-    window = dict(re.findall(r"(\w+)=([\w\-]+)", instruction.attribute(r"window=\{([^}]*)\}") or ""))
-    spatial = [label for label in labels[3] if label.isdigit()]
-
-    def setting(name: str, default: str) -> list[str]:
-        return window[name].split("x") if name in window else [default] * len(spatial)
-
-    pairs = 1
-    for axis, *settings in zip(spatial, *(setting(*pair) for pair in _WINDOW.items()), strict=True):
-        stride, padding, dilation, kernel_dilation = (int(each.split("_")[0]) for each in settings)
-        sizes = left[labels[1].index(axis)], kernel[labels[2].index(axis)], out[labels[3].index(axis)]
-        pairs *= _valid_pairs(*sizes, stride, padding, dilation, kernel_dilation)
-    groups = int(instruction.attribute(r"batch_group_count=(\d+)") or 1)
-    channels = kernel[labels[2].index("i")] * kernel[labels[2].index("o")]
-    return 2 * channels * (left[labels[1].index("b")] // groups) * pairs
-
-
-_WINDOW = {"stride": "1", "pad": "0_0", "lhs_dilate": "1", "rhs_dilate": "1"}
-"""What the text says of a window, and what holds where it does not."""
-
-
-@functools.cache
-def _valid_pairs(
-    size: int, kernel: int, out: int, stride: int, padding: int, dilation: int, kernel_dilation: int
-) -> int:
-    """How many pairs of output and kernel position along one axis meet an element of the input."""
-    pairs = 0
-    for position in range(kernel):
-        for output in range(out):
-            place = output * stride + position * kernel_dilation - padding
-            pairs += 0 <= place <= (size - 1) * dilation and place % dilation == 0
-    return pairs
+def _is_workspace(array: Array) -> bool:
+    return array.dtype in ("u8", "s8") and len(array.dimensions) == 1

@@ -8,9 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from aa_flax.analysis.hlo_work import Launch
 from aa_flax.analysis.plan import Plan
+from aa_flax.analysis.targets import compiler_of
 
 _RATIOS = (
     "params_bytes",
@@ -19,9 +22,13 @@ _RATIOS = (
     "flops",
     "bytes_moved",
     "hbm_bytes",
+    "kernel_calls",
     "collective_bytes",
     "bound_seconds",
 )
+
+LARGEST = 10
+"""How many kernels are named."""
 
 
 def as_json(plan: Plan, baseline: Plan | None = None, tried: Sequence[Plan] = (), command: str = "") -> dict[str, Any]:
@@ -37,8 +44,9 @@ def as_json(plan: Plan, baseline: Plan | None = None, tried: Sequence[Plan] = ()
         **_numbers(plan),
         "kernels": [dataclasses.asdict(each) for each in plan.counts.kernels] if plan.counts else None,
         "collectives": [dataclasses.asdict(each) for each in plan.counts.collectives] if plan.counts else None,
+        "largest_kernels": [dataclasses.asdict(each) for each in _largest(plan)] if plan.counts else None,
         "loops": plan.counts and plan.counts.loops,
-        "chip": dataclasses.asdict(plan.slice.chip),
+        "chip": dataclasses.asdict(plan.target.chip),
     }
     if baseline:
         other = _numbers(baseline)
@@ -60,7 +68,7 @@ def as_json(plan: Plan, baseline: Plan | None = None, tried: Sequence[Plan] = ()
         "date": datetime.date.today().isoformat(),
         "versions": {
             "python": platform.python_version(),
-            **{package: _version(package) for package in ("jax", "jaxlib", "libtpu", "flax")},
+            **{name: _version(name) for name in ("jax", "jaxlib", *compiler_of(plan.target).packages(), "flax")},
         },
     }
 
@@ -78,9 +86,9 @@ def _numbers(plan: Plan) -> dict[str, Any]:
         "model": config.model.name,
         "options": config.model.options,
         "mode": plan.mode,
-        "topology": plan.slice.topology,
-        "cloud_name": plan.slice.cloud_name,
-        "chips": plan.slice.chips,
+        "topology": plan.target.topology,
+        "cloud_name": plan.target.cloud_name,
+        "chips": plan.target.chips,
         "devices_per_chip": plan.devices_per_chip,
         "batch": plan.batch,
         "image_size": plan.subject.preprocessing.image_size,
@@ -96,16 +104,19 @@ def _numbers(plan: Plan) -> dict[str, Any]:
         "total_bytes": memory.total,
         "memory": dataclasses.asdict(memory),
         "flops": counts and counts.flops,
+        "flops_by_precision": counts and counts.flops_by_precision,
         "kernel_flops": counts and counts.kernel_flops,
         "bytes_moved": counts and counts.bytes_moved,
         "hbm_bytes": counts and counts.hbm_bytes,
+        "whole_operand_bytes": counts and counts.whole_bytes,
         "bytes_by_compiler": counts and counts.bytes_by_compiler,
+        "kernel_calls": counts and counts.calls,
         "collective_bytes": counts and counts.collective_bytes,
         "bound_seconds": bound and bound.seconds,
         "bound_by": bound and bound.by,
         "bound": bound and dataclasses.asdict(bound),
         "images_per_second": bound and bound.images_per_second,
-        "images_per_second_per_chip": bound and bound.images_per_second / plan.slice.chips,
+        "images_per_second_per_chip": bound and bound.images_per_second / plan.target.chips,
         "compile_seconds": round(plan.compile_seconds, 1),
     }
 
@@ -135,7 +146,24 @@ def print_plan(plan: Plan, baseline: Plan | None = None, tried: Sequence[Plan] =
             console.print(f"{shown.subject.config.model.name}: {_verdict(shown)}")
             if shown.counts and None in shown.counts.loops:
                 console.print(f"  {shown.counts.loops.count(None)} loops of unknown length count once")
+    for shown in (plan, baseline):
+        if shown and shown.counts and shown.counts.launches:
+            console.print(_kernel_table(shown))
     console.print(_footnotes(plan))
+
+
+def _largest(plan: Plan) -> list[Launch]:
+    return plan.counts.launches[:LARGEST] if plan.counts else []
+
+
+def _kernel_table(plan: Plan) -> Table:
+    table = Table(f"largest kernels of {plan.subject.config.model.name}", box=None, pad_edge=False)
+    table.add_column("calls", justify="right")
+    table.add_column("bytes", justify="right")
+    table.add_column("stems from")
+    for each in _largest(plan):
+        table.add_row(escape(each.name), f"{each.calls:,}", _gigabytes(each.bytes), escape(each.operation[-60:]))
+    return table
 
 
 Number = int | float
@@ -159,7 +187,11 @@ def _rows(plan: Plan, baseline: Plan | None) -> list[Row]:
     if any(shown and shown.counts and shown.counts.kernels for shown in (plan, baseline)):
         rows.append(("  in Pallas kernels, as their authors say", count("kernel_flops"), _tera))
     rows.append(("bytes moved", count("bytes_moved"), _gigabytes))
-    rows.append(("  from and to HBM", count("hbm_bytes"), _gigabytes))
+    memory = plan.target.chip.memory_kind
+    if any(shown and shown.counts and shown.counts.bytes_by_compiler is not None for shown in (plan, baseline)):
+        rows.append((f"  from and to {memory}", count("hbm_bytes"), _gigabytes))
+    if plan.counts and plan.counts.launches:
+        rows.append(("kernels that run", count("calls"), lambda value: f"{value:,}"))
     kinds = {
         each.kind: None for shown in (plan, baseline) if shown and shown.counts for each in shown.counts.collectives
     }
@@ -167,7 +199,7 @@ def _rows(plan: Plan, baseline: Plan | None) -> list[Row]:
     return [
         *rows,
         ("compute at the peak", bound("compute_seconds"), _milliseconds),
-        ("HBM at the peak", bound("memory_seconds"), _milliseconds),
+        (f"{memory} at the peak", bound("memory_seconds"), _milliseconds),
         ("links at the peak", bound("interconnect_seconds"), _milliseconds),
         ("step takes at least", bound("seconds"), _milliseconds),
         ("images/s of all chips, at most", bound("images_per_second"), lambda value: f"{value:,.0f}"),
@@ -186,34 +218,34 @@ def _calls(plan: Plan, kind: str) -> str:
 def _title(plan: Plan) -> str:
     height, width = plan.subject.preprocessing.image_size
     what = "training step" if plan.mode == "train" else "inference"
-    chips = f"{plan.slice.chips} chip{'s' * (plan.slice.chips > 1)}"
-    where = f"{plan.slice.cloud_name}, {chips}" if plan.slice.cloud_name else chips
+    chips = f"{plan.target.chips} chip{'s' * (plan.target.chips > 1)}"
+    where = f"{plan.target.cloud_name}, {chips}" if plan.target.cloud_name else chips
     return (
-        f"{plan.subject.config.model.name}, {what}, {plan.slice.topology} ({where}), "
+        f"{plan.subject.config.model.name}, {what}, {plan.target.topology} ({where}), "
         f"batch {plan.batch:,}, {height}×{width}, {plan.subject.config.model.dtype}"
     )
 
 
 def _verdict(plan: Plan) -> str:
-    capacity = f"the {_gigabytes(plan.slice.chip.usable_bytes)} that programs may use of a chip"
+    capacity = f"the {_gigabytes(plan.target.chip.usable_bytes)} {plan.target.chip.share}"
     if plan.memory.total is None:
         needed = f": {_gigabytes(plan.memory.temporary)} of temporary memory" if plan.memory.temporary else ""
         return f"does not fit into {capacity}{needed}"
     verdict = "fits" if plan.fits else "does not fit"
-    limit = f"; the bound is set by {_LIMITS[plan.bound.by]}" if plan.bound else ""
+    limits = {"memory": plan.target.chip.memory_kind, "interconnect": "the links between chips"}
+    limit = f"; the bound is set by {limits.get(plan.bound.by, plan.bound.by)}" if plan.bound else ""
     return f"{verdict}, {_gigabytes(plan.memory.total)} of {capacity}{limit}"
 
 
-_LIMITS = {"compute": "compute", "memory": "HBM", "interconnect": "the links between chips"}
-
-
 def _footnotes(plan: Plan) -> str:
-    chip = plan.slice.chip
+    chip, compiler = plan.target.chip, compiler_of(plan.target)
+    versions = ", ".join(f"{name} {_version(name)}" for name in ("jax", *compiler.packages()))
+    peaks = ", ".join(f"{peak / 1e12:,.4g} TFLOP/s in {precision}" for precision, peak in chip.peaks.items())
     return (
-        f"Counts of the compiler (jax {_version('jax')}, libtpu {_version('libtpu')}), nothing is timed. Peaks of a "
-        f"{chip.generation} chip: {chip.flops / 1e12:.0f} TFLOP/s in bfloat16, {chip.hbm_bandwidth / 1e9:,.0f} GB/s of "
-        f"memory, {chip.ici_bandwidth / 1e9:.0f} GB/s out by its links ({chip.source})."
-    )
+        f"Counts of the compiled program ({versions}), nothing is timed. Peaks of a {chip.name} chip: {peaks}, "
+        f"{chip.hbm_bandwidth / 1e9:,.0f} GB/s of memory, {chip.link_bandwidth / 1e9:.0f} GB/s out by its links "
+        f"({chip.source}). {compiler.remarks()}"
+    ).rstrip()
 
 
 def _gigabytes(value: Number) -> str:

@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from aa_flax import data
+from aa_flax.analysis.estimates import estimated_flops
 from aa_flax.data.facts import FACTS
 from aa_flax.data.statistics import mean_and_std
 from aa_flax.models.registry import model_defaults, model_options
@@ -129,6 +130,7 @@ class Lowered:
     """A program before compilation, and the bytes of what it keeps on each device, without padding."""
 
     program: Any  # jax.stages.Lowered
+    estimated_flops: int  # in Pallas kernels, as their authors say
     params_bytes: int
     batch_stats_bytes: int
     optimizer_bytes: int
@@ -163,17 +165,18 @@ def lower(subject: Subject, mode: Mode, mesh: Mesh) -> Lowered:
                 return apply(params, batch_stats, preprocessing.normalize(images))[0]
 
             variables = _placed((params, batch_stats), layout)
-            program = jax.jit(logits).lower(*variables, batch["image"])
-            return Lowered(program, _bytes(variables[0]), _bytes(variables[1]), 0, 0)
+            traced = jax.jit(logits).trace(*variables, batch["image"])
+            return Lowered(traced.lower(), estimated_flops(traced), _bytes(variables[0]), _bytes(variables[1]), 0, 0)
         chain = leave_frozen(
             optimizer(config.optimizer, config.epochs * subject.epoch_steps, subject.epoch_steps), config.model.frozen
         )
         ema = bool(config.optimizer.ema_decay)
         state = jax.eval_shape(lambda p, s: create_state(p, s, chain, ema), params, batch_stats)
         state = _placed(state, layout)
-        program = jit_train_step(apply, chain, config, preprocessing, layout, state).lower(state, batch)
+        traced = jit_train_step(apply, chain, config, preprocessing, layout, state).trace(state, batch)
+        program = traced.lower()
     kept = (state.params, state.batch_stats, state.opt_state, state.ema)
-    return Lowered(program, *(_bytes(tree) for tree in kept))
+    return Lowered(program, estimated_flops(traced), *(_bytes(tree) for tree in kept))
 
 
 def _placed(tree: Any, layout: Layout) -> Any:

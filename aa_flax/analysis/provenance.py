@@ -1,10 +1,9 @@
-"""Where a measured number comes from: stored beside it, and checked by a test against the sources of today."""
+"""Where a measured number comes from, to be stored beside it."""
 
 import datetime
-import hashlib
 import os
 import platform
-from collections.abc import Iterable
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,11 @@ import jax
 ROOT = Path(__file__).parents[2]
 
 
-def source_hash(files: Iterable[str]) -> str:
-    """SHA-256 over names and contents of files, given relative to the checkout."""
-    digest = hashlib.sha256()
-    for name in sorted(files):
-        digest.update(name.encode() + b"\0" + (ROOT / name).read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def provenance(command: str, files: Iterable[str]) -> dict[str, Any]:
-    """Command, date, device and versions of a measurement, and the sources that it depends on."""
-    files = sorted(files)
+def provenance(command: str) -> dict[str, Any]:
+    """Return the command, commit, date, device and versions of a measurement."""
     return {
         "command": command,
+        "commit": commit(),
         "date": datetime.date.today().isoformat(),
         "device": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
@@ -36,8 +27,25 @@ def provenance(command: str, files: Iterable[str]) -> dict[str, Any]:
             "python": platform.python_version(),
             **{package: version(package) for package in ("jax", "jaxlib", "flax", "optax", "numpy")},
         },
-        "sources": {"files": files, "sha256": source_hash(files)},
     }
+
+
+def commit() -> str:
+    """Return the commit of the checkout, "unknown" outside one.
+
+    "-dirty" behind it says that tracked files had been changed, stored results apart.
+    """
+    head = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!experiments/results")
+    return "unknown" if not head else f"{head}-dirty" if changed else head
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:  # there is no git
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _cpu() -> str:

@@ -5,9 +5,7 @@ import math
 import re
 from dataclasses import dataclass
 
-
-class SliceError(ValueError):
-    """A slice that does not exist; the message is one line."""
+from aa_flax.analysis.compiler import TargetError
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,31 @@ class Chip:
     dimensions: int  # of the mesh of chips
     longest: int  # side of that mesh
     source: str
+
+    @property
+    def name(self) -> str:
+        """Its generation."""
+        return self.generation
+
+    @property
+    def peaks(self) -> dict[str, float]:
+        """Operations per second by what is multiplied: one figure is published that floating-point numbers have."""
+        return {"bfloat16": self.flops}
+
+    @property
+    def link_bandwidth(self) -> float:
+        """Bytes per second to other chips."""
+        return self.ici_bandwidth
+
+    @property
+    def memory_kind(self) -> str:
+        """What its memory is."""
+        return "HBM"
+
+    @property
+    def share(self) -> str:
+        """What `usable_bytes` are."""
+        return "that programs may use of a chip"
 
 
 _GIB = 2**30
@@ -99,23 +122,23 @@ def find_slice(name: str) -> Slice:
     """The slice of a topology (`v5e:4x4`, `v4:2x2x1`) or of an accelerator type (`v5litepod-16`, `v4-8`).
 
     Raises:
-        SliceError: an unknown generation or accelerator type, or a shape of another number of dimensions.
+        TargetError: an unknown generation or accelerator type, or a shape of another number of dimensions.
     """
     topology = CLOUD_NAMES.get(re.sub(r"^v5e-", "v5litepod-", name), name)
     generation, colon, shape = topology.partition(":")
     if not colon:
-        raise SliceError(f"topology {name!r} is not known{_nearest(name)}")
+        raise TargetError(f"topology {name!r} is not known{_nearest(name)}")
     if generation not in CHIPS:
-        raise SliceError(f"topology {name!r} must be of one of {', '.join(CHIPS)}, such as v5e:2x2 or v4:2x2x1")
+        raise TargetError(f"topology {name!r} must be of one of {', '.join(CHIPS)}, such as v5e:2x2 or v4:2x2x1")
     chip = CHIPS[generation]
     if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (chip.dimensions - 1), shape):
         examples = ", ".join(f"{generation}:{s}" for s in _SHAPES[chip.dimensions])
-        raise SliceError(f"topology {name!r} must have {chip.dimensions} dimensions, such as {examples}")
+        raise TargetError(f"topology {name!r} must have {chip.dimensions} dimensions, such as {examples}")
     sides = tuple(map(int, shape.split("x")))
     if max(sides) > chip.longest:
-        raise SliceError(f"topology {name!r}: a {generation} slice has at most {chip.longest} chips along a side")
+        raise TargetError(f"topology {name!r}: a {generation} slice has at most {chip.longest} chips along a side")
     if chip.dimensions == 2 and any(side & (side - 1) for side in sides):
-        raise SliceError(f"topology {name!r}: sides of a {generation} slice are 1, 2, 4, 8 or 16 chips")
+        raise TargetError(f"topology {name!r}: sides of a {generation} slice are 1, 2, 4, 8 or 16 chips")
     return Slice(chip, sides)
 
 

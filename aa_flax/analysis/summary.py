@@ -146,6 +146,11 @@ class _Counter:
                 query, _, value, *tables = [v.aval for v in equation.invars]
                 b, h, w, n, dk = query.shape
                 self._attention(here, times, (b, h, w), n * dk, n * value.shape[-1], positions=bool(tables))
+            elif equation.params.get("name") == "packed_attention":
+                qkv, *tables = [v.aval for v in equation.invars]
+                value_depth = equation.outvars[0].aval.shape[-1]
+                key_depth = (qkv.shape[-1] - value_depth) // 2
+                self._attention(here, times, qkv.shape[:3], key_depth, value_depth, positions=bool(tables))
             elif equation.params.get("name") == "attention_branch":
                 self._branch(here, times, [v.aval for v in equation.invars])
             elif equation.params.get("name") not in ("upsample", "max_pool"):

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from aa_flax.analysis.plan import Plan, batch_unit
 from aa_flax.analysis.programs import Mode, Subject
-from aa_flax.analysis.slices import Slice
+from aa_flax.analysis.targets import Target
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _between(attempts: list[Attempt], limit: int) -> int | None:
 
 
 def sweep_batch(
-    subject: Subject, mode: Mode, wanted: Slice, mesh: Mesh, planner: Callable[[Subject], Plan]
+    subject: Subject, mode: Mode, wanted: Target, mesh: Mesh, planner: Callable[[Subject], Plan]
 ) -> tuple[Plan, list[Plan]]:
     """The plan of the largest batch that fits, and the plans of all that were tried.
 
@@ -71,7 +71,7 @@ def sweep_batch(
     Args:
         subject: with the batch to start from.
         mode: "train" or "infer".
-        wanted, mesh: the slice and its devices.
+        wanted, mesh: the slice or machine and its devices.
         planner: compiles one batch, for example `functools.partial(plan, ...)`.
     """
     unit = batch_unit(subject, mode, mesh)

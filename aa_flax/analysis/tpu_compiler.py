@@ -1,9 +1,10 @@
 """libtpu's compiler on a machine without a TPU: the devices of a named slice, and programs compiled for them."""
 
+import contextlib
 import importlib.util
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,7 +12,8 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from aa_flax.analysis.slices import Slice, SliceError
+from aa_flax.analysis.compiler import CompilerError, DoesNotFit, TargetError
+from aa_flax.analysis.slices import Slice
 
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
@@ -21,20 +23,14 @@ _ENVIRONMENT = {
 _QUIET = {"TPU_LOG_DIR": "disabled", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}
 
 
-class CompilerError(RuntimeError):
-    """libtpu is missing, busy or refuses; the message is one line."""
-
-
-@dataclass(frozen=True)
-class DoesNotFit(Exception):
-    """The compiler's own verdict; bytes of temporary memory per device, None where it does not say."""
-
-    temporary_bytes: int | None
-
-
 def installed() -> bool:
     """Whether there is a libtpu, as a package or where TPU_LIBRARY_PATH says."""
     return bool(os.environ.get("TPU_LIBRARY_PATH")) or importlib.util.find_spec("libtpu") is not None
+
+
+def packages() -> tuple[str, ...]:
+    """Distributions whose versions belong to a count."""
+    return ("libtpu",)
 
 
 def prepare() -> None:
@@ -55,7 +51,7 @@ def mesh_of(wanted: Slice) -> Mesh:
     """All devices of a slice along one axis, "data", as runs have it.
 
     Raises:
-        SliceError: libtpu knows no slice of that shape.
+        TargetError: libtpu knows no slice of that shape.
         CompilerError: libtpu cannot be loaded, most often because another process has it.
     """
     options: dict[str, Any] = {"chips_per_host_bounds": wanted.chips_per_host}
@@ -71,7 +67,7 @@ def mesh_of(wanted: Slice) -> Mesh:
                 "a machine without a TPU ALLOW_MULTIPLE_LIBTPU_LOAD=1 lets several"
             ) from None
         if "INVALID_ARGUMENT" in message or "NOT_FOUND" in message:
-            raise SliceError(f"topology {wanted.topology!r}: {message}") from None
+            raise TargetError(f"topology {wanted.topology!r}: {message}") from None
         raise CompilerError(f"libtpu cannot be loaded: {message}") from None
     return Mesh(np.asarray(devices), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
@@ -79,6 +75,12 @@ def mesh_of(wanted: Slice) -> Mesh:
 def devices_per_chip(mesh: Mesh) -> int:
     """How many devices share a chip."""
     return mesh.devices.size // len({tuple(device.coords) for device in mesh.devices.flat})
+
+
+@contextlib.contextmanager
+def traced(wanted: Slice) -> Iterator[None]:
+    """Nothing is asked that the mesh's devices do not answer."""
+    yield
 
 
 def compile_program(lowered: Any) -> Any:
@@ -100,6 +102,11 @@ def compile_program(lowered: Any) -> Any:
             ) from None
         needed = re.search(r"(?:temporaries \(|Used )([\d.]+[KMGT]?)", message)
         raise DoesNotFit(_bytes(needed[1]) if needed else None) from None
+
+
+def remarks() -> str:
+    """What its counts leave out: nothing."""
+    return ""
 
 
 def _bytes(text: str) -> int:

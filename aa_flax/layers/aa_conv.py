@@ -26,7 +26,8 @@ from aa_flax.ops import (
     upsample,
 )
 from aa_flax.ops.attention_branch import BRANCHES, attention_branch
-from aa_flax.ops.choice import choose
+from aa_flax.ops.choice import choose, without_kernel
+from aa_flax.ops.packed_attention import PACKED, packed_attention
 from aa_flax.ops.platform import target_platform
 from aa_flax.ops.relative_attention import IMPLEMENTATIONS
 from aa_flax.ops.tables import TableResize
@@ -258,14 +259,19 @@ class AAConv2D(nnx.Module):
         if head_parts(self.num_heads) > 1:
             return self._attend_by_head(x, tables)
         implementation = self._implementation(b, h, w, c)
+        if implementation in PACKED:
+            sizes = dict(num_heads=self.num_heads, value_depth=self.value_depth)
+            return self.out(packed_attention(self.qkv(x), *tables, **sizes, implementation=implementation))
         query, key, value = self._project(x)
         heads = relative_attention_2d(query, key, value, *tables, implementation=implementation)
         return self.out(heads.reshape(b, h, w, self.value_depth))
 
     def _attend_by_head(self, x: Array, tables: tuple[Array | None, Array | None]) -> Array:
-        """Where a mesh shares out the heads; "auto" is "folded" then, since the kernels take all heads of an image."""
+        """Where a mesh shares out the heads; "auto" folds then, since the kernels take all heads of an image."""
         assert self.qkv is not None and self.out is not None
-        implementation = "folded" if self.implementation == "auto" else self.implementation
+        implementation = self.implementation
+        if implementation == "auto":
+            implementation = without_kernel(target_platform(), x.shape[1] * x.shape[2])
         cuts = [self.key_depth, 2 * self.key_depth]
         kernels = jnp.split(self.qkv.kernel[...][0, 0].astype(self.dtype), cuts, -1)
         bias = self.qkv.bias

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aa_flax.ops.moments import moments
+
 
 @runtime_checkable  # the shape checker of the tests asks
 class NormFactory(Protocol):
@@ -22,6 +24,9 @@ class BatchNorm(nnx.BatchNorm):
     of a batch, consecutive examples, is normalised by its own mean and variance in training, as if it were a batch; the
     running statistics take in the means of these over the parts. That depends on the number of groups, not of devices:
     as many groups as devices are the statistics "per device" of other code, and need no communication.
+
+    Statistics, scale and bias stay in at least float32 in 16-bit networks too; the variance does not cancel where the
+    mean is large (`aa_flax.ops.moments`).
     """
 
     frozen = False
@@ -29,63 +34,74 @@ class BatchNorm(nnx.BatchNorm):
 
     def __init__(self, num_features: int, *, param_dtype: Any = jnp.float32, **options: Any) -> None:
         """As `nnx.BatchNorm`, but the running statistics are of `param_dtype` where that is wider than float32."""
-        super().__init__(num_features, param_dtype=param_dtype, **options)
+        super().__init__(num_features, param_dtype=param_dtype, **{"use_fast_variance": False, **options})
         dtype = jnp.promote_types(param_dtype, jnp.float32)
         self.mean, self.var = (nnx.BatchStat(running[...].astype(dtype)) for running in (self.mean, self.var))
 
     def __call__(
         self, x: Float[Array, "*b c"], use_running_average: bool | None = None, *, mask: Any = None
     ) -> Float[Array, "*b c"]:
-        """Statistics over all axes but the last, in at least float32.
+        """Normalise over all axes but the last.
+
+        Args:
+            x: at least two axes, the first of them the batch.
+            use_running_average: whether the running statistics are used, and left as they are.
+            mask: True where an entry counts for the statistics, of a shape that broadcasts to that of `x`.
 
         Raises:
             ValueError: the groups do not divide the first axis.
         """
-        if self.groups > 1 and not (self.frozen or use_running_average or self.use_running_average):
-            return self._by_group(x)
-        return super().__call__(x, use_running_average=self.frozen or use_running_average, mask=mask)
-
-    def _by_group(self, x: Array) -> Array:
-        if x.shape[0] % self.groups:
-            raise ValueError(f"a batch of {x.shape[0]} does not divide into {self.groups} groups of batch norm")
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        wide = wide.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
-        axes = tuple(range(1, wide.ndim - 1))
-        mean = wide.mean(axes, keepdims=True)
-        variance = jnp.maximum(jnp.square(wide).mean(axes, keepdims=True) - jnp.square(mean), 0)
-        self._run(*(moment.reshape(self.groups, -1).mean(0) for moment in (mean, variance)))
+        running = bool(self.frozen or use_running_average or self.use_running_average)
+        if mask is not None or self.axis_name is not None or self.axis not in (-1, x.ndim - 1):
+            return super().__call__(x, use_running_average=running, mask=mask)
+        parts, mean, variance = self._statistics(x, running)
         factor = jax.lax.rsqrt(variance + self.epsilon)
         if self.scale is not None:
-            factor *= self.scale[...].reshape((1,) * axes[-1] + (1, -1))
-        y = (wide - mean) * factor
+            factor *= _broadcast(self.scale, parts)
+        y = (parts - mean) * factor
         if self.bias is not None:
-            y += self.bias[...].reshape((1,) * axes[-1] + (1, -1))
-        return y.reshape(x.shape).astype(self.dtype)
-
-    def _run(self, mean: Array, variance: Array) -> None:
-        for running, current in ((self.mean, mean), (self.var, variance)):
-            running[...] = self.momentum * running[...] + (1 - self.momentum) * current
+            y += _broadcast(self.bias, parts)
+        return y.reshape(x.shape).astype(self.dtype or x.dtype)
 
     def scale_and_shift(
         self, x: Float[Array, "*b c"], use_running_average: bool
     ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-        """What a call does to `x`, as two numbers a channel: `norm(x) = x * scale + shift`.
+        """Return what a call does to `x`, as two numbers a channel: `norm(x) = x * scale + shift`.
 
-        Updates the running statistics as the call does. In at least float32.
+        Updates the running statistics as the call does. In at least float32. Where the mean is far larger than the
+        deviation the two terms cancel, and the call itself is more precise.
+
+        Raises:
+            ValueError: more than one group.
         """
-        if use_running_average or self.frozen:
-            mean, variance = self.mean[...], self.var[...]
-        else:
-            wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-            axes = tuple(range(x.ndim - 1))
-            mean = wide.mean(axes)
-            variance = jnp.maximum(jnp.square(wide).mean(axes) - jnp.square(mean), 0)
-            self._run(mean, variance)
-        scale = jax.lax.rsqrt(variance + self.epsilon)
+        if self.groups > 1:
+            raise ValueError(f"scale_and_shift serves one group of batch norm, got {self.groups}")
+        _, mean, variance = self._statistics(x, self.frozen or use_running_average)
+        scale = jax.lax.rsqrt(variance.reshape(-1) + self.epsilon)
         if self.scale is not None:
             scale *= self.scale[...]
-        shift = -mean * scale
+        shift = -mean.reshape(-1) * scale
         return scale, shift if self.bias is None else shift + self.bias[...]
+
+    def _statistics(self, x: Array, running: bool) -> tuple[Array, Array, Array]:
+        """`x` by group, mean and variance that broadcast to it; the running statistics take them in."""
+        if running:
+            return x, _broadcast(self.mean, x), _broadcast(self.var, x)
+        if x.shape[0] % self.groups:
+            raise ValueError(f"a batch of {x.shape[0]} does not divide into {self.groups} groups of batch norm")
+        grouped = self.groups > 1
+        parts = x.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:]) if grouped else x
+        axes = tuple(range(grouped, parts.ndim - 1))
+        mean, variance = moments(parts, axes, expected=self.mean[...], epsilon=self.epsilon)
+        for kept, current in ((self.mean, mean), (self.var, variance)):
+            kept[...] = self.momentum * kept[...] + (1 - self.momentum) * current.reshape(self.groups, -1).mean(0)
+        return parts, mean, variance
+
+
+def _broadcast(by_channel: Any, x: Array) -> Array:
+    """A variable [c] in at least float32, as it broadcasts to [..., c]."""
+    array = by_channel[...]
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32)).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def batch_norm(

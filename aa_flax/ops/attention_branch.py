@@ -8,6 +8,7 @@ import jax
 from jaxtyping import Array, Float
 
 from aa_flax.ops import pallas_tpu
+from aa_flax.ops.tables import check_tables
 
 BRANCHES: Mapping[str, Callable[..., Array]] = MappingProxyType(
     {
@@ -79,9 +80,4 @@ def _check(
             f"num_heads={num_heads} must divide the value depth of {value} and the key depth, half of the other "
             f"{keys} columns of qkv_kernel"
         )
-    if (rel_height is None) != (rel_width is None):
-        raise ValueError("rel_height and rel_width must both be given or both be None")
-    depth = keys // (2 * num_heads)
-    for name, table, length in (("rel_height", rel_height, h), ("rel_width", rel_width, w)):
-        if table is not None and table.shape != (2 * length - 1, depth):
-            raise ValueError(f"{name} must have shape {(2 * length - 1, depth)} for a {h}x{w} map, got {table.shape}")
+    check_tables(rel_height, rel_width, (h, w), keys // (2 * num_heads))

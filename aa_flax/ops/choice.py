@@ -2,15 +2,18 @@
 
 import functools
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
 
 from aa_flax.ops import cudnn
 from aa_flax.ops.mesh import data_mesh
+from aa_flax.ops.pallas_gpu.shape import Shape as GpuShape
 from aa_flax.ops.pallas_tpu.shape import Shape
-from aa_flax.ops.platform import target_device_kind, target_platform
+from aa_flax.ops.platform import target_capability, target_device_kind, target_platform
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ class Call:
     in_features: int  # of the projection, or of queries, keys and values together
     device_kind: str = ""  # as JAX names it; what a TPU's VMEM depends on
     divides: bool = True  # whether the ambient mesh divides the batch, as kernels need
+    capability: tuple[int, int] | None = None  # of the GPU, where it is known
 
     @property
     def places(self) -> int:
@@ -43,22 +47,23 @@ class Entry:
 
     platform: str
     dtypes: tuple[str, ...]
-    smallest: int  # h*w
-    largest: int
-    widest: int  # folded width
     implementation: str
     because: str
 
 
-_ANY = 1 << 30
+# h*w. From 20x20 on, the weights of 8 heads of 256 images take 1.3 GB in float32, and the fold keeps several arrays of
+# them; at 14x14 it is 0.3 GB.
+_LARGE = 400
 # fmt: off
 TABLE = (
-    Entry("tpu", ("bfloat16", "float32"), 1, _ANY, _ANY, "pallas_tpu",
+    Entry("tpu", ("bfloat16", "float32"), "pallas_tpu",
           "bytes moved and temporary memory, counted by the compiler: experiments/results/plan_v5e.json"),
-    Entry("gpu", ("bfloat16", "float16"), 256, _ANY, cudnn.WIDEST, "cudnn",
-          "keeps the (h*w)**2 weights out of memory; its speed is not measured here"),
-    Entry("cpu", ("bfloat16", "float16", "float32", "float64"), 1, _ANY, _ANY, "folded",
-          "fastest at every shape of experiments/results/attention_cpu_*.json"),
+    Entry("gpu", ("bfloat16", "float32"), "pallas_gpu",
+          "bytes moved, counted for an H100 and not timed: experiments/results/attention_h100.json"),
+    Entry("gpu", ("bfloat16", "float16"), "cudnn",
+          "bytes moved, counted for an H100 and not timed: experiments/results/attention_h100.json"),
+    Entry("cpu", ("bfloat16", "float16", "float32", "float64"), "folded_pieces",
+          "times: experiments/results/attention_pieces_cpu_*.json; memory stays bounded"),
 )
 # fmt: on
 
@@ -90,16 +95,23 @@ def choose(
             in_features,
             target_device_kind() if platform == "tpu" else "",
             mesh is None or batch is None or batch % mesh.shape["data"] == 0,
+            target_capability() if platform == "gpu" else None,
         )
     )
+
+
+def without_kernel(platform: str, places: int) -> str:
+    """The fold for maps of h*w places where no kernel serves: in pieces on a CPU, and where its weights are many."""
+    return "folded_pieces" if platform == "cpu" or places >= _LARGE else "folded"
 
 
 @functools.cache
 def _choose(call: Call) -> str:
     entry = next((entry for entry in TABLE if _serves(entry, call)), None)
-    implementation, because = (
-        (entry.implementation, entry.because) if entry else ("folded", "no row of the table serves it")
-    )
+    if entry is not None:
+        implementation, because = entry.implementation, entry.because
+    else:
+        implementation, because = without_kernel(call.platform, call.places), "no row of the table serves it"
     _log.info("relative attention: %s for %s (%s)", implementation, call, because)
     return implementation
 
@@ -107,24 +119,35 @@ def _choose(call: Call) -> str:
 def _serves(entry: Entry, call: Call) -> bool:
     if entry.platform != call.platform or call.dtype not in entry.dtypes:
         return False
-    if entry.implementation != "folded" and not call.divides:
-        return False
-    if entry.implementation == "pallas_tpu" and not _shape(call).fits(call.device_kind):
-        return False
-    width = cudnn.folded_width(call.height, call.width, call.key_depth, call.value_depth, call.positions)
-    return entry.smallest <= call.places <= entry.largest and width <= entry.widest
+    kernel_serves = _KERNELS.get(entry.implementation)
+    return kernel_serves is None or (call.divides and kernel_serves(call))
 
 
-def _shape(call: Call) -> Shape:
-    return Shape(
-        height=call.height,
-        width=call.width,
-        num_heads=call.num_heads,
-        key_depth=call.key_depth,
-        value_depth=call.value_depth,
-        in_features=call.in_features,
-        out_features=call.num_heads * call.value_depth,
-        scale=1.0,
-        positions=call.positions,
-        dtype=jnp.dtype(call.dtype),
-    )
+def _fits_tpu(call: Call) -> bool:
+    out_features = call.num_heads * call.value_depth
+    return Shape(**_sizes(call), in_features=call.in_features, out_features=out_features).fits(call.device_kind)
+
+
+def _fits_gpu(call: Call) -> bool:
+    return GpuShape(**_sizes(call)).fits(call.capability)
+
+
+def _sizes(call: Call) -> dict[str, Any]:
+    """What the kernels' shapes are alike in; the scale matters to none."""
+    alike = ("height", "width", "num_heads", "key_depth", "value_depth", "positions")
+    return {**{name: getattr(call, name) for name in alike}, "scale": 1.0, "dtype": jnp.dtype(call.dtype)}
+
+
+def _cudnn_serves(call: Call) -> bool:
+    sizes = call.height, call.width, call.key_depth, call.value_depth
+    return cudnn.refusal(call.dtype, *sizes, call.positions, capability=call.capability) is None
+
+
+_KERNELS: Mapping[str, Callable[[Call], bool]] = MappingProxyType(
+    {
+        "pallas_tpu": _fits_tpu,
+        "pallas_gpu": _fits_gpu,
+        "cudnn": _cudnn_serves,
+    }
+)
+"""Implementations that split a batch over the mesh, and which calls they take."""

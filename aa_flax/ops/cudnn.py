@@ -1,25 +1,70 @@
 """Relative attention through cuDNN's fused attention on NVIDIA GPUs.
 
-The fold makes it plain attention, so the (h*w)**2 logits never reach memory. cuDNN wants one depth for queries, keys
-and values, a multiple of 8, so the folded width and the values are padded with zeros to the same width. Under an
+The fold makes it plain attention, so the (h*w)**2 logits never reach memory. JAX hands cuDNN queries, keys and values
+of one depth, a multiple of 8, so the folded width and the values are padded with zeros to the same width; cuDNN itself
+would take shallower values, but no public function of JAX passes them (up to 0.12.0). JAX takes gradients at even
+numbers of places only: to an odd number one is added, which one more folded channel hides from the softmax. Under an
 ambient mesh with an axis "data" each device serves its part of the batch.
 """
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from aa_flax.ops.folded import fold
 from aa_flax.ops.mesh import BATCHED, over_mesh
+from aa_flax.ops.platform import target_capability, target_platform
 
 # Hopper takes 256 too, but its backward pass falls off above 128 and older GPUs take no more.
 WIDEST = 128
+_OLDEST = (8, 0)  # Ampere; cuDNN's fused attention runs on nothing older
+_LARGE = 2.0**15  # float16 holds it; its square is beyond any logit whose softmax float32 could tell from noise
 
 
 def folded_width(h: int, w: int, key_depth: int, value_depth: int, positions: bool) -> int:
     """Depth of query, key and value as cuDNN sees them: the larger of key and value depth, in steps of 8."""
-    width = max(key_depth + (h + w if positions else 0), value_depth)
+    hiding = h * w % 2
+    width = max(key_depth + (h + w if positions else 0) + hiding, value_depth)
     return -(-width // 8) * 8
+
+
+def refusal(
+    dtype: Any,
+    h: int,
+    w: int,
+    key_depth: int,
+    value_depth: int,
+    positions: bool,
+    *,
+    capability: tuple[int, int] | None = None,
+) -> tuple[type[Exception], str] | None:
+    """Why cuDNN cannot serve a call, as the error to raise and its words; None if it can.
+
+    Args:
+        dtype: of queries, keys and values.
+        h, w, key_depth, value_depth, positions: of the call, depths per head.
+        capability: of the GPU; None if it is not known, which is not held against it.
+    """
+    dtype = jnp.dtype(dtype)
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        return TypeError, f"computes in bfloat16 or float16, got {dtype.name}"
+    if capability is not None and capability < _OLDEST:
+        return (
+            RuntimeError,
+            f"needs an NVIDIA GPU of compute capability 8.0 or newer, got {capability[0]}.{capability[1]}",
+        )
+    if (width := folded_width(h, w, key_depth, 0, positions)) > WIDEST:
+        return ValueError, (
+            f"takes a folded width (key depth + h + w) of at most {WIDEST}, got {width} for a {h}x{w} map, which "
+            "attention_downsample would make smaller"
+        )
+    if value_depth > WIDEST:
+        return ValueError, f"takes a value depth of at most {WIDEST} per head, got {value_depth}"
+    return None
 
 
 def cudnn(
@@ -36,23 +81,29 @@ def cudnn(
 
     Raises:
         TypeError: dtypes other than float16 and bfloat16.
-        ValueError: a folded width dk + h + w above 128, or a batch that the mesh does not divide.
-        RuntimeError: no cuDNN, or a GPU that it does not serve.
+        ValueError: a folded width dk + h + w or a value depth above 128, or a batch that the mesh does not divide.
+        RuntimeError: traced for another device than a GPU, no cuDNN, or a GPU that it does not serve.
     """
     b, h, w, n, dv = value.shape
-    if query.dtype not in (jnp.bfloat16, jnp.float16):
-        raise TypeError(f"implementation 'cudnn' computes in bfloat16 or float16, got {query.dtype.name}; use 'folded'")
-    width = folded_width(h, w, query.shape[-1], dv, rel_height is not None)
-    if width > WIDEST:
-        raise ValueError(
-            f"implementation 'cudnn' takes a folded width (key depth + h + w) of at most {WIDEST}, got {width} for a "
-            f"{h}x{w} map; take attention_downsample or 'folded'"
+    positions = rel_height is not None
+    capability = target_capability() if engine == "cudnn" else None
+    if refused := refusal(query.dtype, h, w, query.shape[-1], dv, positions, capability=capability):
+        error, words = refused
+        raise error(f"implementation 'cudnn' {words}; use 'folded'")
+    if engine == "cudnn" and (platform := target_platform()) != "gpu":
+        raise RuntimeError(
+            f"implementation 'cudnn' is not to be had here: it runs on NVIDIA GPUs, and this program is traced for a "
+            f"{platform}; use 'folded'"
         )
+    width = folded_width(h, w, query.shape[-1], dv, positions)
     if rel_height is not None and rel_width is not None:
         query, key = fold(query, key, rel_height, rel_width)
+    query, key, value = (x.reshape(b, h * w, n, -1) for x in (query, key, value))
+    if h * w % 2:
+        query, key, value, scale = _with_hidden_place(query, key, value, scale)
 
     def padded(x: Array) -> Array:
-        return jnp.pad(x.reshape(b, h * w, n, -1), ((0, 0), (0, 0), (0, 0), (0, width - x.shape[-1])))
+        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, width - x.shape[-1])))
 
     def attend(*arguments: Array) -> Array:
         return jax.nn.dot_product_attention(*arguments, scale=scale, implementation=engine)  # type: ignore[call-overload]
@@ -62,4 +113,23 @@ def cudnn(
         output = split(padded(query), padded(key), padded(value))
     except (NotImplementedError, RuntimeError) as error:
         raise RuntimeError(f"implementation 'cudnn' is not to be had here: {error}") from error
-    return output[..., :dv].reshape(b, h, w, n, dv)
+    return output[:, : h * w, :, :dv].reshape(b, h, w, n, dv)
+
+
+def _with_hidden_place(query: Array, key: Array, value: Array, scale: float) -> tuple[Array, Array, Array, float]:
+    """One place more at the end, and one channel that keeps every softmax from seeing it as a key.
+
+    That channel is large in all queries, minus large in the key of the new place and zero in the other keys. So that
+    the logit stays large, a scale below 1/2 goes into the queries, as a power of two, which rounds nothing. The query
+    of the new place sees all keys alike; its output is cut off.
+    """
+    power = 2.0 ** min(math.frexp(scale)[1], 0) if scale else 0.0
+    query, scale = query * jnp.asarray(power, query.dtype), scale / power if scale else 1.0
+    channel = ((0, 0), (0, 0), (0, 0), (0, 1))
+    place = ((0, 0), (0, 1), (0, 0), (0, 0))
+    query = jnp.pad(jnp.pad(query, channel, constant_values=_LARGE), place)
+    key = jnp.pad(jnp.pad(key, channel), place)
+    hidden = np.zeros((key.shape[1], 1, key.shape[3]), bool)
+    hidden[-1, 0, -1] = True
+    key = jnp.where(hidden, jnp.asarray(-math.copysign(_LARGE, scale), key.dtype), key)
+    return query, key, jnp.pad(value, place), scale

@@ -1,10 +1,12 @@
-"""Kernels under a mesh: the compiler cannot partition them by itself."""
+"""Kernels and loops under a mesh: the compiler cannot partition them by itself."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array
 
 BATCHED, WHOLE = PartitionSpec("data"), PartitionSpec()
 
@@ -46,3 +48,35 @@ def over_mesh(
         )
     # The kernels' results carry no record of what they vary over, so shard_map cannot check it.
     return jax.shard_map(run, in_specs=arguments, out_specs=results, check_vma=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares:
+    """How the devices share out attention's arrays [b, h, w, n, depth]; None: an axis of the array is whole."""
+
+    images: str | None  # the mesh's axis over which the images are split
+    heads: str | None
+    unknown: bool  # whether devices may hold parts of the batch besides, which the compiler knows and a trace does not
+
+    def over(self, attend: Callable[..., Array], tables: int) -> Callable[..., Array]:
+        """`attend(query, key, value, *tables)` on each device's images and heads."""
+        own = {axis for axis in (self.images, self.heads) if axis}
+        if not own:
+            return attend
+        maps = PartitionSpec(self.images, None, None, self.heads)
+        specs = (maps,) * 3 + (WHOLE,) * tables
+        return jax.shard_map(attend, in_specs=specs, out_specs=maps, axis_names=own, check_vma=False)
+
+
+def shares(batch: int, num_heads: int) -> Shares:
+    """Images over the ambient mesh's axis "data", heads over "model": where they divide and no `shard_map` did so."""
+    mesh: Mesh | Any = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return Shares(None, None, jax.device_count() > 1)
+    sizes = {name: mesh.shape[name] for name in mesh.axis_names if name not in mesh.manual_axes}
+    images, heads = (
+        axis if axis in sizes and length % sizes[axis] == 0 else None
+        for axis, length in (("data", batch), ("model", num_heads))
+    )
+    others = [size for axis, size in sizes.items() if axis not in (images, heads)]
+    return Shares(images, heads, images is None and max(others, default=1) > 1)

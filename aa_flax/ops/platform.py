@@ -29,6 +29,19 @@ def target_device_kind() -> str:
     return "" if _override.get() else jax.devices()[0].device_kind
 
 
+def target_capability() -> tuple[int, int] | None:
+    """The compute capability of the NVIDIA GPU that a program traced now will run on, such as (9, 0).
+
+    None where it is not known: for a card that is not here. (0, 0) for GPUs of others, which have none.
+    """
+    kind = target_device_kind()
+    for device in jax.local_devices():
+        if device.platform == "gpu" and device.device_kind == kind:
+            major, _, minor = str(getattr(device, "compute_capability", "")).partition(".")
+            return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
+    return None
+
+
 @contextlib.contextmanager
 def traced_for(platform: str) -> Iterator[None]:
     """While open, `target_platform` answers this; for programs that are traced and not run here."""

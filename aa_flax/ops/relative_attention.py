@@ -15,6 +15,8 @@ from aa_flax.ops import reference as _reference
 from aa_flax.ops.choice import choose
 from aa_flax.ops.cudnn import cudnn
 from aa_flax.ops.folded import folded
+from aa_flax.ops.folded_pieces import folded_pieces
+from aa_flax.ops.pallas_gpu import pallas_gpu
 from aa_flax.ops.pallas_tpu import pallas_tpu
 from aa_flax.ops.paper import paper
 
@@ -23,8 +25,11 @@ IMPLEMENTATIONS: Mapping[str, Callable[..., Array]] = MappingProxyType(
         "reference": _reference.reference,
         "paper": paper,
         "folded": folded,
+        "folded_pieces": folded_pieces,
         "pallas_tpu": pallas_tpu,
         "pallas_tpu_interpret": functools.partial(pallas_tpu, interpret=True),
+        "pallas_gpu": pallas_gpu,
+        "pallas_gpu_interpret": functools.partial(pallas_gpu, interpret=True),
         "cudnn": cudnn,
     }
 )
@@ -55,9 +60,11 @@ def relative_attention_2d(
         value: [b, h, w, n, dv]; one floating dtype for all three.
         rel_height, rel_width: [2h-1, dk] and [2w-1, dk], shared by the heads; both None for no position.
         implementation: "reference" (index by index), "paper" (the authors' skewing), "folded" (position folded into
-            the channels, plain XLA), "pallas_tpu" (a kernel for TPUs; "pallas_tpu_interpret" runs it step by step
-            anywhere, slowly), "cudnn" (fused attention on NVIDIA GPUs), or "auto", which chooses by platform, dtype
-            and shape from the table in `aa_flax.ops.choice` and logs which at level INFO, once per kind of call.
+            the channels, plain XLA), "folded_pieces" (the same over some images, heads or queries at a time, so that
+            memory grows with h*w only; no forward-mode derivatives), "pallas_tpu" (a kernel for TPUs;
+            "pallas_tpu_interpret" runs it step by step anywhere, slowly), "pallas_gpu" and "pallas_gpu_interpret" (the
+            same for NVIDIA GPUs), "cudnn" (fused attention on NVIDIA GPUs), or "auto", which chooses by platform,
+            dtype and shape from the table in `aa_flax.ops.choice` and logs which at level INFO, once per kind of call.
         scale: factor of the logits, a Python number; None means dk**-0.5.
 
     Raises:

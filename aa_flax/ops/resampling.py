@@ -1,4 +1,4 @@
-"""Pooling and upsampling of maps [b, h, w, c]."""
+"""Average pooling and upsampling of maps [b, h, w, c]."""
 
 import functools
 import math
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from aa_flax.ops.windows import shifted
+from aa_flax.ops.platform import target_platform
 
 
 def average_pool(x: Float[Array, "b h w c"], stride: int, *, window: int = 3) -> Float[Array, "b hs ws c"]:
@@ -19,32 +19,21 @@ def average_pool(x: Float[Array, "b h w c"], stride: int, *, window: int = 3) ->
     """
     spans = [_Span(length, stride, window) for length in x.shape[1:3]]
     padding = ((0, 0), *((span.before, span.after) for span in spans), (0, 0))
-    zero = np.zeros((), x.dtype)
-    sums = jax.lax.reduce_window(x, zero, jax.lax.add, (1, window, window, 1), (1, stride, stride, 1), padding)
+    if target_platform() == "cpu" and window > stride:
+        # The gradient of a reduction over windows that overlap takes one core and four times as long.
+        sums = _sums_by_axis(jnp.pad(x, padding), stride, window, (len(spans[0].counts), len(spans[1].counts)))
+    else:
+        zero = np.zeros((), x.dtype)
+        sums = jax.lax.reduce_window(x, zero, jax.lax.add, (1, window, window, 1), (1, stride, stride, 1), padding)
     counts = np.outer(spans[0].counts, spans[1].counts)[None, :, :, None]
     return sums / jnp.asarray(counts, x.dtype)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))  # the name lets FLOP counts pass over it
-def max_pool(x: Float[Array, "b h w c"], stride: int, window: int = 3) -> Float[Array, "b hs ws c"]:
-    """Maximum over window×window places every `stride`, padding (window - 1) // 2 on every side, as in PyTorch.
-
-    On a CPU by way of shifted maps, because XLA's gradient of `reduce_window` is slow there. Where several places of a
-    window hold its maximum, they share the gradient there and the first has it elsewhere.
-    """
-    before = (window - 1) // 2
-    lowest = -jnp.inf
-
-    def by_window(x: Array) -> Array:
-        padding = ((0, 0), (before, before), (before, before), (0, 0))
-        low = np.asarray(lowest, x.dtype)
-        return jax.lax.reduce_window(x, low, jax.lax.max, (1, window, window, 1), (1, stride, stride, 1), padding)
-
-    def by_shifts(x: Array) -> Array:
-        padded = jnp.pad(x, ((0, 0), (before, before), (before, before), (0, 0)), constant_values=lowest)
-        return functools.reduce(jnp.maximum, shifted(padded, (window, window), (stride, stride)))
-
-    return jax.lax.platform_dependent(x, cpu=by_shifts, default=by_window)
+def _sums_by_axis(padded: Array, stride: int, window: int, size: tuple[int, int]) -> Array:
+    """Sums over windows of rows, then of columns, as sums of shifted maps."""
+    last_row, last_column = (stride * (length - 1) + 1 for length in size)
+    rows = functools.reduce(jnp.add, (padded[:, i : i + last_row : stride] for i in range(window)))
+    return functools.reduce(jnp.add, (rows[:, :, j : j + last_column : stride] for j in range(window)))
 
 
 class _Span:

@@ -42,3 +42,14 @@ def resize_relative_table(
     above = np.minimum(below + 1, rows - 1)
     fraction = jnp.asarray(position - below, table.dtype)[:, None]
     return table[below] * (1 - fraction) + table[above] * fraction
+
+
+def check_tables(rel_height: Array | None, rel_width: Array | None, size: tuple[int, int], depth: int) -> None:
+    """ValueError unless the tables are those of a map of `size` (height, width) and a depth per head, or both None."""
+    if (rel_height is None) != (rel_width is None):
+        raise ValueError("rel_height and rel_width must both be given or both be None")
+    for name, table, length in zip(("rel_height", "rel_width"), (rel_height, rel_width), size, strict=True):
+        if table is not None and table.shape != (2 * length - 1, depth):
+            raise ValueError(
+                f"{name} must have shape {(2 * length - 1, depth)} for a {size[0]}x{size[1]} map, got {table.shape}"
+            )

@@ -12,7 +12,7 @@ from aa_flax.evaluation import Scores
 from aa_flax.training.checkpoints import Checkpoints
 from aa_flax.training.compilation_cache import CompilationCache
 from aa_flax.training.config import Config
-from aa_flax.training.hosts import after_all, first_says, is_first, prove_shared
+from aa_flax.training.hosts import first_says, is_first, part, prove_shared
 from aa_flax.training.metrics import MetricsError, MetricsLog, read_metrics
 from aa_flax.training.phases import Phases
 from aa_flax.training.preemption import Preempted, Preemption
@@ -214,7 +214,7 @@ class _Run:
         if self._saved_step != self._step:
             self._save()
         self._checkpoints.wait()
-        after_all()
+        part()
         raise self._preemption.error(where)
 
     def _last_good(self) -> str:

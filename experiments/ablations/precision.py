@@ -45,8 +45,7 @@ def main(argv: list[str]) -> None:
     print(json.dumps(outcome, indent=1))
     if _WRITE.value:
         command = f"python experiments/ablations/precision.py --source_dir=FOLDER --epochs={_EPOCHS.value} --write"
-        sources = ["experiments/ablations/precision.py", "experiments/quickstart.py"]
-        stored = {**provenance(command, sources), "epochs": _EPOCHS.value, "seeds": SEEDS, **outcome}
+        stored = {**provenance(command), "epochs": _EPOCHS.value, "seeds": SEEDS, **outcome}
         file = _ROOT / "experiments" / "results" / "precision.json"
         file.write_text(json.dumps(stored, indent=1) + "\n")
 

@@ -4,8 +4,8 @@
     python experiments/benchmarks/attention.py --device gpu    batches of a GPU, bfloat16, with fractions of its peak
     python experiments/benchmarks/attention.py --maps 28x28 --rounds 3 --output quick.json
 
-8 heads of key depth 20; shapes are in `cases.py`. Ours: "paper", "folded", "cudnn" on GPUs, "pallas_tpu" on TPUs, and
-"reference" where the map is small. Where PyTorch is installed: the paper's algorithm in two spellings, SDPA with a
+8 heads of key depth 20; shapes are in `cases.py`. Ours: "paper", "folded", "folded_pieces", the kernels of the device,
+and "reference" where the map is small. Where PyTorch is installed: the paper's algorithm in two spellings, SDPA with a
 float bias and FlexAttention, checked against our reference before they are timed. All run in turn; the median counts.
 Temporary memory is what JAX's compiler reports; PyTorch's is measured on a GPU, and not on a CPU. What cannot run on
 the device, or does not fit into its memory, is left out with the reason.
@@ -31,12 +31,9 @@ from experiments.benchmarks.candidates import PASSES, Candidate  # noqa: E402
 from experiments.benchmarks.cases import CASES, HEADS, KEY_DEPTH, Case  # noqa: E402
 
 RESULTS = _ROOT / "experiments" / "results"
-SOURCES = [f"aa_flax/ops/{name}.py" for name in ("reference", "paper", "folded", "relative_attention")]
-SOURCES += [
-    f"experiments/benchmarks/{name}.py"
-    for name in ("attention", "candidates", "cases", "timing", "pytorch_attention", "agreement")
-]
 LARGEST_FOR_REFERENCE = 256  # h*w
+KERNELS = {"gpu": ["cudnn", "pallas_gpu"], "tpu": ["pallas_tpu"]}
+OURS = ("folded", "folded_pieces", "cudnn", "pallas_gpu", "pallas_tpu")
 PYTORCH_COPIES = 8  # of the logits in float32, that a pass of PyTorch may hold at once
 
 
@@ -52,9 +49,12 @@ def main() -> None:
     for case in CASES:
         if arguments.maps and case.map not in arguments.maps:
             continue
-        for row in measure(case, arguments):
-            rows.append(row)
+        measured = measure(case, arguments)
+        rows += measured
+        for row in measured:
             print_row(row)
+        for name, found in next(iter(speedups(measured).values())).items():
+            print(f"{'':19}{name}: {found}", flush=True)
     setting = {
         "dtype": dtype_of(arguments),
         "heads": HEADS,
@@ -64,7 +64,7 @@ def main() -> None:
     }
     command = " ".join(["python", "experiments/benchmarks/attention.py", *sys.argv[1:]])
     result = {
-        **provenance(command, SOURCES + devices.kernel_sources()),
+        **provenance(command),
         **setting,
         "speedups": speedups(rows),
         "rows": rows,
@@ -130,7 +130,7 @@ def inputs(case: Case, batch: int) -> list[np.ndarray]:
 def ours(case: Case, arrays: list[np.ndarray], dtype: str, free: int) -> dict[str, Candidate]:
     """The implementations of `aa_flax.ops` that this device has."""
     names = ["reference"] if case.height * case.width <= LARGEST_FOR_REFERENCE else []
-    names += ["paper", "folded", *{"gpu": ["cudnn"], "tpu": ["pallas_tpu"]}.get(jax.default_backend(), [])]
+    names += ["paper", "folded", "folded_pieces", *KERNELS.get(jax.default_backend(), [])]
     operands = [jnp.asarray(array, dtype) for array in arrays]
     found = {}
     for name in names:
@@ -180,7 +180,10 @@ def fractions(case: Case, batch: int, dtype: str, medians: dict[str, float]) -> 
 
 
 def speedups(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By shape and pass: how many times faster our fastest is than the paper's algorithm, ours and PyTorch's."""
+    """By shape and pass: how many times faster our fastest is than the paper's algorithm, ours and PyTorch's.
+
+    And than the whole fold, which is one of ours.
+    """
     table: dict[str, dict[str, Any]] = {}
     for row in rows:
         table.setdefault(f"{row['network']} {row['map']} dv{row['value_depth_per_head']}", {})
@@ -188,15 +191,16 @@ def speedups(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         here = [row for row in rows if f"{row['network']} {row['map']} dv{row['value_depth_per_head']}" == shape]
         for name in PASSES:
             groups = {
-                "ours": [row for row in here if row["implementation"] in ("folded", "cudnn", "pallas_tpu")],
+                "ours": [row for row in here if row["implementation"] in OURS],
                 "paper": [row for row in here if row["implementation"] == "paper"],
+                "folded": [row for row in here if row["implementation"] == "folded"],
                 "pytorch": [row for row in here if row["implementation"] in ("pytorch_einsum", "pytorch_matmul")],
             }
             best = {key: candidates.faster(group, name) for key, group in groups.items()}
             if best["ours"] is None:
                 continue
             entry[name] = {"fastest": best["ours"]["implementation"]}
-            for key in ("paper", "pytorch"):
+            for key in ("paper", "folded", "pytorch"):
                 if (other := best[key]) is not None:
                     entry[name][f"over_{key}"] = round(other[f"{name}_ms"] / best["ours"][f"{name}_ms"], 2)
     return table

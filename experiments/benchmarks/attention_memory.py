@@ -3,7 +3,8 @@
     python experiments/benchmarks/attention_memory.py                (a minute; nothing runs, so nothing is timed)
 
 The same branch as in `attention_v5e.py`, in float32, on maps from 8×8 to 80×80, in the plain-XLA implementations: the
-paper's algorithm and the fold, both of which build the (h·w)² logits. A TPU's tiles blur that power; here it is clean.
+paper's algorithm and the fold, both of which build the (h·w)² logits, and the fold in pieces, which does not. A TPU's
+tiles blur those powers; here they are clean.
 Writes JSON and a figure to experiments/results/.
 """
 
@@ -33,8 +34,7 @@ from experiments.benchmarks.attention_v5e import (  # noqa: E402
 )
 from experiments.benchmarks.cases import HEADS, KEY_DEPTH  # noqa: E402
 
-SOURCES = [f"aa_flax/ops/{name}.py" for name in ("paper", "folded", "relative_attention")]
-SOURCES += [f"experiments/benchmarks/{name}.py" for name in ("attention_memory", "attention_v5e", "cases")]
+IMPLEMENTATIONS = ("paper", "folded", "folded_pieces")
 
 
 def main() -> None:
@@ -44,15 +44,27 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     devices.use(arguments.device)
-    rows = [row(name, side) for side in arguments.sides for name in ("paper", "folded")]
+    rows = [row(name, side) for side in arguments.sides for name in IMPLEMENTATIONS]
     setting = {"dtype": "float32", "heads": HEADS, "key_depth_per_head": KEY_DEPTH, "batch": BATCH}
-    found = provenance("python experiments/benchmarks/attention_memory.py", SOURCES)
-    result = {**found, "ran": "nothing: counts of the compiler", **setting, "scaling": rows}
+    found = provenance("python experiments/benchmarks/attention_memory.py")
+    times = times_less(rows)
+    print(
+        "the fold's memory over that in pieces:", ", ".join(f"{side}x{side} {ratio}" for side, ratio in times.items())
+    )
+    counts = {"folded_over_folded_pieces": times, "scaling": rows}
+    result = {**found, "ran": "nothing: counts of the compiler", **setting, **counts}
     name = f"attention_memory_{jax.default_backend()}_jax{jax.__version__}"
     output = arguments.output or RESULTS / f"{name}.json"
     output.write_text(json.dumps(result, indent=1) + "\n")
     figures.memory_here(result, output.with_suffix(".png"))
     print(f"written to {output}")
+
+
+def times_less(rows: list[dict[str, Any]]) -> dict[int, float]:
+    """By side: how many times the memory of the pieces the whole fold takes."""
+    taken = {(row["implementation"], row["side"]): row["temporary_bytes"] for row in rows}
+    sides = dict.fromkeys(row["side"] for row in rows)
+    return {side: round(taken["folded", side] / taken["folded_pieces", side], 1) for side in sides}
 
 
 def row(name: str, side: int) -> dict[str, Any]:
@@ -63,7 +75,7 @@ def row(name: str, side: int) -> dict[str, Any]:
     function = jax.jit(with_gradients(functools.partial(separate, name)))
     compiled: Any = function.lower(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).compile()
     needed = compiled.memory_analysis().temp_size_in_bytes
-    print(f"{side:>4}x{side:<4} {name:<8}{needed / BATCH / 1e6:>12.3f} MB per image", flush=True)
+    print(f"{side:>4}x{side:<4} {name:<14}{needed / BATCH / 1e6:>12.3f} MB per image", flush=True)
     where = {"implementation": name, "batch": BATCH, "side": side, "places": side**2}
     return where | {"channels": CHANNELS, "value_depth": VALUE_DEPTH, "fits": True, "temporary_bytes": needed}
 

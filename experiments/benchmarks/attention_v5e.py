@@ -26,14 +26,10 @@ sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
 
 from aa_flax.analysis.provenance import provenance  # noqa: E402
 from aa_flax.ops import attention_branch, relative_attention_2d  # noqa: E402
-from experiments.benchmarks import devices, figures, v5e  # noqa: E402
+from experiments.benchmarks import figures, v5e  # noqa: E402
 from experiments.benchmarks.cases import HEADS, KEY_DEPTH  # noqa: E402
 
 RESULTS = _ROOT / "experiments" / "results"
-SOURCES = [f"aa_flax/ops/{name}.py" for name in ("paper", "folded", "relative_attention", "attention_branch")]
-SOURCES += devices.kernel_sources("tpu")
-SOURCES += [f"experiments/benchmarks/{name}.py" for name in ("attention_v5e", "v5e", "cases")]
-SOURCES += [f"aa_flax/analysis/{name}.py" for name in ("hlo", "hlo_traffic", "hlo_work", "plan")]
 IMPLEMENTATIONS = ("paper", "folded", "pallas_tpu")
 LAYERS = ((256, 14, 256, 24), (64, 28, 128, 8), (32, 32, 160, 16))  # batch, side, channels, total value depth
 SIDES = (8, 14, 20, 28, 32, 40, 48, 56, 64, 80)
@@ -53,7 +49,7 @@ def main() -> None:
         for side in arguments.sides
         for name in IMPLEMENTATIONS
     ]
-    found = provenance("python experiments/benchmarks/attention_v5e.py", SOURCES)
+    found = provenance("python experiments/benchmarks/attention_v5e.py")
     try:
         found["versions"]["libtpu"] = version("libtpu")
     except PackageNotFoundError:

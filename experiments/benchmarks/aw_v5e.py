@@ -20,13 +20,6 @@ from aa_flax.analysis.provenance import provenance  # noqa: E402
 from experiments.benchmarks.plan_v5e import row  # noqa: E402
 
 MODEL, BASELINE, BATCH = "aw_resnet50", "resnet50", 512
-SOURCES = [
-    *(f"aa_flax/ops/{name}.py" for name in ("convolution", "gated_choice", "gated_convolution", "resampling")),
-    *(f"aa_flax/layers/{name}.py" for name in ("aw_conv", "norm")),
-    *(f"aa_flax/models/{name}.py" for name in ("resnet", "stages")),
-    *(f"aa_flax/analysis/{name}.py" for name in ("hlo", "hlo_traffic", "hlo_work", "plan", "programs")),
-    "experiments/benchmarks/aw_v5e.py",
-]
 
 
 def main() -> None:
@@ -43,7 +36,7 @@ def main() -> None:
         text = subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     planned = json.loads(text)
     assert (planned["model"], planned["batch"], planned["topology"]) == (MODEL, BATCH, "v5e:2x2"), planned["command"]
-    result = provenance("python experiments/benchmarks/aw_v5e.py", SOURCES)
+    result = provenance("python experiments/benchmarks/aw_v5e.py")
     result["device"] = "TPU v5e, compiled for on a CPU"
     result["versions"]["libtpu"] = planned["versions"]["libtpu"]
     result |= {"topology": "v5e:2x2", "rows": [row(BASELINE, planned)]}

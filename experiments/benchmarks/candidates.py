@@ -1,7 +1,7 @@
 """A function in JAX or PyTorch as the two programs that are timed: forward, and forward with gradients."""
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,18 +52,13 @@ def jax_candidate(
     """
     by = range(len(inputs)) if by is None else by
 
-    def forward_backward(cotangent: jax.Array, *inputs: Any) -> Any:
-        output, pullback = jax.vjp(function, *inputs)
-        gradients = pullback(cotangent)
-        return output, [gradients[i] for i in by]
-
     candidate = Candidate()
     try:
         output = jax.eval_shape(function, *inputs)
         cotangent = jnp.asarray(np.random.default_rng(1).normal(size=output.shape), output.dtype)
         for name, program, arguments in (
             ("forward", function, inputs),
-            ("forward_backward", forward_backward, (cotangent, *inputs)),
+            ("forward_backward", with_gradients(function, by), (cotangent, *inputs)),
         ):
             compiled: Any = jax.jit(program).lower(*arguments).compile()
             needed = compiled.memory_analysis().temp_size_in_bytes
@@ -73,8 +68,19 @@ def jax_candidate(
             else:
                 candidate.programs[name] = jax_program(compiled, *arguments)
     except (RuntimeError, TypeError, ValueError) as error:  # an implementation that does not serve this call says so
-        return Candidate.absent(_line(error))
+        return Candidate.absent(reason(error))
     return candidate
+
+
+def with_gradients(function: Callable[..., jax.Array], by: Iterable[int]) -> Callable[..., Any]:
+    """The function (cotangent, *inputs) that gives a function's value and its gradients by some of the inputs."""
+
+    def forward_backward(cotangent: jax.Array, *inputs: Any) -> Any:
+        output, pullback = jax.vjp(function, *inputs)
+        gradients = pullback(cotangent)
+        return output, [gradients[i] for i in by]
+
+    return forward_backward
 
 
 def pytorch_candidate(
@@ -121,9 +127,9 @@ def pytorch_candidate(
             if on_gpu:
                 candidate.temporary_bytes[name] = _peak_of(one)
         except Exception as error:  # PyTorch's compiler raises types of its own
-            candidate.not_measured[name] = _line(error)
+            candidate.not_measured[name] = reason(error)
             if name == "forward":
-                return Candidate.absent(_line(error))
+                return Candidate.absent(reason(error))
     return candidate
 
 
@@ -185,5 +191,12 @@ def _too_large(needed: int, free: int) -> str:
     return f"would take {needed / 1e9:.1f} GB of temporary memory; {free / 1e9:.1f} GB may be used"
 
 
-def _line(error: Exception) -> str:
+def is_refusal(error: Exception) -> bool:
+    """Whether an error says that an implementation does not serve a call; compilers and devices fail otherwise."""
+    kinds = (NotImplementedError, RuntimeError, TypeError, ValueError)
+    return isinstance(error, kinds) and not isinstance(error, jax.errors.JaxRuntimeError)
+
+
+def reason(error: Exception) -> str:
+    """One line of what went wrong."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 
+from aa_flax.analysis.cards import CARDS
 from aa_flax.analysis.slices import CHIPS
 
 KINDS = ("auto", "cpu", "gpu", "tpu")
@@ -23,25 +24,11 @@ class Peak:
 
 # Keys are what the driver calls the device.
 PEAKS = {
-    "NVIDIA H100 80GB HBM3": Peak(989e12, 3.35e12, "NVIDIA H100 datasheet, SXM"),
+    **{card.title: Peak(card.peaks["bfloat16"], card.hbm_bandwidth, card.source) for card in CARDS.values()},
     "NVIDIA H100 PCIe": Peak(756e12, 2.0e12, "NVIDIA H100 datasheet, PCIe"),
-    "NVIDIA H200": Peak(989e12, 4.8e12, "NVIDIA H200 datasheet, SXM"),
     "NVIDIA A100-SXM4-40GB": Peak(312e12, 1.555e12, "NVIDIA A100 datasheet"),
-    "NVIDIA A100-SXM4-80GB": Peak(312e12, 2.039e12, "NVIDIA A100 datasheet"),
     "TPU v5 lite": Peak(CHIPS["v5e"].flops, CHIPS["v5e"].hbm_bandwidth, CHIPS["v5e"].source),
 }
-
-
-_KERNELS = {
-    "gpu": ["aa_flax/ops/cudnn.py", "aa_flax/ops/mesh.py"],
-    "tpu": [f"aa_flax/ops/{name}.py" for name in ("mesh", "platform")]
-    + [f"aa_flax/ops/pallas_tpu/{name}.py" for name in ("branch", "kernels", "shape", "tiles")],
-}
-
-
-def kernel_sources(platform: str | None = None) -> list[str]:
-    """Files whose code runs on a platform only, by default on the one in use; results are tied to them."""
-    return _KERNELS.get(platform or jax.default_backend(), [])
 
 
 def use(kind: str) -> None:

@@ -11,7 +11,9 @@ COLORS = {
     "reference": "#c9ccd1",
     "paper": "#8a8f98",
     "folded": "#b3322c",
+    "folded_pieces": "#5b8c3a",
     "cudnn": "#e0803a",
+    "pallas_gpu": "#3a8c86",
     "pallas_tpu": "#7a1f5c",
     "pytorch_einsum": "#a9c3e0",
     "pytorch_matmul": "#6d97c4",
@@ -96,7 +98,7 @@ def memory_here(result: Mapping[str, Any], file: Path) -> None:
     """Temporary memory per image against h·w on the machine at hand."""
     figure = Figure(figsize=(5.4, 4), layout="constrained")
     axes = figure.subplots()
-    _growth(axes, result, "temporary_bytes", {"paper": 2})
+    _growth(axes, result, "temporary_bytes", {"paper": 2, "folded_pieces": 1})
     _plain(axes, "temporary memory with gradients, MB per image")
     axes.legend(frameon=False, fontsize=8)
     figure.suptitle(f"{_where(result)}: counts, not timings", fontsize=9, color=INK)

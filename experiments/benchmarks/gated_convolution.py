@@ -22,11 +22,6 @@ from aa_flax.analysis.provenance import provenance  # noqa: E402
 from experiments.benchmarks.gated_cases import LAYERS, PARTS, Layer, program, shapes  # noqa: E402
 from experiments.benchmarks.timing import jax_program, median, take_turns  # noqa: E402
 
-SOURCES = [
-    "aa_flax/ops/gated_convolution.py",
-    *(f"experiments/benchmarks/{name}.py" for name in ("gated_cases", "gated_convolution", "timing")),
-]
-
 
 def main() -> None:
     """Time every layer, form and part, and store the times."""
@@ -48,7 +43,7 @@ def main() -> None:
             shown = ", ".join(f"{form} {value:.2f}" for form, value in times.items())
             print(f"{layer.label:>20} {part:<8} ms: {shown}", flush=True)
     output = arguments.output or _ROOT / f"experiments/results/gated_convolution_{jax.default_backend()}.json"
-    found = provenance("python experiments/benchmarks/gated_convolution.py", SOURCES)
+    found = provenance("python experiments/benchmarks/gated_convolution.py")
     output.write_text(
         json.dumps({**found, "batch": arguments.batch, "dtype": "float32", "rows": rows}, indent=1) + "\n"
     )

@@ -42,8 +42,6 @@ from aa_flax.data.shrink import Shrunk  # noqa: E402
 from aa_flax.data.source import RecordSource  # noqa: E402
 
 RESULTS = _ROOT / "experiments" / "results"
-SOURCES = [f"aa_flax/data/{name}.py" for name in ("crops", "fast_jpeg", "images", "pipeline", "shrink", "source")]
-SOURCES += [f"experiments/benchmarks/{name}.py" for name in ("input_pipeline", "tf_data")]
 RECORDS, BATCH, SIDE, SHORT_SIDE = 4096, 64, 224, 256
 _WARM_UP, _MEASURED = 8, 16  # batches; the first few come out of buffers
 _LEAST_ROUNDS = 3
@@ -86,7 +84,7 @@ def main() -> None:
     for row in rows:
         print(line(row), flush=True)
     command = " ".join(["python experiments/benchmarks/input_pipeline.py --source_dir=FOLDER", *passed_on(arguments)])
-    result = {**provenance(command, SOURCES), "threads": threads, "packages": packages(), "rows": rows}
+    result = {**provenance(command), "threads": threads, "packages": packages(), "rows": rows}
     result |= {"threads_and_workers": workers}
     output = arguments.output or RESULTS / "input_pipeline_cpu.json"
     output.write_text(json.dumps(result, indent=1) + "\n")

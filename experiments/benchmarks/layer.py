@@ -6,13 +6,14 @@
 AAConv2D(256, 256) at 14×14 and AAConv2D(128, 128) at 28×28: 8 heads, key depth 20 and value depth 3 and 1 per head,
 3×3 convolution. PyTorch's layer is written from the paper's equations (`pytorch_layer.py`) and checked against ours
 first; einsum and matmul, contiguous and channels_last are all timed and the fastest is quoted. Parts: the layer, its
-convolution with both gradients, by input and by kernel alone, and its attention with the projections. All run in turn;
-the median counts.
+convolution with both gradients, by input and by kernel alone, and its attention with the projections. Beside
+implementation="auto", layer and attention run with the whole fold. All run in turn; the median counts.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,6 @@ from experiments.benchmarks import agreement, candidates, devices, figures, timi
 from experiments.benchmarks.candidates import PASSES, Candidate  # noqa: E402
 
 RESULTS = _ROOT / "experiments" / "results"
-SOURCES = [f"aa_flax/ops/{name}.py" for name in ("convolution", "folded", "relative_attention", "attention_branch")]
-SOURCES += ["aa_flax/layers/aa_conv.py"]
-SOURCES += [
-    f"experiments/benchmarks/{name}.py"
-    for name in ("layer", "candidates", "timing", "pytorch_attention", "pytorch_layer", "agreement")
-]
 # What each part's gradients are by: 0 is the input, 1 the parameters.
 PARTS = {
     "layer": (0, 1),
@@ -80,7 +75,7 @@ def main() -> None:
         print(f"{size.side}x{size.side}, batch {batch}, {dtype}\n{table(summed)}", flush=True)
     command = " ".join(["python", "experiments/benchmarks/layer.py", *sys.argv[1:]])
     setting = {"dtype": dtype, "rounds": arguments.rounds, **candidates.settings(candidates.pytorch_device())}
-    result = {**provenance(command, SOURCES + devices.kernel_sources()), **setting, "summary": summary, "rows": rows}
+    result = {**provenance(command), **setting, "summary": summary, "rows": rows}
     output = arguments.output or RESULTS / f"layer_{jax.default_backend()}_jax{jax.__version__}.json"
     output.write_text(json.dumps(result, indent=1) + "\n")
     figures.layer(result, output.with_suffix(".png"))
@@ -103,6 +98,10 @@ def measure(size: Size, batch: int, dtype: str, arguments: argparse.Namespace) -
     x = np.random.default_rng(0).normal(size=(batch, size.side, size.side, size.features)).astype(np.float32)
     layer = size.build(dtype)
     found = {("aa_flax", "auto", part): each for part, each in ours(layer, jnp.asarray(x, dtype)).items()}
+    folded = size.build(dtype)
+    folded.implementation = "folded"
+    parts = ours(folded, jnp.asarray(x, dtype), ("layer", "attention"))
+    found |= {("aa_flax", "folded", part): each for part, each in parts.items()}
     if candidates.HAS_PYTORCH:
         agree(size, x[:1])
         found |= {("pytorch", *key): each for key, each in theirs(layer, x, dtype).items()}
@@ -121,7 +120,7 @@ def measure(size: Size, batch: int, dtype: str, arguments: argparse.Namespace) -
     return rows
 
 
-def ours(layer: AAConv2D, x: jax.Array) -> dict[str, Candidate]:
+def ours(layer: AAConv2D, x: jax.Array, parts: Sequence[str] = tuple(PARTS)) -> dict[str, Candidate]:
     """Our layer's parts, each as a function of its input and its own parameters."""
     graph, state = nnx.split(layer)
     params = nnx.to_pure_dict(state)
@@ -143,6 +142,7 @@ def ours(layer: AAConv2D, x: jax.Array) -> dict[str, Candidate]:
     return {
         part: candidates.jax_candidate(function, [x, own], free_bytes=_FREE, by=by)
         for part, by in PARTS.items()
+        if part in parts
         for function, own in [functions.get(part, (convolve, conv))]
     }
 
@@ -198,18 +198,26 @@ def agree(size: Size, x: np.ndarray) -> None:
 
 
 def fastest(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By part and pass: our milliseconds, those of PyTorch's fastest variant, and how many times faster ours is."""
+    """By part and pass: our milliseconds, those of PyTorch's fastest variant, and how many times faster ours is.
+
+    And how many times faster than with the whole fold.
+    """
     summary: dict[str, dict[str, Any]] = {}
     for part in PARTS:
         summary[part] = {}
         for name in PASSES:
-            own, other = (
-                candidates.faster([r for r in rows if r["part"] == part and r["framework"] == framework], name)
-                for framework in ("aa_flax", "pytorch")
+            here = [row for row in rows if row["part"] == part]
+            own, whole_fold, other = (
+                candidates.faster(
+                    [r for r in here if r["framework"] == framework and variant in (None, r["variant"])], name
+                )
+                for framework, variant in (("aa_flax", "auto"), ("aa_flax", "folded"), ("pytorch", None))
             )
             if own is None:
                 continue
             entry: dict[str, Any] = {"aa_flax_ms": own[f"{name}_ms"]}
+            if whole_fold is not None:
+                entry["times_faster_than_folded"] = round(whole_fold[f"{name}_ms"] / own[f"{name}_ms"], 2)
             if other is not None:
                 entry |= {"pytorch_ms": other[f"{name}_ms"], "pytorch_variant": other["variant"]}
                 entry["times_faster"] = round(other[f"{name}_ms"] / own[f"{name}_ms"], 2)
@@ -219,13 +227,15 @@ def fastest(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def table(summary: dict[str, dict[str, Any]]) -> str:
     """The summary as text, and what makes the layer slower where it is."""
-    lines = [f"{'':24}{'forward, ms':>12}{'PyTorch':>9}{'times':>7}{'+backward':>12}{'PyTorch':>9}{'times':>7}"]
+    columns = f"{'PyTorch':>9}{'times':>7}{'to fold':>8}"
+    lines = [f"{'':24}{'forward, ms':>12}{columns}{'+backward':>12}{columns}"]
     for part, passes in summary.items():
         line = f"  {part:<22}"
         for name in PASSES:
             entry = passes.get(name, {})
             other, ratio = entry.get("pytorch_ms", "-"), entry.get("times_faster", "-")
-            line += f"{entry.get('aa_flax_ms', '-'):>12}{other:>9}{ratio:>7}"
+            fold = entry.get("times_faster_than_folded", "-")
+            line += f"{entry.get('aa_flax_ms', '-'):>12}{other:>9}{ratio:>7}{fold:>8}"
         lines.append(line)
     return "\n".join([*lines, *verdicts(summary)])
 

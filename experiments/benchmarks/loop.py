@@ -34,11 +34,6 @@ from aa_flax.training.state import create_state  # noqa: E402
 from aa_flax.training.step import jit_train_step  # noqa: E402
 from experiments.benchmarks.timing import median  # noqa: E402
 
-SOURCES = [
-    *(f"aa_flax/training/{name}.py" for name in ("gradient", "optimizers", "sharding", "state", "step")),
-    *(f"experiments/benchmarks/{name}.py" for name in ("loop", "timing")),
-]
-
 
 def main() -> None:
     """Time and store."""
@@ -49,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     layout = Layout.of(resolve({}), jax.devices()[:1])
     rows = [timed(layout, ema, arguments.steps, arguments.rounds) for ema in (False, True)]
-    result = {**provenance("python experiments/benchmarks/loop.py", SOURCES), "rows": rows}
+    result = {**provenance("python experiments/benchmarks/loop.py"), "rows": rows}
     folder = _ROOT / "experiments" / "results"
     file = arguments.output or folder / f"loop_{jax.default_backend()}_jax{jax.__version__}.json"
     file.write_text(json.dumps(result, indent=1) + "\n")

@@ -31,11 +31,6 @@ from aa_flax.models import create_model  # noqa: E402
 from aa_flax.models.heads import pooled  # noqa: E402
 
 BATCH, SIDE, NAME = 32, 224, "patchconvnet_s120"
-SOURCES = [
-    *(f"aa_flax/models/{name}.py" for name in ("heads", "patchconvnet", "stacked")),
-    *(f"aa_flax/layers/{name}.py" for name in ("attention_pooling", "squeeze_excite")),
-    "experiments/benchmarks/patchconvnet_trunk.py",
-]
 # Whether the blocks run in a loop, and whether that computes them again for the gradient.
 TRUNKS = {
     "loop": (True, False),
@@ -100,7 +95,7 @@ def main() -> None:
         rows.append({"trunk": trunk, **compiled(loop, rematerialize, mesh)})
         print(rows[-1], flush=True)
     result = {
-        **provenance("python experiments/benchmarks/patchconvnet_trunk.py", SOURCES),
+        **provenance("python experiments/benchmarks/patchconvnet_trunk.py"),
         "model": NAME,
         "batch": BATCH,
         "image_size": SIDE,

@@ -8,7 +8,6 @@ Plans AA-ResNet-50 beside ResNet-50, and AA-Wide-ResNet-28-10 beside its plain n
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,27 +16,10 @@ _ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
 
 from aa_flax.analysis.provenance import provenance  # noqa: E402
+from experiments.benchmarks.planned import KEPT, planned  # noqa: E402
 
 # The whole batch, over four chips.
 PAIRS = {"resnet50": ("aa_resnet50", 1024), "wide_resnet28_10": ("aa_wide_resnet28_10", 512)}
-SOURCES = [
-    *sorted(str(file.relative_to(_ROOT)) for file in (_ROOT / "aa_flax" / "ops").rglob("*.py")),
-    *(f"aa_flax/layers/{name}.py" for name in ("aa_conv", "norm")),
-    *(f"aa_flax/models/{name}.py" for name in ("recomputation", "resnet", "stages", "wide_resnet")),
-    *(f"aa_flax/analysis/{name}.py" for name in ("hlo", "hlo_traffic", "hlo_work", "plan", "programs")),
-    *(f"aa_flax/training/{name}.py" for name in ("augmentation", "gradient", "sharding", "step")),
-    "experiments/benchmarks/plan_v5e.py",
-]
-KEPT = (
-    "bytes_moved",
-    "hbm_bytes",
-    "temp_bytes",
-    "params_bytes",
-    "optimizer_bytes",
-    "collective_bytes",
-    "flops",
-    "fits",
-)
 RATIOS = ("bytes_moved", "hbm_bytes", "temp_bytes")
 
 
@@ -48,23 +30,21 @@ def main() -> None:
     path = parser.parse_args().output
     rows = []
     for baseline, (model, batch) in PAIRS.items():
-        arguments = ["--topology=v5e:2x2", f"--batch={batch}", f"--model={model}", f"--baseline={baseline}", "--json"]
-        command = [sys.executable, "-m", "aa_flax.plan", *arguments]
-        planned = json.loads(subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        rows.append(row(baseline, planned))
+        found = planned("v5e:2x2", model, batch, [f"--baseline={baseline}"])
+        rows.append(row(baseline, found))
         print(model, rows[-1]["ratios"], flush=True)
-    result = {**provenance("python experiments/benchmarks/plan_v5e.py", SOURCES), "topology": "v5e:2x2", "rows": rows}
+    result = {**provenance("python experiments/benchmarks/plan_v5e.py"), "topology": "v5e:2x2", "rows": rows}
     result["device"] = "TPU v5e, compiled for on a CPU"
-    result["versions"]["libtpu"] = planned["versions"]["libtpu"]
+    result["versions"]["libtpu"] = found["versions"]["libtpu"]
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"written to {path}")
 
 
-def row(baseline: str, planned: dict[str, Any]) -> dict[str, Any]:
+def row(baseline: str, found: dict[str, Any]) -> dict[str, Any]:
     """What is kept of a plan with a baseline, as its command prints it."""
-    own, other = ({name: each[name] for name in KEPT} for each in (planned, planned["baseline"]))
-    ratios = {name: round(planned["ratios"][name], 4) for name in RATIOS}
-    where = {"model": planned["model"], "batch": planned["batch"]}
+    own, other = ({name: each[name] for name in KEPT} for each in (found, found["baseline"]))
+    ratios = {name: round(found["ratios"][name], 4) for name in RATIOS}
+    where = {"model": found["model"], "batch": found["batch"]}
     return {**where, **own, "baseline": {"model": baseline, **other}, "ratios": ratios}
 
 

@@ -27,14 +27,6 @@ from aa_flax.analysis.slices import find_slice  # noqa: E402
 
 TOPOLOGIES = {"v5e:2x4": 8, "v5e:8x8": 64, "v5e:16x16": 256}
 IMAGES = 128  # a chip
-SOURCES = [
-    *sorted(str(file.relative_to(_ROOT)) for file in (_ROOT / "aa_flax" / "ops").rglob("*.py")),
-    *(f"aa_flax/layers/{name}.py" for name in ("aa_conv", "norm")),
-    *(f"aa_flax/models/{name}.py" for name in ("recomputation", "resnet", "stages")),
-    *(f"aa_flax/analysis/{name}.py" for name in ("hlo", "hlo_traffic", "hlo_work", "plan", "programs")),
-    *(f"aa_flax/training/{name}.py" for name in ("augmentation", "gradient", "sharding", "step")),
-    "experiments/benchmarks/scale_v5e.py",
-]
 
 
 def main() -> None:
@@ -48,7 +40,7 @@ def main() -> None:
         for fsdp in (False, True):
             rows.append(row(of_model(arguments.model).with_batch(IMAGES * chips), topology, fsdp))
             print(json.dumps(rows[-1]), flush=True)
-    result = {**provenance("python experiments/benchmarks/scale_v5e.py", SOURCES), "rows": rows}
+    result = {**provenance("python experiments/benchmarks/scale_v5e.py"), "rows": rows}
     result["device"] = "TPU v5e, compiled for on a CPU"
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
     print(f"written to {arguments.output}")

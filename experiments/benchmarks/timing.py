@@ -33,6 +33,15 @@ def jax_program(compiled: Callable[..., Any], *arguments: Any) -> Program:
     return run
 
 
+def several(program: Program, count: int) -> Program:
+    """A program that is run so many times for each time that it is asked for."""
+
+    def run(times: int) -> None:
+        program(count * times)
+
+    return run
+
+
 def take_turns(programs: Mapping[Key, Program], *, rounds: int, seconds: float) -> dict[Key, list[float]]:
     """Milliseconds of one run of each program, an entry for each round.
 

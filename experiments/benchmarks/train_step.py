@@ -19,31 +19,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 _ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
 
 from aa_flax.analysis.provenance import provenance  # noqa: E402
-from aa_flax.analysis.summary import summarize  # noqa: E402
-from aa_flax.training import resolve  # noqa: E402
-from aa_flax.training.initial import build_model  # noqa: E402
-from aa_flax.training.optimizers import optimizer  # noqa: E402
-from aa_flax.training.preprocessing import Preprocessing  # noqa: E402
-from aa_flax.training.pure import functional  # noqa: E402
-from aa_flax.training.state import create_state  # noqa: E402
-from aa_flax.training.step import make_train_step  # noqa: E402
-from experiments.benchmarks import devices, figures, timing  # noqa: E402
+from experiments.benchmarks import devices, figures, steps, timing  # noqa: E402
 
 RESULTS = _ROOT / "experiments" / "results"
-SOURCES = [f"aa_flax/ops/{name}.py" for name in ("convolution", "folded", "paper", "relative_attention", "resampling")]
-SOURCES += [
-    f"aa_flax/layers/{name}.py"
-    for name in ("aa_conv", "bam", "cbam", "gala", "gather_excite", "norm", "squeeze_excite")
-]
-SOURCES += [f"aa_flax/models/{name}.py" for name in ("factories", "resnet", "stages")]
-SOURCES += ["aa_flax/training/step.py", "aa_flax/training/optimizers.py"]
-SOURCES += ["experiments/benchmarks/train_step.py", "experiments/benchmarks/timing.py"]
 # Table 2's AA has kappa = upsilon = 0.25; `aa_resnet50` is that of Table 3.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet50": ("resnet50", {}),
@@ -54,6 +37,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gala_resnet50": ("gala_resnet50", {}),
     "aa_resnet50_025": ("aa_resnet50", {"kappa": 0.25, "upsilon": 0.25}),
     "aa_resnet50_025_paper": ("aa_resnet50", {"kappa": 0.25, "upsilon": 0.25, "implementation": "paper"}),
+    "aa_resnet50_025_folded": ("aa_resnet50", {"kappa": 0.25, "upsilon": 0.25, "implementation": "folded"}),
     "aa_resnet50": ("aa_resnet50", {}),
 }
 # (inference, training step) as printed: "+12%" is 1.12.
@@ -83,7 +67,7 @@ def main() -> None:
     print(table(rows))
     command = " ".join(["python", "experiments/benchmarks/train_step.py", *sys.argv[1:]])
     setting = {name: getattr(arguments, name) for name in ("batch", "image_size", "dtype", "rounds")}
-    result = {**provenance(command, SOURCES), **setting, "rows": rows}
+    result = {**provenance(command), **setting, "rows": rows}
     output = arguments.output or RESULTS / f"train_step_{jax.default_backend()}_jax{jax.__version__}.json"
     output.write_text(json.dumps(result, indent=1) + "\n")
     figures.train_step(result, output.with_suffix(".png"))
@@ -109,56 +93,20 @@ def parse() -> argparse.Namespace:
 def compiled(label: str, arguments: argparse.Namespace) -> tuple[timing.Program, timing.Program, dict[str, Any]]:
     """Inference and training step of one network, ready to run, and what is counted of them."""
     name, options = MODELS[label]
-    config = resolve(
-        {"model": {"name": name, "options": options, "dtype": arguments.dtype}, "batch_size": arguments.batch}
+    prepared = steps.prepare(
+        name, options, batch=arguments.batch, image_size=arguments.image_size, dtype=arguments.dtype
     )
-    size = (arguments.image_size,) * 2
-    preprocessing = Preprocessing(
-        image_size=size,
-        channels=3,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
-        class_names=tuple(map(str, range(1000))),
-        dtype=arguments.dtype,
-        data_fingerprint="",
-    )
-    model = build_model(config, preprocessing)
-    apply, params, batch_stats = functional(model)
-    chain = optimizer(config.optimizer, total_steps=1000, epoch_steps=100)
-    state = create_state(params, batch_stats, chain, ema=False)
-    rng = np.random.default_rng(0)
-    batch = {
-        "image": jnp.asarray(rng.integers(0, 256, (arguments.batch, *size, 3), np.uint8)),
-        "label": jnp.asarray(rng.integers(0, 1000, arguments.batch), jnp.int32),
-    }
-
-    def logits(params: Any, batch_stats: Any, images: jax.Array) -> jax.Array:
-        return apply(params, batch_stats, preprocessing.normalize(images))[0]
-
-    train_step = jax.jit(make_train_step(apply, chain, config, preprocessing), donate_argnums=0)
-    step: Any = train_step.lower(state, batch).compile()
-    infer: Any = jax.jit(logits).lower(params, batch_stats, batch["image"]).compile()
-    kept = jax.tree.map(jnp.copy, (params, batch_stats))  # the step consumes the others
-    summary = summarize(model, arguments.image_size)
+    step, infer = prepared.lower_train().compile(), prepared.lower_infer().compile()
+    # The step consumes the others.
+    kept = jax.tree.map(jnp.copy, (prepared.state.params, prepared.state.batch_stats))
+    summary = prepared.counted()
     counts = {
         "params": summary.params,
         "flops_per_image": summary.flops,
         "train_temporary_bytes": step.memory_analysis().temp_size_in_bytes,
         "infer_temporary_bytes": infer.memory_analysis().temp_size_in_bytes,
     }
-    return timing.jax_program(infer, *kept, batch["image"]), _stepping(step, state, batch), counts
-
-
-def _stepping(step: Any, state: Any, batch: Any) -> timing.Program:
-    """Training steps, each from the state that the one before left."""
-    current = [state]
-
-    def run(times: int) -> None:
-        for _ in range(times):
-            current[0] = step(current[0], batch)
-        jax.block_until_ready(current[0])
-
-    return run
+    return timing.jax_program(infer, *kept, prepared.batch["image"]), prepared.running(step), counts
 
 
 def row(label: str, times: Any, counts: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:

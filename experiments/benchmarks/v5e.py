@@ -7,8 +7,9 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from aa_flax.analysis import tpu_compiler
+from aa_flax.analysis.compiler import DoesNotFit
+from aa_flax.analysis.counts import count_program
 from aa_flax.analysis.hlo import Program
-from aa_flax.analysis.plan import count_program
 from aa_flax.analysis.slices import find_slice
 
 
@@ -16,7 +17,7 @@ def mesh() -> Mesh:
     """One v5e chip along an axis "data"; before the first use of a JAX device.
 
     Raises:
-        aa_flax.analysis.tpu_compiler.CompilerError: libtpu is missing, or another process has it.
+        aa_flax.analysis.compiler.CompilerError: libtpu is missing, or another process has it.
     """
     tpu_compiler.prepare()
     return tpu_compiler.mesh_of(find_slice("v5e:1x1"))
@@ -47,7 +48,7 @@ def count(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], dtype
         lowered = jax.jit(function).lower(*arguments)
     try:
         compiled = tpu_compiler.compile_program(lowered)
-    except tpu_compiler.DoesNotFit as verdict:
+    except DoesNotFit as verdict:
         return {"fits": False, "temporary_bytes": verdict.temporary_bytes}
     in_hbm: Any = lowered.compile(compiler_options={"xla_msa_enable": "false"})
     counts = count_program(compiled, Program(compiled.as_text()), devices=1, per_chip=1)

@@ -63,8 +63,7 @@ def main(argv: list[str]) -> None:
     print(json.dumps(outcome, indent=1))
     if _WRITE.value:
         command = f"python experiments/imagenette/kills.py --source_dir=FOLDER --epochs={_EPOCHS.value} --write"
-        sources = ["experiments/imagenette/kills.py", "experiments/imagenette/resnet18.py"]
-        stored = {**provenance(command, sources), "model": "aa_resnet18", "epochs": _EPOCHS.value, **outcome}
+        stored = {**provenance(command), "model": "aa_resnet18", "epochs": _EPOCHS.value, **outcome}
         file = _ROOT / "experiments" / "results" / "kills.json"
         file.write_text(json.dumps(stored, indent=1) + "\n")
 

@@ -56,9 +56,8 @@ def main(argv: list[str]) -> None:
     files = [Path(_PHOTOS.value).expanduser() / name for name in PHOTOS]
     drawn = {name: look(run, files) for name, run in finished.items() if name != "average"}
     command = f"python experiments/imagenette/{Path(__file__).name} --photos=FOLDER --image_size={_SIDE.value} --write"
-    sources = [f"experiments/imagenette/{name}.py" for name in ("patchconvnet", "patchconvnet_maps")]
     outcome = {
-        **provenance(command, sources),
+        **provenance(command),
         "runs": {name: measured(name, run) for name, run in finished.items()},
         "photos": [{"file": name, "flickr_url": url, "licence": "CC BY 2.0"} for name, url in PHOTOS.items()],
         "seen": {name: [most_probable(run, one) for one in drawn[name][1]] for name, run in drawn_runs(finished)},

@@ -1,6 +1,7 @@
 """Planning: what is compiled, what is searched, what is said; and libtpu itself, in processes of its own."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -14,15 +15,19 @@ import numpy as np
 import pytest
 
 from aa_flax import data
-from aa_flax.analysis import tpu_compiler
+from aa_flax.analysis import gpu_compiler, tpu_compiler
+from aa_flax.analysis.compiler import CompilerError, DoesNotFit
+from aa_flax.analysis.counts import Counts
 from aa_flax.analysis.hlo_traffic import Collective
-from aa_flax.analysis.plan import Bound, Counts, Memory, Plan, plan
+from aa_flax.analysis.hlo_work import Launch
+from aa_flax.analysis.plan import Bound, Memory, Plan, plan
 from aa_flax.analysis.plan_report import as_json, print_plan
 from aa_flax.analysis.programs import lower, of_config, of_model
 from aa_flax.analysis.provenance import ROOT
 from aa_flax.analysis.slices import find_slice
 from aa_flax.analysis.summary import summarize
 from aa_flax.analysis.sweep import Attempt, largest_that_fits
+from aa_flax.analysis.targets import find_target
 from aa_flax.data.facts import FACTS
 from aa_flax.training.config import ConfigError, default_config, resolve
 from aa_flax.training.initial import build_model
@@ -157,7 +162,7 @@ def some_plan(name="resnet18", scale=1, fits=True):
     return Plan(
         subject=of_model(name).with_batch(1024),
         mode="train",
-        slice=V5E,
+        target=V5E,
         devices_per_chip=1,
         params_bytes=46_758_048 * scale,
         batch_stats_bytes=38_400,
@@ -199,6 +204,34 @@ def test_the_table(capsys):
     assert "does not fit into the 16.91 GB that programs may use of a chip: 18.40 GB of temporary memory" in printed
 
 
+def test_a_plan_for_gpus(capsys):
+    """The same numbers at the top, what runs by name, and the card in words."""
+    launches = [Launch(f"kernel{i}", "jit(step)/[b]", "", 1 + i, 1000 - i) for i in range(12)]
+    planned = some_plan()
+    counts = dataclasses.replace(planned.counts, bytes_by_compiler=None, launches=launches)
+    planned = dataclasses.replace(planned, target=find_target("h100:8"), counts=counts)
+    result = json.loads(json.dumps(as_json(planned)))
+    for name in ("params_bytes", "optimizer_bytes", "temp_bytes", "flops", "bytes_moved", "collective_bytes"):
+        assert isinstance(result[name], int), name
+    assert (result["topology"], result["chips"], result["chip"]["name"]) == ("h100:8", 8, "h100")
+    assert result["kernel_calls"] == 78 and [each["name"] for each in result["largest_kernels"]][-1] == "kernel9"
+    print_plan(planned)
+    printed = capsys.readouterr().out
+    assert "resnet18, training step, h100:8 (8 chips), batch 1,024" in printed
+    assert "that JAX takes of a card of 84.94 GB" in printed and "the bound is set by HBM3" in printed
+    assert "kernel9" in printed and "kernel10" not in printed and "[b]" in printed  # no markup
+    assert "from and to" not in printed  # nothing is known to stay beside the cores
+
+
+def test_a_kernel_too_large_for_a_card_is_one_line():
+    class Lowered:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Shared memory size limit exceeded:\nrequested 300000")
+
+    with pytest.raises(CompilerError, match="a kernel needs more than the card has: .* exceeded: requested 300000"):
+        gpu_compiler.compile_program(Lowered())
+
+
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
@@ -212,7 +245,7 @@ def test_too_little_memory_is_an_answer(message, expected):
         def compile(self):
             raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: Ran out of memory on HBM, {message}")
 
-    with pytest.raises(tpu_compiler.DoesNotFit) as caught:
+    with pytest.raises(DoesNotFit) as caught:
         tpu_compiler.compile_program(Lowered())
     assert caught.value.temporary_bytes == expected
 
@@ -223,14 +256,14 @@ def test_too_little_vmem_is_no_question_of_the_batch():
             message = "RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 21.76M of 16.00M vmem."
             raise jax.errors.JaxRuntimeError(message)
 
-    with pytest.raises(tpu_compiler.CompilerError, match="a kernel needs more VMEM than the chip has: .*21.76M"):
+    with pytest.raises(CompilerError, match="a kernel needs more VMEM than the chip has: .*21.76M"):
         tpu_compiler.compile_program(Lowered())
 
 
 def test_without_libtpu(monkeypatch):
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(tpu_compiler, "installed", lambda: False)
-    with pytest.raises(tpu_compiler.CompilerError, match=r"libtpu is not installed: pip install 'aa_flax\[plan\]'"):
+    with pytest.raises(CompilerError, match=r"libtpu is not installed: pip install 'aa_flax\[plan\]'"):
         tpu_compiler.prepare()
 
 
@@ -286,7 +319,7 @@ import jax, jax.numpy as jnp
 from jax.experimental import pallas as pl
 from aa_flax.analysis import tpu_compiler
 from aa_flax.analysis.hlo import Program
-from aa_flax.analysis.plan import count_program
+from aa_flax.analysis.counts import count_program
 from aa_flax.analysis.slices import find_slice
 
 def double(x_ref, o_ref):
@@ -322,7 +355,7 @@ import jax, jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from aa_flax.analysis.hlo import Program
-from aa_flax.analysis.plan import count_program
+from aa_flax.analysis.counts import count_program
 from aa_flax.analysis.slices import find_slice
 from aa_flax.models import create_model
 

@@ -299,3 +299,27 @@ def trunk_program(depth, map_shape, width, device=None):
 def test_text_that_is_no_program():
     with pytest.raises(ValueError, match="has no ENTRY"):
         Program("module @jit_f {}")
+
+
+def test_a_conditional_counts_its_smallest_branch():
+    program = Program("""HloModule step
+
+%again (p: f32[1000]) -> f32[10] {
+  %p = f32[1000]{0} parameter(0)
+  %shifted = f32[1000]{0} negate(%p)
+  ROOT %r = f32[10]{0} slice(%shifted), slice={[0:10]}
+}
+
+%as_it_is (q: f32[10]) -> f32[10] {
+  %q = f32[10]{0} parameter(0)
+  ROOT %n = f32[10]{0} negate(%q)
+}
+
+ENTRY %main (x: f32[1000], y: f32[10], i: s32[]) -> f32[10] {
+  %x = f32[1000]{0} parameter(0)
+  %y = f32[10]{0} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %c = f32[10]{0} conditional(%i, %x, %y), branch_computations={%again, %as_it_is}
+}
+""")
+    assert work(program).all_bytes == 2 * 40  # the negation of ten numbers

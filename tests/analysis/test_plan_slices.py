@@ -1,6 +1,7 @@
 import pytest
 
-from aa_flax.analysis.slices import CHIPS, CLOUD_NAMES, SliceError, find_slice
+from aa_flax.analysis.compiler import TargetError
+from aa_flax.analysis.slices import CHIPS, CLOUD_NAMES, find_slice
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_hosts_hold_two_by_two_chips_or_less():
     ],
 )
 def test_mistakes_say_what_is_expected(name, words):
-    with pytest.raises(SliceError, match=words):
+    with pytest.raises(TargetError, match=words):
         find_slice(name)
 
 

@@ -1,66 +1,22 @@
-"""What the benchmarks promise: their counts for a TPU v5e, and that PyTorch's versions are the same functions."""
-
-import json
+"""What the benchmarks promise: turns in both orders, the networks' shapes, PyTorch's versions as the same functions."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from aa_flax.analysis.provenance import ROOT
 from aa_flax.layers import AAConv2D
-from experiments.benchmarks import agreement, timing
+from experiments.benchmarks import agreement, attention, quickstart_pairs, timing
 from experiments.benchmarks.cases import CASES, HEADS
 
-RESULTS = ROOT / "experiments" / "results"
-COUNTS = sorted(RESULTS.glob("attention_v5e_jax*.json"))
-MEMORY = sorted(RESULTS.glob("attention_memory_cpu_jax*.json"))
 
-
-def _scaling(result, implementation):
-    return {row["side"]: row for row in result["scaling"] if row["implementation"] == implementation and row["fits"]}
-
-
-def test_the_counts_are_there():
-    names = {file.name for file in (*COUNTS, *MEMORY)}
-    for version in ("0.10.2", "0.12.0.1"):
-        assert {f"attention_v5e_jax{version}.json", f"attention_memory_cpu_jax{version}.json"} <= names
-
-
-@pytest.mark.parametrize("file", COUNTS, ids=lambda file: file.name)
-def test_a_v5e_moves_little_for_attention(file):
-    rows = [row for row in json.loads(file.read_text())["layers_forward"] if row["implementation"] == "pallas_tpu"]
-    assert [(row["batch"], row["side"], row["channels"]) for row in rows] == [
-        (256, 14, 256),
-        (64, 28, 128),
-        (32, 32, 160),
-    ]
-    for row in rows:
-        assert row["bytes_moved"] <= 0.30e9
-        # The map in and the result out, in bfloat16, are the least there is.
-        least = 2 * row["batch"] * row["places"] * (row["channels"] + row["value_depth"])
-        assert least <= row["custom_call_estimate"] <= row["custom_call_bytes"] <= row["bytes_moved"]
-
-
-@pytest.mark.parametrize("file", COUNTS, ids=lambda file: file.name)
-def test_memory_of_the_kernel_grows_at_most_with_the_map(file):
-    result = json.loads(file.read_text())
-    memory = "temporary_bytes_all_in_hbm"
-    kernel, paper, folded = (_scaling(result, name) for name in ("pallas_tpu", "paper", "folded"))
-    assert sorted(kernel) == sorted({row["side"] for row in result["scaling"]})  # the kernel serves every map
-    # Four times the places. Parameters and their gradients, the same for all maps, make it less.
-    assert kernel[80][memory] <= 4 * kernel[40][memory]
-    assert folded[56][memory] >= 10 * folded[28][memory]
-    assert paper[56][memory] >= 1000 * kernel[56][memory]
-
-
-@pytest.mark.parametrize("file", MEMORY, ids=lambda file: file.name)
-def test_memory_of_the_paper_grows_with_the_square_of_the_map(file):
-    paper, folded = (_scaling(json.loads(file.read_text()), name) for name in ("paper", "folded"))
-    for side in (28, 40):
-        ratio = paper[2 * side]["temporary_bytes"] / paper[side]["temporary_bytes"]
-        assert 15 <= ratio <= 17
-        assert folded[2 * side]["temporary_bytes"] < paper[2 * side]["temporary_bytes"]
+def test_the_interval_of_a_mean_difference():
+    # Student's sleep data (1908), ten pairs: mean 1.58, 95 % from 0.70 to 2.46
+    differences = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]
+    found = quickstart_pairs.difference(differences)
+    assert found["mean"] == pytest.approx(1.58)
+    assert found["interval_95"] == pytest.approx([0.70, 2.46], abs=0.005)
+    assert quickstart_pairs.difference([0.5]) == {"mean": 0.5, "interval_95": None}
 
 
 def test_programs_take_turns_in_both_orders():
@@ -69,6 +25,14 @@ def test_programs_take_turns_in_both_orders():
     times = timing.take_turns(programs, rounds=4, seconds=0)
     assert {name: len(measured) for name, measured in times.items()} == {"a": 3, "b": 3}  # at least three rounds
     assert "".join(ran[-12:]) == "aabbbbaaaabb"
+
+
+def test_speedups_are_to_the_paper_and_to_the_whole_fold():
+    times = {"paper": 12.0, "folded": 6.0, "folded_pieces": 2.0}
+    where = {"network": "n", "map": "8x8", "value_depth_per_head": 1}
+    rows = [{**where, "implementation": k, "forward_ms": v, "forward_backward_ms": 3 * v} for k, v in times.items()]
+    expected = {"fastest": "folded_pieces", "over_paper": 6.0, "over_folded": 3.0}
+    assert attention.speedups(rows) == {"n 8x8 dv1": {"forward": expected, "forward_backward": expected}}
 
 
 def test_cases_are_the_networks_attention():

@@ -290,7 +290,7 @@ def test_a_signal_saves_the_training_and_deletes_the_slice(cloud, number, code):
     cloud.script(training=["wait"])
     with cloud.running(until=lambda: bool(cloud.starts())) as process:
         process.send_signal(number)
-        assert process.wait(timeout=20) == code
+        assert process.wait(timeout=90) == code
     assert cloud.metrics == ["started", "saved"]
     assert (cloud.results / "metrics.jsonl").exists()
     assert not cloud.slice_is_there
@@ -300,7 +300,7 @@ def test_a_signal_in_the_queue_deletes_the_request(cloud):
     cloud.script(lives=[["WAITING_FOR_RESOURCES"]])
     with cloud.running("--poll=60", until=lambda: len(cloud.calls("describe")) == 2) as process:
         process.terminate()
-        assert process.wait(timeout=20) == 143
+        assert process.wait(timeout=90) == 143
     assert cloud.calls("create") and not cloud.slice_is_there
 
 
@@ -312,7 +312,7 @@ def test_a_second_signal_does_not_wait_for_the_training(cloud):
         while not cloud.asked_to_stop:
             time.sleep(0.05)
         process.terminate()
-        assert process.wait(timeout=20) == 143
+        assert process.wait(timeout=90) == 143
     assert not cloud.slice_is_there
 
 
@@ -320,7 +320,7 @@ def test_a_signal_during_the_request_does_not_leave_a_slice_behind(cloud):
     cloud.script(create_seconds=1)
     with cloud.running(until=lambda: bool(cloud.calls("create"))) as process:
         process.terminate()
-        assert process.wait(timeout=20) == 143
+        assert process.wait(timeout=90) == 143
     time.sleep(1)
     assert len(cloud.calls("delete")) == 1 and not cloud.slice_is_there
 

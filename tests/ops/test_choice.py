@@ -1,5 +1,7 @@
 """What "auto" takes, where, and that it says so."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,30 +9,52 @@ from flax import nnx
 
 from aa_flax import ops
 from aa_flax.layers import AAConv2D
-from aa_flax.ops import choice
+from aa_flax.ops import choice, platform
 from aa_flax.ops.choice import Call, choose
 from aa_flax.ops.platform import target_platform
 
 
 @pytest.mark.parametrize(
-    ("platform", "dtype", "side", "expected"),
+    ("target", "dtype", "side", "expected"),
     [
-        ("cpu", "float32", 28, "folded"),
-        ("cpu", "float64", 28, "folded"),
+        ("cpu", "float32", 28, "folded_pieces"),
+        ("cpu", "float64", 7, "folded_pieces"),
         ("tpu", "bfloat16", 7, "pallas_tpu"),
         ("tpu", "float32", 64, "pallas_tpu"),
         ("tpu", "float16", 14, "folded"),
-        ("tpu", "float32", 160, "folded"),  # more than a TPU's VMEM
-        ("gpu", "bfloat16", 28, "cudnn"),
-        ("gpu", "bfloat16", 14, "folded"),
-        ("gpu", "float32", 28, "folded"),
-        ("gpu", "bfloat16", 64, "folded"),  # folded width 148
-        ("metal", "float32", 28, "folded"),
+        ("tpu", "float32", 160, "folded_pieces"),  # more than a TPU's VMEM
+        ("gpu", "bfloat16", 7, "pallas_gpu"),
+        ("gpu", "float32", 28, "pallas_gpu"),
+        ("gpu", "bfloat16", 97, "pallas_gpu"),
+        ("gpu", "float16", 28, "cudnn"),
+        ("gpu", "float16", 7, "cudnn"),
+        ("gpu", "float16", 64, "folded_pieces"),  # folded width 148
+        ("metal", "float32", 28, "folded_pieces"),
+        ("metal", "float32", 14, "folded"),
     ],
 )
-def test_the_table(monkeypatch, platform, dtype, side, expected):
-    monkeypatch.setattr(choice, "target_platform", lambda: platform)
+def test_the_table(monkeypatch, target, dtype, side, expected):
+    monkeypatch.setattr(choice, "target_platform", lambda: target)
     assert choose(dtype, side, side, 8, 20, 3, True) == expected
+
+
+@pytest.mark.parametrize(
+    ("capability", "bfloat16", "float16"),
+    [
+        ("9.0", "pallas_gpu", "cudnn"),
+        ("8.0", "pallas_gpu", "cudnn"),
+        ("7.5", "folded", "folded"),
+        ("gfx942", "folded", "folded"),
+    ],
+)
+def test_what_needs_a_newer_gpu_is_left_out_on_older_ones(monkeypatch, capability, bfloat16, float16):
+    card = SimpleNamespace(platform="gpu", device_kind="a card", compute_capability=capability)
+    monkeypatch.setattr(platform.jax, "local_devices", lambda: [card])
+    monkeypatch.setattr(platform, "target_device_kind", lambda: "a card")
+    monkeypatch.setattr(choice, "target_platform", lambda: "gpu")
+    assert [choose(dtype, 14, 14, 8, 20, 3, True) for dtype in ("bfloat16", "float16")] == [bfloat16, float16]
+    monkeypatch.setattr(platform, "target_device_kind", lambda: "a card that is not here")
+    assert choose("float16", 14, 14, 8, 20, 3, True) == "cudnn"
 
 
 def test_each_entry_says_why():
@@ -45,7 +69,7 @@ def test_auto_says_once_per_kind_of_call_what_it_chose(caplog):
             ops.relative_attention_2d(ones, ones, jnp.ones((1, 2, 3, 1, 17)), None, None)
             layer(jnp.ones((1, 3, 5, 3)))
     assert [record.message for record in caplog.records] == [
-        f"relative attention: folded for {call} ({choice.TABLE[-1].because})"
+        f"relative attention: folded_pieces for {call} ({choice.TABLE[-1].because})"
         for call in (
             Call("cpu", "float32", 2, 3, 1, 5, 17, False, 27),
             Call("cpu", "float32", 3, 5, 2, 3, 2, True, 3),

@@ -234,7 +234,7 @@ def test_arguments_of_the_branch_that_do_not_fit(change, words):
         ops.attention_branch(*arrays, **options)
 
 
-@pytest.mark.parametrize("implementation", ["auto", "folded", "paper", "pallas_tpu_interpret"])
+@pytest.mark.parametrize("implementation", ["auto", "folded", "folded_pieces", "paper", "pallas_tpu_interpret"])
 def test_a_mesh_whose_shardings_are_part_of_the_types(rng, implementation):
     """Forward only: JAX has no gradient of a convolution there."""
     model = layer(implementation)
@@ -254,7 +254,7 @@ def test_auto_takes_no_kernel_that_the_batch_or_the_chip_forbids(monkeypatch):
     with traced_for("tpu"):
         assert [choice.choose("bfloat16", side, side, 8, 20, 3, True, 256) for side in (40, 64)] == [
             "pallas_tpu",
-            "folded",
+            "folded_pieces",
         ]
 
 

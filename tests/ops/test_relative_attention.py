@@ -13,7 +13,7 @@ from aa_flax.ops.relative_attention import relative_attention_weights_2d
 sys.path.insert(0, str(Path(__file__).parent))
 import attention_oracle as oracle
 
-IN_FLOAT64 = ("reference", "paper", "folded")
+IN_FLOAT64 = ("reference", "paper", "folded")  # in one piece "folded_pieces" is "folded"; see its own tests
 ON_A_CPU = (*IN_FLOAT64, "pallas_tpu_interpret")
 
 # b, h, w, n, dk, dv: distinct primes, one-row and one-column maps, one head

@@ -2,9 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from aa_flax.ops import average_pool, max_pool, upsample
+from aa_flax.ops import average_pool, upsample
+from aa_flax.ops.platform import traced_for
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -21,6 +21,22 @@ def test_average_pool_leaves_padding_out_of_the_mean(rng, stride, size):
             np.testing.assert_allclose(pooled[:, i, j], x[:, rows, columns].mean((1, 2)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("stride", "window"), [(2, 3), (1, 3), (3, 3), (2, 7)])
+def test_average_pool_on_a_cpu_is_that_of_other_devices(rng, stride, window):
+    x, cotangent = jnp.asarray(rng.normal(size=(2, 7, 10, 3)), jnp.float32), rng.normal(size=(2, 10, 10, 3))
+
+    def both():
+        output, pullback = jax.vjp(lambda x: average_pool(x, stride, window=window), x)
+        height, width = output.shape[1:3]
+        return output, *pullback(jnp.asarray(cotangent[:, :height, :width], jnp.float32))
+
+    here = both()
+    with traced_for("gpu"):
+        there = both()
+    for ours, wanted in zip(here, there, strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-6)  # sums of at most 49 terms in another order
+
+
 def bilinear(signal, length):
     """Half-pixel centres, the border repeats: one axis, by the definition."""
     centres = (np.arange(length) + 0.5) * len(signal) / length - 0.5
@@ -33,34 +49,3 @@ def test_upsample_is_bilinear_with_half_pixel_centres(rng, height, width):
     expected = np.apply_along_axis(bilinear, 1, np.asarray(x, np.float64), height)
     expected = np.apply_along_axis(bilinear, 2, expected, width)
     np.testing.assert_allclose(upsample(x, height, width), expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("size", "stride", "window"), [((7, 10), 2, 3), ((1, 1), 2, 3), ((8, 5), 1, 3), ((9, 4), 3, 5)]
-)
-def test_max_pool(rng, size, stride, window):
-    """Values by loops; gradients of the two ways equal each other, as no two of these numbers are equal."""
-    x = rng.normal(size=(2, *size, 3))
-    before = (window - 1) // 2
-    padded = np.pad(x, ((0, 0), (before, before), (before, before), (0, 0)), constant_values=-np.inf)
-    height, width = ((length + 2 * before - window) // stride + 1 for length in size)
-    expected = np.empty((2, height, width, 3))
-    for i, j in np.ndindex(height, width):
-        expected[:, i, j] = padded[:, i * stride : i * stride + window, j * stride : j * stride + window].max((1, 2))
-    x, cotangent = jnp.asarray(x, jnp.float32), jnp.asarray(rng.normal(size=expected.shape), jnp.float32)
-    got, back = jax.vjp(lambda x: max_pool(x, stride, window), x)
-    np.testing.assert_array_equal(got, expected.astype(np.float32))
-
-    def by_window(x):
-        padding = ((before, before), (before, before))
-        return nnx.max_pool(x, (window, window), strides=(stride, stride), padding=padding)
-
-    np.testing.assert_allclose(back(cotangent)[0], jax.vjp(by_window, x)[1](cotangent)[0], rtol=1e-6, atol=1e-6)
-
-
-def test_max_pool_elsewhere_is_a_window_reduction():
-    """Lowered for a TPU, without one."""
-    exported = jax.export.export(jax.jit(lambda x: max_pool(x, 2)), platforms=["tpu"])(
-        jax.ShapeDtypeStruct((1, 4, 4, 1), jnp.float32)
-    )
-    assert "reduce_window" in exported.mlir_module()

@@ -139,7 +139,8 @@ def sent(one_step, name):
 def test_a_step_sends_gradients_and_statistics_and_no_activations(one_step):
     norms = 7  # two in each of three blocks, and one before the classifier
     calls, _ = sent(one_step, "data parallel")
-    assert calls.keys() == {"all-reduce"} and calls["all-reduce"] <= 2 * norms + 1
+    # A batch norm sends the shift of its statistics (not on TPUs), the statistics, and their gradients.
+    assert calls.keys() == {"all-reduce"} and calls["all-reduce"] <= 3 * norms + 1
     assert sent(one_step, "groups") == ({"all-reduce": 1}, 0)
     widest = 4 * max(leaf.size for leaf in one_step["alone"][0])
     for name in ("fsdp", "heads over two", "both"):

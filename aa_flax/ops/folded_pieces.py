@@ -1,0 +1,193 @@
+"""Relative attention piece by piece, so that the weights of a whole batch never exist at once.
+
+It is what `folded` computes, in plain XLA, but over some images and heads at a time, and over some queries where even
+one head of one image has too many weights. The backward pass is written out and computes the weights again from the
+logarithms of their sums (as in Dao et al., 2022, section 3.1), so that between the passes only queries, keys, values,
+tables, the output and those logarithms are kept: memory grows with h·w and not with its square.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from aa_flax.ops import piece
+from aa_flax.ops.folded import folded
+from aa_flax.ops.mesh import shares
+from aa_flax.ops.pieces import Budget, Pieces, budget
+from aa_flax.ops.reference import offset_index
+
+
+def folded_pieces(
+    query: Float[Array, "b h w n dk"],
+    key: Float[Array, "b h w n dk"],
+    value: Float[Array, "b h w n dv"],
+    rel_height: Float[Array, "_rows dk"] | None,
+    rel_width: Float[Array, "_columns dk"] | None,
+    scale: float,
+) -> Float[Array, "b h w n dv"]:
+    """Relative attention in pieces of a size that `aa_flax.ops.pieces` states; `folded` where all weights are no more.
+
+    Under an ambient mesh the devices of its axis "data" share out the images and those of "model" the heads, where they
+    divide them. In pieces it has no forward-mode derivatives.
+    """
+    tables = () if rel_height is None or rel_width is None else (rel_height, rel_width)
+    share = shares(query.shape[0], query.shape[3])
+    attend = functools.partial(_image_by_image if share.unknown else _attend, scale=scale, budget=budget())
+    return share.over(attend, len(tables))(query, key, value, *tables)
+
+
+def _image_by_image(query: Array, key: Array, value: Array, *tables: Array, scale: float, budget: Budget) -> Array:
+    """The images stay an axis of every operation, which the compiler can split over devices.
+
+    It would bring them all together on each device before a loop over them.
+    """
+    attend = functools.partial(_attend, scale=scale, budget=budget.of_each(len(query)))
+
+    def one(query: Array, key: Array, value: Array) -> Array:
+        return attend(query[None], key[None], value[None], *tables)[0]
+
+    return jax.vmap(one)(query, key, value)
+
+
+def _attend(query: Array, key: Array, value: Array, *tables: Array, scale: float, budget: Budget) -> Array:
+    b, h, w, n, _ = query.shape
+    itemsize = jnp.promote_types(query.dtype, jnp.float32).itemsize
+    if b * n * (h * w) ** 2 * itemsize <= budget.whole:
+        rel_height, rel_width = tables or (None, None)
+        return folded(query, key, value, rel_height, rel_width, scale)
+    query, key, value, *tables = _varying_alike(query, key, value, *tables)  # type: ignore[assignment]
+    pieces = Pieces.within(budget.piece, b * n, h, w, itemsize)
+    maps, height, width = pieces.filled
+    query, key, value = (x.transpose(0, 3, 4, 1, 2).reshape(b * n, -1, h, w) for x in (query, key, value))
+    query = _filled(query, maps, height, width)
+    key, value = (_filled(x, maps, h, w).reshape(maps, -1, h * w) for x in (key, value))
+    by_pair = tuple(
+        jnp.pad(table[offset_index(length)], ((0, filled - length), (0, 0), (0, 0)))
+        for table, length, filled in zip(tables, (h, w), (height, width), strict=False)
+    )
+    output = _in_pieces(scale, pieces, query, key, value, by_pair)[: b * n, :, :h, :w]
+    return output.reshape(b, n, -1, h, w).transpose(0, 3, 4, 1, 2)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _in_pieces(
+    scale: float,
+    pieces: Pieces,
+    query: Float[Array, "m dk y x"],
+    key: Float[Array, "m dk j"],
+    value: Float[Array, "m dv j"],
+    tables: piece.Tables,
+) -> Float[Array, "m dv y x"]:
+    """Attention of arrays filled up to whole pieces."""
+    return _forward(scale, pieces, query, key, value, tables)[0]
+
+
+def _forward(
+    scale: float, pieces: Pieces, query: Array, key: Array, value: Array, tables: piece.Tables
+) -> tuple[Array, Any]:
+    size = (pieces.height, pieces.width)
+
+    def step(index: Array, written: tuple[Array, Array]) -> tuple[Array, Array]:
+        at = _Place(pieces, index)
+        own = (at.block(query), at.group(key), at.group(value), at.own(tables))
+        found = piece.forward(*own, scale, size, index >= 0)
+        return tuple(at.write(whole, part) for whole, part in zip(written, found, strict=True))  # type: ignore[return-value]
+
+    channel = query[:, :1]
+    output = jnp.zeros_like(jnp.broadcast_to(channel, (len(query), value.shape[1], *query.shape[2:])))
+    normalizer = jnp.zeros_like(channel, jnp.promote_types(query.dtype, jnp.float32))
+    kept = jax.lax.fori_loop(0, pieces.count, step, (output, normalizer))
+    return kept[0], (query, key, value, tables, kept)
+
+
+def _backward(scale: float, pieces: Pieces, residuals: Any, cotangent: Array) -> tuple[Array, Array, Array, Any]:
+    query, key, value, tables, kept = residuals
+    size = (pieces.height, pieces.width)
+
+    def step(index: Array, sums: Any) -> Any:
+        at = _Place(pieces, index)
+        own = (at.block(query), at.group(key), at.group(value), at.own(tables))
+        passed = (at.block(kept[0]), at.block(kept[1]))
+        by_query, by_key, by_value, by_tables = piece.backward(
+            *own, passed, at.block(cotangent), scale, size, index >= 0
+        )
+        return (
+            at.write(sums[0], by_query),
+            at.gather(sums[1], by_key),
+            at.gather(sums[2], by_value),
+            at.add(sums[3], by_tables),
+        )
+
+    dtype = jnp.promote_types(query.dtype, jnp.float32)
+    # A query is in one piece; what a key, a value or a table gets is summed over several in full precision.
+    sums = jax.tree.map(lambda x: jnp.zeros_like(x, dtype), (key, value, tables))
+    found = jax.lax.fori_loop(0, pieces.count, step, (jnp.zeros_like(query), *sums))
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), found, (query, key, value, tables))
+
+
+_in_pieces.defvjp(_forward, _backward)
+
+
+class _Place:
+    """Where a piece lies in the arrays."""
+
+    def __init__(self, pieces: Pieces, index: Array) -> None:
+        _, rows, columns = pieces.steps
+        self._pieces = pieces
+        self._map = index // (rows * columns) * pieces.group
+        self._row = index // columns % rows * pieces.rows
+        self._column = index % columns * pieces.columns
+
+    def block(self, x: Float[Array, "m d y x"]) -> Float[Array, "g d r c"]:
+        """The piece's queries."""
+        pieces = self._pieces
+        sizes = (pieces.group, x.shape[1], pieces.rows, pieces.columns)
+        return jax.lax.dynamic_slice(x, (self._map, 0, self._row, self._column), sizes)
+
+    def group(self, x: Float[Array, "m d j"]) -> Float[Array, "g d j"]:
+        """The piece's keys or values."""
+        return jax.lax.dynamic_slice_in_dim(x, self._map, self._pieces.group)
+
+    def own(self, tables: piece.Tables) -> piece.Tables:
+        """The tables' rows for the piece's queries."""
+        starts = zip(tables, (self._row, self._column), (self._pieces.rows, self._pieces.columns), strict=False)
+        return tuple(jax.lax.dynamic_slice_in_dim(table, start, size) for table, start, size in starts)
+
+    def write(self, whole: Array, part: Array) -> Array:
+        """`whole` with the piece's queries replaced."""
+        part = part.astype(whole.dtype)
+        return jax.lax.dynamic_update_slice(whole, part, (self._map, 0, self._row, self._column))
+
+    def gather(self, whole: Array, part: Array) -> Array:
+        """`whole` with the part of the piece's keys or values: added where other pieces have the same."""
+        if self._pieces.parts_maps:
+            part = part + self.group(whole)
+        return jax.lax.dynamic_update_slice_in_dim(whole, part, self._map, 0)
+
+    def add(self, tables: piece.Tables, parts: piece.Tables) -> piece.Tables:
+        """`tables` with the parts of the piece's queries added."""
+        sums = (part + old for part, old in zip(parts, self.own(tables), strict=True))
+        starts = (self._row, self._column)
+        return tuple(
+            jax.lax.dynamic_update_slice_in_dim(table, part, start, 0)
+            for table, part, start in zip(tables, sums, starts, strict=False)
+        )
+
+
+def _filled(x: Float[Array, "m d h w"], maps: int, height: int, width: int) -> Array:
+    """With zeros up to these sizes."""
+    m, _, h, w = x.shape
+    if (m, h, w) == (maps, height, width):
+        return x
+    return jnp.pad(x, ((0, maps - m), (0, 0), (0, height - h), (0, width - w)))
+
+
+def _varying_alike(*arrays: Array) -> tuple[Array, ...]:
+    """The same arrays, of the type that inside a `shard_map` says that all of them differ from device to device."""
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return arrays
+    nothing = sum(jnp.zeros_like(x).sum() for x in arrays)
+    return tuple(x + nothing for x in arrays)

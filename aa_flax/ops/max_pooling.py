@@ -1,0 +1,123 @@
+"""Max pooling that remembers where each maximum lay."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from aa_flax.ops.windows import shifted
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))  # the name lets FLOP counts pass over it
+def max_pool(x: Float[Array, "b h w c"], stride: int, window: int = 3) -> Float[Array, "b hs ws c"]:
+    """Return the maximum over window×window places every `stride`, padding (window - 1) // 2 on every side.
+
+    Sizes are PyTorch's: floor((h + 2 padding - window) / stride) + 1. The gradient goes to the first place of a window,
+    row by row, that holds its maximum, ties included; a NaN is the maximum of its window.
+
+    A TPU has an instruction for the gradient of a window reduction. Elsewhere XLA reads `x` again for it, on NVIDIA
+    GPUs as a second reduction and a scatter. There a byte is kept for each window, the place of its maximum.
+    Differentiable once and in reverse: `jax.jvp` raises TypeError.
+
+    Raises:
+        ValueError: a window of more than 127 places, or one that is larger than the padded map.
+    """
+    if window * window > 127:
+        raise ValueError(f"window must be at most 11, got {window}")
+    if min(x.shape[1:3]) + 2 * _before(window) < window:
+        raise ValueError(f"window={window} is larger than a padded {x.shape[1]}x{x.shape[2]} map")
+    by_window, kept = (functools.partial(pool, stride=stride, window=window) for pool in (_by_window, _keeping))
+    return jax.lax.platform_dependent(x, tpu=by_window, default=kept)
+
+
+def _by_window(x: Array, stride: int, window: int) -> Array:
+    low = np.asarray(-np.inf, x.dtype)
+    return jax.lax.reduce_window(x, low, jax.lax.max, (1, window, window, 1), (1, stride, stride, 1), _padding(window))
+
+
+def _keeping(x: Array, stride: int, window: int) -> Array:
+    return _kept(stride, window, x)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _kept(stride: int, window: int, x: Array) -> Array:
+    return _forward(stride, window, x)[0]
+
+
+def _forward(stride: int, window: int, x: Array) -> tuple[Array, Any]:
+    """The maxima, and the first place of each window, counted row by row, that holds its maximum."""
+    windows = list(shifted(jnp.pad(x, _padding(window), constant_values=-jnp.inf), (window, window), (stride, stride)))
+    inside = shifted(np.pad(np.ones((1, *x.shape[1:3], 1), bool), _padding(window)), (window, window), (stride, stride))
+    largest = jnp.full_like(windows[0], -jnp.inf)
+    first = jnp.full(largest.shape, -1, jnp.int8)
+    for place, (candidate, within) in enumerate(zip(windows, inside, strict=True)):
+        better = (candidate > largest) | (jnp.isnan(candidate) & ~jnp.isnan(largest)) | ((first < 0) & within)
+        largest, first = jnp.where(better, candidate, largest), jnp.where(better, jnp.int8(place), first)
+    return largest, (first, jnp.zeros((0, *x.shape[1:3]), jnp.int8))
+
+
+def _backward(stride: int, window: int, kept: tuple[Array, Array], dy: Array) -> tuple[Array]:
+    """Sum, at each place of the map, what the windows over it send there.
+
+    A place y lies in windows floor((y + padding) / stride) - t for t = 0, 1, ..., each of which sees it as its row
+    (y + padding) % stride + t * stride.
+    """
+    first, empty = kept
+    reach = math.ceil(window / stride)
+    axes = [
+        _Axis(length, number, stride, window, reach)
+        for length, number in zip(empty.shape[1:], dy.shape[1:3], strict=True)
+    ]
+    dx: Any = 0
+    for rows in range(reach):
+        for columns in range(reach):
+            sent, where = (_spread(array, axes, (rows, columns)) for array in (dy, first))
+            here = window * axes[0].seen_as(rows)[:, None] + axes[1].seen_as(columns)[None, :]
+            inside = (axes[0].inside(rows)[:, None] & axes[1].inside(columns)[None, :])[None, :, :, None]
+            hit = inside & (where == jnp.asarray(here, jnp.int8)[None, :, :, None])
+            dx += jnp.where(hit, sent, jnp.zeros_like(sent))
+    return (dx,)
+
+
+_kept.defvjp(_forward, _backward)
+
+
+def _before(window: int) -> int:
+    return (window - 1) // 2
+
+
+def _padding(window: int) -> tuple[tuple[int, int], ...]:
+    return ((0, 0), (_before(window),) * 2, (_before(window),) * 2, (0, 0))
+
+
+class _Axis:
+    """The windows along one axis of the map."""
+
+    def __init__(self, length: int, number: int, stride: int, window: int, reach: int) -> None:
+        self.length, self.number, self.stride, self.window, self.reach = length, number, stride, window, reach
+        self.start = _before(window)
+        self.places = np.arange(length) + self.start
+
+    def seen_as(self, back: int) -> np.ndarray:
+        """Row of the window that lies `back` windows before the last one over each place."""
+        return self.places % self.stride + back * self.stride
+
+    def inside(self, back: int) -> np.ndarray:
+        """Whether there is that window, and whether it sees the place."""
+        windows = self.places // self.stride - back
+        return (windows >= 0) & (windows < self.number) & (self.seen_as(back) < self.window)
+
+
+def _spread(array: Array, axes: list[_Axis], back: tuple[int, int]) -> Array:
+    """The value of the window that lies `back` windows before the last one over each place of the map, zero if none."""
+    for dimension, (axis, steps) in enumerate(zip(axes, back, strict=True), 1):
+        count = -(-(axis.start + axis.length) // axis.stride)
+        pad = [(0, 0)] * 4
+        pad[dimension] = (steps, max(count - axis.number - steps, 0))
+        repeated = jnp.repeat(jnp.pad(array, pad), axis.stride, dimension)
+        array = jax.lax.slice_in_dim(repeated, axis.start, axis.start + axis.length, axis=dimension)
+    return array

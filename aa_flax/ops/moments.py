@@ -1,0 +1,71 @@
+"""Mean and variance in one pass over an array, without cancellation."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from aa_flax.ops.platform import target_platform
+
+_CANCELS = 1e3
+"""A mean so many deviations, squared, from the shift leaves the variance a thousandth of float32's precision."""
+
+
+def moments(
+    x: Float[Array, "*g b c"], axes: tuple[int, ...], *, expected: Float[Array, " c"], epsilon: float
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Return the mean and the variance of `x` over `axes`, which stay as axes of length 1, in at least float32.
+
+    One pass over shifted numbers, d = x - shift:
+
+        mean = shift + E[d]        variance = E[d²] - E[d]²
+
+    The difference loses nothing while the mean of d is not far larger than the deviation, wherever that of `x` is.
+    The shift is the mean over the batch of the place in the middle of the maps. On a TPU the convolution before sums up
+    what it writes, and a shift that depends on that would cost another pass. There the shift is `expected`; where that
+    is so wrong that the precision suffers, a second pass is made around the mean just found.
+
+    Args:
+        x: [..., c]; the first of `axes` is the batch.
+        axes: consecutive, up to the last axis but one.
+        expected: about the mean, the same for all groups; the running mean of batch norm.
+        epsilon: what will be added to the variance; smaller errors do not matter.
+    """
+    return _moments(axes, epsilon, target_platform() == "tpu", x, expected)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _moments(axes: tuple[int, ...], epsilon: float, by_expected: bool, x: Array, expected: Array) -> Any:
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if not by_expected:
+        return _shifted_moments(wide, axes, _middle(x, axes, wide.dtype))
+    shift = expected.astype(wide.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+    mean, variance = _shifted_moments(wide, axes, shift)
+    cancels = (jnp.square(mean - shift) > _CANCELS * (variance + epsilon)).any()
+    again = lambda x, mean: _shifted_moments(x.astype(wide.dtype), axes, mean)  # noqa: E731
+    return jax.lax.cond(cancels, again, lambda x, mean: (mean, variance), x, mean)
+
+
+@_moments.defjvp
+def _moments_jvp(axes: tuple[int, ...], epsilon: float, by_expected: bool, primals: Any, tangents: Any) -> Any:
+    """Of the definitions, whatever the shift was: E[dx], 2 E[(x - mean) dx]."""
+    x, expected = primals
+    mean, variance = _moments(axes, epsilon, by_expected, x, expected)
+    dx = tangents[0].astype(mean.dtype)
+    return (mean, variance), (dx.mean(axes, keepdims=True), 2 * ((x - mean) * dx).mean(axes, keepdims=True))
+
+
+def _shifted_moments(wide: Array, axes: tuple[int, ...], shift: Array) -> tuple[Array, Array]:
+    difference = wide - shift
+    mean = difference.mean(axes, keepdims=True)
+    variance = jnp.square(difference).mean(axes, keepdims=True) - jnp.square(mean)
+    return shift + mean, jnp.maximum(variance, 0)
+
+
+def _middle(x: Array, axes: tuple[int, ...], dtype: Any) -> Array:
+    """Mean over the batch, the first of the axes, at the middle of the others."""
+    for axis in axes[1:]:
+        x = jax.lax.slice_in_dim(x, x.shape[axis] // 2, x.shape[axis] // 2 + 1, axis=axis)
+    return x.astype(dtype).mean(axes[0], keepdims=True)

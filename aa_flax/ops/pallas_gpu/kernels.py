@@ -1,0 +1,243 @@
+"""The two passes. Logits and weights never leave a program.
+
+Queries are taken from a row of the map and keys from a column, because there the position terms are cheap: the height's
+embedding depends on the key alone, so that its logits are one more product, the same for all columns; the width's
+depends on the query alone and its logit is one number for each query.
+
+The forward pass has a program for each tile of queries: an online softmax (Milakov and Gimelshein, 2018) over all
+tiles of keys. The backward pass has two kinds of program in one launch. Those of a tile of queries make the gradients
+by the queries and by rel_height; those of a tile of keys make the gradients by the keys, the values and rel_width. Both
+compute the weights again from each query's log-sum-exp. No two programs add to one number: the same sums in every run.
+
+Logits are kept in base two: exp2 is what the hardware computes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+from jaxtyping import Array
+
+from aa_flax.ops.pallas_gpu.shape import Shape
+from aa_flax.ops.pallas_gpu.tiles import (
+    LOG2_E,
+    LOWEST,
+    Tile,
+    divided,
+    exp2,
+    height_rows,
+    key_rows,
+    key_tile,
+    keys_of,
+    load,
+    multiply_add,
+    outputs_of,
+    product,
+    queries_of,
+    query_columns,
+    query_tile,
+    row_sums,
+    store,
+    values_of,
+    whole,
+    width_logits,
+    width_rows,
+)
+
+
+def _tables(shape: Shape, refs: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
+    return (*refs[:2], refs[2:]) if shape.positions else (None, None, refs)
+
+
+def _height_logits(shape: Shape, rel_height: Any, query: Array, queries: Tile, segment: Any) -> Array:
+    """Of a tile of queries with a tile of keys, whichever column of the map these lie in; none for keys beyond it."""
+    keys = key_rows(shape, segment)
+    logits = jnp.zeros((shape.query_tile, shape.key_tile))
+    if shape.positions:
+        rows = height_rows(shape, rel_height, queries.line, keys)
+        logits = product(shape, query, rows, (1, 1)) * (shape.scale * LOG2_E)
+    return jnp.where((keys < shape.height)[None, :], logits, LOWEST) if shape.height % shape.key_tile else logits
+
+
+def forward(shape: Shape, qkv: Any, *refs: Any) -> None:
+    """Fills the output [hw, n*dv] and the log-sum-exp [n, hw] of a tile of queries and a head."""
+    rel_height, rel_width, (output, log_sums) = _tables(shape, refs)
+    head = pl.program_id(1)
+    queries = query_tile(shape, *divided(pl.program_id(0), shape.row_tiles))
+    query = load(qkv, queries.place, queries_of(shape, head))
+    factor = shape.scale * LOG2_E
+
+    def part(segment: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        heights = _height_logits(shape, rel_height, query, queries, segment)
+
+        def step(column: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            largest, total, sums = carry
+            at = key_tile(shape, column, segment)
+            key = load(qkv, at.place, keys_of(shape, head))
+            value = load(qkv, at.place, values_of(shape, head))
+            width = width_logits(shape, rel_width, query, queries, at) * factor
+            logits = multiply_add(shape, product(shape, query, key, (1, 1)), factor, heights + width[:, None])
+            new = jnp.maximum(largest, jnp.max(logits, 1))
+            weights = exp2(shape, logits - new[:, None])
+            before = exp2(shape, largest - new)
+            total = multiply_add(shape, total, before, jnp.sum(weights, 1))
+            return new, total, multiply_add(shape, sums, before[:, None], product(shape, weights, value))
+
+        return jax.lax.fori_loop(0, shape.width, step, carry)
+
+    nothing = jnp.zeros(shape.query_tile), jnp.zeros((shape.query_tile, shape.value_columns))
+    start = jnp.full(shape.query_tile, LOWEST), *nothing
+    largest, total, sums = jax.lax.fori_loop(0, shape.column_tiles, part, start)
+    store(output, queries.place, outputs_of(shape, head), sums * (1 / total)[:, None], only=queries.inside)
+    place = jnp.where(queries.inside, queries.place, shape.places)
+    triton.store(log_sums.at[head, place], largest + jnp.log2(total), mask=queries.inside)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Of the backward pass: slope is the gradient by the output, means its mean over each query's weights."""
+
+    qkv: Any
+    slope: Any
+    log_sums: Any
+    means: Any
+    rel_height: Any
+    rel_width: Any
+
+    def load_slope(self, shape: Shape, queries: Tile, head: Any) -> Array:
+        """Zero beyond the map, so that nothing comes of queries there."""
+        return load(self.slope, queries.place, outputs_of(shape, head), only=queries.inside)
+
+    def load_mean(self, queries: Tile, head: Any) -> Array:
+        """Zero beyond the map."""
+        return triton.load(self.means.at[queries.place, head], mask=queries.inside, other=0.0)
+
+    def load_log_sum(self, queries: Tile, head: Any) -> Array:
+        """Of each query's logits."""
+        return triton.load(self.log_sums.at[head, queries.place])
+
+
+def backward(shape: Shape, group: int, qkv: Any, slope: Any, log_sums: Any, means: Any, *refs: Any) -> None:
+    """Fills, of the gradient by queries, keys and values [hw, n*(2*dk+dv)], what a tile and `group` heads have.
+
+    And, unscaled, their parts of the tables' gradients: by_height [row of the query, its tile, row of the key, dk],
+    by_width [column of the key, its tile, column of the query, dk].
+    """
+    rel_height, rel_width, (by_qkv, *by_tables) = _tables(shape, refs)
+    inputs = _Inputs(qkv, slope, log_sums, means, rel_height, rel_width)
+    by_height, by_width = by_tables if shape.positions else (None, None)
+    number, first = pl.program_id(0), pl.program_id(1) * group
+
+    def each(one: Any, number: Any, by_table: Any) -> None:
+        def body(index: Any, carry: Any) -> Any:
+            one(shape, inputs, number, first + index, index == 0, by_qkv, by_table)
+            return carry
+
+        jax.lax.fori_loop(0, group, body, 0)
+
+    @pl.when(number < shape.query_tiles)
+    def _() -> None:
+        each(_by_queries, number, by_height)
+
+    @pl.when(number >= shape.query_tiles)
+    def _() -> None:
+        each(_by_keys, number - shape.query_tiles, by_width)
+
+
+def _by_queries(
+    shape: Shape, inputs: _Inputs, number: Any, head: Any, begins: Any, by_qkv: Any, by_height: Any
+) -> None:
+    queries = query_tile(shape, *divided(number, shape.row_tiles))
+    query = load(inputs.qkv, queries.place, queries_of(shape, head))
+    slope = inputs.load_slope(shape, queries, head)
+    mean, log_sum = inputs.load_mean(queries, head), inputs.load_log_sum(queries, head)
+    factor = shape.scale * LOG2_E
+
+    def part(segment: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        heights = _height_logits(shape, inputs.rel_height, query, queries, segment)
+
+        def step(column: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            by_query, by_rows, by_key_row = carry
+            at = key_tile(shape, column, segment)
+            key = load(inputs.qkv, at.place, keys_of(shape, head))
+            value = load(inputs.qkv, at.place, values_of(shape, head))
+            least = -log_sum
+            if shape.positions:
+                rows = width_rows(shape, inputs.rel_width, queries, at)
+                least = multiply_add(shape, row_sums(query, rows), factor, least)
+            logits = multiply_add(shape, product(shape, query, key, (1, 1)), factor, heights + least[:, None])
+            weights = exp2(shape, logits)
+            by_logit = weights * (product(shape, slope, value, (1, 1)) - mean[:, None])
+            by_query += product(shape, by_logit, key)
+            if shape.positions:
+                by_rows = multiply_add(shape, rows.astype(jnp.float32), jnp.sum(by_logit, 1)[:, None], by_rows)
+                by_key_row += by_logit
+            return by_query, by_rows, by_key_row
+
+        zeros = jnp.zeros((shape.query_tile, shape.key_tile))
+        by_query, by_rows, by_key_row = jax.lax.fori_loop(0, shape.width, step, (*carry, zeros))
+        if shape.positions:
+            rows = key_rows(shape, segment)
+            by_query += product(shape, by_key_row, height_rows(shape, inputs.rel_height, queries.line, rows))
+            added = product(shape, by_key_row, query, (0, 0))
+            _add(shape, by_height, (queries.line, queries.part), rows, rows < shape.height, added, begins)
+        return by_query, by_rows
+
+    zeros = jnp.zeros((shape.query_tile, shape.key_columns))
+    by_query, by_rows = jax.lax.fori_loop(0, shape.column_tiles, part, (zeros, zeros))
+    store(by_qkv, queries.place, queries_of(shape, head), (by_query + by_rows) * shape.scale, only=queries.inside)
+
+
+def _by_keys(shape: Shape, inputs: _Inputs, number: Any, head: Any, begins: Any, by_qkv: Any, by_width: Any) -> None:
+    at = key_tile(shape, *divided(number, shape.column_tiles))
+    key = load(inputs.qkv, at.place, keys_of(shape, head))
+    value = load(inputs.qkv, at.place, values_of(shape, head))
+    factor = shape.scale * LOG2_E
+
+    def part(segment: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        def step(row: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            by_key, by_value, by_column = carry
+            queries = query_tile(shape, row, segment)
+            query = load(inputs.qkv, queries.place, queries_of(shape, head))
+            slope = inputs.load_slope(shape, queries, head)
+            mean, log_sum = inputs.load_mean(queries, head), inputs.load_log_sum(queries, head)
+            logits = product(shape, key, query, (1, 1))
+            if shape.positions:
+                rows = height_rows(shape, inputs.rel_height, row, at.along)
+                logits += product(shape, rows, query, (1, 1))
+            column = width_logits(shape, inputs.rel_width, query, queries, at)
+            least = multiply_add(shape, column, factor, -log_sum)
+            weights = exp2(shape, multiply_add(shape, logits, factor, least[None, :]))
+            by_logit = weights * (product(shape, value, slope, (1, 1)) - mean[None, :])
+            by_value += product(shape, weights, slope)
+            by_key += product(shape, by_logit, query)
+            if shape.positions:
+                if shape.height % shape.key_tile:
+                    by_logit = jnp.where(at.inside[:, None], by_logit, 0.0)
+                total = jnp.sum(by_logit, 0)[:, None]
+                by_column = multiply_add(shape, query.astype(jnp.float32), total, by_column)
+            return by_key, by_value, by_column
+
+        zeros = jnp.zeros((shape.query_tile, shape.key_columns))
+        by_key, by_value, by_column = jax.lax.fori_loop(0, shape.height, step, (*carry, zeros))
+        if shape.positions:
+            columns = query_columns(shape, segment)
+            _add(shape, by_width, (at.line, at.part), columns, columns < shape.width, by_column, begins)
+        return by_key, by_value
+
+    start = jnp.zeros((shape.key_tile, shape.key_columns)), jnp.zeros((shape.key_tile, shape.value_columns))
+    by_key, by_value = jax.lax.fori_loop(0, shape.row_tiles, part, start)
+    store(by_qkv, at.place, keys_of(shape, head), by_key * shape.scale, only=at.inside)
+    store(by_qkv, at.place, values_of(shape, head), by_value, only=at.inside)
+
+
+def _add(shape: Shape, ref: Any, part: tuple[Any, Any], rows: Array, inside: Array, x: Array, begins: Any) -> None:
+    """Adds to rows of a partial sum that this program alone writes; the first head finds nothing there yet."""
+    columns = whole(shape)
+    mask = inside[:, None] & columns.inside[None, :]
+    here = ref.at[*part, rows[:, None], columns.number[None, :]]
+    before = triton.load(here, mask=mask & ~begins, other=0.0)
+    triton.store(here, before + x, mask=mask)

@@ -1,0 +1,162 @@
+"""Sizes of the GPU kernels: what is padded to what, how large a tile is, how many warps work on it."""
+
+import importlib.util
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_TILES = (16, 32)  # places of a map row or column that meet; a tensor core takes 16 at least
+_DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
+_DEEPEST = {2: 128, 4: 64}  # of a head's queries, and of its values, by bytes: the largest that stay in registers
+_PROGRAMS = 2048  # of a backward pass: enough for any GPU; with more, tables' partial sums only grow
+_OLDEST = (8, 0)  # compute capability; tensor cores for bfloat16
+
+
+def power_of_two(number: int, least: int) -> int:
+    """The smallest power of two that is at least `number` and `least`."""
+    return max(least, 1 << (number - 1).bit_length())
+
+
+def tile_of(length: int, dtype: Any) -> int:
+    """Places of a tile along a row or column of `length` places.
+
+    The larger tile has fewer instructions for a logit, and only where it covers the line and holds two bytes for a
+    number do the passes stay in registers.
+    """
+    small, large = _TILES
+    return large if small < length <= large and jnp.dtype(dtype).itemsize == 2 else small
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One attention function over a map whose queries, keys and values lie side by side, each head-major."""
+
+    height: int
+    width: int
+    num_heads: int
+    key_depth: int  # per head
+    value_depth: int  # per head
+    scale: float
+    positions: bool
+    dtype: Any
+    precision: Any = None  # of products in float32
+    interpret: bool = False  # run step by step, on any device
+
+    @property
+    def places(self) -> int:
+        """h*w."""
+        return self.height * self.width
+
+    @property
+    def depths(self) -> int:
+        """Channels of a place: queries, keys and values of all heads."""
+        return self.num_heads * (2 * self.key_depth + self.value_depth)
+
+    @property
+    def key_columns(self) -> int:
+        """Depth of queries and keys in products."""
+        return power_of_two(self.key_depth, 16)
+
+    @property
+    def value_columns(self) -> int:
+        """Depth of values in products."""
+        return power_of_two(self.value_depth, 16)
+
+    @cached_property
+    def query_tile(self) -> int:
+        """Queries of a tile: places of one row of the map."""
+        return tile_of(self.width, self.dtype)
+
+    @cached_property
+    def key_tile(self) -> int:
+        """Keys of a tile: places of one column of the map."""
+        return tile_of(self.height, self.dtype)
+
+    @property
+    def row_tiles(self) -> int:
+        """Tiles of queries in a row of the map."""
+        return math.ceil(self.width / self.query_tile)
+
+    @property
+    def column_tiles(self) -> int:
+        """Tiles of keys in a column of the map."""
+        return math.ceil(self.height / self.key_tile)
+
+    @property
+    def query_tiles(self) -> int:
+        """Tiles of queries in a map."""
+        return self.height * self.row_tiles
+
+    @property
+    def key_tiles(self) -> int:
+        """Tiles of keys in a map."""
+        return self.width * self.column_tiles
+
+    @property
+    def warps(self) -> int:
+        """Of a program: so few logits, and so little of the depths, for each that all of it stays in registers."""
+        logits, depths = self.query_tile * self.key_tile, max(self.key_columns, self.value_columns)
+        return max(1, logits // 512) * max(1, depths // 32) * (1 + (self.dtype == jnp.float32))
+
+    def group(self, batch: int) -> int:
+        """Heads that a program of the backward pass takes one after the other, a divisor of their number.
+
+        It sums its part of the tables' gradients over them, so as many as leave the GPU enough programs.
+        """
+        programs = batch * (self.query_tiles + self.key_tiles)
+        divisors = [g for g in range(1, self.num_heads + 1) if self.num_heads % g == 0]
+        return max(g for g in divisors if g == 1 or programs * self.num_heads // g >= _PROGRAMS)
+
+    def cost(self, batch: int, *, backward: bool) -> tuple[int, int]:
+        """Floating-point operations of one pass over a batch, and exponentials; padding not counted."""
+        dk, dv, places = self.key_depth, self.value_depth, self.places
+        h, w = (self.height, self.width) if self.positions else (0, 0)
+        if backward:
+            # By queries: logits, by weight, by query; by keys: logits and their height terms, by weight, value and key.
+            of_a_pair = (4 + self.positions) * dk + 3 * dv
+            # Terms of height and width by queries, of width by keys, and the gradients of all three by query and table.
+            of_a_query = (3 * h + 4 * w) * dk
+        else:
+            of_a_pair, of_a_query = dk + dv, (h + w) * dk
+        queries = batch * self.num_heads * places
+        return 2 * queries * (places * of_a_pair + of_a_query), queries * places * (1 + backward)
+
+    def fits(self, capability: tuple[int, int] | None = None) -> bool:
+        """Whether the kernels serve this, on a GPU of this compute capability if it is known."""
+        return self._refusal(capability) is None
+
+    def check(self, capability: tuple[int, int] | None = None) -> None:
+        """TypeError for dtypes that the kernels do not know, ValueError for depths, RuntimeError for GPU or JAX."""
+        if refusal := self._refusal(capability):
+            error, words = refusal
+            raise error(f"implementation 'pallas_gpu' {words}; use 'folded'")
+
+    def _refusal(self, capability: tuple[int, int] | None) -> tuple[type[Exception], str] | None:
+        if self.dtype not in _DTYPES:
+            return TypeError, f"computes in bfloat16, float16 or float32, got {jnp.dtype(self.dtype).name}"
+        deepest = _DEEPEST[jnp.dtype(self.dtype).itemsize]
+        for name, depth in (("key", self.key_depth), ("value", self.value_depth)):
+            if depth > deepest:
+                return ValueError, f"takes a {name} depth of at most {deepest} per head in {self.dtype}, got {depth}"
+        if capability is not None and capability < _OLDEST:
+            found = ".".join(map(str, capability))
+            return RuntimeError, f"needs an NVIDIA GPU of compute capability 8.0 or newer, got {found}"
+        if importlib.util.find_spec("jax.experimental.pallas.triton") is None:
+            return RuntimeError, f"needs Pallas for Triton, which jax {jax.__version__} does not have"
+        return None
+
+
+def caller_precision(interpret: bool) -> Any:
+    """How float32 is multiplied, from `jax.default_matmul_precision`: in TF32 as GPUs do by default, or exactly."""
+    if interpret:
+        return jax.lax.Precision.HIGHEST
+    wanted = str(jax.config.jax_default_matmul_precision or "default").lower()  # type: ignore[attr-defined]
+    if wanted in ("highest", "float32", "f32_f32_f32"):
+        return jax.lax.Precision.HIGHEST
+    if wanted in ("high", "bfloat16_3x", "tf32_tf32_f32_x3"):
+        return jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
+    return jax.lax.Precision.DEFAULT

@@ -1,0 +1,58 @@
+"""Numbers on disk as soon as they are known: a JSON file that is whole whenever its writer is killed."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from aa_flax.json_values import finite
+
+HIDDEN = ".writing"  # what the name of a file that is being written ends in
+
+
+class Record:
+    """A JSON object in a file, replaced as a whole at every change.
+
+    Args:
+        file: where; what is there already is kept.
+        section: key of the object inside the file's, for a file that several parts share; "" is the file's own.
+    """
+
+    def __init__(self, file: Path, section: str = "") -> None:
+        self._file = file
+        self._all: dict[str, Any] = read(file)
+        self._values: dict[str, Any] = self._all.setdefault(section, {}) if section else self._all
+
+    def put(self, **values: Any) -> None:
+        """Set keys and write."""
+        self._values.update(values)
+        write(self._file, json.dumps(finite(self._all), indent=1) + "\n")
+
+    def add(self, key: str, row: Any) -> None:
+        """Append to the list of a key and write."""
+        self.put(**{key: [*self._values.get(key, []), row]})
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return what is stored under a key."""
+        return self._values.get(key, default)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Return the object of a file, empty where there is no such file."""
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def write(file: Path, text: str) -> None:
+    """Put a text in a file's place at once: readers find the old one or the new one."""
+    beside = file.with_name(f".{file.name}{HIDDEN}")
+    with beside.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(file)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in a folder."""
+    for file in folder.glob(f".*{HIDDEN}"):
+        file.unlink(missing_ok=True)

@@ -1,0 +1,110 @@
+"""A network's training step and its inference as the library runs them, ready to be compiled and timed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aa_flax.analysis.summary import Summary, summarize
+from aa_flax.training import resolve
+from aa_flax.training.initial import build_model
+from aa_flax.training.optimizers import optimizer
+from aa_flax.training.preprocessing import Preprocessing
+from aa_flax.training.pure import functional
+from aa_flax.training.state import create_state
+from aa_flax.training.step import make_train_step
+
+
+@dataclass
+class Steps:
+    """One network with a batch on the device.
+
+    Attributes:
+        train: a step, state and batch to state.
+        infer: parameters, statistics and images to logits.
+        state: what the next step starts from.
+        batch: of random pixels and labels.
+        counted: counts the network's parameters, and the operations of a forward pass of one image.
+    """
+
+    train: Callable[..., Any]
+    infer: Callable[..., Any]
+    state: Any
+    batch: dict[str, jax.Array]
+    counted: Callable[[], Summary]
+
+    def lower_train(self) -> Any:
+        """The step before compilation; it will take the memory of the state that it is given."""
+        return jax.jit(self.train, donate_argnums=0).lower(self.state, self.batch)
+
+    def lower_infer(self) -> Any:
+        """Inference before compilation."""
+        return jax.jit(self.infer).lower(self.state.params, self.state.batch_stats, self.batch["image"])
+
+    def running(self, compiled: Any) -> "Running":
+        """The training step as a program that can be timed."""
+        return Running(compiled, self.state, self.batch)
+
+
+class Running:
+    """Training steps, each from the state that the one before left."""
+
+    def __init__(self, compiled: Any, state: Any, batch: Any) -> None:
+        self._compiled, self.state, self._batch = compiled, state, batch
+
+    def __call__(self, times: int) -> None:
+        """Make so many steps and wait for the last."""
+        for _ in range(times):
+            self.state = self._compiled(self.state, self._batch)
+        jax.block_until_ready(self.state)
+
+
+def prepare(
+    name: str, options: dict[str, Any], *, batch: int, image_size: int, dtype: str, num_classes: int = 1000
+) -> Steps:
+    """Build a network and its two programs: uint8 images in, flips, cross-entropy, SGD with momentum.
+
+    Args:
+        name: one of `aa_flax.models.list_models()`.
+        options: overrides of the model.
+        batch: images.
+        image_size: pixels of a side.
+        dtype: of the computation.
+        num_classes: of the classifier.
+    """
+    config = resolve({"model": {"name": name, "options": options, "dtype": dtype}, "batch_size": batch})
+    size = (image_size,) * 2
+    preprocessing = Preprocessing(
+        image_size=size,
+        channels=3,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        class_names=tuple(map(str, range(num_classes))),
+        dtype=dtype,
+        data_fingerprint="",
+    )
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):  # a GPU would compile every small array operation
+        model = build_model(config, preprocessing)
+    apply, *variables = functional(model)
+    params, batch_stats = jax.device_put(variables, jax.local_devices()[0])
+    chain = optimizer(config.optimizer, total_steps=1000, epoch_steps=100)
+    rng = np.random.default_rng(0)
+    images = {
+        "image": jnp.asarray(rng.integers(0, 256, (batch, *size, 3), np.uint8)),
+        "label": jnp.asarray(rng.integers(0, num_classes, batch), jnp.int32),
+    }
+
+    def logits(params: Any, batch_stats: Any, images: jax.Array) -> jax.Array:
+        return apply(params, batch_stats, preprocessing.normalize(images))[0]
+
+    state = create_state(params, batch_stats, chain, ema=False)
+    return Steps(
+        train=make_train_step(apply, chain, config, preprocessing),
+        infer=logits,
+        state=state,
+        batch=images,
+        counted=lambda: summarize(model, image_size),
+    )

@@ -1,0 +1,37 @@
+"""Whole training steps compiled for an H100 that is not there, by the planner."""
+
+import functools
+
+import pytest
+
+from aa_flax.analysis.plan import plan
+from aa_flax.analysis.programs import of_model
+from aa_flax.analysis.targets import compiler_of, find_target
+
+pytestmark = [pytest.mark.h100, pytest.mark.usefixtures("optimized")]
+
+
+@functools.cache
+def planned(name, batch):
+    target = find_target("h100:1")
+    compiler = compiler_of(target)
+    compiler.prepare()
+    return plan(of_model(name).with_batch(batch), "train", target, compiler.mesh_of(target))
+
+
+@pytest.mark.parametrize(("name", "batch", "attending"), [("aa_resnet50", 64, 13), ("aa_wide_resnet28_10", 128, 12)])
+def test_every_layer_attends_by_the_kernels(name, batch, attending):
+    found = planned(name, batch)
+    assert found.fits and found.counts is not None
+    calls = {
+        kind: sum(each.calls for each in found.counts.launches if each.name == f"relative_attention_{kind}")
+        for kind in ("forward", "backward")
+    }
+    assert calls == {"forward": attending, "backward": attending}
+    assert 0 < found.counts.kernel_flops < found.counts.flops / 2
+
+
+def test_attention_in_a_wide_resnet_moves_half_as_much_again():
+    """Counted bytes; all (h*w)**2 weights once would be three times as much."""
+    ratio = planned("aa_wide_resnet28_10", 128).counts.bytes_moved / planned("wide_resnet28_10", 128).counts.bytes_moved
+    assert 1 < ratio <= 1.6

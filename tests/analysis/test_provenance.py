@@ -1,0 +1,46 @@
+"""A measurement names the commit that it was made on."""
+
+import subprocess
+
+import pytest
+
+from aa_flax.analysis import provenance
+
+
+def _git(folder, *arguments):
+    names = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", *names, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    (tmp_path / "experiments" / "results").mkdir(parents=True)
+    for name in ("code.py", "experiments/results/old.json"):
+        (tmp_path / name).write_text("1")
+    _git(tmp_path, "init", "-q")
+    _git(tmp_path, "add", ".")
+    _git(tmp_path, "commit", "-qm", "first")
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_the_commit_is_named(checkout):
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True).stdout
+    found = provenance.provenance("python x.py")
+    assert found["command"] == "python x.py"
+    assert len(found["commit"]) == 12 and head.startswith(found["commit"])
+    assert {"jax", "jaxlib", "flax", "optax", "numpy", "python"} <= set(found["versions"])
+
+
+def test_changed_code_is_said_and_changed_results_are_not(checkout):
+    (checkout / "experiments" / "results" / "old.json").write_text("2")
+    assert "dirty" not in provenance.commit()
+    (checkout / "code.py").write_text("2")
+    assert provenance.commit().endswith("-dirty")
+
+
+def test_outside_a_checkout_the_commit_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    assert provenance.commit() == "unknown"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.commit() == "unknown"

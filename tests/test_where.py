@@ -1,0 +1,41 @@
+import pytest
+import where
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["pytest", "-m", "gpu"], True),
+        (["pytest", "tests/ops", "-mgpu", "-q"], True),
+        (["pytest", "-m", "gpu and not slow"], True),
+        (["pytest", "-m", "gpu or thorough"], True),
+        (["pytest", "-m", "slow", "-m", "gpu"], True),
+        (["pytest", "-m", "gpu", "-m", "slow"], False),
+        (["pytest"], False),
+        (["pytest", "-m", ""], False),
+        (["pytest", "-m", "not gpu"], False),
+        (["pytest", "-m", "thorough"], False),
+        (["pytest", "-m", "gpu or not slow"], False),  # tests for the CPU among them
+        (["pytest", "-m", "gpu and ("], False),
+    ],
+)
+def test_only_a_choice_of_gpu_tests_runs_on_the_gpu(arguments, expected):
+    assert where.wants_gpu(arguments) is expected
+
+
+def test_a_choice_of_gpu_tests_leaves_platform_and_optimisations_alone(monkeypatch):
+    names = ("AA_FLAX_TESTS_ON", "JAX_PLATFORMS", "JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_PYTHON_CLIENT_PREALLOCATE")
+    environment = dict.fromkeys(names)
+    for arguments, on_gpu in ((["pytest", "-m", "gpu"], True), (["-c"], True), (["pytest"], False)):
+        if arguments == ["pytest"]:
+            environment = {}
+        with monkeypatch.context() as patch:
+            for name in names:
+                patch.delenv(name, raising=False)
+            patch.setattr(where.os, "environ", {key: value for key, value in environment.items() if value})
+            where.prepare(arguments)
+            environment = dict(where.os.environ)  # a worker is started with these
+        assert where.on_gpu() is False  # the tests' own environment is untouched
+        assert (environment.get("JAX_PLATFORMS") == "cpu") is not on_gpu
+        assert ("JAX_DISABLE_MOST_OPTIMIZATIONS" in environment) is not on_gpu
+        assert ("XLA_PYTHON_CLIENT_PREALLOCATE" in environment) is on_gpu

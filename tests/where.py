@@ -1,0 +1,51 @@
+"""Which device the tests run on, settled before JAX is imported."""
+
+import ast
+import os
+from collections.abc import Sequence
+
+_VARIABLE = "AA_FLAX_TESTS_ON"  # workers of pytest-xdist inherit it
+
+
+def prepare(arguments: Sequence[str]) -> None:
+    """Set JAX's variables for a command line of pytest; what the user has set stays."""
+    if wants_gpu(arguments):
+        os.environ[_VARIABLE] = "gpu"
+    if on_gpu():
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # workers share the card
+    else:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        # Most of the tests' time is LLVM's, for programs that run for milliseconds. What XLA makes of a program before
+        # that, its collectives for example, stays the same.
+        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+
+
+def on_gpu() -> bool:
+    """Whether these tests are for the GPU."""
+    return os.environ.get(_VARIABLE) == "gpu"
+
+
+def wants_gpu(arguments: Sequence[str]) -> bool:
+    """Whether the last -m selects tests marked gpu and leaves out those without a mark."""
+    expression = ""
+    for index, argument in enumerate(arguments):
+        if argument == "-m" and index + 1 < len(arguments):
+            expression = arguments[index + 1]
+        elif argument.startswith("-m") and len(argument) > 2:
+            expression = argument[2:].removeprefix("=")
+    try:
+        tree = ast.parse(expression.strip(), mode="eval").body
+        return _holds(tree, {"gpu"}) and not _holds(tree, set())
+    except (SyntaxError, ValueError):  # nothing, or more than names, and, or, not
+        return False
+
+
+def _holds(tree: ast.expr, marks: set[str]) -> bool:
+    if isinstance(tree, ast.Name):
+        return tree.id in marks
+    if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.Not):
+        return not _holds(tree.operand, marks)
+    if isinstance(tree, ast.BoolOp):
+        return (all if isinstance(tree.op, ast.And) else any)(_holds(value, marks) for value in tree.values)
+    raise ValueError(ast.unparse(tree))
