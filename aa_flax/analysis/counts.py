@@ -13,9 +13,10 @@ from aa_flax.analysis.hlo_work import Launch, launches, work
 class Counts:
     """What one call of the program does on one chip.
 
-    On TPUs `flops` and `bytes_moved` are the compiler's counts with two corrections: it takes the body of a loop once,
-    here it counts as often as it runs; and for the bytes of a Pallas kernel it takes the word of the kernel's author,
-    here its operands and results count as they lie in memory. FLOPs of kernels stay their authors'. For GPUs the
+    On TPUs `flops` and `bytes_moved` are the compiler's counts with three corrections: it takes the body of a loop
+    once, here it counts as often as it runs; of the branches of a conditional it takes the largest, here the smallest
+    counts; and for the bytes of a Pallas kernel it takes the word of the kernel's author, here its operands and results
+    count as they lie in memory. FLOPs of kernels stay their authors'. For GPUs the
     compiler gives no counts: bytes are operands and results of all that runs, FLOPs those of convolutions and matrix
     products, and of kernels what their authors say.
     """
@@ -86,15 +87,16 @@ def count_program(compiled: Any, program: Program, devices: int, per_chip: int, 
 
 
 def _corrected(cost: dict[str, float], program: Program) -> tuple[int, int, int]:
-    """FLOPs and bytes of the compiler, with kernels and loops counted again, and bytes as it says."""
+    """FLOPs and bytes of the compiler, with kernels, loops and branches counted again, and bytes as it says."""
     by_compiler = round(cost.get("bytes accessed", 0))
     once, looped = work(program, loops=False), work(program)
+    passed_over = work(program, loops=False, largest=True).all_bytes - once.all_bytes
     kernels_once, kernels_looped = kernels(program, loops=False), kernels(program)
     flops = _grown(
         round(cost.get("flops", 0)) - _total(kernels_once, "estimated_flops"), once.products, looped.products
     ) + _total(kernels_looped, "estimated_flops")
     moved = _grown(
-        by_compiler - _total(kernels_once, "estimated_bytes"),
+        by_compiler - passed_over - _total(kernels_once, "estimated_bytes"),
         once.all_bytes - _total(kernels_once, "bytes"),
         looped.all_bytes - _total(kernels_looped, "bytes"),
     ) + _total(kernels_looped, "bytes")

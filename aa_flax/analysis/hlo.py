@@ -157,14 +157,14 @@ class Program:
         if not self.entry:
             raise ValueError("the text is not a compiled program: it has no ENTRY computation")
 
-    def sites(self, loops: bool = True) -> Iterator[Site]:
+    def sites(self, loops: bool = True, *, largest: bool = False) -> Iterator[Site]:
         """Every instruction that runs; the bodies of loops as often as they run, or once if not `loops`.
 
-        Of a conditional the smallest branch.
+        Of a conditional the smallest branch, or the `largest`.
 
         Loops of unknown length count once either way: `trips` is None for them.
         """
-        for (computation, scheduled, looped), times in self._runs(loops).items():
+        for (computation, scheduled, looped), times in self._runs(loops, largest).items():
             for instruction in self.computations[computation].values():
                 yield Site(instruction, computation, times, scheduled, looped)
 
@@ -190,7 +190,7 @@ class Program:
         limit = condition.get(compares[0].operands[-1].split()[-1].lstrip("%"))
         return int(limit.operands[0]) if limit and limit.opcode == "constant" else None
 
-    def _runs(self, loops: bool) -> dict[tuple[str, bool, bool], int]:
+    def _runs(self, loops: bool, largest: bool) -> dict[tuple[str, bool, bool], int]:
         """(computation, scheduled, looped), as `Site` has them, to how often it runs, by every way that leads to it."""
         runs: dict[tuple[str, bool, bool], int] = {}
 
@@ -200,7 +200,7 @@ class Program:
                 if instruction.opcode.endswith(("-done", "-update")):
                     continue  # names the computation that its -start runs
                 inner = scheduled and instruction.opcode in ("call", "while", "conditional", "async-start")
-                for role, name in self._entered(instruction):
+                for role, name in self._entered(instruction, largest):
                     again = (self.trips(instruction) or 1) if loops and role == "body" else 1
                     if name in self.computations:
                         visit(name, inner, times * again, looped or role == "body")
@@ -208,11 +208,11 @@ class Program:
         visit(self.entry, True, 1, False)
         return runs
 
-    def _entered(self, instruction: Instruction) -> list[tuple[str, str]]:
-        """Roles and names of the computations that an instruction runs: of a conditional's branches the smallest.
+    def _entered(self, instruction: Instruction, largest: bool) -> list[tuple[str, str]]:
+        """Roles and names of the computations that an instruction runs: of a conditional's branches one.
 
-        Which one is taken only a run knows. The others add to what is counted, and a count stands for what a run needs
-        at least; batch norm's second pass on TPUs, for one, is for statistics far from those expected.
+        Which one is taken only a run knows. Counts take the smallest, because they stand for what a run needs at least;
+        batch norm's second pass on TPUs, for one, is for statistics far from those expected.
         """
         if instruction.opcode != "conditional":
             return list(instruction.called)
@@ -221,7 +221,8 @@ class Program:
             made = self.computations.get(name, {}).values()
             return sum(shape_bytes(each.shape) for each in made if each.opcode not in _MAKES_NOTHING)
 
-        return [min(instruction.called, key=lambda called: size(called[1]))]
+        choose = max if largest else min
+        return [choose(instruction.called, key=lambda called: size(called[1]))]
 
 
 _MAKES_NOTHING = ("parameter", "tuple", "get-tuple-element", "bitcast", "constant")

@@ -1,7 +1,8 @@
 """What a compiled program reads, writes and multiplies, summed over its text.
 
-libtpu's own counts have two gaps, which these sums fill: they take arrays that stay in the memory beside the cores like
-those in HBM, although only the latter are slow, and the body of a loop once, however often it runs. For GPUs there are
+libtpu's own counts have three gaps, which these sums fill: they take arrays that stay in the memory beside the cores
+like those in HBM, although only the latter are slow, the body of a loop once, however often it runs, and of a
+conditional the largest branch. For GPUs there are
 no counts but these. Of the stacks from which such a body takes one slice, and into which it writes one, only that slice
 counts. What cuDNN and cuBLAS take beside operands and results, a workspace, does not count: how much of it they touch
 is theirs to know.
@@ -38,11 +39,14 @@ class Work:
     products_by_precision: dict[str, int]  # as a GPU multiplies them
 
 
-def work(program: Program, loops: bool = True) -> Work:
-    """Sums over a program; the bodies of loops as often as they run, or once if not `loops`."""
+def work(program: Program, loops: bool = True, *, largest: bool = False) -> Work:
+    """Sums over a program; the bodies of loops as often as they run, or once if not `loops`.
+
+    Of a conditional the smallest branch, or the `largest`.
+    """
     hbm = everything = whole = 0
     products: dict[str, int] = {}
-    for site in program.sites(loops):
+    for site in program.sites(loops, largest=largest):
         if found := site.times * products_of(program, site):
             precision = precision_of(program, site)
             products[precision] = products.get(precision, 0) + found

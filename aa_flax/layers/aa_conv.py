@@ -171,36 +171,37 @@ class AAConv2D(nnx.Module):
         summand a channel, it is the layer of relu(x * factor + summand); only where `attends_to_input`.
         """
         self._check_input(x)
+        import os
+
+        if os.environ.get("EXP") and self.qkv is not None and self.strides == 1:
+            from jax.experimental.layout import Layout, with_layout_constraint
+
+            x = with_layout_constraint(x, Layout((1, 2, 0, 3)))
         raw, x = x, x if norm is None else normalized(x, *norm)
         if self.qkv is None:
             assert self.conv is not None
             return convolve(self.conv, x, train=train)
         height, width = (math.ceil(length / self.strides) for length in x.shape[1:3])
         seen = self.attention_input(x) if norm is None else raw.astype(self.dtype)
-        attended = self.attend(seen, size=(height, width), norm=norm)
+        attend = functools.partial(self.attend, seen, size=(height, width), norm=norm)
+        if isinstance(self.conv, nnx.Conv) and target_platform() == "tpu":
+            return attend(added_to=self._convolve_wider(self.conv, x))
+        attended = attend()
         if self.conv is None:
             return attended
-        if isinstance(self.conv, nnx.Conv):
-            return self._convolve_beside(self.conv, x, attended)
         return jnp.concatenate([convolve(self.conv, x, train=train), attended], -1)
 
-    def _convolve_beside(self, conv: nnx.Conv, x: Array, attended: Array) -> Array:
-        """concat[conv(x), attended].
+    def _convolve_wider(self, conv: nnx.Conv, x: Array) -> Array:
+        """conv(x) with zeros in the last channels, to which the attention is to be added.
 
-        On a TPU the convolution gets zero filters for the last channels, which its tiles of 128 have room for, and the
-        attention is added to them where the convolution writes its result. A concatenation would read and write both
-        once more.
+        The tiles of a TPU, 128 channels wide, have room for them. A concatenation would read and write both parts once
+        more.
         """
-        if target_platform() != "tpu":
-            return jnp.concatenate([conv(x), attended], -1)
-        kept = self.out_features - self.value_depth
         wider = lambda array: jnp.pad(array, (*((0, 0),) * (array.ndim - 1), (0, self.value_depth)))  # noqa: E731
         numbers = ("NHWC", "HWIO", "NHWC")
         kernel = wider(conv.kernel[...].astype(self.dtype))
         y = convolution(x.astype(self.dtype), kernel, (self.strides,) * 2, conv.padding, dimension_numbers=numbers)
-        if conv.bias is not None:
-            y += wider(conv.bias[...].astype(self.dtype)[None, None, None])
-        return y + jnp.pad(attended, ((0, 0), (0, 0), (0, 0), (kept, 0)))
+        return y if conv.bias is None else y + wider(conv.bias[...].astype(self.dtype)[None, None, None])
 
     @property
     def attends(self) -> bool:
@@ -238,19 +239,24 @@ class AAConv2D(nnx.Module):
         *,
         size: tuple[int, int] | None = None,
         norm: tuple[Array, Array] | None = None,
-    ) -> Float[Array, "b ho wo dv"]:
+        added_to: Float[Array, "b ho wo all"] | None = None,
+    ) -> Float[Array, "b ho wo _"]:
         """Multi-head attention over a map made by `attention_input`, output projection included.
 
-        Upsampled to `size`, by default its own; of relu(x * factor + summand) with a `norm` of these two.
+        Upsampled to `size`, by default its own; of relu(x * factor + summand) with a `norm` of these two; added to the
+        last channels of `added_to`, where that is given.
         """
         _, h, w, _ = x.shape
         if head_parts(self.num_heads) == 1 and (implementation := self._implementation(*x.shape)) in BRANCHES:
             assert self.qkv is not None and self.out is not None
             projections = [(conv.kernel[...][0, 0], conv.bias) for conv in (self.qkv, self.out)]
             params = [p if p is None else p[...] for projection in projections for p in projection]
-            options: dict[str, Any] = dict(num_heads=self.num_heads, norm=norm, upsampled=size)
+            options: dict[str, Any] = dict(num_heads=self.num_heads, norm=norm, upsampled=size, added_to=added_to)
             return attention_branch(x, *params, *self._tables(h, w), **options, implementation=implementation)
-        return upsample(self._attend(x if norm is None else normalized(x, *norm)), *(size or (h, w)))
+        attended = upsample(self._attend(x if norm is None else normalized(x, *norm)), *(size or (h, w)))
+        if added_to is None:
+            return attended
+        return added_to + jnp.pad(attended, ((0, 0), (0, 0), (0, 0), (added_to.shape[-1] - self.value_depth, 0)))
 
     def _attend(self, x: Array) -> Array:
         assert self.qkv is not None and self.out is not None

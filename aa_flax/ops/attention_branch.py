@@ -34,7 +34,8 @@ def attention_branch(
     scale: float | None = None,
     norm: tuple[Float[Array, " c"], Float[Array, " c"]] | None = None,
     upsampled: tuple[int, int] | None = None,
-) -> Float[Array, "b ho wo out"]:
+    added_to: Float[Array, "b ho wo all"] | None = None,
+) -> Float[Array, "b ho wo _"]:
     """Multi-head relative attention over a map, projections in and out included (Bello et al., 2019, equations 2 to 4).
 
     Equal to `out(relative_attention_2d(split(qkv(x)), ...))`, but queries, keys, values and the heads' outputs stay
@@ -51,6 +52,8 @@ def attention_branch(
         norm: a factor and a summand a channel; the map is relu(x * factor + summand) then, made on the chip.
         upsampled: size (ho, wo) to which the result is interpolated, see `upsample`; None is that of the map.
 
+        added_to: a map to whose last channels the result is added, which is returned whole; None returns the result.
+
     Raises:
         ValueError: shapes that do not fit, an unknown implementation, or a map or batch that it cannot serve.
         TypeError: a dtype that the implementation does not know.
@@ -61,8 +64,20 @@ def attention_branch(
     _check(x, qkv_kernel, out_kernel, rel_height, rel_width, num_heads)
     if scale is None:
         scale = ((qkv_kernel.shape[1] - out_kernel.shape[0]) // (2 * num_heads)) ** -0.5
-    options = dict(num_heads=num_heads, scale=scale, norm=norm, upsampled=upsampled)
-    return BRANCHES[implementation](x, qkv_kernel, qkv_bias, out_kernel, out_bias, rel_height, rel_width, **options)
+    return BRANCHES[implementation](
+        x,
+        qkv_kernel,
+        qkv_bias,
+        out_kernel,
+        out_bias,
+        rel_height,
+        rel_width,
+        num_heads=num_heads,
+        scale=scale,
+        norm=norm,
+        upsampled=upsampled,
+        added_to=added_to,
+    )
 
 
 def _check(

@@ -347,6 +347,32 @@ def test_a_kernel_counts_its_operands_and_results():
     assert moved == others + kernel and others > 0 and flops == 12345
 
 
+BRANCHES = """
+import jax, jax.numpy as jnp
+from aa_flax.analysis import tpu_compiler
+from aa_flax.analysis.hlo import Program
+from aa_flax.analysis.counts import count_program
+from aa_flax.analysis.slices import find_slice
+
+def f(seldom, x):
+    return jax.lax.cond(seldom, lambda x: (jnp.cumsum(x @ x, 0) @ x).sum(), lambda x: x.sum(), x)
+
+tpu_compiler.prepare()
+mesh = tpu_compiler.mesh_of(find_slice("v5e:1x1"))
+whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+x, seldom = (jax.ShapeDtypeStruct(*each, sharding=whole) for each in (((4096, 4096), jnp.float32), ((), bool)))
+compiled = tpu_compiler.compile_program(jax.jit(f).lower(seldom, x))
+counts = count_program(compiled, Program(compiled.as_text()), 1, 1)
+print(counts.bytes_by_compiler, counts.bytes_moved, x.size * 4)
+"""
+
+
+@needs_libtpu
+def test_a_branch_that_is_seldom_taken_does_not_count():
+    by_compiler, moved, size = map(int, python("-c", BRANCHES).stdout.split())
+    assert by_compiler > 8 * size and size <= moved < 2.5 * size
+
+
 STACKED = """
 import json, sys
 from aa_flax.analysis import tpu_compiler

@@ -323,3 +323,4 @@ ENTRY %main (x: f32[1000], y: f32[10], i: s32[]) -> f32[10] {
 }
 """)
     assert work(program).all_bytes == 2 * 40  # the negation of ten numbers
+    assert work(program, largest=True).all_bytes == 2 * 4000 + 2 * 40  # of a thousand, and the slice of ten

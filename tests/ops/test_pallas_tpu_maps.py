@@ -31,7 +31,9 @@ def arguments(rng, b, h, w, n, dk, dv, c, out, dtype):
     return [*arrays, *(jnp.asarray(rng.normal(size=c), jnp.float32) for _ in range(2))]
 
 
-def definition(n, upsampled, normalized, x, qkv, qkv_bias, out, out_bias, rel_height, rel_width, factor, summand):
+def definition(
+    n, upsampled, normalized, added_to, x, qkv, qkv_bias, out, out_bias, rel_height, rel_width, factor, summand
+):
     b, h, w, _ = x.shape
     if normalized:
         x = jax.nn.relu(x * factor[None, None, None] + summand[None, None, None])
@@ -42,44 +44,51 @@ def definition(n, upsampled, normalized, x, qkv, qkv_bias, out, out_bias, rel_he
     )
     heads = reference(query, key, value, rel_height, rel_width, scale=query.shape[-1] ** -0.5)
     y = heads.reshape(b, h, w, dv) @ out + out_bias[None, None, None]
-    return y if upsampled is None else jax.image.resize(y, (b, *upsampled, y.shape[-1]), "bilinear", antialias=False)
+    if upsampled is not None:
+        y = jax.image.resize(y, (b, *upsampled, y.shape[-1]), "bilinear", antialias=False)
+    return y if added_to is None else added_to.at[..., -y.shape[-1] :].add(y)
 
 
-def kernel(n, upsampled, normalized, *arrays):
+def kernel(n, upsampled, normalized, added_to, *arrays):
     *arrays, factor, summand = arrays
     norm = (factor, summand) if normalized else None
     options = dict(num_heads=n, implementation="pallas_tpu_interpret", norm=norm, upsampled=upsampled)
-    return attention_branch(*arrays, **options)
+    return attention_branch(*arrays, **options, added_to=added_to)
 
 
 @pytest.mark.parametrize(
-    ("size", "dtype", "upsampled", "normalized"),
+    ("size", "dtype", "upsampled", "normalized", "channels"),
     [
-        # b, h, w, n, dk, dv, c, out
-        ((2, 5, 7, 2, 20, 3, 11, 6), "float32", (9, 14), True),
-        ((1, 13, 11, 1, 9, 2, 10, 2), "bfloat16", None, True),
-        ((8, 5, 7, 2, 20, 3, 11, 6), "bfloat16", (10, 13), True),
-        ((16, 3, 5, 1, 4, 2, 131, 5), "float32", (5, 7), False),
-        ((1, 33, 32, 2, 4, 2, 9, 3), "float32", (35, 37), True),  # 1,056 places: heads one by one
-        ((128, 3, 5, 1, 8, 4, 24, 8), "float32", None, True),
-        ((256, 2, 3, 2, 8, 4, 16, 24), "bfloat16", (3, 4), True),  # two blocks; 24 channels, not whole tiles of words
-        ((128, 11, 13, 1, 4, 8, 48, 8), "bfloat16", None, False),  # 143 places: a whole tile and a part
+        # b, h, w, n, dk, dv, c, out; channels of the map that the result is added to
+        ((2, 5, 7, 2, 20, 3, 11, 6), "float32", (9, 14), True, 0),
+        ((1, 13, 11, 1, 9, 2, 10, 2), "bfloat16", None, True, 10),
+        ((8, 5, 7, 2, 20, 3, 11, 6), "bfloat16", (10, 13), True, 256),
+        ((16, 3, 5, 1, 4, 2, 131, 5), "float32", (5, 7), False, 128),
+        ((8, 3, 5, 1, 4, 2, 12, 5), "float32", None, False, 130),  # not a whole number of tiles
+        ((1, 33, 32, 2, 4, 2, 9, 3), "float32", (35, 37), True, 0),  # 1,056 places: heads one by one
+        ((128, 3, 5, 1, 8, 4, 24, 8), "float32", None, True, 16),
+        ((256, 2, 3, 2, 8, 4, 16, 24), "bfloat16", (3, 4), True, 0),  # two blocks; 24 are not whole tiles of words
+        ((128, 11, 13, 1, 4, 8, 48, 8), "bfloat16", None, False, 0),  # 143 places: a whole tile and a part
     ],
     ids=str,
 )
-def test_value_and_all_gradients_however_the_maps_lie(rng, size, dtype, upsampled, normalized):
+def test_value_and_all_gradients_however_the_maps_lie(rng, size, dtype, upsampled, normalized, channels):
     b, h, w, n, *_ = size
+    out_shape = (b, *(upsampled or (h, w)), channels or size[-1])
+    added_to = jnp.asarray(rng.normal(size=out_shape), dtype) if channels else None
     arrays = arguments(rng, *size, dtype)
-    cotangent = jnp.asarray(rng.normal(size=(b, *(upsampled or (h, w)), size[-1])), dtype)
+    cotangent = jnp.asarray(rng.normal(size=out_shape), dtype)
 
     @functools.partial(jax.jit, static_argnums=0)
     def run(function, cotangent, *arrays):
         output, pullback = jax.vjp(functools.partial(function, n, upsampled, normalized), *arrays)
         return [output, *pullback(cotangent)]
 
-    got = run(kernel, cotangent, *arrays)
+    arrays = (cotangent, added_to, *arrays)
+    got = jax.tree.leaves(run(kernel, *arrays))
     with jax.enable_x64(True):
-        wanted = run(definition, *(jnp.asarray(np.asarray(x, np.float64)) for x in (cotangent, *arrays)))
+        exact = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), arrays)
+        wanted = jax.tree.leaves(run(definition, *exact))
     for ours, exact in zip(got, wanted, strict=True):
         exact = np.asarray(exact)
         error = np.abs(np.asarray(ours, np.float64) - exact).max()
@@ -95,7 +104,9 @@ def test_as_many_images_in_a_block_as_batch_and_channels_allow(batch, channels, 
     assert branch._with_images(shape, batch).images == images
 
 
-@pytest.mark.parametrize(("side", "channels", "wanted"), [(14, 256, [128, 128, 8]), (32, 160, [128, 8, 1])])
+@pytest.mark.parametrize(
+    ("side", "channels", "wanted"), [(14, 256, [8, 8, 8]), (14, 160, [128, 128, 8]), (32, 160, [128, 8, 1])]
+)
 def test_a_chip_with_less_memory_takes_fewer_images(monkeypatch, side, channels, wanted):
     shape = Shape(side, side, 8, 20, 3, channels, 24, 1.0, True, jnp.dtype("bfloat16"))
     found = []

@@ -34,8 +34,9 @@ def attention_branch(
     scale: float,
     norm: tuple[Float[Array, " c"], Float[Array, " c"]] | None = None,
     upsampled: tuple[int, int] | None = None,
+    added_to: Float[Array, "b ho wo all"] | None = None,
     interpret: bool = False,
-) -> Float[Array, "b ho wo out"]:
+) -> Float[Array, "b ho wo _"]:
     """Multi-head relative attention over a map, with its projections in and out (Bello et al., 2019, equations 2 to 4).
 
     Neither queries, keys and values nor logits and weights reach HBM: a pass reads the map and writes the result. The
@@ -50,6 +51,7 @@ def attention_branch(
         scale: factor of the logits.
         norm: a factor and a summand a channel; what is attended is relu(x * factor + summand) then.
         upsampled: size to which the result is interpolated, as `aa_flax.ops.upsample` does; None leaves it as it is.
+        added_to: a map to whose last channels the result is added, which is returned whole; None returns the result.
         interpret: run step by step on any device, as the tests do; slow.
 
     Raises:
@@ -76,15 +78,14 @@ def attention_branch(
         positions=rel_height is not None,
         dtype=jnp.dtype(x.dtype),
         upsampled=None if upsampled == (h, w) else upsampled,
+        all_features=0 if added_to is None else added_to.shape[-1],
         normalized=norm is not None,
     )
     shape.check(target_device_kind())
     shape = _with_images(shape, b)
     tables = [] if rel_height is None or rel_width is None else [rel_width, rel_height]
     packed = _pack(shape, qkv_kernel, qkv_bias, out_kernel, out_bias, tables, norm)
-    y = _branch(shape, interpret, _laid_out(shape, x), packed)
-    y = y.transpose(2, 0, 1) if shape.turned else y.swapaxes(1, 2)
-    return y.reshape(b, *(upsampled or (h, w)), out_features)
+    return _branch(shape, interpret, _laid_out(shape, x), packed, added_to)
 
 
 def _with_images(shape: Shape, batch: int) -> Shape:
@@ -93,29 +94,20 @@ def _with_images(shape: Shape, batch: int) -> Shape:
     devices = 1 if mesh is None else mesh.shape["data"]
     for images in (LANES, SUBLANES):
         together = dataclasses.replace(shape, images=images)
-        allowed = shape.can_be_turned or images != LANES
+        allowed = images != LANES or (shape.can_be_turned and shape.in_features % LANES)
         if allowed and batch % (devices * images) == 0 and together.fits(target_device_kind()):
             return together
     return shape
 
 
 def _laid_out(shape: Shape, x: Array) -> Array:
-    """As the kernels take maps, see `maps.py`.
-
-    For eight images side by side the compiler may have put the batch last, as it does for Wide-ResNets: an identity 1×1
-    convolution turns them, into which it fuses the normalisation and activation before.
-    """
+    """As the kernels take maps, see `maps.py`."""
     b, h, w, c = x.shape
     if shape.turned:
         return x.transpose(1, 2, 3, 0).reshape(h * w, c, b)
     if shape.images == 1:
         return x.reshape(b, h * w, c)
-    identity = jnp.eye(c, dtype=x.dtype)[None, None]
-    numbers = ("NHWC", "HWIO", "NHWC")
-    turned = jax.lax.conv_general_dilated(
-        x, identity, (1, 1), "VALID", dimension_numbers=numbers, precision=shape.precision
-    )
-    return turned.transpose(1, 2, 0, 3).reshape(h * w, b, c)
+    return x.transpose(1, 2, 0, 3).reshape(h * w, b, c)
 
 
 def _pack(
@@ -160,14 +152,19 @@ def _pack(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _branch(shape: Shape, interpret: bool, x: Array, weights: Weights) -> Array:
+def _branch(shape: Shape, interpret: bool, x: Array, weights: Weights, added_to: Array | None) -> Array:
     run = functools.partial(_forward, shape, interpret)
     split = over_mesh(run, _batch(shape, x), (_map_axes(shape), WHOLE), _result_axes(shape), name=_NAME)
-    return split(x, weights)
+    y = split(x, weights)
+    y = y.transpose(2, 0, 1) if shape.turned else y.swapaxes(1, 2)
+    y = y.reshape(-1, *shape.size, shape.out_features)
+    if added_to is None:
+        return y
+    return added_to + jnp.pad(y, ((0, 0), (0, 0), (0, 0), (shape.all_features - shape.out_features, 0)))
 
 
-def _branch_forward(shape: Shape, interpret: bool, x: Array, weights: Weights) -> Any:
-    return _branch(shape, interpret, x, weights), (x, weights)
+def _branch_forward(shape: Shape, interpret: bool, x: Array, weights: Weights, added_to: Array | None) -> Any:
+    return _branch(shape, interpret, x, weights, added_to), (x, weights)
 
 
 def _branch_backward(shape: Shape, interpret: bool, residuals: Any, dy: Array) -> Any:
@@ -181,10 +178,20 @@ def _branch_backward(shape: Shape, interpret: bool, residuals: Any, dy: Array) -
         return dx, jax.lax.psum(gradients, "data")
 
     axes = _map_axes(shape)
-    specs = (axes, _result_axes(shape), WHOLE)
-    split = over_mesh(summed, _batch(shape, x), specs, (axes, WHOLE), name=_NAME, alone=run)
-    dx, gradients = split(x, dy, weights)
-    return dx, jax.tree.map(lambda gradient, weight: gradient.astype(weight.dtype), gradients, weights)
+    given = axes if shape.takes_last_tile else _result_axes(shape)
+    split = over_mesh(summed, _batch(shape, x), (axes, given, WHOLE), (axes, WHOLE), name=_NAME, alone=run)
+    dx, gradients = split(x, _result_laid_out(shape, dy), weights)
+    by_weights = jax.tree.map(lambda gradient, weight: gradient.astype(weight.dtype), gradients, weights)
+    return dx, by_weights, dy if shape.all_features else None
+
+
+def _result_laid_out(shape: Shape, dy: Array) -> Array:
+    """The gradient of a result, or of the map that it is added to, as the kernels take it."""
+    dy = dy.reshape(dy.shape[0], shape.out_places, -1)
+    if shape.takes_last_tile:
+        return dy.swapaxes(0, 1)
+    dy = dy[:, :, -shape.out_features :]
+    return dy.transpose(1, 2, 0) if shape.turned else dy.swapaxes(1, 2)
 
 
 _branch.defvjp(_branch_forward, _branch_backward)
@@ -223,13 +230,14 @@ def _call(shape: Shape, kernel: Any, arguments: tuple, results: Any, batch: int,
     backward = kernel is kernels.backward
     flops, exponentials = shape.cost(batch, backward=backward)
     moved = sum(math.prod(array.shape) * array.dtype.itemsize for array in jax.tree.leaves((arguments, results)))
-    maps_and_results = (maps.map_spec(shape), maps.result_spec(shape))[: 1 + backward]
+    result_spec = maps.result_spec(shape, backward=backward)
+    maps_and_results = (maps.map_spec(shape), result_spec)[: 1 + backward]
     specs = (*maps_and_results, *jax.tree.map(_whole, arguments[len(maps_and_results) :]))
     return pl.pallas_call(
         functools.partial(kernel, shape),
         grid=(batch // shape.images, shape.images, shape.num_heads // shape.group),
         in_specs=specs,
-        out_specs=(maps.map_spec(shape), jax.tree.map(_whole, results[1])) if backward else maps.result_spec(shape),
+        out_specs=(maps.map_spec(shape), jax.tree.map(_whole, results[1])) if backward else result_spec,
         out_shape=results,
         scratch_shapes=kernels.scratch(shape, backward=backward),
         compiler_params=pltpu.CompilerParams(

@@ -43,7 +43,7 @@ def scratch(shape: Shape, *, backward: bool) -> dict[str, Any]:
         keys=pltpu.VMEM((shape.folded_rows, shape.lanes), shape.dtype),
         values=pltpu.VMEM((shape.value_rows, shape.lanes), shape.dtype),
         sums=pltpu.VMEM((shape.out_rows, shape.lanes), jnp.float32),
-        **blocks.scratch(shape),
+        **blocks.scratch(shape, backward=backward),
     )
     if not backward:
         return shared

@@ -7,10 +7,14 @@
 
 The compiler lays maps out for its convolutions as the second where channels fill lanes, else as the third. Eight images
 are copied to float32 once, so that an image's rows can be read with a stride; 128 are turned (`turning.py`).
+
+Where the results of eight images are added to the last channels of a map, their gradient is read from that map's,
+[out places, images, c], of which the last 128 channels are taken.
 """
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
@@ -18,7 +22,9 @@ from jaxtyping import Array
 
 from aa_flax.ops.pallas_tpu import turning
 from aa_flax.ops.pallas_tpu.shape import LANES, Shape, round_up
-from aa_flax.ops.pallas_tpu.tiles import masked, repeat
+from aa_flax.ops.pallas_tpu.tiles import masked, product, repeat
+
+_LARGEST_CHUNK = 64  # places that are copied at a time
 
 
 class Place(NamedTuple):
@@ -36,7 +42,7 @@ class Place(NamedTuple):
         return cls(pl.program_id(0), pl.program_id(1), group, group == pl.num_programs(2) - 1)
 
 
-def scratch(shape: Shape) -> dict[str, Any]:
+def scratch(shape: Shape, *, backward: bool) -> dict[str, Any]:
     """The kernels' scratch for maps: `maps` of x and its gradient, `results` of y or its gradient, `work`."""
     if shape.images == 1:
         return dict(maps=None, results=None, work=None)
@@ -49,7 +55,9 @@ def scratch(shape: Shape) -> dict[str, Any]:
     tiles = round_up(shape.in_features, LANES) // LANES  # strides need arrays of exactly 128 lanes
     return dict(
         maps=pltpu.VMEM((tiles, shape.lanes * shape.images, LANES), jnp.float32),
-        results=None,
+        results=pltpu.VMEM((1, shape.out_lanes * shape.images, LANES), jnp.float32)
+        if backward and shape.takes_last_tile
+        else None,
         work=None,
     )
 
@@ -63,10 +71,13 @@ def map_spec(shape: Shape) -> pl.BlockSpec:
     return pl.BlockSpec((shape.places, shape.images, shape.in_features), lambda block, image, group: (0, block, 0))
 
 
-def result_spec(shape: Shape) -> pl.BlockSpec:
-    """How the kernels give the result and get its gradient."""
+def result_spec(shape: Shape, *, backward: bool) -> pl.BlockSpec:
+    """How the kernels give the result and, in the pass `backward`, get its gradient."""
     if shape.turned:
         return pl.BlockSpec(memory_space=pl.ANY)
+    if backward and shape.takes_last_tile:
+        tile = shape.all_features // LANES - 1
+        return pl.BlockSpec((shape.out_places, shape.images, LANES), lambda block, image, group: (0, block, tile))
     index = lambda block, image, group: (block * shape.images + image, 0, 0)  # noqa: E731
     return pl.BlockSpec((1, shape.out_features, shape.out_lanes), index)
 
@@ -81,7 +92,7 @@ def load(shape: Shape, place: Place, x: Any, maps: Any, work: Any) -> None:
         if shape.turned:
             turning.turn_in(shape, x, maps, work, place.block)
         else:
-            _copy_in(shape, x, maps)
+            _copy_in(x, maps, shape.lanes)
 
 
 def read(shape: Shape, place: Place, x: Any, maps: Any) -> Array:
@@ -110,7 +121,7 @@ def write(shape: Shape, place: Place, image: Array, dx: Any, maps: Any, work: An
         if shape.turned:
             turning.turn_out(shape, maps, dx, work, place.block)
         else:
-            _copy_out(shape, maps, dx)
+            _copy_out(maps, dx)
 
 
 def write_result(shape: Shape, place: Place, result: Array, y: Any, results: Any, work: Any) -> None:
@@ -127,6 +138,8 @@ def write_result(shape: Shape, place: Place, result: Array, y: Any, results: Any
 
 def read_result(shape: Shape, place: Place, dy: Any, results: Any, work: Any) -> Array:
     """[out_rows, out_lanes] of the grid's image in float32, zeros at places outside the map."""
+    if shape.takes_last_tile:
+        return _from_last_tile(shape, place, dy, results)
     if not shape.turned:
         # in float32, because Mosaic has no mask for a few rows of bfloat16
         return masked(dy[0].astype(jnp.float32), 1, shape.out_places)
@@ -147,35 +160,50 @@ def _write_rows(shape: Shape, maps: Any, number: Any, image: Array) -> None:
         maps.at[tile][here, :] = part
 
 
-def _copy_in(shape: Shape, block: Any, maps: Any) -> None:
-    """Rows [tiles, lanes * images, 128] in float32 from a block [places, images, c]."""
+def _from_last_tile(shape: Shape, place: Place, dy: Any, results: Any) -> Array:
+    @pl.when(place.image == 0)
+    def _() -> None:
+        _copy_in(dy, results, shape.out_lanes)
 
-    def one(chunk: Any, carry: Any) -> Any:
-        places, here = _chunk(shape, chunk)
-        values = block[places].astype(jnp.float32).reshape(shape.chunk * shape.images, shape.in_features)
-        for tile in range(maps.shape[0]):
+    rows = results.at[0][pl.ds(place.image, shape.out_lanes, stride=shape.images), :].astype(shape.dtype)
+    wanted = jax.lax.broadcasted_iota(jnp.int32, (shape.out_features, LANES), 0) + LANES - shape.out_features
+    chosen = wanted == jax.lax.broadcasted_iota(jnp.int32, (shape.out_features, LANES), 1)
+    return product(shape, chosen.astype(jnp.float32).astype(shape.dtype), rows, (1, 1))
+
+
+def _copy_in(block: Any, rows: Any, lanes: int) -> None:
+    """Rows [tiles, lanes * images, 128] in float32 from a block [places, images, c]; zeros beyond the places."""
+    places, images, features = block.shape
+
+    def one(here: Any, there: Any) -> None:
+        values = block[here].astype(jnp.float32).reshape(-1, features)
+        for tile in range(rows.shape[0]):
             part = values[:, tile * LANES : (tile + 1) * LANES]
-            maps.at[tile][here, : part.shape[1]] = part
-        return carry
+            rows.at[tile][there, : part.shape[1]] = part
 
-    repeat(shape.places // shape.chunk, one, 0)
-    if missing := (shape.lanes - shape.places) * shape.images:
-        maps[:, shape.places * shape.images :, :] = jnp.zeros((maps.shape[0], missing, LANES), jnp.float32)
+    _each_chunk(places, images, one)
+    if missing := (lanes - places) * images:
+        rows[:, places * images :, :] = jnp.zeros((rows.shape[0], missing, LANES), jnp.float32)
 
 
-def _copy_out(shape: Shape, maps: Any, block: Any) -> None:
+def _copy_out(rows: Any, block: Any) -> None:
     """Undoes `_copy_in`."""
+    places, images, features = block.shape
 
-    def one(chunk: Any, carry: Any) -> Any:
-        places, here = _chunk(shape, chunk)
-        values = jnp.concatenate([maps.at[tile][here, :] for tile in range(maps.shape[0])], 1)[:, : shape.in_features]
-        block[places] = values.reshape(shape.chunk, shape.images, shape.in_features).astype(block.dtype)
+    def one(here: Any, there: Any) -> None:
+        values = jnp.concatenate([rows.at[tile][there, :] for tile in range(rows.shape[0])], 1)[:, :features]
+        block[here] = values.reshape(-1, images, features).astype(block.dtype)
+
+    _each_chunk(places, images, one)
+
+
+def _each_chunk(places: int, images: int, body: Any) -> None:
+    """`body(places, rows)` for the places of a block, some at a time, and their rows."""
+    chunk = max(size for size in range(1, _LARGEST_CHUNK + 1) if places % size == 0)
+
+    def one(index: Any, carry: Any) -> Any:
+        size = chunk * images
+        body(pl.ds(index * chunk, chunk), pl.ds(pl.multiple_of(index * size, images), size))
         return carry
 
-    repeat(shape.places // shape.chunk, one, 0)
-
-
-def _chunk(shape: Shape, chunk: Any) -> tuple[Any, Any]:
-    """Places of a chunk, and their rows."""
-    size = shape.chunk * shape.images
-    return pl.ds(chunk * shape.chunk, shape.chunk), pl.ds(pl.multiple_of(chunk * size, shape.images), size)
+    repeat(places // chunk, one, 0)

@@ -15,7 +15,6 @@ LANES, SUBLANES = 128, 8
 _LARGEST_PIECE = 32  # channels of 128 images that are turned at a time
 _WHOLE = 1024  # positions up to which all keys make one tile
 _LARGE_TILE = 512
-_LARGEST_CHUNK = 64
 _SMALLEST_VMEM, _LARGEST_VMEM = 16 << 20, 128 << 20
 # VMEM of a core, as jax.experimental.pallas.tpu.get_tpu_info has it; chips not named here have the largest
 _VMEM = {
@@ -50,6 +49,7 @@ class Shape:
     dtype: Any
     images: int = 1  # in a block: one, or as many as there are sublanes or lanes, side by side on them
     upsampled: tuple[int, int] | None = None  # (height, width) of the result, if other than the map's
+    all_features: int = 0  # of the map to whose last channels the result is added, 0 without one
     normalized: bool = False  # whether a factor and a summand a channel and a ReLU come before the projection
 
     @property
@@ -58,14 +58,25 @@ class Shape:
         return self.height * self.width
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        return self.upsampled or (self.height, self.width)
+
+    @property
     def out_places(self) -> int:
         """h*w of the result."""
-        return math.prod(self.upsampled) if self.upsampled else self.places
+        return math.prod(self.size)
 
     @property
     def turned(self) -> bool:
         """Whether images lie on lanes: maps are [places, channels, images] in memory."""
         return self.images == LANES
+
+    @property
+    def takes_last_tile(self) -> bool:
+        """Whether the result's gradient is read from the last 128 channels of the map that the result is added to."""
+        whole = self.all_features > 0 and self.all_features % LANES == 0
+        return whole and self.images == SUBLANES and self.out_features <= LANES
 
     @property
     def pack(self) -> int:
@@ -152,11 +163,6 @@ class Shape:
         return self.num_heads if self.single_tile else 1
 
     @property
-    def chunk(self) -> int:
-        """Places of a block of several images that are copied at a time, a divisor of `places`."""
-        return max(size for size in range(1, _LARGEST_CHUNK + 1) if self.places % size == 0)
-
-    @property
     def piece(self) -> int:
         """Channels of 128 images that are turned at a time, a divisor of `in_features` that makes whole tiles."""
         return next(size for size in (_LARGEST_PIECE, 16, 8) if self.in_features % size == 0)
@@ -214,6 +220,8 @@ class Shape:
             blocks = item * maps + LANES * results + 2 * item * LANES**2 * _LARGEST_PIECE
         else:
             blocks = 2 * item * maps * (1 + backward) + 4 * maps * (self.images > 1) + 2 * results
+        if backward and self.takes_last_tile:
+            blocks += LANES * self.images * (2 * item * self.out_places + 4 * self.out_lanes)
         weights = (item + 4 * backward) * self.num_heads * self.rows * features * 2
         weights += 2 * item * lanes * self.out_lanes * (self.upsampled is not None)
         scratch = 4 * lanes * (self.group * self.rows * (1 + backward) + self.out_features + features * backward)
