@@ -28,6 +28,7 @@ from aa_flax.ops import (
 from aa_flax.ops.attention_branch import BRANCHES, attention_branch
 from aa_flax.ops.choice import choose, without_kernel
 from aa_flax.ops.packed_attention import PACKED, packed_attention
+from aa_flax.ops.pallas_tpu import as_the_kernel_reads
 from aa_flax.ops.platform import target_platform
 from aa_flax.ops.relative_attention import IMPLEMENTATIONS
 from aa_flax.ops.tables import TableResize
@@ -171,12 +172,8 @@ class AAConv2D(nnx.Module):
         summand a channel, it is the layer of relu(x * factor + summand); only where `attends_to_input`.
         """
         self._check_input(x)
-        import os
-
-        if os.environ.get("EXP") and self.qkv is not None and self.strides == 1:
-            from jax.experimental.layout import Layout, with_layout_constraint
-
-            x = with_layout_constraint(x, Layout((1, 2, 0, 3)))
+        if self.attends and self.strides == 1 and self.implementation in ("auto", "pallas_tpu"):
+            x = as_the_kernel_reads(x)
         raw, x = x, x if norm is None else normalized(x, *norm)
         if self.qkv is None:
             assert self.conv is not None

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from aa_flax.layers.convolve import convolve
 from aa_flax.layers.drop_path import DropPathRule, drop_path, drop_path_rates
 from aa_flax.layers.norm import NormFactory, batch_norm
+from aa_flax.models.activated import convolve_activated
 from aa_flax.models.factories import (
     ConvFactory,
     RecalibrationFactory,
@@ -31,7 +32,6 @@ from aa_flax.models.factories import (
     weighted_conv,
 )
 from aa_flax.models.heads import PoolingFactory, average, classifier, pooled, with_pooling
-from aa_flax.models.recomputation import convolve_activated
 from aa_flax.models.registry import register
 from aa_flax.models.stages import FeatureInfo, require_images, require_rngs, residual_stage
 from aa_flax.ops import max_pool

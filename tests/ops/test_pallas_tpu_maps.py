@@ -11,7 +11,7 @@ from flax import nnx
 from aa_flax import ops
 from aa_flax.layers import AAConv2D
 from aa_flax.layers.norm import batch_norm
-from aa_flax.models.recomputation import convolve_activated
+from aa_flax.models.activated import convolve_activated
 from aa_flax.ops import attention_branch
 from aa_flax.ops.pallas_tpu import branch
 from aa_flax.ops.pallas_tpu.shape import Shape
@@ -97,7 +97,10 @@ def test_value_and_all_gradients_however_the_maps_lie(rng, size, dtype, upsample
 
 @pytest.mark.parametrize(
     ("batch", "channels", "out", "images"),
-    [(3, 16, 8, 1), (8, 16, 8, 8), (256, 16, 8, 128), (128, 24, 8, 8), (128, 16, 12, 8)],
+    [
+        *((3, 16, 8, 1), (8, 16, 8, 8), (256, 16, 8, 128), (128, 24, 8, 8), (128, 16, 12, 8)),
+        *((128, 128, 8, 8), (128, 320, 8, 128), (128, 512, 8, 8), (128, 640, 8, 128)),
+    ],
 )
 def test_as_many_images_in_a_block_as_batch_and_channels_allow(batch, channels, out, images):
     shape = Shape(5, 7, 2, 8, out // 2, channels, out, 1.0, True, jnp.dtype("bfloat16"))

@@ -2,6 +2,8 @@
 
     shape.py     sizes, tiles, constants, costs
     tiles.py     mathematics of one tile of queries
+    maps.py      where maps lie in HBM, and how an image is taken from them
+    turning.py   maps with images on lanes, turned on the chip
     kernels.py   the forward and the backward pass over one image
     branch.py    the call: parameters packed, custom gradient, meshes
 
@@ -13,9 +15,9 @@ product with the whole table and a shift that depends on its own position, made 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from aa_flax.ops.pallas_tpu.branch import attention_branch
+from aa_flax.ops.pallas_tpu.branch import as_the_kernel_reads, attention_branch
 
-__all__ = ["attention_branch", "pallas_tpu"]
+__all__ = ["as_the_kernel_reads", "attention_branch", "pallas_tpu"]
 
 
 def pallas_tpu(

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float
 from aa_flax.ops.mesh import BATCHED, WHOLE, data_mesh, over_mesh
 from aa_flax.ops.pallas_tpu import kernels, maps
 from aa_flax.ops.pallas_tpu.kernels import Constants, Weights
-from aa_flax.ops.pallas_tpu.shape import LANES, SUBLANES, Shape
+from aa_flax.ops.pallas_tpu.shape import LANES, SUBLANES, Shape, fills_lanes
 from aa_flax.ops.platform import target_device_kind, target_platform
 
 _NAME = "pallas_tpu"
@@ -88,13 +89,24 @@ def attention_branch(
     return _branch(shape, interpret, _laid_out(shape, x), packed, added_to)
 
 
+def as_the_kernel_reads(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """`x` laid out in a TPU's memory as blocks of eight images lie, where its channels fill lanes; see `maps.py`.
+
+    For what attention and a convolution read. The compiler chooses a layout by the convolution alone, and would relay
+    the map and its gradient for the kernel.
+    """
+    if target_platform() != "tpu" or not fills_lanes(x.shape[-1]):
+        return x
+    return with_layout_constraint(x, Layout((1, 2, 0, 3)))
+
+
 def _with_images(shape: Shape, batch: int) -> Shape:
     """With blocks of several images where each device's part of the batch and its VMEM allow."""
     mesh = data_mesh()
     devices = 1 if mesh is None else mesh.shape["data"]
     for images in (LANES, SUBLANES):
         together = dataclasses.replace(shape, images=images)
-        allowed = images != LANES or (shape.can_be_turned and shape.in_features % LANES)
+        allowed = shape.can_be_turned or images != LANES
         if allowed and batch % (devices * images) == 0 and together.fits(target_device_kind()):
             return together
     return shape

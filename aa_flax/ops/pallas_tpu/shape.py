@@ -28,6 +28,16 @@ def round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
+def fills_lanes(channels: int) -> bool:
+    """Whether the compiler is taken to lay out maps of so many channels with them on lanes, else with the images.
+
+    It decides for a network as a whole. Networks double their width from stage to stage: those with 128, 256 and 512
+    channels fill lanes in each stage, Wide-ResNet's 160 and 320 do not, and its 640 lie as these do.
+    """
+    tiles, rest = divmod(channels, LANES)
+    return rest == 0 and tiles & (tiles - 1) == 0
+
+
 @dataclass(frozen=True)
 class Shape:
     """One attention function over a map, with the projections around it.
@@ -169,8 +179,9 @@ class Shape:
 
     @property
     def can_be_turned(self) -> bool:
-        """Whether the channels of maps and results make whole tiles of words."""
-        return self.in_features % (SUBLANES * self.pack) == 0 and self.out_features % SUBLANES == 0
+        """Whether images lie on lanes, and the channels of maps and results make whole tiles of words."""
+        whole = self.in_features % (SUBLANES * self.pack) == 0 and self.out_features % SUBLANES == 0
+        return whole and not fills_lanes(self.in_features)
 
     @property
     def precision(self) -> jax.lax.Precision | None:
