@@ -181,8 +181,9 @@ def _branch_forward(shape: Shape, interpret: bool, x: Array, weights: Weights, a
 
 def _branch_backward(shape: Shape, interpret: bool, residuals: Any, dy: Array) -> Any:
     x, weights = residuals
+    given = dy if shape.takes_last_tile else dy[..., -shape.out_features :]
     # Without the barrier XLA keeps the forward pass's relaid copy of x until here, beside x itself.
-    x, dy = jax.lax.optimization_barrier((x, dy))
+    x, given = jax.lax.optimization_barrier((x, given))
     run = functools.partial(_backward, shape, interpret)
 
     def summed(x: Array, dy: Array, weights: Weights) -> tuple[Array, Weights]:
@@ -190,19 +191,18 @@ def _branch_backward(shape: Shape, interpret: bool, residuals: Any, dy: Array) -
         return dx, jax.lax.psum(gradients, "data")
 
     axes = _map_axes(shape)
-    given = axes if shape.takes_last_tile else _result_axes(shape)
-    split = over_mesh(summed, _batch(shape, x), (axes, given, WHOLE), (axes, WHOLE), name=_NAME, alone=run)
-    dx, gradients = split(x, _result_laid_out(shape, dy), weights)
+    specs = (axes, axes if shape.takes_last_tile else _result_axes(shape), WHOLE)
+    split = over_mesh(summed, _batch(shape, x), specs, (axes, WHOLE), name=_NAME, alone=run)
+    dx, gradients = split(x, _result_laid_out(shape, given), weights)
     by_weights = jax.tree.map(lambda gradient, weight: gradient.astype(weight.dtype), gradients, weights)
     return dx, by_weights, dy if shape.all_features else None
 
 
 def _result_laid_out(shape: Shape, dy: Array) -> Array:
-    """The gradient of a result, or of the map that it is added to, as the kernels take it."""
+    """The gradient of a result, or of the whole map that it is added to, as the kernels take it."""
     dy = dy.reshape(dy.shape[0], shape.out_places, -1)
     if shape.takes_last_tile:
         return dy.swapaxes(0, 1)
-    dy = dy[:, :, -shape.out_features :]
     return dy.transpose(1, 2, 0) if shape.turned else dy.swapaxes(1, 2)
 
 
