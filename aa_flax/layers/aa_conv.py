@@ -3,19 +3,19 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from numbers import Integral
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from aa_flax.layers.aa_settings import check_settings
 from aa_flax.layers.attention_depths import ValueRounding, attention_depths
-from aa_flax.layers.convolve import convolve
+from aa_flax.layers.convolve import convolve, convolve_wider
 from aa_flax.layers.initializers import glorot_uniform, normal
 from aa_flax.layers.normalized import normalized
-from aa_flax.layers.position import coordinates, sinusoids
+from aa_flax.layers.position import Position, with_position
 from aa_flax.layers.split_heads import head_parts, merge_heads, project_by_head
 from aa_flax.ops import (
     average_pool,
@@ -26,14 +26,12 @@ from aa_flax.ops import (
     upsample,
 )
 from aa_flax.ops.attention_branch import BRANCHES, attention_branch
+from aa_flax.ops.channels import add_to_last_channels
 from aa_flax.ops.choice import choose, without_kernel
 from aa_flax.ops.packed_attention import PACKED, packed_attention
 from aa_flax.ops.pallas_tpu import as_the_kernel_reads
 from aa_flax.ops.platform import target_platform
-from aa_flax.ops.relative_attention import IMPLEMENTATIONS
 from aa_flax.ops.tables import TableResize
-
-Position = Literal["relative", "none", "sine", "coordconv"]
 
 
 class AAConv2D(nnx.Module):
@@ -126,7 +124,7 @@ class AAConv2D(nnx.Module):
         self.table_resize = table_resize
         self.implementation = implementation
         self.dtype = dtype
-        self._check(kernel_size, spatial_shape)
+        check_settings(self, kernel_size, spatial_shape)
         # nnx.Conv takes no integers of NumPy.
         kernel_size, strides = int(kernel_size), int(strides)
         self.strides, self.attention_downsample = strides, int(attention_downsample)
@@ -182,23 +180,11 @@ class AAConv2D(nnx.Module):
         seen = self.attention_input(x) if norm is None else raw.astype(self.dtype)
         attend = functools.partial(self.attend, seen, size=(height, width), norm=norm)
         if isinstance(self.conv, nnx.Conv) and target_platform() == "tpu":
-            return attend(added_to=self._convolve_wider(self.conv, x))
+            return attend(added_to=convolve_wider(self.conv, x, self.value_depth))
         attended = attend()
         if self.conv is None:
             return attended
         return jnp.concatenate([convolve(self.conv, x, train=train), attended], -1)
-
-    def _convolve_wider(self, conv: nnx.Conv, x: Array) -> Array:
-        """conv(x) with zeros in the last channels, to which the attention is to be added.
-
-        The tiles of a TPU, 128 channels wide, have room for them. A concatenation would read and write both parts once
-        more.
-        """
-        wider = lambda array: jnp.pad(array, (*((0, 0),) * (array.ndim - 1), (0, self.value_depth)))  # noqa: E731
-        numbers = ("NHWC", "HWIO", "NHWC")
-        kernel = wider(conv.kernel[...].astype(self.dtype))
-        y = convolution(x.astype(self.dtype), kernel, (self.strides,) * 2, conv.padding, dimension_numbers=numbers)
-        return y if conv.bias is None else y + wider(conv.bias[...].astype(self.dtype)[None, None, None])
 
     @property
     def attends(self) -> bool:
@@ -222,13 +208,7 @@ class AAConv2D(nnx.Module):
         for stride in (self.strides, self.attention_downsample):
             if stride > 1:
                 x = average_pool(x, stride)
-        b, h, w, c = x.shape
-        if self.position == "sine":
-            x = x + sinusoids(h, w, c).astype(x.dtype)[None]
-        if self.position == "coordconv":
-            channels = coordinates(h, w).astype(x.dtype)
-            x = jnp.concatenate([x, jnp.broadcast_to(channels, (b, h, w, 3))], -1)
-        return x
+        return with_position(x, self.position)
 
     def attend(
         self,
@@ -251,9 +231,7 @@ class AAConv2D(nnx.Module):
             options: dict[str, Any] = dict(num_heads=self.num_heads, norm=norm, upsampled=size, added_to=added_to)
             return attention_branch(x, *params, *self._tables(h, w), **options, implementation=implementation)
         attended = upsample(self._attend(x if norm is None else normalized(x, *norm)), *(size or (h, w)))
-        if added_to is None:
-            return attended
-        return added_to + jnp.pad(attended, ((0, 0), (0, 0), (0, 0), (added_to.shape[-1] - self.value_depth, 0)))
+        return attended if added_to is None else add_to_last_channels(added_to, attended)
 
     def _attend(self, x: Array) -> Array:
         assert self.qkv is not None and self.out is not None
@@ -327,32 +305,3 @@ class AAConv2D(nnx.Module):
     def _check_input(self, x: Array) -> None:
         if x.ndim != 4 or x.shape[-1] != self.in_features or 0 in x.shape:
             raise ValueError(f"x must have shape [b, h, w, in_features={self.in_features}], got {x.shape}")
-
-    def _check(self, kernel_size: int, spatial_shape: tuple[int, int] | None) -> None:
-        if self.in_features < 1:
-            raise ValueError(f"in_features must be at least 1, got {self.in_features}")
-        if not isinstance(kernel_size, Integral) or kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be one odd number, got {kernel_size!r}")
-        for name in ("strides", "attention_downsample"):
-            factor = getattr(self, name)
-            if not isinstance(factor, Integral) or factor < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {factor!r}")
-        if not 0 <= self.value_depth <= self.out_features:
-            raise ValueError(f"value_depth must lie in [0, out_features={self.out_features}], got {self.value_depth}")
-        if self.value_depth > 0 and self.key_depth < 1:
-            raise ValueError(f"key_depth must be at least num_heads={self.num_heads}, got {self.key_depth}")
-        for name in ("key_depth", "value_depth"):
-            if getattr(self, name) % self.num_heads:
-                raise ValueError(f"{name}={getattr(self, name)} must divide by num_heads={self.num_heads}")
-        for name, value, accepted in (
-            ("position", self.position, get_args(Position)),
-            ("table_resize", self.table_resize, get_args(TableResize)),
-            ("implementation", self.implementation, ("auto", *IMPLEMENTATIONS)),
-        ):
-            if value not in accepted:
-                raise ValueError(f"{name} must be one of {accepted}, got {value!r}")
-        if spatial_shape is None:
-            if self.position == "relative" and self.value_depth:
-                raise ValueError("spatial_shape must be (h, w) of the attended map for position='relative', got None")
-        elif not isinstance(spatial_shape, tuple | list) or len(spatial_shape) != 2 or min(spatial_shape) < 1:
-            raise ValueError(f"spatial_shape must be (h, w), both at least 1, got {spatial_shape!r}")

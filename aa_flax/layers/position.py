@@ -1,8 +1,23 @@
 """Absolute position signals for the input of an attention function (Bello et al., 2019, Tables 7 and 8)."""
 
+from typing import Literal
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+Position = Literal["relative", "none", "sine", "coordconv"]
+
+
+def with_position(x: Float[Array, "b h w c"], position: Position) -> Float[Array, "b h w _"]:
+    """`x` with the signal in it, which for "relative" and "none" is none; "coordconv" adds three channels."""
+    b, h, w, c = x.shape
+    if position == "sine":
+        return x + sinusoids(h, w, c).astype(x.dtype)[None]
+    if position == "coordconv":
+        channels = coordinates(h, w).astype(x.dtype)
+        return jnp.concatenate([x, jnp.broadcast_to(channels, (b, h, w, 3))], -1)
+    return x
 
 
 def sinusoids(height: int, width: int, channels: int) -> Float[Array, "{height} {width} {channels}"]:

@@ -13,6 +13,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
+from aa_flax.ops.channels import add_to_last_channels
 from aa_flax.ops.mesh import BATCHED, WHOLE, data_mesh, over_mesh
 from aa_flax.ops.pallas_tpu import kernels, maps
 from aa_flax.ops.pallas_tpu.kernels import Constants, Weights
@@ -170,9 +171,7 @@ def _branch(shape: Shape, interpret: bool, x: Array, weights: Weights, added_to:
     y = split(x, weights)
     y = y.transpose(2, 0, 1) if shape.turned else y.swapaxes(1, 2)
     y = y.reshape(-1, *shape.size, shape.out_features)
-    if added_to is None:
-        return y
-    return added_to + jnp.pad(y, ((0, 0), (0, 0), (0, 0), (shape.all_features - shape.out_features, 0)))
+    return y if added_to is None else add_to_last_channels(added_to, y)
 
 
 def _branch_forward(shape: Shape, interpret: bool, x: Array, weights: Weights, added_to: Array | None) -> Any:
