@@ -1,5 +1,7 @@
 """What the parts of the benchmark for a GPU judge and read: tolerances, verdicts, traces, packages."""
 
+import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -16,6 +18,8 @@ from experiments.benchmarks.gpu.checks import KEY_DEPTH, Check, Verdicts, checks
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
 import attention_oracle as oracle
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_reference_is_that_of_the_definition(rng):
@@ -182,6 +186,13 @@ def test_outcomes_of_tests_are_read_from_pytests_report(tmp_path):
 def test_a_compiler_that_fails_is_no_refusal():
     assert is_refusal(ValueError("a map that it does not serve")) and is_refusal(NotImplementedError())
     assert not is_refusal(jax.errors.JaxRuntimeError("INTERNAL: ptxas")) and not is_refusal(KeyError())
+
+
+def test_without_a_gpu_a_part_says_so_at_once(tmp_path):
+    command = [sys.executable, "-m", "experiments.benchmarks.gpu", f"--out={tmp_path}", "--parts", "env", "attention"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    assert done.returncode == 2 and done.stdout.count("no GPU: JAX uses cpu; --rehearse tries the parts on a CPU") >= 2
+    assert "copy_bytes_per_second" not in json.loads((tmp_path / "env.json").read_text())
 
 
 def test_without_the_cuda_plugin_nothing_is_compiled(tmp_path):

@@ -107,6 +107,8 @@ def run_one(arguments: argparse.Namespace) -> None:
         rehearse=arguments.rehearse,
         data=arguments.data,
     )
+    if arguments.part != "env":  # which looks itself, once it has told XLA what to write
+        setting.require_gpu()
     module: Any = importlib.import_module(f"experiments.benchmarks.gpu.{_MODULES.get(arguments.part, arguments.part)}")
     module.run(setting)
 

@@ -31,6 +31,7 @@ def run(setting: Setting) -> None:
         import jax
 
         jax.config.update("jax_enable_compilation_cache", False)  # what is not compiled is not dumped
+        setting.require_gpu()
         device = jax.devices()[0]
         record.put(platform=device.platform, platform_version=device.client.platform_version)
         record.put(memory_bytes=(device.memory_stats() or {}).get("bytes_limit"))

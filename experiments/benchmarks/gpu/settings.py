@@ -35,6 +35,13 @@ class Setting:
         """Seconds that are left to the part, less a reserve for writing and closing."""
         return self.seconds - reserve - (time.monotonic() - self.started)
 
+    def require_gpu(self) -> None:
+        """Exit where JAX sees none, unless this is the rehearsal. Starts JAX's devices."""
+        import jax
+
+        if not self.rehearse and jax.default_backend() != "gpu":
+            raise SystemExit(f"no GPU: JAX uses {jax.devices()[0].device_kind}; --rehearse tries the parts on a CPU")
+
     def pick(self, real: Value, tiny: Value) -> Value:
         """The value for a GPU, or that of the rehearsal."""
         return tiny if self.rehearse else real
