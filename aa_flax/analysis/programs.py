@@ -47,7 +47,8 @@ class Subject:
         Raises:
             ConfigError: no such network.
         """
-        kept = {key: value for key, value in self.config.model.options.items() if key in _options(name)}
+        known = _options(name)
+        kept = {key: value for key, value in self.config.model.options.items() if key in known}
         model = dataclasses.replace(self.config.model, name=name, options=kept)
         return dataclasses.replace(self, config=dataclasses.replace(self.config, model=model, label=""))
 

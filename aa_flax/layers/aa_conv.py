@@ -167,9 +167,14 @@ class AAConv2D(nnx.Module):
         """Convolution and attention of one map, [b, h, w, in] to [b, ceil(h/strides), ceil(w/strides), out].
 
         `train` goes to a `convolution_layer` that takes it, and changes nothing else. With `norm`, a factor and a
-        summand a channel, it is the layer of relu(x * factor + summand); only where `attends_to_input`.
+        summand a channel, it is the layer of relu(x * factor + summand).
+
+        Raises:
+            ValueError: another shape of `x`, or a `norm` where not `attends_to_input`.
         """
         self._check_input(x)
+        if norm is not None and not self.attends_to_input:
+            raise ValueError("norm needs attention to the layer's input as it is: not pooled, no position in it")
         if self.attends and self.strides == 1 and self.implementation in ("auto", "pallas_tpu"):
             x = as_the_kernel_reads(x)
         raw, x = x, x if norm is None else normalized(x, *norm)

@@ -131,7 +131,13 @@ def batch_norm(
 
 
 def set_groups(model: nnx.Module, groups: int) -> None:
-    """Make every batch norm of a network take its statistics over so many parts of a batch, see `BatchNorm`."""
+    """Make every batch norm of a network take its statistics over so many parts of a batch, see `BatchNorm`.
+
+    Raises:
+        ValueError: fewer than one.
+    """
+    if groups < 1:
+        raise ValueError(f"groups must be at least 1, got {groups}")
     for _, module in nnx.iter_modules(model):
         if isinstance(module, BatchNorm):
             module.groups = groups

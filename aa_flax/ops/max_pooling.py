@@ -17,15 +17,23 @@ def max_pool(x: Float[Array, "b h w c"], stride: int, window: int = 3) -> Float[
     """Return the maximum over window×window places every `stride`, padding (window - 1) // 2 on every side.
 
     Sizes are PyTorch's: floor((h + 2 padding - window) / stride) + 1. The gradient goes to the first place of a window,
-    row by row, that holds its maximum, ties included; a NaN is the maximum of its window.
+    row by row, that holds its maximum, ties included; a NaN is the maximum of its window. It is that of
+    `jax.lax.reduce_window` but for windows with a NaN, or with nothing but -inf: there the padding can take it.
 
     A TPU has an instruction for the gradient of a window reduction. Elsewhere XLA reads `x` again for it, on NVIDIA
     GPUs as a second reduction and a scatter. There a byte is kept for each window, the place of its maximum.
     Differentiable once and in reverse: `jax.jvp` raises TypeError.
 
     Raises:
-        ValueError: a window of more than 127 places, or one that is larger than the padded map.
+        TypeError: numbers that are not floating-point.
+        ValueError: a stride or window below 1, a window of more than 127 places, or one that is larger than the padded
+            map.
     """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"x must be of a floating-point dtype, got {x.dtype}")
+    for name, number in (("stride", stride), ("window", window)):
+        if not isinstance(number, int | np.integer) or number < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
     if window * window > 127:
         raise ValueError(f"window must be at most 11, got {window}")
     if min(x.shape[1:3]) + 2 * _before(window) < window:

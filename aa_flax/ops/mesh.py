@@ -50,6 +50,27 @@ def over_mesh(
     return jax.shard_map(run, in_specs=arguments, out_specs=results, check_vma=False)
 
 
+def varying_alike(arrays: Any) -> Any:
+    """The arrays of a tree, each varying over the devices of a `shard_map` that checks it as soon as one of them does.
+
+    So do a kernel's results, see `result_like`; a gradient by what was the same everywhere becomes a sum.
+    """
+    varied = [jax.typeof(array).manual_axis_type.varying for array in jax.tree.leaves(arrays)]
+    axes = frozenset[Any]().union(*varied)
+
+    def cast(array: Array) -> Array:
+        missing = axes - jax.typeof(array).manual_axis_type.varying
+        return jax.lax.pcast(array, tuple(missing), to="varying") if missing else array
+
+    return jax.tree.map(cast, arrays) if axes else arrays
+
+
+def result_like(array: Array, result: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """`result`, of a kernel, varying as one of its arguments does."""
+    varies = jax.typeof(array).manual_axis_type
+    return jax.ShapeDtypeStruct(result.shape, result.dtype, manual_axis_type=varies)
+
+
 @dataclasses.dataclass(frozen=True)
 class Shares:
     """How the devices share out attention's arrays [b, h, w, n, depth]; None: an axis of the array is whole."""

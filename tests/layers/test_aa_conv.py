@@ -306,3 +306,12 @@ def test_inputs_that_do_not_fit(rng):
         layer()(random_input(rng, 2, 5, 7, 4))
     with pytest.raises(ValueError, match="no attention"):
         layer(value_depth=0).attention_weights(random_input(rng, 2, 5, 7, 5))
+
+
+@pytest.mark.parametrize("options", [{"strides": 2}, {"attention_downsample": 2}, {"position": "sine"}])
+def test_a_norm_where_attention_does_not_see_the_input(options):
+    layer = AAConv2D(
+        3, 8, 3, num_heads=2, key_depth=4, value_depth=4, spatial_shape=(3, 2), **options, rngs=nnx.Rngs(0)
+    )
+    with pytest.raises(ValueError, match="norm needs attention to the layer's input"):
+        layer(jnp.zeros((1, 6, 4, 3)), norm=(jnp.ones(3), jnp.zeros(3)))

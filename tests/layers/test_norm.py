@@ -44,6 +44,8 @@ def test_each_group_has_its_own_statistics(rng):
     halves = np.asarray(x, np.float64).reshape(2, -1, 4)
     np.testing.assert_allclose(norm.mean[...], 0.1 * halves.mean(1).mean(0), rtol=1e-6)
     np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * halves.var(1).mean(0), rtol=1e-3)
+    with pytest.raises(ValueError, match="groups must be at least 1, got 0"):
+        set_groups(norm, 0)
     with pytest.raises(ValueError, match="5 does not divide into 2 groups"):
         norm(x[:5], use_running_average=False)
 

@@ -90,3 +90,9 @@ def test_each_platform_gets_its_way(platform):
 def test_windows_that_cannot_be_are_refused(size, window, message):
     with pytest.raises(ValueError, match=message):
         max_pool(jnp.zeros((1, *size, 1)), 2, window)
+
+
+@pytest.mark.parametrize(("stride", "window"), [(0, 3), (-1, 3), (2, 0)])
+def test_what_is_no_window(stride, window):
+    with pytest.raises(ValueError, match="must be a whole number of at least 1"):
+        max_pool(jnp.zeros((1, 5, 4, 1)), stride, window)

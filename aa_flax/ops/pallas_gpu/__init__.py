@@ -13,6 +13,7 @@ a kernel is lowered. On a JAX without it these implementations refuse, and "auto
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from aa_flax.ops.mesh import varying_alike
 from aa_flax.ops.pallas_gpu.shape import Shape, caller_precision
 from aa_flax.ops.platform import target_capability, target_platform
 
@@ -67,6 +68,7 @@ def packed(
     from aa_flax.ops.pallas_gpu.call import attention  # what a JAX without Triton does not have
 
     tables = () if rel_height is None or rel_width is None else (rel_height, rel_width)
+    qkv, tables = varying_alike((qkv, tables))
     return attention(shape, qkv.reshape(b, h * w, depths), tables).reshape(b, h, w, -1)
 
 

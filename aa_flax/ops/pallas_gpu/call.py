@@ -10,7 +10,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from aa_flax.ops.mesh import BATCHED, WHOLE, over_mesh
+from aa_flax.ops.mesh import BATCHED, WHOLE, over_mesh, result_like
 from aa_flax.ops.pallas_gpu import kernels
 from aa_flax.ops.pallas_gpu.shape import Shape
 
@@ -114,17 +114,19 @@ def _call(
     moved = sum(
         math.prod(array.shape) * array.dtype.itemsize for array in [*arguments, *(array for array, _ in results)]
     )
-    return pl.pallas_call(
+    call = pl.pallas_call(
         kernel,
         grid=grid,
         in_specs=specs,
         out_specs=[spec for _, spec in results],
-        out_shape=[result for result, _ in results],
+        out_shape=[result_like(arguments[0], result) for result, _ in results],
         compiler_params=triton.CompilerParams(num_warps=shape.warps, num_stages=1),
         cost_estimate=pl.CostEstimate(flops=flops, transcendentals=exponentials, bytes_accessed=moved),
         name=f"relative_attention_{'backward' if backward else 'forward'}",
         interpret=shape.interpret,
-    )(*arguments)
+    )
+    with jax.enable_x64(False):  # what a kernel counts and sums has 32 bits
+        return call(*arguments)
 
 
 def _image(array: Any) -> pl.BlockSpec:

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from aa_flax.ops.channels import add_to_last_channels
-from aa_flax.ops.mesh import BATCHED, WHOLE, data_mesh, over_mesh
+from aa_flax.ops.mesh import BATCHED, WHOLE, data_mesh, over_mesh, result_like, varying_alike
 from aa_flax.ops.pallas_tpu import kernels, maps
 from aa_flax.ops.pallas_tpu.kernels import Constants, Weights
 from aa_flax.ops.pallas_tpu.shape import LANES, SUBLANES, Shape, fills_lanes
@@ -87,7 +87,7 @@ def attention_branch(
     shape = _with_images(shape, b)
     tables = [] if rel_height is None or rel_width is None else [rel_width, rel_height]
     packed = _pack(shape, qkv_kernel, qkv_bias, out_kernel, out_bias, tables, norm)
-    return _branch(shape, interpret, _laid_out(shape, x), packed, added_to)
+    return _branch(shape, interpret, *varying_alike((_laid_out(shape, x), packed, added_to)))
 
 
 def as_the_kernel_reads(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -244,7 +244,8 @@ def _call(shape: Shape, kernel: Any, arguments: tuple, results: Any, batch: int,
     result_spec = maps.result_spec(shape, backward=backward)
     maps_and_results = (maps.map_spec(shape), result_spec)[: 1 + backward]
     specs = (*maps_and_results, *jax.tree.map(_whole, arguments[len(maps_and_results) :]))
-    return pl.pallas_call(
+    results = jax.tree.map(functools.partial(result_like, arguments[0]), results)
+    call = pl.pallas_call(
         functools.partial(kernel, shape),
         grid=(batch // shape.images, shape.images, shape.num_heads // shape.group),
         in_specs=specs,
@@ -257,7 +258,9 @@ def _call(shape: Shape, kernel: Any, arguments: tuple, results: Any, batch: int,
         cost_estimate=pl.CostEstimate(flops=flops, transcendentals=exponentials, bytes_accessed=moved),
         name="relative_attention_" + kernel.__name__,
         interpret=interpret,
-    )(*arguments)
+    )
+    with jax.enable_x64(False):  # what a kernel counts and sums has 32 bits
+        return call(*arguments)
 
 
 def _constants(shape: Shape) -> Constants:

@@ -89,6 +89,12 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if not arguments.wheels and not arguments.out:
         parser.error("--out=FOLDER is needed, or --wheels=FOLDER")
+    if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
+        parser.error(f"--out={arguments.out} is no folder")
+    if arguments.data and not arguments.data.is_dir():
+        parser.error(f"--data={arguments.data}: there is no such folder")
+    if arguments.budget is not None and arguments.budget <= 0:
+        parser.error(f"--budget must be above 0 seconds, got {arguments.budget:g}")
     return arguments
 
 

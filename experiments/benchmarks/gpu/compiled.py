@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from aa_flax.analysis.compiler import CompilerError
+from aa_flax.analysis.compiler import CompilerError, TargetError
 from aa_flax.analysis.compiling import compile_on
+from aa_flax.analysis.targets import find_target
 from aa_flax.ops import relative_attention_2d
 from experiments.benchmarks import attention as shapes
 from experiments.benchmarks.candidates import is_refusal, reason, with_gradients
@@ -24,6 +25,12 @@ Program = tuple[str, Callable[[], tuple[Any, ...]]]
 
 def run(machine: str, out: Path, parts: Sequence[str], command: str, commit: str) -> int:
     """Compile all and write a row for each; returns how many failed otherwise than by refusing a call."""
+    try:
+        find_target(machine)
+    except TargetError as error:
+        raise SystemExit(str(error)) from None
+    if not set(parts) & set(_PROGRAMS):
+        raise SystemExit(f"--compile is for the parts {', '.join(_PROGRAMS)}, got {', '.join(parts)}")
     out.mkdir(parents=True, exist_ok=True)
     (out / "compiled.json").unlink(missing_ok=True)
     jax.config.update("jax_platforms", "cpu")
