@@ -15,11 +15,11 @@ from typing import Any
 from absl import flags
 
 from aa_flax import weights
-from aa_flax.training.checkpoints import CheckpointError, delete_checkpoint, saved_steps
-from aa_flax.training.flags import fail, run
-from aa_flax.training.manifest import damage
-from aa_flax.training.metrics import read_metrics
-from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
+from aa_flax.config.command_line import fail, run
+from aa_flax.runs.checkpoints import CheckpointError, delete_checkpoint, saved_steps
+from aa_flax.runs.directory import RunDirectory, RunDirectoryError
+from aa_flax.runs.manifest import damage
+from aa_flax.runs.metrics import read_metrics
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
 _KEEP = flags.DEFINE_integer("keep", None, "prune: how many of the newest stay.", lower_bound=1)

@@ -10,10 +10,10 @@ import jax
 from absl import flags
 
 from aa_flax import data
-from aa_flax.training.config import ConfigError, resolve
-from aa_flax.training.flags import config_value, define_config, fail, run
-from aa_flax.training.pure import functional
-from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
+from aa_flax.config.command_line import config_value, define_config, fail, run
+from aa_flax.config.schema import ConfigError, resolve
+from aa_flax.models.functional import functional
+from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.training.scoring import make_scorer
 from aa_flax.training.sharding import Layout
 

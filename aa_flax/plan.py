@@ -31,8 +31,8 @@ from aa_flax.analysis.plan_report import as_json, print_plan
 from aa_flax.analysis.programs import Mode, Subject, of_config, of_model
 from aa_flax.analysis.sweep import sweep_batch
 from aa_flax.analysis.targets import Target, compiler_of, find_target
-from aa_flax.training.config import resolve
-from aa_flax.training.flags import config_value, define_config, fail, run
+from aa_flax.config.command_line import config_value, define_config, fail, run
+from aa_flax.config.schema import resolve
 
 _CONFIG = define_config()
 _MODEL = flags.DEFINE_string("model", None, "Name of a network, instead of a config.")

@@ -1,6 +1,6 @@
 """Classify image files with a trained run: `python -m aa_flax.predict --workdir=DIR IMAGE...`.
 
-Needs the run directory alone. How a file of another size, colour or depth is treated: `aa_flax.evaluation.photo`.
+Needs the run directory alone. How a file of another size, colour or depth is treated: `aa_flax.data.photo`.
 
     python -m aa_flax.predict --workdir=DIR --attention=FOLDER --image_size=384 IMAGE...
 
@@ -19,12 +19,12 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
-from aa_flax.analysis.photo_attention import AttentionError, draw_photos, layers_to_draw, picture_files
-from aa_flax.evaluation.photo import PhotoError, load_photo
-from aa_flax.training.flags import fail, run
-from aa_flax.training.preprocessing import Preprocessing
-from aa_flax.training.pure import functional
-from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
+from aa_flax.config.command_line import fail, run
+from aa_flax.data.photo import PhotoError, load_photo
+from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.drawing.photo_attention import AttentionError, draw_photos, layers_to_draw, picture_files
+from aa_flax.models.functional import functional
+from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True)
 _TOP = flags.DEFINE_integer("top", 5, "How many classes to print for each image.", lower_bound=1)

@@ -13,12 +13,12 @@ import numpy as np
 from absl import flags
 
 from aa_flax import data
+from aa_flax.config.command_line import fail, run
 from aa_flax.data.images import encode_png
 from aa_flax.json_values import finite
-from aa_flax.training.checkpoints import CheckpointError
-from aa_flax.training.flags import fail, run
+from aa_flax.runs.checkpoints import CheckpointError
+from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.training.replay import Replay, replay
-from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
 _STEP = flags.DEFINE_integer("step", None, "Which step, from 0; the first that made the run diverge if not given.")

@@ -15,11 +15,11 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 
 from aa_flax import data
+from aa_flax.config.command_line import config_value, define_config, fail, run
+from aa_flax.config.schema import Config, resolve
+from aa_flax.data.augment.host import make_host_augment
+from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.training.augmentation import make_augment
-from aa_flax.training.config import Config, resolve
-from aa_flax.training.flags import config_value, define_config, fail, run
-from aa_flax.training.host_augmentation import make_host_augment
-from aa_flax.training.preprocessing import Preprocessing, preprocessing_for
 
 _CONFIG = define_config(required=True)
 _OUT = flags.DEFINE_string("out", "sheet.png", "PNG file to write.")

@@ -13,19 +13,19 @@ from absl import flags
 from flax import nnx
 
 from aa_flax import data
-from aa_flax.analysis.plots import confusion_matrix, learning_curves
 from aa_flax.analysis.report import draw_attention, model_costs, print_results
+from aa_flax.config.command_line import config_value, define_config, fail, run
+from aa_flax.config.schema import Config, ConfigError, resolve
+from aa_flax.drawing.plots import confusion_matrix, learning_curves
+from aa_flax.runs.checkpoints import CheckpointError
+from aa_flax.runs.directory import RunDirectory, RunDirectoryError
+from aa_flax.runs.exits import SAVED, leave
+from aa_flax.runs.hosts import is_first, join, parting
+from aa_flax.runs.metrics import MetricsError, read_metrics
+from aa_flax.runs.preemption import Preempted, leaving
 from aa_flax.training import determinism
-from aa_flax.training.checkpoints import CheckpointError
-from aa_flax.training.config import Config, ConfigError, resolve
-from aa_flax.training.exits import SAVED, leave
-from aa_flax.training.flags import config_value, define_config, fail, run
-from aa_flax.training.hosts import is_first, join, parting
 from aa_flax.training.initial import build_model
 from aa_flax.training.loop import Outcome, train
-from aa_flax.training.metrics import MetricsError, read_metrics
-from aa_flax.training.preemption import Preempted, leaving
-from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
 from aa_flax.training.window import NonFiniteError
 
 _CONFIG = define_config(required=True)

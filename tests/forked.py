@@ -24,8 +24,8 @@ _context = multiprocessing.get_context("forkserver")
 # Not the modules of commands: they define flags, each command its own.
 _context.set_forkserver_preload(
     [
-        *("aa_flax.analysis.plots", "aa_flax.analysis.report", "aa_flax.data.own", "aa_flax.data.shrink"),
-        *("aa_flax.data.check", "aa_flax.evaluation.photo", "aa_flax.models", "aa_flax.training.flags"),
+        *("aa_flax.drawing.plots", "aa_flax.analysis.report", "aa_flax.data.sets.own", "aa_flax.data.shrink"),
+        *("aa_flax.data.check", "aa_flax.data.photo", "aa_flax.models", "aa_flax.config.command_line"),
         *("aa_flax.training.loop", "aa_flax.training.replay", "aa_flax.weights.files", "tensorflow_datasets"),
     ]
 )

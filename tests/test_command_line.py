@@ -12,9 +12,9 @@ import optax
 import pytest
 from PIL import Image
 
+from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.training import RunDirectory, build_model, default_config, functional, resolve
-from aa_flax.training.checkpoints import Checkpoints
-from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.state import create_state
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.source import ArraySource
 from aa_flax.training import resolve
-from aa_flax.training.preprocessing import Preprocessing
 
 sys.path.insert(0, str(Path(__file__).parent))
 import forked

@@ -20,7 +20,7 @@ from aa_flax.analysis.hlo import Program
 from aa_flax.analysis.programs import Lowered, Mode, Subject, lower
 from aa_flax.analysis.slices import Chip
 from aa_flax.analysis.targets import Target, compiler_of
-from aa_flax.training.config import ConfigError
+from aa_flax.config.schema import ConfigError
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from jax.sharding import Mesh
 
 from aa_flax import data
 from aa_flax.analysis.estimates import estimated_flops
+from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.data.facts import FACTS
+from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.data.statistics import mean_and_std
+from aa_flax.models.functional import functional
 from aa_flax.models.registry import model_defaults, model_options
-from aa_flax.training.config import Config, ConfigError, resolve
 from aa_flax.training.freezing import leave_frozen
 from aa_flax.training.initial import build_model
 from aa_flax.training.optimizers import optimizer
-from aa_flax.training.preprocessing import Preprocessing, preprocessing_for
-from aa_flax.training.pure import functional
 from aa_flax.training.sharding import Layout
 from aa_flax.training.state import create_state
 from aa_flax.training.step import jit_train_step

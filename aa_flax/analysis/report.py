@@ -12,10 +12,10 @@ from jaxtyping import UInt8
 from rich.console import Console
 from rich.table import Table
 
-from aa_flax.analysis.attention_maps import attending_paths, attention_maps, last_of_each_stage
-from aa_flax.analysis.plots import attention_figure
-from aa_flax.analysis.pooling_figures import pooling_figure
-from aa_flax.analysis.summary import summarize
+from aa_flax.drawing.attention_maps import attending_paths, attention_maps, last_of_each_stage
+from aa_flax.drawing.plots import attention_figure
+from aa_flax.drawing.pooling_figures import pooling_figure
+from aa_flax.drawing.summary import summarize
 
 _NOT_ON_THE_LAST_LINE = ("confusion", "accuracy_per_class")
 

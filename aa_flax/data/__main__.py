@@ -13,12 +13,12 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from aa_flax.data.catalogue import prepare_from_catalogue
 from aa_flax.data.check import check
 from aa_flax.data.datasets import is_prepared, load, locate
 from aa_flax.data.errors import DataError
-from aa_flax.data.own import in_catalogue, prepare
 from aa_flax.data.prepared import resolve_data_dir
+from aa_flax.data.sets.catalogue import prepare_from_catalogue
+from aa_flax.data.sets.own import in_catalogue, prepare
 from aa_flax.data.shrink import Shrunk
 
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data lies; $TFDS_DATA_DIR or ~/tensorflow_datasets.")

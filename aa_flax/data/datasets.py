@@ -6,8 +6,16 @@ from pathlib import Path
 from types import MappingProxyType
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.image_folder import PREFIX
-from aa_flax.data.own import (
+from aa_flax.data.prepared import (
+    Prepared,
+    build_command,
+    content_fingerprint,
+    find_prepared,
+    open_prepared,
+    resolve_data_dir,
+)
+from aa_flax.data.sets.image_folder import PREFIX
+from aa_flax.data.sets.own import (
     EMBEDDED,
     FROM_FOLDER,
     is_own,
@@ -16,14 +24,6 @@ from aa_flax.data.own import (
     source_fingerprint,
     stored_name,
     takes_folder,
-)
-from aa_flax.data.prepared import (
-    Prepared,
-    build_command,
-    content_fingerprint,
-    find_prepared,
-    open_prepared,
-    resolve_data_dir,
 )
 from aa_flax.data.source import RecordSource, Source
 from aa_flax.data.statistics import as_pixel, mean_and_std

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from aa_flax.data.builder import Example, Origin
 from aa_flax.data.errors import DataError
+from aa_flax.data.sets.builder import Example, Origin
 
 
 class Packed(Origin):

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from PIL import Image
 
-from aa_flax.data.builder import Example, Origin
 from aa_flax.data.errors import DataError
 from aa_flax.data.prepared import content_fingerprint, open_prepared
+from aa_flax.data.sets.builder import Example, Origin
 from aa_flax.data.source import RecordSource
 
 _AHEAD = 8  # examples a thread may be ahead of the one that is written

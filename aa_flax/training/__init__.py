@@ -7,24 +7,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aa_flax.training.config import Config, ConfigError, default_config, resolve
+    from aa_flax.config.schema import Config, ConfigError, default_config, resolve
+    from aa_flax.models.functional import functional
+    from aa_flax.runs.directory import RunDirectory
+    from aa_flax.runs.metrics import read_metrics
     from aa_flax.training.initial import build_model
     from aa_flax.training.loop import Outcome, train
-    from aa_flax.training.metrics import read_metrics
-    from aa_flax.training.pure import functional
-    from aa_flax.training.run_directory import RunDirectory
 
 _HOMES = {
-    "Config": "config",
-    "ConfigError": "config",
-    "Outcome": "loop",
-    "RunDirectory": "run_directory",
-    "build_model": "initial",
-    "default_config": "config",
-    "functional": "pure",
-    "read_metrics": "metrics",
-    "resolve": "config",
-    "train": "loop",
+    "Config": "config.schema",
+    "ConfigError": "config.schema",
+    "Outcome": "training.loop",
+    "RunDirectory": "runs.directory",
+    "build_model": "training.initial",
+    "default_config": "config.schema",
+    "functional": "models.functional",
+    "read_metrics": "runs.metrics",
+    "resolve": "config.schema",
+    "train": "training.loop",
 }
 
 __all__ = [
@@ -44,6 +44,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'aa_flax.training' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"aa_flax.training.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(f"aa_flax.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array
 
-from aa_flax.data import augment, erasing, mixing
-from aa_flax.training.config import Config, ConfigError
+from aa_flax.config.schema import Config, ConfigError
+from aa_flax.data.augment import device as augment
+from aa_flax.data.augment import erasing, mixing
+from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.training.losses import target_distribution
-from aa_flax.training.preprocessing import Preprocessing
 
 Augment = Callable[[dict[str, Array], Array], tuple[Array, Array]]
 """({"image": uint8 [b,h,w,c], "label": int [b]}, random key) -> (images, target distributions [b,classes])."""

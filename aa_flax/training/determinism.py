@@ -4,7 +4,7 @@ import os
 
 import jax
 
-from aa_flax.training.config import ConfigError
+from aa_flax.config.schema import ConfigError
 
 FLAGS: dict[str, tuple[str, ...]] = {
     "cpu": (),

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from aa_flax.config.schema import Config
+from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.models.functional import Apply, PureDict
 from aa_flax.training.augmentation import make_augment
-from aa_flax.training.config import Config
 from aa_flax.training.freezing import stop_gradients
 from aa_flax.training.losses import LOSSES
-from aa_flax.training.preprocessing import Preprocessing
-from aa_flax.training.pure import Apply, PureDict
 from aa_flax.training.sharding import Layout
 from aa_flax.training.state import TrainState
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import jax
 from flax import nnx
 
+from aa_flax.config.schema import Config, ConfigError
+from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.layers.norm import set_groups
 from aa_flax.models import create_model
-from aa_flax.training.config import Config, ConfigError
 from aa_flax.training.freezing import freeze_statistics
-from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.weights import Report, WeightsError, init_from_plain, read_state_dict
 
 

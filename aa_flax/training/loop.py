@@ -8,23 +8,23 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 
+from aa_flax.config.schema import Config
 from aa_flax.evaluation import Scores
-from aa_flax.training.checkpoints import Checkpoints
-from aa_flax.training.compilation_cache import CompilationCache
-from aa_flax.training.config import Config
-from aa_flax.training.hosts import first_says, is_first, part, prove_shared
-from aa_flax.training.metrics import MetricsError, MetricsLog, read_metrics
-from aa_flax.training.phases import Phases
-from aa_flax.training.preemption import Preempted, Preemption
-from aa_flax.training.profiling import Profile
-from aa_flax.training.progress import ProgressBar
-from aa_flax.training.pure import PureDict
-from aa_flax.training.run_directory import RunDirectory
+from aa_flax.models.functional import PureDict
+from aa_flax.runs.checkpoints import Checkpoints
+from aa_flax.runs.compilation_cache import CompilationCache
+from aa_flax.runs.directory import RunDirectory
+from aa_flax.runs.hosts import first_says, is_first, part, prove_shared
+from aa_flax.runs.metrics import MetricsError, MetricsLog, read_metrics
+from aa_flax.runs.phases import Phases
+from aa_flax.runs.preemption import Preempted, Preemption
+from aa_flax.runs.profiling import Profile
+from aa_flax.runs.progress import ProgressBar
+from aa_flax.runs.watchdog import Watchdog
 from aa_flax.training.scoring import make_scorer
 from aa_flax.training.setup import Setup, set_up
 from aa_flax.training.state import TrainState, evaluated
 from aa_flax.training.step import jit_train_step
-from aa_flax.training.watchdog import Watchdog
 from aa_flax.training.window import NonFiniteError, Windows
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from aa_flax.training.config import OptimizerConfig
+from aa_flax.config.schema import OptimizerConfig
 from aa_flax.training.trust_ratio import scale_by_trust_ratio
 
 

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aa_flax.config.schema import Config
+from aa_flax.runs.checkpoints import Checkpoints, saved_steps
+from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.training.augmentation import make_augment
-from aa_flax.training.checkpoints import Checkpoints, saved_steps
-from aa_flax.training.config import Config
 from aa_flax.training.gradient import make_gradient, step_keys
 from aa_flax.training.losses import cross_entropy
 from aa_flax.training.resident import taken
-from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
 from aa_flax.training.setup import Setup, set_up
 from aa_flax.training.state import TrainState
 from aa_flax.training.step import jit_train_step

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 
 from aa_flax import data
+from aa_flax.config.schema import Config
+from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.evaluation import Scores, evaluate, make_eval_step
-from aa_flax.training.config import Config
-from aa_flax.training.preprocessing import Preprocessing
-from aa_flax.training.pure import Apply, PureDict
+from aa_flax.models.functional import Apply, PureDict
 from aa_flax.training.sharding import Layout, place_batch
 
 Scorer = Callable[..., Scores]

@@ -10,19 +10,19 @@ import optax
 from absl import logging
 
 from aa_flax import data
+from aa_flax.config.schema import MAY_DIFFER, Config, flatten
+from aa_flax.data.augment.host import make_host_augment
 from aa_flax.data.pipeline import Batches
+from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
+from aa_flax.models.functional import Apply, PureDict, functional
+from aa_flax.runs.directory import RunDirectory
+from aa_flax.runs.hosts import prove_equal
 from aa_flax.training import determinism
 from aa_flax.training.augmentation import check_pairs
-from aa_flax.training.config import MAY_DIFFER, Config, flatten
 from aa_flax.training.freezing import leave_frozen
-from aa_flax.training.host_augmentation import make_host_augment
-from aa_flax.training.hosts import prove_equal
 from aa_flax.training.initial import build_model, take_weights
 from aa_flax.training.optimizers import learning_rate, optimizer
-from aa_flax.training.preprocessing import Preprocessing, preprocessing_for
-from aa_flax.training.pure import Apply, PureDict, functional
 from aa_flax.training.resident import resident
-from aa_flax.training.run_directory import RunDirectory
 from aa_flax.training.sharding import Layout, place_batch
 from aa_flax.training.state import TrainState, create_state
 

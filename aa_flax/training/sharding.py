@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from aa_flax.training.config import Config, ConfigError
+from aa_flax.config.schema import Config, ConfigError
 
 _SMALL = 4096  # elements of arrays that FSDP leaves whole: they weigh nothing, and each would cost a collective
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from aa_flax.training.pure import PureDict
+from aa_flax.models.functional import PureDict
 
 Leaf = Any
 

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from aa_flax.training.config import Config
+from aa_flax.config.schema import Config
+from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.models.functional import Apply, PureDict
 from aa_flax.training.gradient import make_gradient
 from aa_flax.training.optimizers import moving_average
-from aa_flax.training.preprocessing import Preprocessing
-from aa_flax.training.pure import Apply, PureDict
 from aa_flax.training.resident import taken
 from aa_flax.training.sharding import Layout
 from aa_flax.training.state import TrainState

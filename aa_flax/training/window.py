@@ -8,8 +8,8 @@ from typing import Any
 import jax
 from absl import logging
 
-from aa_flax.training.metrics import MetricsLog
-from aa_flax.training.progress import ProgressBar
+from aa_flax.runs.metrics import MetricsLog
+from aa_flax.runs.progress import ProgressBar
 from aa_flax.training.setup import Setup
 from aa_flax.training.state import TrainState
 from aa_flax.training.step import reset_window

@@ -18,8 +18,8 @@ from absl import flags
 from flax import nnx
 
 import aa_flax
+from aa_flax.config.command_line import fail, run
 from aa_flax.models import create_model
-from aa_flax.training.flags import fail, run
 from aa_flax.weights import WeightsError, init_from_plain, load, load_torch_state_dict, read_state_dict, save
 from aa_flax.weights.convert import to_torch_state_dict
 from aa_flax.weights.files import write

@@ -21,7 +21,7 @@ changes colours (no), what takes the stride where no convolution is left (the po
 Ours: not run yet. 19.384 M parameters, the printed figure; 19.364 M without position.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config(position="relative"):

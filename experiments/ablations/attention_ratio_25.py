@@ -22,7 +22,7 @@ changes colours (no), how attention meets a strided convolution (its input is po
 Ours: not run yet. 24.304 M parameters, the printed figure; 24.291 M without position. No latencies.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config(position="relative"):

@@ -20,7 +20,7 @@ changes colours (no), how attention meets a strided convolution (its input is po
 Ours: not run yet. 20.735 M parameters, the printed figure; 20.720 M without position.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config(position="relative"):

@@ -20,7 +20,7 @@ is pooled by the stride).
 Ours: not run yet. 20.748 M parameters; the table prints none.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

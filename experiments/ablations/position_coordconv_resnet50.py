@@ -21,7 +21,7 @@ as here) or 0.25 both, as in Table 6; with relative position the two have the sa
 Ours: not run yet. 25.810 M parameters; the table prints none.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

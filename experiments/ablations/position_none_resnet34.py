@@ -18,7 +18,7 @@ changes colours (no), how attention meets a strided convolution (its input is po
 Ours: not run yet. 20.733 M parameters; the table prints none.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

@@ -20,7 +20,7 @@ relative position the two have the same accuracy.
 Ours: not run yet. 25.797 M parameters; the table prints none.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

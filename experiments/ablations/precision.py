@@ -23,7 +23,7 @@ _ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
 
 from aa_flax.analysis.provenance import provenance  # noqa: E402
-from aa_flax.training.run_directory import RunDirectory  # noqa: E402
+from aa_flax.runs.directory import RunDirectory  # noqa: E402
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/precision", "Folder of the run directories.")
 _SOURCE_DIR = flags.DEFINE_string("source_dir", None, "Folder with the official files.", required=True)

@@ -15,7 +15,7 @@ Not known: the recipe. That of BAM's and CBAM's code stands here, `recipes.image
 
 Ours: not run yet. 44.855 M parameters, 305,592 more than ResNet-101; 15.63 GFLOPs."""
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config(convolution="aw"):

@@ -15,7 +15,7 @@ Not known: the recipe. That of BAM's and CBAM's code stands here, `recipes.image
 
 Ours: not run yet. 25.718 M parameters, 161,432 more than ResNet-50; 8.19 GFLOPs."""
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config(convolution="aw"):

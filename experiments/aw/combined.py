@@ -17,7 +17,7 @@ beside each module.
 Ours: not run yet. 28.249 M parameters in `aw_se_resnet50`; beside any module but `aa_` 161,432 more than without gates
 with ResNet-50, 305,592 with ResNet-101."""
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 MODULES = ("se", "ge", "bam", "cbam", "gala", "aa")
 NETWORKS = [f"{gates}{module}_resnet{n}" for gates in ("aw_", "") for module in MODULES for n in (50, 101)]

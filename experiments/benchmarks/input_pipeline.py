@@ -35,9 +35,9 @@ sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
 
 from aa_flax.analysis.provenance import provenance  # noqa: E402
 from aa_flax.data import train_batches  # noqa: E402
-from aa_flax.data.builder import Example, Origin  # noqa: E402
-from aa_flax.data.own import prepare  # noqa: E402
 from aa_flax.data.prepared import open_prepared  # noqa: E402
+from aa_flax.data.sets.builder import Example, Origin  # noqa: E402
+from aa_flax.data.sets.own import prepare  # noqa: E402
 from aa_flax.data.shrink import Shrunk  # noqa: E402
 from aa_flax.data.source import RecordSource  # noqa: E402
 

@@ -25,10 +25,10 @@ import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
 
 from aa_flax.analysis.provenance import provenance  # noqa: E402
+from aa_flax.data.preprocessing import Preprocessing  # noqa: E402
 from aa_flax.models import create_model  # noqa: E402
 from aa_flax.training import functional, resolve  # noqa: E402
 from aa_flax.training.optimizers import optimizer  # noqa: E402
-from aa_flax.training.preprocessing import Preprocessing  # noqa: E402
 from aa_flax.training.sharding import Layout, place_batch  # noqa: E402
 from aa_flax.training.state import create_state  # noqa: E402
 from aa_flax.training.step import jit_train_step  # noqa: E402

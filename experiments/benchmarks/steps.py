@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aa_flax.analysis.summary import Summary, summarize
+from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.drawing.summary import Summary, summarize
+from aa_flax.models.functional import functional
 from aa_flax.training import resolve
 from aa_flax.training.initial import build_model
 from aa_flax.training.optimizers import optimizer
-from aa_flax.training.preprocessing import Preprocessing
-from aa_flax.training.pure import functional
 from aa_flax.training.state import create_state
 from aa_flax.training.step import make_train_step
 

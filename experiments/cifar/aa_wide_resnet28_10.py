@@ -19,7 +19,7 @@ decay spares anything (biases, batch norm and tables here).
 Ours: not run yet. 36.054 M parameters: the paper's own rules give that, and nothing in it leads to 36.2 M.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

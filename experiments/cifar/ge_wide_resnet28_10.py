@@ -17,7 +17,7 @@ or those of the augmented network (the baseline's here), dropout, the padding be
 Ours: not run yet. 36.278 M parameters, as many as without.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

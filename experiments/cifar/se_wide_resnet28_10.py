@@ -18,7 +18,7 @@ cosine.
 Ours: not run yet. 36.547 M parameters, the printed figure.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

@@ -18,7 +18,7 @@ convolutions (none), the padding before the crop (4 pixels), what the normalisat
 Ours: not run yet. 36.278 M parameters, the printed figure.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

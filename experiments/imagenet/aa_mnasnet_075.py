@@ -20,7 +20,7 @@ the first augmented stage attends to (28×28, downsampled).
 Ours: not run yet. 3.016 M parameters, the printed figure; by the paper's rule 0.493 GFLOPs.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

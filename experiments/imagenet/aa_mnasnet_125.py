@@ -19,7 +19,7 @@ the first augmented stage attends to (28×28, downsampled).
 Ours: not run yet. 5.532 M parameters, the printed figure.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

@@ -18,7 +18,7 @@ pooling (not counted).
 Ours: not run yet. 61.614 M parameters, the printed figure.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

@@ -19,7 +19,7 @@ Ours: not run yet. 20.745 M parameters, the printed figure. Without the relative
 `experiments/ablations/position_none_resnet34.py`.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

@@ -19,7 +19,7 @@ pooling (not counted), which of these two networks Table 7 is about (it prints t
 Ours: not run yet. 25.809 M parameters, the printed figure.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

@@ -19,7 +19,7 @@ option `combine`).
 Ours: not run yet. 25.915 M parameters, the printed figure; no latencies.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

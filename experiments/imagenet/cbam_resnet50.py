@@ -19,7 +19,7 @@ starts from (0, as in CBAM's code).
 Ours: not run yet. 28.090 M parameters, the printed figure; no latencies.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

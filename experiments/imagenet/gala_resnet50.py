@@ -18,7 +18,7 @@ former has 29.4 M parameters.
 Ours: not run yet. 29.361 M parameters, the printed figure; no latencies.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

@@ -17,7 +17,7 @@ kept. The MnasNet code's own README has 75.2 % and 92.5 %.
 Ours: not run yet. 3.887 M parameters, the printed figure; 0.623 GFLOPs where the paper has 0.63.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

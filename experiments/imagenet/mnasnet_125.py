@@ -17,7 +17,7 @@ kept.
 Ours: not run yet. 5.255 M parameters, the printed figure.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

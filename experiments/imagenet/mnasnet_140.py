@@ -17,7 +17,7 @@ kept; whether the stem grows with the width (it does here: a fixed one misses tw
 Ours: not run yet. 6.106 M parameters, which rounds to 6.11 where the paper has 6.10.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

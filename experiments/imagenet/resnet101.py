@@ -16,7 +16,7 @@ changes colours (no), the evaluation crop, zeros in the last batch norm of each 
 Ours: not run yet. 44.549 M parameters, the printed figure.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

@@ -16,7 +16,7 @@ changes colours (no), the evaluation crop (the centred 224 / 256).
 Ours: not run yet. 21.798 M parameters, the printed figure; 7.33 GFLOPs where the paper has 7.4.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

@@ -17,7 +17,7 @@ changes colours (no), the evaluation crop (the centred 224 / 256), zeros in the 
 Ours: not run yet. 25.557 M parameters, the printed figure.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

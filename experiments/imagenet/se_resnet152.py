@@ -17,7 +17,7 @@ evaluation crop.
 Ours: not run yet. 66.822 M parameters, the printed figure; 23.04 GFLOPs where the paper has 23.1.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

@@ -17,7 +17,7 @@ evaluation crop.
 Ours: not run yet. 21.959 M parameters, the printed figure; 7.33 GFLOPs where the paper has 7.4.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

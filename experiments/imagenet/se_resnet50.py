@@ -18,7 +18,7 @@ evaluation crop.
 Ours: not run yet. 28.088 M parameters, the printed figure; no latencies.
 """
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

@@ -25,8 +25,8 @@ import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
 
 from aa_flax.analysis.provenance import provenance  # noqa: E402
-from aa_flax.training.metrics import TIMING, read_metrics  # noqa: E402
-from aa_flax.training.run_directory import RunDirectory  # noqa: E402
+from aa_flax.runs.directory import RunDirectory  # noqa: E402
+from aa_flax.runs.metrics import TIMING, read_metrics  # noqa: E402
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/kills", "Folder of the two run directories, which must be new.")
 _SOURCE_DIR = flags.DEFINE_string("source_dir", None, "Folder with imagenette128_webp.npz.", required=True)

@@ -25,9 +25,9 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.patches import Patch  # noqa: E402
 
 from aa_flax.analysis import attention_maps  # noqa: E402
-from aa_flax.analysis.pooling_figures import COLORS, overlay, scaled_map  # noqa: E402
 from aa_flax.analysis.provenance import provenance  # noqa: E402
-from aa_flax.evaluation.photo import load_photo  # noqa: E402
+from aa_flax.data.photo import load_photo  # noqa: E402
+from aa_flax.drawing.pooling_figures import COLORS, overlay, scaled_map  # noqa: E402
 from aa_flax.training import RunDirectory, functional, read_metrics  # noqa: E402
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/patchconvnet", "Folder of the run directories.")

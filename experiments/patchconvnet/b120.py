@@ -15,7 +15,7 @@ Not said: augmentation, mixing, weight decay, warm-up and evaluation crop (DeiT'
 Ours: not run yet. 188.611 M parameters, 29.77 G multiply-adds, which the README prints as 29.9 here and as 29.8 beside
 ImageNet-21k."""
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

@@ -14,7 +14,7 @@ Not said: augmentation, mixing, weight decay, warm-up and evaluation crop (DeiT'
 
 Ours: not run yet. 99.389 M parameters, 15.80 G multiply-adds, the printed figures."""
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

@@ -29,7 +29,7 @@ from 384.
 Ours: not run yet. 25.231 M parameters in S60, 99.389 M in B60, 188.611 M in B120 and 334.294 M in L120, with 1,000
 classes."""
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 NETWORKS = ("s60", "b60", "b120", "l120")
 BEFORE = {"224": "21k", "384": "224", "512": "384"}

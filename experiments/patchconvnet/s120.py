@@ -14,7 +14,7 @@ Not said: augmentation, mixing, weight decay, warm-up and evaluation crop (DeiT'
 
 Ours: not run yet. 47.724 M parameters, 7.49 G multiply-adds, the printed figures."""
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config():

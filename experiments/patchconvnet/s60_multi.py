@@ -19,7 +19,7 @@ fine-tuned and how (S60 with its classifier, but with new tokens, by `recipes.im
 
 Ours: not run yet. 25.615 M parameters, 5.31 G multiply-adds, the printed figures."""
 
-from aa_flax.training import recipes
+from aa_flax.config import recipes
 
 
 def get_config(start="scratch"):

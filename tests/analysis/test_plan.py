@@ -25,14 +25,14 @@ from aa_flax.analysis.plan_report import as_json, print_plan
 from aa_flax.analysis.programs import lower, of_config, of_model
 from aa_flax.analysis.provenance import ROOT
 from aa_flax.analysis.slices import find_slice
-from aa_flax.analysis.summary import summarize
 from aa_flax.analysis.sweep import Attempt, largest_that_fits
 from aa_flax.analysis.targets import find_target
+from aa_flax.config.schema import ConfigError, default_config, resolve
 from aa_flax.data.facts import FACTS
-from aa_flax.training.config import ConfigError, default_config, resolve
+from aa_flax.drawing.summary import summarize
+from aa_flax.models.functional import functional
 from aa_flax.training.initial import build_model
 from aa_flax.training.optimizers import optimizer
-from aa_flax.training.pure import functional
 from aa_flax.training.sharding import Layout, place_batch
 from aa_flax.training.state import create_state
 from aa_flax.training.step import jit_train_step

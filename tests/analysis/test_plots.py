@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from aa_flax.analysis.plots import confusion_matrix, learning_curves
+from aa_flax.drawing.plots import confusion_matrix, learning_curves
 
 
 def pixels(file):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aa_flax.analysis.pooling_figures import COLORS, overlay, pooling_figure, scaled_map
+from aa_flax.drawing.pooling_figures import COLORS, overlay, pooling_figure, scaled_map
 
 CLASSES = ("tench", "church", "chain saw", "gas pump")
 

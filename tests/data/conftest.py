@@ -16,7 +16,7 @@ from aa_flax.data.source import ArraySource, Source
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
-    """Written independently of `aa_flax.data.idx`."""
+    """Written independently of `aa_flax.data.sets.idx`."""
     sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
     return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from aa_flax.data.augment import color_jitter, normalize, random_flip
+from aa_flax.data.augment.device import color_jitter, normalize, random_flip
 
 KEY = jax.random.key(3)
 

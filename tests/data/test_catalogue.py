@@ -3,7 +3,8 @@ from types import SimpleNamespace
 import pytest
 import tensorflow_datasets as tfds
 
-from aa_flax.data import DataError, catalogue
+from aa_flax.data import DataError
+from aa_flax.data.sets import catalogue
 
 
 def test_without_tensorflow(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from aa_flax.data import load
 from aa_flax.data.check import check
 from aa_flax.data.images import encode_png
-from aa_flax.data.own import open_origin, prepare
+from aa_flax.data.sets.own import open_origin, prepare
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import forked

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import aa_flax.data
-from aa_flax.data.idx import read_idx
+from aa_flax.data.sets.idx import read_idx
 
 FOLDER = Path(aa_flax.data.__file__).parent / "embedded"
 
@@ -54,7 +54,7 @@ def test_script_reproduces_it(tmp_path):
     official = os.environ.get("AA_FLAX_FASHION_MNIST")
     if not official:
         pytest.skip("AA_FLAX_FASHION_MNIST names no folder with the official files")
-    from aa_flax.data.embedded.make_subset import make
+    from aa_flax.data.sets.embedded.make_subset import make
 
     make(Path(official), tmp_path)
     made, kept = checksums(tmp_path), checksums(FOLDER)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from aa_flax.data.erasing import cutout, random_erasing
+from aa_flax.data.augment.erasing import cutout, random_erasing
 
 KEY = jax.random.key(3)
 

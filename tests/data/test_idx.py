@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aa_flax.data import DataError
-from aa_flax.data.idx import encode_idx, read_idx
+from aa_flax.data.sets.idx import encode_idx, read_idx
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from aa_flax.data import DataError, load
-from aa_flax.data.own import stored_name
-from aa_flax.evaluation.photo import load_photo
+from aa_flax.data.photo import load_photo
+from aa_flax.data.sets.own import stored_name
 
 CLASSES = ("ant", "bee", "cat")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aa_flax.data import image_ops
+from aa_flax.data.augment import image_ops
 
 FILL = {1: (40,), 3: (40, 50, 60)}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from aa_flax.data.mixing import cutmix, mixup, mixup_or_cutmix
+from aa_flax.data.augment.mixing import cutmix, mixup, mixup_or_cutmix
 
 KEY = jax.random.key(3)
 run_mixup = jax.jit(mixup, static_argnames="alpha")

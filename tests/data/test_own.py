@@ -6,7 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from aa_flax.data import DataError, available, load
-from aa_flax.data.own import EMBEDDED, FROM_FOLDER, open_origin, stored_name
+from aa_flax.data.sets.own import EMBEDDED, FROM_FOLDER, open_origin, stored_name
 
 
 def test_names():

@@ -3,9 +3,10 @@ import collections
 import numpy as np
 import pytest
 
-from aa_flax.data import image_ops, rand_augment, train_batches
-from aa_flax.data.rand_augment import OPERATIONS, Setting
-from aa_flax.data.three_augment import three_augment
+from aa_flax.data import train_batches
+from aa_flax.data.augment import image_ops, rand_augment
+from aa_flax.data.augment.rand_augment import OPERATIONS, Setting
+from aa_flax.data.augment.three_augment import three_augment
 
 FILL = (9, 8, 7)
 CROPPED = {"batch_size": 12, "seed": 7, "crop": "pad", "crop_padding": 2, "fill": FILL, "num_threads": 0, "prefetch": 0}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from aa_flax.data import DataError
-from aa_flax.data.restricted_pickle import read_pickle
+from aa_flax.data.sets.restricted_pickle import read_pickle
 
 
 def write(tmp_path, content):

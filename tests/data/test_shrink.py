@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from aa_flax.data import DataError, load
-from aa_flax.data.own import prepare
+from aa_flax.data.sets.own import prepare
 from aa_flax.data.shrink import Shrunk, shrunk
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -76,7 +76,7 @@ def test_splits_order_labels_and_names(folder, tmp_path):
 
 
 def test_damage_is_named(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("aa_flax.data.image_folder._encoded", lambda path: b"no image")
+    monkeypatch.setattr("aa_flax.data.sets.image_folder._encoded", lambda path: b"no image")
     damaged = load("image_folder/bad", data_dir=tmp_path / "tfds", source_dir=tmp_path / "photos").folder
     with pytest.raises(DataError, match=r"-00000-of-00001: example 0 of .*: the image cannot be decoded"):
         prepare(Shrunk(damaged, 32, 95), tmp_path / "tfds")

@@ -142,9 +142,9 @@ def test_missing_file(prepared):
 
 def with_example(tmp_path, monkeypatch, image, label):
     """A prepared set whose record 1 holds these bytes and this label, intact as a record."""
-    from aa_flax.data import fashion_mnist
-    from aa_flax.data.own import open_origin, prepare
     from aa_flax.data.prepared import open_prepared
+    from aa_flax.data.sets import fashion_mnist
+    from aa_flax.data.sets.own import open_origin, prepare
     from aa_flax.data.source import RecordSource
 
     origin = open_origin("fashion_mnist_subset", "")

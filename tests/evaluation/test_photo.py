@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aa_flax.evaluation.photo import PhotoError, load_photo
+from aa_flax.data.photo import PhotoError, load_photo
 
 
 def save(array, file, **options):

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from aa_flax.analysis.provenance import ROOT
-from aa_flax.training.exits import LOST, SAVED
+from aa_flax.runs.exits import LOST, SAVED
 
 CLOUD = ROOT / "experiments" / "cloud"
 HERE = Path(__file__).parent

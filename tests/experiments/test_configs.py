@@ -15,12 +15,12 @@ from ml_collections import config_flags
 
 from aa_flax.analysis.ledger import bello, difference
 from aa_flax.analysis.provenance import ROOT
+from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.models import mnasnet
 from aa_flax.models.registry import model_options
 from aa_flax.training import functional, resolve
 from aa_flax.training.initial import build_model
 from aa_flax.training.optimizers import learning_rate, optimizer
-from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.state import create_state
 from aa_flax.training.step import make_train_step
 

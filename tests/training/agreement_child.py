@@ -9,8 +9,8 @@ from pathlib import Path
 
 import jax
 
+from aa_flax.runs.hosts import Meeting, first_says, join, prove_equal, prove_shared
 from aa_flax.training import ConfigError
-from aa_flax.training.hosts import Meeting, first_says, join, prove_equal, prove_shared
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])

@@ -19,9 +19,9 @@ from aa_flax.analysis.hlo_traffic import collectives  # noqa: E402
 from aa_flax.analysis.programs import lower, of_config  # noqa: E402
 from aa_flax.analysis.slices import find_slice  # noqa: E402
 from aa_flax.analysis.tpu_compiler import mesh_of  # noqa: E402
+from aa_flax.models.functional import functional  # noqa: E402
 from aa_flax.training import resolve  # noqa: E402
 from aa_flax.training.initial import build_model  # noqa: E402
-from aa_flax.training.pure import functional  # noqa: E402
 
 if __name__ == "__main__":
     mesh = mesh_of(find_slice("v5e:2x2"))

@@ -1,6 +1,6 @@
 import pytest
 
-from aa_flax.training.config import default_config, resolve
+from aa_flax.config.schema import default_config, resolve
 from aa_flax.training.loop import train
 
 

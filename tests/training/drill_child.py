@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from aa_flax.training import checkpoints, loop, resolve, setup
+from aa_flax.runs import checkpoints
+from aa_flax.training import loop, resolve, setup
 
 PAUSE = 0.04
 

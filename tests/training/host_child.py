@@ -10,10 +10,10 @@ from pathlib import Path
 
 import jax
 
+from aa_flax.runs.exits import SAVED, leave
+from aa_flax.runs.hosts import join, parting
+from aa_flax.runs.preemption import Preempted
 from aa_flax.training import loop, resolve, setup
-from aa_flax.training.exits import SAVED, leave
-from aa_flax.training.hosts import join, parting
-from aa_flax.training.preemption import Preempted
 
 if __name__ == "__main__":
     config_file, workdir, seen_folder = map(Path, sys.argv[1:])

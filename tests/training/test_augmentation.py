@@ -3,14 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aa_flax.data import augment, erasing, mixing
-from aa_flax.data.rand_augment import rand_augment
-from aa_flax.data.three_augment import three_augment
+from aa_flax.config.schema import ConfigError, resolve
+from aa_flax.data.augment import device as augment
+from aa_flax.data.augment import erasing, mixing
+from aa_flax.data.augment.host import make_host_augment
+from aa_flax.data.augment.rand_augment import rand_augment
+from aa_flax.data.augment.three_augment import three_augment
+from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.training.augmentation import check_pairs, make_augment
-from aa_flax.training.config import ConfigError, resolve
-from aa_flax.training.host_augmentation import make_host_augment
 from aa_flax.training.loop import train
-from aa_flax.training.preprocessing import Preprocessing
 
 KEY = jax.random.key(11)
 PREPROCESSING = Preprocessing((4, 6), 1, (0.4,), (0.2,), tuple("abc"), "float32", "")

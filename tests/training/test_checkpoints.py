@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from aa_flax.training.checkpoints import Checkpoints
+from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.training.state import create_state
 
 

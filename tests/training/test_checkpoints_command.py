@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from aa_flax import weights
+from aa_flax.runs.checkpoints import saved_steps
 from aa_flax.training import RunDirectory, functional, resolve
-from aa_flax.training.checkpoints import saved_steps
 from aa_flax.training.loop import train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

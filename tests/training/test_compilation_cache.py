@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from aa_flax.training import compilation_cache
-from aa_flax.training.compilation_cache import CompilationCache
-from aa_flax.training.manifest import NAME
+from aa_flax.runs import compilation_cache
+from aa_flax.runs.compilation_cache import CompilationCache
+from aa_flax.runs.manifest import NAME
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import aa_flax
-from aa_flax.training.config import MAY_CHANGE_ON_RESUME, Config, ConfigError, default_config, field_names, resolve
+from aa_flax.config.schema import MAY_CHANGE_ON_RESUME, Config, ConfigError, default_config, field_names, resolve
 
 
 def test_defaults_survive_the_round_trip():

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from aa_flax.data import DataError
+from aa_flax.runs.checkpoints import CheckpointError, Checkpoints, saved_steps
+from aa_flax.runs.directory import RunDirectory, RunDirectoryError
+from aa_flax.runs.exits import SAVED
+from aa_flax.runs.manifest import NAME, damage
+from aa_flax.runs.preemption import Preempted, Preemption
 from aa_flax.training import resolve
-from aa_flax.training.checkpoints import CheckpointError, Checkpoints, saved_steps
-from aa_flax.training.exits import SAVED
 from aa_flax.training.loop import train
-from aa_flax.training.manifest import NAME, damage
-from aa_flax.training.preemption import Preempted, Preemption
-from aa_flax.training.run_directory import RunDirectory, RunDirectoryError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_checkpoints import state_with_many_blocks
@@ -176,7 +176,7 @@ def test_one_run_at_a_time(tmp_path):
         code = f"from aa_flax.training import RunDirectory\nwith RunDirectory({str(tmp_path)!r}).locked(): pass"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert f"RunDirectoryError: another process is training in {tmp_path}" in other.stderr.replace(
-            "aa_flax.training.run_directory.", ""
+            "aa_flax.runs.directory.", ""
         )
         with pytest.raises(RunDirectoryError, match="another process is training"), RunDirectory(tmp_path).locked():
             pass
@@ -257,7 +257,7 @@ def test_checkpoints_by_the_clock(config, straight, tmp_path):
 
 STUCK = """
 import signal, sys, time
-from aa_flax.training.preemption import Preemption
+from aa_flax.runs.preemption import Preemption
 with Preemption(grace=0.5).watching():
     print("ready", flush=True)
     {wait}
@@ -302,7 +302,7 @@ def test_outside_the_main_thread_signals_are_left_alone():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_work_that_is_done_again_is_left_at_once(number):
-    code = "import time\nfrom aa_flax.training.preemption import leaving\n"
+    code = "import time\nfrom aa_flax.runs.preemption import leaving\n"
     code += "with leaving(): print(1, flush=True); time.sleep(60)"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment) as child:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from aa_flax.runs.exits import LOST, SAVED
+from aa_flax.runs.hosts import join
+from aa_flax.runs.metrics import read_metrics
 from aa_flax.training import ConfigError, resolve
-from aa_flax.training.exits import LOST, SAVED
-from aa_flax.training.hosts import join
-from aa_flax.training.metrics import read_metrics
 
 sys.path.insert(0, str(Path(__file__).parent))
 from hosts import finish, start

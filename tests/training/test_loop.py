@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 
+from aa_flax.models.functional import functional
+from aa_flax.runs.checkpoints import Checkpoints
+from aa_flax.runs.directory import RunDirectoryError
+from aa_flax.runs.metrics import TIMING, read_metrics
 from aa_flax.training import ConfigError, RunDirectory, resolve
-from aa_flax.training.checkpoints import Checkpoints
 from aa_flax.training.initial import build_model
 from aa_flax.training.loop import train
-from aa_flax.training.metrics import TIMING, read_metrics
 from aa_flax.training.optimizers import optimizer
-from aa_flax.training.pure import functional
-from aa_flax.training.run_directory import RunDirectoryError
 from aa_flax.training.state import create_state
 from aa_flax.training.window import NonFiniteError
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from tensorboardX.event_file_writer import EventsWriter
 
+from aa_flax.runs.directory import RunDirectoryError
+from aa_flax.runs.metrics import MetricsError, MetricsLog, read_metrics
 from aa_flax.training import RunDirectory, resolve
 from aa_flax.training.loop import train
-from aa_flax.training.metrics import MetricsError, MetricsLog, read_metrics
-from aa_flax.training.run_directory import RunDirectoryError
 
 
 class FullDisk:

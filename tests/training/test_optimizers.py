@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from aa_flax.training.config import OptimizerConfig
+from aa_flax.config.schema import OptimizerConfig
 from aa_flax.training.optimizers import decays, learning_rate, moving_average, optimizer
 from aa_flax.training.trust_ratio import trust_ratio
 

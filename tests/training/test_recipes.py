@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from aa_flax.training import recipes, resolve
+from aa_flax.config import recipes
+from aa_flax.training import resolve
 from aa_flax.training.optimizers import learning_rate
 
 IMAGENET_IMAGES = 1_281_167
@@ -147,13 +148,13 @@ def test_importing_the_recipes_loads_the_config_alone():
     import subprocess
     import sys
 
-    code = "import sys; import aa_flax.training.recipes; print(*sys.modules)"
+    code = "import sys; import aa_flax.config.recipes; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert {name for name in loaded if name.startswith("aa_flax.training.")} == {
-        "aa_flax.training.config",
-        "aa_flax.training.config_checks",
-        "aa_flax.training.field_values",
-        "aa_flax.training.recipes",
+        "aa_flax.config.schema",
+        "aa_flax.config.checks",
+        "aa_flax.config.values",
+        "aa_flax.config.recipes",
     }
     assert not loaded & {"jax", "flax", "grain", "matplotlib"}

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
+from aa_flax.runs.checkpoints import Checkpoints
+from aa_flax.runs.directory import RunDirectoryError
 from aa_flax.training import RunDirectory, resolve
-from aa_flax.training.checkpoints import Checkpoints
 from aa_flax.training.gradient import make_gradient
 from aa_flax.training.loop import train
 from aa_flax.training.replay import replay
-from aa_flax.training.run_directory import RunDirectoryError
 from aa_flax.training.setup import set_up
 from aa_flax.training.window import NonFiniteError
 
@@ -25,7 +25,7 @@ import forked
 def diverged(tmp_path_factory, data_dir):
     """A run whose learning rate makes the parameters overflow in its second epoch."""
     folder = tmp_path_factory.mktemp("diverged")
-    from aa_flax.training.config import default_config
+    from aa_flax.config.schema import default_config
 
     config = default_config()
     config.epochs, config.batch_size, config.eval_batch_size, config.log_every_steps = 4, 16, 24, 3

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aa_flax.data import DataError, IndexBatches, augment
+from aa_flax.data import DataError, IndexBatches
+from aa_flax.data.augment import device as augment
+from aa_flax.runs.directory import RunDirectory
 from aa_flax.training import ConfigError, resolve
 from aa_flax.training.loop import train
-from aa_flax.training.run_directory import RunDirectory
 from aa_flax.training.setup import set_up
 from aa_flax.training.step import jit_train_step
 

@@ -14,11 +14,11 @@ import pytest
 from aa_flax.analysis.hlo import Program, shape_bytes
 from aa_flax.analysis.hlo_traffic import collectives
 from aa_flax.analysis.tpu_compiler import installed
+from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.models.functional import functional
 from aa_flax.training import ConfigError, resolve
 from aa_flax.training.initial import build_model
 from aa_flax.training.optimizers import optimizer
-from aa_flax.training.preprocessing import Preprocessing
-from aa_flax.training.pure import functional
 from aa_flax.training.sharding import Layout, place_batch
 from aa_flax.training.state import create_state
 from aa_flax.training.step import jit_train_step, reset_window

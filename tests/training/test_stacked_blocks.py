@@ -7,14 +7,14 @@ import optax
 import pytest
 from flax import nnx
 
+from aa_flax.config.schema import OptimizerConfig
+from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.models import create_model
 from aa_flax.models.stacked import lies_stacked
 from aa_flax.training import functional, resolve
-from aa_flax.training.config import OptimizerConfig
 from aa_flax.training.freezing import leave_frozen, mask
 from aa_flax.training.initial import build_model
 from aa_flax.training.optimizers import decays, optimizer
-from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.sharding import Layout, place_batch
 from aa_flax.training.state import create_state
 from aa_flax.training.step import jit_train_step

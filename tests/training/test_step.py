@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aa_flax.data import augment
+from aa_flax.config.schema import resolve
+from aa_flax.data.augment import device as augment
+from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.training.augmentation import make_augment
-from aa_flax.training.config import resolve
 from aa_flax.training.losses import binary_cross_entropy, cross_entropy, target_distribution
 from aa_flax.training.optimizers import optimizer
-from aa_flax.training.preprocessing import Preprocessing
 from aa_flax.training.state import create_state
 from aa_flax.training.step import make_train_step
 

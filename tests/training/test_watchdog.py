@@ -6,12 +6,13 @@ import sys
 import time
 from pathlib import Path
 
-from aa_flax.training import loop, resolve, setup, watchdog
-from aa_flax.training.exits import LOST
+from aa_flax.runs import watchdog
+from aa_flax.runs.exits import LOST
+from aa_flax.training import loop, resolve, setup
 
 HANG = """
 import threading, time
-from aa_flax.training.watchdog import Watchdog
+from aa_flax.runs.watchdog import Watchdog
 def waits_for_ever():
     time.sleep(60)
 with Watchdog(0.01):

@@ -13,8 +13,8 @@ from flax import nnx
 
 from aa_flax.models import create_model
 from aa_flax.models.factories import plain_conv
+from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.training import functional
-from aa_flax.training.checkpoints import Checkpoints
 from aa_flax.training.state import create_state
 from aa_flax.weights import WeightsError, load, read_state_dict, save
 from aa_flax.weights.arrays import fill_arrays, flat_arrays

@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 from aa_flax.models import create_model
+from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.training import functional
-from aa_flax.training.checkpoints import Checkpoints
 from aa_flax.training.state import create_state
 from aa_flax.weights import WeightsError, init_from_plain, load, load_torch_state_dict, save, to_torch_state_dict
 from aa_flax.weights.arrays import fill_arrays, flat_arrays

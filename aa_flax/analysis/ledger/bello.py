@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aa_flax.analysis.ledger.counting import difference, network, summary, table
-from aa_flax.analysis.summary import Summary
+from aa_flax.drawing.summary import Summary
 
 
 @dataclass(frozen=True)

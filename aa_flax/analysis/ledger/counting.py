@@ -6,7 +6,7 @@ from typing import Any
 
 from flax import nnx
 
-from aa_flax.analysis.summary import Summary, summarize
+from aa_flax.drawing.summary import Summary, summarize
 from aa_flax.models import create_model
 
 

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 
 from aa_flax import data
 from aa_flax.data.indices import IndexBatches
+from aa_flax.data.preprocessing import preprocessing_for
+from aa_flax.models.functional import functional
 from aa_flax.training import resolve
 from aa_flax.training.initial import build_model
 from aa_flax.training.optimizers import optimizer
-from aa_flax.training.preprocessing import preprocessing_for
-from aa_flax.training.pure import functional
 from aa_flax.training.resident import resident
 from aa_flax.training.sharding import Layout, place_batch
 from aa_flax.training.state import create_state

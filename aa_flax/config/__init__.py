@@ -1,0 +1,1 @@
+"""What a run is told: fields, their checks, recipes and the command line."""

@@ -1,0 +1,133 @@
+"""Command lines: `--config=FILE --config.FIELD=VALUE`, with every mistake told in one line."""
+
+import ast
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from aa_flax.config.schema import ConfigError, field_names, unknown_field
+
+
+def define_config(required: bool = False) -> Any:
+    """The `--config` flag, a Python file with `get_config()` (or `FILE:ARGUMENT` for `get_config(ARGUMENT)`)."""
+    flag = config_flags.DEFINE_config_file("config", None, "Python file whose get_config() returns the run's config.")
+    if required:
+        flags.mark_flag_as_required("config")
+    return flag
+
+
+def run(
+    main: Callable[[list[str]], int | None],
+    expected: tuple[type[Exception], ...] = (),
+    interrupted: str = "interrupted; the same command again goes on from the last checkpoint",
+) -> NoReturn:
+    """Parse the command line and call `main`; config errors and the `expected` ones end in one line and status 2.
+
+    `interrupted` is the line for Ctrl-C.
+    """
+
+    expected = (ConfigError, *expected)
+
+    def guarded(argv: list[str]) -> int | None:
+        try:
+            return main(argv)
+        except expected as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            print(f"error: {interrupted}", file=sys.stderr, flush=True)
+            os._exit(130)  # a compilation may still run in a thread, which an orderly exit would pull the ground from
+
+    logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows what Orbax, TFDS and "auto" have to say
+    app.run(guarded, flags_parser=_parse)
+    raise AssertionError("app.run does not return")
+
+
+def fail(message: str, status: int = 2) -> NoReturn:
+    """Print one line and exit."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    known = field_names()
+    argv = sys.argv[:] = _take_options(argv)  # ml_collections reads sys.argv itself
+    for argument in argv[1:]:
+        match = re.match(r"--?config\.([\w.]+)", argument)
+        if match and match[1] not in known and not match[1].startswith("model.options."):
+            fail(str(unknown_field(match[1])))
+    try:
+        return flags.FLAGS(list(argv))
+    except flags.Error as error:
+        text = str(error)
+        if "Error whilst parsing config file" in text:  # with the whole traceback in it
+            text = _file_mistake(text)
+        fail(text)
+    except Exception as error:  # from the config file itself
+        fail(_explain(error, argv))
+
+
+def _file_mistake(text: str) -> str:
+    """The last frame and the last line of a traceback in a message."""
+    frames = re.findall(r'File "([^"]+)", line (\d+), in get_config', text)
+    last = [line for line in text.strip().splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    place = f"{frames[-1][0]}, line {frames[-1][1]}: " if frames else ""
+    return place + (last[-1] if last else text.strip().splitlines()[-1])
+
+
+_options: dict[str, Any] = {}
+"""Values of `--config.model.options.NAME=VALUE`, which ml_collections would accept only where the file has NAME."""
+
+
+def _take_options(argv: Sequence[str]) -> list[str]:
+    """The command line without the options of the model, which are kept for `config_value`."""
+    _options.clear()
+    rest = []
+    for argument in argv:
+        if match := re.fullmatch(r"--?config\.model\.options\.(\w+)=(.*)", argument, re.DOTALL):
+            try:
+                _options[match[1]] = ast.literal_eval(match[2])
+            except (ValueError, SyntaxError):
+                _options[match[1]] = match[2]  # a word
+        elif match := re.fullmatch(r"--?config\.model\.options\.([\w.]+)", argument):
+            fail(f"{argument}: needs a value, {argument}=VALUE")
+        else:
+            rest.append(argument)
+    return rest
+
+
+def config_value(flag: Any) -> Any:
+    """What config file and command line made; a file that is missing or fails ends in one line."""
+    try:
+        config = flag.value
+    except Exception as error:
+        fail(_explain(error, sys.argv))
+    # A file that cannot be opened comes as an object that raises at the first touch.
+    failure = None if config is None else vars(config).get("_error")
+    if isinstance(failure, Exception):
+        fail(_explain(failure, sys.argv))
+    if config is None and _options:
+        fail(f"--config.model.options.{next(iter(_options))} needs --config=FILE")
+    if config is not None and _options:
+        options = config.model.options
+        with options.unlocked(), options.ignore_type():
+            for name, value in _options.items():
+                options[name] = value
+    return config
+
+
+def _explain(error: Exception, argv: Sequence[str]) -> str:
+    """What went wrong in the config file, where, and the nearest field if one was mistyped."""
+    given = [a.split("=", 1)[1] for a in argv if re.match(r"--?config=", a)]
+    file = given[0].split(":")[0] if given else "the config file"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(file)]
+    place = f"{file}, line {lines[-1]}" if lines else file
+    missing = re.search(r'Key "(\w+)" does not exist', str(error))
+    if missing:
+        return f"{place}: {unknown_field(missing[1])}"
+    return f"{place}: {type(error).__name__}: {error}"

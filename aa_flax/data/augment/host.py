@@ -1,0 +1,26 @@
+"""What the host makes of each image after its crop, before batches go to the device.
+
+The recipes mirror an image before these operations, here the device mirrors it after them. All are as likely as their
+mirror images but for RandAugment's shear_y, which leaves the right column of a mirrored image in place, not the left.
+"""
+
+from aa_flax.config.schema import Config
+from aa_flax.data.augment.rand_augment import rand_augment
+from aa_flax.data.augment.three_augment import three_augment
+from aa_flax.data.pipeline import HostAugment
+from aa_flax.data.preprocessing import Preprocessing
+
+
+def make_host_augment(config: Config, preprocessing: Preprocessing) -> HostAugment | None:
+    """What `data.auto_augment` names, for `aa_flax.data.train_batches`; None for nothing."""
+    data = config.data
+    if data.auto_augment == "rand":
+        return rand_augment(
+            fill=preprocessing.mean_pixel,
+            operations=data.rand_augment_operations,
+            magnitude=data.rand_augment_magnitude,
+            magnitude_std=data.rand_augment_std,
+            increasing=data.rand_augment_increasing,
+            probability=data.rand_augment_probability,
+        )
+    return three_augment if data.auto_augment == "three" else None

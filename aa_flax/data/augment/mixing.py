@@ -1,0 +1,118 @@
+"""Mixup and cutmix on the device: each image and its label mixed with those of a partner.
+
+Partners are neighbours: images 0 and 1 of the batch, 2 and 3, and so on, each with the other. The order of a batch is
+random already, so that they are as good as any, and a batch that is split over devices by whole pairs is mixed without
+any image leaving its device: which images meet does not depend on the number of devices either. timm and DeiT reverse
+the batch instead, which would send every image to another chip here.
+
+One draw for the whole batch, as in the code of both papers.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Shaped
+
+from aa_flax.data.augment.device import RandomKey
+
+Mixed = tuple[Float[Array, "b h w c"], Float[Array, "b classes"]]
+
+
+def mixup(key: RandomKey, images: Float[Array, "b h w c"], targets: Float[Array, "b classes"], alpha: float) -> Mixed:
+    """λ x + (1 - λ) x', and the targets likewise, λ drawn from Beta(alpha, alpha) (Zhang et al., 2018, equation 1).
+
+    Raises:
+        ValueError: alpha not above 0, or an odd number of images.
+    """
+    return _mixed(images, targets, *_mixup_weights(key, images, alpha))
+
+
+def cutmix(key: RandomKey, images: Float[Array, "b h w c"], targets: Float[Array, "b classes"], alpha: float) -> Mixed:
+    """A box of x becomes that of x', and λ of the target stays, the part of the area outside (Yun et al., 2019).
+
+    With λ' drawn from Beta(alpha, alpha), the sides of the box are √(1 - λ') times the image's, rounded down, its
+    centre is uniform over all pixels, and what lies outside the image is cut off (equation 2). So λ is 1 - area of what
+    is left / area of the image, as in the authors' code, not λ'.
+
+    Raises:
+        ValueError: alpha not above 0, or an odd number of images.
+    """
+    return _mixed(images, targets, *_cutmix_weights(key, images, alpha))
+
+
+def mixup_or_cutmix(
+    key: RandomKey,
+    images: Float[Array, "b h w c"],
+    targets: Float[Array, "b classes"],
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    cutmix_probability: float,
+) -> Mixed:
+    """One of the two for the whole batch, cutmix with the given probability, as DeiT (Touvron et al., 2021) does.
+
+    Draws the same as `mixup(split(key, 3)[0], ...)` or `cutmix(split(key, 3)[1], ...)` would.
+
+    Raises:
+        ValueError: an alpha not above 0, or an odd number of images.
+    """
+    mixup_key, cutmix_key, choice_key = jax.random.split(key, 3)
+    mixup_pixels, mixup_target = _mixup_weights(mixup_key, images, mixup_alpha)
+    cutmix_pixels, cutmix_target = _cutmix_weights(cutmix_key, images, cutmix_alpha)
+    cuts = jax.random.bernoulli(choice_key, cutmix_probability)
+    # Chosen as weights of pixels, so that the images are read once.
+    pixels = jnp.where(cuts, cutmix_pixels, mixup_pixels)
+    return _mixed(images, targets, pixels, jnp.where(cuts, cutmix_target, mixup_target))
+
+
+def partners(values: Shaped[Array, "b ..."]) -> Shaped[Array, "b ..."]:
+    """Each value's partner: 1, 0, 3, 2, 5, 4, ... along the batch.
+
+    Raises:
+        ValueError: an odd number of values.
+    """
+    if values.shape[0] % 2:
+        raise ValueError(f"images to mix come in pairs, so that their number must be even, got {values.shape[0]}")
+    pairs = values.reshape(values.shape[0] // 2, 2, *values.shape[1:])
+    return pairs[:, ::-1].reshape(values.shape)
+
+
+def _mixed(
+    images: Array, targets: Array, pixel_weight: Float[Array, "#h #w 1"], target_weight: Float[Array, ""]
+) -> Mixed:
+    """What weights of each pixel and of the target make of the images and of their partners."""
+
+    def blended(values: Array, weight: Array) -> Array:
+        return (weight * values + (1 - weight) * partners(values)).astype(values.dtype)
+
+    return blended(images, pixel_weight[None]), blended(targets, target_weight)
+
+
+def _mixup_weights(key: RandomKey, images: Array, alpha: float) -> tuple[Float[Array, "1 1 1"], Float[Array, ""]]:
+    weight = _beta(key, alpha, _compute(images))
+    return weight.reshape(1, 1, 1), weight
+
+
+def _cutmix_weights(key: RandomKey, images: Array, alpha: float) -> tuple[Float[Array, "h w 1"], Float[Array, ""]]:
+    beta_key, row_key, column_key = jax.random.split(key, 3)
+    compute = _compute(images)
+    fraction = jnp.sqrt(1 - _beta(beta_key, alpha, compute))
+
+    def outside(key: RandomKey, length: int) -> Array:
+        side = jnp.floor(length * fraction).astype(jnp.int32)
+        start = jax.random.randint(key, (), 0, length) - side // 2
+        position = jnp.arange(length)
+        return (position < start) | (position >= start + side)
+
+    rows, columns = outside(row_key, images.shape[1]), outside(column_key, images.shape[2])
+    kept = (rows[:, None, None] | columns[None, :, None]).astype(compute)
+    return kept, kept.mean()
+
+
+def _beta(key: RandomKey, alpha: float, dtype: DTypeLike) -> Float[Array, ""]:
+    if alpha <= 0:
+        raise ValueError(f"alpha is {alpha}, expected more than 0")
+    return jax.random.beta(key, alpha, alpha, dtype=dtype)
+
+
+def _compute(images: Array) -> DTypeLike:
+    return jnp.promote_types(jnp.float32, images.dtype)

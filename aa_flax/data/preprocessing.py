@@ -1,0 +1,74 @@
+"""What a network expects of an image: kept with a run, so that it can be used without its data."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from aa_flax.config.schema import Config, ConfigError
+from aa_flax.data.augment import device as augment
+from aa_flax.data.datasets import Dataset
+from aa_flax.data.statistics import as_pixel
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Size, channels, normalisation and classes; `data_fingerprint` says which data the run saw."""
+
+    image_size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    dtype: str
+    data_fingerprint: str
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+    @property
+    def mean_pixel(self) -> tuple[int, ...]:
+        """The mean as a pixel, 0 to 255: zero once normalised, to within half a grey level."""
+        return as_pixel(self.mean)
+
+    def normalize(self, images: UInt8[Array, "b h w c"] | Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """(images / 255 - mean) / std per channel of pixels 0 to 255, in the run's compute dtype."""
+        return augment.normalize(images, self.mean, self.std, jnp.dtype(self.dtype))
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
+        """From what JSON made of the fields."""
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**fields)
+
+
+def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
+    """What `config` makes of the images of `dataset`; ConfigError where the two do not fit."""
+    height, width, channels = dataset.image_shape
+    size = config.data.image_size
+    if size:
+        height = width = size
+    if height is None or width is None or channels is None:
+        raise ConfigError(f"images of {dataset.name!r} differ in size: config field 'data.image_size' must be set")
+    if config.data.on_device and (height, width) != dataset.image_shape[:2]:
+        raise ConfigError("config field 'data.on_device' needs images of one size, and 'data.image_size' of that or 0")
+    mean, std = config.data.mean or dataset.mean, config.data.std or dataset.std
+    if len(mean) != channels:
+        raise ConfigError(f"config field 'data.mean' has {len(mean)} values for images of {channels} channels")
+    if config.data.crop == "pad" and not 1 <= config.data.crop_padding <= min(height, width):
+        raise ConfigError(
+            f"config field 'data.crop_padding' must lie in [1, {min(height, width)}] for images of {height}x{width}, "
+            f"got {config.data.crop_padding}; 'data.crop' = 'none' turns cropping off"
+        )
+    return Preprocessing(
+        image_size=(height, width),
+        channels=channels,
+        mean=tuple(mean),
+        std=tuple(std),
+        class_names=tuple(dataset.class_names),
+        dtype=config.model.dtype,
+        data_fingerprint=dataset.fingerprint,
+    )

@@ -1,0 +1,1 @@
+"""The data sets that this library prepares itself, one family a file."""

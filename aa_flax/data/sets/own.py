@@ -1,0 +1,152 @@
+"""The data sets of this library: their names, and preparing them once from the files that the user names."""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from aa_flax.data.errors import DataError
+from aa_flax.data.packed import Cifar10Jpeg, Imagenette128
+from aa_flax.data.prepared import find_prepared
+from aa_flax.data.sets.builder import Origin, make_builder
+from aa_flax.data.sets.cifar import Cifar10, Cifar100
+from aa_flax.data.sets.fashion_mnist import FashionMnist, FashionMnistSubset
+from aa_flax.data.sets.image_folder import PREFIX, ImageFolder
+
+# Those that come with the library, and those that need a folder.
+EMBEDDED: dict[str, type[FashionMnistSubset]] = {"fashion_mnist_subset": FashionMnistSubset}
+FROM_FOLDER: dict[str, Callable[[Path], Origin]] = {
+    "fashion_mnist": FashionMnist,
+    "cifar10": Cifar10,
+    "cifar100": Cifar100,
+    "cifar10_jpeg": Cifar10Jpeg,
+    "imagenette128": Imagenette128,
+}
+
+
+def is_own(name: str) -> bool:
+    """Whether this library prepares the data set of that name itself."""
+    return name in EMBEDDED or takes_folder(name)
+
+
+def takes_folder(name: str) -> bool:
+    """Whether a data set is prepared from a folder that the user names."""
+    return name in FROM_FOLDER or name.startswith(PREFIX)
+
+
+def in_catalogue(name: str) -> bool:
+    """Whether a name that is none of this library's alone, and so may be one of the TFDS catalogue's."""
+    ours_alone = name in EMBEDDED or name in ("cifar10_jpeg", "imagenette128") or name.startswith(PREFIX)
+    return not ours_alone
+
+
+def stored_name(name: str) -> str:
+    """The folder of an own data set in `data_dir`: never the name of a set of the TFDS catalogue."""
+    return f"aa_{name.replace('/', '_')}"
+
+
+def open_origin(name: str, source_dir: str | Path) -> Origin:
+    """The source files of an own data set.
+
+    Raises:
+        DataError: no such folder, files missing or unreadable, or a folder given for the embedded set.
+    """
+    if name in EMBEDDED:
+        if source_dir:
+            raise DataError(f"source_dir: {name} comes with the library and takes no folder, got {str(source_dir)!r}")
+        return EMBEDDED[name]()
+    folder = Path(source_dir).expanduser().absolute()
+    if not folder.exists():
+        raise DataError(f"source_dir: no such folder: {folder}")
+    return ImageFolder(name, folder) if name.startswith(PREFIX) else FROM_FOLDER[name](folder)
+
+
+def prepare(origin: Origin, data_dir: Path) -> Path:
+    """Writes `origin` into `data_dir` unless it is there already; the prepared folder.
+
+    Two processes may call this at once: one prepares, the other waits and uses the result.
+
+    Raises:
+        DataError: faulty source files, an unwritable `data_dir`, or prepared from other files than these.
+    """
+    checksums = origin.checksums()
+    name = f"{origin.stored_name}:{origin.version}"
+    # Without the lock, so that prepared data serves from a disk that cannot be written.
+    folder = find_prepared(name, data_dir)
+    if folder is not None and source_checksums(folder) == checksums:
+        return folder
+    with _locked(data_dir, origin.stored_name):
+        folder = find_prepared(name, data_dir)
+        if folder is None:
+            _write(origin, checksums, data_dir)
+            folder = find_prepared(name, data_dir)
+            assert folder is not None
+        elif (before := source_checksums(folder)) != checksums:
+            changed = sorted(
+                name for name in before.keys() | checksums.keys() if before.get(name) != checksums.get(name)
+            )
+            raise DataError(
+                f"{origin.files[0].parent}: other files than those that were prepared ({', '.join(changed)}); to "
+                f"prepare these instead, remove {folder}"
+            )
+    return folder
+
+
+def source_checksums(folder: Path) -> dict[str, str]:
+    """File name to SHA-256 of the files from which an own data set was prepared."""
+    path = folder / "metadata.json"
+    try:
+        return dict(json.loads(path.read_text())["source_sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error}); remove {folder} and prepare again") from None
+
+
+def source_fingerprint(folder: Path) -> str:
+    """Hash of what an own data set was prepared from; the same on every machine."""
+    content = json.dumps([folder.parent.name, folder.name, source_checksums(folder)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _write(origin: Origin, checksums: dict[str, str], data_dir: Path) -> None:
+    # What a process that was killed has left. Under the lock nobody else is writing.
+    for leftover in (data_dir / origin.stored_name).glob("*incomplete*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    builder = make_builder(origin, checksums, data_dir)
+    try:
+        # TFDS writes into a folder of another name and renames it at the end.
+        with _quiet(), tempfile.TemporaryDirectory() as unused:
+            builder.download_and_prepare(
+                download_dir=unused, download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            )
+    except OSError as error:
+        raise DataError(f"{data_dir}: cannot prepare {origin.stored_name} ({error.strerror or error})") from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without TFDS's progress bars and its lines on the terminal, which speak of a download."""
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _locked(data_dir: Path, name: str) -> Iterator[None]:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        file = (data_dir / f".{name}.lock").open("w")
+    except OSError as error:
+        raise DataError(f"data_dir: cannot write to {data_dir} ({error.strerror or error})") from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,1 @@
+"""What people look at: what a network costs, what it attends to, curves."""

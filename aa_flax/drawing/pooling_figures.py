@@ -1,0 +1,122 @@
+"""What the tokens of attention pooling look at, drawn over photographs as Touvron et al. (2021) draw it.
+
+The README of their code, facebookresearch/deit, shows it: one colour over the grey photo, and the photo multiplied by a
+class's map. Of pixels and weights only; `aa_flax.drawing.attention_maps` gives the latter.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+COLORS = ("#ffcf1f", "#25c1f2", "#ff5fa2", "#7be04f", "#b58cff")
+"""Of the most probable classes in turn; a single token has the first."""
+_INK = "#333333"
+_OPACITY = 0.75
+
+
+def scaled_map(weights: Float[Any, "h w"], size: tuple[int, int]) -> Float[np.ndarray, "height width"]:
+    """A token's weights at the (height, width) of the photo: bicubic, then from the least, 0, to the largest, 1.
+
+    What is even all over is 0 all over.
+    """
+    values = np.asarray(weights, np.float32)
+    values = values / max(float(values.max()), 1e-30)
+    large = np.asarray(Image.fromarray(values).resize(size[::-1], Image.Resampling.BICUBIC))
+    spread = large.max() - large.min()
+    return (large - large.min()) / spread if spread > 1e-3 else np.zeros(size, np.float32)
+
+
+def overlay(
+    photo: UInt8[np.ndarray, "height width c"],
+    maps: Float[np.ndarray, "k height width"],
+    colors: Sequence[str] = COLORS,
+) -> Float[np.ndarray, "height width 3"]:
+    """The photo in grey with each map, of numbers 0 to 1, in a colour; where maps meet their colours mix."""
+    grey = np.repeat(photo.astype(np.float32).mean(-1, keepdims=True) / 255, 3, -1)
+    inks = np.array([to_rgb(color) for color in colors[: len(maps)]], np.float32)
+    mixed = np.einsum("khw,kc->hwc", maps, inks) / np.maximum(maps.sum(0), 1e-6)[..., None]
+    opacity = _OPACITY * maps.max(0)[..., None]
+    return (1 - opacity) * grey + opacity * mixed
+
+
+def pooling_figure(
+    photos: UInt8[np.ndarray, "b height width c"],
+    weights: Float[Any, "b tokens h w"],
+    probabilities: Float[Any, "b classes"],
+    class_names: Sequence[str],
+    *,
+    titles: Sequence[str] = (),
+    top: int = 3,
+    file: Path | None = None,
+) -> Figure:
+    """What attention pooling looks at in some photographs, a row for each.
+
+    With a single token: the photo, named by its most probable class, and its map over the photo in grey. With a token
+    for each class: the maps of the `top` most probable classes over the photo, a colour for each, and for each of them
+    the photo times that map. A map is scaled to its own least and largest weight: brightness compares places of one
+    map, not maps with each other. Below each map stands how many times the even share its largest weight is.
+
+    Args:
+        photos: pixels 0 to 255, grey or colour.
+        weights: of each token over the places of the map, for example `attention_maps(...)["pooling"][:, 0]`.
+        probabilities: of each class, from 0 to 1.
+        class_names: of each class.
+        titles: what stands left of each photo, its true class for example.
+        top: how many classes with a token each.
+        file: PNG to write.
+
+    Raises:
+        ValueError: tokens that are neither one nor one for each class, or other numbers of photos or names.
+    """
+    weights, probabilities = np.asarray(weights, np.float32), np.asarray(probabilities, np.float32)
+    tokens, classes = weights.shape[1], len(class_names)
+    if tokens not in (1, classes):
+        raise ValueError(f"weights must be of one token or of {classes}, one for each class, got {tokens}")
+    if len(photos) != len(weights) or probabilities.shape != (len(photos), classes):
+        raise ValueError(
+            f"photos, weights and probabilities must be of as many images, and of {classes} classes; got "
+            f"{len(photos)}, {len(weights)} and {probabilities.shape}"
+        )
+    shown = min(top, tokens)
+    columns = 2 if tokens == 1 else 2 + shown
+    height, width = photos.shape[1:3]
+    cell = 2.4
+    size = (cell * columns * max(1.0, width / height), (cell * max(1.0, height / width) + 0.55) * len(photos))
+    figure = Figure(figsize=size, layout="constrained")
+    for row, line in enumerate(figure.subplots(len(photos), columns, squeeze=False)):
+        ranked = np.argsort(-probabilities[row])
+        captions = [f"{class_names[k]}\n{100 * probabilities[row, k]:.1f} %" for k in ranked[:shown]]
+        chosen = weights[row, ranked[:shown]] if tokens > 1 else weights[row]
+        maps = np.stack([scaled_map(one, (height, width)) for one in chosen])
+        pixels = photos[row] if photos.shape[-1] == 3 else np.repeat(photos[row], 3, -1)
+        _panel(line[0], pixels, title=captions[0] if tokens == 1 else "")
+        line[0].set_ylabel(titles[row] if titles else "", fontsize=9, color=_INK)
+        _panel(
+            line[1], overlay(photos[row], maps), label=_peak(chosen[0]) if tokens == 1 else "a colour for each class"
+        )
+        for i, axes in enumerate(line[2:]):
+            _panel(axes, pixels / 255 * maps[i][..., None], captions[i], _peak(chosen[i]), COLORS[i % len(COLORS)])
+    if file is not None:
+        figure.savefig(file, dpi=110)
+    return figure
+
+
+def _peak(weights: Float[np.ndarray, "h w"]) -> str:
+    return f"at most {weights.max() * weights.size:.2g} times the even share"
+
+
+def _panel(axes: Axes, pixels: Any, title: str = "", label: str = "", color: str | None = None) -> None:
+    """An image without ticks, framed in `color` if there is one."""
+    axes.imshow(pixels, vmin=0, vmax=1)
+    axes.set_title(title, fontsize=9, color=_INK)
+    axes.set_xlabel(label, fontsize=7, color=_INK)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(visible=color is not None, color=color, linewidth=3)

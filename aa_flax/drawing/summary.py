@@ -1,0 +1,205 @@
+"""Parameters and floating-point operations of a network, in all and by module."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from aa_flax.drawing.trace import module_paths, natural_order, watched
+from aa_flax.models import create_model
+from aa_flax.ops.platform import traced_for
+
+
+@dataclass(frozen=True)
+class ModuleSummary:
+    """One module with everything in it."""
+
+    kind: str
+    params: int
+    flops: int
+    paper_flops: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summarize` found.
+
+    `flops` is 2 × the multiply-adds that the network needs for one forward pass of the batch: convolutions, matrix
+    products and attention (projections, queries against keys and tables, weights against values), whatever the
+    implementation spends. Pooling, interpolation, normalisation and activations are not counted.
+
+    `paper_flops` counts attention as the paper seems to, (h*w)**2 * key_depth operations a layer beside projections;
+    for networks without attention the two agree. The paper does not state the rule: it was inferred from its tables.
+    """
+
+    params: int
+    flops: int
+    paper_flops: int
+    by_module: dict[str, ModuleSummary]
+    image_shape: tuple[int, int, int]
+    batch: int
+
+    def table(self, depth: int = 2) -> str:
+        """Modules down to `depth`, a line each."""
+        rows = [("module", "type", "params", "MFLOPs")]
+        for path, module in self.by_module.items():
+            if path.count(".") < depth:
+                rows.append((path, module.kind, f"{module.params:,}", f"{module.flops / 1e6:,.1f}"))
+        rows.append(("total", "", f"{self.params:,}", f"{self.flops / 1e6:,.1f}"))
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        return "\n".join(
+            f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {params:>{widths[2]}}  {flops:>{widths[3]}}"
+            for name, kind, params, flops in rows
+        )
+
+
+def summarize(
+    model_or_name: nnx.Module | str, image_size: int | tuple[int, int] | None = None, batch: int = 1
+) -> Summary:
+    """Count parameters and FLOPs of a network, by tracing; nothing is computed.
+
+    Args:
+        model_or_name: a module with `image_size` and `in_channels`, or a name for `create_model`.
+        image_size: (height, width) or one number for both; None is the model's own.
+        batch: images in the pass; FLOPs grow with it.
+
+    Returns:
+        Totals, and modules in the order in which they are called.
+
+    Raises:
+        TypeError: a module that is no network of images.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if isinstance(model_or_name, str):
+        name = model_or_name
+        model: Any = nnx.eval_shape(lambda: create_model(name, image_size=size, rngs=nnx.Rngs(0)))
+    else:
+        model = model_or_name
+        if not hasattr(model, "image_size") or not hasattr(model, "in_channels"):
+            raise TypeError(
+                f"model_or_name must be a network that has image_size and in_channels, or a name; got a "
+                f"{type(model).__name__}"
+            )
+    height, width = size or model.image_size
+    image_shape = (height, width, model.in_channels)
+    counter = _Counter(set(module_paths(model).values()))
+    graph, state = nnx.split(model)
+
+    def forward(state: Any, images: Any) -> Any:
+        merged: Any = nnx.merge(graph, state, copy=True)
+        with watched(merged, lambda path, module, arguments: called.setdefault(path)):
+            return merged(images)
+
+    called: dict[str, None] = {}
+
+    images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
+    with traced_for("cpu"):  # elsewhere layers may add zeros, or hide products in kernels
+        counter.visit(jax.make_jaxpr(forward)(state, images).jaxpr, "", 1)
+    params: dict[str, int] = {}
+    for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        for prefix in _prefixes(".".join(map(str, path))):
+            params[prefix] = params.get(prefix, 0) + math.prod(leaf.shape)
+    kinds = {".".join(map(str, path)): type(module).__name__ for path, module in nnx.iter_modules(model)}
+    by_module = {
+        path: ModuleSummary(
+            kinds[path], params.get(path, 0), counter.flops.get(path, 0), counter.paper_flops.get(path, 0)
+        )
+        for path in [*called, *sorted(kinds.keys() - called, key=natural_order)]
+        if path
+    }
+    return Summary(
+        params=params.get("", 0),
+        flops=counter.flops.get("", 0),
+        paper_flops=counter.paper_flops.get("", 0),
+        by_module=by_module,
+        image_shape=image_shape,
+        batch=batch,
+    )
+
+
+class _Counter:
+    """Walks a jaxpr and books each operation on the innermost module whose scope it lies in."""
+
+    def __init__(self, paths: set[str]) -> None:
+        self._paths = paths
+        self.flops: dict[str, int] = {}
+        self.paper_flops: dict[str, int] = {}
+
+    def visit(self, jaxpr: Any, module: str, times: int) -> None:
+        for equation in jaxpr.eqns:
+            name = equation.primitive.name
+            scopes = [s for s in str(equation.source_info.name_stack).split("/") if s in self._paths]
+            here = scopes[-1] if scopes else module
+            if name == "conv_general_dilated":
+                out, kernel = equation.outvars[0].aval, equation.invars[1].aval
+                outputs = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
+                self._add(here, times * 2 * out.size * (kernel.size // outputs))
+            elif name == "dot_general":
+                (contracted, _), _ = equation.params["dimension_numbers"]
+                inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+                self._add(here, times * 2 * equation.outvars[0].aval.size * inner)
+            elif equation.params.get("name") == "relative_attention":
+                query, _, value, *tables = [v.aval for v in equation.invars]
+                b, h, w, n, dk = query.shape
+                self._attention(here, times, (b, h, w), n * dk, n * value.shape[-1], positions=bool(tables))
+            elif equation.params.get("name") == "packed_attention":
+                qkv, *tables = [v.aval for v in equation.invars]
+                value_depth = equation.outvars[0].aval.shape[-1]
+                key_depth = (qkv.shape[-1] - value_depth) // 2
+                self._attention(here, times, qkv.shape[:3], key_depth, value_depth, positions=bool(tables))
+            elif equation.params.get("name") == "attention_branch":
+                self._branch(here, times, [v.aval for v in equation.invars])
+            elif equation.params.get("name") not in ("upsample", "max_pool"):
+                trips = equation.params["length"] if name == "scan" else 1
+                for inner_jaxpr in _inner(equation, name):
+                    self.visit(inner_jaxpr, here, times * trips)
+
+    def _attention(
+        self, module: str, times: int, image: tuple[int, ...], key_depth: int, value_depth: int, positions: bool
+    ) -> None:
+        """Each query meets h*w keys and values, and all rows of the tables where there are any; depths of all heads.
+
+        Of a table's 2l-1 rows a query uses l; the whole table is counted because the published definition of the layer
+        multiplies it whole.
+        """
+        b, h, w = image
+        offsets = 2 * h - 1 + 2 * w - 1 if positions else 0
+        needed = times * 2 * b * h * w * (h * w * (key_depth + value_depth) + offsets * key_depth)
+        self._add(module, needed, times * b * (h * w) ** 2 * key_depth)
+
+    def _branch(self, module: str, times: int, arguments: list[Any]) -> None:
+        """Attention with its projections, which are booked where the layer that does not fuse them has them."""
+        x, *params = arguments
+        qkv, out, *tables = [param for param in params if len(param.shape) == 2]
+        value_depth = out.shape[0]
+        self._attention(
+            module, times, x.shape[:3], (qkv.shape[1] - value_depth) // 2, value_depth, positions=bool(tables)
+        )
+        for name, kernel in (("qkv", qkv), ("out", out)):
+            self._add(f"{module}.{name}".lstrip("."), times * 2 * math.prod(x.shape[:3]) * kernel.size)
+
+    def _add(self, module: str, flops: int, paper_flops: int | None = None) -> None:
+        for prefix in _prefixes(module):
+            self.flops[prefix] = self.flops.get(prefix, 0) + flops
+            self.paper_flops[prefix] = self.paper_flops.get(prefix, 0) + (flops if paper_flops is None else paper_flops)
+
+
+def _inner(equation: Any, name: str) -> Iterator[Any]:
+    if name in ("cond", "while"):
+        raise NotImplementedError(f"operations inside {name!r} cannot be counted: how often they run is not known")
+    for value in equation.params.values():
+        if isinstance(value, jax.extend.core.ClosedJaxpr):
+            yield value.jaxpr
+        elif isinstance(value, jax.extend.core.Jaxpr):
+            yield value
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    """The path and all that contain it, the empty one included: a.b -> "", a, a.b."""
+    parts = path.split(".") if path else []
+    for i in range(len(parts) + 1):
+        yield ".".join(parts[:i])

@@ -1,0 +1,233 @@
+"""Saving and restoring a run: written by Orbax in the background, vouched for by a manifest, verified before use."""
+
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+
+from aa_flax.runs.hosts import first_says, is_first
+from aa_flax.runs.manifest import damage, has_manifest, write_manifest
+from aa_flax.training.state import TrainState
+
+_MODEL = ("params", "batch_stats", "ema")
+_TRAINING = ("step", "opt_state", "window", "skipped", "bad_steps")
+_DELETED = ".deleted-"
+_UNFINISHED = ".orbax-checkpoint-tmp"
+
+
+class CheckpointError(Exception):
+    """Nothing can be restored, or saving failed too often; the message is one line."""
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints that were saved to their end, oldest first; damaged ones too."""
+    found = [child for child in folder.iterdir() if child.name.isdigit()] if folder.is_dir() else []
+    return sorted(int(child.name) for child in found if has_manifest(child))
+
+
+def delete_checkpoint(folder: Path, step: int) -> None:
+    """Take the name away at once, then the files, so that what a kill leaves is no checkpoint."""
+    doomed = folder / f"{_DELETED}{step}"
+    if doomed.exists():
+        shutil.rmtree(doomed)
+    (folder / str(step)).rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+class Checkpoints:
+    """The checkpoints of one run directory: items `model` (all that inference needs) and `training`.
+
+    A folder named after its step is whole: it gets its name when all is written, its manifest next, and loses the name
+    before anything in it is deleted. A checkpoint without a manifest was cut off and counts for nothing; one that
+    differs from its manifest is passed over, with a warning, for the one before.
+
+    Restores always go against an abstract tree: Orbax gives integer keys and named tuples back as plain dicts
+    otherwise, and layers would be permuted in silence.
+
+    Args:
+        folder: of the checkpoints.
+        keep: how many of the newest stay.
+        failures: how many saves may fail in a row, as on a full disk, before an error ends the run.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, failures: int = 3) -> None:
+        self.folder = folder.absolute()
+        self._keep, self._most_failures = keep, failures
+        self._failures = 0
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._saving: threading.Thread | None = None
+        self._failure: Exception | None = None
+        self._whole: set[int] = set()  # steps whose files were compared already
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: object, *exception: object) -> None:
+        try:
+            self.wait()
+        except CheckpointError:
+            if kind is None:
+                raise
+        finally:
+            self._checkpointer.close()
+
+    @property
+    def latest_step(self) -> int | None:
+        """The step of the newest undamaged checkpoint, the same on all hosts, or None if none was ever saved.
+
+        Waits for one that is being written.
+
+        Raises:
+            CheckpointError: there are some, and all are damaged; or that one was one failure too many.
+        """
+        self.wait()
+        # -1 is none, -2 that all are damaged: an error must end all processes alike.
+        step, failure = -1, None
+        if is_first():
+            try:
+                newest = self._newest_good()
+            except CheckpointError as error:
+                failure, step = error, -2
+            else:
+                step = -1 if newest is None else newest
+        step = first_says(step)
+        if step == -2:
+            raise failure or CheckpointError(f"every checkpoint in {self.folder} is damaged; process 0 says how")
+        return None if step < 0 else step
+
+    def clean(self) -> None:
+        """Remove what a killed run left, unfinished saves and half-deleted checkpoints; for the run that trains."""
+        if not is_first() or not self.folder.is_dir():
+            return
+        for child in self.folder.iterdir():
+            cut_off = child.name.isdigit() and not has_manifest(child)
+            if cut_off or child.name.startswith((_DELETED, ".")) or _UNFINISHED in child.name:
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
+
+    def save(self, state: TrainState) -> None:
+        """Start writing the whole state under its step; returns when it has left the devices.
+
+        A save that fails is warned of, and its files are removed.
+
+        Raises:
+            CheckpointError: too many have failed in a row.
+        """
+        self.wait()
+        step = int(state.step)
+        items = {
+            "model": ocp.args.StandardSave({name: getattr(state, name) for name in _MODEL}),
+            "training": ocp.args.StandardSave({name: getattr(state, name) for name in _TRAINING}),
+        }
+        self._whole.discard(step)
+        if is_first() and (self.folder / str(step)).exists():
+            delete_checkpoint(self.folder, step)  # damaged, or the run would have gone on from there
+        try:
+            self._checkpointer.save(self.folder / str(step), args=ocp.args.Composite(**items))
+        except Exception as error:
+            self._failed(step, error)
+            return
+        self._saving = threading.Thread(target=self._finish, args=(step,), name="checkpoint")
+        self._saving.start()
+
+    def wait(self) -> None:
+        """Until the last save is on disk.
+
+        Raises:
+            CheckpointError: it failed, as too many before it.
+        """
+        if self._saving is None:
+            return
+        self._saving.join()
+        self._saving = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def restore(self, like: TrainState, step: int | None = None) -> TrainState:
+        """The newest undamaged state, or of `step`; shapes, dtypes, structure and placement are those of `like`."""
+
+        def abstract(names: tuple[str, ...]) -> Any:
+            tree = {name: getattr(like, name) for name in names}
+            return ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
+
+        restored = self._restore(step, model=abstract(_MODEL), training=abstract(_TRAINING))
+        return TrainState(**restored["model"], **restored["training"])
+
+    def restore_model(self, params: Any, batch_stats: Any, ema: bool, step: int | None = None) -> tuple[Any, Any]:
+        """Parameters and batch statistics to infer with: the averaged ones where the run kept them.
+
+        Of the newest undamaged checkpoint, or of `step`.
+        """
+        model = {"params": params, "batch_stats": batch_stats}
+        tree = {**model, "ema": model if ema else {}}
+        target = ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
+        restored = self._restore(step, model=target)["model"]
+        chosen = restored["ema"] or restored
+        return chosen["params"], chosen["batch_stats"]
+
+    def _restore(self, step: int | None, **items: Any) -> Any:
+        self.wait()
+        if step is not None:
+            if step not in saved_steps(self.folder):
+                raise CheckpointError(f"{self.folder} has no checkpoint of step {step}")
+            if found := self._damage(step):
+                raise CheckpointError(f"{self.folder / str(step)}: {found}")
+        else:
+            step = self.latest_step
+        if step is None:
+            raise CheckpointError(f"{self.folder}: no checkpoint yet")
+        return self._checkpointer.restore(self.folder / str(step), args=ocp.args.Composite(**items))
+
+    def _newest_good(self) -> int | None:
+        damaged = []
+        for step in reversed(saved_steps(self.folder)):
+            found = self._damage(step)
+            if found is None:
+                return step
+            damaged.append(f"{self.folder / str(step)}: {found}")
+            logging.warning("damaged checkpoint passed over: %s", damaged[-1])
+        if damaged:
+            raise CheckpointError(f"every checkpoint is damaged: {'; '.join(damaged)}")
+        return None
+
+    def _damage(self, step: int) -> str | None:
+        """As `damage`, but a checkpoint that was found whole is not read again."""
+        if step in self._whole:
+            return None
+        found = damage(self.folder / str(step))
+        if found is None:
+            self._whole.add(step)
+        return found
+
+    def _finish(self, step: int) -> None:
+        """In the background: wait for the files, vouch for them, delete the oldest."""
+        try:
+            self._checkpointer.wait_until_finished()
+            if is_first():
+                write_manifest(self.folder / str(step))
+                for old in saved_steps(self.folder)[: -self._keep]:
+                    delete_checkpoint(self.folder, old)
+            self._failures = 0
+        except Exception as error:
+            try:
+                self._failed(step, error)
+            except CheckpointError as failure:
+                self._failure = failure
+
+    def _failed(self, step: int, error: Exception) -> None:
+        self._failures += 1
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        logging.warning("checkpoint of step %d was not saved (%d in a row): %s", step, self._failures, reason)
+        if is_first() and self.folder.is_dir():
+            for child in self.folder.glob(f"{step}{_UNFINISHED}*"):
+                shutil.rmtree(child, ignore_errors=True)
+            if not has_manifest(self.folder / str(step)):
+                shutil.rmtree(self.folder / str(step), ignore_errors=True)
+        if self._failures >= self._most_failures:
+            raise CheckpointError(
+                f"{self._failures} checkpoints in a row could not be saved in {self.folder}: {reason}"
+            ) from error

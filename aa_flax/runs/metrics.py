@@ -1,0 +1,117 @@
+"""The log of a run: JSON lines for programs, TensorBoard events for people."""
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+from aa_flax.json_values import finite
+from aa_flax.runs.hosts import is_first
+
+TIMING = ("images_per_second", "seconds")
+"""The keys of a row that depend on the machine; all others are reproduced by a resumed run bit for bit."""
+
+
+class MetricsError(Exception):
+    """Rows could not be written to the end; the message is one line."""
+
+
+class MetricsLog:
+    """`metrics.jsonl`, one object a line, and TensorBoard events beside it.
+
+    Opening the log of a run that resumes at `step` removes rows of later steps and a torn last line, so that the file
+    ends up as an uninterrupted run's. Rows that cannot be written, as on a full disk, are kept and written with the
+    next; events that cannot are lost. Of several processes the first writes.
+    """
+
+    def __init__(self, workdir: Path, step: int) -> None:
+        self.file = workdir / "metrics.jsonl"
+        self._waiting: list[str] = []
+        self._events: _Events | None = None
+        if not is_first():
+            return
+        rows = [row for row in read_metrics(self.file) if row["step"] <= step]
+        temporary = workdir / ".metrics.jsonl.partial"
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        temporary.replace(self.file)
+        self._events = _Events(workdir, step)
+
+    def write(self, step: int, split: str, **values: Any) -> None:
+        """Add one row; numbers also go to TensorBoard as `split/name`. None, infinities and NaN are written as null."""
+        if self._events is None:
+            return
+        values = finite(values)
+        self._waiting.append(json.dumps({"step": step, "split": split, **values}) + "\n")
+        self._append()
+        self._events.write(step, {f"{split}/{name}": value for name, value in values.items() if value is not None})
+
+    def close(self) -> None:
+        """Write what waits; MetricsError if that still cannot be."""
+        if self._events is not None:
+            self._events.close()
+        if self._waiting:
+            self._append()
+        if self._waiting:
+            raise MetricsError(f"{self.file}: {len(self._waiting)} rows could not be written")
+
+    def _append(self) -> None:
+        try:
+            size = self.file.stat().st_size
+            try:
+                with self.file.open("a") as f:
+                    f.writelines(self._waiting)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.truncate(self.file, size)  # a part of the rows may be there
+                raise
+        except OSError as error:
+            logging.warning("%s: %d rows wait to be written: %s", self.file, len(self._waiting), error)
+        else:
+            self._waiting.clear()
+
+
+class _Events:
+    """TensorBoard's file, written at once: the writer that comes with a thread does not survive a full disk."""
+
+    def __init__(self, workdir: Path, step: int) -> None:
+        self._writer = EventsWriter(str(workdir / "events"))
+        if step:
+            # What an earlier process wrote of later steps is not to be shown.
+            self._put([Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))])
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        self._put([Event(step=step, summary=scalar(name, value)) for name, value in values.items()])
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._writer.close()
+
+    def _put(self, events: list[Any]) -> None:
+        try:
+            for event in events:
+                event.wall_time = time.time()
+                self._writer.write_event(event)
+            self._writer.flush()
+        except OSError as error:
+            logging.log_first_n(logging.WARNING, "TensorBoard events are lost: %s", 1, error)
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """All whole rows of a `metrics.jsonl`; a torn last line is left out."""
+    rows = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if not isinstance(row, dict) or "step" not in row:
+            break
+        rows.append(row)
+    return rows

@@ -1,0 +1,145 @@
+"""Stopping between two steps when the machine is taken away, or the user says so."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import jax
+
+from aa_flax.runs.exits import SAVED, leave
+from aa_flax.runs.hosts import Meeting
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the process at once with exit code 75: for work that the same command does again."""
+
+    def leave_at_once(number: int, frame: FrameType | None) -> None:
+        leave(SAVED, f"{signal.Signals(number).name}: the same command goes on from here")
+
+    with _handled_by(leave_at_once):
+        yield
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """A handler for both signals; puts back what was there."""
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, signal.SIG_DFL if old is None else old)  # None was not Python's
+
+
+class Preempted(Exception):
+    """A signal ended training; the state was saved, and the same command goes on from there. One line."""
+
+
+class Preemption:
+    """Notes SIGTERM and Ctrl-C while it is open, for the loop to stop at its next step.
+
+    What the loop does not notice in time, because the main thread compiles or waits for data, ends the process with
+    exit code 75 all the same: checkpoints on disk are whole at any moment. So does a second signal, at once.
+
+    With several processes a signal to one stops all, at one step. These handlers replace the one of
+    `jax.distributed`, which knows of SIGTERM only and of no time limit.
+
+    Args:
+        grace: seconds that the loop has to notice.
+    """
+
+    def __init__(self, grace: float = 20.0) -> None:
+        self._grace = grace
+        self._signal: int | None = None
+        self._noticed = threading.Event()
+        self._closed = threading.Event()
+        self._meeting = Meeting() if jax.process_count() > 1 else None
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator["Preemption"]:
+        """Install the handlers, and put back what was there; nothing outside the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        # Python runs handlers only between two bytecodes of the main thread; the pipe is written to at once.
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        threads = [threading.Thread(target=self._watch, args=(reader,), name="preemption", daemon=True)]
+        if self._meeting:
+            threads.append(threading.Thread(target=self._listen, args=(self._meeting,), name="meeting", daemon=True))
+        for thread in threads:
+            thread.start()
+        try:
+            with _handled_by(self._handle):
+                yield self
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            self._noticed.set()
+            self._closed.set()
+            os.close(writer)
+            for thread in threads:
+                thread.join()
+            os.close(reader)
+
+    def agreed(self) -> bool:
+        """Whether to stop now; the same in all processes, which must ask equally often."""
+        stops = self._meeting.over() if self._meeting else self._signal is not None
+        if stops:
+            self._noticed.set()
+        return stops
+
+    def check(self) -> None:
+        """Preempted if it is time to stop; for work that may be left in the middle."""
+        if self.agreed():
+            raise self.error("during evaluation")
+
+    def error(self, where: str) -> Preempted:
+        """What to raise."""
+        name = signal.Signals(self._signal).name if self._signal else "a signal to another process"
+        return Preempted(f"{name} {where}: saved; the same command goes on from there")
+
+    def _handle(self, number: int, frame: FrameType | None) -> Any:
+        self._signal = number
+
+    def _watch(self, reader: int) -> None:
+        waiting: threading.Timer | None = None
+        while byte := os.read(reader, 1):
+            if byte[0] not in _SIGNALS:
+                continue
+            if waiting is not None:
+                leave(SAVED, "a second signal")
+            if self._meeting:
+                self._meeting.call()
+            waiting = self._give_time()
+            print("stopping after this step; a second signal ends the process at once", file=sys.stderr, flush=True)
+        if waiting is not None:
+            waiting.cancel()
+
+    def _listen(self, meeting: Meeting) -> None:
+        while not self._closed.wait(0.5):
+            if meeting.called():
+                waiting = self._give_time()
+                meeting.answer(2 * self._grace)
+                self._closed.wait()
+                waiting.cancel()
+
+    def _give_time(self) -> threading.Timer:
+        waiting = threading.Timer(self._grace, self._too_late)
+        waiting.daemon = True
+        waiting.start()
+        return waiting
+
+    def _too_late(self) -> None:
+        if not self._noticed.is_set():
+            leave(
+                SAVED, f"no step ended within {self._grace:g} s of the signal; the run goes on from its last checkpoint"
+            )

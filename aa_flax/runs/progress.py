@@ -1,0 +1,54 @@
+"""What the terminal shows while a run goes on."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from aa_flax.runs.hosts import is_first
+
+
+class ProgressBar:
+    """A bar with loss, accuracy, images/s and time left on a terminal; one line an epoch elsewhere."""
+
+    def __init__(self, total_steps: int, done: int, epochs: int) -> None:
+        self._console = Console(quiet=not is_first())
+        self._epochs = epochs
+        self._started, self._first = time.monotonic(), done
+        self._total = total_steps
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("compiling", total=total_steps, completed=done, status="")
+
+    def __enter__(self) -> "ProgressBar":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, step: int, epoch: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        """After a log window."""
+        status = f"loss {loss:.3f}  accuracy {accuracy:.3f}  {images_per_second:,.0f} images/s"
+        self._bar.update(self._task, completed=step, status=status, description=f"epoch {epoch}/{self._epochs}")
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def epoch(self, step: int, epoch: int, text: str) -> None:
+        """After an epoch: a line that stays."""
+        rate = (step - self._first) / max(time.monotonic() - self._started, 1e-9)
+        left = (self._total - step) / rate if rate else 0.0
+        minutes, seconds = divmod(round(left), 60)
+        self.say(f"epoch {epoch}/{self._epochs}  {text}  {minutes}:{seconds:02d} left")
