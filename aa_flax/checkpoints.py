@@ -20,6 +20,7 @@ from aa_flax.runs.checkpoints import CheckpointError, delete_checkpoint, saved_s
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.runs.manifest import damage
 from aa_flax.runs.metrics import read_metrics
+from aa_flax.training.trained import load_model
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
 _KEEP = flags.DEFINE_integer("keep", None, "prune: how many of the newest stay.", lower_bound=1)
@@ -90,7 +91,7 @@ def _export(directory: RunDirectory, name: str) -> None:
     file = Path(name).expanduser()
     if file.suffix != ".safetensors":
         fail(f"{file}: expected a name that ends in .safetensors")
-    model, step = directory.load_model(_STEP.value)
+    model, step = load_model(directory, _STEP.value)
     weights.save(model, file, origin={"run": directory.read_config().label or directory.path.name, "step": step})
     print(f"step {step:,} in {file}")
 

@@ -16,6 +16,7 @@ from aa_flax.models.functional import functional
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.training.scoring import make_scorer
 from aa_flax.training.sharding import Layout
+from aa_flax.training.trained import load_model
 
 _CONFIG = define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True)
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
             f"{dataset.name} has the classes {', '.join(dataset.class_names[:5])}, ...; "
             f"the run was trained on {', '.join(preprocessing.class_names[:5])}, ..."
         )
-    model, step = directory.load_model()
+    model, step = load_model(directory)
     apply, params, batch_stats = functional(model)
     split = _SPLIT.value or config.data.eval_split
     variables = layout.place((params, batch_stats))

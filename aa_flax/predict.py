@@ -25,6 +25,7 @@ from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.drawing.photo_attention import AttentionError, draw_photos, layers_to_draw, picture_files
 from aa_flax.models.functional import functional
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
+from aa_flax.training.trained import load_model
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True)
 _TOP = flags.DEFINE_integer("top", 5, "How many classes to print for each image.", lower_bound=1)
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> int:
             errors[file] = error
     scores, pictures = {}, {}
     if photos:
-        model, _ = directory.load_model()
+        model, _ = load_model(directory)
         classify = _classifier(model, preprocessing, size)
         layers = layers_to_draw(model, query is not None) if _ATTENTION.value else []
         pictures = picture_files(Path(_ATTENTION.value), photos) if layers else {}

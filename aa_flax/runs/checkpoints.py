@@ -3,7 +3,7 @@
 import shutil
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -11,10 +11,7 @@ from absl import logging
 
 from aa_flax.runs.hosts import first_says, is_first
 from aa_flax.runs.manifest import damage, has_manifest, write_manifest
-from aa_flax.training.state import TrainState
 
-_MODEL = ("params", "batch_stats", "ema")
-_TRAINING = ("step", "opt_state", "window", "skipped", "bad_steps")
 _DELETED = ".deleted-"
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
@@ -38,8 +35,26 @@ def delete_checkpoint(folder: Path, step: int) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
+class State(Protocol):
+    """What is saved: trees of arrays, each an item of its own, and the step that they belong to."""
+
+    @property
+    def step(self) -> Any: ...  # noqa: D102
+
+    def items(self) -> dict[str, Any]:
+        """Return the trees by the names of their items."""
+        ...
+
+    def with_items(self, items: dict[str, Any]) -> Self:
+        """Return a state of other trees of the same structure."""
+        ...
+
+
+Kind = TypeVar("Kind", bound=State)
+
+
 class Checkpoints:
-    """The checkpoints of one run directory: items `model` (all that inference needs) and `training`.
+    """The checkpoints of one run directory: the items of a state, of which `model` is all that inference needs.
 
     A folder named after its step is whole: it gets its name when all is written, its manifest next, and loses the name
     before anything in it is deleted. A checkpoint without a manifest was cut off and counts for nothing; one that
@@ -108,7 +123,7 @@ class Checkpoints:
             if cut_off or child.name.startswith((_DELETED, ".")) or _UNFINISHED in child.name:
                 shutil.rmtree(child) if child.is_dir() else child.unlink()
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: State) -> None:
         """Start writing the whole state under its step; returns when it has left the devices.
 
         A save that fails is warned of, and its files are removed.
@@ -118,10 +133,7 @@ class Checkpoints:
         """
         self.wait()
         step = int(state.step)
-        items = {
-            "model": ocp.args.StandardSave({name: getattr(state, name) for name in _MODEL}),
-            "training": ocp.args.StandardSave({name: getattr(state, name) for name in _TRAINING}),
-        }
+        items = {name: ocp.args.StandardSave(tree) for name, tree in state.items().items()}
         self._whole.discard(step)
         if is_first() and (self.folder / str(step)).exists():
             delete_checkpoint(self.folder, step)  # damaged, or the run would have gone on from there
@@ -147,15 +159,10 @@ class Checkpoints:
             failure, self._failure = self._failure, None
             raise failure
 
-    def restore(self, like: TrainState, step: int | None = None) -> TrainState:
+    def restore(self, like: Kind, step: int | None = None) -> Kind:
         """The newest undamaged state, or of `step`; shapes, dtypes, structure and placement are those of `like`."""
-
-        def abstract(names: tuple[str, ...]) -> Any:
-            tree = {name: getattr(like, name) for name in names}
-            return ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
-
-        restored = self._restore(step, model=abstract(_MODEL), training=abstract(_TRAINING))
-        return TrainState(**restored["model"], **restored["training"])
+        restored = self._restore(step, like.items())
+        return like.with_items({name: restored[name] for name in like.items()})
 
     def restore_model(self, params: Any, batch_stats: Any, ema: bool, step: int | None = None) -> tuple[Any, Any]:
         """Parameters and batch statistics to infer with: the averaged ones where the run kept them.
@@ -164,12 +171,11 @@ class Checkpoints:
         """
         model = {"params": params, "batch_stats": batch_stats}
         tree = {**model, "ema": model if ema else {}}
-        target = ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
-        restored = self._restore(step, model=target)["model"]
+        restored = self._restore(step, {"model": tree})["model"]
         chosen = restored["ema"] or restored
         return chosen["params"], chosen["batch_stats"]
 
-    def _restore(self, step: int | None, **items: Any) -> Any:
+    def _restore(self, step: int | None, like: dict[str, Any]) -> Any:
         self.wait()
         if step is not None:
             if step not in saved_steps(self.folder):
@@ -180,6 +186,8 @@ class Checkpoints:
             step = self.latest_step
         if step is None:
             raise CheckpointError(f"{self.folder}: no checkpoint yet")
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
         return self._checkpointer.restore(self.folder / str(step), args=ocp.args.Composite(**items))
 
     def _newest_good(self) -> int | None:

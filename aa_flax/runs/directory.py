@@ -9,15 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-from flax import nnx
 
-from aa_flax.runs.checkpoints import Checkpoints, saved_steps
+from aa_flax.runs.checkpoints import saved_steps
 from aa_flax.config.schema import MAY_CHANGE_ON_RESUME, Config, ConfigError, DataConfig, flatten, resolve
 from aa_flax.runs.hosts import is_first
-from aa_flax.training.initial import build_model
 from aa_flax.data.preprocessing import Preprocessing
-from aa_flax.models.functional import functional
 
 
 class RunDirectoryError(Exception):
@@ -137,26 +133,6 @@ class RunDirectory:
     def read_failure(self) -> list[int]:
         """The steps that `write_failure` kept, the last first; [] if the run did not diverge."""
         return self._read("nonfinite.json")["bad_steps"] if (self.path / "nonfinite.json").exists() else []
-
-    def load_model(self, step: int | None = None) -> tuple[nnx.Module, int]:
-        """The trained network, with averaged weights where the run kept them, and the step it was saved at.
-
-        Args:
-            step: of the checkpoint; the newest undamaged one if not given.
-        """
-        config = self.read_config()
-        if not self.has_checkpoint:
-            raise RunDirectoryError(f"{self.path} has no checkpoint yet")
-        with jax.default_device(jax.local_devices()[0]):
-            model = build_model(config, self.read_preprocessing())
-        _, params, batch_stats = functional(model)
-        with Checkpoints(self.checkpoints) as checkpoints:
-            step = checkpoints.latest_step if step is None else step
-            assert step is not None
-            ema = bool(config.optimizer.ema_decay)
-            params, batch_stats = checkpoints.restore_model(params, batch_stats, ema, step)
-        nnx.update(model, params, batch_stats)
-        return model, step
 
     @staticmethod
     def _portable(data: DataConfig) -> DataConfig:

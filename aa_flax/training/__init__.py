@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aa_flax.runs.metrics import read_metrics
     from aa_flax.training.initial import build_model
     from aa_flax.training.loop import Outcome, train
+    from aa_flax.training.trained import load_model
 
 _HOMES = {
     "Config": "config.schema",
@@ -22,6 +23,7 @@ _HOMES = {
     "build_model": "training.initial",
     "default_config": "config.schema",
     "functional": "models.functional",
+    "load_model": "training.trained",
     "read_metrics": "runs.metrics",
     "resolve": "config.schema",
     "train": "training.loop",
@@ -35,6 +37,7 @@ __all__ = [
     "build_model",
     "default_config",
     "functional",
+    "load_model",
     "read_metrics",
     "resolve",
     "train",

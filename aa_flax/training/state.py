@@ -29,6 +29,20 @@ class TrainState:
     skipped: Leaf  # int32, steps that were left out because loss or gradient was infinite or NaN
     bad_steps: Leaf  # int32 [8], which these were, the last first; -1 if there were fewer
 
+    def items(self) -> dict[str, PureDict]:
+        """Return what a checkpoint keeps apart: all that inference needs, and the rest."""
+        return {
+            item: {name: getattr(self, name) for name in names}
+            for item, names in (
+                ("model", ("params", "batch_stats", "ema")),
+                ("training", ("step", "opt_state", "window", "skipped", "bad_steps")),
+            )
+        }
+
+    def with_items(self, items: dict[str, PureDict]) -> "TrainState":
+        """Return the state of other items."""
+        return TrainState(**items["model"], **items["training"])
+
 
 def empty_window() -> PureDict:
     """The sums of a log window at its start."""

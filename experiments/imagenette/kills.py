@@ -27,6 +27,7 @@ from flax import nnx  # noqa: E402
 from aa_flax.analysis.provenance import provenance  # noqa: E402
 from aa_flax.runs.directory import RunDirectory  # noqa: E402
 from aa_flax.runs.metrics import TIMING, read_metrics  # noqa: E402
+from aa_flax.training.trained import load_model  # noqa: E402
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/kills", "Folder of the two run directories, which must be new.")
 _SOURCE_DIR = flags.DEFINE_string("source_dir", None, "Folder with imagenette128_webp.npz.", required=True)
@@ -100,7 +101,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def numbers(folder: Path) -> list[np.ndarray]:
     """Every array of the trained network."""
-    model, _ = RunDirectory(folder).load_model()
+    model, _ = load_model(RunDirectory(folder))
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.to_pure_dict(nnx.state(model)))]
 
 

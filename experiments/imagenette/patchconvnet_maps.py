@@ -29,6 +29,7 @@ from aa_flax.analysis.provenance import provenance  # noqa: E402
 from aa_flax.data.photo import load_photo  # noqa: E402
 from aa_flax.drawing.pooling_figures import COLORS, overlay, scaled_map  # noqa: E402
 from aa_flax.training import RunDirectory, functional, read_metrics  # noqa: E402
+from aa_flax.training.trained import load_model  # noqa: E402
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/patchconvnet", "Folder of the run directories.")
 _PHOTOS = flags.DEFINE_string("photos", None, "Folder with the photographs.", required=True)
@@ -91,7 +92,7 @@ def measured(name: str, run: RunDirectory) -> dict[str, Any]:
 
 def look(run: RunDirectory, files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     """(weights [photos, tokens, h, w], probabilities [photos, classes]) of a run for photographs."""
-    model, _ = run.load_model()
+    model, _ = load_model(run)
     preprocessing = run.read_preprocessing()
     pixels = np.stack([load_photo(file, (_SIDE.value, _SIDE.value), preprocessing.channels) for file in files])
     images = preprocessing.normalize(jnp.asarray(pixels))

@@ -11,6 +11,7 @@ from aa_flax import weights
 from aa_flax.runs.checkpoints import saved_steps
 from aa_flax.training import RunDirectory, functional, resolve
 from aa_flax.training.loop import train
+from aa_flax.training.trained import load_model
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -40,7 +41,7 @@ def test_list_verify_prune_export(workdir, tmp_path):
     exported = command("export", flag, "--step=8", tmp_path / "w.safetensors")
     assert exported.stdout == f"step 8 in {tmp_path / 'w.safetensors'}\n"
     model, card = weights.load(tmp_path / "w.safetensors")
-    expected, _ = RunDirectory(workdir).load_model(8)
+    expected, _ = load_model(RunDirectory(workdir), 8)
     for ours, theirs in zip(*(jax.tree.leaves(functional(m)[1:]) for m in (model, expected)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert card["origin"]["step"] == 8

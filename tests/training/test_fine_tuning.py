@@ -12,6 +12,7 @@ from aa_flax.runs.directory import RunDirectory
 from aa_flax.training import ConfigError, default_config, functional, resolve, train
 from aa_flax.training.freezing import freeze_statistics, leave_frozen, mask, stop_gradients
 from aa_flax.training.initial import build_model, take_weights
+from aa_flax.training.trained import load_model
 from aa_flax.weights import save
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
 
@@ -59,7 +60,7 @@ def test_frozen_parts_stay_bit_for_bit_and_the_rest_learns(config, tmp_path, opt
     start = build_model(resolve(config), directory.read_preprocessing())
     fresh = arrays(start)
     take_weights(start, resolve(config))
-    before, after = arrays(start), arrays(directory.load_model()[0])
+    before, after = arrays(start), arrays(load_model(directory)[0])
     for path, value in after.items():
         assert (value == before[path]).all() == is_frozen(path), path
     # The file's weights are where it started.

@@ -15,6 +15,7 @@ from aa_flax.training.initial import build_model
 from aa_flax.training.loop import train
 from aa_flax.training.optimizers import optimizer
 from aa_flax.training.state import create_state
+from aa_flax.training.trained import load_model
 from aa_flax.training.window import NonFiniteError
 
 
@@ -153,6 +154,6 @@ def test_accumulation_mixup_cutout_clipping_and_decoupled_decay_run(tiny_config,
     tiny_config.model.dtype = "bfloat16"
     outcome = train(resolve(tiny_config), tmp_path)
     assert outcome.finished and np.isfinite(outcome.scores.loss)
-    model, step = RunDirectory(tmp_path).load_model()
+    model, step = load_model(RunDirectory(tmp_path))
     assert step == 4
     assert {leaf.dtype for leaf in jax.tree.leaves(functional(model)[1])} == {np.dtype("float32")}

@@ -1,0 +1,35 @@
+"""The network that a run has trained."""
+
+import jax
+from flax import nnx
+
+from aa_flax.models.functional import functional
+from aa_flax.runs.checkpoints import Checkpoints
+from aa_flax.runs.directory import RunDirectory, RunDirectoryError
+from aa_flax.training.initial import build_model
+
+
+def load_model(directory: RunDirectory, step: int | None = None) -> tuple[nnx.Module, int]:
+    """Return the trained network, with averaged weights where the run kept them, and the step it was saved at.
+
+    Args:
+        directory: of the run.
+        step: of the checkpoint; the newest undamaged one if not given.
+
+    Raises:
+        RunDirectoryError: no run directory, or one without a checkpoint.
+        CheckpointError: no such checkpoint, or all are damaged.
+    """
+    config = directory.read_config()
+    if not directory.has_checkpoint:
+        raise RunDirectoryError(f"{directory.path} has no checkpoint yet")
+    with jax.default_device(jax.local_devices()[0]):
+        model = build_model(config, directory.read_preprocessing())
+    _, params, batch_stats = functional(model)
+    with Checkpoints(directory.checkpoints) as checkpoints:
+        step = checkpoints.latest_step if step is None else step
+        assert step is not None
+        ema = bool(config.optimizer.ema_decay)
+        params, batch_stats = checkpoints.restore_model(params, batch_stats, ema, step)
+    nnx.update(model, params, batch_stats)
+    return model, step

@@ -1,0 +1,86 @@
+"""The order of rooms: no import of the library runs up or in a circle."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "aa_flax"
+ROOMS = (
+    "ops",
+    "layers",
+    "models",
+    "weights",
+    "config",
+    "evaluation",
+    "data",
+    "drawing",
+    "runs",
+    "training",
+    "analysis",
+)
+"""Each may import from those before it."""
+WITHOUT_NETWORKS = ("config", "evaluation", "data", "runs")
+"""Rooms that no array is computed in."""
+LEAVES = ("json_values",)
+
+
+def module_of(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def imported(path):
+    """Modules of the library that a file imports anywhere, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            while name and name not in MODULES:
+                name = name.rpartition(".")[0]
+            if name:
+                yield name
+
+
+GRAPH = {module: {*imported(path)} - {module} for module, path in MODULES.items()}
+
+
+def room(module):
+    """The folder of a module; "" for commands, which may import all."""
+    parts = module.split(".")
+    return "" if len(parts) == 1 or parts[-1] == "__main__" or (len(parts) == 2 and parts[1] not in ROOMS) else parts[1]
+
+
+def test_every_folder_is_a_room():
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} == {*ROOMS}
+
+
+def test_imports_run_one_way():
+    assert len(GRAPH) > 150 and "aa_flax.training.loop" in GRAPH
+    up = []
+    for module, others in GRAPH.items():
+        here = room(module)
+        for other in others if here else ():
+            there = room(other)
+            allowed = other in ("aa_flax", *(f"aa_flax.{leaf}" for leaf in LEAVES))
+            if there:
+                allowed = ROOMS.index(there) <= ROOMS.index(here)
+                allowed &= here not in WITHOUT_NETWORKS or there not in ("ops", "layers", "models", "weights")
+            if not allowed:
+                up.append(f"{module} imports {other}")
+    assert not up
+
+
+def test_no_import_runs_in_a_circle():
+    graph = {module: {other for other in others if other != "aa_flax"} for module, others in GRAPH.items()}
+    # What a package hands on from its own modules is no import of theirs.
+    for module, path in MODULES.items():
+        if path.name == "__init__.py":
+            graph[module] = {other for other in graph[module] if not other.startswith(f"{module}.")}
+    TopologicalSorter(graph).prepare()
