@@ -98,9 +98,10 @@ class Cloud:
     @contextlib.contextmanager
     def running(self, *arguments: str, until: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
         """A launch that has got as far as `until`."""
-        # A shell that is started in the background ignores Ctrl-C, and pytest may be; env takes that back.
+        # What is started in the background ignores Ctrl-C, and by nohup a hang-up, and so may pytest be; env takes that
+        # back.
         process = subprocess.Popen(
-            ["env", "--default-signal=INT", *self.command(*arguments)],
+            ["env", "--default-signal=INT,TERM,HUP", *self.command(*arguments)],
             env=self.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
