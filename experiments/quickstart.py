@@ -36,7 +36,7 @@ def get_config(variant="aa"):
     config.optimizer.learning_rate = 0.15
     config.optimizer.warmup = 0.1
     config.optimizer.nesterov = True
-    config.optimizer.label_smoothing = 0.1
+    config.task.options.label_smoothing = 0.1
     if variant == "plain":
         config.label = "WRN-10-1"
         config.model.name = "wide_resnet28_10"

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
 
 from aa_flax import data
@@ -16,14 +15,9 @@ from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.data.facts import FACTS
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.data.statistics import mean_and_std
-from aa_flax.models.functional import functional
 from aa_flax.models.registry import model_defaults, model_options
-from aa_flax.training.freezing import leave_frozen
-from aa_flax.training.initial import build_model
-from aa_flax.training.optimizers import optimizer
+from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout
-from aa_flax.training.state import create_state
-from aa_flax.training.step import jit_train_step
 
 Mode = Literal["train", "infer"]
 ImageSize = tuple[int, int]
@@ -139,7 +133,7 @@ class Lowered:
 
 
 def lower(subject: Subject, mode: Mode, mesh: Mesh) -> Lowered:
-    """The step of `aa_flax.train`, or the logits of uint8 images as `aa_flax.evaluate` computes them, on a mesh.
+    """The step of `aa_flax.train`, or the predictions for uint8 images as `aa_flax.evaluate` has them, on a mesh.
 
     State and images lie as in a run of that config on the mesh's devices. Nothing is allocated.
 
@@ -150,42 +144,25 @@ def lower(subject: Subject, mode: Mode, mesh: Mesh) -> Lowered:
     """
     config, preprocessing = subject.config, subject.preprocessing
     layout = Layout.of(config, mesh.devices)
-    model = nnx.eval_shape(lambda: build_model(config, preprocessing))
-    apply, params, batch_stats = functional(model)
+    program = Program.of(config, preprocessing, layout, subject.epoch_steps, shapes=True)
+    shape = (config.batch_size, *preprocessing.image_size, preprocessing.channels)
     batch = {
-        "image": jax.ShapeDtypeStruct(
-            (config.batch_size, *preprocessing.image_size, preprocessing.channels), jnp.uint8, sharding=layout.batch
-        ),
-        "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32, sharding=layout.batch),
+        "image": jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=layout.batch),
+        **{
+            name: jax.ShapeDtypeStruct((config.batch_size, *each.shape), each.dtype, sharding=layout.batch)
+            for name, each in program.task.targets.items()
+        },
     }
+    state = program.state_shapes
     with jax.set_mesh(layout.mesh):
         if mode == "infer":
-
-            def logits(params: Any, batch_stats: Any, images: Any) -> Any:
-                params, batch_stats = layout.gathered((params, batch_stats))
-                return apply(params, batch_stats, preprocessing.normalize(images))[0]
-
-            variables = _placed((params, batch_stats), layout)
-            traced = jax.jit(logits).trace(*variables, batch["image"])
+            variables = (state.params, state.batch_stats)
+            traced = jax.jit(program.predictions).trace(variables, batch["image"])
             return Lowered(traced.lower(), estimated_flops(traced), _bytes(variables[0]), _bytes(variables[1]), 0, 0)
-        chain = leave_frozen(
-            optimizer(config.optimizer, config.epochs * subject.epoch_steps, subject.epoch_steps), config.model.frozen
-        )
-        ema = bool(config.optimizer.ema_decay)
-        state = jax.eval_shape(lambda p, s: create_state(p, s, chain, ema), params, batch_stats)
-        state = _placed(state, layout)
-        traced = jit_train_step(apply, chain, config, preprocessing, layout, state).trace(state, batch)
-        program = traced.lower()
+        traced = program.train_step.trace(state, batch)
+        lowered = traced.lower()
     kept = (state.params, state.batch_stats, state.opt_state, state.ema)
-    return Lowered(program, estimated_flops(traced), *(_bytes(tree) for tree in kept))
-
-
-def _placed(tree: Any, layout: Layout) -> Any:
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
-        layout.of_state(tree),
-    )
+    return Lowered(lowered, estimated_flops(traced), *(_bytes(tree) for tree in kept))
 
 
 def _bytes(tree: Any) -> int:

@@ -26,8 +26,7 @@ _RANGES: tuple[_Range, ...] = (
     (
         "in [0, 1)",
         lambda v: 0 <= v < 1,
-        """optimizer.warmup optimizer.momentum optimizer.rms_decay optimizer.beta1 optimizer.beta2 optimizer.ema_decay
-        optimizer.label_smoothing""",
+        "optimizer.warmup optimizer.momentum optimizer.rms_decay optimizer.beta1 optimizer.beta2 optimizer.ema_decay",
     ),
     ("in [0, 1]", lambda v: 0 <= v <= 1, "data.color_jitter data.random_erasing data.rand_augment_probability"),
     ("in (0, 1)", lambda v: 0 < v < 1, "data.cutmix_probability"),
@@ -115,11 +114,6 @@ def _check_optimizer(optimizer: Any) -> None:
         raise ConfigError(
             "config field 'optimizer.weight_decay_mode' must be 'decoupled' with 'optimizer.name' 'lamb', which adds "
             "the decay to its direction and not to the gradient"
-        )
-    if optimizer.binary_targets and (optimizer.loss != "binary_cross_entropy" or optimizer.label_smoothing):
-        raise ConfigError(
-            "config field 'optimizer.binary_targets' needs 'optimizer.loss' 'binary_cross_entropy' and no "
-            "'optimizer.label_smoothing', which gives every class a part of every image"
         )
     drops = (0.0, *optimizer.decay_at_epochs)
     if any(later <= earlier for earlier, later in itertools.pairwise(drops)):

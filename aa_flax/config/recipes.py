@@ -111,7 +111,7 @@ def imagenet_mnasnet(augmented: bool) -> Any:
     config.optimizer.decay_every_epochs = 2.4
     config.optimizer.warmup = 5 / config.epochs
     config.optimizer.weight_decay = 1e-5
-    config.optimizer.label_smoothing = 0.1
+    config.task.options.label_smoothing = 0.1
     config.optimizer.ema_decay = 0.9999
     if augmented:
         drops = math.ceil(config.epochs / config.optimizer.decay_every_epochs) - 1
@@ -174,8 +174,8 @@ def imagenet_patchconvnet() -> Any:
     config.data.mixup = 0.8
     config.data.cutmix = 1.0
     config.data.cutmix_probability = 0.5
-    config.optimizer.loss = "binary_cross_entropy"
-    config.optimizer.binary_targets = True
+    config.task.options.loss = "binary_cross_entropy"
+    config.task.options.binary_targets = True
     return config
 
 
@@ -224,7 +224,7 @@ def imagenet_tuned(weights: str, image_size: int) -> Any:
     config.data.image_size = image_size
     config.data.mixup = 0.8
     config.data.cutmix = 1.0
-    config.optimizer.label_smoothing = 0.1
+    config.task.options.label_smoothing = 0.1
     return config
 
 
@@ -258,7 +258,7 @@ def _three_augment(config: Any) -> Any:
     config.data.auto_augment = "three"
     config.data.color_jitter = 0.3
     config.data.cutmix = 1.0
-    config.optimizer.label_smoothing = 0.1
+    config.task.options.label_smoothing = 0.1
     return config
 
 

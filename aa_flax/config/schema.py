@@ -95,9 +95,14 @@ class OptimizerConfig:
     clip_norm: float = 0.0  # largest global norm of the gradient; 0 is off
     accumulation_steps: int = 1  # pieces in which a batch goes through the network
     ema_decay: float = 0.0  # of parameters and batch statistics, used to evaluate; 0 is off
-    loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"  # trained on; held out it is cross-entropy
-    binary_targets: bool = False  # with "binary_cross_entropy", each class of a mixed image counts as wholly there
-    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What the network is trained for."""
+
+    name: str = "classification"  # or module:Class
+    options: dict[str, Any] = field(default_factory=dict)  # the task's own, see its dataclass of options
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,7 @@ class Config:
     deterministic: bool = False  # the same result every time on GPUs too, see aa_flax.training.determinism
     stop_after_epoch: int = 0  # end early, with the schedule unchanged; 0 is off
     model: ModelConfig = field(default_factory=ModelConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -158,14 +164,23 @@ MAY_CHANGE_ON_RESUME = frozenset(
 """Fields that change nothing in what a run computes but, the last two, its rounding; other changes are refused."""
 
 
+MOVED = {
+    "optimizer.loss": "task.options.loss",
+    "optimizer.binary_targets": "task.options.binary_targets",
+    "optimizer.label_smoothing": "task.options.label_smoothing",
+}
+"""Fields that have another name now, which errors say."""
+
+
 MAY_DIFFER = frozenset({"label", "data.data_dir", "data.source_dir", "data.cache", "data.num_threads"})
 """Fields that the processes of one run may each have another value of."""
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """A locked ConfigDict of all defaults; `model.options` takes any key."""
+    """A locked ConfigDict of all defaults; `model.options` and `task.options` take any key."""
     config = ml_collections.ConfigDict(dataclasses.asdict(Config())).lock()
     config.model.options.unlock()
+    config.task.options.unlock()
     return config
 
 
@@ -181,7 +196,7 @@ def field_names(schema: type = Config, prefix: str = "") -> dict[str, Any]:
 
 
 def flatten(config: Config | dict[str, Any]) -> dict[str, Any]:
-    """Dotted names to values; `model.options` stays one value."""
+    """Dotted names to values; `model.options` and `task.options` stay one value each."""
     tree = config if isinstance(config, dict) else dataclasses.asdict(config)
     flat: dict[str, Any] = {}
     for name, value in tree.items():
@@ -209,7 +224,9 @@ def resolve(config: Any) -> Config:
 
 
 def unknown_field(name: str) -> ConfigError:
-    """The error for a field that does not exist, naming the nearest one that does."""
+    """The error for a field that does not exist, naming what it is called now or the nearest one that does."""
+    if name in MOVED:
+        return ConfigError(f"config field {name!r} is {MOVED[name]!r} now")
     known = list(field_names())
     last = name.rsplit(".", 1)[-1]
     by_last_part = {k.rsplit(".", 1)[-1]: k for k in known}

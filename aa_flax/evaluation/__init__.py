@@ -1,5 +1,1 @@
-"""Scores of trained networks."""
-
-from aa_flax.evaluation.classification import Scores, evaluate, make_eval_step
-
-__all__ = ["Scores", "evaluate", "make_eval_step"]
+"""Scores of trained networks, as pure functions of what they say and what is true."""

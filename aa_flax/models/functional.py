@@ -1,36 +1,40 @@
 """A module as a pure function of pure dicts: what jit, grad and the train loop use."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 PureDict = dict[str, Any]
 
 
 @runtime_checkable  # the shape checker of the tests asks
 class Apply(Protocol):
-    """`apply(params, batch_stats, images, *, train=False, rngs=None) -> (logits, batch_stats)`."""
+    """`apply(params, batch_stats, images, *, train=False, rngs=None) -> (outputs, batch_stats)`."""
 
     def __call__(
         self,
         params: PureDict,
         batch_stats: PureDict,
-        images: Float[Array, "b h w c"],
-        *,
+        *arguments: Any,
         train: bool = False,
         rngs: nnx.Rngs | Array | None = None,
-    ) -> tuple[Float[Array, "b classes"], PureDict]: ...
+    ) -> tuple[Any, PureDict]: ...
 
 
-def functional(model: nnx.Module) -> tuple[Apply, PureDict, PureDict]:
+def functional(model: nnx.Module, call: Callable[..., Any] | None = None) -> tuple[Apply, PureDict, PureDict]:
     """Split a model once into `(apply, params, batch_stats)`.
 
     `params` and `batch_stats` are nested dicts of arrays whose keys are the attribute names, and are the model's own
-    arrays. `apply(params, batch_stats, images, *, train=False, rngs=None)` returns logits and the batch statistics
-    after the call (the same ones unless train=True); it changes nothing and is meant for plain `jax.jit` and
+    arrays. `apply(params, batch_stats, images, *, train=False, rngs=None)` returns the model's outputs and the batch
+    statistics after the call (the same ones unless train=True); it changes nothing and is meant for plain `jax.jit` and
     `jax.grad`. `rngs` is an `nnx.Rngs` made inside the trace, or a JAX random key.
+
+    With `call` what runs is `call(model, *arguments, train=train, rngs=rngs)`, and `apply` takes its arguments in place
+    of the images.
     """
     split: Any = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
     graph, params, batch_stats, rest = split
@@ -40,15 +44,15 @@ def functional(model: nnx.Module) -> tuple[Apply, PureDict, PureDict]:
     def apply(
         params: PureDict,
         batch_stats: PureDict,
-        images: Float[Array, "b h w c"],
-        *,
+        *arguments: Any,
         train: bool = False,
         rngs: nnx.Rngs | Array | None = None,
-    ) -> tuple[Float[Array, "b classes"], PureDict]:
+    ) -> tuple[Any, PureDict]:
         merged = nnx.merge(graph, params, batch_stats, rest, copy=True)
         if isinstance(rngs, jax.Array):
             rngs = nnx.Rngs(rngs)
-        logits = merged(images, train=train, rngs=rngs)
-        return logits, nnx.to_pure_dict(nnx.state(merged, nnx.BatchStat)) if train else batch_stats
+        run = merged if call is None else functools.partial(call, merged)
+        outputs = run(*arguments, train=train, rngs=rngs)
+        return outputs, nnx.to_pure_dict(nnx.state(merged, nnx.BatchStat)) if train else batch_stats
 
     return apply, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)

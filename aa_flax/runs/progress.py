@@ -1,6 +1,7 @@
 """What the terminal shows while a run goes on."""
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from aa_flax.runs.hosts import is_first
 
 
 class ProgressBar:
-    """A bar with loss, accuracy, images/s and time left on a terminal; one line an epoch elsewhere."""
+    """A bar with loss, metrics, images/s and time left on a terminal; one line an epoch elsewhere."""
 
     def __init__(self, total_steps: int, done: int, epochs: int) -> None:
         self._console = Console(quiet=not is_first())
@@ -37,9 +38,9 @@ class ProgressBar:
     ) -> None:
         self._bar.stop()
 
-    def update(self, step: int, epoch: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """After a log window."""
-        status = f"loss {loss:.3f}  accuracy {accuracy:.3f}  {images_per_second:,.0f} images/s"
+    def update(self, step: int, epoch: int, means: Mapping[str, float], images_per_second: float) -> None:
+        """After a log window, with the means to show."""
+        status = "".join(f"{name} {value:.3f}  " for name, value in means.items()) + f"{images_per_second:,.0f} images/s"
         self._bar.update(self._task, completed=step, status=status, description=f"epoch {epoch}/{self._epochs}")
 
     def say(self, text: str) -> None:

@@ -6,32 +6,24 @@ import jax
 from flax import nnx
 
 from aa_flax.config.schema import Config, ConfigError
-from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.layers.norm import set_groups
-from aa_flax.models import create_model
+from aa_flax.tasks import Task
 from aa_flax.training.freezing import freeze_statistics
 from aa_flax.weights import Report, WeightsError, init_from_plain, read_state_dict
 
 
-def build_model(config: Config, preprocessing: Preprocessing) -> nnx.Module:
-    """The untrained network of a config, its frozen parts marked; ConfigError where its options do not fit."""
+def build_model(config: Config, task: Task) -> nnx.Module:
+    """Return the untrained network of a config, its frozen parts marked; ConfigError where its options do not fit."""
     if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.read("jax_enable_x64"):
         raise ConfigError(
             "config field 'model.dtype' or 'model.param_dtype' is 'float64', which needs JAX_ENABLE_X64=1"
         )
     try:
-        model = create_model(
-            config.model.name,
-            num_classes=preprocessing.num_classes,
-            image_size=preprocessing.image_size,
-            in_channels=preprocessing.channels,
-            dtype=jax.numpy.dtype(config.model.dtype),
-            param_dtype=jax.numpy.dtype(config.model.param_dtype),
-            rngs=nnx.Rngs(config.seed),
-            **config.model.options,
-        )
+        model = task.build(nnx.Rngs(config.seed))
         freeze_statistics(model, config.model.frozen)
         set_groups(model, config.parallel.batch_norm_groups)
+    except ConfigError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"config group 'model': {error}") from error
     return model

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jax
+from flax import nnx
 
 from aa_flax.config.schema import Config
-from aa_flax.evaluation import Scores
-from aa_flax.models.functional import PureDict
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.compilation_cache import CompilationCache
 from aa_flax.runs.directory import RunDirectory
@@ -21,10 +20,10 @@ from aa_flax.runs.preemption import Preempted, Preemption
 from aa_flax.runs.profiling import Profile
 from aa_flax.runs.progress import ProgressBar
 from aa_flax.runs.watchdog import Watchdog
+from aa_flax.tasks import Scores
 from aa_flax.training.scoring import make_scorer
 from aa_flax.training.setup import Setup, set_up
 from aa_flax.training.state import TrainState, evaluated
-from aa_flax.training.step import jit_train_step
 from aa_flax.training.window import NonFiniteError, Windows
 
 
@@ -37,8 +36,8 @@ class Outcome:
     scores: Scores
     train_seconds: float  # of all calls that made this run, compilation and evaluation included
     images_per_second: float  # of the optimiser steps alone
-    params: PureDict  # averaged where the run averages; arrays of this process's memory
-    batch_stats: PureDict
+    model: nnx.Module  # its weights averaged where the run averages, in this process's memory
+    setup: Setup
 
 
 def train(config: Config, workdir: Path) -> Outcome:
@@ -97,7 +96,7 @@ class _Run:
         self._checkpoints, self._services = checkpoints, services
         self._preemption, self._watchdog = services.preemption, services.watchdog
         checkpoints.clean()
-        state = setup.new_state()
+        state = setup.program.new_state()
         if checkpoints.latest_step is not None:
             state = checkpoints.restore(state)
         services.phases.done("state")
@@ -110,10 +109,7 @@ class _Run:
         self._seconds_before = max((row["seconds"] for row in rows), default=0.0)
         self._started = self._saved_at = time.monotonic()
         self._saved_step = self._step
-        self._train_step = jit_train_step(
-            setup.apply, setup.chain, self._config, setup.preprocessing, setup.layout, state
-        )
-        self._scorer = make_scorer(setup.apply, setup.preprocessing, self._config, setup.layout)
+        self._scorer = make_scorer(setup.program)
         self._scores: Scores | None = None
         self._stepped = False
 
@@ -129,16 +125,17 @@ class _Run:
 
     def to_the_end(self) -> Outcome:
         """Train until the last epoch of this call."""
-        setup, last_step = self._setup, self._setup.last_epoch * self._setup.epoch_steps
-        progress = ProgressBar(setup.total_steps, self._step, self._config.epochs)
+        setup, program = self._setup, self._setup.program
+        last_step = setup.last_epoch * program.epoch_steps
+        progress = ProgressBar(program.total_steps, self._step, self._config.epochs)
         with setup.train_batches(self._step) as batches, jax.set_mesh(setup.layout.mesh), progress:
             self._progress = progress
-            self._windows = Windows(setup, self._step, self._log, progress, self._elapsed, self._last_good)
-            if self._step and self._step % setup.epoch_steps == 0:
+            self._windows = Windows(program, self._step, self._log, progress, self._elapsed, self._last_good)
+            if self._step and self._step % program.epoch_steps == 0:
                 self._end_epoch(saved=True)  # a signal may have come before its evaluation
             while self._step < last_step:
                 self._one_step(setup.placed(next(batches)))
-                ends_epoch = self._step % setup.epoch_steps == 0
+                ends_epoch = self._step % program.epoch_steps == 0
                 ends_window = self._step % self._config.log_every_steps == 0 or ends_epoch
                 if ends_window:
                     self._state = self._windows.close(self._state)
@@ -149,19 +146,19 @@ class _Run:
                 if self._preemption.agreed():
                     self._stop(f"after step {self._step}")
             scores = self._scores or self._scorer(evaluated(self._state), setup.eval_source, self._between)
-            params, batch_stats = setup.layout.fetched(evaluated(self._state))
+            model = program.model(setup.layout.fetched(evaluated(self._state)))
         return Outcome(
-            finished=self._step >= setup.total_steps,
-            epoch=self._step // setup.epoch_steps,
+            finished=self._step >= program.total_steps,
+            epoch=self._step // program.epoch_steps,
             scores=scores,
             train_seconds=self._elapsed(),
             images_per_second=self._windows.images_per_second,
-            params=params,
-            batch_stats=batch_stats,
+            model=model,
+            setup=setup,
         )
 
     def _one_step(self, batch: dict[str, Any]) -> None:
-        self._state = self._train_step(self._state, batch)
+        self._state = self._setup.program.train_step(self._state, batch)
         self._step += 1
         if not self._stepped:
             self._stepped = True
@@ -175,7 +172,7 @@ class _Run:
 
     def _end_epoch(self, *, saved: bool = False) -> None:
         """Evaluate and save where it is time to."""
-        epoch = self._step // self._setup.epoch_steps
+        epoch = self._step // self._setup.program.epoch_steps
         is_last = epoch >= self._setup.last_epoch
         due = epoch % self._config.eval_every_epochs == 0 or is_last
         if due and not (saved and self._is_evaluated):
@@ -183,10 +180,9 @@ class _Run:
                 scores = self._scorer(evaluated(self._state), self._setup.eval_source, self._between)
             except Preempted:
                 self._stop(f"in the evaluation after step {self._step}")
-            values = dict(epoch=epoch, loss=scores.loss, accuracy=scores.accuracy)
-            self._log.write(self._step, "eval", **values, seconds=self._elapsed())
-            said = f"held-out loss {scores.loss:.3f}  accuracy {scores.accuracy:.4f}"
-            self._progress.epoch(self._step, epoch, said)
+            self._log.write(self._step, "eval", epoch=epoch, **scores.values, seconds=self._elapsed())
+            said = "  ".join(f"{name} {value:.4f}" for name, value in scores.values.items())
+            self._progress.epoch(self._step, epoch, f"held-out {said}")
             self._scores = scores
         if not saved and (epoch % self._config.checkpoint_every_epochs == 0 or is_last):
             self._save()

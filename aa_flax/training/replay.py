@@ -4,19 +4,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from aa_flax.config.schema import Config
 from aa_flax.runs.checkpoints import Checkpoints, saved_steps
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
-from aa_flax.training.augmentation import make_augment
-from aa_flax.training.gradient import make_gradient, step_keys
-from aa_flax.training.losses import cross_entropy
+from aa_flax.training.program import Program
 from aa_flax.training.resident import taken
 from aa_flax.training.setup import Setup, set_up
 from aa_flax.training.state import TrainState
-from aa_flax.training.step import jit_train_step
+from aa_flax.training.step import step_keys
 
 
 @dataclass(frozen=True)
@@ -31,8 +27,7 @@ class Replay:
     largest_parameter: float
     gradient_norm: float
     indices: list[int]  # of the examples in the training split
-    labels: list[int]
-    losses: list[float]  # of each example, cross-entropy in training mode
+    losses: list[float]  # of each example, in training mode
     images: np.ndarray  # uint8 [b, h, w, c], as they came from the host
 
     @property
@@ -60,31 +55,30 @@ def replay(directory: RunDirectory, step: int | None = None) -> Replay:
             raise RunDirectoryError(f"{directory.path}: the run did not diverge; name a step with --step")
         step = kept[-1]
     setup = set_up(config, directory)
-    if not 0 <= step < setup.total_steps:
-        raise RunDirectoryError(f"{directory.path}: the run has steps 0 to {setup.total_steps - 1}, not {step}")
+    program = setup.program
+    if not 0 <= step < program.total_steps:
+        raise RunDirectoryError(f"{directory.path}: the run has steps 0 to {program.total_steps - 1}, not {step}")
     state, start = _before(setup, directory, step)
-    layout = setup.layout
-    run = jit_train_step(setup.apply, setup.chain, config, setup.preprocessing, layout, state)
-    with setup.train_batches(start) as batches, jax.set_mesh(layout.mesh):
+    with setup.train_batches(start) as batches, jax.set_mesh(setup.layout.mesh):
         for _ in range(start, step):
-            state = run(state, setup.placed(next(batches)))
+            state = program.train_step(state, setup.placed(next(batches)))
         batch = next(batches)
         return _look(setup, state, batch, start)
 
 
 def _before(setup: Setup, directory: RunDirectory, step: int) -> tuple[TrainState, int]:
-    state = setup.new_state()
+    state = setup.program.new_state()
     with Checkpoints(directory.checkpoints) as checkpoints:
         earlier = [saved for saved in saved_steps(directory.checkpoints) if saved <= step]
         return (checkpoints.restore(state, earlier[-1]), earlier[-1]) if earlier else (state, 0)
 
 
 def _look(setup: Setup, state: TrainState, batch: dict[str, np.ndarray], start: int) -> Replay:
-    config, apply, preprocessing = setup.config, setup.apply, setup.preprocessing
+    program = setup.program
     placed = jax.jit(taken)(setup.placed(batch))
-    images, labels = setup.layout.fetched((placed["image"], placed["label"]))
-    loss, _, _, grads = jax.jit(make_gradient(apply, config, preprocessing, setup.layout))(state, placed)
-    losses = jax.jit(_losses(setup, config))(state, placed)
+    images = setup.layout.fetched(placed["image"])
+    loss, _, _, grads = jax.jit(program.gradient)(state, placed)
+    losses = jax.jit(_losses(program))(state, placed)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(setup.layout.fetched(state.params))]
     grads = setup.layout.fetched(grads)
     return Replay(
@@ -96,20 +90,17 @@ def _look(setup: Setup, state: TrainState, batch: dict[str, np.ndarray], start: 
         largest_parameter=float(max(np.abs(leaf).max() for leaf in leaves)),
         gradient_norm=float(np.sqrt(sum(np.square(leaf.astype(np.float64)).sum() for leaf in jax.tree.leaves(grads)))),
         indices=batch["index"].tolist(),
-        labels=labels.tolist(),
         losses=np.asarray(losses).tolist(),
         images=images,
     )
 
 
-def _losses(setup: Setup, config: Config) -> Any:
-    augmented = make_augment(config, setup.preprocessing)
-
+def _losses(program: Program) -> Any:
     def losses(state: TrainState, batch: dict[str, Any]) -> jax.Array:
-        augment_key, model_key = step_keys(config, state.step)
-        images, targets = augmented(batch, augment_key)
-        logits, _ = setup.apply(state.params, state.batch_stats, images, train=True, rngs=model_key)
-        return cross_entropy(logits, jnp.asarray(targets))
+        batch_key, model_key = step_keys(program.config, state.step)
+        images, targets, _ = program.task.prepare(batch, batch_key)
+        (found, _), _ = program.losses(state.params, state.batch_stats, images, targets, train=True, rngs=model_key)
+        return found
 
     return losses
 

@@ -4,43 +4,51 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from aa_flax import data
-from aa_flax.config.schema import Config
-from aa_flax.data.preprocessing import Preprocessing
-from aa_flax.evaluation import Scores, evaluate, make_eval_step
-from aa_flax.models.functional import Apply, PureDict
-from aa_flax.training.sharding import Layout, place_batch
+from aa_flax.models.functional import PureDict
+from aa_flax.tasks import Scores
+from aa_flax.training.program import Program
+from aa_flax.training.sharding import place_batch
 
 Scorer = Callable[..., Scores]
 """((params, batch_stats), source, between=nothing): scores of every example; `between` is called before each batch."""
 
 
-def make_scorer(apply: Apply, preprocessing: Preprocessing, config: Config, layout: Layout) -> Scorer:
-    """A scorer of the network with any (params, batch_stats), compiled once."""
+def make_scorer(program: Program) -> Scorer:
+    """Return a scorer of the network with any (params, batch_stats), compiled once.
 
-    def predict(variables: Any, images: Any) -> Any:
-        params, batch_stats = layout.gathered(variables)
-        return apply(params, batch_stats, preprocessing.normalize(images))[0]
+    It raises ValueError where the source has no example.
+    """
+    task = program.task
 
-    step = jax.jit(make_eval_step(predict, preprocessing.num_classes), out_shardings=layout.everywhere)
+    def sums_of(variables: tuple[PureDict, PureDict], batch: dict[str, Any]) -> dict[str, jax.Array]:
+        return task.score(program.predictions(variables, batch["image"]), batch)
+
+    step = jax.jit(sums_of, out_shardings=program.layout.everywhere)
 
     def scorer(
         variables: tuple[PureDict, PureDict], source: data.Source, between: Callable[[], None] = lambda: None
     ) -> Scores:
-        return evaluate(step, variables, _inputs(source, preprocessing, config, layout, between))
+        totals: Any = None
+        for batch in _batches(program, source, between):
+            sums = step(variables, batch)
+            totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
+        if totals is None:
+            raise ValueError("there is no example to evaluate on")
+        return task.scores(totals)
 
     return scorer
 
 
-def _inputs(
-    source: data.Source, preprocessing: Preprocessing, config: Config, layout: Layout, between: Callable[[], None]
-) -> Iterator[dict[str, Any]]:
+def _batches(program: Program, source: data.Source, between: Callable[[], None]) -> Iterator[dict[str, Any]]:
     """Batches of `source` as the run's network expects them, on the mesh."""
+    config = program.config
     with data.eval_batches(
         source,
         batch_size=config.eval_batch_size,
-        image_size=preprocessing.image_size,
+        image_size=program.preprocessing.image_size,
         resize="center_crop" if config.data.crop == "resized" else "squash",
         num_threads=config.data.num_threads,
         process_index=jax.process_index(),
@@ -48,4 +56,4 @@ def _inputs(
     ) as batches:
         for batch in batches:
             between()
-            yield place_batch({name: batch[name] for name in ("image", "label", "mask")}, layout)
+            yield place_batch({name: values for name, values in batch.items() if name != "index"}, program.layout)

@@ -1,74 +1,55 @@
-"""From a config to all that a run needs before its first step."""
+"""From a config to all that a run needs before its first step, its data among them."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import optax
 from absl import logging
+from flax import nnx
 
 from aa_flax import data
 from aa_flax.config.schema import MAY_DIFFER, Config, flatten
 from aa_flax.data.augment.host import make_host_augment
 from aa_flax.data.pipeline import Batches
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
-from aa_flax.models.functional import Apply, PureDict, functional
 from aa_flax.runs.directory import RunDirectory
 from aa_flax.runs.hosts import prove_equal
 from aa_flax.training import determinism
-from aa_flax.training.augmentation import check_pairs
-from aa_flax.training.freezing import leave_frozen
-from aa_flax.training.initial import build_model, take_weights
-from aa_flax.training.optimizers import learning_rate, optimizer
+from aa_flax.training.initial import take_weights
+from aa_flax.training.program import Program
 from aa_flax.training.resident import resident
 from aa_flax.training.sharding import Layout, place_batch
-from aa_flax.training.state import TrainState, create_state
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What a run computes with; nothing of it changes from step to step."""
+    """A run's program with its data."""
 
-    config: Config
-    layout: Layout
-    preprocessing: Preprocessing
+    program: Program
     train_source: data.Source
     eval_source: data.Source
-    apply: Apply
-    chain: optax.GradientTransformation
     weights: str  # report on those that the run starts from
-    _params: PureDict
-    _batch_stats: PureDict
 
     @property
-    def epoch_steps(self) -> int:
-        """Optimiser steps of an epoch."""
-        return data.steps_per_epoch(len(self.train_source), self.config.batch_size)
+    def config(self) -> Config:
+        """Of the run."""
+        return self.program.config
 
     @property
-    def total_steps(self) -> int:
-        """Optimiser steps of the whole run."""
-        return self.config.epochs * self.epoch_steps
+    def layout(self) -> Layout:
+        """Where arrays live."""
+        return self.program.layout
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What images become."""
+        return self.program.preprocessing
 
     @property
     def last_epoch(self) -> int:
         """Where this call of `train` ends."""
         return min(self.config.stop_after_epoch or self.config.epochs, self.config.epochs)
-
-    @functools.cached_property
-    def learning_rate(self) -> Callable[[Any], Any]:
-        """Of a step, counted from 0."""
-        return learning_rate(self.config.optimizer, self.total_steps, self.epoch_steps)
-
-    def new_state(self) -> TrainState:
-        """The state before the first step; no device ever holds more than its part."""
-        ema = bool(self.config.optimizer.ema_decay)
-        params, batch_stats = self.layout.place((self._params, self._batch_stats))
-        create = functools.partial(create_state, optimizer=self.chain, ema=ema)
-        shardings = self.layout.of_state(jax.eval_shape(create, params, batch_stats))
-        return jax.jit(create, out_shardings=shardings)(params, batch_stats)
 
     @functools.cached_property
     def pool(self) -> dict[str, Any]:
@@ -77,8 +58,9 @@ class Setup:
 
     def placed(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A batch of `train_batches` as the step takes it."""
-        names = ("index",) if self.config.data.on_device else ("image", "label")
-        return {**place_batch({name: batch[name] for name in names}, self.layout), **self.pool}
+        on_device = self.config.data.on_device
+        kept = {name: values for name, values in batch.items() if (name == "index") == on_device}
+        return {**place_batch(kept, self.layout), **self.pool}
 
     def train_batches(self, start_step: int) -> Batches | data.IndexBatches:
         """This process's share of the batches from a step on."""
@@ -121,7 +103,6 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     layout = Layout.of(config)
     layout.check_batch_size("batch_size", config.batch_size, config.optimizer.accumulation_steps)
     layout.check_batch_size("eval_batch_size", config.eval_batch_size)
-    check_pairs(config, layout.mesh.shape["data"])
     directory.check(config)
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
     prove_equal({"data set": dataset.fingerprint})
@@ -136,26 +117,18 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
         train_source, eval_source = train_source.cached(), eval_source.cached()
     epoch_steps = data.steps_per_epoch(len(train_source), config.batch_size)
 
+    reports: list[str] = []
+
+    def take(model: nnx.Module) -> None:
+        if config.model.init_from and not directory.has_checkpoint:
+            reports.append(str(take_weights(model, config)))
+
     with jax.default_device(_host()):
-        model = build_model(config, preprocessing)
-    starts_from_weights = config.model.init_from and not directory.has_checkpoint
-    report = str(take_weights(model, config)) if starts_from_weights else ""
+        program = Program.of(config, preprocessing, layout, epoch_steps, change=take)
+    program.task.check(layout.mesh.shape["data"])
     if config.optimizer.schedule == "steps" and min(config.optimizer.decay_at_epochs) >= config.epochs:
         logging.warning("the learning rate never drops: decay_at_epochs begins after the %d epochs", config.epochs)
-    apply, params, batch_stats = functional(model)
-    chain = leave_frozen(optimizer(config.optimizer, config.epochs * epoch_steps, epoch_steps), config.model.frozen)
-    return Setup(
-        config=config,
-        layout=layout,
-        preprocessing=preprocessing,
-        train_source=train_source,
-        eval_source=eval_source,
-        apply=apply,
-        chain=chain,
-        weights=report,
-        _params=params,
-        _batch_stats=batch_stats,
-    )
+    return Setup(program, train_source, eval_source, "".join(reports))
 
 
 def _host() -> Any:

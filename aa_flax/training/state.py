@@ -1,5 +1,6 @@
 """All that a run carries from step to step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ class TrainState:
     batch_stats: PureDict
     opt_state: optax.OptState
     ema: PureDict  # {"params", "batch_stats"}, or empty without EMA
-    window: PureDict  # sums since the last log: examples, loss, correct, grad_norm, steps
+    window: PureDict  # since the last log: number of good steps, sums of loss, grad_norm and the task's metrics
     skipped: Leaf  # int32, steps that were left out because loss or gradient was infinite or NaN
     bad_steps: Leaf  # int32 [8], which these were, the last first; -1 if there were fewer
 
@@ -44,21 +45,26 @@ class TrainState:
         return TrainState(**items["model"], **items["training"])
 
 
-def empty_window() -> PureDict:
-    """The sums of a log window at its start."""
+def empty_window(metrics: Mapping[str, Any]) -> PureDict:
+    """Return the sums of a log window at its start; of each metric of the task a sum, and what divides it."""
     return {
-        "examples": jnp.zeros((), jnp.int32),
-        "correct": jnp.zeros((), jnp.int32),
         "steps": jnp.zeros((), jnp.int32),
         "loss": jnp.zeros(()),
         "grad_norm": jnp.zeros(()),
+        "metrics": {
+            name: {"sum": jnp.zeros((), dtype), "count": jnp.zeros((), dtype)} for name, dtype in metrics.items()
+        },
     }
 
 
 def create_state(
-    params: PureDict, batch_stats: PureDict, optimizer: optax.GradientTransformation, ema: bool
+    params: PureDict,
+    batch_stats: PureDict,
+    optimizer: optax.GradientTransformation,
+    ema: bool,
+    metrics: Mapping[str, Any] | None = None,
 ) -> TrainState:
-    """The state before the first step."""
+    """Return the state before the first step, with sums for the metrics of a task."""
     averaged = {"params": params, "batch_stats": batch_stats}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -66,14 +72,14 @@ def create_state(
         batch_stats=batch_stats,
         opt_state=optimizer.init(params),
         ema=jax.tree.map(jnp.copy, averaged) if ema else {},
-        window=empty_window(),
+        window=empty_window(metrics or {}),
         skipped=jnp.zeros((), jnp.int32),
         bad_steps=jnp.full((8,), -1, jnp.int32),
     )
 
 
 def evaluated(state: TrainState) -> tuple[PureDict, PureDict]:
-    """The parameters and batch statistics to judge a state by: the averaged ones where there are."""
+    """Return the parameters and batch statistics to judge a state by: the averaged ones where there are."""
     if state.ema:
         return state.ema["params"], state.ema["batch_stats"]
     return state.params, state.batch_stats

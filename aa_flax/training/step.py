@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,37 +10,106 @@ import optax
 from jaxtyping import Array
 
 from aa_flax.config.schema import Config
-from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.models.functional import Apply, PureDict
-from aa_flax.training.gradient import make_gradient
+from aa_flax.tasks import Task
+from aa_flax.training.freezing import stop_gradients
 from aa_flax.training.optimizers import moving_average
 from aa_flax.training.resident import taken
 from aa_flax.training.sharding import Layout
 from aa_flax.training.state import TrainState
 
-Step = Callable[[TrainState, dict[str, Array]], TrainState]
+Batch = dict[str, Array]
+Step = Callable[[TrainState, Batch], TrainState]
+
+
+class Gradient(NamedTuple):
+    """What a batch comes to."""
+
+    loss: Array
+    metrics: PureDict  # {name: {"sum", "count"}}
+    batch_stats: PureDict  # after the batch
+    grads: PureDict
+
+
+def step_keys(config: Config, step: Array) -> tuple[Array, Array]:
+    """Return the random keys of a step, for the batch and for the network: a function of seed and step alone."""
+    batch_key, model_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), step))
+    return batch_key, model_key
+
+
+def make_gradient(
+    task: Task, losses: Apply, config: Config, layout: Layout | None = None
+) -> Callable[[TrainState, Batch], Gradient]:
+    """Return the function (state, batch) -> Gradient; pure.
+
+    Args:
+        task: says what the batch becomes and what is measured.
+        losses: `task.losses` as `functional` makes it.
+        config: of the run.
+        layout: where arrays live; None is one device.
+    """
+    pieces = config.optimizer.accumulation_steps
+
+    def share(params: PureDict, batch_stats: PureDict, images: Any, targets: Any, total: Array, key: Array) -> Any:
+        params = stop_gradients(params, config.model.frozen)
+        (losses_, metrics), batch_stats = losses(params, batch_stats, images, targets, train=True, rngs=key)
+        measured = {name: dict(zip(("sum", "count"), pair, strict=True)) for name, pair in metrics.items()}
+        return losses_.sum() / total, (batch_stats, measured)
+
+    gradient = jax.value_and_grad(share, has_aux=True)
+
+    def summed(params: PureDict, batch_stats: PureDict, images: Any, targets: Any, total: Array, key: Array) -> Any:
+        if pieces == 1:
+            (loss, (batch_stats, metrics)), grads = gradient(params, batch_stats, images, targets, total, key)
+            return loss, metrics, batch_stats, grads
+
+        def one(carry: Any, piece: Any) -> Any:
+            batch_stats, sums = carry
+            images, targets, key = piece
+            (loss, (batch_stats, metrics)), grads = gradient(params, batch_stats, images, targets, total, key)
+            return (batch_stats, jax.tree.map(jnp.add, sums, (loss, metrics, grads))), None
+
+        def cut(x: Array) -> Array:
+            # Every `pieces`-th example makes a piece, so that a batch sharded over devices stays where it is.
+            return x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]).swapaxes(0, 1)
+
+        split = (*jax.tree.map(cut, (images, targets)), jax.random.split(key, pieces))
+        first = jax.tree.map(lambda x: x[0], split)
+        (loss, (_, metrics)), grads = jax.eval_shape(gradient, params, batch_stats, first[0], first[1], total, first[2])
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, metrics, grads))
+        (batch_stats, (loss, metrics, grads)), _ = jax.lax.scan(one, (batch_stats, zeros), split)
+        return loss, metrics, batch_stats, grads
+
+    def of_batch(state: TrainState, batch: Batch) -> Gradient:
+        batch_key, model_key = step_keys(config, state.step)
+        images, targets, total = task.prepare(batch, batch_key)
+        params = layout.gathered(state.params) if layout else state.params
+        loss, metrics, batch_stats, grads = summed(params, state.batch_stats, images, targets, total, model_key)
+        return Gradient(loss, metrics, batch_stats, layout.scattered(grads) if layout else grads)
+
+    return of_batch
 
 
 def make_train_step(
-    apply: Apply,
+    task: Task,
+    losses: Apply,
     optimizer: optax.GradientTransformation,
     config: Config,
-    preprocessing: Preprocessing,
     layout: Layout | None = None,
 ) -> Step:
-    """The function (state, {"image": uint8 [b,h,w,c], "label": int [b]}) -> state; pure, for `jax.jit`.
+    """Return the function (state, batch) -> state; pure, for `jax.jit`.
 
-    In place of these two, "index" [b] and the "pool" that they are taken from, see `resident`.
+    A batch has what the task reads of a record, [b, ...], and "image" as uint8 [b, h, w, c]; in place of these "index"
+    [b] and the "pool" that they are taken from, see `resident`.
 
     After a step whose loss or gradient is infinite or NaN everything is as before it but `step`, `skipped` and
     `bad_steps`: the data goes on, and parameters, statistics, averages and optimiser with its schedule wait for the
     next batch.
     """
-    gradient = make_gradient(apply, config, preprocessing, layout)
+    gradient = make_gradient(task, losses, config, layout)
 
-    def train_step(state: TrainState, batch: dict[str, Array]) -> TrainState:
-        batch = taken(batch)
-        loss, correct, batch_stats, grads = gradient(state, batch)
+    def train_step(state: TrainState, batch: Batch) -> TrainState:
+        loss, metrics, batch_stats, grads = gradient(state, taken(batch))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -50,10 +119,11 @@ def make_train_step(
         good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         learned = {"params": params, "batch_stats": batch_stats, "opt_state": opt_state, "ema": ema}
         before = {name: getattr(state, name) for name in learned}
+        more = {"steps": 1, "loss": loss, "grad_norm": grad_norm, "metrics": metrics}
         return TrainState(
             step=state.step + 1,
             **jax.tree.map(lambda new, old: jnp.where(good, new, old), learned, before),
-            window=_added(state.window, good, batch["label"].size, correct=correct, loss=loss, grad_norm=grad_norm),
+            window=jax.tree.map(lambda sum_, x: sum_ + jnp.where(good, x, 0).astype(sum_.dtype), state.window, more),
             skipped=state.skipped + ~good,
             bad_steps=jnp.where(good, state.bad_steps, jnp.roll(state.bad_steps, 1).at[0].set(state.step)),
         )
@@ -61,25 +131,6 @@ def make_train_step(
     return train_step
 
 
-def _added(window: PureDict, good: Array, examples: int, **sums: Array) -> PureDict:
-    """The sums of a log window with one more step, if that was good."""
-    more: dict[str, Any] = {"examples": examples, "steps": 1, **sums}
-    return {name: total + jnp.where(good, more[name], 0).astype(total.dtype) for name, total in window.items()}
-
-
-def jit_train_step(
-    apply: Apply,
-    optimizer: optax.GradientTransformation,
-    config: Config,
-    preprocessing: Preprocessing,
-    layout: Layout,
-    state: TrainState,
-) -> Any:
-    """`make_train_step` compiled as runs do it: donated, and left where `layout` puts a state of these shapes."""
-    step = make_train_step(apply, optimizer, config, preprocessing, layout)
-    return jax.jit(step, donate_argnums=0, out_shardings=layout.of_state(state))
-
-
 def reset_window(state: TrainState) -> TrainState:
-    """The state at the start of a log window."""
+    """Return the state at the start of a log window."""
     return dataclasses.replace(state, window=jax.tree.map(jnp.zeros_like, state.window))

@@ -6,6 +6,7 @@ from flax import nnx
 from aa_flax.models.functional import functional
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
+from aa_flax.tasks import make_task
 from aa_flax.training.initial import build_model
 
 
@@ -24,7 +25,7 @@ def load_model(directory: RunDirectory, step: int | None = None) -> tuple[nnx.Mo
     if not directory.has_checkpoint:
         raise RunDirectoryError(f"{directory.path} has no checkpoint yet")
     with jax.default_device(jax.local_devices()[0]):
-        model = build_model(config, directory.read_preprocessing())
+        model = build_model(config, make_task(config, directory.read_preprocessing()))
     _, params, batch_stats = functional(model)
     with Checkpoints(directory.checkpoints) as checkpoints:
         step = checkpoints.latest_step if step is None else step

@@ -10,7 +10,7 @@ from absl import logging
 
 from aa_flax.runs.metrics import MetricsLog
 from aa_flax.runs.progress import ProgressBar
-from aa_flax.training.setup import Setup
+from aa_flax.training.program import Program
 from aa_flax.training.state import TrainState
 from aa_flax.training.step import reset_window
 
@@ -31,7 +31,7 @@ class Windows:
     """Closes log windows.
 
     Args:
-        setup: of the run.
+        program: of the run.
         start_step: where this call goes on.
         log, progress: where means go.
         elapsed: seconds since the run began.
@@ -40,14 +40,14 @@ class Windows:
 
     def __init__(
         self,
-        setup: Setup,
+        program: Program,
         start_step: int,
         log: MetricsLog,
         progress: ProgressBar,
         elapsed: Callable[[], float],
         last_good: Callable[[], Any],
     ) -> None:
-        self._setup, self._log, self._progress = setup, log, progress
+        self._program, self._log, self._progress = program, log, progress
         self._elapsed, self._last_good = elapsed, last_good
         self._since: float | None = None  # unknown for a window that compiles
         self._rates: list[float] = []
@@ -62,17 +62,17 @@ class Windows:
         """Log the window's means and open the next; NonFiniteError if too many steps went wrong."""
         sums, step, skipped, bad_steps = jax.device_get((state.window, state.step, state.skipped, state.bad_steps))
         now = time.monotonic()
-        good, step, skipped = int(sums["steps"]), int(step), int(skipped)
+        good, step, skipped, measured = int(sums["steps"]), int(step), int(skipped), sums["metrics"]
         steps, self._opened_at = step - self._opened_at, step
         # Nothing to average where every step was left out.
         means = {
             "loss": float(sums["loss"]) / good if good else None,
-            "accuracy": int(sums["correct"]) / int(sums["examples"]) if good else None,
+            **{name: each["sum"].item() / each["count"].item() if good else None for name, each in measured.items()},
             "grad_norm": float(sums["grad_norm"]) / good if good else None,
-            "learning_rate": float(self._setup.learning_rate(max(step - skipped - 1, 0))),
+            "learning_rate": float(self._program.learning_rate(max(step - skipped - 1, 0))),
             "skipped": skipped,
         }
-        if skipped > self._setup.config.max_nonfinite_steps:
+        if skipped > self._program.config.max_nonfinite_steps:
             found = [int(bad) for bad in bad_steps if bad >= 0]
             raise NonFiniteError(
                 f"loss or gradient became infinite or NaN in {skipped} step{'s' * (skipped > 1)}, last in "
@@ -85,12 +85,13 @@ class Windows:
                 "%d steps left out so far, last step %d: infinite or NaN loss or gradient", skipped, bad_steps[0]
             )
             self._skipped = skipped
-        rate = steps * self._setup.config.batch_size / (now - self._since) if self._since else None
+        rate = steps * self._program.config.batch_size / (now - self._since) if self._since else None
         if rate:
             self._rates.append(rate)
-        self._log.write(step, "train", epoch=step / self._setup.epoch_steps, **means, seconds=self._elapsed())
-        epoch = math.ceil(step / self._setup.epoch_steps)
-        self._progress.update(step, epoch, means["loss"] or math.nan, means["accuracy"] or 0.0, rate or math.nan)
+        self._log.write(step, "train", epoch=step / self._program.epoch_steps, **means, seconds=self._elapsed())
+        epoch = math.ceil(step / self._program.epoch_steps)
+        shown = {name: means[name] for name in ("loss", *measured) if means[name] is not None}
+        self._progress.update(step, epoch, shown, rate or math.nan)
         self.restart()
         return reset_window(state)
 

@@ -52,5 +52,5 @@ def get_config(pooling="single"):
     config.optimizer.weight_decay_mode = "decoupled"
     config.optimizer.weight_decay_exclude = ("bias", "scale", "gamma", "gamma1", "gamma2", "tokens")
     config.optimizer.clip_norm = 1.0
-    config.optimizer.label_smoothing = 0.1
+    config.task.options.label_smoothing = 0.1
     return config

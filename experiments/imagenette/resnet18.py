@@ -38,5 +38,5 @@ def get_config(model="resnet18"):
     config.optimizer.learning_rate = 0.1
     config.optimizer.warmup = 0.1
     config.optimizer.weight_decay = 5e-4
-    config.optimizer.label_smoothing = 0.1
+    config.task.options.label_smoothing = 0.1
     return config

@@ -46,7 +46,7 @@ def tiny(data_dir):
     config.data.image_size = 8
     config.data.crop_padding = 1
     config.optimizer.learning_rate = 0.05
-    config.optimizer.label_smoothing = 0.1
+    config.task.options.label_smoothing = 0.1
     config.optimizer.ema_decay = 0.9
     return config
 

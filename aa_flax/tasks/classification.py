@@ -1,0 +1,119 @@
+"""Training a network to name the one class of each image."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from aa_flax.config.schema import Config, ConfigError
+from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.evaluation.classification import confusion_and_loss, per_class
+from aa_flax.models import create_model
+from aa_flax.tasks.augmentation import make_augment
+from aa_flax.tasks.losses import LOSSES, target_distribution
+from aa_flax.tasks.mixing import check_pairs, mixed
+from aa_flax.tasks.options import options_of
+from aa_flax.tasks.task import RandomKey, Scores
+
+
+@dataclass(frozen=True)
+class ClassificationOptions:
+    """Fields of `config.task.options`."""
+
+    loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"  # trained on; held out it is cross-entropy
+    binary_targets: bool = False  # with "binary_cross_entropy", each class of a mixed image counts as wholly there
+    label_smoothing: float = 0.0
+
+
+class Classification:
+    """Cross-entropy over classes; scored by held-out cross-entropy and accuracy."""
+
+    targets: Mapping[str, Any] = {"label": jax.ShapeDtypeStruct((), jnp.int32)}
+    metrics: Mapping[str, Any] = {"accuracy": jnp.int32}
+    headline = "accuracy"
+
+    def __init__(self, config: Config, preprocessing: Preprocessing) -> None:
+        self.config, self.preprocessing = config, preprocessing
+        self.options = options_of(config, ClassificationOptions)
+        if not 0 <= self.options.label_smoothing < 1:
+            raise ConfigError(
+                f"config field 'task.options.label_smoothing' must lie in [0, 1), got {self.options.label_smoothing}"
+            )
+        if self.options.binary_targets and (
+            self.options.loss != "binary_cross_entropy" or self.options.label_smoothing
+        ):
+            raise ConfigError(
+                "config field 'task.options.binary_targets' goes with 'loss' = 'binary_cross_entropy' and without "
+                "'label_smoothing', which gives every class a part of every image"
+            )
+        self._augment = make_augment(config, preprocessing)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.preprocessing.class_names)
+
+    def check(self, devices: int) -> None:
+        """ConfigError unless every device gets whole pairs of images where images are mixed."""
+        check_pairs(self.config, devices)
+
+    def build(self, rngs: nnx.Rngs) -> nnx.Module:
+        """Return the network of the config, with an output for each class."""
+        model, preprocessing = self.config.model, self.preprocessing
+        return create_model(
+            model.name,
+            num_classes=self.num_classes,
+            image_size=preprocessing.image_size,
+            in_channels=preprocessing.channels,
+            dtype=jnp.dtype(model.dtype),
+            param_dtype=jnp.dtype(model.param_dtype),
+            rngs=rngs,
+            **model.options,
+        )
+
+    def prepare(self, batch: Mapping[str, Array], key: RandomKey) -> tuple[Array, Any, Array]:
+        """Return augmented images; targets {"distribution": [b, classes], "label": [b]}; the number of images."""
+        images = self._augment(batch["image"], key)
+        targets = target_distribution(batch["label"], self.num_classes, self.options.label_smoothing)
+        images, targets = mixed(self.config.data, images, targets, key)
+        if self.options.binary_targets:
+            targets = (targets > 0).astype(targets.dtype)
+        count = jnp.asarray(images.shape[0], targets.dtype)
+        return images, {"distribution": targets, "label": batch["label"]}, count
+
+    def losses(
+        self, model: nnx.Module, images: Array, targets: Any, *, train: bool, rngs: nnx.Rngs | None
+    ) -> tuple[Array, dict[str, tuple[Array, Any]]]:
+        """Return each image's loss, and how many were named rightly."""
+        logits = model(images, train=train, rngs=rngs)  # type: ignore[operator]
+        losses = LOSSES[self.options.loss](logits, targets["distribution"])
+        # In the loss's type, exact up to 2**24: over devices the two are one sum then.
+        correct = jnp.sum(logits.argmax(-1) == targets["label"], dtype=losses.dtype)
+        return losses, {"accuracy": (correct, targets["label"].size)}
+
+    def predict(self, model: nnx.Module, images: Array) -> Array:
+        """Return logits [b, classes]."""
+        return model(images, train=False, rngs=None)  # type: ignore[operator]
+
+    def score(self, predictions: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the confusion matrix and the sum of cross-entropies."""
+        return confusion_and_loss(predictions, batch["label"], batch["mask"])
+
+    def scores(self, sums: Mapping[str, Any]) -> Scores:
+        """Return cross-entropy in nats, accuracy, and as details accuracy of each class and the confusion matrix."""
+        confusion = np.asarray(sums["confusion"])
+        examples = int(confusion.sum())
+        by_name = zip(self.preprocessing.class_names, per_class(confusion), strict=True)
+        return Scores(
+            values={"loss": float(sums["loss"]) / examples, "accuracy": float(np.trace(confusion) / examples)},
+            details={
+                "accuracy_per_class": {name: score if score == score else None for name, score in by_name},
+                "confusion": confusion.tolist(),
+            },
+            examples=examples,
+        )

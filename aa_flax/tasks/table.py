@@ -1,0 +1,28 @@
+"""The kinds of training by the name that a config has for them."""
+
+import importlib
+from typing import Any
+
+from aa_flax.config.schema import Config, ConfigError
+from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.tasks.task import Task
+
+TASKS = {"classification": "aa_flax.tasks.classification:Classification"}
+"""Name to module and class. Any other "module:Class" names a task outside this library."""
+
+
+def make_task(config: Config, preprocessing: Preprocessing) -> Task:
+    """Return the task of a config, for images as `preprocessing` has them.
+
+    Raises:
+        ConfigError: no such task, or options that it does not have.
+    """
+    name = config.task.name
+    module, _, kind = TASKS.get(name, name).partition(":")
+    try:
+        made: Any = getattr(importlib.import_module(module), kind) if kind else None
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"config field 'task.name': {name!r} cannot be imported ({error})") from None
+    if made is None:
+        raise ConfigError(f"config field 'task.name' must be one of {', '.join(TASKS)} or module:Class, got {name!r}")
+    return made(config, preprocessing)

@@ -1,0 +1,75 @@
+"""What a network is trained for: all that differs between one kind of training and another.
+
+Reading, step, loop, checkpoints and commands know a `Task` and nothing of its targets.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from flax import nnx
+from jaxtyping import Array, Float, Key, UInt32
+
+RandomKey = Key[Array, ""] | UInt32[Array, "2"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a network reaches on a data set.
+
+    Attributes:
+        values: numbers by name, for logs and tables; "loss" is one of them.
+        details: what else a result keeps, as JSON has it.
+        examples: how many were scored.
+    """
+
+    values: Mapping[str, float]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    examples: int = 0
+
+
+@runtime_checkable  # the shape checker of the tests asks
+class Task(Protocol):
+    """A kind of training, for one config and one data set.
+
+    Attributes:
+        targets: what is read of a record beside its image, by name: shapes and dtypes of one example.
+        metrics: what `losses` gives besides, by name, and the dtype of its sum over a log window.
+        headline: the score, one of `Scores.values`, that checkpoints are told apart by; larger is better.
+    """
+
+    targets: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    headline: str
+
+    def check(self, devices: int) -> None:
+        """ConfigError where batches cannot be split over so many devices."""
+
+    def build(self, rngs: nnx.Rngs) -> nnx.Module:
+        """Return the untrained network; TypeError or ValueError where its options do not fit."""
+
+    def prepare(self, batch: Mapping[str, Array], key: RandomKey) -> tuple[Array, Any, Array]:
+        """Return what the network is given of a training batch, and what it should say; on the device, pure.
+
+        Args:
+            batch: arrays [b, ...], "image" as uint8 [b, h, w, c] among them, of all devices together.
+            key: of the step; augmentation draws from it.
+
+        Returns:
+            Images; targets, a tree of arrays [b, ...]; and the number, a scalar, that the sum of the losses is divided
+            by. It counts the whole batch, before that is cut into pieces.
+        """
+
+    def losses(
+        self, model: nnx.Module, images: Array, targets: Any, *, train: bool, rngs: nnx.Rngs | None
+    ) -> tuple[Float[Array, " b"], dict[str, tuple[Array, Any]]]:
+        """Return each image's loss, and each of the `metrics` as a sum and what that is to be divided by."""
+
+    def predict(self, model: nnx.Module, images: Array) -> Any:
+        """Return what the network says of normalised images, as a tree of arrays [b, ...]."""
+
+    def score(self, predictions: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """Return sums over the images of a held-out batch whose "mask" is True; on the device, pure."""
+
+    def scores(self, sums: Mapping[str, Any]) -> Scores:
+        """Return what the sums over all batches come to."""

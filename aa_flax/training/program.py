@@ -1,0 +1,129 @@
+"""What a run computes with, from a config and without its data."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+
+from aa_flax.config.schema import Config
+from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.models.functional import Apply, PureDict, functional
+from aa_flax.tasks import Task, make_task
+from aa_flax.training.freezing import leave_frozen
+from aa_flax.training.initial import build_model
+from aa_flax.training.optimizers import learning_rate, optimizer
+from aa_flax.training.sharding import Layout
+from aa_flax.training.state import TrainState, create_state
+from aa_flax.training.step import make_gradient, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Network, optimiser, state and step of a run; nothing of it changes from step to step."""
+
+    config: Config
+    preprocessing: Preprocessing
+    task: Task
+    layout: Layout
+    epoch_steps: int  # optimiser steps of an epoch
+    losses: Apply  # `task.losses` of the network
+    predict: Apply  # `task.predict` of the network
+    params: PureDict  # of the start, on the host, or shapes of them
+    batch_stats: PureDict
+    _model: nnx.Module
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        preprocessing: Preprocessing,
+        layout: Layout,
+        epoch_steps: int,
+        *,
+        change: Callable[[nnx.Module], Any] = lambda model: None,
+        shapes: bool = False,
+    ) -> "Program":
+        """Return the program of a config.
+
+        Args:
+            config: of the run.
+            preprocessing: what its images become.
+            layout: where its arrays live.
+            epoch_steps: optimiser steps of an epoch.
+            change: called with the untrained network, which it may change in place.
+            shapes: build shapes only; nothing is allocated and nothing can run.
+
+        Raises:
+            ConfigError: the options of the network or of the task do not fit.
+        """
+        task = make_task(config, preprocessing)
+        build = functools.partial(build_model, config, task)
+        model = nnx.eval_shape(build) if shapes else build()
+        change(model)
+        losses, params, batch_stats = functional(model, task.losses)
+        predict, _, _ = functional(model, lambda model, images, **_: task.predict(model, images))
+        return cls(config, preprocessing, task, layout, epoch_steps, losses, predict, params, batch_stats, model)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.config.epochs * self.epoch_steps
+
+    @functools.cached_property
+    def learning_rate(self) -> Callable[[Any], Any]:
+        """Of a step, counted from 0."""
+        return learning_rate(self.config.optimizer, self.total_steps, self.epoch_steps)
+
+    @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The whole chain; frozen parts are left as they are."""
+        chain = optimizer(self.config.optimizer, self.total_steps, self.epoch_steps)
+        return leave_frozen(chain, self.config.model.frozen)
+
+    @property
+    def _create(self) -> Callable[..., TrainState]:
+        ema = bool(self.config.optimizer.ema_decay)
+        return functools.partial(create_state, optimizer=self.optimizer, ema=ema, metrics=self.task.metrics)
+
+    @functools.cached_property
+    def state_shapes(self) -> TrainState:
+        """Shapes of a state, each with its sharding."""
+        shapes = jax.eval_shape(self._create, self.params, self.batch_stats)
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            shapes,
+            self.layout.of_state(shapes),
+        )
+
+    def new_state(self) -> TrainState:
+        """Return the state before the first step; no device ever holds more than its part."""
+        params, batch_stats = self.layout.place((self.params, self.batch_stats))
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state_shapes)
+        return jax.jit(self._create, out_shardings=shardings)(params, batch_stats)
+
+    @functools.cached_property
+    def train_step(self) -> Any:
+        """The step compiled as runs do it: donated, and left where `layout` puts a state."""
+        step = make_train_step(self.task, self.losses, self.optimizer, self.config, self.layout)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state_shapes)
+        return jax.jit(step, donate_argnums=0, out_shardings=shardings)
+
+    @functools.cached_property
+    def gradient(self) -> Any:
+        """The function (state, batch) -> Gradient, pure."""
+        return make_gradient(self.task, self.losses, self.config, self.layout)
+
+    def model(self, variables: tuple[PureDict, PureDict]) -> nnx.Module:
+        """Return the network with any parameters and batch statistics, arrays of this process's memory."""
+        model = nnx.clone(self._model)
+        nnx.update(model, *variables)
+        return model
+
+    def predictions(self, variables: tuple[PureDict, PureDict], images: Any) -> Any:
+        """Return what the network says of uint8 images [b, h, w, c]; inside a trace."""
+        params, batch_stats = self.layout.gathered(variables)
+        return self.predict(params, batch_stats, self.preprocessing.normalize(images))[0]
