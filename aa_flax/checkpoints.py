@@ -1,6 +1,6 @@
 """Look after a run's checkpoints: `python -m aa_flax.checkpoints list|verify|prune|export --workdir=DIR`.
 
-    list                       step, size, date and held-out accuracy of each
+    list                       step, size, date and held-out score of each
     verify                     compares every file with its hash; status 1 if one differs
     prune --keep=2             deletes all but the newest two, and what --keep_every=STEPS and --keep_best spare
     export weights.safetensors writes the network of the newest, or of --step=N, with its card
@@ -20,12 +20,13 @@ from aa_flax.runs.checkpoints import CheckpointError, delete_checkpoint, saved_s
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.runs.manifest import damage
 from aa_flax.runs.metrics import read_metrics
+from aa_flax.tasks import make_task
 from aa_flax.training.trained import load_model
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
 _KEEP = flags.DEFINE_integer("keep", None, "prune: how many of the newest stay.", lower_bound=1)
 _EVERY = flags.DEFINE_integer("keep_every", 0, "prune: steps that divide by it stay too.", lower_bound=0)
-_BEST = flags.DEFINE_bool("keep_best", False, "prune: the one with the highest held-out accuracy stays too.")
+_BEST = flags.DEFINE_bool("keep_best", False, "prune: the one with the highest held-out score stays too.")
 _DAMAGED = flags.DEFINE_bool("delete_damaged", False, "verify: delete those that differ.")
 _STEP = flags.DEFINE_integer("step", None, "export: of the checkpoint; the newest undamaged one if not given.")
 
@@ -49,13 +50,13 @@ def main(argv: list[str]) -> int | None:
 
 
 def _list(directory: RunDirectory) -> None:
-    accuracy = _accuracies(directory)
-    print(f"{'step':>10} {'MB':>10}  {'saved':<19}  held-out accuracy")
+    headline, scores = _scores(directory)
+    print(f"{'step':>10} {'MB':>10}  {'saved':<19}  held-out {headline}")
     for step in saved_steps(directory.checkpoints):
         folder = directory.checkpoints / str(step)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         saved = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(folder.stat().st_mtime))
-        found = f"{accuracy[step]:.4f}" if step in accuracy else "-"
+        found = f"{scores[step]:.4f}" if step in scores else "-"
         print(f"{step:>10,} {size / 1e6:>10,.1f}  {saved:<19}  {found}")
 
 
@@ -79,11 +80,11 @@ def _prune(directory: RunDirectory) -> None:
     kept = set(steps[-keep:])
     if _EVERY.value:
         kept |= {step for step in steps if step % _EVERY.value == 0}
-    accuracy = {step: value for step, value in _accuracies(directory).items() if step in steps}
+    scores = {step: value for step, value in _scores(directory)[1].items() if step in steps}
     if _BEST.value:
-        if not accuracy:
+        if not scores:
             fail("--keep_best: no checkpoint was evaluated")
-        kept.add(max(accuracy, key=lambda step: (accuracy[step], step)))
+        kept.add(max(scores, key=lambda step: (scores[step], step)))
     _delete(directory, [step for step in steps if step not in kept])
 
 
@@ -103,9 +104,11 @@ def _delete(directory: RunDirectory, steps: list[int]) -> None:
     print(f"deleted: {', '.join(map(str, steps)) or 'none'}")
 
 
-def _accuracies(directory: RunDirectory) -> dict[int, float]:
+def _scores(directory: RunDirectory) -> tuple[str, dict[int, float]]:
+    """The score that the run's task is judged by, and its value at each evaluated step."""
+    headline = make_task(directory.read_config(), directory.read_preprocessing()).headline
     rows = read_metrics(directory.path / "metrics.jsonl")
-    return {row["step"]: row["accuracy"] for row in rows if row["split"] == "eval"}
+    return headline, {row["step"]: row[headline] for row in rows if row["split"] == "eval"}
 
 
 if __name__ == "__main__":

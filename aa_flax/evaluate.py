@@ -14,6 +14,7 @@ from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import ConfigError, resolve
 from aa_flax.models.functional import functional
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
+from aa_flax.training.program import Program
 from aa_flax.training.scoring import make_scorer
 from aa_flax.training.sharding import Layout
 from aa_flax.training.trained import load_model
@@ -40,14 +41,14 @@ def main(argv: list[str]) -> None:
             f"the run was trained on {', '.join(preprocessing.class_names[:5])}, ..."
         )
     model, step = load_model(directory)
-    apply, params, batch_stats = functional(model)
+    program = Program.of(config, preprocessing, layout, 1, shapes=True)
+    _, params, batch_stats = functional(model)
     split = _SPLIT.value or config.data.eval_split
     variables = layout.place((params, batch_stats))
     with jax.set_mesh(layout.mesh):
-        scores = make_scorer(apply, preprocessing, config, layout)(variables, dataset.split(split))
-    for name, accuracy in zip(preprocessing.class_names, scores.accuracy_per_class, strict=True):
-        print(f"{100 * accuracy:6.2f} %  {name}" if accuracy == accuracy else f"     - %  {name}, no examples")
-    result = {"accuracy": scores.accuracy, "loss": scores.loss, "examples": scores.examples, "step": step}
+        scores = make_scorer(program)(variables, dataset.split(split))
+    print("\n".join(program.task.lines(scores)))
+    result = {**scores.values, "examples": scores.examples, "step": step}
     print(json.dumps({**result, "dataset": dataset.name, "split": split, "workdir": str(directory.path)}))
 
 

@@ -19,7 +19,7 @@ from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import Config, resolve
 from aa_flax.data.augment.host import make_host_augment
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
-from aa_flax.training.augmentation import make_augment
+from aa_flax.tasks import make_task
 
 _CONFIG = define_config(required=True)
 _OUT = flags.DEFINE_string("out", "sheet.png", "PNG file to write.")
@@ -76,7 +76,7 @@ def augmented(
     config: Config, preprocessing: Preprocessing, shown: data.Source, columns: int
 ) -> Float[np.ndarray, "columns rows h w c"]:
     """Pixels 0 to 255 of each example, as often as there are columns; each draw is one epoch's batch and step."""
-    augment, rows = jax.jit(make_augment(config, preprocessing)), len(shown)
+    prepare, rows = jax.jit(make_task(config, preprocessing).prepare), len(shown)
     mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
     drawn = np.empty((columns, rows, *preprocessing.image_size, preprocessing.channels))
     with data.train_batches(
@@ -93,7 +93,7 @@ def augmented(
         for column in range(columns):
             batch = next(batches)
             key = jax.random.fold_in(jax.random.key(config.seed), column)
-            images, _ = augment({"image": batch["image"], "label": batch["label"]}, key)
+            images, _, _ = prepare({name: values for name, values in batch.items() if name != "index"}, key)
             drawn[column, batch["index"]] = 255 * (np.asarray(images, np.float64) * std + mean)
     return drawn
 

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
-from flax import nnx
 
 from aa_flax import data
-from aa_flax.analysis.report import draw_attention, model_costs, print_results
+from aa_flax.analysis.results import model_costs, print_results
 from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import Config, ConfigError, resolve
-from aa_flax.drawing.plots import confusion_matrix, learning_curves
+from aa_flax.drawing.plots import learning_curves
 from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.runs.exits import SAVED, leave
@@ -24,7 +22,6 @@ from aa_flax.runs.hosts import is_first, join, parting
 from aa_flax.runs.metrics import MetricsError, read_metrics
 from aa_flax.runs.preemption import Preempted, leaving
 from aa_flax.training import determinism
-from aa_flax.training.initial import build_model
 from aa_flax.training.loop import Outcome, train
 from aa_flax.training.window import NonFiniteError
 
@@ -62,44 +59,31 @@ def main(argv: list[str]) -> None:
         if not outcome.finished:
             print(f"stopped after epoch {outcome.epoch} of {config.epochs}; the same command without it goes on")
     if is_first():
-        print_results([*directory_results, {**result, "workdir": str(directory.path)}])
+        headline = result.get("headline", "accuracy")  # older results name none
+        print_results([*directory_results, {**result, "workdir": str(directory.path)}], headline)
 
 
 def report(config: Config, directory: RunDirectory, outcome: Outcome) -> dict[str, Any]:
     """Draw the run's pictures into its directory and return its result."""
-    preprocessing = directory.read_preprocessing()
-    names = preprocessing.class_names
+    setup, scores = outcome.setup, outcome.scores
     learning_curves(read_metrics(directory.path / "metrics.jsonl"), directory.path / "learning_curves.png")
-    confusion_matrix(outcome.scores.confusion, names, directory.path / "confusion_matrix.png")
-    model = build_model(config, preprocessing)
-    nnx.update(model, outcome.params, outcome.batch_stats)
-    dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
-    source = dataset.split(config.data.eval_split)
-    with data.eval_batches(source, batch_size=min(64, len(source)), image_size=preprocessing.image_size) as batches:
-        batch = next(batches)
-    _, firsts = np.unique(batch["label"], return_index=True)
-    shown = np.sort(firsts)[:3]  # three images, of three classes
-    pixels, titles = batch["image"][shown], [names[label] for label in batch["label"][shown]]
-    images = preprocessing.normalize(jax.numpy.asarray(pixels))
-    draw_attention(model, images, pixels, titles, directory.path / "attention_maps.png", names)
-    per_class = zip(names, outcome.scores.accuracy_per_class, strict=True)
+    setup.program.task.report(outcome.model, scores, setup.eval_source, directory.path)
     return {
         "finished": outcome.finished,
-        "accuracy": outcome.scores.accuracy,
-        "loss": outcome.scores.loss,
-        "examples": outcome.scores.examples,
+        **scores.values,
+        "examples": scores.examples,
         "label": config.label or config.model.name,
         "model": config.model.name,
         "dataset": config.data.name,
         "epochs": outcome.epoch,
         "seed": config.seed,
-        **model_costs(model),
+        **model_costs(outcome.model),
         "train_seconds": round(outcome.train_seconds, 1),
         "images_per_second": round(outcome.images_per_second, 1) if outcome.images_per_second > 0 else None,
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
-        "accuracy_per_class": {name: score if score == score else None for name, score in per_class},
-        "confusion": outcome.scores.confusion.tolist(),
+        "headline": setup.program.task.headline,
+        **scores.details,
     }
 
 

@@ -15,6 +15,7 @@ ROOMS = (
     "data",
     "drawing",
     "runs",
+    "tasks",
     "training",
     "analysis",
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -11,7 +12,11 @@ from flax import nnx
 from jaxtyping import Array
 
 from aa_flax.config.schema import Config, ConfigError
+from aa_flax.data.pipeline import eval_batches
 from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.data.source import Source
+from aa_flax.drawing.attention_figures import draw_attention
+from aa_flax.drawing.plots import confusion_matrix
 from aa_flax.evaluation.classification import confusion_and_loss, per_class
 from aa_flax.models import create_model
 from aa_flax.tasks.augmentation import make_augment
@@ -117,3 +122,23 @@ class Classification:
             },
             examples=examples,
         )
+
+    def lines(self, scores: Scores) -> list[str]:
+        """Return the accuracy of each class."""
+        by_name = scores.details["accuracy_per_class"].items()
+        return [
+            f"     - %  {name}, no examples" if accuracy is None else f"{100 * accuracy:6.2f} %  {name}"
+            for name, accuracy in by_name
+        ]
+
+    def report(self, model: nnx.Module, scores: Scores, source: Source, folder: Path) -> None:
+        """Draw the confusion matrix, and what the network attends to in three images of three classes."""
+        names, preprocessing = self.preprocessing.class_names, self.preprocessing
+        confusion_matrix(np.asarray(scores.details["confusion"]), names, folder / "confusion_matrix.png")
+        with eval_batches(source, batch_size=min(64, len(source)), image_size=preprocessing.image_size) as batches:
+            batch = next(batches)
+        _, firsts = np.unique(batch["label"], return_index=True)
+        shown = np.sort(firsts)[:3]
+        pixels, titles = batch["image"][shown], [names[label] for label in batch["label"][shown]]
+        images = preprocessing.normalize(jnp.asarray(pixels))
+        draw_attention(model, images, pixels, titles, folder / "attention_maps.png", names)

@@ -5,10 +5,13 @@ Reading, step, loop, checkpoints and commands know a `Task` and nothing of its t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from flax import nnx
 from jaxtyping import Array, Float, Key, UInt32
+
+from aa_flax.data.source import Source
 
 RandomKey = Key[Array, ""] | UInt32[Array, "2"]
 
@@ -73,3 +76,9 @@ class Task(Protocol):
 
     def scores(self, sums: Mapping[str, Any]) -> Scores:
         """Return what the sums over all batches come to."""
+
+    def lines(self, scores: Scores) -> list[str]:
+        """Return what `aa_flax.evaluate` prints besides the values."""
+
+    def report(self, model: nnx.Module, scores: Scores, source: Source, folder: Path) -> None:
+        """Draw pictures of a trained network into a folder; `source` has the held-out data."""
