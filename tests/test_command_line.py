@@ -14,6 +14,7 @@ from PIL import Image
 
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.runs.checkpoints import Checkpoints
+from aa_flax.tasks import make_task
 from aa_flax.training import RunDirectory, build_model, default_config, functional, resolve
 from aa_flax.training.state import create_state
 
@@ -111,7 +112,7 @@ def untrained(tmp_path):
         prepared = Preprocessing(size, 3, (0.5,) * 3, (0.25,) * 3, ("tench", "church"), "float32", "")
         directory = RunDirectory(tmp_path / name)
         directory.begin(config, prepared)
-        _, params, batch_stats = functional(build_model(config, prepared))
+        _, params, batch_stats = functional(build_model(config, make_task(config, prepared)))
         with Checkpoints(directory.checkpoints) as checkpoints:
             checkpoints.save(create_state(params, batch_stats, optax.identity(), ema=False))
         return directory.path

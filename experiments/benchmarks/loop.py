@@ -27,11 +27,12 @@ from flax import nnx  # noqa: E402
 from aa_flax.analysis.provenance import provenance  # noqa: E402
 from aa_flax.data.preprocessing import Preprocessing  # noqa: E402
 from aa_flax.models import create_model  # noqa: E402
+from aa_flax.tasks import make_task  # noqa: E402
 from aa_flax.training import functional, resolve  # noqa: E402
 from aa_flax.training.optimizers import optimizer  # noqa: E402
 from aa_flax.training.sharding import Layout, place_batch  # noqa: E402
 from aa_flax.training.state import create_state  # noqa: E402
-from aa_flax.training.step import jit_train_step  # noqa: E402
+from aa_flax.training.step import make_train_step  # noqa: E402
 from experiments.benchmarks.timing import median  # noqa: E402
 
 
@@ -88,14 +89,21 @@ def prepare(layout: Layout, ema: bool) -> tuple[Any, Any, dict[str, np.ndarray]]
 
     prepared = Preprocessing((4, 4), 3, (0.5,) * 3, (0.25,) * 3, ("a", "b"), "float32", "")
     chain = optimizer(config.optimizer, 10**6, 10**3)
-    state = layout.place(create_state(params, batch_stats, chain, ema))
+    task = make_task(config, prepared)
+    state = layout.place(create_state(params, batch_stats, chain, ema, task.metrics))
+
+    def losses(params: Any, batch_stats: Any, images: Any, targets: Any, *, train: bool, rngs: Any) -> Any:
+        logits, batch_stats = apply(params, batch_stats, images, train=train)
+        return task.losses(lambda *_, **__: logits, images, targets, train=train, rngs=rngs), batch_stats
+
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(0, 256, (8, 4, 4, 3), np.uint8),
         "label": rng.integers(0, 2, 8).astype(np.int32),
     }
     with jax.set_mesh(layout.mesh):
-        step = jit_train_step(apply, chain, config, prepared, layout, state)
+        step = make_train_step(task, losses, chain, config, layout)
+        step = jax.jit(step, donate_argnums=0, out_shardings=layout.of_state(state))
         state = step(state, place_batch(batch, layout))
     assert np.isfinite(jnp.asarray(state.window["loss"]))
     return step, state, batch

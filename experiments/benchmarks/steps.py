@@ -10,11 +10,9 @@ import numpy as np
 
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.drawing.summary import Summary, summarize
-from aa_flax.models.functional import functional
 from aa_flax.training import resolve
-from aa_flax.training.initial import build_model
-from aa_flax.training.optimizers import optimizer
-from aa_flax.training.state import create_state
+from aa_flax.training.program import Program
+from aa_flax.training.sharding import Layout
 from aa_flax.training.step import make_train_step
 
 
@@ -87,10 +85,7 @@ def prepare(
         data_fingerprint="",
     )
     with jax.default_device(jax.local_devices(backend="cpu")[0]):  # a GPU would compile every small array operation
-        model = build_model(config, preprocessing)
-    apply, *variables = functional(model)
-    params, batch_stats = jax.device_put(variables, jax.local_devices()[0])
-    chain = optimizer(config.optimizer, total_steps=1000, epoch_steps=100)
+        program = Program.of(config, preprocessing, Layout.of(config, jax.local_devices()[:1]), epoch_steps=100)
     rng = np.random.default_rng(0)
     images = {
         "image": jnp.asarray(rng.integers(0, 256, (batch, *size, 3), np.uint8)),
@@ -98,13 +93,13 @@ def prepare(
     }
 
     def logits(params: Any, batch_stats: Any, images: jax.Array) -> jax.Array:
-        return apply(params, batch_stats, preprocessing.normalize(images))[0]
+        return program.predictions((params, batch_stats), images)
 
-    state = create_state(params, batch_stats, chain, ema=False)
+    state = program.new_state()
     return Steps(
-        train=make_train_step(apply, chain, config, preprocessing),
+        train=make_train_step(program.task, program.losses, program.optimizer, config),
         infer=logits,
         state=state,
         batch=images,
-        counted=lambda: summarize(model, image_size),
+        counted=lambda: summarize(program.model((program.params, program.batch_stats)), image_size),
     )

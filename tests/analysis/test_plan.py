@@ -30,12 +30,8 @@ from aa_flax.analysis.targets import find_target
 from aa_flax.config.schema import ConfigError, default_config, resolve
 from aa_flax.data.facts import FACTS
 from aa_flax.drawing.summary import summarize
-from aa_flax.models.functional import functional
-from aa_flax.training.initial import build_model
-from aa_flax.training.optimizers import optimizer
+from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout, place_batch
-from aa_flax.training.state import create_state
-from aa_flax.training.step import jit_train_step
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import forked
@@ -67,15 +63,13 @@ def test_the_program_is_the_one_that_runs(tiny):
     config, prepared = subject.config, subject.preprocessing
     layout = Layout.of(config)
     planned = lower(subject, "train", layout.mesh)
-    apply, params, batch_stats = functional(build_model(config, prepared))
-    chain = optimizer(config.optimizer, config.epochs * subject.epoch_steps, subject.epoch_steps)
-    state = layout.place(create_state(params, batch_stats, chain, ema=True))
+    program = Program.of(config, prepared, layout, subject.epoch_steps)
+    state = program.new_state()
     batch = {"image": np.zeros((16, 8, 8, 1), np.uint8), "label": np.zeros(16, np.int32)}
     with jax.set_mesh(layout.mesh):
-        step = jit_train_step(apply, chain, config, prepared, layout, state)
-        run = step.lower(state, place_batch(batch, layout))
+        run = program.train_step.lower(state, place_batch(batch, layout))
     assert planned.program.as_text() == run.as_text()
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(program.params))
     assert planned.params_bytes == 4 * count
     assert planned.optimizer_bytes == 4 * count + 4  # momentum, and the schedule's step
     assert planned.ema_bytes == 4 * count + planned.batch_stats_bytes

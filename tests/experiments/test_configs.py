@@ -18,10 +18,12 @@ from aa_flax.analysis.provenance import ROOT
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.models import mnasnet
 from aa_flax.models.registry import model_options
-from aa_flax.training import functional, resolve
+from aa_flax.tasks import make_task
+from aa_flax.training import resolve
 from aa_flax.training.initial import build_model
-from aa_flax.training.optimizers import learning_rate, optimizer
-from aa_flax.training.state import create_state
+from aa_flax.training.optimizers import learning_rate
+from aa_flax.training.program import Program
+from aa_flax.training.sharding import Layout
 from aa_flax.training.step import make_train_step
 
 # How ml_collections opens config files.
@@ -138,7 +140,7 @@ def counted(config):
             "fashion_mnist_subset": (28, 10, 1),
         }[config.data.name],
     )
-    made = nnx.eval_shape(lambda: build_model(config, prepared))
+    made = nnx.eval_shape(lambda: build_model(config, make_task(config, prepared)))
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(made, nnx.Param))) / 1e6
 
 
@@ -226,10 +228,9 @@ def test_a_small_network_takes_a_step_of_the_recipe(file, rng, monkeypatch):
     config.model.options = {**config.model.options.to_dict(), **options}
     config = resolve(config)
     prepared = preprocessing(config, 32, 4)
-    apply, params, batch_stats = functional(build_model(config, prepared))
-    chain = optimizer(config.optimizer, config.epochs, 1)
-    state = create_state(params, batch_stats, chain, ema=bool(config.optimizer.ema_decay))
-    step = jax.jit(make_train_step(apply, chain, config, prepared))
+    program = Program.of(config, prepared, Layout.of(config, jax.devices()[:1]), 1)
+    params, state = program.params, program.new_state()
+    step = jax.jit(make_train_step(program.task, program.losses, program.optimizer, config))
     batch = {
         "image": jnp.asarray(rng.integers(0, 256, (8, 32, 32, 3)), jnp.uint8),
         "label": jnp.asarray(np.arange(8) % 4, jnp.int32),

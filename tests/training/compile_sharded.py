@@ -8,6 +8,7 @@ import json
 import sys
 
 from aa_flax.analysis.tpu_compiler import prepare
+from aa_flax.tasks import make_task
 
 prepare()
 
@@ -32,7 +33,9 @@ if __name__ == "__main__":
         program = Program(compiled.as_text())
         found = collectives(program, mesh.devices.size)
         _, params, _ = functional(
-            nnx.eval_shape(lambda subject=subject: build_model(subject.config, subject.preprocessing))
+            nnx.eval_shape(
+                lambda subject=subject: build_model(subject.config, make_task(subject.config, subject.preprocessing))
+            )
         )
         sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)]
         largest: dict[str, int] = {}

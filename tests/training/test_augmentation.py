@@ -10,7 +10,8 @@ from aa_flax.data.augment.host import make_host_augment
 from aa_flax.data.augment.rand_augment import rand_augment
 from aa_flax.data.augment.three_augment import three_augment
 from aa_flax.data.preprocessing import Preprocessing
-from aa_flax.training.augmentation import check_pairs, make_augment
+from aa_flax.tasks import make_task
+from aa_flax.tasks.mixing import check_pairs
 from aa_flax.training.loop import train
 
 KEY = jax.random.key(11)
@@ -49,8 +50,8 @@ def test_everything_in_its_order_with_a_key_of_its_own(batch, monkeypatch, mixes
     for name in ("mixup", "cutmix", "mixup_or_cutmix"):
         record(mixing, name)
     data = {"color_jitter": 0.3, "flip": True, "cutout": 2, "random_erasing": 0.7, **mixes}
-    config = resolve({"batch_size": 6, "data": data, "optimizer": {"label_smoothing": 0.1}})
-    images, targets = make_augment(config, PREPROCESSING)(batch, KEY)
+    config = resolve({"batch_size": 6, "data": data, "task": {"options": {"label_smoothing": 0.1}}})
+    images, targets, count = make_task(config, PREPROCESSING).prepare(batch, KEY)
     before = [("color_jitter", 3, (0.3,)), ("random_flip", 0, ()), ("cutout", 1, (2,))]
     before += [("random_erasing", 4, (0.7, "noise"))]
     assert called == [
@@ -58,7 +59,8 @@ def test_everything_in_its_order_with_a_key_of_its_own(batch, monkeypatch, mixes
         for name, number, arguments in before + expected
     ]
     np.testing.assert_allclose(images, (np.asarray(batch["image"]) / 255 - 0.4) / 0.2, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(targets, 0.9 * np.eye(3)[batch["label"]] + 0.1 / 3, rtol=1e-6)
+    assert count == 6 and (targets["label"] == batch["label"]).all()
+    np.testing.assert_allclose(targets["distribution"], 0.9 * np.eye(3)[batch["label"]] + 0.1 / 3, rtol=1e-6)
 
 
 def test_on_the_host():

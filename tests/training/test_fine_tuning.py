@@ -9,6 +9,7 @@ from flax import nnx
 
 from aa_flax.models import create_model
 from aa_flax.runs.directory import RunDirectory
+from aa_flax.tasks import make_task
 from aa_flax.training import ConfigError, default_config, functional, resolve, train
 from aa_flax.training.freezing import freeze_statistics, leave_frozen, mask, stop_gradients
 from aa_flax.training.initial import build_model, take_weights
@@ -57,7 +58,7 @@ def test_frozen_parts_stay_bit_for_bit_and_the_rest_learns(config, tmp_path, opt
     workdir = tmp_path / "run"
     train(resolve(config), workdir)
     directory = RunDirectory(workdir)
-    start = build_model(resolve(config), directory.read_preprocessing())
+    start = build_model(resolve(config), make_task(resolve(config), directory.read_preprocessing()))
     fresh = arrays(start)
     take_weights(start, resolve(config))
     before, after = arrays(start), arrays(load_model(directory)[0])

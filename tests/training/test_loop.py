@@ -11,10 +11,9 @@ from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.directory import RunDirectoryError
 from aa_flax.runs.metrics import TIMING, read_metrics
 from aa_flax.training import ConfigError, RunDirectory, resolve
-from aa_flax.training.initial import build_model
 from aa_flax.training.loop import train
-from aa_flax.training.optimizers import optimizer
-from aa_flax.training.state import create_state
+from aa_flax.training.program import Program
+from aa_flax.training.sharding import Layout
 from aa_flax.training.trained import load_model
 from aa_flax.training.window import NonFiniteError
 
@@ -22,10 +21,9 @@ from aa_flax.training.window import NonFiniteError
 def final_state(path):
     directory = RunDirectory(path)
     config = directory.read_config()
-    _, params, batch_stats = functional(build_model(config, directory.read_preprocessing()))
-    like = create_state(params, batch_stats, optimizer(config.optimizer, 16, 4), ema=bool(config.optimizer.ema_decay))
+    program = Program.of(config, directory.read_preprocessing(), Layout.of(config), 4)
     with Checkpoints(directory.checkpoints) as checkpoints:
-        return checkpoints.restore(like)
+        return checkpoints.restore(program.new_state())
 
 
 def rows(path):

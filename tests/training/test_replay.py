@@ -11,7 +11,6 @@ import pytest
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.directory import RunDirectoryError
 from aa_flax.training import RunDirectory, resolve
-from aa_flax.training.gradient import make_gradient
 from aa_flax.training.loop import train
 from aa_flax.training.replay import replay
 from aa_flax.training.setup import set_up
@@ -62,8 +61,8 @@ def test_a_good_step_is_bit_for_bit_what_the_run_computed(tiny_config, tmp_path)
     assert again.replayed_from == 4
     setup = set_up(directory.read_config(), directory)
     with Checkpoints(directory.checkpoints) as checkpoints:
-        state = checkpoints.restore(setup.new_state(), 4)
-    gradient = jax.jit(make_gradient(setup.apply, setup.config, setup.preprocessing, setup.layout))
+        state = checkpoints.restore(setup.program.new_state(), 4)
+    gradient = jax.jit(setup.program.gradient)
     with setup.train_batches(4) as batches, jax.set_mesh(setup.layout.mesh):
         batch = next(batches)
         loss = gradient(state, {name: batch[name] for name in ("image", "label")}).loss

@@ -15,13 +15,10 @@ from aa_flax.analysis.hlo import Program, shape_bytes
 from aa_flax.analysis.hlo_traffic import collectives
 from aa_flax.analysis.tpu_compiler import installed
 from aa_flax.data.preprocessing import Preprocessing
-from aa_flax.models.functional import functional
 from aa_flax.training import ConfigError, resolve
-from aa_flax.training.initial import build_model
-from aa_flax.training.optimizers import optimizer
+from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout, place_batch
-from aa_flax.training.state import create_state
-from aa_flax.training.step import jit_train_step, reset_window
+from aa_flax.training.step import reset_window
 
 SHAPE, CLASSES = (8, 8, 3), 5
 
@@ -52,11 +49,9 @@ def prepare(config, devices):
     prepared = Preprocessing(
         SHAPE[:2], 3, (0.5,) * 3, (0.25,) * 3, tuple(map(str, range(CLASSES))), config.model.dtype, ""
     )
-    apply, params, batch_stats = functional(build_model(config, prepared))
-    chain = optimizer(config.optimizer, 1000, 100)
     layout = Layout.of(config, jax.devices()[:devices])
-    state = layout.place(create_state(params, batch_stats, chain, ema=True))
-    return jit_train_step(apply, chain, config, prepared, layout, state), state, layout
+    program = Program.of(config, prepared, layout, 100)
+    return program.train_step, program.new_state(), layout
 
 
 def losses_of(config, devices, steps):

@@ -11,13 +11,13 @@ from aa_flax.config.schema import OptimizerConfig
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.models import create_model
 from aa_flax.models.stacked import lies_stacked
+from aa_flax.tasks import make_task
 from aa_flax.training import functional, resolve
 from aa_flax.training.freezing import leave_frozen, mask
 from aa_flax.training.initial import build_model
 from aa_flax.training.optimizers import decays, optimizer
+from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout, place_batch
-from aa_flax.training.state import create_state
-from aa_flax.training.step import jit_train_step
 
 DEPTH = 3
 
@@ -115,7 +115,7 @@ PREPARED = Preprocessing((16, 16), 3, (0.5,) * 3, (0.25,) * 3, tuple("01234"), "
 def test_where_a_split_state_lies():
     """FSDP splits along the longest axis that divides, which need not be the depth; small arrays stay whole."""
     config = config_of(fsdp=True)
-    _, params, _ = functional(nnx.eval_shape(lambda: build_model(config, PREPARED)))
+    _, params, _ = functional(nnx.eval_shape(lambda: build_model(config, make_task(config, PREPARED))))
     shardings = Layout.of(config).of_state(params)["trunk"]["blocks"]
     assert shardings["pointwise1"]["kernel"].shard_shape((4, 32, 32)) == (4, 32, 4)
     assert shardings["gamma"].shard_shape((4, 32)) == (4, 32)
@@ -128,12 +128,10 @@ def test_a_step_with_the_state_split_over_eight_devices():
     after = []
     for devices, fsdp in ((1, False), (8, True)):
         config = config_of(fsdp=fsdp)
-        apply, params, statistics = functional(build_model(config, PREPARED))
-        chain = optimizer(config.optimizer, 10, 5)
         layout = Layout.of(config, jax.devices()[:devices])
-        state = layout.place(create_state(params, statistics, chain, ema=False))
+        program = Program.of(config, PREPARED, layout, 5)
         with jax.set_mesh(layout.mesh):
-            state = jit_train_step(apply, chain, config, PREPARED, layout, state)(state, place_batch(batch, layout))
+            state = program.train_step(program.new_state(), place_batch(batch, layout))
         assert int(state.skipped) == 0
         after.append(dotted({"params": state.params, "statistics": state.batch_stats, "window": state.window}))
     for path, leaf in after[0].items():
@@ -143,5 +141,5 @@ def test_a_step_with_the_state_split_over_eight_devices():
 
 def test_options_reach_a_run():
     config = config_of(batch_norm_groups=2)
-    model = nnx.eval_shape(lambda: build_model(config, PREPARED))
+    model = nnx.eval_shape(lambda: build_model(config, make_task(config, PREPARED)))
     assert model.trunk.blocks.norm.groups == 2 and model.trunk.drop_path_rates == (0.2,) * 4

@@ -9,8 +9,8 @@ import pytest
 from aa_flax.config.schema import resolve
 from aa_flax.data.augment import device as augment
 from aa_flax.data.preprocessing import Preprocessing
-from aa_flax.training.augmentation import make_augment
-from aa_flax.training.losses import binary_cross_entropy, cross_entropy, target_distribution
+from aa_flax.tasks import make_task
+from aa_flax.tasks.losses import binary_cross_entropy, cross_entropy, target_distribution
 from aa_flax.training.optimizers import optimizer
 from aa_flax.training.state import create_state
 from aa_flax.training.step import make_train_step
@@ -32,22 +32,30 @@ def linear(params, batch_stats, images, *, train=False, rngs=None):
 
 
 def setup(rng, channels=2, apply=linear, **changes):
+    options = {name: changes.pop(name) for name in ("loss", "binary_targets", "label_smoothing") if name in changes}
     config = resolve(
         {
             "batch_size": 12,
             "epochs": 1,
+            "task": {"options": options},
             "data": {"flip": False, **changes.pop("data", {})},
             "optimizer": {"schedule": "constant", "warmup": 0.0, "weight_decay": 0.0, "momentum": 0.0, **changes},
         }
     )
-    chain = optimizer(config.optimizer, 10, 5)
+    chain, task = optimizer(config.optimizer, 10, 5), make_task(config, preprocessing(channels))
     params = {"kernel": jnp.asarray(rng.normal(size=(24 * channels, 5)), jnp.float32)}
-    state = create_state(params, {"calls": jnp.zeros((), jnp.int32)}, chain, ema=bool(config.optimizer.ema_decay))
+    ema = bool(config.optimizer.ema_decay)
+    state = create_state(params, {"calls": jnp.zeros((), jnp.int32)}, chain, ema, task.metrics)
     batch = {
         "image": jnp.asarray(rng.integers(0, 256, (12, 4, 6, channels)), jnp.uint8),
         "label": jnp.asarray(rng.integers(0, 5, 12), jnp.int32),
     }
-    return make_train_step(apply, chain, config, preprocessing(channels)), state, batch
+
+    def losses(params, batch_stats, images, targets, *, train, rngs):
+        logits, batch_stats = apply(params, batch_stats, images, train=train)
+        return task.losses(lambda *_, **__: logits, images, targets, train=train, rngs=rngs), batch_stats
+
+    return make_train_step(task, losses, chain, config), state, batch
 
 
 def test_one_step_by_hand(rng):
@@ -64,10 +72,11 @@ def test_one_step_by_hand(rng):
     gradient = x.T @ (p - targets) / 12
     np.testing.assert_allclose(new.params["kernel"], kernel - 0.3 * gradient, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(new.ema["params"]["kernel"], kernel - 0.03 * gradient, rtol=1e-4, atol=1e-5)
-    assert int(new.step) == 1 and int(new.window["steps"]) == 1 and int(new.window["examples"]) == 12
+    assert int(new.step) == 1 and int(new.window["steps"]) == 1
     np.testing.assert_allclose(new.window["loss"], -np.mean(np.sum(targets * np.log(p), 1)), rtol=1e-5)
     np.testing.assert_allclose(new.window["grad_norm"], np.linalg.norm(gradient), rtol=1e-4)
-    assert int(new.window["correct"]) == np.sum(logits.argmax(1) == np.asarray(batch["label"]))
+    right = np.sum(logits.argmax(1) == np.asarray(batch["label"]))
+    assert jax.tree.map(int, new.window["metrics"]) == {"accuracy": {"sum": right, "count": 12}}
     assert int(new.skipped) == 0
 
 
@@ -78,7 +87,7 @@ def test_accumulation_is_the_mean_over_pieces(rng, pieces):
     a, b = jax.jit(whole)(state, batch), jax.jit(cut)(state, batch)
     np.testing.assert_allclose(a.params["kernel"], b.params["kernel"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(a.window["loss"], b.window["loss"], rtol=1e-5)
-    assert int(a.window["correct"]) == int(b.window["correct"])
+    chex.assert_trees_all_equal(a.window["metrics"], b.window["metrics"])
     assert int(a.batch_stats["calls"]) == 1 and int(b.batch_stats["calls"]) == pieces
 
 
@@ -174,8 +183,8 @@ def test_a_step_on_binary_cross_entropy(rng, binary):
     new = jax.jit(step)(state, batch)
     config = resolve({"data": {"flip": False, "mixup": 0.7}})
     key, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
-    images, targets = jax.jit(make_augment(config, preprocessing()))(batch, key)
-    x, t = (np.asarray(a, np.float64).reshape(12, -1) for a in (images, targets))
+    images, targets, _ = jax.jit(make_task(config, preprocessing()).prepare)(batch, key)
+    x, t = (np.asarray(a, np.float64).reshape(12, -1) for a in (images, targets["distribution"]))
     assert ((t > 0) & (t < 1)).any() and (t.sum(1).round(5) == 1).all()
     t = (t > 0) * 1.0 if binary else t
     kernel = np.asarray(state.params["kernel"], np.float64)

@@ -15,14 +15,15 @@ from aa_flax.training.state import create_state
 def test_the_rate_of_a_run_that_goes_on_counts_its_own_steps(monkeypatch):
     rows, now = [], [50.0]
     setup = SimpleNamespace(config=resolve({"batch_size": 16}), learning_rate=lambda step: 0.1, epoch_steps=4)
-    log = SimpleNamespace(write=lambda step, split, **values: rows.append((step, values["loss"])))
+    log = SimpleNamespace(write=lambda step, split, **values: rows.append((step, values["loss"], values["hits"])))
     progress = SimpleNamespace(update=lambda *_: None)
     monkeypatch.setattr(window.time, "monotonic", lambda: now[0])
     windows = window.Windows(setup, 1000, log, progress, lambda: 0.0, lambda: "none")
     windows.restart()
-    state = create_state({"w": jnp.zeros(2)}, {}, optax.identity(), ema=False)
-    sums = {**state.window, "steps": jnp.int32(3), "examples": jnp.int32(48), "loss": jnp.float32(6)}
+    state = create_state({"w": jnp.zeros(2)}, {}, optax.identity(), ema=False, metrics={"hits": jnp.int32})
+    hits = {"sum": jnp.int32(12), "count": jnp.int32(48)}
+    sums = {**state.window, "steps": jnp.int32(3), "loss": jnp.float32(6), "metrics": {"hits": hits}}
     now[0] += 2
     after = windows.close(dataclasses.replace(state, step=jnp.int32(1003), window=sums))
     assert windows.images_per_second == 3 * 16 / 2
-    assert rows == [(1003, 2.0)] and int(after.window["steps"]) == 0
+    assert rows == [(1003, 2.0, 0.25)] and int(after.window["steps"]) == 0
