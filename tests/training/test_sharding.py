@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from aa_flax.analysis.hlo import Program, shape_bytes
+from aa_flax.analysis import hlo
 from aa_flax.analysis.hlo_traffic import collectives
 from aa_flax.analysis.tpu_compiler import installed
 from aa_flax.data.preprocessing import Preprocessing
@@ -110,7 +110,7 @@ def one_step():
             program = step.lower(state, batch).compile()
             after = program(state, batch)
         momentum = [np.asarray(leaf) for leaf in jax.tree.leaves(after.opt_state) if leaf.ndim]
-        return momentum, Program(program.as_text())
+        return momentum, hlo.Program(program.as_text())
 
     several = {**EIGHT, "groups": {"batch_norm_groups": 8}}
     return {"alone": of(config_of(), 1)} | {name: of(config_of(**parallel), 8) for name, parallel in several.items()}
@@ -128,7 +128,7 @@ def sent(one_step, name):
     program = one_step[name][1]
     calls = {collective.kind: collective.calls for collective in collectives(program, 8)}
     others = (site.instruction for site in program.sites() if site.instruction.opcode in calls)
-    return calls, max((shape_bytes(i.shape) for i in others if i.opcode != "all-reduce"), default=0)
+    return calls, max((hlo.shape_bytes(i.shape) for i in others if i.opcode != "all-reduce"), default=0)
 
 
 def test_a_step_sends_gradients_and_statistics_and_no_activations(one_step):

@@ -5,6 +5,7 @@ weights and the order of the images. Images lie on the device and are cropped an
 scored after every epoch. Seeds are begun as long as there is time.
 """
 
+import dataclasses
 import functools
 import itertools
 import time
@@ -18,14 +19,10 @@ import jax.numpy as jnp
 from aa_flax import data
 from aa_flax.data.indices import IndexBatches
 from aa_flax.data.preprocessing import preprocessing_for
-from aa_flax.models.functional import functional
 from aa_flax.training import resolve
-from aa_flax.training.initial import build_model
-from aa_flax.training.optimizers import optimizer
+from aa_flax.training.program import Program
 from aa_flax.training.resident import resident
 from aa_flax.training.sharding import Layout, place_batch
-from aa_flax.training.state import create_state
-from aa_flax.training.step import jit_train_step
 from experiments.benchmarks.candidates import reason
 from experiments.benchmarks.gpu import record
 from experiments.benchmarks.gpu.checks import Verdicts
@@ -171,35 +168,32 @@ class Trainer:
                     "crop": "pad",
                     "crop_padding": task.crop_padding,
                 },
-                "optimizer": {"learning_rate": task.learning_rate, "warmup": 0.1, "label_smoothing": 0.1},
+                "optimizer": {"learning_rate": task.learning_rate, "warmup": 0.1},
+                "task": {"options": {"label_smoothing": 0.1}},
             }
         )
         self._layout = Layout.of(self._config)
         self._preprocessing = preprocessing_for(self._config, images.dataset)
         self._train, self._held_out = (images.on_device(split, self._layout) for split in ("train", task.held_out))
         self._count = self._train["pool"]["label"].shape[0]
-        self._model = functional(self._built(0))
         self._step: Any = None
         self._score: Any = None
 
     def train(self, seed: int, left: Callable[[], float]) -> dict[str, Any]:
         """Train from a seed; ends early, and says so, where no time is left."""
-        apply, *_ = self._model
-        _, *variables = functional(self._built(seed))
         steps = self._count // self._batch
-        chain = optimizer(self._config.optimizer, self._epochs * steps, steps)
+        program = self._program(seed, steps)
         started, curve = time.monotonic(), []
         with jax.set_mesh(self._layout.mesh):
-            params, batch_stats = self._layout.place(tuple(variables))
-            state = create_state(params, batch_stats, chain, ema=False)
-            if self._step is None:
-                self._step = jit_train_step(apply, chain, self._config, self._preprocessing, self._layout, state)
-                self._score = jax.jit(functools.partial(_scores, apply, self._preprocessing))
+            state = program.new_state()
+            if self._step is None:  # one for all seeds
+                self._step = program.train_step
+                self._score = jax.jit(functools.partial(_scores, program))
             batches = IndexBatches(self._count, batch_size=self._batch, seed=seed)
             for epoch in range(1, self._epochs + 1):
                 for batch in itertools.islice(batches, steps):
                     state = self._step(state, {**place_batch(batch, self._layout), **self._train})
-                correct, loss = self._score(state.params, state.batch_stats, self._held_out["pool"])
+                correct, loss = self._score((state.params, state.batch_stats), self._held_out["pool"])
                 point = {"epoch": epoch, "accuracy": round(float(correct), 5), "loss": round(float(loss), 5)}
                 curve.append(point | {"seconds": round(time.monotonic() - started, 2)})
                 if left() < 0:
@@ -215,18 +209,14 @@ class Trainer:
             "curve": curve,
         }
 
-    def _built(self, seed: int) -> Any:
-        """The network with the weights of a seed."""
-        config = resolve(
-            {"seed": seed, "model": {"name": self._config.model.name, "options": self._options, "dtype": "bfloat16"}}
-        )
+    def _program(self, seed: int, epoch_steps: int) -> Program:
+        """What trains, with the weights of a seed."""
+        config = dataclasses.replace(self._config, seed=seed)
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            return build_model(config, self._preprocessing)
+            return Program.of(config, self._preprocessing, self._layout, epoch_steps)
 
 
-def _scores(
-    apply: Any, preprocessing: Any, params: Any, batch_stats: Any, pool: dict[str, jax.Array]
-) -> tuple[Any, Any]:
+def _scores(program: Program, variables: Any, pool: dict[str, jax.Array]) -> tuple[Any, Any]:
     """Accuracy and mean cross-entropy of all images, 500 at a time; the first fill up the last, uncounted."""
     count = pool["label"].shape[0]
     piece = min(500, count)
@@ -235,7 +225,7 @@ def _scores(
 
     def of_piece(index: jax.Array) -> tuple[jax.Array, jax.Array]:
         at = index % count
-        logits = apply(params, batch_stats, preprocessing.normalize(pool["image"][at]))[0].astype(jnp.float32)
+        logits = program.predictions(variables, pool["image"][at]).astype(jnp.float32)
         labels, counted = pool["label"][at], index < count
         losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)[:, 0]
         return jnp.sum(counted * (logits.argmax(1) == labels)), jnp.sum(counted * losses)
