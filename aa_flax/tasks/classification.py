@@ -92,18 +92,18 @@ class Classification:
         return images, {"distribution": targets, "label": batch["label"]}, count
 
     def losses(
-        self, model: nnx.Module, images: Array, targets: Any, *, train: bool, rngs: nnx.Rngs | None
+        self, model: Any, images: Array, targets: Any, *, train: bool, rngs: nnx.Rngs | None
     ) -> tuple[Array, dict[str, tuple[Array, Any]]]:
         """Return each image's loss, and how many were named rightly."""
-        logits = model(images, train=train, rngs=rngs)  # type: ignore[operator]
+        logits = model(images, train=train, rngs=rngs)
         losses = LOSSES[self.options.loss](logits, targets["distribution"])
         # In the loss's type, exact up to 2**24: over devices the two are one sum then.
         correct = jnp.sum(logits.argmax(-1) == targets["label"], dtype=losses.dtype)
         return losses, {"accuracy": (correct, targets["label"].size)}
 
-    def predict(self, model: nnx.Module, images: Array) -> Array:
+    def predict(self, model: Any, images: Array) -> Array:
         """Return logits [b, classes]."""
-        return model(images, train=False, rngs=None)  # type: ignore[operator]
+        return model(images, train=False, rngs=None)
 
     def score(self, predictions: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
         """Return the confusion matrix and the sum of cross-entropies."""

@@ -64,11 +64,11 @@ class Task(Protocol):
         """
 
     def losses(
-        self, model: nnx.Module, images: Array, targets: Any, *, train: bool, rngs: nnx.Rngs | None
+        self, model: Any, images: Array, targets: Any, *, train: bool, rngs: nnx.Rngs | None
     ) -> tuple[Float[Array, " b"], dict[str, tuple[Array, Any]]]:
         """Return each image's loss, and each of the `metrics` as a sum and what that is to be divided by."""
 
-    def predict(self, model: nnx.Module, images: Array) -> Any:
+    def predict(self, model: Any, images: Array) -> Any:
         """Return what the network says of normalised images, as a tree of arrays [b, ...]."""
 
     def score(self, predictions: Any, batch: Mapping[str, Array]) -> dict[str, Array]:

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array
 
 from aa_flax.config.schema import Config
-from aa_flax.models.functional import Apply, PureDict
+from aa_flax.models.functional import PureDict
 from aa_flax.tasks import Task
 from aa_flax.training.freezing import stop_gradients
 from aa_flax.training.optimizers import moving_average
@@ -38,7 +38,7 @@ def step_keys(config: Config, step: Array) -> tuple[Array, Array]:
 
 
 def make_gradient(
-    task: Task, losses: Apply, config: Config, layout: Layout | None = None
+    task: Task, losses: Callable[..., Any], config: Config, layout: Layout | None = None
 ) -> Callable[[TrainState, Batch], Gradient]:
     """Return the function (state, batch) -> Gradient; pure.
 
@@ -92,7 +92,7 @@ def make_gradient(
 
 def make_train_step(
     task: Task,
-    losses: Apply,
+    losses: Callable[..., Any],
     optimizer: optax.GradientTransformation,
     config: Config,
     layout: Layout | None = None,

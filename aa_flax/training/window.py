@@ -90,7 +90,7 @@ class Windows:
             self._rates.append(rate)
         self._log.write(step, "train", epoch=step / self._program.epoch_steps, **means, seconds=self._elapsed())
         epoch = math.ceil(step / self._program.epoch_steps)
-        shown = {name: means[name] for name in ("loss", *measured) if means[name] is not None}
+        shown = {name: value for name in ("loss", *measured) if (value := means[name]) is not None}
         self._progress.update(step, epoch, shown, rate or math.nan)
         self.restart()
         return reset_window(state)
