@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks.candidates import is_refusal
+from experiments.benchmarks.gpu import __main__ as commands
 from experiments.benchmarks.gpu import exact, kernels, packages, profiled, tests
 from experiments.benchmarks.gpu.checks import KEY_DEPTH, Check, Verdicts, checks, judged
 
@@ -193,6 +195,17 @@ def test_without_a_gpu_a_part_says_so_at_once(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
     assert done.returncode == 2 and done.stdout.count("no GPU: JAX uses cpu; --rehearse tries the parts on a CPU") >= 2
     assert "copy_bytes_per_second" not in json.loads((tmp_path / "env.json").read_text())
+
+
+@pytest.mark.parametrize(("part", "started"), [("attention", True), ("env", False), ("timm", False), ("tests", False)])
+def test_parts_whose_card_is_not_jaxs_find_its_devices_not_started(monkeypatch, tmp_path, part, started):
+    happened = []
+    module = SimpleNamespace(run=lambda setting: happened.append("run"))
+    monkeypatch.setattr(commands.importlib, "import_module", lambda name: module)
+    monkeypatch.setattr(commands.Setting, "require_gpu", lambda setting: happened.append("started"))
+    given = dict(out=tmp_path, seconds=1.0, command="", commit="", rehearse=False, data=None, part=part)
+    commands.run_one(SimpleNamespace(**given))
+    assert happened == ["started"] * started + ["run"]
 
 
 def test_without_the_cuda_plugin_nothing_is_compiled(tmp_path):
