@@ -2,9 +2,12 @@
 
 import dataclasses
 import datetime
+import os
 import platform
+import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -74,10 +77,11 @@ def as_json(plan: Plan, baseline: Plan | None = None, tried: Sequence[Plan] = ()
 
 
 def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None  # libtpu may be a file that an environment variable names
+    """None where nothing says it; libtpu may be a file that an environment variable names, with its package around."""
+    library = os.environ.get("TPU_LIBRARY_PATH")
+    folders = [*sys.path, *([str(Path(library).parent.parent)] if library else [])]
+    found = next(iter(distributions(name=package, path=folders)), None)
+    return found.version if found else None
 
 
 def _numbers(plan: Plan) -> dict[str, Any]:
