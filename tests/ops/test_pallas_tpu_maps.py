@@ -119,6 +119,12 @@ def test_a_chip_with_less_memory_takes_fewer_images(monkeypatch, side, channels,
     assert found == wanted
 
 
+@pytest.mark.parametrize(("kind", "largest"), [("TPU v5 lite", 112), ("TPU v4", 40)])
+def test_the_largest_map_that_a_chip_holds(kind, largest):
+    fits = [Shape(h, h, 8, 20, 3, 256, 24, 1.0, True, jnp.dtype("bfloat16")).fits(kind) for h in (largest, largest + 4)]
+    assert fits == [True, False]
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 5, 7), (2, 6, 5, 8), (1, 6, 10, 8)])
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_a_map_that_the_result_does_not_fit(rng, shape):
