@@ -102,6 +102,11 @@ class Shape:
         logits, depths = self.query_tile * self.key_tile, max(self.key_columns, self.value_columns)
         return max(1, logits // 512) * max(1, depths // 32) * (1 + (self.dtype == jnp.float32))
 
+    @property
+    def stages(self) -> int:
+        """Steps of a loop whose loads are under way at once."""
+        return 1
+
     def group(self, batch: int) -> int:
         """Heads that a program of the backward pass takes one after the other, a divisor of their number.
 

@@ -43,6 +43,7 @@ PARTS = (
     Part("steps", "steps.json", 200),
     Part("timm", "timm.json", 75),
     Part("profile", "profile.json", 30),
+    Part("tiles", "extra.json", 0, most=90),
     Part("tests", "extra.json", 0, most=120),
     Part("pytorch", "extra.json", 0, most=90),
     Part("training", "extra.json", 0),
