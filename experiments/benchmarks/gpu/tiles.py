@@ -51,10 +51,9 @@ class Launch(Shape):
         """Of a program."""
         return self.num_warps or super().warps
 
-    @property
-    def stages(self) -> int:
+    def stages(self, *, backward: bool) -> int:
         """Steps whose loads are under way."""
-        return self.num_stages or super().stages
+        return self.num_stages or super().stages(backward=backward)
 
     def group(self, batch: int) -> int:
         """Heads of a program of the backward pass."""
@@ -63,7 +62,8 @@ class Launch(Shape):
     def described(self, batch: int) -> dict[str, Any]:
         """What it launches."""
         tiles = [self.query_tile, self.key_tile]
-        return {"tiles": tiles, "warps": self.warps, "stages": self.stages, "group": self.group(batch)}
+        stages = [self.stages(backward=backward) for backward in (False, True)]
+        return {"tiles": tiles, "warps": self.warps, "stages": stages, "group": self.group(batch)}
 
 
 def launches(height: int, width: int, value_depth: int, batch: int, interpret: bool) -> Iterator[Launch]:
@@ -82,7 +82,7 @@ def launches(height: int, width: int, value_depth: int, batch: int, interpret: b
     yield first
     other = functools.partial(dataclasses.replace, first)
     yield from (other(num_warps=warps) for warps in (1, 2, 4) if warps != first.warps)
-    yield from (other(num_stages=stages) for stages in (2, 3))
+    yield from (other(num_stages=stages) for stages in (1, 2, 3))
     yield from (other(heads=heads) for heads in (1, 2, 4, 8) if heads != first.group(batch))
     for pair in itertools.product(*([size for size in (16, 32) if size < 2 * length] for length in (width, height))):
         if pair != (first.query_tile, first.key_tile):
