@@ -13,10 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aa_flax.analysis.provenance import commit
 from experiments.benchmarks.candidates import is_refusal
 from experiments.benchmarks.gpu import __main__ as commands
 from experiments.benchmarks.gpu import exact, kernels, packages, profiled, tests
 from experiments.benchmarks.gpu.checks import KEY_DEPTH, Check, Verdicts, checks, judged
+from experiments.benchmarks.gpu.settings import Setting
+from experiments.benchmarks.gpu.tiles import launches
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
 import attention_oracle as oracle
@@ -232,3 +235,18 @@ def test_every_package_is_pinned_for_python_3_12():
     pins = packages.pins()
     assert [pin.partition("==")[0] for pin in pins] == list(packages.WANTED)
     assert all(pin.partition("==")[2] for pin in pins)
+
+
+def test_where_there_is_no_git_the_commit_is_told(tmp_path):
+    for told, expected in (("abc", "abc"), ("", commit())):
+        found = Setting(tmp_path, 1.0, "the command", commit=told, rehearse=True).record("env.json", device="a card")
+        assert (found.get("commit"), found.get("device"), found.get("command")) == (expected, "a card", "the command")
+
+
+def test_launches_that_are_tried():
+    """The library's own first, and every other differs from it."""
+    described = [launch.described(128) for launch in launches(32, 32, 2, 128, interpret=False)]
+    assert described[0] == {"tiles": [32, 32], "warps": 2, "stages": [1, 3], "group": 8}
+    assert {"tiles": [32, 32], "warps": 1, "stages": [1, 3], "group": 8} in described
+    assert {"tiles": [16, 16], "warps": 1, "stages": [1, 3], "group": 8} in described
+    assert sum(each["tiles"] == [32, 32] for each in described) == 9
