@@ -11,7 +11,7 @@ from aa_flax import ops
 from aa_flax.layers import AAConv2D
 from aa_flax.ops import choice, platform
 from aa_flax.ops.choice import Call, choose
-from aa_flax.ops.platform import target_platform
+from aa_flax.ops.platform import target_platform, traced_with_capability
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_table(monkeypatch, target, dtype, side, expected):
     ("capability", "bfloat16", "float32"),
     [
         ("9.0", "cudnn", "pallas_gpu"),
-        ("8.0", "cudnn", "pallas_gpu"),
+        ("8.0", "pallas_gpu", "pallas_gpu"),  # bytes count where there are no times
         ("7.5", "folded", "folded"),
         ("gfx942", "folded", "folded"),
     ],
@@ -58,6 +58,9 @@ def test_what_needs_a_newer_gpu_is_left_out_on_older_ones(monkeypatch, capabilit
     assert [choose(dtype, 14, 14, 8, 20, 3, True) for dtype in ("bfloat16", "float32")] == [bfloat16, float32]
     monkeypatch.setattr(platform, "target_device_kind", lambda: "a card that is not here")
     assert choose("float16", 14, 14, 8, 20, 3, True) == "cudnn"
+    for told, expected in (((8, 9), "pallas_gpu"), ((9, 0), "cudnn"), ((10, 0), "cudnn")):
+        with traced_with_capability(told):
+            assert choose("bfloat16", 14, 14, 8, 20, 3, True) == expected
 
 
 def test_each_entry_says_why():
