@@ -69,7 +69,7 @@ TABLE = (
     Entry("gpu", ("bfloat16", "float16"), "cudnn",
           "bytes moved, counted for an H100 and not timed: experiments/results/attention_h100.json"),
     Entry("cpu", ("bfloat16", "float16", "float32", "float64"), "folded_pieces",
-          "times: experiments/results/attention_pieces_cpu_*.json; memory stays bounded"),
+          "times: experiments/results/attention_cpu_*.json; memory stays bounded"),
 )
 # fmt: on
 
