@@ -16,9 +16,9 @@ class Counts:
     On TPUs `flops` and `bytes_moved` are the compiler's counts with three corrections: it takes the body of a loop
     once, here it counts as often as it runs; of the branches of a conditional it takes the largest, here the smallest
     counts; and for the bytes of a Pallas kernel it takes the word of the kernel's author, here its operands and results
-    count as they lie in memory. FLOPs of kernels stay their authors'. For GPUs the
-    compiler gives no counts: bytes are operands and results of all that runs, FLOPs those of convolutions and matrix
-    products, and of kernels what their authors say.
+    count as they lie in memory. FLOPs of kernels stay their authors'. For GPUs the compiler gives no counts: bytes are
+    operands and results of all that runs, FLOPs those of convolutions and matrix products, and of kernels what their
+    authors say.
     """
 
     flops: int

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from aa_flax.analysis.cards import CUDNN, Machine, target_config
 from aa_flax.analysis.compiler import CompilerError
+from aa_flax.ops.platform import traced_with_capability
 
 _PLUGINS = ("xla_cuda13", "xla_cuda12")
 
@@ -75,9 +76,9 @@ def devices_per_chip(mesh: Mesh) -> int:
 
 @contextlib.contextmanager
 def traced(wanted: Machine) -> Iterator[None]:
-    """While open, JAX is told which cuDNN and which card there will be, instead of looking for them here.
+    """While open, this library and JAX are told which card, and which cuDNN, there will be, instead of looking here.
 
-    It asks when it traces fused attention. This replaces private functions; a JAX without them looks as ever.
+    JAX asks when it traces fused attention. This replaces private functions; a JAX without them looks as ever.
     """
     major, minor, patch = CUDNN
 
@@ -85,6 +86,7 @@ def traced(wanted: Machine) -> Iterator[None]:
         return wanted.chip.capability >= tuple(map(int, capability.split(".")))
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(traced_with_capability(wanted.chip.capability))
         for name, answer in (
             ("check_cudnn_version", lambda: 10000 * major + 100 * minor + patch),
             ("check_compute_capability", at_least),

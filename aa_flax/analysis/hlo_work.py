@@ -2,10 +2,9 @@
 
 libtpu's own counts have three gaps, which these sums fill: they take arrays that stay in the memory beside the cores
 like those in HBM, although only the latter are slow, the body of a loop once, however often it runs, and of a
-conditional the largest branch. For GPUs there are
-no counts but these. Of the stacks from which such a body takes one slice, and into which it writes one, only that slice
-counts. What cuDNN and cuBLAS take beside operands and results, a workspace, does not count: how much of it they touch
-is theirs to know.
+conditional the largest branch. For GPUs there are no counts but these. Of the stacks from which a loop's body takes one
+slice, and into which it writes one, only that slice counts. What cuDNN and cuBLAS take beside operands and results, a
+workspace, does not count: how much of it they touch is theirs to know.
 """
 
 import re

@@ -4,7 +4,6 @@ import dataclasses
 import datetime
 import platform
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from aa_flax.analysis.hlo_work import Launch
 from aa_flax.analysis.plan import Plan
+from aa_flax.analysis.provenance import package_version
 from aa_flax.analysis.targets import compiler_of
 
 _RATIOS = (
@@ -68,16 +68,9 @@ def as_json(plan: Plan, baseline: Plan | None = None, tried: Sequence[Plan] = ()
         "date": datetime.date.today().isoformat(),
         "versions": {
             "python": platform.python_version(),
-            **{name: _version(name) for name in ("jax", "jaxlib", *compiler_of(plan.target).packages(), "flax")},
+            **{name: package_version(name) for name in ("jax", "jaxlib", *compiler_of(plan.target).packages(), "flax")},
         },
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None  # libtpu may be a file that an environment variable names
 
 
 def _numbers(plan: Plan) -> dict[str, Any]:
@@ -239,7 +232,7 @@ def _verdict(plan: Plan) -> str:
 
 def _footnotes(plan: Plan) -> str:
     chip, compiler = plan.target.chip, compiler_of(plan.target)
-    versions = ", ".join(f"{name} {_version(name)}" for name in ("jax", *compiler.packages()))
+    versions = ", ".join(f"{name} {package_version(name)}" for name in ("jax", *compiler.packages()))
     peaks = ", ".join(f"{peak / 1e12:,.4g} TFLOP/s in {precision}" for precision, peak in chip.peaks.items())
     return (
         f"Counts of the compiled program ({versions}), nothing is timed. Peaks of a {chip.name} chip: {peaks}, "

@@ -4,7 +4,8 @@ import datetime
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+import sys
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,17 @@ def provenance(command: str) -> dict[str, Any]:
             **{package: version(package) for package in ("jax", "jaxlib", "flax", "optax", "numpy")},
         },
     }
+
+
+def package_version(name: str) -> str | None:
+    """Return the version of an installed package, None without one.
+
+    libtpu may be a file that TPU_LIBRARY_PATH names, with its package around it.
+    """
+    library = os.environ.get("TPU_LIBRARY_PATH")
+    folders = [*sys.path, *([str(Path(library).parent.parent)] if library else [])]
+    found = next(iter(distributions(name=name, path=folders)), None)
+    return found.version if found else None
 
 
 def commit() -> str:

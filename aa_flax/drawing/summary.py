@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aa_flax.drawing.trace import module_paths, natural_order, watched
+from aa_flax.layers import AAConv2D
 from aa_flax.models import create_model
 from aa_flax.ops.platform import traced_for
 
@@ -91,6 +92,9 @@ def summarize(
 
     def forward(state: Any, images: Any) -> Any:
         merged: Any = nnx.merge(graph, state, copy=True)
+        for _, module in nnx.iter_modules(merged):
+            if isinstance(module, AAConv2D):
+                module.implementation = "auto"  # some refuse to be traced for a CPU, and all count alike
         with watched(merged, lambda path, module, arguments: called.setdefault(path)):
             return merged(images)
 

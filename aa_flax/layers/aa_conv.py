@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -175,15 +176,14 @@ class AAConv2D(nnx.Module):
         self._check_input(x)
         if norm is not None and not self.attends_to_input:
             raise ValueError("norm needs attention to the layer's input as it is: not pooled, no position in it")
-        if self.attends and self.strides == 1 and self.implementation in ("auto", "pallas_tpu"):
-            x = as_the_kernel_reads(x)
-        raw, x = x, x if norm is None else normalized(x, *norm)
         if self.qkv is None:
             assert self.conv is not None
             return convolve(self.conv, x, train=train)
+        if self.strides == 1 and self.implementation in ("auto", "pallas_tpu"):
+            x = as_the_kernel_reads(x)
         height, width = (math.ceil(length / self.strides) for length in x.shape[1:3])
-        seen = self.attention_input(x) if norm is None else raw.astype(self.dtype)
-        attend = functools.partial(self.attend, seen, size=(height, width), norm=norm)
+        attend = functools.partial(self.attend, self.attention_input(x), size=(height, width), norm=norm)
+        x = x if norm is None else normalized(x, *norm)
         if isinstance(self.conv, nnx.Conv) and target_platform() == "tpu":
             return attend(added_to=convolve_wider(self.conv, x, self.value_depth))
         attended = attend()
@@ -229,22 +229,24 @@ class AAConv2D(nnx.Module):
         last channels of `added_to`, where that is given.
         """
         _, h, w, _ = x.shape
-        if head_parts(self.num_heads) == 1 and (implementation := self._implementation(*x.shape)) in BRANCHES:
+        by_head = head_parts(self.num_heads) > 1
+        implementation = "" if by_head else self._implementation(*x.shape)
+        if implementation in BRANCHES:
             assert self.qkv is not None and self.out is not None
             projections = [(conv.kernel[...][0, 0], conv.bias) for conv in (self.qkv, self.out)]
             params = [p if p is None else p[...] for projection in projections for p in projection]
             options: dict[str, Any] = dict(num_heads=self.num_heads, norm=norm, upsampled=size, added_to=added_to)
             return attention_branch(x, *params, *self._tables(h, w), **options, implementation=implementation)
-        attended = upsample(self._attend(x if norm is None else normalized(x, *norm)), *(size or (h, w)))
+        run = self._attend_by_head if by_head else functools.partial(self._attend, implementation)
+        if norm is not None:  # the gradient normalises again, as the kernel does; no second map is kept beside x
+            run = jax.checkpoint(lambda x, norm=norm, run=run: run(normalized(x, *norm)))
+        attended = upsample(run(x), *(size or (h, w)))
         return attended if added_to is None else add_to_last_channels(added_to, attended)
 
-    def _attend(self, x: Array) -> Array:
+    def _attend(self, implementation: str, x: Array) -> Array:
         assert self.qkv is not None and self.out is not None
-        b, h, w, c = x.shape
+        b, h, w, _ = x.shape
         tables = self._tables(h, w)
-        if head_parts(self.num_heads) > 1:
-            return self._attend_by_head(x, tables)
-        implementation = self._implementation(b, h, w, c)
         if implementation in PACKED:
             sizes = dict(num_heads=self.num_heads, value_depth=self.value_depth)
             return self.out(packed_attention(self.qkv(x), *tables, **sizes, implementation=implementation))
@@ -252,7 +254,7 @@ class AAConv2D(nnx.Module):
         heads = relative_attention_2d(query, key, value, *tables, implementation=implementation)
         return self.out(heads.reshape(b, h, w, self.value_depth))
 
-    def _attend_by_head(self, x: Array, tables: tuple[Array | None, Array | None]) -> Array:
+    def _attend_by_head(self, x: Array) -> Array:
         """Where a mesh shares out the heads; "auto" folds then, since the kernels take all heads of an image."""
         assert self.qkv is not None and self.out is not None
         implementation = self.implementation
@@ -265,6 +267,7 @@ class AAConv2D(nnx.Module):
         query, key, value = (
             project_by_head(x, kernel, part, self.num_heads) for kernel, part in zip(kernels, biases, strict=True)
         )
+        tables = self._tables(*x.shape[1:3])
         heads = relative_attention_2d(query, key, value, *tables, implementation=implementation)
         out_bias = None if self.out.bias is None else self.out.bias[...].astype(self.dtype)
         return merge_heads(heads, self.out.kernel[...][0, 0].astype(self.dtype), out_bias)

@@ -87,7 +87,8 @@ class ResidualBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b hs ws f"]:
         running = not train
-        y = convolve_activated(self.bn1, self.conv2, convolve(self.conv1, x, train=train), train=train)
+        y = convolve(self.conv1, x, train=train)
+        y = convolve_activated(self.bn1, self.conv2, y, train=train, recompute=False)
         y = self.bn2(y, use_running_average=running)
         if self.conv3 is not None:
             y = self.bn3(self.conv3(jax.nn.relu(y)), use_running_average=running)

@@ -84,7 +84,7 @@ class PreActivationBlock(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b hs ws f"]:
         if self.shortcut is None:
             skipped = parameter_free_shortcut(x, self.strides, self.features) if self.changes else x
-            y = convolve_activated(self.bn1, self.conv1, x, train=train)
+            y = convolve_activated(self.bn1, self.conv1, x, train=train, recompute=True)
         else:
             activated = jax.nn.relu(self.bn1(x, use_running_average=not train))
             skipped = self.shortcut(activated)

@@ -51,7 +51,6 @@ def attention_branch(
         scale: factor of the logits; None means (dk per head)**-0.5.
         norm: a factor and a summand a channel; the map is relu(x * factor + summand) then, made on the chip.
         upsampled: size (ho, wo) to which the result is interpolated, see `upsample`; None is that of the map.
-
         added_to: a map to whose last channels the result is added, which is returned whole; None returns the result.
 
     Raises:
@@ -62,6 +61,11 @@ def attention_branch(
     if implementation not in BRANCHES:
         raise ValueError(f"implementation must be one of {', '.join(map(repr, BRANCHES))}, got {implementation!r}")
     _check(x, qkv_kernel, out_kernel, rel_height, rel_width, num_heads)
+    size = (x.shape[0], *(upsampled or x.shape[1:3]))
+    if added_to is not None and (added_to.shape[:-1] != size or added_to.shape[-1] < out_kernel.shape[1]):
+        raise ValueError(
+            f"added_to must have shape {size} and at least {out_kernel.shape[1]} channels, got {added_to.shape}"
+        )
     if scale is None:
         scale = ((qkv_kernel.shape[1] - out_kernel.shape[0]) // (2 * num_heads)) ** -0.5
     return BRANCHES[implementation](

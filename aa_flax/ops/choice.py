@@ -49,21 +49,27 @@ class Entry:
     dtypes: tuple[str, ...]
     implementation: str
     because: str
+    most_places: int | None = None  # of a map, h*w
+    capability: tuple[int, int] | None = None  # of a GPU, at least; one that is not known may have it
 
 
 # h*w. From 20x20 on, the weights of 8 heads of 256 images take 1.3 GB in float32, and the fold keeps several arrays of
 # them; at 14x14 it is 0.3 GB.
 _LARGE = 400
+_H200 = "times with gradients on an H200: experiments/results/gpu_h200/attention.json"
+_SMALL = 100  # h*w. On a GPU XLA's fold is the fastest at 8x8 and cuDNN at 14x14; between them nothing was timed.
 # fmt: off
 TABLE = (
     Entry("tpu", ("bfloat16", "float32"), "pallas_tpu",
           "bytes moved and temporary memory, counted by the compiler: experiments/results/plan_v5e.json"),
+    Entry("gpu", ("bfloat16", "float16"), "folded", _H200, most_places=_SMALL, capability=(9, 0)),
+    Entry("gpu", ("bfloat16", "float16"), "cudnn", _H200, capability=(9, 0)),
     Entry("gpu", ("bfloat16", "float32"), "pallas_gpu",
           "bytes moved, counted for an H100 and not timed: experiments/results/attention_h100.json"),
     Entry("gpu", ("bfloat16", "float16"), "cudnn",
           "bytes moved, counted for an H100 and not timed: experiments/results/attention_h100.json"),
     Entry("cpu", ("bfloat16", "float16", "float32", "float64"), "folded_pieces",
-          "times: experiments/results/attention_pieces_cpu_*.json; memory stays bounded"),
+          "times: experiments/results/attention_cpu_*.json; memory stays bounded"),
 )
 # fmt: on
 
@@ -118,6 +124,10 @@ def _choose(call: Call) -> str:
 
 def _serves(entry: Entry, call: Call) -> bool:
     if entry.platform != call.platform or call.dtype not in entry.dtypes:
+        return False
+    if entry.most_places is not None and call.places > entry.most_places:
+        return False
+    if entry.capability and call.capability and call.capability < entry.capability:
         return False
     kernel_serves = _KERNELS.get(entry.implementation)
     return kernel_serves is None or (call.divides and kernel_serves(call))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from aa_flax.ops.reference import offset_index
+from aa_flax.ops.tables import by_pair
 
 
 def fold(
@@ -23,8 +23,8 @@ def fold(
 ) -> tuple[Float[Array, "b h w n folded"], Float[Array, "b h w n folded"]]:
     """Queries and keys of width dk + w + h whose dot product is the relative logit before scaling."""
     h, w = query.shape[1:3]
-    by_column = jnp.einsum("byxnd,xud->byxnu", query, rel_width[offset_index(w)])
-    by_row = jnp.einsum("byxnd,yvd->byxnv", query, rel_height[offset_index(h)])
+    by_column = jnp.einsum("byxnd,xud->byxnu", query, by_pair(rel_width))
+    by_row = jnp.einsum("byxnd,yvd->byxnv", query, by_pair(rel_height))
     nothing = jnp.zeros_like(key[..., :1])  # laid over devices as the keys are, where the mesh wants that said
     column = nothing + jnp.eye(w, dtype=key.dtype)[None, None, :, None, :]
     row = nothing + jnp.eye(h, dtype=key.dtype)[None, :, None, None, :]

@@ -17,7 +17,7 @@ from aa_flax.ops import piece
 from aa_flax.ops.folded import folded
 from aa_flax.ops.mesh import shares
 from aa_flax.ops.pieces import Budget, Pieces, budget
-from aa_flax.ops.reference import offset_index
+from aa_flax.ops.tables import by_pair
 
 
 def folded_pieces(
@@ -64,11 +64,11 @@ def _attend(query: Array, key: Array, value: Array, *tables: Array, scale: float
     query, key, value = (x.transpose(0, 3, 4, 1, 2).reshape(b * n, -1, h, w) for x in (query, key, value))
     query = _filled(query, maps, height, width)
     key, value = (_filled(x, maps, h, w).reshape(maps, -1, h * w) for x in (key, value))
-    by_pair = tuple(
-        jnp.pad(table[offset_index(length)], ((0, filled - length), (0, 0), (0, 0)))
+    pairs = tuple(
+        jnp.pad(by_pair(table), ((0, filled - length), (0, 0), (0, 0)))
         for table, length, filled in zip(tables, (h, w), (height, width), strict=False)
     )
-    output = _in_pieces(scale, pieces, query, key, value, by_pair)[: b * n, :, :h, :w]
+    output = _in_pieces(scale, pieces, query, key, value, pairs)[: b * n, :, :h, :w]
     return output.reshape(b, n, -1, h, w).transpose(0, 3, 4, 1, 2)
 
 

@@ -4,7 +4,7 @@ All arrays are depth-major and queries lie on the last axis, [g, depth, y, x] fo
 for keys and values, and the logits are [g, jy, jx, i]. So every loop over the weights runs along the queries: the
 position terms `A_i[jx] = q_i·rel_width[jx-ix+w-1]` and `B_i[jy]` are whole rows that are added to rows, and the
 softmax reduces over rows. No product is deeper than the key depth. The tables come by pair of coordinates, as
-`rel_width[offset_index(w)]` gives them.
+`tables.by_pair` gives them.
 """
 
 import jax

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import jax
 
 _override: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
+_capability: contextvars.ContextVar[tuple[int, int] | None] = contextvars.ContextVar("capability", default=None)
 
 
 def target_platform() -> str:
@@ -32,8 +33,11 @@ def target_device_kind() -> str:
 def target_capability() -> tuple[int, int] | None:
     """The compute capability of the NVIDIA GPU that a program traced now will run on, such as (9, 0).
 
-    None where it is not known: for a card that is not here. (0, 0) for GPUs of others, which have none.
+    None where it is not known: for a card that is not here, unless `traced_with_capability` says it. (0, 0) for GPUs of
+    others, which have none.
     """
+    if capability := _capability.get():
+        return capability
     kind = target_device_kind()
     for device in jax.local_devices():
         if device.platform == "gpu" and device.device_kind == kind:
@@ -50,3 +54,13 @@ def traced_for(platform: str) -> Iterator[None]:
         yield
     finally:
         _override.reset(token)
+
+
+@contextlib.contextmanager
+def traced_with_capability(capability: tuple[int, int]) -> Iterator[None]:
+    """While open, `target_capability` answers this; for programs that are compiled for a GPU that is not here."""
+    token = _capability.set(capability)
+    try:
+        yield
+    finally:
+        _capability.reset(token)

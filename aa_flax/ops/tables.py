@@ -44,6 +44,21 @@ def resize_relative_table(
     return table[below] * (1 - fraction) + table[above] * fraction
 
 
+def by_pair(table: Float[Array, "offset dk"]) -> Float[Array, "query key dk"]:
+    """The row of each pair of coordinates, key - query + length - 1, from a table of 2*length-1 rows.
+
+    Without indices, whose gradient a GPU sums in any order, differently in every run. Where the rows repeat, those of
+    the next query begin one row short of a period on.
+    """
+    rows, depth = table.shape
+    length = (rows + 1) // 2
+    if length == 1:
+        return table[None]
+    repeated = jnp.broadcast_to(table, (length, rows, depth)).reshape(-1, depth)
+    pairs = repeated[length - 1 :][: length * (rows - 1)].reshape(length, rows - 1, depth)
+    return pairs[:, :length]
+
+
 def check_tables(rel_height: Array | None, rel_width: Array | None, size: tuple[int, int], depth: int) -> None:
     """ValueError unless the tables are those of a map of `size` (height, width) and a depth per head, or both None."""
     if (rel_height is None) != (rel_width is None):

@@ -11,10 +11,8 @@ Nothing runs, so nothing is timed. Writes JSON and a figure to experiments/resul
 import argparse
 import functools
 import json
-import os
 import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ import jax.numpy as jnp
 _ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
 
-from aa_flax.analysis.provenance import provenance  # noqa: E402
+from aa_flax.analysis.provenance import package_version, provenance  # noqa: E402
 from aa_flax.ops import attention_branch, relative_attention_2d  # noqa: E402
 from experiments.benchmarks import figures, v5e  # noqa: E402
 from experiments.benchmarks.cases import HEADS, KEY_DEPTH  # noqa: E402
@@ -50,10 +48,7 @@ def main() -> None:
         for name in IMPLEMENTATIONS
     ]
     found = provenance("python experiments/benchmarks/attention_v5e.py")
-    try:
-        found["versions"]["libtpu"] = version("libtpu")
-    except PackageNotFoundError:
-        found["versions"]["libtpu"] = f"not known: {os.environ['TPU_LIBRARY_PATH']}"
+    found["versions"]["libtpu"] = package_version("libtpu")
     setting = {
         "device": "one TPU v5e chip",
         "ran": "nothing: compiled by libtpu on a CPU",

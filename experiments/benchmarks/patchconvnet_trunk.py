@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from flax import nnx  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 from aa_flax.analysis import tpu_compiler  # noqa: E402
-from aa_flax.analysis.provenance import provenance  # noqa: E402
+from aa_flax.analysis.provenance import package_version, provenance  # noqa: E402
 from aa_flax.analysis.slices import find_slice  # noqa: E402
 from aa_flax.models import create_model  # noqa: E402
 from aa_flax.models.heads import pooled  # noqa: E402
@@ -104,7 +103,7 @@ def main() -> None:
         "rows": rows,
     }
     result["device"] = "TPU v5e, one chip, compiled for on a CPU"
-    result["versions"]["libtpu"] = version("libtpu")
+    result["versions"]["libtpu"] = package_version("libtpu")
     path.write_text(json.dumps(result, indent=1) + "\n")
 
 

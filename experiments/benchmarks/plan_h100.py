@@ -4,15 +4,15 @@
     python -m experiments.benchmarks.plan_h100 --only=resnet50,aa_resnet50_025   these rows; the others stay
 
 Table 2 of Bello et al. (2019), AA with kappa = upsilon = 0.25 as there and as in Table 3; Wide-ResNet-28-10,
-MnasNet-A1, PatchConvNet-S60 and AW-ResNet-50. One card, bfloat16, SGD with momentum, `python -m aa_flax.plan` for each.
-Bytes are operands and results of every kernel. Nothing runs, so nothing is timed. Writes
-experiments/results/plan_h100.json.
+MnasNet-A1, PatchConvNet-S60 and AW-ResNet-50; attention as "auto" has it, and by the kernel. One card, bfloat16, SGD
+with momentum, `python -m aa_flax.plan` for each. Bytes are operands and results of every kernel. Nothing runs, so
+nothing is timed. Writes experiments/results/plan_h100.json.
 """
 
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -22,25 +22,39 @@ from experiments.benchmarks.planned import KEPT, planned
 OUTPUT = Path(__file__).parents[1] / "results" / "plan_h100.json"
 TOPOLOGY = "h100:1"
 RATIO_25 = "experiments/ablations/attention_ratio_25.py"
-# Row: network or config, images, row that it is compared with.
-ROWS: dict[str, tuple[str, int, str | None]] = {
-    "resnet50": ("resnet50", 256, None),
-    "aa_resnet50_025": (RATIO_25, 256, "resnet50"),
-    "aa_resnet50": ("aa_resnet50", 256, "resnet50"),
-    "wide_resnet28_10": ("wide_resnet28_10", 128, None),
-    "aa_wide_resnet28_10": ("aa_wide_resnet28_10", 128, "wide_resnet28_10"),
-    "se_resnet50": ("se_resnet50", 256, "resnet50"),
-    "ge_resnet50": ("ge_resnet50", 256, "resnet50"),
-    "bam_resnet50": ("bam_resnet50", 256, "resnet50"),
-    "cbam_resnet50": ("cbam_resnet50", 256, "resnet50"),
-    "gala_resnet50": ("gala_resnet50", 256, "resnet50"),
-    "aw_resnet50": ("aw_resnet50", 256, "resnet50"),
-    "mnasnet_100": ("mnasnet_100", 256, None),
-    "aa_mnasnet_100": ("aa_mnasnet_100", 256, "mnasnet_100"),
-    "patchconvnet_s60": ("patchconvnet_s60", 256, None),
-}
-# What the config has beside the options of attention is as for the other rows.
+CIFAR = "experiments/cifar"
+# What a config has beside the network is as for the other rows.
 PLAIN = ("--config.model.dtype=bfloat16", "--config.optimizer.ema_decay=0.0")
+KERNEL = (*PLAIN, "--config.model.options.implementation=pallas_gpu")
+
+
+class Row(NamedTuple):
+    """A network or config, images, the row that it is compared with, and arguments of `python -m aa_flax.plan`."""
+
+    subject: str
+    batch: int
+    baseline: str | None = None
+    options: tuple[str, ...] = ()
+
+
+ROWS: dict[str, Row] = {
+    "resnet50": Row("resnet50", 256),
+    "aa_resnet50_025": Row(RATIO_25, 256, "resnet50", PLAIN),
+    "aa_resnet50_025_pallas_gpu": Row(RATIO_25, 256, "resnet50", KERNEL),
+    "aa_resnet50": Row("aa_resnet50", 256, "resnet50"),
+    "wide_resnet28_10": Row(f"{CIFAR}/wide_resnet28_10.py", 128, None, PLAIN),
+    "aa_wide_resnet28_10": Row(f"{CIFAR}/aa_wide_resnet28_10.py", 128, "wide_resnet28_10", PLAIN),
+    "aa_wide_resnet28_10_pallas_gpu": Row(f"{CIFAR}/aa_wide_resnet28_10.py", 128, "wide_resnet28_10", KERNEL),
+    "se_resnet50": Row("se_resnet50", 256, "resnet50"),
+    "ge_resnet50": Row("ge_resnet50", 256, "resnet50"),
+    "bam_resnet50": Row("bam_resnet50", 256, "resnet50"),
+    "cbam_resnet50": Row("cbam_resnet50", 256, "resnet50"),
+    "gala_resnet50": Row("gala_resnet50", 256, "resnet50"),
+    "aw_resnet50": Row("aw_resnet50", 256, "resnet50"),
+    "mnasnet_100": Row("mnasnet_100", 256),
+    "aa_mnasnet_100": Row("aa_mnasnet_100", 256, "mnasnet_100"),
+    "patchconvnet_s60": Row("patchconvnet_s60", 256),
+}
 
 
 def main() -> None:
@@ -55,10 +69,10 @@ def main() -> None:
         parser.error(f"--only: no row {unknown[0]!r}; rows: {', '.join(ROWS)}")
     rows = json.loads(arguments.output.read_text())["rows"] if arguments.output.exists() else {}
     for name in names:
-        model, batch, _ = ROWS[name]
-        found = planned(TOPOLOGY, model, batch, PLAIN if model == RATIO_25 else ())
+        row = ROWS[name]
+        found = planned(TOPOLOGY, row.subject, row.batch, row.options)
         kernels = found["kernel_calls"]
-        rows[name] = {"batch": batch, "commit": commit(), **{key: found[key] for key in KEPT}, "kernels": kernels}
+        rows[name] = {"batch": row.batch, "commit": commit(), **{key: found[key] for key in KEPT}, "kernels": kernels}
         print(name, rows[name], flush=True)
         result = {
             **provenance("python -m experiments.benchmarks.plan_h100"),
@@ -74,7 +88,7 @@ def main() -> None:
 
 def ratios(rows: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Bytes moved and temporary memory of each row to those of the row that it is compared with."""
-    pairs = {name: other for name, (_, _, other) in ROWS.items() if other in rows and name in rows}
+    pairs = {name: row.baseline for name, row in ROWS.items() if row.baseline in rows and name in rows}
     keys = ("bytes_moved", "temp_bytes", "kernels")
     return {
         name: {key: round(rows[name][key] / rows[other][key], 3) for key in keys}

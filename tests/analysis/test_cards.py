@@ -9,6 +9,8 @@ from aa_flax.analysis.hlo import Program
 from aa_flax.analysis.hlo_traffic import collectives, kernels
 from aa_flax.analysis.hlo_work import launches, work
 from aa_flax.analysis.targets import compiler_of, find_target
+from aa_flax.ops import choice
+from aa_flax.ops.platform import target_capability
 
 
 def test_machines_by_name():
@@ -38,6 +40,15 @@ def test_a_card_can_do_less_in_more_bits(card):
     assert card.peaks["bfloat16"] >= 2 * card.peaks["tf32"] > card.peaks["float32"]
     assert card.usable_bytes < card.memory_bytes
     assert f'name: "{card.title}"' in target_config(card)
+
+
+@pytest.mark.parametrize(("card", "capability", "chosen"), [("h200", (9, 0), "cudnn"), ("l4", (8, 9), "pallas_gpu")])
+def test_attention_is_chosen_as_on_the_card_itself(monkeypatch, card, capability, chosen):
+    monkeypatch.setattr(choice, "target_platform", lambda: "gpu")
+    with gpu_compiler.traced(find_target(f"{card}:1")):
+        assert target_capability() == capability
+        assert choice.choose("bfloat16", 14, 14, 8, 20, 3, True) == chosen
+    assert target_capability() is None
 
 
 def test_without_the_plugin_it_is_one_line(monkeypatch):

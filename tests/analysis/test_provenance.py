@@ -44,3 +44,14 @@ def test_outside_a_checkout_the_commit_is_unknown(tmp_path, monkeypatch):
     assert provenance.commit() == "unknown"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.commit() == "unknown"
+
+
+def test_a_package_beside_the_library_that_a_variable_names(tmp_path, monkeypatch):
+    """As libtpu is where it is unpacked and not installed: no version on the path, and no path in what is written."""
+    monkeypatch.setenv("TPU_LIBRARY_PATH", str(tmp_path / "unpacked" / "unpacked.so"))
+    assert provenance.package_version("unpacked") is None
+    about = tmp_path / "unpacked-1.2.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: unpacked\nVersion: 1.2\n")
+    assert provenance.package_version("unpacked") == "1.2"
+    assert provenance.package_version("numpy") == provenance.provenance("x")["versions"]["numpy"]

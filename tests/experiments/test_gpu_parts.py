@@ -6,15 +6,20 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aa_flax.analysis.provenance import commit
 from experiments.benchmarks.candidates import is_refusal
+from experiments.benchmarks.gpu import __main__ as commands
 from experiments.benchmarks.gpu import exact, kernels, packages, profiled, tests
 from experiments.benchmarks.gpu.checks import KEY_DEPTH, Check, Verdicts, checks, judged
+from experiments.benchmarks.gpu.settings import Setting
+from experiments.benchmarks.gpu.tiles import launches
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
 import attention_oracle as oracle
@@ -195,6 +200,17 @@ def test_without_a_gpu_a_part_says_so_at_once(tmp_path):
     assert "copy_bytes_per_second" not in json.loads((tmp_path / "env.json").read_text())
 
 
+@pytest.mark.parametrize(("part", "started"), [("attention", True), ("env", False), ("timm", False), ("tests", False)])
+def test_parts_whose_card_is_not_jaxs_find_its_devices_not_started(monkeypatch, tmp_path, part, started):
+    happened = []
+    module = SimpleNamespace(run=lambda setting: happened.append("run"))
+    monkeypatch.setattr(commands.importlib, "import_module", lambda name: module)
+    monkeypatch.setattr(commands.Setting, "require_gpu", lambda setting: happened.append("started"))
+    given = dict(out=tmp_path, seconds=1.0, command="", commit="", rehearse=False, data=None, part=part)
+    commands.run_one(SimpleNamespace(**given))
+    assert happened == ["started"] * started + ["run"]
+
+
 def test_without_the_cuda_plugin_nothing_is_compiled(tmp_path):
     from aa_flax.analysis import gpu_compiler
     from experiments.benchmarks.gpu import compiled
@@ -219,3 +235,18 @@ def test_every_package_is_pinned_for_python_3_12():
     pins = packages.pins()
     assert [pin.partition("==")[0] for pin in pins] == list(packages.WANTED)
     assert all(pin.partition("==")[2] for pin in pins)
+
+
+def test_where_there_is_no_git_the_commit_is_told(tmp_path):
+    for told, expected in (("abc", "abc"), ("", commit())):
+        found = Setting(tmp_path, 1.0, "the command", commit=told, rehearse=True).record("env.json", device="a card")
+        assert (found.get("commit"), found.get("device"), found.get("command")) == (expected, "a card", "the command")
+
+
+def test_launches_that_are_tried():
+    """The library's own first, and every other differs from it."""
+    described = [launch.described(128) for launch in launches(32, 32, 2, 128, interpret=False)]
+    assert described[0] == {"tiles": [32, 32], "warps": 2, "stages": [1, 3], "group": 8}
+    assert {"tiles": [32, 32], "warps": 1, "stages": [1, 3], "group": 8} in described
+    assert {"tiles": [16, 16], "warps": 1, "stages": [1, 3], "group": 8} in described
+    assert sum(each["tiles"] == [32, 32] for each in described) == 9

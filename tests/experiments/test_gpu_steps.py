@@ -16,6 +16,9 @@ class FakeSteps(SimpleNamespace):
     def lower_train(self):
         return self
 
+    def as_text(self):
+        return f"{self.name} {self.options}"
+
     def compile(self):
         if "waits_for" in self.options:
             self.events[self.options["waits_for"]].wait(60)
@@ -48,7 +51,9 @@ def rows(tmp_path, monkeypatch):
 
         group = steps.Group(2, 8, (steps.Entry("plain", "plain"), *entries))
         monkeypatch.setattr(steps, "groups", lambda rehearse: (group, steps.Group(2, 8, (group.entries[0],))))
-        monkeypatch.setattr(library, "prepare", lambda name, options, **_: FakeSteps(options=options, events=events))
+        monkeypatch.setattr(
+            library, "prepare", lambda name, options, **_: FakeSteps(name=name, options=options, events=events)
+        )
         monkeypatch.setattr(steps.timing, "take_turns", take_turns)
         monkeypatch.setattr(steps.os, "_exit", lambda code: None)
         monkeypatch.setattr(Setting, "left", lambda self: left.pop(0) if left else 0.0)
@@ -65,7 +70,8 @@ def test_networks_that_fail_are_named_and_the_others_are_timed(rows, tmp_path):
         steps.Entry("double", "net"),
         steps.Entry("broken", "net", {"error": "INTERNAL: it broke"}),
         steps.Entry("wrong", "net", {}, "bad", ("14x14", "7x7")),
-        left=[60.0] * 3,
+        steps.Entry("again", "net"),
+        left=[60.0] * 9,
     )
     assert found["plain"]["train_ratio"] == 1 and found["plain"]["train_ms"] == 4
     assert found["double"]["train_ratio"] == 2 and found["double"]["train_images_per_second"] == 250
@@ -73,6 +79,7 @@ def test_networks_that_fail_are_named_and_the_others_are_timed(rows, tmp_path):
     assert found["broken"]["not_measured"] == "RuntimeError: INTERNAL: it broke"
     assert found["wrong"]["not_measured"] == "left out: 7x7 bfloat16: it is wrong"
     assert "while_compiling" not in found["double"]
+    assert found["again"]["not_measured"] == "the same program as double"
 
 
 def test_what_compiles_long_is_timed_later_and_what_never_ends_is_named(rows):

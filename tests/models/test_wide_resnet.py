@@ -162,12 +162,9 @@ def test_recomputed_activations_change_nothing(rng, tiny, train):
     def run():
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
 
-    def program():
-        return str(jax.make_jaxpr(jax.grad(loss, has_aux=True))(params))
-
-    kept, elsewhere = run(), program()
+    kept = run()
     with traced_for("tpu"):
-        assert program() != elsewhere  # the augmented layers normalise their inputs themselves
+        assert "remat" in str(jax.make_jaxpr(jax.grad(loss, has_aux=True))(params))
         recomputed = run()
     for ours, theirs in zip(jax.tree.leaves(recomputed), jax.tree.leaves(kept), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=2e-4)  # one-pass variances, summed in another order

@@ -11,7 +11,7 @@ from aa_flax import ops
 from aa_flax.layers import AAConv2D
 from aa_flax.ops import choice, platform
 from aa_flax.ops.choice import Call, choose
-from aa_flax.ops.platform import target_platform
+from aa_flax.ops.platform import target_platform, traced_with_capability
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,14 @@ from aa_flax.ops.platform import target_platform
         ("tpu", "float32", 64, "pallas_tpu"),
         ("tpu", "float16", 14, "folded"),
         ("tpu", "float32", 160, "folded_pieces"),  # more than a TPU's VMEM
-        ("gpu", "bfloat16", 7, "pallas_gpu"),
+        ("gpu", "bfloat16", 7, "folded"),
+        ("gpu", "bfloat16", 14, "cudnn"),
+        ("gpu", "bfloat16", 32, "cudnn"),
         ("gpu", "float32", 28, "pallas_gpu"),
-        ("gpu", "bfloat16", 97, "pallas_gpu"),
+        ("gpu", "float32", 7, "pallas_gpu"),
+        ("gpu", "bfloat16", 97, "pallas_gpu"),  # folded width 214
         ("gpu", "float16", 28, "cudnn"),
-        ("gpu", "float16", 7, "cudnn"),
+        ("gpu", "float16", 7, "folded"),
         ("gpu", "float16", 64, "folded_pieces"),  # folded width 148
         ("metal", "float32", 28, "folded_pieces"),
         ("metal", "float32", 14, "folded"),
@@ -39,22 +42,25 @@ def test_the_table(monkeypatch, target, dtype, side, expected):
 
 
 @pytest.mark.parametrize(
-    ("capability", "bfloat16", "float16"),
+    ("capability", "bfloat16", "float32"),
     [
-        ("9.0", "pallas_gpu", "cudnn"),
-        ("8.0", "pallas_gpu", "cudnn"),
+        ("9.0", "cudnn", "pallas_gpu"),
+        ("8.0", "pallas_gpu", "pallas_gpu"),  # bytes count where there are no times
         ("7.5", "folded", "folded"),
         ("gfx942", "folded", "folded"),
     ],
 )
-def test_what_needs_a_newer_gpu_is_left_out_on_older_ones(monkeypatch, capability, bfloat16, float16):
+def test_what_needs_a_newer_gpu_is_left_out_on_older_ones(monkeypatch, capability, bfloat16, float32):
     card = SimpleNamespace(platform="gpu", device_kind="a card", compute_capability=capability)
     monkeypatch.setattr(platform.jax, "local_devices", lambda: [card])
     monkeypatch.setattr(platform, "target_device_kind", lambda: "a card")
     monkeypatch.setattr(choice, "target_platform", lambda: "gpu")
-    assert [choose(dtype, 14, 14, 8, 20, 3, True) for dtype in ("bfloat16", "float16")] == [bfloat16, float16]
+    assert [choose(dtype, 14, 14, 8, 20, 3, True) for dtype in ("bfloat16", "float32")] == [bfloat16, float32]
     monkeypatch.setattr(platform, "target_device_kind", lambda: "a card that is not here")
     assert choose("float16", 14, 14, 8, 20, 3, True) == "cudnn"
+    for told, expected in (((8, 9), "pallas_gpu"), ((9, 0), "cudnn"), ((10, 0), "cudnn")):
+        with traced_with_capability(told):
+            assert choose("bfloat16", 14, 14, 8, 20, 3, True) == expected
 
 
 def test_each_entry_says_why():

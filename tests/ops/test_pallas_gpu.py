@@ -97,8 +97,16 @@ def test_scales_of_either_sign_and_logits_far_from_zero(rng):
 
 def test_heads_are_taken_together_where_that_leaves_programs_enough(rng):
     wide = Shape(14, 14, 8, 20, 3, 0.2, True, jnp.dtype("bfloat16"))
-    assert (wide.group(1), wide.group(64), wide.group(256)) == (1, 4, 8)
+    assert [wide.group(batch) for batch in (1, 128, 256, 512)] == [1, 2, 4, 8]
     assert all(8 % wide.group(batch) == 0 for batch in range(1, 300))
+
+
+@pytest.mark.parametrize(
+    ("side", "dtype", "stages"), [(7, "bfloat16", 1), (14, "bfloat16", 2), (32, "bfloat16", 3), (32, "float32", 1)]
+)
+def test_long_loops_of_the_backward_pass_have_several_loads_under_way(side, dtype, stages):
+    shape = Shape(side, side, 8, 20, 3, 0.2, True, jnp.dtype(dtype))
+    assert shape.stages(backward=True) == stages and shape.stages(backward=False) == 1
 
 
 def test_the_gradients_do_not_depend_on_how_heads_are_taken(rng, monkeypatch):
@@ -225,11 +233,12 @@ def test_auto_takes_another_where_jax_has_no_triton(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_it_lowers_for_a_gpu_that_is_not_here(dtype):
-    """With gradients, as "auto" takes it."""
+    """With gradients."""
     shapes = [(2, 5, 7, 2, 20), (2, 5, 7, 2, 20), (2, 5, 7, 2, 3), (9, 20), (13, 20)]
 
     def loss(*arrays):
-        return ops.relative_attention_2d(*arrays).astype(jnp.float32).sum()
+        heads = ops.relative_attention_2d(*arrays, implementation="pallas_gpu")
+        return heads.astype(jnp.float32).sum()
 
     with absent_gpu():
         traced = jax.jit(jax.grad(loss, range(5))).trace(*(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes))

@@ -119,6 +119,20 @@ def test_a_chip_with_less_memory_takes_fewer_images(monkeypatch, side, channels,
     assert found == wanted
 
 
+@pytest.mark.parametrize(("kind", "largest"), [("TPU v5 lite", 112), ("TPU v4", 40)])
+def test_the_largest_map_that_a_chip_holds(kind, largest):
+    fits = [Shape(h, h, 8, 20, 3, 256, 24, 1.0, True, jnp.dtype("bfloat16")).fits(kind) for h in (largest, largest + 4)]
+    assert fits == [True, False]
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (2, 6, 5, 8), (1, 6, 10, 8)])
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_a_map_that_the_result_does_not_fit(rng, shape):
+    arrays = arguments(rng, 2, 3, 5, 2, 4, 2, 6, 8, "float32")
+    with pytest.raises(ValueError, match=r"added_to must have shape \(2, 6, 10\) and at least 8 channels"):
+        kernel(2, (6, 10), False, jnp.zeros(shape), *arrays)
+
+
 @pytest.mark.parametrize("lengths", [(7, 14), (5, 13), (6, 6), (9, 4)])
 def test_bilinear_weights_are_those_of_upsample(rng, lengths):
     x = jnp.asarray(rng.normal(size=(1, lengths[0], 3, 2)), jnp.float32)
@@ -140,7 +154,7 @@ def test_norm_activation_and_augmented_convolution_are_the_same_with_both_inside
 
         def loss(model, x):
             norm, conv = model
-            y = convolve_activated(norm, conv, x, train=True)
+            y = convolve_activated(norm, conv, x, train=True, recompute=True)
             return jnp.sum(jnp.sin(y)), y
 
         (_, y), gradients = nnx.value_and_grad(loss, argnums=(0, 1), has_aux=True)(model, x)

@@ -120,7 +120,7 @@ def _call(
         in_specs=specs,
         out_specs=[spec for _, spec in results],
         out_shape=[result_like(arguments[0], result) for result, _ in results],
-        compiler_params=triton.CompilerParams(num_warps=shape.warps, num_stages=1),
+        compiler_params=triton.CompilerParams(num_warps=shape.warps, num_stages=shape.stages(backward=backward)),
         cost_estimate=pl.CostEstimate(flops=flops, transcendentals=exponentials, bytes_accessed=moved),
         name=f"relative_attention_{'backward' if backward else 'forward'}",
         interpret=shape.interpret,

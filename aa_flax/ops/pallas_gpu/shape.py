@@ -12,7 +12,7 @@ import jax.numpy as jnp
 _TILES = (16, 32)  # places of a map row or column that meet; a tensor core takes 16 at least
 _DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
 _DEEPEST = {2: 128, 4: 64}  # of a head's queries, and of its values, by bytes: the largest that stay in registers
-_PROGRAMS = 2048  # of a backward pass: enough for any GPU; with more, tables' partial sums only grow
+_PROGRAMS = 8192  # of a backward pass, timed on an H200; with more, tables' partial sums only grow
 _OLDEST = (8, 0)  # compute capability; tensor cores for bfloat16
 
 
@@ -101,6 +101,13 @@ class Shape:
         """Of a program: so few logits, and so little of the depths, for each that all of it stays in registers."""
         logits, depths = self.query_tile * self.key_tile, max(self.key_columns, self.value_columns)
         return max(1, logits // 512) * max(1, depths // 32) * (1 + (self.dtype == jnp.float32))
+
+    def stages(self, *, backward: bool) -> int:
+        """Steps of a loop whose loads are under way at once: more pay in long loops (timed on an H200, in bfloat16)."""
+        steps = min(self.height, self.width)
+        if not backward or steps < 10 or self.dtype == jnp.float32:
+            return 1
+        return 2 if steps < 24 else 3
 
     def group(self, batch: int) -> int:
         """Heads that a program of the backward pass takes one after the other, a divisor of their number.

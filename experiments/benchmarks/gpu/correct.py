@@ -73,7 +73,10 @@ class Trial:
         self.results.mkdir()
         self._errors = self.results / "errors.txt"
         command = [sys.executable, "-m", "experiments.benchmarks.gpu.trial", name, str(self.results)]
-        environment = {**os.environ, **({} if rehearse else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"})}
+        # Nothing is timed here; trying algorithms out takes longer than all else.
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0".strip()
+        environment = {**os.environ, "XLA_FLAGS": flags}
+        environment |= {} if rehearse else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         with self._errors.open("w") as errors:
             self._process = subprocess.Popen(
                 [*command, *(["--rehearse"] if rehearse else [])],

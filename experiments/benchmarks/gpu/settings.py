@@ -52,6 +52,6 @@ class Setting:
 
         record = Record(self.out / file, section)
         origin = provenance(self.command)
-        record.put(**origin, **({"commit": self.commit} if self.commit else {}))
+        record.put(**(origin | ({"commit": self.commit} if self.commit else {})))
         record.put(**({"rehearsal": True} if self.rehearse else {}), **more)
         return record

@@ -62,7 +62,9 @@ def _extra(result: dict[str, Any]) -> list[str]:
     lines += [f"* failed: {line}" for line in tests.get("failed", [])]
     attention = _rows("map", "implementation", "forward_ms", "forward_backward_ms")(result.get("pytorch", {}))
     runs = _rows("data", "model", "seed", "epochs", "accuracy", "seconds")(result.get("training", {}))
-    return [*lines, *([""] if lines else []), *attention, *([""] if attention and runs else []), *runs]
+    launch = ("map", "tiles", "warps", "stages", "group", "chosen")
+    tiles = _rows(*launch, "forward_ms", "forward_backward_ms", "not_measured")(result.get("tiles", {}))
+    return [line for block in (lines, tiles, attention, runs) if block for line in ("", *block)]
 
 
 def _short(value: Any) -> str:
