@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     photos, errors = {}, {}
     for file in files:
         try:
-            photos[file] = load_photo(file, size, preprocessing.channels)
+            photos[file] = load_photo(file, preprocessing.view(size), preprocessing.channels)
         except PhotoError as error:
             errors[file] = error
     scores, pictures = {}, {}

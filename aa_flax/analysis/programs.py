@@ -13,7 +13,7 @@ from aa_flax import data
 from aa_flax.analysis.estimates import estimated_flops
 from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.data.facts import FACTS
-from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
+from aa_flax.data.preprocessing import Preprocessing, preprocessing_for, seen_by
 from aa_flax.data.statistics import mean_and_std
 from aa_flax.models.registry import model_defaults, model_options
 from aa_flax.training.program import Program
@@ -117,6 +117,7 @@ def _preprocessing(config: Config, image_size: ImageSize, channels: int, num_cla
         class_names=tuple(map(str, range(num_classes))),
         dtype=config.model.dtype,
         data_fingerprint="",
+        **seen_by(config),
     )
 
 

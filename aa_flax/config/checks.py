@@ -30,7 +30,7 @@ _RANGES: tuple[_Range, ...] = (
     ),
     ("in [0, 1]", lambda v: 0 <= v <= 1, "data.color_jitter data.random_erasing data.rand_augment_probability"),
     ("in (0, 1)", lambda v: 0 < v < 1, "data.cutmix_probability"),
-    ("in (0, 1]", lambda v: 0 < v <= 1, "optimizer.decay_factor"),
+    ("in (0, 1]", lambda v: 0 < v <= 1, "optimizer.decay_factor data.crop_fraction"),
     ("above 0", lambda v: v > 0, "optimizer.decay_every_epochs optimizer.epsilon optimizer.adam_epsilon"),
     ("below 2**32", lambda v: v < 2**32, "seed"),
 )

@@ -40,6 +40,10 @@ class DataConfig:
     train_split: str = "train"
     eval_split: str = "test"
     image_size: int = 0  # pixels of a side after cropping or resizing; 0 keeps the data set's own
+    resize: Literal["", "squash", "center_crop"] = ""  # held-out images and photographs; "" is center_crop with
+    # crop="resized", squash else: the whole image, whatever its aspect
+    crop_fraction: float = 0.875  # of the centred part's sides, with center_crop
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # of held-out images and photographs
     crop: Literal["pad", "resized", "none"] = "pad"  # random crop after padding, or random resized crop
     crop_padding: int = 4  # pixels, with crop="pad"
     repeats: int = 1  # copies of each image in a batch, augmented apart; an epoch keeps its number of steps

@@ -12,7 +12,6 @@ from jaxtyping import UInt8
 from aa_flax.data.images import Box, resize
 
 _ATTEMPTS = 10
-_EVAL_FRACTION = 0.875  # 224 / 256, as ImageNet models are evaluated
 
 
 def pad_crop(
@@ -64,21 +63,10 @@ def resized_window(
     return _centred(height, width, min(float(height), width / ratio[0]), min(float(width), height * ratio[1]))
 
 
-def center_crop(image: UInt8[np.ndarray, "h w c"], size: tuple[int, int]) -> UInt8[np.ndarray, "new_h new_w c"]:
-    """The centre of the image at the aspect of `size`: 0.875 of what fits, the usual ImageNet evaluation, resized."""
-    height, width = image.shape[:2]
-    return resize(image, size, center_window(height, width, size))
-
-
-def center_window(height: int, width: int, size: tuple[int, int]) -> Box:
-    """The part of a height × width image that `center_crop` resizes."""
-    scale = _EVAL_FRACTION * min(height / size[0], width / size[1])
+def center_window(height: int, width: int, size: tuple[int, int], fraction: float) -> Box:
+    """Return the centre of a height × width image at the aspect of `size`: `fraction` of the sides of what fits."""
+    scale = fraction * min(height / size[0], width / size[1])
     return _centred(height, width, scale * size[0], scale * size[1])
-
-
-def squash(image: UInt8[np.ndarray, "h w c"], size: tuple[int, int]) -> UInt8[np.ndarray, "new_h new_w c"]:
-    """The whole image, resized without regard to its aspect; an image of that size is returned as it is."""
-    return image if image.shape[:2] == size else resize(image, size)
 
 
 def _centred(height: int, width: int, crop_height: float, crop_width: float) -> tuple[float, float, float, float]:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.images import Box, Window, decode_part
+from aa_flax.data.images import Box, Interpolation, Window, decode_part
 
 _COLORS = {1: ("Gray",), 3: ("Gray", "YCbCr")}  # of the JPEGs that are decoded here, by channels wanted
 _END = b"\xff\xd9"  # what a truncated JPEG lacks
@@ -32,20 +32,24 @@ def require_packages() -> None:
 
 
 def decode_part_fast(
-    encoded: bytes, channels: int, size: tuple[int, int], window: Window | None = None
+    encoded: bytes,
+    channels: int,
+    size: tuple[int, int],
+    window: Window | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
-    """As `decode_part`, which itself reads whatever is no JPEG, damaged, or not stored as grey or YCbCr.
+    """As `decode_part`, which itself reads whatever is no JPEG, damaged, not stored as grey or YCbCr, or not bilinear.
 
     Bytes that are damaged below the part that is wanted go unnoticed.
     """
     import simplejpeg
 
-    if not encoded.endswith(_END):
-        return decode_part(encoded, channels, size, window)
+    if not encoded.endswith(_END) or interpolation != "bilinear":
+        return decode_part(encoded, channels, size, window, interpolation)
     try:
         height, width, color, _ = simplejpeg.decode_jpeg_header(encoded)
         if color not in _COLORS[channels]:
-            return decode_part(encoded, channels, size, window)
+            return decode_part(encoded, channels, size, window, interpolation)
         left, upper, right, lower = window(height, width) if window else (0.0, 0.0, float(width), float(height))
         factor = _factor(min((lower - upper) / size[0], (right - left) / size[1]))
         # The filter reaches beyond the part; Pillow's does too.
@@ -62,7 +66,7 @@ def decode_part_fast(
         )
     # Pillow has the last word, and the message.
     except ValueError:
-        return decode_part(encoded, channels, size, window)
+        return decode_part(encoded, channels, size, window, interpolation)
     box = left / factor, upper / factor, right / factor, lower / factor
     return _resized(pixels, size, box), (height, width)
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,6 +12,8 @@ Box = tuple[float, float, float, float]
 """left, upper, right, lower, in pixels."""
 Window = Callable[[int, int], Box]
 """(height, width) of an image to the part of it that is wanted."""
+Interpolation = Literal["bilinear", "bicubic"]
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112  # the EXIF tag
 
@@ -28,7 +31,11 @@ def decode_image(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
 
 
 def decode_part(
-    encoded: bytes, channels: int, size: tuple[int, int], window: Window | None = None
+    encoded: bytes,
+    channels: int,
+    size: tuple[int, int],
+    window: Window | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
     """The part `window` of an encoded image, resized to `size`, and the (height, width) of the whole.
 
@@ -41,9 +48,8 @@ def decode_part(
     mode = _MODES[channels]
     with Image.open(io.BytesIO(encoded)) as opened:
         image = opened if opened.mode == mode else opened.convert(mode)
-        whole = image.height, image.width
-        part = image if window is None and whole == size else _resized(image, size, window and window(*whole))
-        return np.asarray(part).reshape(*size, channels), whole
+        part = part_of(image, size, window, interpolation)
+        return np.asarray(part).reshape(*size, channels), (image.height, image.width)
 
 
 class FloatPixels(ValueError):
@@ -82,10 +88,23 @@ def encode_png(image: UInt8[np.ndarray, "h w c"]) -> bytes:
 
 
 def resize(
-    image: UInt8[np.ndarray, "h w c"], size: tuple[int, int], box: Box | None = None
+    image: UInt8[np.ndarray, "h w c"],
+    size: tuple[int, int],
+    box: Box | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> UInt8[np.ndarray, "new_h new_w c"]:
-    """Bilinear with antialiasing to (height, width); `box` = (left, upper, right, lower) crops first."""
-    return as_pixels(_resized(as_picture(image), size, box))
+    """Resize to (height, width) with antialiasing; `box` = (left, upper, right, lower) crops first."""
+    return as_pixels(_resized(as_picture(image), size, box, interpolation))
+
+
+def part_of(
+    picture: Image.Image, size: tuple[int, int], window: Window | None = None, interpolation: Interpolation = "bilinear"
+) -> Image.Image:
+    """Return the part `window` of a picture, resized to `size`; without a window a picture of that size as it is."""
+    whole = picture.height, picture.width
+    if window is None and whole == size:
+        return picture
+    return _resized(picture, size, window and window(*whole), interpolation)
 
 
 def as_picture(image: UInt8[np.ndarray, "h w c"]) -> Image.Image:
@@ -98,5 +117,5 @@ def as_pixels(picture: Image.Image) -> UInt8[np.ndarray, "h w c"]:
     return np.asarray(picture).reshape(picture.height, picture.width, len(picture.getbands()))
 
 
-def _resized(picture: Image.Image, size: tuple[int, int], box: Box | None) -> Image.Image:
-    return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
+def _resized(picture: Image.Image, size: tuple[int, int], box: Box | None, interpolation: Interpolation) -> Image.Image:
+    return picture.resize((size[1], size[0]), _FILTERS[interpolation], box=box)

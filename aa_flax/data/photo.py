@@ -4,21 +4,22 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
 from aa_flax.data.images import FloatPixels, as_shown
+from aa_flax.data.view import View
 
 
 class PhotoError(Exception):
     """A file that is not a usable image; the message is one line and names it."""
 
 
-def load_photo(file: str | Path, size: tuple[int, int], channels: int) -> UInt8[np.ndarray, "h w c"]:
+def load_photo(file: str | Path, view: View | tuple[int, int], channels: int) -> UInt8[np.ndarray, "h w c"]:
     """Read a PNG or JPEG (or whatever else Pillow reads) of any size as uint8 [h, w, c].
 
     In this order: turned upright as its EXIF says; 16 bits a channel scaled to 8; transparency composited over white;
-    colour to grey (ITU-R 601 luma) or grey to three equal channels; the largest centred part of the wanted aspect
-    scaled to `size` = (h, w), with a filter that averages when it shrinks.
+    colour to grey (ITU-R 601 luma) or grey to three equal channels; seen as `view` says, for a network that a run has
+    trained its `Preprocessing.view()`. For a mere (h, w) that is the largest centred part of this aspect.
 
     Raises:
         PhotoError: the file is missing, not an image, truncated, or of a kind without defined pixel range.
@@ -34,6 +35,5 @@ def load_photo(file: str | Path, size: tuple[int, int], channels: int) -> UInt8[
         raise PhotoError(f"{file}: {error}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PhotoError(f"{file}: cannot be decoded: {error}") from None
-    height, width = size
-    pixels = np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR))
-    return pixels.reshape(height, width, channels)
+    view = view if isinstance(view, View) else View(view, "center_crop", crop_fraction=1.0)
+    return view.of(image)

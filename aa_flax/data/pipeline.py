@@ -7,7 +7,6 @@ global order: a batch is cut into one piece for each process after it has been d
 Threads, not worker processes: those outlive a trainer that is killed, and do not start in a notebook.
 """
 
-import functools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -15,11 +14,12 @@ from typing import Any, Literal
 import grain
 import numpy as np
 
-from aa_flax.data.crops import center_window, pad_crop, resized_window
+from aa_flax.data.crops import pad_crop, resized_window
 from aa_flax.data.errors import DataError
 from aa_flax.data.images import Box
 from aa_flax.data.repeated import Repeated
 from aa_flax.data.source import Source
+from aa_flax.data.view import View
 
 Batch = dict[str, np.ndarray]
 HostAugment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -135,8 +135,7 @@ def eval_batches(
     source: Source,
     *,
     batch_size: int,
-    image_size: tuple[int, int] | None = None,
-    resize: Literal["squash", "center_crop"] = "squash",
+    view: View | None = None,
     num_threads: int | None = None,
     prefetch: int | None = None,
     process_index: int = 0,
@@ -147,8 +146,7 @@ def eval_batches(
     Args:
         source: the examples.
         batch_size: over all processes.
-        image_size: (height, width) of the batches; None for the source's own.
-        resize: "squash" ignores the aspect; "center_crop" takes 0.875 of the largest centred part of that aspect.
+        view: what is seen of each image; None for the images as they are.
         num_threads, prefetch, process_index, process_count: as for `train_batches`.
 
     Returns:
@@ -156,20 +154,15 @@ def eval_batches(
         padded at the end has mask False, index -1, label 0 and a black image.
 
     Raises:
-        DataError: images of several sizes without `image_size`.
+        DataError: images of several sizes without a `view`.
         ValueError: an argument outside what is listed here.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")
     local = local_batch(batch_size, process_index, process_count)
-    size = _output_size(source, image_size)
-    if resize not in ("squash", "center_crop"):
-        raise ValueError(f"resize is {resize!r}, expected 'squash' or 'center_crop'")
-    # Without image_size an image stays as it is, whatever `resize` says.
-    crops = resize == "center_crop" and image_size is not None
-    window = functools.partial(center_window, size=size) if crops else None
+    view = view or View(_output_size(source, None))
     padding = {
-        "image": np.zeros((*size, source.image_shape[-1]), np.uint8),
+        "image": np.zeros((*view.size, source.image_shape[-1]), np.uint8),
         "label": np.int32(0),
         "index": np.int32(-1),
         "mask": np.bool_(False),
@@ -180,7 +173,8 @@ def eval_batches(
         index = step * batch_size + process_index * local + offset
         if index >= len(source):
             return padding
-        return {**_arrays(source.part(index, size, window)), "mask": np.bool_(True)}
+        seen = source.part(index, view.size, view.window, view.interpolation)
+        return {**_arrays(seen), "mask": np.bool_(True)}
 
     steps = -(-len(source) // batch_size)
     return Batches(grain.MapDataset.range(steps * local).map(example).batch(local), num_threads, prefetch)
@@ -256,7 +250,7 @@ def _output_size(source: Source, image_size: tuple[int, int] | None) -> tuple[in
     if image_size is None:
         height, width = source.image_shape[:2]
         if height is None or width is None:
-            raise DataError(f"{source.name}: images differ in size, so image_size must be given, got None")
+            raise DataError(f"{source.name}: images differ in size, so their size must be given")
         return height, width
     if len(image_size) != 2 or min(image_size) < 1:
         raise ValueError(f"image_size is {image_size}, expected (height, width) or None")

@@ -9,12 +9,17 @@ from jaxtyping import Array, Float, UInt8
 from aa_flax.config.schema import Config, ConfigError
 from aa_flax.data.augment import device as augment
 from aa_flax.data.datasets import Dataset
+from aa_flax.data.images import Interpolation
 from aa_flax.data.statistics import as_pixel
+from aa_flax.data.view import Resize, View
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Size, channels, normalisation and classes; `data_fingerprint` says which data the run saw."""
+    """Size, channels, normalisation and classes; `data_fingerprint` says which data the run saw.
+
+    `resize`, `crop_fraction` and `interpolation` say what is seen of an image when nothing is augmented: `View`.
+    """
 
     image_size: tuple[int, int]
     channels: int
@@ -23,6 +28,9 @@ class Preprocessing:
     class_names: tuple[str, ...]
     dtype: str
     data_fingerprint: str
+    resize: Resize = "squash"
+    crop_fraction: float = 0.875
+    interpolation: Interpolation = "bilinear"
 
     @property
     def num_classes(self) -> int:
@@ -33,6 +41,10 @@ class Preprocessing:
     def mean_pixel(self) -> tuple[int, ...]:
         """The mean as a pixel, 0 to 255: zero once normalised, to within half a grey level."""
         return as_pixel(self.mean)
+
+    def view(self, size: tuple[int, int] | None = None) -> View:
+        """Return how a photograph is seen, at another (height, width) than the run's if one is given."""
+        return View(size or self.image_size, self.resize, self.crop_fraction, self.interpolation)
 
     def normalize(self, images: UInt8[Array, "b h w c"] | Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """(images / 255 - mean) / std per channel of pixels 0 to 255, in the run's compute dtype."""
@@ -71,4 +83,12 @@ def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
         class_names=tuple(dataset.class_names),
         dtype=config.model.dtype,
         data_fingerprint=dataset.fingerprint,
+        **seen_by(config),
     )
+
+
+def seen_by(config: Config) -> dict[str, Any]:
+    """Return the fields of a `Preprocessing` that say what is seen of an image."""
+    data = config.data
+    resize = data.resize or ("center_crop" if data.crop == "resized" else "squash")
+    return {"resize": resize, "crop_fraction": data.crop_fraction, "interpolation": data.interpolation}

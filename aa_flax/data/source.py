@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
 from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
-from aa_flax.data.images import Window, decode_image, decode_part, resize
+from aa_flax.data.images import Interpolation, Window, decode_image, decode_part, resize
 from aa_flax.data.prepared import Prepared
 
 _CHUNK = 256  # records that one thread reads and decodes at a time when caching
@@ -49,8 +49,14 @@ class Source(abc.ABC):
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """The examples of several indices, which may be faster than one after the other."""
 
-    def part(self, index: int, size: tuple[int, int], window: Window | None = None) -> dict[str, Any]:
-        """The example, with the part `window(height, width)` of its image resized to `size` = (height, width).
+    def part(
+        self,
+        index: int,
+        size: tuple[int, int],
+        window: Window | None = None,
+        interpolation: Interpolation = "bilinear",
+    ) -> dict[str, Any]:
+        """Return the example, with the part `window(height, width)` of its image resized to `size` = (height, width).
 
         Without a window the whole image, which stays as it is where it has that size. May decode less than
         `self[index]`.
@@ -59,7 +65,7 @@ class Source(abc.ABC):
         image = example["image"]
         if window is None and image.shape[:2] == size:
             return example
-        return {**example, "image": resize(image, size, window and window(*image.shape[:2]))}
+        return {**example, "image": resize(image, size, window and window(*image.shape[:2]), interpolation)}
 
     @abc.abstractmethod
     def cached(self) -> "Source":
@@ -120,9 +126,15 @@ class RecordSource(Source):
         # Not through the batched read, which starts threads at each call.
         return self._decoded(self._read_one(index), index)
 
-    def part(self, index: int, size: tuple[int, int], window: Window | None = None) -> dict[str, Any]:
+    def part(
+        self,
+        index: int,
+        size: tuple[int, int],
+        window: Window | None = None,
+        interpolation: Interpolation = "bilinear",
+    ) -> dict[str, Any]:
         self._require_index(index)
-        decode = functools.partial(self._decode_part, size=size, window=window)
+        decode = functools.partial(self._decode_part, size=size, window=window, interpolation=interpolation)
         return self._decoded(self._read_one(index), index, decode)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 from absl import logging
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.images import Window
+from aa_flax.data.images import Interpolation, Window
 from aa_flax.data.source import ArraySource, Source
 
 
@@ -47,8 +47,14 @@ class TolerantSource(Source):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._replaced(index, self._source.__getitem__)
 
-    def part(self, index: int, size: tuple[int, int], window: Window | None = None) -> dict[str, Any]:
-        return self._replaced(index, lambda i: self._source.part(i, size, window))
+    def part(
+        self,
+        index: int,
+        size: tuple[int, int],
+        window: Window | None = None,
+        interpolation: Interpolation = "bilinear",
+    ) -> dict[str, Any]:
+        return self._replaced(index, lambda i: self._source.part(i, size, window, interpolation))
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         try:

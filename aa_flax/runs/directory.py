@@ -13,7 +13,7 @@ from typing import Any
 from aa_flax.runs.checkpoints import saved_steps
 from aa_flax.config.schema import MAY_CHANGE_ON_RESUME, Config, ConfigError, DataConfig, flatten, resolve
 from aa_flax.runs.hosts import is_first
-from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.data.preprocessing import Preprocessing, seen_by
 
 
 class RunDirectoryError(Exception):
@@ -54,7 +54,8 @@ class RunDirectory:
     def read_preprocessing(self) -> Preprocessing:
         """What the run's network expects of an image."""
         try:
-            return Preprocessing.from_json(self._read("preprocessing.json"))
+            # Runs of before it was recorded follow from their config.
+            return Preprocessing.from_json(seen_by(self.read_config()) | self._read("preprocessing.json"))
         except TypeError as error:
             raise RunDirectoryError(f"{self.path / 'preprocessing.json'}: damaged ({error})") from None
 

@@ -135,7 +135,7 @@ class Classification:
         """Draw the confusion matrix, and what the network attends to in three images of three classes."""
         names, preprocessing = self.preprocessing.class_names, self.preprocessing
         confusion_matrix(np.asarray(scores.details["confusion"]), names, folder / "confusion_matrix.png")
-        with eval_batches(source, batch_size=min(64, len(source)), image_size=preprocessing.image_size) as batches:
+        with eval_batches(source, batch_size=min(64, len(source)), view=preprocessing.view()) as batches:
             batch = next(batches)
         _, firsts = np.unique(batch["label"], return_index=True)
         shown = np.sort(firsts)[:3]

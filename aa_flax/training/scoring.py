@@ -48,8 +48,7 @@ def _batches(program: Program, source: data.Source, between: Callable[[], None])
     with data.eval_batches(
         source,
         batch_size=config.eval_batch_size,
-        image_size=program.preprocessing.image_size,
-        resize="center_crop" if config.data.crop == "resized" else "squash",
+        view=program.preprocessing.view(),
         num_threads=config.data.num_threads,
         process_index=jax.process_index(),
         process_count=jax.process_count(),

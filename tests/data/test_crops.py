@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from aa_flax.data.crops import center_crop, pad_crop, resized_crop, squash
+from aa_flax.data.crops import pad_crop, resized_crop
+from aa_flax.data.images import resize
 
 
 def test_pad_crop_is_a_crop_of_the_padded_image(rng):
@@ -51,19 +52,6 @@ def test_resized_crop_of_extreme_shapes(rng, shape):
 
 def test_resizing_is_antialiased():
     board = np.indices((64, 64)).sum(0)[..., None] % 2 * 255
-    small = squash(board.astype(np.uint8), (7, 9))
+    small = resize(board.astype(np.uint8), (7, 9))
     # A fine chessboard has to become grey; without a filter it would alias to a coarser one.
     assert np.abs(small.astype(int) - 127).max() <= 3
-
-
-def test_center_crop_keeps_the_aspect_and_centre():
-    image = np.zeros((40, 100, 3), np.uint8)
-    image[:, 50 - 17 : 50 + 17] = 200
-    # 0.875 of the largest square is 35 wide: the bright band nearly fills it, and squashing would show a third.
-    assert (center_crop(image, (10, 10))[:, 1:-1] == 200).all()
-    assert (squash(image, (10, 10)) == 200).mean() < 0.5
-
-
-def test_squash_keeps_an_image_of_that_size(rng):
-    image = rng.integers(0, 256, (5, 7, 3), np.uint8)
-    assert squash(image, (5, 7)) is image

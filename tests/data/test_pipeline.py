@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import aa_flax
 from aa_flax.data import DataError, eval_batches, steps_per_epoch, train_batches
 from aa_flax.data.source import ArraySource, Source
+from aa_flax.data.view import View
 
 ROOT = Path(aa_flax.__file__).parents[1]
 PLAIN = {"num_threads": 0, "prefetch": 0}
@@ -174,13 +175,13 @@ def test_wrong_arguments(toy, options, message):
 
 def test_images_of_several_sizes_need_a_size(toy, take):
     toy.image_shape = (None, None, 3)
-    for make in (
-        lambda **o: train_batches(toy, batch_size=4, seed=0, **o),
-        lambda **o: eval_batches(toy, batch_size=4, **o),
+    for make, given in (
+        (lambda **o: train_batches(toy, batch_size=4, seed=0, **o), {"image_size": (4, 6)}),
+        (lambda **o: eval_batches(toy, batch_size=4, **o), {"view": View((4, 6))}),
     ):
-        with pytest.raises(DataError, match="toy: images differ in size, so image_size must be given"):
+        with pytest.raises(DataError, match="toy: images differ in size, so their size must be given"):
             make()
-        assert take(make(image_size=(4, 6)), 1)[0]["image"].shape == (4, 4, 6, 3)
+        assert take(make(**given), 1)[0]["image"].shape == (4, 4, 6, 3)
 
 
 @settings(max_examples=25, deadline=None)
@@ -207,13 +208,13 @@ def test_evaluation_sees_each_example_once(count, local, processes):
 
 @pytest.mark.parametrize("resize", ["squash", "center_crop"])
 def test_evaluation_resizes(toy, resize):
-    batches = list(eval_batches(toy, batch_size=20, image_size=(9, 4), resize=resize))
+    batches = list(eval_batches(toy, batch_size=20, view=View((9, 4), resize)))
     assert [batch["image"].shape for batch in batches] == [(20, 9, 4, 3)] * 2
     assert [int(batch["mask"].sum()) for batch in batches] == [20, 17]
 
 
-def test_evaluation_without_a_size_leaves_images_alone(toy):
-    (batch,) = eval_batches(toy, batch_size=37, resize="center_crop")
+def test_evaluation_without_a_view_leaves_images_alone(toy):
+    (batch,) = eval_batches(toy, batch_size=37)
     np.testing.assert_array_equal(batch["image"], np.stack([example["image"] for example in toy]))
 
 

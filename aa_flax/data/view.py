@@ -1,0 +1,52 @@
+"""What a network sees of a photograph of any size when nothing is augmented."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from aa_flax.data.crops import center_window
+from aa_flax.data.images import Interpolation, Window, as_pixels, part_of
+
+Resize = Literal["squash", "center_crop"]
+
+
+@dataclass(frozen=True)
+class View:
+    """The one way in which evaluation, `predict` and the report's pictures look at an image.
+
+    Attributes:
+        size: (height, width) that the network takes.
+        resize: "squash" takes the whole image and ignores its aspect, and one of that size as it is; "center_crop"
+            takes the largest centred part of the aspect of `size`.
+        crop_fraction: how much of that part's sides is kept.
+        interpolation: of Pillow, with antialiasing where it shrinks.
+    """
+
+    size: tuple[int, int]
+    resize: Resize = "squash"
+    crop_fraction: float = 0.875  # 224 / 256, as ImageNet networks are evaluated
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise ValueError(f"size is {self.size}, expected (height, width)")
+        if self.resize not in get_args(Resize):
+            raise ValueError(f"resize is {self.resize!r}, expected 'squash' or 'center_crop'")
+        if not 0 < self.crop_fraction <= 1:
+            raise ValueError(f"crop_fraction is {self.crop_fraction}, expected above 0 and at most 1")
+        if self.interpolation not in get_args(Interpolation):
+            raise ValueError(f"interpolation is {self.interpolation!r}, expected one of {get_args(Interpolation)}")
+
+    @property
+    def window(self) -> Window | None:
+        """The part of an image that is seen, by the image's height and width; None is all of it."""
+        if self.resize == "squash":
+            return None
+        return lambda height, width: center_window(height, width, self.size, self.crop_fraction)
+
+    def of(self, picture: Image.Image) -> UInt8[np.ndarray, "h w c"]:
+        """Return the pixels that the network sees of a picture in grey or RGB."""
+        return as_pixels(part_of(picture, self.size, self.window, self.interpolation))
