@@ -34,6 +34,7 @@ class Call:
     device_kind: str = ""  # as JAX names it; what a TPU's VMEM depends on
     divides: bool = True  # whether the ambient mesh divides the batch, as kernels need
     capability: tuple[int, int] | None = None  # of the GPU, where it is known
+    cudnn: bool = False  # whether it is there
 
     @property
     def places(self) -> int:
@@ -102,6 +103,7 @@ def choose(
             target_device_kind() if platform == "tpu" else "",
             mesh is None or batch is None or batch % mesh.shape["data"] == 0,
             target_capability() if platform == "gpu" else None,
+            platform == "gpu" and cudnn.available(),
         )
     )
 
@@ -150,7 +152,7 @@ def _sizes(call: Call) -> dict[str, Any]:
 
 def _cudnn_serves(call: Call) -> bool:
     sizes = call.height, call.width, call.key_depth, call.value_depth
-    return cudnn.refusal(call.dtype, *sizes, call.positions, capability=call.capability) is None
+    return call.cudnn and cudnn.refusal(call.dtype, *sizes, call.positions, capability=call.capability) is None
 
 
 _KERNELS: Mapping[str, Callable[[Call], bool]] = MappingProxyType(

@@ -32,6 +32,16 @@ def folded_width(h: int, w: int, key_depth: int, value_depth: int, positions: bo
     return -(-width // 8) * 8
 
 
+def available() -> bool:
+    """Whether JAX finds cuDNN, and a GPU for it, for programs that are traced now; without a GPU it finds none."""
+    shape = jax.ShapeDtypeStruct((1, 8, 1, 8), jnp.bfloat16)
+    try:
+        jax.eval_shape(lambda x: jax.nn.dot_product_attention(x, x, x, implementation="cudnn"), shape)
+    except (NotImplementedError, RuntimeError):
+        return False
+    return True
+
+
 def refusal(
     dtype: Any,
     h: int,

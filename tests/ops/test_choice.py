@@ -14,6 +14,12 @@ from aa_flax.ops.choice import Call, choose
 from aa_flax.ops.platform import target_platform, traced_with_capability
 
 
+@pytest.fixture
+def with_cudnn(monkeypatch):
+    monkeypatch.setattr(choice.cudnn, "available", lambda: True)
+
+
+@pytest.mark.usefixtures("with_cudnn")
 @pytest.mark.parametrize(
     ("target", "dtype", "side", "expected"),
     [
@@ -41,6 +47,14 @@ def test_the_table(monkeypatch, target, dtype, side, expected):
     assert choose(dtype, side, side, 8, 20, 3, True) == expected
 
 
+@pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", "pallas_gpu"), ("float16", "folded")])
+def test_without_cudnn_another_serves(monkeypatch, dtype, expected):
+    """As where a program for GPUs is made on a machine that has none."""
+    monkeypatch.setattr(choice, "target_platform", lambda: "gpu")
+    assert choose(dtype, 14, 14, 8, 20, 3, True) == expected
+
+
+@pytest.mark.usefixtures("with_cudnn")
 @pytest.mark.parametrize(
     ("capability", "bfloat16", "float32"),
     [

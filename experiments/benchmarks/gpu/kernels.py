@@ -7,6 +7,7 @@ so that a rehearsal takes the same way.
 
 import contextlib
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,13 +76,15 @@ def read(folder: str | Path) -> list[Kernel]:
     if not files:
         raise ValueError(f"the profiler left no trace in {folder}")
     found: dict[tuple[str, str, str], Kernel] = {}
-    for file in files:
-        for name, stats, nanoseconds in _events(jax.profiler.ProfileData.from_file(str(file))):
-            module, operation = str(stats.get("hlo_module", "")), str(stats.get("hlo_op", ""))
-            source = str(stats.get("name", stats.get("tf_op", "")))
-            kernel = found.setdefault((name, module, operation), Kernel(name, module, operation, source))
-            kernel.calls += 1
-            kernel.milliseconds += nanoseconds / 1e6
+    with warnings.catch_warnings():  # Python's about a type of JAX's, from 3.12 on; as an error it ends the process
+        warnings.simplefilter("ignore", DeprecationWarning)
+        events = [event for file in files for event in _events(jax.profiler.ProfileData.from_file(str(file)))]
+    for name, stats, nanoseconds in events:
+        module, operation = str(stats.get("hlo_module", "")), str(stats.get("hlo_op", ""))
+        source = str(stats.get("name", stats.get("tf_op", "")))
+        kernel = found.setdefault((name, module, operation), Kernel(name, module, operation, source))
+        kernel.calls += 1
+        kernel.milliseconds += nanoseconds / 1e6
     return list(found.values())
 
 
