@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from aa_flax.ops.mesh import BATCHED, WHOLE, over_mesh, result_like
 from aa_flax.ops.pallas_gpu import kernels
 from aa_flax.ops.pallas_gpu.shape import Shape
+from aa_flax.ops.tables import by_pair
 
 _NAME = "pallas_gpu"
 
@@ -97,14 +98,10 @@ def _backward(
 
 
 def _by_offset(pairs: Float[Array, "query key dk"]) -> Float[Array, "offset dk"]:
-    """Sums over pairs of coordinates with the same offset: row key - query + length - 1.
-
-    With a padding of zeros the pairs of a query move by one row for each step back of the query when the rows are cut
-    anew to one less.
-    """
+    """Sums over pairs of coordinates with the same offset: what `by_pair` does, transposed."""
     length, _, depth = pairs.shape
-    padded = jnp.pad(pairs[::-1], ((0, 0), (0, length), (0, 0))).reshape(-1, depth)
-    return padded[: length * (2 * length - 1)].reshape(length, 2 * length - 1, depth).sum(0)
+    (summed,) = jax.linear_transpose(by_pair, jax.ShapeDtypeStruct((2 * length - 1, depth), pairs.dtype))(pairs)
+    return summed
 
 
 def _call(
