@@ -100,7 +100,8 @@ def _backward(
 def _by_offset(pairs: Float[Array, "query key dk"]) -> Float[Array, "offset dk"]:
     """Sums over pairs of coordinates with the same offset: what `by_pair` does, transposed."""
     length, _, depth = pairs.shape
-    (summed,) = jax.linear_transpose(by_pair, jax.ShapeDtypeStruct((2 * length - 1, depth), pairs.dtype))(pairs)
+    table = result_like(pairs, jax.ShapeDtypeStruct((2 * length - 1, depth), pairs.dtype))
+    (summed,) = jax.linear_transpose(by_pair, table)(pairs)
     return summed
 
 
