@@ -10,7 +10,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from aa_flax.ops.mesh import BATCHED, WHOLE, over_mesh, result_like
+from aa_flax.ops.mesh import BATCHED, WHOLE, over_mesh, result_like, varying_alike
 from aa_flax.ops.pallas_gpu import kernels
 from aa_flax.ops.pallas_gpu.shape import Shape
 from aa_flax.ops.tables import by_pair
@@ -100,8 +100,8 @@ def _backward(
 def _by_offset(pairs: Float[Array, "query key dk"]) -> Float[Array, "offset dk"]:
     """Sums over pairs of coordinates with the same offset: what `by_pair` does, transposed."""
     length, _, depth = pairs.shape
-    table = result_like(pairs, jax.ShapeDtypeStruct((2 * length - 1, depth), pairs.dtype))
-    (summed,) = jax.linear_transpose(by_pair, table)(pairs)
+    pairs, anywhere = varying_alike((pairs, jnp.zeros((2 * length - 1, depth), pairs.dtype)))
+    (summed,) = jax.vjp(by_pair, anywhere)[1](pairs)  # it is linear
     return summed
 
 
