@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from unittest import mock
 
@@ -15,6 +14,7 @@ from jax.sharding import Mesh
 
 from aa_flax.analysis.cards import CUDNN, Machine, target_config
 from aa_flax.analysis.compiler import CompilerError
+from aa_flax.analysis.provenance import package_version
 from aa_flax.ops.platform import traced_with_capability
 
 _PLUGINS = ("xla_cuda13", "xla_cuda12")
@@ -42,10 +42,7 @@ def prepare() -> None:
     if not installed():
         raise CompilerError("JAX's plugin for CUDA is not installed: pip install 'aa_flax[plan_gpu]' (Linux only)")
     plugin = packages()[0]
-    try:
-        found = version(plugin)
-    except PackageNotFoundError:
-        found = "of unknown version"
+    found = package_version(plugin) or "of unknown version"
     if found != jaxlib.__version__:
         raise CompilerError(
             f"{plugin} {found} does not go with jaxlib {jaxlib.__version__}: pip install --no-deps "

@@ -60,7 +60,7 @@ def test_without_the_plugin_it_is_one_line(monkeypatch):
 
 def test_a_plugin_of_another_jax_is_one_line(monkeypatch):
     monkeypatch.setattr(gpu_compiler, "packages", lambda: ("jax-cuda13-plugin",))
-    monkeypatch.setattr(gpu_compiler, "version", lambda name: "0.1.2")
+    monkeypatch.setattr(gpu_compiler, "package_version", lambda name: "0.1.2")
     with pytest.raises(
         CompilerError, match=r"jax-cuda13-plugin 0.1.2 does not go with jaxlib .* pip install --no-deps"
     ):

@@ -10,9 +10,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from aa_flax.ops.mesh import BATCHED, WHOLE, over_mesh, result_like
+from aa_flax.ops.mesh import BATCHED, WHOLE, over_mesh, result_like, varying_alike
 from aa_flax.ops.pallas_gpu import kernels
 from aa_flax.ops.pallas_gpu.shape import Shape
+from aa_flax.ops.tables import by_pair
 
 _NAME = "pallas_gpu"
 
@@ -97,14 +98,11 @@ def _backward(
 
 
 def _by_offset(pairs: Float[Array, "query key dk"]) -> Float[Array, "offset dk"]:
-    """Sums over pairs of coordinates with the same offset: row key - query + length - 1.
-
-    With a padding of zeros the pairs of a query move by one row for each step back of the query when the rows are cut
-    anew to one less.
-    """
+    """Sums over pairs of coordinates with the same offset: what `by_pair` does, transposed."""
     length, _, depth = pairs.shape
-    padded = jnp.pad(pairs[::-1], ((0, 0), (0, length), (0, 0))).reshape(-1, depth)
-    return padded[: length * (2 * length - 1)].reshape(length, 2 * length - 1, depth).sum(0)
+    pairs, anywhere = varying_alike((pairs, jnp.zeros((2 * length - 1, depth), pairs.dtype)))
+    (summed,) = jax.vjp(by_pair, anywhere)[1](pairs)  # it is linear
+    return summed
 
 
 def _call(

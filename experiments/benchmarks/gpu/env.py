@@ -1,6 +1,5 @@
 """The machine: versions, card, driver, two ceilings, and the description by which XLA compiles for this card."""
 
-import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -8,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from aa_flax.analysis.provenance import package_version
 from experiments.benchmarks.gpu.settings import Setting
 
 _PACKAGES = (
@@ -51,13 +51,7 @@ def target_config(dump: Path) -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {name: found for name in _PACKAGES if (found := package_version(name))}
 
 
 def _driver() -> dict[str, Any]:
