@@ -7,8 +7,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 
-def convolve(conv: Any, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b hs ws f"]:
-    """`conv(x)`; a layer that says `takes_train` hears of training."""
+def convolve(conv: Any, x: Float[Array, "b h w c"], *, train: bool | None) -> Float[Array, "b hs ws f"]:
+    """`conv(x)`; a layer that says `takes_train` is told of training; None is its own mode."""
     return conv(x, train=train) if getattr(conv, "takes_train", False) else conv(x)
 
 
