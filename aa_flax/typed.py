@@ -7,7 +7,7 @@ A type is bool, int, float, str, None, a `Literal`, `tuple[T, ...]`, a union of 
 import ast
 import dataclasses
 import math
-from numbers import Integral, Real
+from numbers import Integral, Rational, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -46,7 +46,9 @@ def as_type(kind: Any, value: Any, form: str = "of type ") -> Any:
     if kind is float and isinstance(value, Real) and number:
         if not math.isfinite(value):
             raise ValueError(f"must be finite, got {value!r}")
-        return float(value) if isinstance(value, Integral) else value
+        if isinstance(value, Rational | float):
+            return float(value)
+        return float(str(value))  # of NumPy: as it was written, 0.29 and not 0.28999999
     if not isinstance(value, kind) or kind in (int, float):
         raise TypeError(f"must be {form}{kind.__name__}, got {value!r}")
     return value

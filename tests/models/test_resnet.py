@@ -56,7 +56,9 @@ def test_bam_stands_between_stages():
 
 # Unoptimised, a map is computed twice and not the same; the gradient of CBAM's maximum over channels is then 0 / 0.
 @pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize(("kind", "recalibration"), [("basic", CBAMFactory(gate_scale_init=1.0)), ("bottleneck", GALAFactory())])
+@pytest.mark.parametrize(
+    ("kind", "recalibration"), [("basic", CBAMFactory(gate_scale_init=1.0)), ("bottleneck", GALAFactory())]
+)
 def test_every_parameter_gets_a_finite_gradient(rng, kind, recalibration):
     """Two modules at once, in a network of one block a stage."""
     modules = dict(recalibration=recalibration, between_stages=BAMFactory())
