@@ -27,23 +27,32 @@ from aa_flax.models.functional import functional
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.training.trained import load_model
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True)
-_TOP = flags.DEFINE_integer("top", 5, "How many classes to print for each image.", lower_bound=1)
-_ATTENTION = flags.DEFINE_string("attention", "", "Folder for a picture of what the network attends to in each image.")
-_IMAGE_SIZE = flags.DEFINE_list("image_size", [], "SIDE or HEIGHT,WIDTH in pixels; the run's own if not given.")
-_QUERY = flags.DEFINE_list("query", [], "ROW,COLUMN of the pixel to draw the attention of; the centre if not given.")
+
+def define(values: flags.FlagValues) -> None:
+    """Define the flags of the command."""
+    flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True, flag_values=values)
+    flags.DEFINE_integer("top", 5, "How many classes to print for each image.", lower_bound=1, flag_values=values)
+    flags.DEFINE_string(
+        "attention", "", "Folder for a picture of what the network attends to in each image.", flag_values=values
+    )
+    flags.DEFINE_list(
+        "image_size", [], "SIDE or HEIGHT,WIDTH in pixels; the run's own if not given.", flag_values=values
+    )
+    flags.DEFINE_list(
+        "query", [], "ROW,COLUMN of the pixel to draw the attention of; the centre if not given.", flag_values=values
+    )
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], values: flags.FlagValues) -> int:
     """Print the most probable classes of each file; status 1 if some file could not be read."""
     files = argv[1:]
     if not files:
         fail("no image given: python -m aa_flax.predict --workdir=DIR IMAGE...")
-    directory = RunDirectory(Path(_WORKDIR.value))
+    directory = RunDirectory(Path(values.workdir))
     directory.read_config()
     preprocessing = directory.read_preprocessing()
-    size = _image_size() or preprocessing.image_size
-    query = _query(size)
+    size = _image_size(values.image_size) or preprocessing.image_size
+    query = _query(values, size)
     photos, errors = {}, {}
     for file in files:
         try:
@@ -54,8 +63,8 @@ def main(argv: list[str]) -> int:
     if photos:
         model, _ = load_model(directory)
         classify = _classifier(model, preprocessing, size)
-        layers = layers_to_draw(model, query is not None) if _ATTENTION.value else []
-        pictures = picture_files(Path(_ATTENTION.value), photos) if layers else {}
+        layers = layers_to_draw(model, query is not None) if values.attention else []
+        pictures = picture_files(Path(values.attention), photos) if layers else {}
         scores = {file: np.asarray(classify(photo[None])) for file, photo in photos.items()}
         if layers:
             draw_photos(model, preprocessing, photos, scores, layers, query or (size[0] // 2, size[1] // 2), pictures)
@@ -64,7 +73,7 @@ def main(argv: list[str]) -> int:
             print(f"error: {errors[file]}", file=sys.stderr)
             continue
         print(file)
-        for label in np.argsort(-scores[file])[: _TOP.value]:
+        for label in np.argsort(-scores[file])[: values.top]:
             print(f"  {100 * scores[file][label]:6.2f} %  {preprocessing.class_names[label]}")
         if file in pictures:
             print(f"  attention: {pictures[file]}")
@@ -83,12 +92,11 @@ def _classifier(model: nnx.Module, preprocessing: Preprocessing, size: tuple[int
     try:
         jax.eval_shape(probabilities, jax.ShapeDtypeStruct((1, *size, preprocessing.channels), np.uint8))
     except ValueError as error:
-        fail(f"--image_size={','.join(_IMAGE_SIZE.value)}: {error}")
+        fail(f"--image_size={','.join(map(str, size))}: {error}")
     return probabilities
 
 
-def _image_size() -> tuple[int, int] | None:
-    given = _IMAGE_SIZE.value
+def _image_size(given: list[str]) -> tuple[int, int] | None:
     if not given:
         return None
     if len(given) > 2 or not all(number.isdecimal() and int(number) for number in given):
@@ -96,11 +104,11 @@ def _image_size() -> tuple[int, int] | None:
     return int(given[0]), int(given[-1])
 
 
-def _query(size: tuple[int, int]) -> tuple[int, int] | None:
-    given = _QUERY.value
+def _query(values: flags.FlagValues, size: tuple[int, int]) -> tuple[int, int] | None:
+    given = values.query
     if not given:
         return None
-    if not _ATTENTION.value:
+    if not values.attention:
         fail("--query goes with --attention=FOLDER")
     fits = len(given) == 2 and all(number.isdecimal() for number in given)
     if not fits or int(given[0]) >= size[0] or int(given[1]) >= size[1]:
@@ -109,4 +117,4 @@ def _query(size: tuple[int, int]) -> tuple[int, int] | None:
 
 
 if __name__ == "__main__":
-    run(main, expected=(RunDirectoryError, AttentionError))
+    run(main, define, expected=(RunDirectoryError, AttentionError))
