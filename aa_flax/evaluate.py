@@ -19,17 +19,22 @@ from aa_flax.training.scoring import make_scorer
 from aa_flax.training.sharding import Layout
 from aa_flax.training.trained import load_model
 
-_CONFIG = define_config()
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True)
-_SPLIT = flags.DEFINE_string("split", "", "Split to score instead of the config's held-out one, such as train[:10%].")
+
+def define(values: flags.FlagValues) -> None:
+    """Define the flags of the command."""
+    define_config(values)
+    flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True, flag_values=values)
+    flags.DEFINE_string(
+        "split", "", "Split to score instead of the config's held-out one, such as train[:10%].", flag_values=values
+    )
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], values: flags.FlagValues) -> None:
     """Evaluate and print."""
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
-    directory = RunDirectory(Path(_WORKDIR.value))
-    given = config_value(_CONFIG)
+    directory = RunDirectory(Path(values.workdir))
+    given = config_value(values)
     config = directory.read_config() if given is None else resolve(given)
     preprocessing = directory.read_preprocessing()
     layout = Layout.of(config)
@@ -39,7 +44,7 @@ def main(argv: list[str]) -> None:
     program.task.check_dataset(dataset)
     model, step = load_model(directory)
     _, params, batch_stats = functional(model)
-    split = _SPLIT.value or config.data.eval_split
+    split = values.split or config.data.eval_split
     variables = layout.place((params, batch_stats))
     with jax.set_mesh(layout.mesh):
         scores = make_scorer(program)(variables, dataset.split(split, program.task.targets))
@@ -49,4 +54,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(main, expected=(RunDirectoryError, data.DataError))
+    run(main, define, expected=(RunDirectoryError, data.DataError))

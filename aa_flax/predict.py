@@ -10,6 +10,7 @@ its convolutions, what each head looks at from one pixel, the centre or --query=
 that of training gives finer maps; it may change what the network sees.
 """
 
+import contextlib
 import dataclasses
 import re
 import sys
@@ -37,7 +38,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list("image_size", [], size, flag_values=values)
     query = "ROW,COLUMN of the pixel to draw the attention of; the centre if not given."
     flags.DEFINE_list("query", [], query, flag_values=values)
-    kinds = {"int": flags.DEFINE_integer, "float": flags.DEFINE_float}
+    kinds: dict[str, Any] = {"int": flags.DEFINE_integer, "float": flags.DEFINE_float}
     for field in _display_fields(sys.argv):
         meaning, least = field.metadata["help"], field.metadata.get("least")
         kind = kinds[getattr(field.type, "__name__", str(field.type))]
@@ -94,10 +95,8 @@ def _display_fields(argv: Sequence[str]) -> list[Any]:
     given = re.search(r"(?:^|\n)--?workdir[=\n]([^\n]*)", "\n".join(argv))
     names = list(TASKS)
     if given:
-        try:
+        with contextlib.suppress(RunDirectoryError, ValueError):  # `main` says what is wrong
             names = [RunDirectory(Path(given[1])).read_config().task.name]
-        except (RunDirectoryError, ValueError):
-            pass  # `main` says what is wrong
     fields = (field for name in names for field in dataclasses.fields(task_class(name).display))
     return list({field.name: field for field in fields}.values())
 

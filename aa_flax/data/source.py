@@ -205,7 +205,7 @@ class ArraySource(Source):
 
     def __init__(self, name: str, images: np.ndarray, targets: Mapping[str, np.ndarray]):
         """`images` uint8 [n, h, w, c], `targets` by name, each [n, ...]."""
-        lengths = ", ".join(f"{len(values)} {target}s" for target, values in targets.items())
+        lengths = ", ".join(f"{len(values)} of {target!r}" for target, values in targets.items())
         if images.ndim != 4 or images.dtype != np.uint8 or any(len(images) != len(v) for v in targets.values()):
             raise DataError(
                 f"{name}: images {images.dtype} {images.shape} with {lengths}, expected uint8 [n, h, w, c] and as many"

@@ -127,3 +127,15 @@ def captioned_figure(
     return figure
 
 
+def _peak(weights: Float[np.ndarray, "h w"]) -> str:
+    return f"at most {weights.max() * weights.size:.2g} times the even share"
+
+
+def _panel(axes: Axes, pixels: Any, title: str = "", label: str = "", color: str | None = None) -> None:
+    """An image without ticks, framed in `color` if there is one."""
+    axes.imshow(pixels, vmin=0, vmax=1)
+    axes.set_title(title, fontsize=9, color=_INK)
+    axes.set_xlabel(label, fontsize=7, color=_INK)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(visible=color is not None, color=color, linewidth=3)
