@@ -32,7 +32,7 @@ _HOME = {
     "mixup": "augment.mixing",
     "mixup_or_cutmix": "augment.mixing",
 }
-_SUBMODULES = ("augment", "datasets", "erasing", "mixing", "pipeline")
+_SUBMODULES = ("augment", "datasets", "pipeline")
 
 __all__ = ["DataError", *_HOME]
 

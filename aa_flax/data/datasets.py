@@ -66,7 +66,8 @@ class Dataset:
     def split(self, name: str, targets: Targets | None = None, *, fast_decode: bool = False) -> Source:
         """The examples of a split: "train", or in TFDS's notation a part, "train[:90%]", or a sum, "train+test".
 
-        Beside its image an example has its class label, or what `targets` read of it. With `fast_decode` parts of JPEGs are decoded as `aa_flax.data.fast_jpeg` says, to nearly the same pixels.
+        Beside its image an example has its class label, or what `targets` read of it. With `fast_decode` parts of JPEGs
+        are decoded as `aa_flax.data.fast_jpeg` says, to nearly the same pixels.
 
         Raises:
             DataError: unknown split, a notation that cannot be read, no examples, or packages of `fast_decode` missing.

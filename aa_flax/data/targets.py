@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
 
-Read = Callable[[Mapping[str, Any]], dict[str, np.ndarray]]
+Read = Callable[[Mapping[str, Any]], dict[str, Any]]
 """The record of an example, its image still encoded, to the targets by name; ValueError says what is wrong with it."""
 
 
@@ -24,7 +24,7 @@ class Targets(Protocol):
 
     shapes: Mapping[str, jax.ShapeDtypeStruct]
 
-    def reader(self, features: Mapping[str, Any]) -> Read:
+    def reader(self, features: tfds.features.FeaturesDict) -> Read:
         """Return the function that makes the targets of a record.
 
         Args:
@@ -40,23 +40,23 @@ class ClassLabel:
 
     shapes: Mapping[str, jax.ShapeDtypeStruct] = {"label": jax.ShapeDtypeStruct((), np.int32)}
 
-    def reader(self, features: Mapping[str, Any]) -> Read:
+    def reader(self, features: tfds.features.FeaturesDict) -> Read:
         """Return the function from a record to its label; DataError unless there is exactly one class label."""
-        key = label_key(features)
+        labels = class_labels(features)
+        if len(labels) != 1:
+            raise DataError(f"expected exactly one class label; class labels: {', '.join(labels) or 'none'}")
+        key = labels[0]
         num_classes = features[key].num_classes
 
-        def read(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        def read(record: Mapping[str, Any]) -> dict[str, Any]:
             label = int(record[key])
             if not 0 <= label < num_classes:
                 raise ValueError(f"label {label}, expected 0 to {num_classes - 1}")
-            return {"label": np.asarray(label, np.int32)}
+            return {"label": np.int32(label)}
 
         return read
 
 
-def label_key(features: Mapping[str, Any]) -> str:
-    """Return the name of the one class label among the features of a data set; DataError where there is not one."""
-    labels = sorted(key for key, feature in features.items() if type(feature) is tfds.features.ClassLabel)
-    if len(labels) != 1:
-        raise DataError(f"expected exactly one class label; class labels: {', '.join(labels) or 'none'}")
-    return labels[0]
+def class_labels(features: tfds.features.FeaturesDict) -> list[str]:
+    """Return the names of the class labels among the features of a data set."""
+    return sorted(key for key, feature in features.items() if type(feature) is tfds.features.ClassLabel)

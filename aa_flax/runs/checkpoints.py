@@ -3,7 +3,7 @@
 import shutil
 import threading
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import orbax.checkpoint as ocp
@@ -35,6 +35,7 @@ def delete_checkpoint(folder: Path, step: int) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
+@runtime_checkable  # the shape checker of the tests asks
 class State(Protocol):
     """What is saved: trees of arrays, each an item of its own, and the step that they belong to."""
 
@@ -45,7 +46,7 @@ class State(Protocol):
         """Return the trees by the names of their items."""
         ...
 
-    def with_items(self, items: dict[str, Any]) -> Self:
+    def with_items(self, items: dict[str, Any]) -> Any:
         """Return a state of other trees of the same structure."""
         ...
 
