@@ -1,6 +1,7 @@
 """Command lines: `--config=FILE --config.FIELD=VALUE`, with every mistake told in one line."""
 
 import ast
+import functools
 import os
 import re
 import sys
@@ -14,29 +15,37 @@ from ml_collections import config_flags
 from aa_flax.config.schema import ConfigError, field_names, unknown_field
 
 
-def define_config(required: bool = False) -> Any:
-    """The `--config` flag, a Python file with `get_config()` (or `FILE:ARGUMENT` for `get_config(ARGUMENT)`)."""
-    flag = config_flags.DEFINE_config_file("config", None, "Python file whose get_config() returns the run's config.")
+def define_config(values: flags.FlagValues, required: bool = False) -> None:
+    """Define `--config`, a Python file with `get_config()` (or `FILE:ARGUMENT` for `get_config(ARGUMENT)`)."""
+    meaning = "Python file whose get_config() returns the run's config."
+    config_flags.DEFINE_config_file("config", None, meaning, flag_values=values)
     if required:
-        flags.mark_flag_as_required("config")
-    return flag
+        flags.mark_flag_as_required("config", flag_values=values)
 
 
 def run(
-    main: Callable[[list[str]], int | None],
+    main: Callable[[list[str], flags.FlagValues], int | None],
+    define: Callable[[flags.FlagValues], None] = lambda values: None,
     expected: tuple[type[Exception], ...] = (),
     interrupted: str = "interrupted; the same command again goes on from the last checkpoint",
 ) -> NoReturn:
-    """Parse the command line and call `main`; config errors and the `expected` ones end in one line and status 2.
+    """Parse the command line, call `main` and exit; config errors and the `expected` ones are one line and status 2.
 
-    `interrupted` is the line for Ctrl-C.
+    Args:
+        main: is given what is no flag, the program's name first, and the values of the flags. What it returns is the
+            exit status.
+        define: defines the command's flags in the values that it is given. They are this call's own, so that two
+            commands in one process share no flag.
+        expected: errors that are told in one line.
+        interrupted: the line for Ctrl-C.
     """
-
+    values = flags.FlagValues()
+    define(values)
     expected = (ConfigError, *expected)
 
     def guarded(argv: list[str]) -> int | None:
         try:
-            return main(argv)
+            return main(argv, values)
         except expected as error:
             fail(str(error))
         except KeyboardInterrupt:
@@ -44,7 +53,7 @@ def run(
             os._exit(130)  # a compilation may still run in a thread, which an orderly exit would pull the ground from
 
     logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows what Orbax, TFDS and "auto" have to say
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, flags_parser=functools.partial(_parse, values))
     raise AssertionError("app.run does not return")
 
 
@@ -54,15 +63,17 @@ def fail(message: str, status: int = 2) -> NoReturn:
     sys.exit(status)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     known = field_names()
     argv = sys.argv[:] = _take_options(argv)  # ml_collections reads sys.argv itself
     for argument in argv[1:]:
         match = re.match(r"--?config\.([\w.]+)", argument)
         if match and match[1] not in known and not match[1].startswith("model.options."):
             fail(str(unknown_field(match[1])))
+    values.append_flag_values(flags.FLAGS)  # absl's own, such as --verbosity
+    flags.FLAGS.mark_as_parsed()  # absl asks
     try:
-        return flags.FLAGS(list(argv))
+        return values(list(argv))
     except flags.Error as error:
         text = str(error)
         if "Error whilst parsing config file" in text:  # with the whole traceback in it
@@ -101,10 +112,10 @@ def _take_options(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def config_value(flag: Any) -> Any:
+def config_value(values: flags.FlagValues) -> Any:
     """What config file and command line made; a file that is missing or fails ends in one line."""
     try:
-        config = flag.value
+        config = values.config
     except Exception as error:
         fail(_explain(error, sys.argv))
     # A file that cannot be opened comes as an object that raises at the first touch.

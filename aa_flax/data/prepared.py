@@ -12,6 +12,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
+from aa_flax.data.targets import label_key
 
 _NAME = re.compile(r"\w+(/[\w.-]+)?(:\d+\.\d+\.\d+)?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -83,21 +84,21 @@ def open_prepared(folder: Path) -> Prepared:
     _require_array_record(builder, folder)
     features = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict):
-        raise DataError(f"{folder}: not a dictionary of features, so it is not image classification")
+        raise DataError(f"{folder}: not a dictionary of features, so none of images")
     # By exact type: LabeledImage (a segmentation map) derives from Image, and is no input image.
     images = sorted(key for key, feature in features.items() if type(feature) is tfds.features.Image)
-    labels = sorted(key for key, feature in features.items() if type(feature) is tfds.features.ClassLabel)
-    if len(images) != 1 or len(labels) != 1:
-        raise DataError(
-            f"{folder}: image classification needs exactly one image and one class label; "
-            f"images: {', '.join(images) or 'none'}; class labels: {', '.join(labels) or 'none'}"
-        )
+    if len(images) != 1:
+        raise DataError(f"{folder}: expected exactly one image; images: {', '.join(images) or 'none'}")
+    try:
+        label = label_key(features)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from None
     image = features[images[0]]
     if image.shape[-1] not in (1, 3) or image.np_dtype != "uint8":
         raise DataError(
             f"{folder}: {images[0]!r} has {image.shape[-1]} channels of {image.np_dtype}, expected 1 or 3 of uint8"
         )
-    return Prepared(folder, builder, images[0], labels[0])
+    return Prepared(folder, builder, images[0], label)
 
 
 def _require_array_record(builder: tfds.core.DatasetBuilder, folder: Path) -> None:
