@@ -62,7 +62,7 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
     scores, pictures = {}, {}
     if photos:
         model, _ = load_model(directory)
-        classify = _classifier(model, preprocessing, size)
+        classify = _classifier(model, preprocessing, size, ",".join(values.image_size))
         layers = layers_to_draw(model, query is not None) if values.attention else []
         pictures = picture_files(Path(values.attention), photos) if layers else {}
         scores = {file: np.asarray(classify(photo[None])) for file, photo in photos.items()}
@@ -80,7 +80,9 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
     return 1 if errors else 0
 
 
-def _classifier(model: nnx.Module, preprocessing: Preprocessing, size: tuple[int, int]) -> Callable[[Any], jax.Array]:
+def _classifier(
+    model: nnx.Module, preprocessing: Preprocessing, size: tuple[int, int], asked: str
+) -> Callable[[Any], jax.Array]:
     """From one photo [1, h, w, c] to the probability of each class."""
     apply, params, batch_stats = functional(model)
 
@@ -92,7 +94,7 @@ def _classifier(model: nnx.Module, preprocessing: Preprocessing, size: tuple[int
     try:
         jax.eval_shape(probabilities, jax.ShapeDtypeStruct((1, *size, preprocessing.channels), np.uint8))
     except ValueError as error:
-        fail(f"--image_size={','.join(map(str, size))}: {error}")
+        fail(f"--image_size={asked}: {error}")
     return probabilities
 
 
