@@ -23,15 +23,22 @@ from aa_flax.runs.metrics import read_metrics
 from aa_flax.tasks import make_task
 from aa_flax.training.trained import load_model
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
-_KEEP = flags.DEFINE_integer("keep", None, "prune: how many of the newest stay.", lower_bound=1)
-_EVERY = flags.DEFINE_integer("keep_every", 0, "prune: steps that divide by it stay too.", lower_bound=0)
-_BEST = flags.DEFINE_bool("keep_best", False, "prune: the one with the highest held-out score stays too.")
-_DAMAGED = flags.DEFINE_bool("delete_damaged", False, "verify: delete those that differ.")
-_STEP = flags.DEFINE_integer("step", None, "export: of the checkpoint; the newest undamaged one if not given.")
+
+def define(values: flags.FlagValues) -> None:
+    """Define the flags of the command."""
+    flags.DEFINE_string("workdir", None, "Run directory.", required=True, flag_values=values)
+    flags.DEFINE_integer("keep", None, "prune: how many of the newest stay.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("keep_every", 0, "prune: steps that divide by it stay too.", lower_bound=0, flag_values=values)
+    flags.DEFINE_bool(
+        "keep_best", False, "prune: the one with the highest held-out score stays too.", flag_values=values
+    )
+    flags.DEFINE_bool("delete_damaged", False, "verify: delete those that differ.", flag_values=values)
+    flags.DEFINE_integer(
+        "step", None, "export: of the checkpoint; the newest undamaged one if not given.", flag_values=values
+    )
 
 
-def main(argv: list[str]) -> int | None:
+def main(argv: list[str], values: flags.FlagValues) -> int | None:
     """One of the four."""
     commands: dict[str, tuple[Any, int]] = {
         "list": (_list, 0),
@@ -42,14 +49,14 @@ def main(argv: list[str]) -> int | None:
     command, count = commands.get(argv[1] if len(argv) > 1 else "", (None, 0))
     if command is None or len(argv) != 2 + count:
         fail(f"expected list, verify, prune, or export and a file; got {' '.join(argv[1:]) or 'nothing'}")
-    directory = RunDirectory(Path(_WORKDIR.value))
+    directory = RunDirectory(Path(values.workdir))
     directory.read_config()  # or it is no run directory
     if not saved_steps(directory.checkpoints):
         fail(f"{directory.path} has no checkpoint yet")
-    return command(directory, *argv[2:])
+    return command(directory, values, *argv[2:])
 
 
-def _list(directory: RunDirectory) -> None:
+def _list(directory: RunDirectory, values: flags.FlagValues) -> None:
     headline, scores = _scores(directory)
     print(f"{'step':>10} {'MB':>10}  {'saved':<19}  held-out {headline}")
     for step in saved_steps(directory.checkpoints):
@@ -60,39 +67,39 @@ def _list(directory: RunDirectory) -> None:
         print(f"{step:>10,} {size / 1e6:>10,.1f}  {saved:<19}  {found}")
 
 
-def _verify(directory: RunDirectory) -> int:
+def _verify(directory: RunDirectory, values: flags.FlagValues) -> int:
     bad = []
     for step in saved_steps(directory.checkpoints):
         found = damage(directory.checkpoints / str(step))
         print(f"{step:>10,}  {found or 'as it was saved'}", flush=True)
         bad += [step] if found else []
-    if bad and _DAMAGED.value:
+    if bad and values.delete_damaged:
         _delete(directory, bad)
         return 0
     return 1 if bad else 0
 
 
-def _prune(directory: RunDirectory) -> None:
-    keep = _KEEP.value
+def _prune(directory: RunDirectory, values: flags.FlagValues) -> None:
+    keep = values.keep
     if keep is None:
         fail("prune needs --keep")
     steps = saved_steps(directory.checkpoints)
     kept = set(steps[-keep:])
-    if _EVERY.value:
-        kept |= {step for step in steps if step % _EVERY.value == 0}
+    if values.keep_every:
+        kept |= {step for step in steps if step % values.keep_every == 0}
     scores = {step: value for step, value in _scores(directory)[1].items() if step in steps}
-    if _BEST.value:
+    if values.keep_best:
         if not scores:
             fail("--keep_best: no checkpoint was evaluated")
         kept.add(max(scores, key=lambda step: (scores[step], step)))
     _delete(directory, [step for step in steps if step not in kept])
 
 
-def _export(directory: RunDirectory, name: str) -> None:
+def _export(directory: RunDirectory, values: flags.FlagValues, name: str) -> None:
     file = Path(name).expanduser()
     if file.suffix != ".safetensors":
         fail(f"{file}: expected a name that ends in .safetensors")
-    model, step = load_model(directory, _STEP.value)
+    model, step = load_model(directory, values.step)
     weights.save(model, file, origin={"run": directory.read_config().label or directory.path.name, "step": step})
     print(f"step {step:,} in {file}")
 
@@ -112,4 +119,4 @@ def _scores(directory: RunDirectory) -> tuple[str, dict[int, float]]:
 
 
 if __name__ == "__main__":
-    run(main, expected=(RunDirectoryError, CheckpointError, weights.WeightsError, OSError))
+    run(main, define, expected=(RunDirectoryError, CheckpointError, weights.WeightsError, OSError))

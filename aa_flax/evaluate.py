@@ -11,46 +11,48 @@ from absl import flags
 
 from aa_flax import data
 from aa_flax.config.command_line import config_value, define_config, fail, run
-from aa_flax.config.schema import ConfigError, resolve
+from aa_flax.config.schema import resolve
 from aa_flax.models.functional import functional
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
+from aa_flax.tasks import OPTIONS
 from aa_flax.training.program import Program
 from aa_flax.training.scoring import make_scorer
 from aa_flax.training.sharding import Layout
 from aa_flax.training.trained import load_model
 
-_CONFIG = define_config()
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True)
-_SPLIT = flags.DEFINE_string("split", "", "Split to score instead of the config's held-out one, such as train[:10%].")
+
+def define(values: flags.FlagValues) -> None:
+    """Define the flags of the command."""
+    define_config(values)
+    flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True, flag_values=values)
+    flags.DEFINE_string(
+        "split", "", "Split to score instead of the config's held-out one, such as train[:10%].", flag_values=values
+    )
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], values: flags.FlagValues) -> None:
     """Evaluate and print."""
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
-    directory = RunDirectory(Path(_WORKDIR.value))
-    given = config_value(_CONFIG)
+    directory = RunDirectory(Path(values.workdir))
+    given = config_value(values, OPTIONS)
     config = directory.read_config() if given is None else resolve(given)
     preprocessing = directory.read_preprocessing()
     layout = Layout.of(config)
     layout.check_batch_size("eval_batch_size", config.eval_batch_size)
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
-    if dataset.class_names != preprocessing.class_names:
-        raise ConfigError(
-            f"{dataset.name} has the classes {', '.join(dataset.class_names[:5])}, ...; "
-            f"the run was trained on {', '.join(preprocessing.class_names[:5])}, ..."
-        )
-    model, step = load_model(directory)
     program = Program.of(config, preprocessing, layout, 1, shapes=True)
+    program.task.check_dataset(dataset)
+    model, step = load_model(directory)
     _, params, batch_stats = functional(model)
-    split = _SPLIT.value or config.data.eval_split
+    split = values.split or config.data.eval_split
     variables = layout.place((params, batch_stats))
     with jax.set_mesh(layout.mesh):
-        scores = make_scorer(program)(variables, dataset.split(split))
+        scores = make_scorer(program)(variables, dataset.split(split, program.task.targets))
     print("\n".join(program.task.lines(scores)))
     result = {**scores.values, "examples": scores.examples, "step": step}
     print(json.dumps({**result, "dataset": dataset.name, "split": split, "workdir": str(directory.path)}))
 
 
 if __name__ == "__main__":
-    run(main, expected=(RunDirectoryError, data.DataError))
+    run(main, define, expected=(RunDirectoryError, data.DataError))

@@ -33,38 +33,49 @@ from aa_flax.analysis.sweep import sweep_batch
 from aa_flax.analysis.targets import Target, compiler_of, find_target
 from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import resolve
-
-_CONFIG = define_config()
-_MODEL = flags.DEFINE_string("model", None, "Name of a network, instead of a config.")
-_TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:2x2, v4:2x2x1, v5litepod-16, h100:8, ...", required=True)
-_BATCH = flags.DEFINE_integer(
-    "batch", None, "Images of all chips together; that of the config if there is one. A sweep starts from it."
-)
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "Whole optimiser step, or logits.")
-_IMAGE_SIZE = flags.DEFINE_string("image_size", None, "224 or 224x160 (height x width); the network's own by default.")
-_BASELINE = flags.DEFINE_string("baseline", None, "Network to compare with, everything else being equal.")
-_SWEEP = flags.DEFINE_enum("sweep", None, ["batch"], "batch: find the largest that fits.")
-_JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
-_HLO = flags.DEFINE_string("hlo", None, "File to write the compiled program to, as text.")
+from aa_flax.tasks import OPTIONS
 
 
-def main(argv: list[str]) -> None:
+def define(values: flags.FlagValues) -> None:
+    """Define the flags of the command."""
+    define_config(values)
+    flags.DEFINE_string("model", None, "Name of a network, instead of a config.", flag_values=values)
+    flags.DEFINE_string(
+        "topology", None, "v5e:2x2, v4:2x2x1, v5litepod-16, h100:8, ...", required=True, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "batch",
+        None,
+        "Images of all chips together; that of the config if there is one. A sweep starts from it.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum("mode", "train", ["train", "infer"], "Whole optimiser step, or logits.", flag_values=values)
+    flags.DEFINE_string(
+        "image_size", None, "224 or 224x160 (height x width); the network's own by default.", flag_values=values
+    )
+    flags.DEFINE_string("baseline", None, "Network to compare with, everything else being equal.", flag_values=values)
+    flags.DEFINE_enum("sweep", None, ["batch"], "batch: find the largest that fits.", flag_values=values)
+    flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.", flag_values=values)
+    flags.DEFINE_string("hlo", None, "File to write the compiled program to, as text.", flag_values=values)
+
+
+def main(argv: list[str], values: flags.FlagValues) -> None:
     """Compile, count, print."""
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
-    wanted = find_target(_TOPOLOGY.value)
-    mode: Mode = "train" if _MODE.value == "train" else "infer"
-    subject = _subject(mode)
-    baseline = subject.with_model(_BASELINE.value) if _BASELINE.value else None
-    hlo = Path(_HLO.value).expanduser() if _HLO.value else None
+    wanted = find_target(values.topology)
+    mode: Mode = "train" if values.mode == "train" else "infer"
+    subject = _subject(values, mode)
+    baseline = subject.with_model(values.baseline) if values.baseline else None
+    hlo = Path(values.hlo).expanduser() if values.hlo else None
     if hlo and (hlo.is_dir() or not hlo.parent.is_dir()):
         fail(f"--hlo: {hlo} is a folder" if hlo.is_dir() else f"--hlo: no such folder: {hlo.parent}")
     compiler = compiler_of(wanted)
     compiler.prepare()
     mesh = compiler.mesh_of(wanted)
-    compiled = functools.partial(_compiled, mode=mode, wanted=wanted, mesh=mesh)
+    compiled = functools.partial(_compiled, mode=mode, wanted=wanted, mesh=mesh, told=bool(values.sweep))
     tried: list[Plan] = []
-    if _SWEEP.value:
+    if values.sweep:
         found, tried = sweep_batch(subject, mode, wanted, mesh, compiled)
     else:
         check_batch(subject, mode, wanted, mesh)
@@ -74,17 +85,17 @@ def main(argv: list[str]) -> None:
         hlo.write_text(found.hlo)
     elif hlo:
         print(f"nothing was compiled that fits, so nothing is written to {hlo}", file=sys.stderr)
-    if _JSON.value:
+    if values.json:
         command = shlex.join(["python", "-m", "aa_flax.plan", *sys.argv[1:]])
         print(json.dumps(as_json(found, other, tried, command)))
     else:
         print_plan(found, other, tried)
 
 
-def _subject(mode: Mode) -> Subject:
+def _subject(values: flags.FlagValues, mode: Mode) -> Subject:
     """What the command line asks for."""
-    config, name = config_value(_CONFIG), _MODEL.value
-    size = _image_size(_IMAGE_SIZE.value)
+    config, name = config_value(values, OPTIONS), values.model
+    size = _image_size(values.image_size)
     batch = None
     if name is not None and config is None:
         subject = of_model(name, size)
@@ -94,7 +105,7 @@ def _subject(mode: Mode) -> Subject:
         batch = resolved.batch_size if mode == "train" else resolved.eval_batch_size
     else:
         fail("one of --model=NAME and --config=FILE must be given, and not both")
-    batch = batch if _BATCH.value is None else _BATCH.value
+    batch = batch if values.batch is None else values.batch
     if batch is None:
         fail("--batch must be given with --model: images of all chips together")
     return subject.with_batch(batch)
@@ -109,10 +120,10 @@ def _image_size(text: str | None) -> tuple[int, int] | None:
     return int(sides[1]), int(sides[2] or sides[1])
 
 
-def _compiled(subject: Subject, mode: Mode, wanted: Target, mesh: Mesh) -> Plan:
+def _compiled(subject: Subject, mode: Mode, wanted: Target, mesh: Mesh, told: bool) -> Plan:
     with _progress(f"compiling {subject.config.model.name} for {wanted.topology}, batch {subject.config.batch_size:,}"):
         found = plan(subject, mode, wanted, mesh)
-    if _SWEEP.value:
+    if told:
         print(f"  batch {found.batch:,} {'fits' if found.fits else 'does not fit'}", file=sys.stderr, flush=True)
     return found
 
@@ -134,4 +145,4 @@ def _progress(text: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    run(main, expected=(TargetError, CompilerError, data.DataError), interrupted="interrupted")
+    run(main, define, expected=(TargetError, CompilerError, data.DataError), interrupted="interrupted")

@@ -20,17 +20,23 @@ from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.training.replay import Replay, replay
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
-_STEP = flags.DEFINE_integer("step", None, "Which step, from 0; the first that made the run diverge if not given.")
 _MOST = 16  # pictures
 
 
-def main(argv: list[str]) -> None:
+def define(values: flags.FlagValues) -> None:
+    """Define the flags of the command."""
+    flags.DEFINE_string("workdir", None, "Run directory.", required=True, flag_values=values)
+    flags.DEFINE_integer(
+        "step", None, "Which step, from 0; the first that made the run diverge if not given.", flag_values=values
+    )
+
+
+def main(argv: list[str], values: flags.FlagValues) -> None:
     """Replay and print."""
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
-    directory = RunDirectory(Path(_WORKDIR.value))
-    found = replay(directory, _STEP.value)
+    directory = RunDirectory(Path(values.workdir))
+    found = replay(directory, values.step)
     print(f"step {found.step}, replayed from step {found.replayed_from}")
     print(f"loss {found.loss:.6g}, norm of the gradient {found.gradient_norm:.6g}")
     print(f"largest parameter {found.largest_parameter:.6g}")
@@ -42,8 +48,8 @@ def main(argv: list[str]) -> None:
     for position in chosen[:_MOST]:
         print(f"  index {found.indices[position]}: loss {found.losses[position]:.6g}")
     _draw(found, chosen[:_MOST], directory.path / "replay")
-    values = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "images"}
-    print(json.dumps(finite({**values, "bad_examples": [found.indices[p] for p in found.bad_examples]})))
+    told = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "images"}
+    print(json.dumps(finite({**told, "bad_examples": [found.indices[p] for p in found.bad_examples]})))
 
 
 def _draw(found: Replay, positions: list[int], folder: Path) -> None:
@@ -54,4 +60,4 @@ def _draw(found: Replay, positions: list[int], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(main, expected=(RunDirectoryError, CheckpointError, data.DataError))
+    run(main, define, expected=(RunDirectoryError, CheckpointError, data.DataError))

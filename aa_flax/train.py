@@ -21,30 +21,35 @@ from aa_flax.runs.exits import SAVED, leave
 from aa_flax.runs.hosts import is_first, join, parting
 from aa_flax.runs.metrics import MetricsError, read_metrics
 from aa_flax.runs.preemption import Preempted, leaving
+from aa_flax.tasks import OPTIONS, make_task
 from aa_flax.training import determinism
 from aa_flax.training.loop import Outcome, train
 from aa_flax.training.window import NonFiniteError
 
-_CONFIG = define_config(required=True)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Run directory: created, or resumed if a run lies there.", required=True
-)
-_BESIDE = flags.DEFINE_multi_string("beside", [], "Finished run directories whose rows the final table shows too.")
-
-
 _EXPECTED = (ConfigError, NonFiniteError, CheckpointError, MetricsError, RunDirectoryError, data.DataError)
 
 
-def main(argv: list[str]) -> None:
+def define(values: flags.FlagValues) -> None:
+    """Define the flags of the command."""
+    define_config(values, required=True)
+    flags.DEFINE_string(
+        "workdir", None, "Run directory: created, or resumed if a run lies there.", required=True, flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "beside", [], "Finished run directories whose rows the final table shows too.", flag_values=values
+    )
+
+
+def main(argv: list[str], values: flags.FlagValues) -> None:
     """Train, report, print."""
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
-    config = resolve(config_value(_CONFIG))
+    config = resolve(config_value(values, OPTIONS))
     if config.deterministic:
         determinism.ask()
     join(config.peer_timeout_seconds)
-    directory = RunDirectory(Path(_WORKDIR.value))
-    directory_results = [_finished(path) for path in _BESIDE.value]
+    directory = RunDirectory(Path(values.workdir))
+    directory_results = [_finished(path) for path in values.beside]
     result = directory.read_result()
     if result is not None:
         directory.check(config)
@@ -59,8 +64,9 @@ def main(argv: list[str]) -> None:
         if not outcome.finished:
             print(f"stopped after epoch {outcome.epoch} of {config.epochs}; the same command without it goes on")
     if is_first():
-        headline = result.get("headline", "accuracy")  # older results name none
-        print_results([*directory_results, {**result, "workdir": str(directory.path)}], headline)
+        task = make_task(config, directory.read_preprocessing())
+        results = [*directory_results, {**result, "workdir": str(directory.path)}]
+        print_results(results, task.headline, task.fractions)
 
 
 def report(config: Config, directory: RunDirectory, outcome: Outcome) -> dict[str, Any]:
@@ -94,13 +100,13 @@ def _finished(path: str) -> dict[str, Any]:
     return result
 
 
-def _main(argv: list[str]) -> None:
+def _main(argv: list[str], values: flags.FlagValues) -> None:
     with parting(_EXPECTED):
         try:
-            main(argv)
+            main(argv, values)
         except Preempted as reason:
             leave(SAVED, str(reason))  # data threads or a compilation may still run
 
 
 if __name__ == "__main__":
-    run(_main, expected=_EXPECTED)
+    run(_main, define, expected=_EXPECTED)

@@ -108,6 +108,8 @@ def _become(command, environment, cwd, outputs):
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    given = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [path for path in given if path and path not in sys.path]
     settings = jax.config.values
     for name, value in environment.items():  # JAX has read its variables when it was imported
         if name.startswith("JAX_") and name.lower() in settings:

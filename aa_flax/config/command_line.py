@@ -1,42 +1,52 @@
 """Command lines: `--config=FILE --config.FIELD=VALUE`, with every mistake told in one line."""
 
-import ast
+import functools
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from aa_flax.config.schema import ConfigError, field_names, unknown_field
+from aa_flax.typed import guessed, parse
 
 
-def define_config(required: bool = False) -> Any:
-    """The `--config` flag, a Python file with `get_config()` (or `FILE:ARGUMENT` for `get_config(ARGUMENT)`)."""
-    flag = config_flags.DEFINE_config_file("config", None, "Python file whose get_config() returns the run's config.")
+def define_config(values: flags.FlagValues, required: bool = False) -> None:
+    """Define `--config`, a Python file with `get_config()` (or `FILE:ARGUMENT` for `get_config(ARGUMENT)`)."""
+    meaning = "Python file whose get_config() returns the run's config."
+    config_flags.DEFINE_config_file("config", None, meaning, flag_values=values)
     if required:
-        flags.mark_flag_as_required("config")
-    return flag
+        flags.mark_flag_as_required("config", flag_values=values)
 
 
 def run(
-    main: Callable[[list[str]], int | None],
+    main: Callable[[list[str], flags.FlagValues], int | None],
+    define: Callable[[flags.FlagValues], None] = lambda values: None,
     expected: tuple[type[Exception], ...] = (),
     interrupted: str = "interrupted; the same command again goes on from the last checkpoint",
 ) -> NoReturn:
-    """Parse the command line and call `main`; config errors and the `expected` ones end in one line and status 2.
+    """Parse the command line, call `main` and exit; config errors and the `expected` ones are one line and status 2.
 
-    `interrupted` is the line for Ctrl-C.
+    Args:
+        main: is given what is no flag, the program's name first, and the values of the flags. What it returns is the
+            exit status.
+        define: defines the command's flags in the values that it is given. They are this call's own, so that two
+            commands in one process share no flag.
+        expected: errors that are told in one line.
+        interrupted: the line for Ctrl-C.
     """
-
+    values = flags.FlagValues()
+    define(values)
     expected = (ConfigError, *expected)
 
     def guarded(argv: list[str]) -> int | None:
         try:
-            return main(argv)
+            return main(argv, values)
         except expected as error:
             fail(str(error))
         except KeyboardInterrupt:
@@ -44,7 +54,7 @@ def run(
             os._exit(130)  # a compilation may still run in a thread, which an orderly exit would pull the ground from
 
     logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows what Orbax, TFDS and "auto" have to say
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, flags_parser=functools.partial(_parse, values))
     raise AssertionError("app.run does not return")
 
 
@@ -54,15 +64,17 @@ def fail(message: str, status: int = 2) -> NoReturn:
     sys.exit(status)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     known = field_names()
     argv = sys.argv[:] = _take_options(argv)  # ml_collections reads sys.argv itself
     for argument in argv[1:]:
         match = re.match(r"--?config\.([\w.]+)", argument)
-        if match and match[1] not in known and not match[1].startswith("model.options."):
+        if match and match[1] not in known:
             fail(str(unknown_field(match[1])))
+    values.append_flag_values(flags.FLAGS)  # absl's own, such as --verbosity
+    flags.FLAGS.mark_as_parsed()  # absl asks
     try:
-        return flags.FLAGS(list(argv))
+        return values(list(argv))
     except flags.Error as error:
         text = str(error)
         if "Error whilst parsing config file" in text:  # with the whole traceback in it
@@ -80,45 +92,65 @@ def _file_mistake(text: str) -> str:
     return place + (last[-1] if last else text.strip().splitlines()[-1])
 
 
-_options: dict[str, Any] = {}
-"""Values of `--config.model.options.NAME=VALUE`, which ml_collections would accept only where the file has NAME."""
+Fields = Callable[[str], Mapping[str, Any]]
+"""From the name of a model or task to the name and type of each of its options; ValueError for an unknown name."""
+
+_OPTION = r"--?config\.(model|task)\.options\.(\w+)"
+_words: dict[str, dict[str, str]] = {"model": {}, "task": {}}
+"""Of `--config.GROUP.options.NAME=WORD`, which ml_collections would accept only where the file has NAME."""
 
 
 def _take_options(argv: Sequence[str]) -> list[str]:
-    """The command line without the options of the model, which are kept for `config_value`."""
-    _options.clear()
+    """The command line without the options of model and task, which are kept for `config_value`."""
+    for words in _words.values():
+        words.clear()
     rest = []
     for argument in argv:
-        if match := re.fullmatch(r"--?config\.model\.options\.(\w+)=(.*)", argument, re.DOTALL):
-            try:
-                _options[match[1]] = ast.literal_eval(match[2])
-            except (ValueError, SyntaxError):
-                _options[match[1]] = match[2]  # a word
-        elif match := re.fullmatch(r"--?config\.model\.options\.([\w.]+)", argument):
+        if match := re.fullmatch(rf"{_OPTION}=(.*)", argument, re.DOTALL):
+            _words[match[1]][match[2]] = match[3]
+        elif re.fullmatch(_OPTION, argument):
             fail(f"{argument}: needs a value, {argument}=VALUE")
         else:
             rest.append(argument)
     return rest
 
 
-def config_value(flag: Any) -> Any:
-    """What config file and command line made; a file that is missing or fails ends in one line."""
+def config_value(values: flags.FlagValues, options: Mapping[str, Fields] = MappingProxyType({})) -> Any:
+    """What config file and command line made; mistakes in either end in one line.
+
+    Args:
+        values: of the command's flags.
+        options: for "model" and "task", what the options of each are; words of the command line become values of these
+            types. Without, or for an option that is not among them, words that look like literals become these.
+    """
     try:
-        config = flag.value
+        config = values.config
     except Exception as error:
         fail(_explain(error, sys.argv))
     # A file that cannot be opened comes as an object that raises at the first touch.
     failure = None if config is None else vars(config).get("_error")
     if isinstance(failure, Exception):
         fail(_explain(failure, sys.argv))
-    if config is None and _options:
-        fail(f"--config.model.options.{next(iter(_options))} needs --config=FILE")
-    if config is not None and _options:
-        options = config.model.options
-        with options.unlocked(), options.ignore_type():
-            for name, value in _options.items():
-                options[name] = value
+    for group, words in _words.items():
+        if words and config is None:
+            fail(f"--config.{group}.options.{next(iter(words))} needs --config=FILE")
+        if words:
+            _set_options(config[group], group, words, options.get(group))
     return config
+
+
+def _set_options(group: Any, name: str, words: Mapping[str, str], fields: Fields | None) -> None:
+    """Put the words of the command line into `options` of a config's group, as values."""
+    try:
+        types = {} if fields is None else fields(group.name)
+    except ValueError as error:
+        fail(f"config group {name!r}: {error}")
+    with group.options.unlocked(), group.options.ignore_type():
+        for option, word in words.items():
+            try:
+                group.options[option] = parse(types[option], word) if option in types else guessed(word)
+            except ValueError as error:
+                fail(f"flag --config.{name}.options.{option}={word}: {error}")
 
 
 def _explain(error: Exception, argv: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ class ModelConfig:
     param_dtype: Literal["float32", "float64"] = "float32"
     init_from: str = ""  # .safetensors, .pth: what fits of these weights is where training starts; "" is at random
     init_source: Literal["aa_flax", "timm", "torchvision", "deit"] = "aa_flax"  # whose names that file has
+    init_part: str = ""  # the network inside this one that the file is of, such as "backbone"; "" is all of this one
     init_zero_output: bool = False  # with init_from: output projections of attention that is new start at zero
     frozen: tuple[str, ...] = ()  # parts that stay as they are, such as ("stem", "bn", "stage1")
 

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -13,25 +12,13 @@ from jaxtyping import Array, Float, Int
 
 from aa_flax.layers.aa_settings import check_settings
 from aa_flax.layers.attention_depths import ValueRounding, attention_depths
-from aa_flax.layers.convolve import convolve, convolve_wider
+from aa_flax.layers.convolve import convolve, leaves_room
 from aa_flax.layers.initializers import glorot_uniform, normal
-from aa_flax.layers.normalized import normalized
 from aa_flax.layers.position import Position, with_position
-from aa_flax.layers.split_heads import head_parts, merge_heads, project_by_head
-from aa_flax.ops import (
-    average_pool,
-    convolution,
-    relative_attention_2d,
-    relative_attention_weights_2d,
-    resize_relative_table,
-    upsample,
-)
-from aa_flax.ops.attention_branch import BRANCHES, attention_branch
-from aa_flax.ops.channels import add_to_last_channels
-from aa_flax.ops.choice import choose, without_kernel
-from aa_flax.ops.packed_attention import PACKED, packed_attention
-from aa_flax.ops.pallas_tpu import as_the_kernel_reads
-from aa_flax.ops.platform import target_platform
+from aa_flax.ops import average_pool, convolution, relative_attention_weights_2d, resize_relative_table
+from aa_flax.ops.concatenation import concatenated
+from aa_flax.ops.multi_head_attention import Projection, as_attention_reads, heads_of, multi_head_attention
+from aa_flax.ops.normalized import normalized
 from aa_flax.ops.tables import TableResize
 
 
@@ -165,7 +152,7 @@ class AAConv2D(nnx.Module):
     def __call__(
         self, x: Float[Array, "b h w in"], *, train: bool | None = None, norm: tuple[Array, Array] | None = None
     ) -> Float[Array, "b hs ws out"]:
-        """Convolution and attention of one map, [b, h, w, in] to [b, ceil(h/strides), ceil(w/strides), out].
+        """Return concat[Conv(X), MHA(X)], [b, h, w, in] to [b, ceil(h/strides), ceil(w/strides), out].
 
         `train` goes to a `convolution_layer` that takes it, and changes nothing else. With `norm`, a factor and a
         summand a channel, it is the layer of relu(x * factor + summand).
@@ -177,19 +164,16 @@ class AAConv2D(nnx.Module):
         if norm is not None and not self.attends_to_input:
             raise ValueError("norm needs attention to the layer's input as it is: not pooled, no position in it")
         if self.qkv is None:
-            assert self.conv is not None
             return convolve(self.conv, x, train=train)
-        if self.strides == 1 and self.implementation in ("auto", "pallas_tpu"):
-            x = as_the_kernel_reads(x)
+        if self.strides == 1:  # otherwise attention reads what is pooled from it
+            x = as_attention_reads(x, self.implementation)
         height, width = (math.ceil(length / self.strides) for length in x.shape[1:3])
-        attend = functools.partial(self.attend, self.attention_input(x), size=(height, width), norm=norm)
-        x = x if norm is None else normalized(x, *norm)
-        if isinstance(self.conv, nnx.Conv) and target_platform() == "tpu":
-            return attend(added_to=convolve_wider(self.conv, x, self.value_depth))
-        attended = attend()
+        attended = functools.partial(self.attend, self.attention_input(x), size=(height, width), norm=norm)
         if self.conv is None:
-            return attended
-        return jnp.concatenate([convolve(self.conv, x, train=train), attended], -1)
+            return attended()
+        x = x if norm is None else normalized(x, *norm)
+        convolved = functools.partial(convolve, self.conv, x, train=train)
+        return concatenated(convolved, attended, room=self.value_depth if leaves_room(self.conv) else 0)
 
     @property
     def attends(self) -> bool:
@@ -223,54 +207,22 @@ class AAConv2D(nnx.Module):
         norm: tuple[Array, Array] | None = None,
         added_to: Float[Array, "b ho wo all"] | None = None,
     ) -> Float[Array, "b ho wo _"]:
-        """Multi-head attention over a map made by `attention_input`, output projection included.
+        """Return MHA(X) over a map made by `attention_input`: `qkv`, relative attention by head, `out`.
 
         Upsampled to `size`, by default its own; of relu(x * factor + summand) with a `norm` of these two; added to the
         last channels of `added_to`, where that is given.
         """
-        _, h, w, _ = x.shape
-        by_head = head_parts(self.num_heads) > 1
-        implementation = "" if by_head else self._implementation(*x.shape)
-        if implementation in BRANCHES:
-            assert self.qkv is not None and self.out is not None
-            projections = [(conv.kernel[...][0, 0], conv.bias) for conv in (self.qkv, self.out)]
-            params = [p if p is None else p[...] for projection in projections for p in projection]
-            options: dict[str, Any] = dict(num_heads=self.num_heads, norm=norm, upsampled=size, added_to=added_to)
-            return attention_branch(x, *params, *self._tables(h, w), **options, implementation=implementation)
-        run = self._attend_by_head if by_head else functools.partial(self._attend, implementation)
-        if norm is not None:  # the gradient normalises again, as the kernel does; no second map is kept beside x
-            run = jax.checkpoint(lambda x, norm=norm, run=run: run(normalized(x, *norm)))
-        attended = upsample(run(x), *(size or (h, w)))
-        return attended if added_to is None else add_to_last_channels(added_to, attended)
-
-    def _attend(self, implementation: str, x: Array) -> Array:
-        assert self.qkv is not None and self.out is not None
-        b, h, w, _ = x.shape
-        tables = self._tables(h, w)
-        if implementation in PACKED:
-            sizes = dict(num_heads=self.num_heads, value_depth=self.value_depth)
-            return self.out(packed_attention(self.qkv(x), *tables, **sizes, implementation=implementation))
-        query, key, value = self._project(x)
-        heads = relative_attention_2d(query, key, value, *tables, implementation=implementation)
-        return self.out(heads.reshape(b, h, w, self.value_depth))
-
-    def _attend_by_head(self, x: Array) -> Array:
-        """Where a mesh shares out the heads; "auto" folds then, since the kernels take all heads of an image."""
-        assert self.qkv is not None and self.out is not None
-        implementation = self.implementation
-        if implementation == "auto":
-            implementation = without_kernel(target_platform(), x.shape[1] * x.shape[2])
-        cuts = [self.key_depth, 2 * self.key_depth]
-        kernels = jnp.split(self.qkv.kernel[...][0, 0].astype(self.dtype), cuts, -1)
-        bias = self.qkv.bias
-        biases = [None] * 3 if bias is None else jnp.split(bias[...].astype(self.dtype), cuts)
-        query, key, value = (
-            project_by_head(x, kernel, part, self.num_heads) for kernel, part in zip(kernels, biases, strict=True)
+        return multi_head_attention(
+            x,
+            _projection(self.qkv),
+            _projection(self.out),
+            *self._tables(*x.shape[1:3]),  # S_H and S_W come of these
+            num_heads=self.num_heads,
+            implementation=self.implementation,
+            norm=norm,
+            upsampled=size,
+            added_to=added_to,
         )
-        tables = self._tables(*x.shape[1:3])
-        heads = relative_attention_2d(query, key, value, *tables, implementation=implementation)
-        out_bias = None if self.out.bias is None else self.out.bias[...].astype(self.dtype)
-        return merge_heads(heads, self.out.kernel[...][0, 0].astype(self.dtype), out_bias)
 
     def attention_weights(
         self, x: Float[Array, "b h w in"], queries: Int[np.ndarray, "q 2"] | Sequence[tuple[int, int]] | None = None
@@ -284,23 +236,9 @@ class AAConv2D(nnx.Module):
         if self.qkv is None:
             raise ValueError("this AAConv2D has value depth 0 and so no attention")
         x = self.attention_input(x)
-        query, key, _ = self._project(x)
+        query, key, _ = heads_of(self.qkv(x), self.num_heads, self.value_depth)
         queries = None if queries is None else np.asarray(queries, np.int64).reshape(-1, 2)
         return relative_attention_weights_2d(query, key, *self._tables(*x.shape[1:3]), queries=queries)
-
-    def _project(self, x: Array) -> tuple[Array, Array, Array]:
-        assert self.qkv is not None
-        b, h, w, _ = x.shape
-        parts = jnp.split(self.qkv(x), [self.key_depth, 2 * self.key_depth], axis=-1)
-        query, key, value = (part.reshape(b, h, w, self.num_heads, -1) for part in parts)
-        return query, key, value
-
-    def _implementation(self, batch: int, height: int, width: int, channels: int) -> str:
-        if self.implementation != "auto":
-            return self.implementation
-        depths = (self.key_depth // self.num_heads, self.value_depth // self.num_heads)
-        positions = self.rel_height is not None
-        return choose(self.dtype, height, width, self.num_heads, *depths, positions, channels, batch)
 
     def _tables(self, height: int, width: int) -> tuple[Array | None, Array | None]:
         if self.rel_height is None or self.rel_width is None:
@@ -313,3 +251,7 @@ class AAConv2D(nnx.Module):
     def _check_input(self, x: Array) -> None:
         if x.ndim != 4 or x.shape[-1] != self.in_features or 0 in x.shape:
             raise ValueError(f"x must have shape [b, h, w, in_features={self.in_features}], got {x.shape}")
+
+
+def _projection(conv: Any) -> Projection:
+    return Projection(conv.kernel[...], None if conv.bias is None else conv.bias[...], conv)

@@ -16,7 +16,7 @@ from aa_flax.layers.initializers import glorot_uniform, lecun_normal
 from aa_flax.layers.mode import evaluates
 from aa_flax.layers.norm import batch_norm
 from aa_flax.ops import gated_convolution
-from aa_flax.ops.gated_convolution import Form, Forms
+from aa_flax.ops.gated_convolution import Forms, check_implementation
 
 AWVariant = Literal["expand", "full", "outer"]
 Pool = Literal["adaptive", "stride"]
@@ -110,9 +110,7 @@ class AWConv2D(nnx.Module):
                 raise ValueError(f"{name} must be one of {accepted}, got {choice!r}")
         if gate_scale is not None and not isinstance(gate_scale, Real):
             raise ValueError(f"gate_scale must be a number or None, got {gate_scale!r}")
-        single = implementation in ("auto", *get_args(Form))
-        if not single and (len(implementation or "") != 3 or not {*implementation} <= {*get_args(Form)}):
-            raise ValueError(f"implementation must be 'auto', one or three of {get_args(Form)}, got {implementation!r}")
+        check_implementation(implementation)
         if gate_scale == 0 and not residual:
             raise ValueError("gate_scale=0 needs residual=True: without it the kernel would be zero")
         inputs, hidden = in_features // groups, max(1, in_features // reduction)

@@ -2,25 +2,26 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aa_flax.ops.concatenation import convolution_with_room
 
-def convolve(conv: Any, x: Float[Array, "b h w c"], *, train: bool | None) -> Float[Array, "b hs ws f"]:
-    """`conv(x)`; a layer that says `takes_train` is told of training; None is its own mode."""
+
+def convolve(conv: Any, x: Float[Array, "b h w c"], *, train: bool | None, room: int = 0) -> Float[Array, "b hs ws _"]:
+    """Return `conv(x)`; a layer that says `takes_train` is told of training, None being its own mode.
+
+    With `room`, that many channels of zeros lie behind its own; for a `conv` that `leaves_room`.
+    """
+    if room:
+        bias = None if conv.bias is None else conv.bias[...].astype(conv.dtype)
+        arrays = x.astype(conv.dtype), conv.kernel[...].astype(conv.dtype), bias
+        strides = (conv.strides,) * 2 if isinstance(conv.strides, int) else conv.strides
+        return convolution_with_room(conv.conv_general_dilated, *arrays, strides, conv.padding, room)
     return conv(x, train=train) if getattr(conv, "takes_train", False) else conv(x)
 
 
-def convolve_wider(conv: nnx.Conv, x: Float[Array, "b h w c"], more: int) -> Float[Array, "b hs ws f"]:
-    """`conv(x)` with so many channels of zeros behind its own, to which others are to be added.
-
-    The tiles of a TPU, 128 channels wide, have room for them. A concatenation would read and write both parts once
-    more.
-    """
-    wider = lambda array: jnp.pad(array.astype(conv.dtype), (*((0, 0),) * (array.ndim - 1), (0, more)))  # noqa: E731
-    strides = (conv.strides,) * 2 if isinstance(conv.strides, int) else conv.strides
-    numbers = ("NHWC", "HWIO", "NHWC")
-    x, kernel = x.astype(conv.dtype), wider(conv.kernel[...])
-    y = conv.conv_general_dilated(x, kernel, strides, conv.padding, dimension_numbers=numbers)
-    return y if conv.bias is None else y + wider(conv.bias[...][None, None, None])
+def leaves_room(conv: Any) -> bool:
+    """Return whether `convolve` can leave room beside a layer's channels: a plain convolution, padded by pairs."""
+    plain = type(conv) is nnx.Conv and conv.feature_group_count == 1 and conv.mask is None
+    return plain and conv.kernel_dilation == conv.input_dilation == 1 and isinstance(conv.padding, tuple)

@@ -9,7 +9,7 @@ from aa_flax.layers import AAConv2D
 from aa_flax.layers.convolve import convolve
 from aa_flax.layers.mode import evaluates
 from aa_flax.layers.norm import BatchNorm
-from aa_flax.layers.normalized import normalized
+from aa_flax.ops.normalized import normalized
 from aa_flax.ops.platform import target_platform
 
 

@@ -91,17 +91,23 @@ def gated_convolution(
     )
     if min(height, width, x.shape[0]) < 1:
         raise ValueError(f"nothing is left to compute for x {x.shape}, kernel {kernel.shape} and padding {padding}")
+    check_implementation(implementation)
     if implementation == "auto":
         forms = Forms(*choose(Call(target_platform(), height, width, cg, features, groups, gate.shape[3] == 1)))
     else:
         forms = Forms(*(implementation,) * 3) if isinstance(implementation, str) else Forms(*implementation)
-    if unknown := [form for form in forms if form not in get_args(Form)]:
-        raise ValueError(f"implementation must be 'auto' or one to three of {get_args(Form)}, got {unknown[0]!r}")
     if "loop" in forms:
         if set(forms) != {"loop"}:
             raise ValueError(f"implementation 'loop' cannot be mixed with others, got {forms}")
         return _loop(x, kernel, gate, window)
     return _convolution(window, forms, x, kernel, gate)
+
+
+def check_implementation(implementation: Any) -> None:
+    """Raise a ValueError, naming it, for an `implementation` that `gated_convolution` does not know."""
+    single = implementation in ("auto", *get_args(Form))
+    if not single and (len(implementation or "") != 3 or not {*implementation} <= {*get_args(Form)}):
+        raise ValueError(f"implementation must be 'auto', one or three of {get_args(Form)}, got {implementation!r}")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

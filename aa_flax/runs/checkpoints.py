@@ -3,7 +3,7 @@
 import shutil
 import threading
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import orbax.checkpoint as ocp
@@ -35,6 +35,10 @@ def delete_checkpoint(folder: Path, step: int) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
+Kind = TypeVar("Kind", bound="State")
+
+
+@runtime_checkable  # the shape checker of the tests asks
 class State(Protocol):
     """What is saved: trees of arrays, each an item of its own, and the step that they belong to."""
 
@@ -45,12 +49,9 @@ class State(Protocol):
         """Return the trees by the names of their items."""
         ...
 
-    def with_items(self, items: dict[str, Any]) -> Self:
+    def with_items(self: Kind, items: dict[str, Any]) -> Kind:
         """Return a state of other trees of the same structure."""
         ...
-
-
-Kind = TypeVar("Kind", bound=State)
 
 
 class Checkpoints:

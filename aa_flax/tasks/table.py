@@ -1,14 +1,38 @@
 """The kinds of training by the name that a config has for them."""
 
 import importlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aa_flax.config.schema import Config, ConfigError
 from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.models.registry import model_options
 from aa_flax.tasks.task import Task
+from aa_flax.typed import field_types
 
 TASKS = {"classification": "aa_flax.tasks.classification:Classification"}
 """Name to module and class. Any other "module:Class" names a task outside this library."""
+
+
+def task_class(name: str) -> Any:
+    """Return the class of a task by its name, a row of `TASKS` or "module:Class"; ConfigError if there is none."""
+    module, _, kind = TASKS.get(name, name).partition(":")
+    if not kind:
+        raise ConfigError(f"config field 'task.name' must be one of {', '.join(TASKS)} or module:Class, got {name!r}")
+    try:
+        return getattr(importlib.import_module(module), kind)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"config field 'task.name': {name!r} cannot be imported ({error})") from None
+
+
+def task_options(name: str) -> dict[str, Any]:
+    """Return the name and type of each option of a task, where its class says them; ConfigError for no such task."""
+    schema = getattr(task_class(name), "options_type", None)
+    return {} if schema is None else field_types(schema)
+
+
+OPTIONS: Mapping[str, Callable[[str], Mapping[str, Any]]] = {"model": model_options, "task": task_options}
+"""What `aa_flax.config.command_line.config_value` is handed: from a name, the types of the options of what it names."""
 
 
 def make_task(config: Config, preprocessing: Preprocessing) -> Task:
@@ -17,12 +41,4 @@ def make_task(config: Config, preprocessing: Preprocessing) -> Task:
     Raises:
         ConfigError: no such task, or options that it does not have.
     """
-    name = config.task.name
-    module, _, kind = TASKS.get(name, name).partition(":")
-    try:
-        made: Any = getattr(importlib.import_module(module), kind) if kind else None
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"config field 'task.name': {name!r} cannot be imported ({error})") from None
-    if made is None:
-        raise ConfigError(f"config field 'task.name' must be one of {', '.join(TASKS)} or module:Class, got {name!r}")
-    return made(config, preprocessing)
+    return task_class(config.task.name)(config, preprocessing)

@@ -24,23 +24,40 @@ from aa_flax.weights import WeightsError, init_from_plain, load, load_torch_stat
 from aa_flax.weights.convert import to_torch_state_dict
 from aa_flax.weights.files import write
 
-_MODEL = flags.DEFINE_string("model", None, "import: name of the network, as in aa_flax.models.list_models().")
-_OPTIONS = flags.DEFINE_string("options", "{}", 'import: options of the network as JSON, such as {"kappa": 0.5}.')
-_CLASSES = flags.DEFINE_integer("num_classes", None, "import: width of the classifier; the model's own if not given.")
-_CHANNELS = flags.DEFINE_integer("in_channels", 3, "import: channels of the images.")
-_SOURCE = flags.DEFINE_string("source", None, "timm, torchvision or deit: whose names the PyTorch file has.")
-_KEY = flags.DEFINE_string("key", "", "import: entry of the file that is the state dict, if it holds more.")
-_PLAIN = flags.DEFINE_bool("from_plain", False, "import: take what fits of a plain network; the rest starts fresh.")
-_ZERO = flags.DEFINE_bool("zero_output", False, "import --from_plain: output projections of attention start at zero.")
-_SEED = flags.DEFINE_integer("seed", 0, "import --from_plain: of the fresh weights.")
+
+def define(values: flags.FlagValues) -> None:
+    """Define the flags of the command."""
+    flags.DEFINE_string(
+        "model", None, "import: name of the network, as in aa_flax.models.list_models().", flag_values=values
+    )
+    flags.DEFINE_string(
+        "options", "{}", 'import: options of the network as JSON, such as {"kappa": 0.5}.', flag_values=values
+    )
+    flags.DEFINE_integer(
+        "num_classes", None, "import: width of the classifier; the model's own if not given.", flag_values=values
+    )
+    flags.DEFINE_integer("in_channels", 3, "import: channels of the images.", flag_values=values)
+    flags.DEFINE_string(
+        "source", None, "timm, torchvision or deit: whose names the PyTorch file has.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "key", "", "import: entry of the file that is the state dict, if it holds more.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "from_plain", False, "import: take what fits of a plain network; the rest starts fresh.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "zero_output", False, "import --from_plain: output projections of attention start at zero.", flag_values=values
+    )
+    flags.DEFINE_integer("seed", 0, "import --from_plain: of the fresh weights.", flag_values=values)
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], values: flags.FlagValues) -> None:
     """Read one file, write another."""
     if len(argv) != 4 or argv[1] not in ("import", "export"):
         fail(f"expected import or export, a file to read and a file to write; got {' '.join(argv[1:]) or 'nothing'}")
     read, written = Path(argv[2]).expanduser(), Path(argv[3]).expanduser()
-    source = _SOURCE.value
+    source = values.source
     if source is None:
         fail(f"{argv[1]} needs --source")
     if written.suffix != ".safetensors":
@@ -48,8 +65,8 @@ def main(argv: list[str]) -> None:
     if read.resolve() == written.resolve():
         fail(f"{written}: would overwrite the file that is read")
     if argv[1] == "import":
-        _import(read, written, source)
-    elif _MODEL.value is not None:
+        _import(read, written, source, values)
+    elif values.model is not None:
         fail("export takes no --model: the card of the file names it")
     else:
         model, card = load(read)
@@ -58,23 +75,23 @@ def main(argv: list[str]) -> None:
         print(f"{card['model']}: {len(arrays)} arrays under the names of {source} in {written}")
 
 
-def _import(read: Path, written: Path, source: str) -> None:
-    name = _MODEL.value
+def _import(read: Path, written: Path, source: str, values: flags.FlagValues) -> None:
+    name = values.model
     if name is None:
         fail("import needs --model")
-    if _ZERO.value and not _PLAIN.value:
+    if values.zero_output and not values.from_plain:
         fail("--zero_output goes with --from_plain")
     try:
-        options = dict(json.loads(_OPTIONS.value))
+        options = dict(json.loads(values.options))
     except (ValueError, TypeError) as error:
-        fail(f"--options must be a JSON object, got {_OPTIONS.value} ({error})")
+        fail(f"--options must be a JSON object, got {values.options} ({error})")
 
     def build() -> nnx.Module:
-        rngs = nnx.Rngs(_SEED.value)
-        return create_model(name, num_classes=_CLASSES.value, in_channels=_CHANNELS.value, rngs=rngs, **options)
+        rngs = nnx.Rngs(values.seed)
+        return create_model(name, num_classes=values.num_classes, in_channels=values.in_channels, rngs=rngs, **options)
 
     shapes = nnx.eval_shape(build)  # an unknown name or a wrong number of classes ends here
-    state_dict = read_state_dict(read, key=_KEY.value)
+    state_dict = read_state_dict(read, key=values.key)
     origin: dict[str, Any] = {
         "source": source,
         "file": read.name,
@@ -82,10 +99,10 @@ def _import(read: Path, written: Path, source: str) -> None:
         "date": date.today().isoformat(),
         "aa_flax": aa_flax.__version__,
     }
-    if _PLAIN.value:
+    if values.from_plain:
         model = build()
-        report = init_from_plain(model, state_dict, source=source, zero_output=_ZERO.value)
-        origin |= {"from_plain": True, "zero_output": _ZERO.value, "seed": _SEED.value, "new": list(report.new)}
+        report = init_from_plain(model, state_dict, source=source, zero_output=values.zero_output)
+        origin |= {"from_plain": True, "zero_output": values.zero_output, "seed": values.seed, "new": list(report.new)}
         text = f"{report}\n"
     else:
         model = shapes
@@ -95,14 +112,14 @@ def _import(read: Path, written: Path, source: str) -> None:
     print(f"{text}{name}: {written} and {written.with_suffix('.json')}")
 
 
-def guarded(argv: list[str]) -> None:
+def guarded(argv: list[str], values: flags.FlagValues) -> None:
     """`main`, whose errors about weights keep a line for each problem."""
     try:
-        main(argv)
+        main(argv, values)
     except WeightsError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
 if __name__ == "__main__":
-    run(guarded, expected=(ValueError, TypeError))
+    run(guarded, define, expected=(ValueError, TypeError))

@@ -21,8 +21,8 @@ _IGNORED = "num_batches_tracked"  # counts steps for a momentum that these netwo
 def load_torch_state_dict(model: nnx.Module, state_dict: Mapping[str, Any], *, source: str) -> None:
     """Fill a network with the weights of the same network in PyTorch, in place.
 
-    Every key is used once (`num_batches_tracked` is ignored) and every parameter and batch statistic is filled. A network
-    without classifier (`num_classes=0`) takes the weights of one with, and leaves the classifier's keys unused.
+    Every key is used once (`num_batches_tracked` is ignored) and every parameter and batch statistic is filled. A
+    network without classifier (`num_classes=0`) takes the weights of one with, and leaves the classifier's keys unused.
 
     Args:
         model: of a family that has a key table for `source`.

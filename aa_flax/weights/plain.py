@@ -11,6 +11,7 @@ from flax import nnx
 from aa_flax.layers import AAConv2D, AWConv2D
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
 from aa_flax.weights.convert import OWN, hint, misfits, numpy_arrays, raise_all
+from aa_flax.weights.errors import WeightsError
 from aa_flax.weights.rows import Counterpart, Leaf, counterpart
 from aa_flax.weights.tables import family_of, table_of
 
@@ -65,7 +66,8 @@ def init_from_plain(
             "" is `model` itself. The report has paths of the whole, and names what lies outside of the part as new.
 
     Raises:
-        WeightsError: no such part, no table, nothing that fits, or arrays that should fit and do not: all of them in one message.
+        WeightsError: no such part, no table, nothing that fits, or arrays that should fit and do not: all of them in
+            one message.
     """
     if init_part:
         part = _part(model, init_part)

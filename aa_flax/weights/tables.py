@@ -128,7 +128,7 @@ def family_of(model: nnx.Module) -> Family:
 
 
 def classifier_keys(model: nnx.Module, source: str, keys: Iterable[str]) -> set[str]:
-    """Return which of PyTorch's keys are of the classifier, by any table that the family of `model` has for `source`."""
+    """Return which of PyTorch's keys are of the classifier, by any table of the network's family."""
     families = [
         family for table in (_FAMILIES, _TOKEN_PER_CLASS) for kind, family in table.items() if isinstance(model, kind)
     ]

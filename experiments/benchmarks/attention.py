@@ -1,8 +1,8 @@
 """Time and memory of every implementation of relative attention at the shapes of the paper's networks.
 
-    python experiments/benchmarks/attention.py                 on whatever device JAX finds
-    python experiments/benchmarks/attention.py --device gpu    batches of a GPU, bfloat16, with fractions of its peak
-    python experiments/benchmarks/attention.py --maps 28x28 --rounds 3 --output quick.json
+    python -m experiments.benchmarks.attention                 on whatever device JAX finds
+    python -m experiments.benchmarks.attention --device gpu    batches of a GPU, bfloat16, with fractions of its peak
+    python -m experiments.benchmarks.attention --maps 28x28 --rounds 3 --output quick.json
 
 8 heads of key depth 20; shapes are in `cases.py`. Ours: "paper", "folded", "folded_pieces", the kernels of the device,
 and "reference" where the map is small. Where PyTorch is installed: the paper's algorithm in two spellings, SDPA with a
@@ -12,25 +12,18 @@ the device, or does not fit into its memory, is left out with the reason.
 """
 
 import argparse
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-_ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
+from aa_flax.ops import relative_attention_2d
+from experiments.benchmarks import agreement, candidates, devices, figures, results, timing
+from experiments.benchmarks.candidates import PASSES, Candidate
+from experiments.benchmarks.cases import CASES, HEADS, KEY_DEPTH, Case
 
-from aa_flax.analysis.provenance import provenance  # noqa: E402
-from aa_flax.ops import relative_attention_2d  # noqa: E402
-from experiments.benchmarks import agreement, candidates, devices, figures, timing  # noqa: E402
-from experiments.benchmarks.candidates import PASSES, Candidate  # noqa: E402
-from experiments.benchmarks.cases import CASES, HEADS, KEY_DEPTH, Case  # noqa: E402
-
-RESULTS = _ROOT / "experiments" / "results"
 LARGEST_FOR_REFERENCE = 256  # h*w
 KERNELS = {"gpu": ["cudnn", "pallas_gpu"], "tpu": ["pallas_tpu"]}
 OURS = ("folded", "folded_pieces", "cudnn", "pallas_gpu", "pallas_tpu")
@@ -62,29 +55,26 @@ def main() -> None:
         "rounds": arguments.rounds,
         **candidates.settings(candidates.pytorch_device()),
     }
-    command = " ".join(["python", "experiments/benchmarks/attention.py", *sys.argv[1:]])
     result = {
-        **provenance(command),
+        **results.origin("attention", sys.argv[1:]),
         **setting,
         "speedups": speedups(rows),
         "rows": rows,
     }
     name = f"attention_{jax.default_backend()}_jax{jax.__version__}"
-    output = arguments.output or RESULTS / f"{name}.json"
-    output.write_text(json.dumps(result, indent=1) + "\n")
+    output = arguments.output or results.RESULTS / f"{name}.json"
+    results.store(result, output)
     figures.attention(result, output.with_suffix(".png"))
-    print(f"written to {output}")
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.flags(__doc__, "")
     parser.add_argument("--device", choices=devices.KINDS, default="auto")
     parser.add_argument("--maps", nargs="+", metavar="HxW", choices=sorted({case.map for case in CASES}))
     parser.add_argument("--batch", type=int, help="instead of each shape's own")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="float32 on a CPU, else bfloat16")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60, help="a shape takes no new round after so long")
-    parser.add_argument("--output", type=Path)
     return parser.parse_args()
 
 

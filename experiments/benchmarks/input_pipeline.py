@@ -1,6 +1,6 @@
 """Images a second and core that the input of ImageNet's training delivers, ours beside tf.data.
 
-    python experiments/benchmarks/input_pipeline.py --source_dir=FOLDER
+    python -m experiments.benchmarks.input_pipeline --source_dir=FOLDER
 
 FOLDER holds JPEG files, in folders or tar archives at any depth. They are stored as records twice, as they are and with
 a shorter side of 256 as `python -m aa_flax.data shrink` makes it, and repeated until there are 4,096. Then all inputs
@@ -15,11 +15,9 @@ whether worker processes would beat threads: as many processes as cores, one thr
 import argparse
 import functools
 import itertools
-import json
 import multiprocessing
 import os
 import statistics
-import sys
 import tarfile
 import tempfile
 import time
@@ -30,18 +28,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
+from aa_flax.data import train_batches
+from aa_flax.data.prepared import open_prepared
+from aa_flax.data.sets.builder import Example, Origin
+from aa_flax.data.sets.own import prepare
+from aa_flax.data.shrink import Shrunk
+from aa_flax.data.source import RecordSource
+from experiments.benchmarks import results
 
-from aa_flax.analysis.provenance import provenance  # noqa: E402
-from aa_flax.data import train_batches  # noqa: E402
-from aa_flax.data.prepared import open_prepared  # noqa: E402
-from aa_flax.data.sets.builder import Example, Origin  # noqa: E402
-from aa_flax.data.sets.own import prepare  # noqa: E402
-from aa_flax.data.shrink import Shrunk  # noqa: E402
-from aa_flax.data.source import RecordSource  # noqa: E402
-
-RESULTS = _ROOT / "experiments" / "results"
 RECORDS, BATCH, SIDE, SHORT_SIDE = 4096, 64, 224, 256
 _WARM_UP, _MEASURED = 8, 16  # batches; the first few come out of buffers
 _LEAST_ROUNDS = 3
@@ -83,21 +77,19 @@ def main() -> None:
         workers = compare_workers(next(iter(stored.values()))["folder"], threads)
     for row in rows:
         print(line(row), flush=True)
-    command = " ".join(["python experiments/benchmarks/input_pipeline.py --source_dir=FOLDER", *passed_on(arguments)])
-    result = {**provenance(command), "threads": threads, "packages": packages(), "rows": rows}
+    found = results.origin("input_pipeline", ["--source_dir=FOLDER", *passed_on(arguments)])
+    result = {**found, "threads": threads, "packages": packages(), "rows": rows}
     result |= {"threads_and_workers": workers}
-    output = arguments.output or RESULTS / "input_pipeline_cpu.json"
-    output.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"threads against workers: {workers}\nwritten to {output}")
+    print(f"threads against workers: {workers}")
+    results.store(result, arguments.output)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.flags(__doc__, "input_pipeline_cpu.json")
     parser.add_argument("--source_dir", type=Path, required=True, help="folder with JPEG files")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=120, help="no new round of a set of records after so long")
-    parser.add_argument("--output", type=Path)
     return parser.parse_args()
 
 
@@ -142,7 +134,8 @@ def store(source_dir: Path, scratch: Path) -> dict[str, dict[str, Path]]:
                 from experiments.benchmarks import tf_data
 
                 source, file = open_source(folder), folder / "train.tfrecord"
-                tf_data.write((source.encoded(index) for index in range(len(source))), file)
+                records = (source.record(index) for index in range(len(source)))
+                tf_data.write(((bytes(record["image"]), int(record["label"])) for record in records), file)
                 stored[label]["tfrecord"] = file
     return stored
 

@@ -1,7 +1,7 @@
 """The whole attention-augmented convolution, ours against the same layer in PyTorch, and its two branches alone.
 
-    python experiments/benchmarks/layer.py                 on whatever device JAX finds
-    python experiments/benchmarks/layer.py --device gpu    larger batches, bfloat16
+    python -m experiments.benchmarks.layer                 on whatever device JAX finds
+    python -m experiments.benchmarks.layer --device gpu    larger batches, bfloat16
 
 AAConv2D(256, 256) at 14×14 and AAConv2D(128, 128) at 28×28: 8 heads, key depth 20 and value depth 3 and 1 per head,
 3×3 convolution. PyTorch's layer is written from the paper's equations (`pytorch_layer.py`) and checked against ours
@@ -11,11 +11,9 @@ implementation="auto", layer and attention run with the whole fold. All run in t
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,15 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-_ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
+from aa_flax.layers import AAConv2D
+from experiments.benchmarks import agreement, candidates, devices, figures, results, timing
+from experiments.benchmarks.candidates import PASSES, Candidate
 
-from aa_flax.analysis.provenance import provenance  # noqa: E402
-from aa_flax.layers import AAConv2D  # noqa: E402
-from experiments.benchmarks import agreement, candidates, devices, figures, timing  # noqa: E402
-from experiments.benchmarks.candidates import PASSES, Candidate  # noqa: E402
-
-RESULTS = _ROOT / "experiments" / "results"
 # What each part's gradients are by: 0 is the input, 1 the parameters.
 PARTS = {
     "layer": (0, 1),
@@ -73,23 +66,20 @@ def main() -> None:
         rows += measured
         summary[f"{size.side}x{size.side} {size.features}->{size.features} batch {batch}"] = summed = fastest(measured)
         print(f"{size.side}x{size.side}, batch {batch}, {dtype}\n{table(summed)}", flush=True)
-    command = " ".join(["python", "experiments/benchmarks/layer.py", *sys.argv[1:]])
     setting = {"dtype": dtype, "rounds": arguments.rounds, **candidates.settings(candidates.pytorch_device())}
-    result = {**provenance(command), **setting, "summary": summary, "rows": rows}
-    output = arguments.output or RESULTS / f"layer_{jax.default_backend()}_jax{jax.__version__}.json"
-    output.write_text(json.dumps(result, indent=1) + "\n")
+    result = {**results.origin("layer", sys.argv[1:]), **setting, "summary": summary, "rows": rows}
+    output = arguments.output or results.RESULTS / f"layer_{jax.default_backend()}_jax{jax.__version__}.json"
+    results.store(result, output)
     figures.layer(result, output.with_suffix(".png"))
-    print(f"written to {output}")
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.flags(__doc__, "")
     parser.add_argument("--device", choices=devices.KINDS, default="auto")
     parser.add_argument("--batch", type=int, help="instead of each layer's own")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="float32 on a CPU, else bfloat16")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=120, help="a layer takes no new round after so long")
-    parser.add_argument("--output", type=Path)
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """Host time of a training step: what the loop costs besides the device, with a state of ResNet-50's many arrays.
 
-    python experiments/benchmarks/loop.py
+    python -m experiments.benchmarks.loop
 
 The step of a network with ResNet-50's tree of parameters, statistics, momentum and averages, each array two numbers;
 batches as runs place them. Beside it a program that only passes the same state on, in which the device has nothing to
@@ -9,46 +9,37 @@ Both with averages of the parameters, and without. Writes experiments/results/lo
 on one device.
 """
 
-import argparse
 import json
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from flax import nnx  # noqa: E402
-
-from aa_flax.analysis.provenance import provenance  # noqa: E402
-from aa_flax.data.preprocessing import Preprocessing  # noqa: E402
-from aa_flax.models import create_model  # noqa: E402
-from aa_flax.tasks import make_task  # noqa: E402
-from aa_flax.training import functional, resolve  # noqa: E402
-from aa_flax.training.optimizers import optimizer  # noqa: E402
-from aa_flax.training.sharding import Layout, place_batch  # noqa: E402
-from aa_flax.training.state import create_state  # noqa: E402
-from aa_flax.training.step import make_train_step  # noqa: E402
-from experiments.benchmarks.timing import median  # noqa: E402
+from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.models import create_model
+from aa_flax.tasks import make_task
+from aa_flax.training import functional, resolve
+from aa_flax.training.optimizers import optimizer
+from aa_flax.training.sharding import Layout, place_batch
+from aa_flax.training.state import create_state
+from aa_flax.training.step import make_train_step
+from experiments.benchmarks import results
+from experiments.benchmarks.timing import median
 
 
 def main() -> None:
     """Time and store."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.flags(__doc__, "")
     parser.add_argument("--steps", type=int, default=200, help="in a round")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     layout = Layout.of(resolve({}), jax.devices()[:1])
     rows = [timed(layout, ema, arguments.steps, arguments.rounds) for ema in (False, True)]
-    result = {**provenance("python experiments/benchmarks/loop.py"), "rows": rows}
-    folder = _ROOT / "experiments" / "results"
-    file = arguments.output or folder / f"loop_{jax.default_backend()}_jax{jax.__version__}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    file = arguments.output or results.RESULTS / f"loop_{jax.default_backend()}_jax{jax.__version__}.json"
+    results.store({**results.origin("loop"), "rows": rows}, file)
 
 
 def timed(layout: Layout, ema: bool, steps: int, rounds: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Speed and accuracy of the quickstart here and in another checkout, trained in turn with the same seeds.
 
     git worktree add ../before 756416f
-    python experiments/benchmarks/quickstart_pairs.py --against=../before              35 minutes, the machine quiet
-    python experiments/benchmarks/quickstart_pairs.py --against=../before --seeds 0 --epochs=2          speed, roughly
+    python -m experiments.benchmarks.quickstart_pairs --against=../before              35 minutes, the machine quiet
+    python -m experiments.benchmarks.quickstart_pairs --against=../before --seeds 0 --epochs=2          speed, roughly
 
 Each run is `python -m aa_flax.train --config=experiments/quickstart.py` of its checkout, a process of its own, as many
 epochs as the config says. The order of a pair changes from seed to seed. Stored: both runs' images/s (of the steps
@@ -22,12 +22,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from experiments.benchmarks import results
+
 _ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
-
-from aa_flax.analysis.provenance import provenance  # noqa: E402
-
-OUTPUT = _ROOT / "experiments" / "results" / "quickstart_pieces.json"
 # Two-sided 95 % points of Student's t, by degrees of freedom.
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
@@ -48,11 +45,10 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.flags(__doc__, "quickstart_pieces.json")
     parser.add_argument("--against", type=Path, required=True, metavar="CHECKOUT")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help=f"at most {max(T95) + 1}")
     parser.add_argument("--epochs", type=int, help="stop after so many, for a rough look at the speed")
-    parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     if len(arguments.seeds) > max(T95) + 1:
         parser.error(f"at most {max(T95) + 1} seeds, got {len(arguments.seeds)}")
@@ -86,22 +82,20 @@ def environment(checkout: Path) -> dict[str, str]:
 
 def store(arguments: argparse.Namespace, pairs: list[dict[str, Any]]) -> None:
     """Write the pairs so far and what they say."""
-    command = f"python experiments/benchmarks/quickstart_pairs.py --against={arguments.against.name}"
-    command += f" --seeds {' '.join(map(str, arguments.seeds))}" + (
-        f" --epochs={arguments.epochs}" * bool(arguments.epochs)
-    )
+    given = [f"--against={arguments.against.name}", "--seeds", *map(str, arguments.seeds)]
+    given += [f"--epochs={arguments.epochs}"] if arguments.epochs else []
     before = subprocess.run(
         ["git", "rev-parse", "--short=12", "HEAD"], cwd=arguments.against, capture_output=True, text=True, check=False
     )
     ratios = [pair["here"]["images_per_second"] / pair["before"]["images_per_second"] for pair in pairs]
     record = {
-        **provenance(command),
+        **results.origin("quickstart_pairs", given),
         "against": before.stdout.strip() or "unknown",
         "images_per_second_ratio": round(statistics.median(ratios), 3),
         "accuracy_difference": difference([pair["here"]["accuracy"] - pair["before"]["accuracy"] for pair in pairs]),
         "pairs": pairs,
     }
-    arguments.output.write_text(json.dumps(record, indent=1) + "\n")
+    results.store(record, arguments.output)
     print({key: record[key] for key in ("images_per_second_ratio", "accuracy_difference")}, flush=True)
 
 

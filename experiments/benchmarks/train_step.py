@@ -1,8 +1,8 @@
 """Time of a training step and of inference for ResNet-50 and its attention modules, as ratios to ResNet-50.
 
-    python experiments/benchmarks/train_step.py                                a small batch, whatever device JAX finds
-    python experiments/benchmarks/train_step.py --device gpu --batch 256       bfloat16, 224², images/s
-    python experiments/benchmarks/train_step.py --models resnet50 aa_resnet50_025 --image_size 128
+    python -m experiments.benchmarks.train_step                                a small batch, whatever device JAX finds
+    python -m experiments.benchmarks.train_step --device gpu --batch 256       bfloat16, 224², images/s
+    python -m experiments.benchmarks.train_step --models resnet50 aa_resnet50_025 --image_size 128
 
 The columns of the AA paper's Table 2 (Bello et al., 2019: TensorFlow, one V100, batch 128) beside ours. A step is the
 library's own: uint8 images in, flips, cross-entropy, SGD with momentum, state donated. All models are compiled first
@@ -12,21 +12,14 @@ device's peak that this makes, where that is known.
 """
 
 import argparse
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-_ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
+from experiments.benchmarks import devices, figures, results, steps, timing
 
-from aa_flax.analysis.provenance import provenance  # noqa: E402
-from experiments.benchmarks import devices, figures, steps, timing  # noqa: E402
-
-RESULTS = _ROOT / "experiments" / "results"
 # Table 2's AA has kappa = upsilon = 0.25; `aa_resnet50` is that of Table 3.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet50": ("resnet50", {}),
@@ -65,17 +58,15 @@ def main() -> None:
     times = timing.take_turns(programs, rounds=arguments.rounds, seconds=arguments.seconds)
     rows = [row(label, times, counted[label], arguments) for label in arguments.models]
     print(table(rows))
-    command = " ".join(["python", "experiments/benchmarks/train_step.py", *sys.argv[1:]])
     setting = {name: getattr(arguments, name) for name in ("batch", "image_size", "dtype", "rounds")}
-    result = {**provenance(command), **setting, "rows": rows}
-    output = arguments.output or RESULTS / f"train_step_{jax.default_backend()}_jax{jax.__version__}.json"
-    output.write_text(json.dumps(result, indent=1) + "\n")
+    result = {**results.origin("train_step", sys.argv[1:]), **setting, "rows": rows}
+    output = arguments.output or results.RESULTS / f"train_step_{jax.default_backend()}_jax{jax.__version__}.json"
+    results.store(result, output)
     figures.train_step(result, output.with_suffix(".png"))
-    print(f"written to {output}")
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.flags(__doc__, "")
     parser.add_argument("--device", choices=devices.KINDS, default="auto")
     parser.add_argument("--batch", type=int, help="4 on a CPU, else 128")
     parser.add_argument("--image_size", type=int, default=224)
@@ -83,7 +74,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=600, help="no new round after so long")
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     if "resnet50" not in arguments.models:
         arguments.models.insert(0, "resnet50")  # what the ratios are to

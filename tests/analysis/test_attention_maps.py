@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from aa_flax.drawing import attention_maps
+from aa_flax.analysis import attention_maps
 from aa_flax.drawing.attention_figures import draw_attention
 from aa_flax.drawing.attention_maps import attending_paths
 from aa_flax.drawing.photo_attention import AttentionError, layers_to_draw, picture_files

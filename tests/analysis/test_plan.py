@@ -311,10 +311,7 @@ def test_training_on_v4_in_pieces():
 KERNEL = """
 import jax, jax.numpy as jnp
 from jax.experimental import pallas as pl
-from aa_flax.analysis import tpu_compiler
-from aa_flax.analysis.hlo import Program
-from aa_flax.analysis.counts import count_program
-from aa_flax.analysis.slices import find_slice
+from aa_flax.analysis import count
 
 def double(x_ref, o_ref):
     o_ref[...] = x_ref[...] * 2
@@ -324,12 +321,7 @@ def f(x):
     shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
     return pl.pallas_call(double, out_shape=shape, cost_estimate=estimate)(x)
 
-tpu_compiler.prepare()
-mesh = tpu_compiler.mesh_of(find_slice("v5e:1x1"))
-whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-x = jax.ShapeDtypeStruct((640, 200), jnp.bfloat16, sharding=whole)
-compiled = tpu_compiler.compile_program(jax.jit(f).lower(x))
-counts = count_program(compiled, Program(compiled.as_text()), 1, 1)
+counts = count("v5e:1x1", f, jax.ShapeDtypeStruct((640, 200), jnp.bfloat16)).counts
 print(counts.bytes_by_compiler - 10**12, counts.bytes_moved, counts.kernels[0].bytes, counts.kernel_flops)
 """
 
@@ -343,20 +335,13 @@ def test_a_kernel_counts_its_operands_and_results():
 
 BRANCHES = """
 import jax, jax.numpy as jnp
-from aa_flax.analysis import tpu_compiler
-from aa_flax.analysis.hlo import Program
-from aa_flax.analysis.counts import count_program
-from aa_flax.analysis.slices import find_slice
+from aa_flax.analysis import count
 
 def f(seldom, x):
     return jax.lax.cond(seldom, lambda x: (jnp.cumsum(x @ x, 0) @ x).sum(), lambda x: x.sum(), x)
 
-tpu_compiler.prepare()
-mesh = tpu_compiler.mesh_of(find_slice("v5e:1x1"))
-whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-x, seldom = (jax.ShapeDtypeStruct(*each, sharding=whole) for each in (((4096, 4096), jnp.float32), ((), bool)))
-compiled = tpu_compiler.compile_program(jax.jit(f).lower(seldom, x))
-counts = count_program(compiled, Program(compiled.as_text()), 1, 1)
+x, seldom = jax.ShapeDtypeStruct((4096, 4096), jnp.float32), jax.ShapeDtypeStruct((), bool)
+counts = count("v5e:1x1", f, seldom, x).counts
 print(counts.bytes_by_compiler, counts.bytes_moved, x.size * 4)
 """
 
@@ -367,21 +352,40 @@ def test_a_branch_that_is_seldom_taken_does_not_count():
     assert by_compiler > 8 * size and size <= moved < 2.5 * size
 
 
+SPLIT = """
+import jax, jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from aa_flax.analysis import count
+from aa_flax.analysis.compiler import DoesNotFit
+
+x, w = jax.ShapeDtypeStruct((1024, 512), jnp.bfloat16), jax.ShapeDtypeStruct((512, 256), jnp.bfloat16)
+for target, specs in (("v5e:1x1", None), ("v5e:2x2", (PartitionSpec("data"), PartitionSpec()))):
+    counted = count(target, lambda x, w: (x @ w).sum(), x, w, specs=specs)
+    print(counted.counts.flops, counted.fits, len(counted.counts.collectives))
+large = count("v5e:1x1", lambda x: jnp.sort(x @ x.T, 0) @ x, jax.ShapeDtypeStruct((100_003, 64), jnp.bfloat16))
+print(large.temporary_bytes, large.fits)
+try:
+    large.counts
+except DoesNotFit as verdict:
+    print(verdict.temporary_bytes)
+"""
+
+
+@needs_libtpu
+def test_what_is_split_counts_by_chip_and_what_does_not_fit_has_no_counts():
+    alone, split, large, verdict = (line.split() for line in python("-c", SPLIT).stdout.splitlines())
+    assert int(alone[0]) == pytest.approx(4 * int(split[0]), rel=0.01) and int(alone[0]) >= 2 * 1024 * 512 * 256
+    assert (alone[1:], split[1:]) == (["True", "0"], ["True", "1"])
+    assert int(large[0]) > 16 * 2**30 and large[1] == "False" and verdict == large[:1]
+
+
 STACKED = """
 import json, sys
-from aa_flax.analysis import tpu_compiler
-tpu_compiler.prepare()
 import jax, jax.numpy as jnp
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
-from aa_flax.analysis.hlo import Program
-from aa_flax.analysis.counts import count_program
-from aa_flax.analysis.slices import find_slice
+from aa_flax.analysis import count
 from aa_flax.models import create_model
 
-mesh = tpu_compiler.mesh_of(find_slice("v5e:1x1"))
-everywhere = NamedSharding(mesh, PartitionSpec())
-place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
 rows = []
 for depth in (4, 8, 16):
     options = dict(width=128, depth=depth, num_classes=2, rematerialize=sys.argv[1] == "True", dtype=jnp.bfloat16)
@@ -391,10 +395,8 @@ for depth in (4, 8, 16):
     def loss(state, x):
         return nnx.merge(graph, state, copy=True)(x, train=True, rngs=None)[0].astype(jnp.float32).sum()
 
-    x = place(jax.ShapeDtypeStruct((int(sys.argv[2]), 14, 14, 128), jnp.bfloat16))
-    with jax.set_mesh(mesh):
-        compiled = jax.jit(jax.grad(loss)).lower(jax.tree.map(place, nnx.to_pure_dict(state)), x).compile()
-    counts = count_program(compiled, Program(compiled.as_text()), devices=1, per_chip=1)
+    x = jax.ShapeDtypeStruct((int(sys.argv[2]), 14, 14, 128), jnp.bfloat16)
+    counts = count("v5e:1x1", jax.grad(loss), nnx.to_pure_dict(state), x).counts
     rows.append({name: getattr(counts, name) for name in ("flops", "hbm_bytes", "bytes_moved", "loops")})
 print(json.dumps(rows))
 """

@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 from aa_flax.layers import AAConv2D
+from aa_flax.ops.platform import traced_for
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
 import attention_oracle as oracle
@@ -293,7 +294,25 @@ def test_settings_that_no_layer_can_have(changes, words):
         layer(**changes)
 
 
-@pytest.mark.usefixtures("unchecked_shapes")
+def dilated(in_features, out_features, kernel_size, strides, **options):
+    """A convolution that is no plain one."""
+    padding = ((kernel_size - 1, kernel_size - 1),) * 2
+    shape = dict(kernel_size=(kernel_size,) * 2, strides=strides, padding=padding, kernel_dilation=2)
+    return nnx.Conv(in_features, out_features, **shape, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_bias": True, "strides": 2}, {"convolution_layer": dilated}])
+def test_a_tpu_adds_what_others_concatenate(rng, options):
+    module = layer(implementation="folded", **options)
+    if options.get("use_bias"):
+        module.conv.bias[...] = random_input(rng, *module.conv.bias.shape)
+    x = random_input(rng, 2, 5, 7, 5)
+    with traced_for("tpu"):
+        output = jax.jit(lambda x: module(x))(x)
+    assert output.shape[-1] == 14
+    np.testing.assert_allclose(output, module(x), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_numbers_of_numpy_serve(rng):
     built = layer(kernel_size=np.int64(3), strides=np.int32(2), attention_downsample=np.int64(1))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from aa_flax.drawing.attention_maps import attention_maps
+from aa_flax.analysis import attention_maps
 from aa_flax.layers import AttentionPooling
 from aa_flax.models import create_model
 from aa_flax.models.heads import ClassHead

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from aa_flax.analysis import summarize
-from aa_flax.drawing.attention_maps import attention_maps
+from aa_flax.analysis import attention_maps, summarize
 from aa_flax.models import create_model, list_models
 from aa_flax.training import functional
 

@@ -133,9 +133,9 @@ def test_jax_takes_it_with_gradients_for_a_gpu_that_is_not_here(size, monkeypatc
 @pytest.mark.h100
 @pytest.mark.parametrize("size", [(7, 7), (5, 11), (14, 14)])
 def test_xla_compiles_it_with_gradients_for_an_h100(size):
-    from aa_flax.analysis.compiling import compile_on
+    from aa_flax.analysis import count
 
-    text = compile_on("h100:1", _gradients, *_shapes(2, *size)).as_text()
+    text = count("h100:1", _gradients, *_shapes(2, *size)).compiled.as_text()
     assert text.count('custom_call_target="__cudnn$fmhaSoftmaxBackward"') == 1
 
 

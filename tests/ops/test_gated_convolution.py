@@ -142,7 +142,7 @@ def test_what_does_not_fit(rng):
         gated_convolution(x[:, :2, :2], kernel, gate, **{**settings, "padding": ((0, 0), (0, 0))})
     with pytest.raises(ValueError, match="kernel must be"):
         gated_convolution(x[..., :4], kernel, gate, **settings)
-    with pytest.raises(ValueError, match="implementation must be 'auto' or"):
+    with pytest.raises(ValueError, match="implementation must be 'auto', one or three of"):
         gated_convolution(x, kernel, gate, **settings, implementation="winograd")
     with pytest.raises(ValueError, match="cannot be mixed"):
         gated_convolution(x, kernel, gate, **settings, implementation=Forms("fold", "loop", "tap"))

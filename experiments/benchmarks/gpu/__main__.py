@@ -29,12 +29,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).parents[3]
-sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
+from experiments.benchmarks.gpu import packages, record, summary
+from experiments.benchmarks.gpu.runner import Outcome, Part, run_parts
+from experiments.benchmarks.gpu.settings import Setting
 
-from experiments.benchmarks.gpu import packages, record, summary  # noqa: E402
-from experiments.benchmarks.gpu.runner import Outcome, Part, run_parts  # noqa: E402
-from experiments.benchmarks.gpu.settings import Setting  # noqa: E402
+_ROOT = Path(__file__).parents[3]
 
 PARTS = (
     Part("env", "env.json", 15),

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from aa_flax.analysis import count
 from aa_flax.analysis.compiler import CompilerError, TargetError
-from aa_flax.analysis.compiling import compile_on
 from aa_flax.analysis.targets import find_target
 from aa_flax.ops import relative_attention_2d
 from experiments.benchmarks import attention as shapes
@@ -40,8 +40,7 @@ def run(machine: str, out: Path, parts: Sequence[str], command: str, commit: str
         started, row = time.monotonic(), dict[str, Any](program=label)
         try:
             function, *arguments = prepared()
-            compiled = compile_on(machine, function, *arguments)
-            row["temporary_bytes"] = compiled.memory_analysis().temp_size_in_bytes
+            row["temporary_bytes"] = count(machine, function, *arguments).temporary_bytes
         except CompilerError as error:
             raise SystemExit(str(error)) from None
         except Exception as error:

@@ -1,0 +1,48 @@
+"""The channels of a convolution and of attention side by side."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from aa_flax.ops.platform import target_platform
+
+
+def concatenated(convolve: Callable[..., Array], attend: Callable[..., Array], room: int) -> Float[Array, "b h w _"]:
+    """Return `concat[convolve(), attend()]` (Bello et al., 2019, section 3.2).
+
+    A concatenation reads and writes both parts once more. On a TPU, whose tiles of 128 channels have room for the
+    attention's, it is added to channels of zeros instead that the convolution leaves behind its own.
+
+    Args:
+        convolve: gives [b, h, w, c], and with `room=d` that with d channels of zeros behind.
+        attend: gives [b, h, w, d], and with `added_to=` a map that with its result added to the last d channels.
+        room: d, or 0 for a convolution that can leave none.
+    """
+    if room and target_platform() == "tpu":
+        return attend(added_to=convolve(room=room))
+    attended = attend()
+    return jnp.concatenate([convolve(), attended], -1)
+
+
+def convolution_with_room(
+    convolution: Callable[..., Array],
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw c f"],
+    bias: Float[Array, " f"] | None,
+    strides: tuple[int, int],
+    padding: Any,
+    room: int,
+) -> Float[Array, "b hs ws _"]:
+    """Return a convolution with so many channels of zeros behind its own, to which others are to be added.
+
+    Args:
+        convolution: as `jax.lax.conv_general_dilated`.
+        x, kernel, bias: of one dtype.
+        strides, padding: as `convolution` takes them.
+        room: how many.
+    """
+    wider = lambda array: jnp.pad(array, (*((0, 0),) * (array.ndim - 1), (0, room)))  # noqa: E731
+    y = convolution(x, wider(kernel), strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return y if bias is None else y + wider(bias[None, None, None])

@@ -1,0 +1,180 @@
+"""What training steps of the papers' networks need of a TPU or GPU, counted in the compiled program; none is needed.
+
+    python -m experiments.benchmarks.plans h100        one H100        (half an hour on two CPU cores)
+    python -m experiments.benchmarks.plans v5e         four v5e chips  (12 minutes)
+    python -m experiments.benchmarks.plans aw_v5e      the same, of AW-convolutions               (10 minutes)
+    python -m experiments.benchmarks.plans scale_v5e   8, 64 and 256 v5e chips, 128 images each   (20 minutes)
+    python -m experiments.benchmarks.plans h100 --only=resnet50,aa_resnet50_025    these rows; the others stay
+
+For GPUs `aa_flax[plan_gpu]` is needed, for TPUs `aa_flax[plan]`. Bfloat16, SGD with momentum; each row is one
+`python -m aa_flax.plan`. Counts, not times. Writes experiments/results/plan_h100.json, plan_v5e.json, aw_v5e.json or
+scale_v5e.json.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from aa_flax.analysis.provenance import commit
+from experiments.benchmarks import results
+
+_ROOT = Path(__file__).parents[2]
+RATIO_25 = "experiments/ablations/attention_ratio_25.py"
+CIFAR = "experiments/cifar"
+# What a config has beside the network is as for the other rows.
+PLAIN = ("--config.model.dtype=bfloat16", "--config.optimizer.ema_decay=0.0")
+KERNEL = (*PLAIN, "--config.model.options.implementation=pallas_gpu")
+
+
+class Row(NamedTuple):
+    """A step: network or config, images of all chips, row to compare with, arguments of the plan, its own machine."""
+
+    subject: str
+    batch: int
+    baseline: str | None = None
+    options: tuple[str, ...] = ()
+    topology: str | None = None  # None: the table's
+
+
+class Table(NamedTuple):
+    """Rows by name, the machine that they are for, and what is stored of each plan."""
+
+    topology: str
+    file: str
+    rows: dict[str, Row]
+    more: tuple[str, ...] = ()  # kept besides `KEPT`
+
+
+KEPT = (
+    "batch",
+    "fits",
+    "bytes_moved",
+    "hbm_bytes",
+    "temp_bytes",
+    "params_bytes",
+    "optimizer_bytes",
+    "collective_bytes",
+    "flops",
+)
+RATIOS = ("bytes_moved", "hbm_bytes", "temp_bytes", "kernels")
+
+TABLES: dict[str, Table] = {
+    # Table 2 of Bello et al. (2019), AA with kappa = upsilon = 0.25 as there and as in Table 3; attention as "auto" has
+    # it, and by the kernel.
+    "h100": Table(
+        "h100:1",
+        "plan_h100.json",
+        {
+            "resnet50": Row("resnet50", 256),
+            "aa_resnet50_025": Row(RATIO_25, 256, "resnet50", PLAIN),
+            "aa_resnet50_025_pallas_gpu": Row(RATIO_25, 256, "resnet50", KERNEL),
+            "aa_resnet50": Row("aa_resnet50", 256, "resnet50"),
+            "wide_resnet28_10": Row(f"{CIFAR}/wide_resnet28_10.py", 128, None, PLAIN),
+            "aa_wide_resnet28_10": Row(f"{CIFAR}/aa_wide_resnet28_10.py", 128, "wide_resnet28_10", PLAIN),
+            "aa_wide_resnet28_10_pallas_gpu": Row(f"{CIFAR}/aa_wide_resnet28_10.py", 128, "wide_resnet28_10", KERNEL),
+            "se_resnet50": Row("se_resnet50", 256, "resnet50"),
+            "ge_resnet50": Row("ge_resnet50", 256, "resnet50"),
+            "bam_resnet50": Row("bam_resnet50", 256, "resnet50"),
+            "cbam_resnet50": Row("cbam_resnet50", 256, "resnet50"),
+            "gala_resnet50": Row("gala_resnet50", 256, "resnet50"),
+            "aw_resnet50": Row("aw_resnet50", 256, "resnet50"),
+            "mnasnet_100": Row("mnasnet_100", 256),
+            "aa_mnasnet_100": Row("aa_mnasnet_100", 256, "mnasnet_100"),
+            "patchconvnet_s60": Row("patchconvnet_s60", 256),
+        },
+    ),
+    "v5e": Table(
+        "v5e:2x2",
+        "plan_v5e.json",
+        {
+            "resnet50": Row("resnet50", 1024),
+            "aa_resnet50": Row("aa_resnet50", 1024, "resnet50"),
+            "wide_resnet28_10": Row("wide_resnet28_10", 512),
+            "aa_wide_resnet28_10": Row("aa_wide_resnet28_10", 512, "wide_resnet28_10"),
+        },
+    ),
+    # Layer by layer: gated_convolution_v5e.py.
+    "aw_v5e": Table(
+        "v5e:2x2",
+        "aw_v5e.json",
+        {"resnet50": Row("resnet50", 512), "aw_resnet50": Row("aw_resnet50", 512, "resnet50")},
+    ),
+    # Data parallel, and with the state split over the chips (FSDP).
+    "scale_v5e": Table(
+        "v5e:2x4",
+        "scale_v5e.json",
+        {
+            f"{chips} chips, {state}": Row(
+                "experiments/imagenet/aa_resnet50.py",
+                128 * chips,
+                None,
+                (*PLAIN, f"--config.parallel.fsdp={state == 'split'}"),
+                topology,
+            )
+            for chips, topology in ((8, "v5e:2x4"), (64, "v5e:8x8"), (256, "v5e:16x16"))
+            for state in ("replicated", "split")
+        },
+        ("topology", "batch_stats_bytes", "total_bytes", "collectives", "bound", "bound_by"),
+    ),
+}
+
+
+def main() -> None:
+    """Plan each row in a process of its own, and store it as soon as it is known."""
+    parser = results.flags(__doc__, "")
+    parser.add_argument("table", choices=list(TABLES))
+    parser.add_argument("--only", default="", help="rows, with commas between them")
+    arguments = parser.parse_args()
+    table = TABLES[arguments.table]
+    output = arguments.output or results.RESULTS / table.file
+    names = arguments.only.split(",") if arguments.only else list(table.rows)
+    if unknown := [name for name in names if name not in table.rows]:
+        parser.error(f"--only: no row {unknown[0]!r}; rows: {', '.join(table.rows)}")
+    jax.config.update("jax_platforms", "cpu")  # the plugin for CUDA would look for a driver, and complain
+    rows = stored(output)
+    for name in names:
+        row = table.rows[name]
+        found = planned(row, table.topology)
+        counts = {key: found[key] for key in (*KEPT, *table.more)}
+        rows[name] = {"commit": commit(), **counts, "kernels": found["kernel_calls"]}
+        print(name, rows[name], flush=True)
+        result = results.origin("plans", [arguments.table], table.topology)
+        kept = {key: rows[key] for key in table.rows if key in rows}
+        results.store({**result, "dtype": "bfloat16", "rows": kept, "ratios": ratios(table, rows)}, output)
+
+
+def stored(file: Path) -> dict[str, Any]:
+    """Return the rows of a file by name; none where it has another form, as results of older commits do."""
+    rows = json.loads(file.read_text())["rows"] if file.exists() else {}
+    return rows if isinstance(rows, dict) else {}
+
+
+def planned(row: Row, topology: str) -> dict[str, Any]:
+    """Return the object that `python -m aa_flax.plan` prints for a training step in bfloat16."""
+    subject = f"--config={row.subject}" if row.subject.endswith(".py") else f"--model={row.subject}"
+    command = [sys.executable, "-m", "aa_flax.plan", f"--topology={row.topology or topology}", subject]
+    command += [f"--batch={row.batch}", "--json", *row.options]
+    done = subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
+
+
+def ratios(table: Table, rows: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return what each row that is known needs, as multiples of the row that it is compared with."""
+    pairs = {name: row.baseline for name, row in table.rows.items() if row.baseline in rows and name in rows}
+    return {
+        name: {
+            key: round(rows[name][key] / rows[other][key], 4)
+            for key in RATIOS
+            if rows[name].get(key) and rows[other].get(key)
+        }
+        for name, other in pairs.items()
+        if other is not None
+    }
+
+
+if __name__ == "__main__":
+    main()

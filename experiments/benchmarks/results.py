@@ -1,0 +1,52 @@
+"""What the benchmarks that are commands have in common: flags, where their numbers come from, and the file of them."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aa_flax.analysis.cards import Card
+from aa_flax.analysis.provenance import package_version, provenance
+from aa_flax.analysis.targets import compiler_of, find_target
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def flags(description: str | None, output: str) -> argparse.ArgumentParser:
+    """Return a parser that prints a module's docstring for `--help` and has the flag --output.
+
+    Args:
+        description: the docstring.
+        output: name of the file under experiments/results/ that is written without the flag; "" for a name that
+            follows from the device.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = RESULTS / output if output else None
+    parser.add_argument("--output", type=Path, default=default, help="JSON file, instead of experiments/results/...")
+    return parser
+
+
+def origin(name: str, arguments: Sequence[str] = (), target: str = "") -> dict[str, Any]:
+    """Return where numbers come from, as `aa_flax.analysis.provenance` has it.
+
+    Args:
+        name: of the benchmark, for its command.
+        arguments: the rest of that command.
+        target: what programs were compiled for, such as "h100:1", where they did not run on the machine at hand.
+    """
+    found = provenance(shlex.join(["python", "-m", f"experiments.benchmarks.{name}", *arguments]))
+    if target:
+        wanted = find_target(target)
+        chip = wanted.chip.title if isinstance(wanted.chip, Card) else f"TPU {wanted.chip.name}"
+        found["device"] = f"{chip}, compiled for on a CPU"
+        found["versions"] |= {package: package_version(package) for package in compiler_of(wanted).packages()}
+        found["topology"] = target
+    return found
+
+
+def store(result: Mapping[str, Any], file: Path) -> None:
+    """Write a result and say where."""
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written to {file}")
