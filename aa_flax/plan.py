@@ -48,7 +48,7 @@ def define(values: flags.FlagValues) -> None:
         "Images of all chips together; that of the config if there is one. A sweep starts from it.",
         flag_values=values,
     )
-    flags.DEFINE_enum("mode", "train", ["train", "infer"], "Whole optimiser step, or logits.", flag_values=values)
+    flags.DEFINE_enum("mode", "train", ["train", "infer"], "Whole optimiser step, or forward pass.", flag_values=values)
     flags.DEFINE_string(
         "image_size", None, "224 or 224x160 (height x width); the network's own by default.", flag_values=values
     )

@@ -9,8 +9,9 @@ from jaxtyping import Array, Float, UInt8
 from aa_flax.config.schema import Config, ConfigError
 from aa_flax.data.augment import device as augment
 from aa_flax.data.datasets import Dataset
+from aa_flax.data.facts import Facts
 from aa_flax.data.images import Interpolation
-from aa_flax.data.statistics import as_pixel
+from aa_flax.data.statistics import as_pixel, mean_and_std
 from aa_flax.data.view import Resize, View
 
 
@@ -83,6 +84,34 @@ def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
         class_names=tuple(dataset.class_names),
         dtype=config.model.dtype,
         data_fingerprint=dataset.fingerprint,
+        **seen_by(config),
+    )
+
+
+def preprocessing_without_data(config: Config, facts: Facts, size: tuple[int, int] | None = None) -> Preprocessing:
+    """Return what `config` makes of the images of a data set of which only the facts are known.
+
+    Args:
+        config: of a run.
+        facts: of its data set.
+        size: (height, width) that the images become; None is the config's, or the data set's own.
+
+    Raises:
+        ConfigError: no size is given, and images differ in size.
+    """
+    height, width, channels = facts.image_shape
+    height, width = size or ((config.data.image_size,) * 2 if config.data.image_size else (height, width))
+    if height is None or width is None:
+        raise ConfigError(f"images of {config.data.name!r} differ in size: config field 'data.image_size' must be set")
+    mean, std = mean_and_std(config.data.name, channels)
+    return Preprocessing(
+        image_size=(height, width),
+        channels=channels,
+        mean=config.data.mean or mean,
+        std=config.data.std or std,
+        class_names=tuple(map(str, range(facts.num_classes))),
+        dtype=config.model.dtype,
+        data_fingerprint="",
         **seen_by(config),
     )
 
