@@ -11,7 +11,7 @@ from absl import flags
 
 from aa_flax import data
 from aa_flax.config.command_line import config_value, define_config, fail, run
-from aa_flax.config.schema import ConfigError, resolve
+from aa_flax.config.schema import resolve
 from aa_flax.models.functional import functional
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.training.program import Program
@@ -40,18 +40,14 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     layout = Layout.of(config)
     layout.check_batch_size("eval_batch_size", config.eval_batch_size)
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
-    if dataset.class_names != preprocessing.class_names:
-        raise ConfigError(
-            f"{dataset.name} has the classes {', '.join(dataset.class_names[:5])}, ...; "
-            f"the run was trained on {', '.join(preprocessing.class_names[:5])}, ..."
-        )
-    model, step = load_model(directory)
     program = Program.of(config, preprocessing, layout, 1, shapes=True)
+    program.task.check_dataset(dataset)
+    model, step = load_model(directory)
     _, params, batch_stats = functional(model)
     split = values.split or config.data.eval_split
     variables = layout.place((params, batch_stats))
     with jax.set_mesh(layout.mesh):
-        scores = make_scorer(program)(variables, dataset.split(split))
+        scores = make_scorer(program)(variables, dataset.split(split, program.task.targets))
     print("\n".join(program.task.lines(scores)))
     result = {**scores.values, "examples": scores.examples, "step": step}
     print(json.dumps({**result, "dataset": dataset.name, "split": split, "workdir": str(directory.path)}))

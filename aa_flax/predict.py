@@ -1,6 +1,7 @@
-"""Classify image files with a trained run: `python -m aa_flax.predict --workdir=DIR IMAGE...`.
+"""Say what a trained network sees in image files: `python -m aa_flax.predict --workdir=DIR IMAGE...`.
 
-Needs the run directory alone. How a file of another size, colour or depth is treated: `aa_flax.data.photo`.
+Needs the run directory alone. A photograph is seen as evaluation saw the held-out images; how a file of another size,
+colour or depth is treated: `aa_flax.data.photo`.
 
     python -m aa_flax.predict --workdir=DIR --attention=FOLDER --image_size=384 IMAGE...
 
@@ -9,48 +10,50 @@ its convolutions, what each head looks at from one pixel, the centre or --query=
 that of training gives finer maps; it may change what the network sees.
 """
 
+import contextlib
+import dataclasses
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
-from flax import nnx
 
 from aa_flax.config.command_line import fail, run
 from aa_flax.data.photo import PhotoError, load_photo
-from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.drawing.photo_attention import AttentionError, draw_photos, layers_to_draw, picture_files
-from aa_flax.models.functional import functional
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
-from aa_flax.training.trained import load_model
+from aa_flax.tasks import TASKS, make_task, task_class
+from aa_flax.training.trained import load_model, make_predict
 
 
 def define(values: flags.FlagValues) -> None:
-    """Define the flags of the command."""
+    """Define the flags of the command: its own, and what the run's task can be asked to print."""
     flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True, flag_values=values)
-    flags.DEFINE_integer("top", 5, "How many classes to print for each image.", lower_bound=1, flag_values=values)
-    flags.DEFINE_string(
-        "attention", "", "Folder for a picture of what the network attends to in each image.", flag_values=values
-    )
-    flags.DEFINE_list(
-        "image_size", [], "SIDE or HEIGHT,WIDTH in pixels; the run's own if not given.", flag_values=values
-    )
-    flags.DEFINE_list(
-        "query", [], "ROW,COLUMN of the pixel to draw the attention of; the centre if not given.", flag_values=values
-    )
+    attention = "Folder for a picture of what the network attends to in each image."
+    flags.DEFINE_string("attention", "", attention, flag_values=values)
+    size = "SIDE or HEIGHT,WIDTH in pixels; the run's own if not given."
+    flags.DEFINE_list("image_size", [], size, flag_values=values)
+    query = "ROW,COLUMN of the pixel to draw the attention of; the centre if not given."
+    flags.DEFINE_list("query", [], query, flag_values=values)
+    kinds: dict[str, Any] = {"int": flags.DEFINE_integer, "float": flags.DEFINE_float}
+    for field in _display_fields(sys.argv):
+        meaning, least = field.metadata["help"], field.metadata.get("least")
+        kind = kinds[getattr(field.type, "__name__", str(field.type))]
+        kind(field.name, field.default, meaning, lower_bound=least, flag_values=values)
 
 
 def main(argv: list[str], values: flags.FlagValues) -> int:
-    """Print the most probable classes of each file; status 1 if some file could not be read."""
+    """Print what is seen in each file; status 1 if some file could not be read."""
     files = argv[1:]
     if not files:
         fail("no image given: python -m aa_flax.predict --workdir=DIR IMAGE...")
     directory = RunDirectory(Path(values.workdir))
-    directory.read_config()
-    preprocessing = directory.read_preprocessing()
+    config, preprocessing = directory.read_config(), directory.read_preprocessing()
+    task = make_task(config, preprocessing)
+    display = task.display(**{field.name: values[field.name].value for field in dataclasses.fields(task.display)})
     size = _image_size(values.image_size) or preprocessing.image_size
     query = _query(values, size)
     photos, errors = {}, {}
@@ -59,46 +62,46 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
             photos[file] = load_photo(file, preprocessing.view(size), preprocessing.channels)
         except PhotoError as error:
             errors[file] = error
-    scores, pictures = {}, {}
+    predictions: dict[str, Any] = {}
+    pictures: dict[str, Path] = {}
     if photos:
         model, _ = load_model(directory)
-        classify = _classifier(model, preprocessing, size, ",".join(values.image_size))
+        predict = make_predict(model, task, preprocessing)
+        try:
+            jax.eval_shape(predict, next(iter(photos.values()))[None])
+        except ValueError as error:
+            fail(f"--image_size={','.join(values.image_size)}: {error}")
         layers = layers_to_draw(model, query is not None) if values.attention else []
         pictures = picture_files(Path(values.attention), photos) if layers else {}
-        scores = {file: np.asarray(classify(photo[None])) for file, photo in photos.items()}
+        for file, photo in photos.items():
+            predictions[file] = jax.tree.map(lambda array: array[0], jax.device_get(predict(photo[None])))
         if layers:
-            draw_photos(model, preprocessing, photos, scores, layers, query or (size[0] // 2, size[1] // 2), pictures)
+            captions = {file: task.captions(prediction) for file, prediction in predictions.items()}
+            draw_photos(model, preprocessing, photos, captions, layers, query or (size[0] // 2, size[1] // 2), pictures)
     for file in files:
         if file in errors:
             print(f"error: {errors[file]}", file=sys.stderr)
             continue
         print(file)
-        for label in np.argsort(-scores[file])[: values.top]:
-            print(f"  {100 * scores[file][label]:6.2f} %  {preprocessing.class_names[label]}")
+        for line in task.describe(predictions[file], display):
+            print(line)
         if file in pictures:
             print(f"  attention: {pictures[file]}")
     return 1 if errors else 0
 
 
-def _classifier(
-    model: nnx.Module, preprocessing: Preprocessing, size: tuple[int, int], asked: str
-) -> Callable[[Any], jax.Array]:
-    """From one photo [1, h, w, c] to the probability of each class."""
-    apply, params, batch_stats = functional(model)
-
-    @jax.jit
-    def probabilities(image: Any) -> jax.Array:
-        logits, _ = apply(params, batch_stats, preprocessing.normalize(image))
-        return jax.nn.softmax(logits.astype(jax.numpy.float32))[0]
-
-    try:
-        jax.eval_shape(probabilities, jax.ShapeDtypeStruct((1, *size, preprocessing.channels), np.uint8))
-    except ValueError as error:
-        fail(f"--image_size={asked}: {error}")
-    return probabilities
+def _display_fields(argv: Sequence[str]) -> list[Any]:
+    """What the task of the run in `argv` can be asked to print; of all tasks of the library where none is named."""
+    given = re.search(r"(?:^|\n)--?workdir[=\n]([^\n]*)", "\n".join(argv))
+    names = list(TASKS)
+    if given:
+        with contextlib.suppress(RunDirectoryError, ValueError):  # `main` says what is wrong
+            names = [RunDirectory(Path(given[1])).read_config().task.name]
+    fields = (field for name in names for field in dataclasses.fields(task_class(name).display))
+    return list({field.name: field for field in fields}.values())
 
 
-def _image_size(given: list[str]) -> tuple[int, int] | None:
+def _image_size(given: Sequence[str]) -> tuple[int, int] | None:
     if not given:
         return None
     if len(given) > 2 or not all(number.isdecimal() and int(number) for number in given):

@@ -1,10 +1,11 @@
 """See what a run's training step sees: `python -m aa_flax.sheet --config=FILE --out=sheet.png`.
 
-Draws a row for each of --rows training examples, named by class, and in it --columns draws of the augmentation: first
-the host's crop and operations, then all that the config does on the device, with the normalisation undone. Left of them
-the example as it is stored. Nothing is trained; the network is not built.
+Draws a row for each of --rows training examples, named by its targets, and in it --columns draws of the augmentation:
+first the host's crop and operations, then all that the config does on the device, with the normalisation undone. Left
+of them the example as it is stored. Nothing is trained; the network is not built.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from matplotlib.figure import Figure
 
 from aa_flax import data
 from aa_flax.config.command_line import config_value, define_config, fail, run
-from aa_flax.config.schema import Config, resolve
+from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.data.augment.host import make_host_augment
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
-from aa_flax.tasks import make_task
+from aa_flax.tasks import Task, make_task
 
 
 def define(values: flags.FlagValues) -> None:
@@ -40,14 +41,17 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     config = resolve(config_value(values))
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
     preprocessing = preprocessing_for(config, dataset)
-    source = dataset.split(config.data.train_split, fast_decode=config.data.fast_decode)
+    task = make_task(config, preprocessing)
+    source = dataset.split(config.data.train_split, task.targets, fast_decode=config.data.fast_decode)
     rows = min(values.rows, len(source))
-    if rows % 2 and (config.data.mixup or config.data.cutmix):
-        fail(f"--rows: 'data.mixup' and 'data.cutmix' mix images by pairs, so it must be even, got {rows}")
+    try:
+        make_task(dataclasses.replace(config, batch_size=rows), preprocessing).check(1)
+    except ConfigError as error:
+        fail(f"--rows={rows}, which makes a batch: {error}")
     # Spread over the split, which may be sorted.
     shown = Shown(source, np.linspace(0, len(source) - 1, rows).round().astype(int).tolist())
-    draws = augmented(config, preprocessing, shown, values.columns)
-    names = [preprocessing.class_names[shown[row]["label"]] for row in range(rows)]
+    draws = augmented(config, task, preprocessing, shown, values.columns)
+    names = [task.title(shown[row]) for row in range(rows)]
     draw([shown[row]["image"] for row in range(rows)], draws, names, file)
     print(f"{file}: {rows} examples of {source.name}, {values.columns} draws each")
 
@@ -56,7 +60,7 @@ class Shown(data.Source):
     """A few examples of another source; the index is the place among them."""
 
     def __init__(self, source: data.Source, indices: list[int]):
-        self.name, self.image_shape, self.num_classes = source.name, source.image_shape, source.num_classes
+        self.name, self.image_shape, self.target_shapes = source.name, source.image_shape, source.target_shapes
         self._source, self._indices = source, indices
 
     def __len__(self) -> int:
@@ -76,10 +80,10 @@ class Shown(data.Source):
 
 
 def augmented(
-    config: Config, preprocessing: Preprocessing, shown: data.Source, columns: int
+    config: Config, task: Task, preprocessing: Preprocessing, shown: data.Source, columns: int
 ) -> Float[np.ndarray, "columns rows h w c"]:
     """Pixels 0 to 255 of each example, as often as there are columns; each draw is one epoch's batch and step."""
-    prepare, rows = jax.jit(make_task(config, preprocessing).prepare), len(shown)
+    prepare, rows = jax.jit(task.prepare), len(shown)
     mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
     drawn = np.empty((columns, rows, *preprocessing.image_size, preprocessing.channels))
     with data.train_batches(

@@ -21,6 +21,7 @@ from aa_flax.runs.exits import SAVED, leave
 from aa_flax.runs.hosts import is_first, join, parting
 from aa_flax.runs.metrics import MetricsError, read_metrics
 from aa_flax.runs.preemption import Preempted, leaving
+from aa_flax.tasks import make_task
 from aa_flax.training import determinism
 from aa_flax.training.loop import Outcome, train
 from aa_flax.training.window import NonFiniteError
@@ -63,8 +64,9 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         if not outcome.finished:
             print(f"stopped after epoch {outcome.epoch} of {config.epochs}; the same command without it goes on")
     if is_first():
-        headline = result.get("headline", "accuracy")  # older results name none
-        print_results([*directory_results, {**result, "workdir": str(directory.path)}], headline)
+        task = make_task(config, directory.read_preprocessing())
+        results = [*directory_results, {**result, "workdir": str(directory.path)}]
+        print_results(results, task.headline, task.fractions)
 
 
 def report(config: Config, directory: RunDirectory, outcome: Outcome) -> dict[str, Any]:

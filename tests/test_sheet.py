@@ -8,6 +8,7 @@ from PIL import Image
 
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.source import ArraySource
+from aa_flax.tasks import make_task
 from aa_flax.training import resolve
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -21,13 +22,14 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 def parts(rng):
     """Preprocessing of 6 × 8 images, and a source of five."""
     preprocessing = Preprocessing((6, 8), 3, MEAN, STD, ("ant", "bee"), "float32", "")
-    return preprocessing, ArraySource("toy", rng.integers(0, 256, (5, 6, 8, 3), np.uint8), np.arange(5) % 2, 2)
+    return preprocessing, ArraySource("toy", rng.integers(0, 256, (5, 6, 8, 3), np.uint8), {"label": np.arange(5) % 2})
 
 
 def augmented(config, preprocessing, source, columns):
     from aa_flax.sheet import augmented
 
-    return augmented(resolve({"data": {"flip": False, "crop": "none", **config}}), preprocessing, source, columns)
+    config = resolve({"data": {"flip": False, "crop": "none", **config}})
+    return augmented(config, make_task(config, preprocessing), preprocessing, source, columns)
 
 
 def test_without_augmentation_every_draw_is_the_image(parts):

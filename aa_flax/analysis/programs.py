@@ -151,7 +151,7 @@ def lower(subject: Subject, mode: Mode, mesh: Mesh) -> Lowered:
         "image": jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=layout.batch),
         **{
             name: jax.ShapeDtypeStruct((config.batch_size, *each.shape), each.dtype, sharding=layout.batch)
-            for name, each in program.task.targets.items()
+            for name, each in program.task.targets.shapes.items()
         },
     }
     state = program.state_shapes

@@ -1,7 +1,7 @@
 """The end of a run: its result and the table of several."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from flax import nnx
@@ -17,24 +17,27 @@ def model_costs(model: nnx.Module) -> dict[str, int]:
     return {"params": summary.params, "flops": summary.flops, "paper_flops": summary.paper_flops}
 
 
-def print_results(results: Sequence[Mapping[str, Any]], headline: str) -> None:
+def print_results(
+    results: Sequence[Mapping[str, Any]], headline: str, fractions: Collection[str] = frozenset()
+) -> None:
     """Print a table with a row a run, one with a column a run for each score by name, and the last run as JSON.
 
     Args:
         results: as `result.json` has them, the last one that of this run.
         headline: the score of the first table.
+        fractions: scores between 0 and 1, which are printed in percent.
     """
     console = Console()
-    console.print(_overview(results, headline))
+    console.print(_overview(results, headline, headline in fractions))
     last = results[-1]
     by_name = [name for name, value in last.items() if isinstance(value, dict)]
     for name in by_name:
-        console.print(_by_name(results, name))
+        console.print(_by_name(results, name, name in fractions))
     line = {name: value for name, value in last.items() if not isinstance(value, dict | list)}
     print(json.dumps(line), flush=True)
 
 
-def _overview(results: Sequence[Mapping[str, Any]], headline: str) -> Table:
+def _overview(results: Sequence[Mapping[str, Any]], headline: str, percent: bool) -> Table:
     table = Table(title=f"{results[-1]['dataset']}, {results[-1]['examples']:,} held-out images")
     table.add_column("model")
     for column in ("params", "GFLOPs", headline, "images/s", "seconds"):
@@ -45,19 +48,20 @@ def _overview(results: Sequence[Mapping[str, Any]], headline: str) -> Table:
             result["label"],
             f"{result['params']:,}",
             f"{result['flops'] / 1e9:.4g}",
-            "-" if score is None else f"{100 * score:.2f} %",
+            "-" if score is None else f"{100 * score:.2f} %" if percent else f"{score:.4g}",
             f"{rate:,.0f}" if rate else "-",
             f"{result['train_seconds']:.0f}",
         )
     return table
 
 
-def _by_name(results: Sequence[Mapping[str, Any]], name: str) -> Table:
-    table = Table(title=f"{name.replace('_', ' ')}, %")
+def _by_name(results: Sequence[Mapping[str, Any]], name: str, percent: bool) -> Table:
+    table = Table(title=name.replace("_", " ") + ", %" * percent)
     table.add_column("")
     for result in results:
         table.add_column(result["label"], justify="right")
     for key in results[-1][name]:
         cells = [result.get(name, {}).get(key) for result in results]
-        table.add_row(key, *("-" if cell is None else f"{100 * cell:.1f}" for cell in cells))
+        written = ("-" if cell is None else f"{100 * cell:.1f}" if percent else f"{cell:.4g}" for cell in cells)
+        table.add_row(key, *written)
     return table

@@ -1,4 +1,4 @@
-"""Image-classification data: prepared by TFDS, read by Grain, augmented on the device.
+"""Images with their targets: prepared by TFDS, read by Grain, augmented on the device.
 
 `load` opens a data set, `train_batches` and `eval_batches` read it, `augment`, `erasing` and `mixing` hold what runs
 inside the jitted step. Names load at first use, so that these three need neither tensorflow_datasets
@@ -15,7 +15,9 @@ _HOME = {
     "available": "datasets",
     "load": "datasets",
     "IndexBatches": "indices",
+    "ClassLabel": "targets",
     "Source": "source",
+    "Targets": "targets",
     "TolerantSource": "tolerant",
     "eval_batches": "pipeline",
     "steps_per_epoch": "pipeline",
@@ -30,7 +32,7 @@ _HOME = {
     "mixup": "augment.mixing",
     "mixup_or_cutmix": "augment.mixing",
 }
-_SUBMODULES = ("augment", "datasets", "erasing", "mixing", "pipeline")
+_SUBMODULES = ("augment", "datasets", "pipeline")
 
 __all__ = ["DataError", *_HOME]
 

@@ -108,7 +108,7 @@ def _look(source: RecordSource, indices: Sequence[int], report: Report) -> set[i
         faults, labels = [], set()
         for index in indices[start : start + _CHUNK]:
             try:
-                labels.add(source[index]["label"])
+                labels.add(int(source[index]["label"]))
             except DataError as error:
                 faults.append(str(error))
         return faults, labels

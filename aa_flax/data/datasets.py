@@ -27,11 +27,12 @@ from aa_flax.data.sets.own import (
 )
 from aa_flax.data.source import RecordSource, Source
 from aa_flax.data.statistics import as_pixel, mean_and_std
+from aa_flax.data.targets import Targets
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """An image-classification data set that is ready to be read.
+    """A data set of images that is ready to be read.
 
     Attributes:
         name: as given to `load`.
@@ -62,10 +63,11 @@ class Dataset:
         """The mean as a pixel, 0 to 255: what `train_batches(crop="pad", fill=...)` pads with."""
         return as_pixel(self.mean)
 
-    def split(self, name: str, *, fast_decode: bool = False) -> Source:
+    def split(self, name: str, targets: Targets | None = None, *, fast_decode: bool = False) -> Source:
         """The examples of a split: "train", or in TFDS's notation a part, "train[:90%]", or a sum, "train+test".
 
-        With `fast_decode` parts of JPEGs are decoded as `aa_flax.data.fast_jpeg` says, to nearly the same pixels.
+        Beside its image an example has its class label, or what `targets` read of it. With `fast_decode` parts of JPEGs
+        are decoded as `aa_flax.data.fast_jpeg` says, to nearly the same pixels.
 
         Raises:
             DataError: unknown split, a notation that cannot be read, no examples, or packages of `fast_decode` missing.
@@ -81,7 +83,7 @@ class Dataset:
             ) from None
         if not count:
             raise DataError(f"split {name!r} of {self.name} has no examples; sizes: {dict(self.splits)}")
-        return RecordSource(self._prepared, name, fast_decode=fast_decode)
+        return RecordSource(self._prepared, name, targets, fast_decode=fast_decode)
 
 
 def available() -> list[str]:

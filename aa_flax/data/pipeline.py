@@ -101,8 +101,8 @@ def train_batches(
         process_index, process_count: which piece of each batch this process reads.
 
     Returns:
-        Iterator of {"image": uint8 [batch_size / process_count, h, w, c], "label": int32, "index": int32}; close it,
-        or let it go out of scope.
+        Iterator of {"image": uint8 [batch_size / process_count, h, w, c], "index": int32} and the targets by name;
+        close it, or let it go out of scope.
 
     Raises:
         DataError: more examples in a batch than in the source, or images of several sizes without `image_size`.
@@ -150,8 +150,8 @@ def eval_batches(
         num_threads, prefetch, process_index, process_count: as for `train_batches`.
 
     Returns:
-        Iterator of {"image": uint8 [b, h, w, c], "label": int32 [b], "index": int32 [b], "mask": bool [b]}. What is
-        padded at the end has mask False, index -1, label 0 and a black image.
+        Iterator of {"image": uint8 [b, h, w, c], "index": int32 [b], "mask": bool [b]} and the targets by name. What
+        is padded at the end has mask False, index -1, targets of zeros and a black image.
 
     Raises:
         DataError: images of several sizes without a `view`.
@@ -163,7 +163,7 @@ def eval_batches(
     view = view or View(_output_size(source, None))
     padding = {
         "image": np.zeros((*view.size, source.image_shape[-1]), np.uint8),
-        "label": np.int32(0),
+        **{name: np.zeros(target.shape, target.dtype) for name, target in source.target_shapes.items()},
         "index": np.int32(-1),
         "mask": np.bool_(False),
     }
@@ -199,7 +199,7 @@ class _ProcessPiece(grain.MapDataset):
 
 
 def _arrays(example: dict[str, Any]) -> dict[str, Any]:
-    return {"image": example["image"], "label": np.int32(example["label"]), "index": np.int32(example["index"])}
+    return {**example, "index": np.int32(example["index"])}
 
 
 def _crop_function(

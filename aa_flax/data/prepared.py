@@ -12,6 +12,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
+from aa_flax.data.targets import class_labels
 
 _NAME = re.compile(r"\w+(/[\w.-]+)?(:\d+\.\d+\.\d+)?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -83,13 +84,13 @@ def open_prepared(folder: Path) -> Prepared:
     _require_array_record(builder, folder)
     features = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict):
-        raise DataError(f"{folder}: not a dictionary of features, so it is not image classification")
+        raise DataError(f"{folder}: not a dictionary of features, so none of images")
     # By exact type: LabeledImage (a segmentation map) derives from Image, and is no input image.
     images = sorted(key for key, feature in features.items() if type(feature) is tfds.features.Image)
-    labels = sorted(key for key, feature in features.items() if type(feature) is tfds.features.ClassLabel)
+    labels = class_labels(features)
     if len(images) != 1 or len(labels) != 1:
         raise DataError(
-            f"{folder}: image classification needs exactly one image and one class label; "
+            f"{folder}: expected exactly one image and one class label; "
             f"images: {', '.join(images) or 'none'}; class labels: {', '.join(labels) or 'none'}"
         )
     image = features[images[0]]

@@ -66,7 +66,8 @@ class Shrunk(Origin):
         source = RecordSource(self._prepared, split)
 
         def example(index: int) -> Example:
-            encoded, label = source.encoded(index)
+            record = source.record(index)
+            encoded, label = bytes(record[self._prepared.image_key]), int(record[self._prepared.label_key])
             try:
                 return shrunk(encoded, self._short_side, self._quality), label
             # Pillow raises many types for damaged files.

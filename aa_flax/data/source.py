@@ -4,12 +4,13 @@ import abc
 import bisect
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -17,6 +18,7 @@ from aa_flax.data.errors import DataError
 from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
 from aa_flax.data.images import Interpolation, Window, decode_image, decode_part, resize
 from aa_flax.data.prepared import Prepared
+from aa_flax.data.targets import ClassLabel, Targets
 
 _CHUNK = 256  # records that one thread reads and decodes at a time when caching
 
@@ -30,17 +32,17 @@ def _whole(encoded: bytes, channels: int) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 class Source(abc.ABC):
-    """Random access to examples: `source[i]` is {"image": uint8 [h, w, c], "label": int, "index": i}.
+    """Random access to examples: `source[i]` is {"image": uint8 [h, w, c], "index": i} and the targets by name.
 
     Attributes:
         name: data set and split, for messages.
         image_shape: (h, w, c); h and w are None where images differ in size.
-        num_classes: labels are 0 to num_classes - 1.
+        target_shapes: shape and dtype of each target of an example.
     """
 
     name: str
     image_shape: tuple[int | None, int | None, int]
-    num_classes: int
+    target_shapes: Mapping[str, jax.ShapeDtypeStruct]
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
@@ -93,18 +95,35 @@ class RecordSource(Source):
     """Examples read from ArrayRecord files and decoded at each access.
 
     Raises:
-        DataError: at creation, a file is missing; at access, a damaged record, an image that cannot be decoded or a
-            label out of range, with the file and the index within the split.
+        DataError: at creation, a file is missing; at access, a damaged record, an image that cannot be decoded or
+            targets out of range, with the file and the index within the split.
     """
 
-    def __init__(self, prepared: Prepared, split: str, *, fast_decode: bool = False, missing_ok: bool = False):
-        """`fast_decode` is what `part` decodes by; `missing_ok` is for who reads no example of a missing file."""
+    def __init__(
+        self,
+        prepared: Prepared,
+        split: str,
+        targets: Targets | None = None,
+        *,
+        fast_decode: bool = False,
+        missing_ok: bool = False,
+    ):
+        """Open a split.
+
+        Args:
+            prepared: the data set.
+            split: its name, or a part in the notation of TFDS.
+            targets: what is read beside the image; a class label if not given.
+            fast_decode: `part` decodes by `fast_jpeg`.
+            missing_ok: for who reads no example of a missing file.
+        """
+        targets = targets or ClassLabel()
         info = prepared.builder.info
         features, split_info = info.features, info.splits[split]
         self.name = f"{info.name}[{split}]"
         self.image_shape = tuple(features[prepared.image_key].shape)
-        self.num_classes = features[prepared.label_key].num_classes
-        self._keys = prepared.image_key, prepared.label_key
+        self.target_shapes = targets.shapes
+        self._image_key, self._targets_of = prepared.image_key, targets.reader(features)
         if fast_decode:
             require_packages()
         self._decode_part = decode_part_fast if fast_decode else decode_part
@@ -157,25 +176,24 @@ class RecordSource(Source):
             raise DataError(f"{self.place(index)}: damaged record ({_one_line(error)})") from None
 
     def _decoded(self, record: dict[str, Any], index: int, decode: Decode = _whole) -> dict[str, Any]:
-        image_key, label_key = self._keys
         channels = self.image_shape[-1]
         try:
-            image, whole = decode(record[image_key], channels)
+            image, whole = decode(record[self._image_key], channels)
         # Pillow raises many types for damaged files.
         except Exception as error:
             raise DataError(f"{self.place(index)}: the image cannot be decoded ({_one_line(error)})") from None
         if any(expected not in (None, found) for found, expected in zip(whole, self.image_shape, strict=False)):
             raise DataError(f"{self.place(index)}: an image of shape {(*whole, channels)}, expected {self.image_shape}")
-        label = int(record[label_key])
-        if not 0 <= label < self.num_classes:
-            raise DataError(f"{self.place(index)}: label {label}, expected 0 to {self.num_classes - 1}")
-        return {"image": image, "label": label, "index": int(index)}
+        try:
+            targets = self._targets_of(record)
+        except ValueError as error:
+            raise DataError(f"{self.place(index)}: {error}") from None
+        return {"image": image, **targets, "index": int(index)}
 
-    def encoded(self, index: int) -> tuple[bytes, int]:
-        """The image of an example as it is stored, and its label, unchecked."""
+    def record(self, index: int) -> dict[str, Any]:
+        """Return an example as it is stored, its image encoded, unchecked."""
         self._require_index(index)
-        record = self._read_one(index)
-        return bytes(record[self._keys[0]]), int(record[self._keys[1]])
+        return self._read_one(index)
 
     def place(self, index: int) -> str:
         """File and index of an example, for messages."""
@@ -185,20 +203,21 @@ class RecordSource(Source):
 class ArraySource(Source):
     """Examples held in memory."""
 
-    def __init__(self, name: str, images: np.ndarray, labels: np.ndarray, num_classes: int):
-        """`images` uint8 [n, h, w, c], `labels` [n] in 0 to num_classes - 1."""
-        if len(images) != len(labels) or images.ndim != 4 or images.dtype != np.uint8:
+    def __init__(self, name: str, images: np.ndarray, targets: Mapping[str, np.ndarray]):
+        """`images` uint8 [n, h, w, c], `targets` by name, each [n, ...]."""
+        lengths = ", ".join(f"{len(values)} of {target!r}" for target, values in targets.items())
+        if images.ndim != 4 or images.dtype != np.uint8 or any(len(images) != len(v) for v in targets.values()):
             raise DataError(
-                f"{name}: images {images.dtype} {images.shape} with {len(labels)} labels, expected uint8 [n, h, w, c]"
+                f"{name}: images {images.dtype} {images.shape} with {lengths}, expected uint8 [n, h, w, c] and as many"
             )
-        wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
-        if wrong.size:
-            raise DataError(f"{name}: example {wrong[0]} has label {labels[wrong[0]]}, expected 0 to {num_classes - 1}")
-        self.name, self.num_classes = name, num_classes
-        self.image_shape = images.shape[1:]
-        self._images, self._labels = images.view(), labels.astype(np.int32)
+        self.name, self.image_shape = name, images.shape[1:]
+        self.target_shapes = {
+            target: jax.ShapeDtypeStruct(values.shape[1:], values.dtype) for target, values in targets.items()
+        }
+        self._arrays = {"image": images.view(), **{target: values.view() for target, values in targets.items()}}
         # Examples are views: writing into one would change every later epoch.
-        self._images.flags.writeable = False
+        for values in self._arrays.values():
+            values.flags.writeable = False
 
     @classmethod
     def of(cls, source: Source) -> "ArraySource":
@@ -209,25 +228,26 @@ class ArraySource(Source):
                 f"{source.name}: only images of one size can be cached (config field 'data.cache'), "
                 f"image_shape is {source.image_shape}"
             )
-        images = np.empty((len(source), height, width, channels), np.uint8)
-        labels = np.empty(len(source), np.int32)
+        arrays = {"image": np.empty((len(source), height, width, channels), np.uint8)}
+        for name, target in source.target_shapes.items():
+            arrays[name] = np.empty((len(source), *target.shape), target.dtype)
 
         def fill(start: int) -> None:
             for example in source.__getitems__(range(start, min(start + _CHUNK, len(source)))):
-                images[example["index"]] = example["image"]
-                labels[example["index"]] = example["label"]
+                for name, values in arrays.items():
+                    values[example["index"]] = example[name]
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(fill, range(0, len(source), _CHUNK)):
                 pass
-        return cls(source.name, images, labels, source.num_classes)
+        return cls(source.name, arrays.pop("image"), arrays)
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._arrays["image"])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         self._require_index(index)
-        return {"image": self._images[index], "label": int(self._labels[index]), "index": int(index)}
+        return {**{name: values[index] for name, values in self._arrays.items()}, "index": int(index)}
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         return [self[index] for index in indices]

@@ -30,7 +30,7 @@ class TolerantSource(Source):
     def __init__(self, source: Source, budget: int, _found: dict[int, str] | None = None):
         if budget < 1:
             raise ValueError(f"budget is {budget}, expected at least 1; without one, read the source itself")
-        self.name, self.image_shape, self.num_classes = source.name, source.image_shape, source.num_classes
+        self.name, self.image_shape, self.target_shapes = source.name, source.image_shape, source.target_shapes
         self.budget = budget
         self._source, self._found = source, {} if _found is None else _found
         self._lock = threading.Lock()

@@ -6,12 +6,12 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.drawing.attention_maps import attending_paths, attention_maps, last_of_each_stage
 from aa_flax.drawing.plots import attention_figure
-from aa_flax.drawing.pooling_figures import pooling_figure
+from aa_flax.drawing.pooling_figures import captioned_figure
 
 _AT_ONCE = 16  # photos in a batch
 
@@ -73,7 +73,7 @@ def draw_photos(
     model: nnx.Module,
     preprocessing: Preprocessing,
     photos: Mapping[str, UInt8[np.ndarray, "h w c"]],
-    probabilities: Mapping[str, Float[np.ndarray, "classes"]],
+    captions: Mapping[str, Sequence[tuple[int, str]]],
     layers: Sequence[str],
     query: tuple[int, int],
     files: Mapping[str, Path],
@@ -82,9 +82,9 @@ def draw_photos(
 
     Args:
         model: the network.
-        preprocessing: what it expects of pixels, and its classes.
+        preprocessing: what it expects of pixels.
         photos: name to pixels 0 to 255, all of one size.
-        probabilities: of each class, by the same names.
+        captions: by the same names, (token, words) of what is seen, the most certain first.
         layers: from `layers_to_draw`.
         query: (row, column) of the pixel whose attention is drawn; attention pooling needs none.
         files: name to PNG.
@@ -93,7 +93,7 @@ def draw_photos(
         AttentionError: a file cannot be written.
     """
     _, poolings = attending_paths(model)
-    classes, names = preprocessing.class_names, list(photos)
+    names = list(photos)
     for start in range(0, len(names), _AT_ONCE):
         some = names[start : start + _AT_ONCE]
         pixels = np.stack([photos[name] for name in some])
@@ -103,11 +103,9 @@ def draw_photos(
             try:
                 if layers[0] in poolings:
                     weights = maps[layers[0]][i : i + 1, 0]
-                    pooling_figure(photo, weights, probabilities[name][None], classes, file=files[name])
+                    captioned_figure(photo, weights, [captions[name]], file=files[name])
                 else:
-                    best = int(probabilities[name].argmax())
-                    title = f"{classes[best]}\n{100 * probabilities[name][best]:.1f} %"
                     own = {path: weights[i : i + 1] for path, weights in maps.items()}
-                    attention_figure(photo, [title], own, [query], files[name])
+                    attention_figure(photo, [captions[name][0][1]], own, [query], files[name])
             except OSError as error:
                 raise AttentionError(f"{files[name]}: cannot be written ({error.strerror})") from error

@@ -12,20 +12,23 @@ from jaxtyping import Float, Int, UInt8
 from matplotlib.figure import Figure
 
 _INK = "#333333"
+_NO_SCORES = ("step", "split", "epoch", "seconds")
 _TRAIN, _HELD_OUT = "#9aa5b1", "#b3322c"
 
 
 def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None) -> Figure:
-    """Loss and accuracy over epochs, training windows and held-out data, from the rows of `metrics.jsonl`."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    """Loss and every score over epochs, training windows and held-out data, from the rows of `metrics.jsonl`."""
+    held_out = [name for row in rows if row["split"] == "eval" for name in row]
+    names = [name for name in dict.fromkeys(["loss", *held_out]) if name not in _NO_SCORES]
+    figure = Figure(figsize=(4.5 * len(names), 3.4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for split, label, color in (("train", "training", _TRAIN), ("eval", "held out", _HELD_OUT)):
-            chosen = [row for row in rows if row["split"] == split]
-            marker = "o" if split == "eval" else None
-            epochs, values = [row["epoch"] for row in chosen], [row[name] for row in chosen]
-            axes.plot(epochs, values, color=color, label=label, lw=1.4, marker=marker, ms=3)
+            if chosen := [(row["epoch"], row[name]) for row in rows if row["split"] == split and name in row]:
+                epochs, values = zip(*chosen, strict=True)
+                marker = "o" if split == "eval" else None
+                axes.plot(epochs, values, color=color, label=label, lw=1.4, marker=marker, ms=3)
         axes.set_xlabel("epoch")
-        axes.set_title("loss (nats)" if name == "loss" else name, loc="left", fontsize=10, color=_INK)
+        axes.set_title(name.replace("_", " "), loc="left", fontsize=10, color=_INK)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25)
         axes.legend(frameon=False, fontsize=9)

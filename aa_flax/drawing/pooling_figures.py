@@ -84,6 +84,26 @@ def pooling_figure(
             f"photos, weights and probabilities must be of as many images, and of {classes} classes; got "
             f"{len(photos)}, {len(weights)} and {probabilities.shape}"
         )
+    ranked = np.argsort(-probabilities)
+    captions = [
+        [(int(k), f"{class_names[k]}\n{100 * row[k]:.1f} %") for k in order]
+        for row, order in zip(probabilities, ranked, strict=True)
+    ]
+    return captioned_figure(photos, weights, captions, titles=titles, top=top, file=file)
+
+
+def captioned_figure(
+    photos: UInt8[np.ndarray, "b height width c"],
+    weights: Float[Any, "b tokens h w"],
+    captions: Sequence[Sequence[tuple[int, str]]],
+    *,
+    titles: Sequence[str] = (),
+    top: int = 3,
+    file: Path | None = None,
+) -> Figure:
+    """The picture of `pooling_figure`, with `captions` of each photo: (token, words), the most certain first."""
+    weights = np.asarray(weights, np.float32)
+    tokens = weights.shape[1]
     shown = min(top, tokens)
     columns = 2 if tokens == 1 else 2 + shown
     height, width = photos.shape[1:3]
@@ -91,18 +111,17 @@ def pooling_figure(
     size = (cell * columns * max(1.0, width / height), (cell * max(1.0, height / width) + 0.55) * len(photos))
     figure = Figure(figsize=size, layout="constrained")
     for row, line in enumerate(figure.subplots(len(photos), columns, squeeze=False)):
-        ranked = np.argsort(-probabilities[row])
-        captions = [f"{class_names[k]}\n{100 * probabilities[row, k]:.1f} %" for k in ranked[:shown]]
-        chosen = weights[row, ranked[:shown]] if tokens > 1 else weights[row]
+        numbers, words = zip(*captions[row][:shown], strict=True)
+        chosen = weights[row, list(numbers)] if tokens > 1 else weights[row]
         maps = np.stack([scaled_map(one, (height, width)) for one in chosen])
         pixels = photos[row] if photos.shape[-1] == 3 else np.repeat(photos[row], 3, -1)
-        _panel(line[0], pixels, title=captions[0] if tokens == 1 else "")
+        _panel(line[0], pixels, title=words[0] if tokens == 1 else "")
         line[0].set_ylabel(titles[row] if titles else "", fontsize=9, color=_INK)
         _panel(
             line[1], overlay(photos[row], maps), label=_peak(chosen[0]) if tokens == 1 else "a colour for each class"
         )
         for i, axes in enumerate(line[2:]):
-            _panel(axes, pixels / 255 * maps[i][..., None], captions[i], _peak(chosen[i]), COLORS[i % len(COLORS)])
+            _panel(axes, pixels / 255 * maps[i][..., None], words[i], _peak(chosen[i]), COLORS[i % len(COLORS)])
     if file is not None:
         figure.savefig(file, dpi=110)
     return figure

@@ -1,20 +1,21 @@
 """Training a network to name the one class of each image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
 from aa_flax.config.schema import Config, ConfigError
+from aa_flax.data.datasets import Dataset
 from aa_flax.data.pipeline import eval_batches
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.source import Source
+from aa_flax.data.targets import ClassLabel, Targets
 from aa_flax.drawing.attention_figures import draw_attention
 from aa_flax.drawing.plots import confusion_matrix
 from aa_flax.evaluation.classification import confusion_and_loss, per_class
@@ -35,12 +36,21 @@ class ClassificationOptions:
     label_smoothing: float = 0.0
 
 
+@dataclass(frozen=True)
+class ClassificationDisplay:
+    """What is printed of a photograph."""
+
+    top: int = field(default=5, metadata={"help": "How many classes to print for each image.", "least": 1})
+
+
 class Classification:
     """Cross-entropy over classes; scored by held-out cross-entropy and accuracy."""
 
-    targets: Mapping[str, Any] = {"label": jax.ShapeDtypeStruct((), jnp.int32)}
+    targets: Targets = ClassLabel()
     metrics: Mapping[str, Any] = {"accuracy": jnp.int32}
     headline = "accuracy"
+    fractions = frozenset({"accuracy", "accuracy_per_class"})
+    display = ClassificationDisplay
 
     def __init__(self, config: Config, preprocessing: Preprocessing) -> None:
         self.config, self.preprocessing = config, preprocessing
@@ -66,6 +76,15 @@ class Classification:
     def check(self, devices: int) -> None:
         """ConfigError unless every device gets whole pairs of images where images are mixed."""
         check_pairs(self.config, devices)
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        """ConfigError unless the classes are those that the network was trained on."""
+        trained, found = self.preprocessing.class_names, dataset.class_names
+        if found != trained:
+            raise ConfigError(
+                f"{dataset.name} has the classes {', '.join(found[:5])}, ...; "
+                f"the run was trained on {', '.join(trained[:5])}, ..."
+            )
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """Return the network of the config, with an output for each class."""
@@ -139,6 +158,27 @@ class Classification:
             batch = next(batches)
         _, firsts = np.unique(batch["label"], return_index=True)
         shown = np.sort(firsts)[:3]
-        pixels, titles = batch["image"][shown], [names[label] for label in batch["label"][shown]]
+        pixels, titles = batch["image"][shown], [self.title({"label": batch["label"][row]}) for row in shown]
         images = preprocessing.normalize(jnp.asarray(pixels))
         draw_attention(model, images, pixels, titles, folder / "attention_maps.png", names)
+
+    def title(self, example: Mapping[str, Any]) -> str:
+        """Return the name of the class."""
+        return self.preprocessing.class_names[int(example["label"])]
+
+    def describe(self, prediction: Any, display: ClassificationDisplay) -> list[str]:
+        """Return the most probable classes, a line each."""
+        return [f"  {100 * probability:6.2f} %  {name}" for _, name, probability in self._ranked(prediction)][
+            : display.top
+        ]
+
+    def captions(self, prediction: Any) -> list[tuple[int, str]]:
+        """Return the number of each class with its name and probability, the most probable first."""
+        return [(k, f"{name}\n{100 * probability:.1f} %") for k, name, probability in self._ranked(prediction)]
+
+    def _ranked(self, logits: Any) -> list[tuple[int, str, float]]:
+        """(number, name, probability) of each class, the most probable first."""
+        shifted = np.exp(np.asarray(logits, np.float32) - np.max(logits).astype(np.float32))
+        probabilities = shifted / shifted.sum()
+        names = self.preprocessing.class_names
+        return [(int(k), names[k], float(probabilities[k])) for k in np.argsort(-probabilities, kind="stable")]

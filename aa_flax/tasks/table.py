@@ -11,18 +11,21 @@ TASKS = {"classification": "aa_flax.tasks.classification:Classification"}
 """Name to module and class. Any other "module:Class" names a task outside this library."""
 
 
+def task_class(name: str) -> Any:
+    """Return the class of a task by its name, a row of `TASKS` or "module:Class"; ConfigError if there is none."""
+    module, _, kind = TASKS.get(name, name).partition(":")
+    if not kind:
+        raise ConfigError(f"config field 'task.name' must be one of {', '.join(TASKS)} or module:Class, got {name!r}")
+    try:
+        return getattr(importlib.import_module(module), kind)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"config field 'task.name': {name!r} cannot be imported ({error})") from None
+
+
 def make_task(config: Config, preprocessing: Preprocessing) -> Task:
     """Return the task of a config, for images as `preprocessing` has them.
 
     Raises:
         ConfigError: no such task, or options that it does not have.
     """
-    name = config.task.name
-    module, _, kind = TASKS.get(name, name).partition(":")
-    try:
-        made: Any = getattr(importlib.import_module(module), kind) if kind else None
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"config field 'task.name': {name!r} cannot be imported ({error})") from None
-    if made is None:
-        raise ConfigError(f"config field 'task.name' must be one of {', '.join(TASKS)} or module:Class, got {name!r}")
-    return made(config, preprocessing)
+    return task_class(config.task.name)(config, preprocessing)

@@ -11,7 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 from flax import nnx
 from jaxtyping import Array, Float, Key, UInt32
 
+from aa_flax.data.datasets import Dataset
 from aa_flax.data.source import Source
+from aa_flax.data.targets import Targets
 
 RandomKey = Key[Array, ""] | UInt32[Array, "2"]
 
@@ -36,17 +38,25 @@ class Task(Protocol):
     """A kind of training, for one config and one data set.
 
     Attributes:
-        targets: what is read of a record beside its image, by name: shapes and dtypes of one example.
+        targets: what is read of an example beside its image.
         metrics: what `losses` gives besides, by name, and the dtype of its sum over a log window.
         headline: the score, one of `Scores.values`, that checkpoints are told apart by; larger is better.
+        fractions: names of scores and details that lie between 0 and 1, which tables show in percent.
+        display: a frozen dataclass of what `describe` and `captions` may be asked for; its fields, each with a default
+            and a "help" in its metadata, are flags of `aa_flax.predict`.
     """
 
-    targets: Mapping[str, Any]
+    targets: Targets
     metrics: Mapping[str, Any]
     headline: str
+    fractions: frozenset[str]
+    display: type
 
     def check(self, devices: int) -> None:
         """ConfigError where batches cannot be split over so many devices."""
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        """ConfigError where a trained network cannot be scored on a data set, since it was trained on other targets."""
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """Return the untrained network; TypeError or ValueError where its options do not fit."""
@@ -82,3 +92,21 @@ class Task(Protocol):
 
     def report(self, model: nnx.Module, scores: Scores, source: Source, folder: Path) -> None:
         """Draw pictures of a trained network into a folder; `source` has the held-out data."""
+
+    def title(self, example: Mapping[str, Any]) -> str:
+        """Return what stands over the picture of an example: its targets in a word or two."""
+
+    def describe(self, prediction: Any, display: Any) -> list[str]:
+        """Return the lines that `aa_flax.predict` prints of one photograph.
+
+        Args:
+            prediction: what `predict` gave, of one image, in this process's memory.
+            display: of the type `display`.
+        """
+
+    def captions(self, prediction: Any) -> list[tuple[int, str]]:
+        """Return (number, words) of what is seen in a photograph, the most certain first; at least one.
+
+        The words stand over a picture of what the network attends to. Of a network that pools by a token for each
+        class, the number is that of the token.
+        """

@@ -44,6 +44,7 @@ class Program:
         layout: Layout,
         epoch_steps: int,
         *,
+        task: Task | None = None,
         change: Callable[[nnx.Module], Any] = lambda model: None,
         shapes: bool = False,
     ) -> "Program":
@@ -54,13 +55,14 @@ class Program:
             preprocessing: what its images become.
             layout: where its arrays live.
             epoch_steps: optimiser steps of an epoch.
+            task: that of the config and its images; made of them if not given.
             change: called with the untrained network, which it may change in place.
             shapes: build shapes only; nothing is allocated and nothing can run.
 
         Raises:
             ConfigError: the options of the network or of the task do not fit.
         """
-        task = make_task(config, preprocessing)
+        task = task or make_task(config, preprocessing)
         build = functools.partial(build_model, config, task)
         model = nnx.eval_shape(build) if shapes else build()
         change(model)

@@ -11,17 +11,17 @@ from aa_flax.training.sharding import Layout
 
 
 def resident(source: Source, layout: Layout) -> dict[str, Any]:
-    """A source on all devices, as a part of every batch: {"pool": {"image": uint8 [n,h,w,c], "label": int32 [n]}}."""
+    """Return a source on all devices, as a part of every batch: {"pool": {"image": uint8 [n, h, w, c], ...}}.
+
+    Beside the images the pool has the targets by name, each [n, ...].
+    """
     examples = source.__getitems__(range(len(source)))
-    pool = {
-        "image": np.stack([example["image"] for example in examples]),
-        "label": np.array([example["label"] for example in examples], np.int32),
-    }
+    pool = {name: np.stack([example[name] for example in examples]) for name in ("image", *source.target_shapes)}
     return {"pool": jax.tree.map(lambda array: layout.placed(array, layout.everywhere), pool)}
 
 
 def taken(batch: dict[str, Any]) -> dict[str, Array]:
-    """Inside a step: the batch with its images and labels, taken from the pool if it has one."""
+    """Inside a step: the batch with its images and targets, taken from the pool if it has one."""
     if "pool" not in batch:
         return batch
     return {name: values[batch["index"]] for name, values in batch["pool"].items()}

@@ -15,6 +15,7 @@ from aa_flax.data.pipeline import Batches
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.runs.directory import RunDirectory
 from aa_flax.runs.hosts import prove_equal
+from aa_flax.tasks import make_task
 from aa_flax.training import determinism
 from aa_flax.training.initial import take_weights
 from aa_flax.training.program import Program
@@ -108,8 +109,9 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     prove_equal({"data set": dataset.fingerprint})
     preprocessing = preprocessing_for(config, dataset)
     directory.check(config, preprocessing)
-    train_source = dataset.split(config.data.train_split, fast_decode=config.data.fast_decode)
-    eval_source = dataset.split(config.data.eval_split)
+    task = make_task(config, preprocessing)
+    train_source = dataset.split(config.data.train_split, task.targets, fast_decode=config.data.fast_decode)
+    eval_source = dataset.split(config.data.eval_split, task.targets)
     if config.data.corrupt_budget:
         # Never of the held-out data: a score is of every example, each once.
         train_source = data.TolerantSource(train_source, config.data.corrupt_budget)
@@ -124,7 +126,7 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
             reports.append(str(take_weights(model, config)))
 
     with jax.default_device(_host()):
-        program = Program.of(config, preprocessing, layout, epoch_steps, change=take)
+        program = Program.of(config, preprocessing, layout, epoch_steps, task=task, change=take)
     program.task.check(layout.mesh.shape["data"])
     if config.optimizer.schedule == "steps" and min(config.optimizer.decay_at_epochs) >= config.epochs:
         logging.warning("the learning rate never drops: decay_at_epochs begins after the %d epochs", config.epochs)

@@ -1,12 +1,16 @@
 """The network that a run has trained."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 from flax import nnx
 
+from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.models.functional import functional
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
-from aa_flax.tasks import make_task
+from aa_flax.tasks import Task, make_task
 from aa_flax.training.initial import build_model
 
 
@@ -34,3 +38,13 @@ def load_model(directory: RunDirectory, step: int | None = None) -> tuple[nnx.Mo
         params, batch_stats = checkpoints.restore_model(params, batch_stats, ema, step)
     nnx.update(model, params, batch_stats)
     return model, step
+
+
+def make_predict(model: nnx.Module, task: Task, preprocessing: Preprocessing) -> Callable[[Any], Any]:
+    """Return the compiled function from uint8 images [b, h, w, c] to what the network says of them, as the task has it.
+
+    It raises ValueError, before anything is computed, for images that the network cannot take.
+    """
+    apply, params, batch_stats = functional(model, lambda model, images, **_: task.predict(model, images))
+    compiled = jax.jit(lambda variables, images: apply(*variables, preprocessing.normalize(images))[0])
+    return lambda images: compiled((params, batch_stats), images)

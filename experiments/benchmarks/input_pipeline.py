@@ -142,7 +142,8 @@ def store(source_dir: Path, scratch: Path) -> dict[str, dict[str, Path]]:
                 from experiments.benchmarks import tf_data
 
                 source, file = open_source(folder), folder / "train.tfrecord"
-                tf_data.write((source.encoded(index) for index in range(len(source))), file)
+                records = (source.record(index) for index in range(len(source)))
+                tf_data.write(((bytes(record["image"]), int(record["label"])) for record in records), file)
                 stored[label]["tfrecord"] = file
     return stored
 

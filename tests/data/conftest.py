@@ -100,7 +100,9 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def toy() -> Source:
     """37 images of 5 × 7, each told from the others by its pixels."""
     rng = np.random.default_rng(11)
-    return ArraySource("toy", rng.integers(0, 256, (37, 5, 7, 3), np.uint8), rng.integers(0, 4, 37), 4)
+    return ArraySource(
+        "toy", rng.integers(0, 256, (37, 5, 7, 3), np.uint8), {"label": rng.integers(0, 4, 37, np.int32)}
+    )
 
 
 @pytest.fixture

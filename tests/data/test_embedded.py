@@ -9,7 +9,7 @@ import pytest
 import aa_flax.data
 from aa_flax.data.sets.idx import read_idx
 
-FOLDER = Path(aa_flax.data.__file__).parent / "embedded"
+FOLDER = Path(aa_flax.data.__file__).parent / "sets" / "embedded"
 
 
 def checksums(folder):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aa_flax
-from aa_flax.data import DataError, eval_batches, steps_per_epoch, train_batches
+from aa_flax.data import ClassLabel, DataError, eval_batches, steps_per_epoch, train_batches
 from aa_flax.data.source import ArraySource, Source
 from aa_flax.data.view import View
 
@@ -28,7 +28,7 @@ CROPS = {
 def numbered(count):
     """A source of `count` images; image i holds the bytes of i."""
     images = np.arange(count, dtype="<u4").view(np.uint8).reshape(count, 2, 2, 1)
-    return ArraySource("numbered", images.copy(), np.arange(count) % 3, 3)
+    return ArraySource("numbered", images.copy(), {"label": np.arange(count, dtype=np.int32) % 3})
 
 
 def orders(source, epochs, **options):
@@ -175,13 +175,13 @@ def test_wrong_arguments(toy, options, message):
 
 def test_images_of_several_sizes_need_a_size(toy, take):
     toy.image_shape = (None, None, 3)
-    for make, given in (
+    for make, sized in (
         (lambda **o: train_batches(toy, batch_size=4, seed=0, **o), {"image_size": (4, 6)}),
         (lambda **o: eval_batches(toy, batch_size=4, **o), {"view": View((4, 6))}),
     ):
         with pytest.raises(DataError, match="toy: images differ in size, so their size must be given"):
             make()
-        assert take(make(**given), 1)[0]["image"].shape == (4, 4, 6, 3)
+        assert take(make(**sized), 1)[0]["image"].shape == (4, 4, 6, 3)
 
 
 @settings(max_examples=25, deadline=None)
@@ -219,7 +219,7 @@ def test_evaluation_without_a_view_leaves_images_alone(toy):
 
 
 class Faulty(Source):
-    name, image_shape, num_classes = "faulty", (2, 2, 1), 3
+    name, image_shape, target_shapes = "faulty", (2, 2, 1), ClassLabel.shapes
 
     def __len__(self):
         return 8
@@ -271,7 +271,7 @@ def test_threads_end(toy, end):
 def test_a_program_that_forgets_to_close_ends():
     code = (
         "import numpy as np; from aa_flax.data import train_batches; from aa_flax.data.source import ArraySource;"
-        "s = ArraySource('s', np.zeros((90, 8, 8, 3), np.uint8), np.zeros(90), 1);"
+        "s = ArraySource('s', np.zeros((90, 8, 8, 3), np.uint8), {'label': np.zeros(90)});"
         "b = train_batches(s, batch_size=9, seed=0, num_threads=2); next(b); print('done')"
     )
     done = subprocess.run(

@@ -11,7 +11,7 @@ PLAIN = {"num_threads": 0, "prefetch": 0}
 def numbered(count):
     """A source of `count` images of the colour of their number."""
     images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 6, 6, 1))
-    return ArraySource("numbered", images.copy(), np.zeros(count, np.int64), 1)
+    return ArraySource("numbered", images.copy(), {"label": np.zeros(count, np.int32)})
 
 
 def test_the_map_by_hand():

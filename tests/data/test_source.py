@@ -3,11 +3,12 @@ import re
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from aa_flax.data import DataError, load
+from aa_flax.data import ClassLabel, DataError, load
 from aa_flax.data.images import decode_image, decode_part, encode_png, resize
 from aa_flax.data.source import ArraySource
 
@@ -21,11 +22,11 @@ def prepared(fashion, tmp_path):
 
 def test_random_access(prepared, fashion):
     source = prepared.split("train")
-    assert (len(source), source.num_classes, source.image_shape) == (23, 10, (28, 28, 1))
+    assert (len(source), source.target_shapes, source.image_shape) == (23, ClassLabel.shapes, (28, 28, 1))
     for index in (22, 0, 7):
         example = source[index]
         assert example["image"].dtype == np.uint8
-        assert (type(example["label"]), type(example["index"])) == (int, int)
+        assert (example["label"].dtype, example["label"].shape, type(example["index"])) == (np.int32, (), int)
         np.testing.assert_array_equal(example["image"][..., 0], fashion.train.images[index])
     batch = source.__getitems__([5, 1, 5])
     assert [example["index"] for example in batch] == [5, 1, 5]
@@ -76,13 +77,15 @@ def test_only_images_of_one_size_are_cached(toy):
 
 def test_arrays_are_checked_and_left_alone(rng):
     images = rng.integers(0, 256, (3, 5, 7, 1), np.uint8)
-    ArraySource("mine", images, np.array([0, 1, 2]), 3)
+    boxes = rng.normal(size=(3, 2, 4)).astype(np.float32)
+    source = ArraySource("mine", images, {"label": np.array([0, 1, 2]), "boxes": boxes})
+    assert source.target_shapes["boxes"] == jax.ShapeDtypeStruct((2, 4), np.float32)
+    np.testing.assert_array_equal(source[1]["boxes"], boxes[1])
     images[0] = 0
-    for label in (3, -1):
-        with pytest.raises(DataError, match=f"mine: example 1 has label {label}, expected 0 to 2"):
-            ArraySource("mine", images, np.array([0, label, 2]), 3)
-    with pytest.raises(DataError, match="with 2 labels, expected uint8"):
-        ArraySource("mine", images, np.array([0, 1]), 3)
+    boxes[0] = 0
+    assert not source[0]["image"].flags.writeable and not source[0]["boxes"].flags.writeable
+    with pytest.raises(DataError, match="with 2 of 'label', expected uint8"):
+        ArraySource("mine", images, {"label": np.array([0, 1])})
 
 
 def damage_record(prepared, split, pattern):

@@ -17,7 +17,7 @@ class Damaged(Source):
     """A source that cannot read some of its examples, and some others only at the second time."""
 
     def __init__(self, source, damaged, flaky=()):
-        self.name, self.image_shape, self.num_classes = source.name, source.image_shape, source.num_classes
+        self.name, self.image_shape, self.target_shapes = source.name, source.image_shape, source.target_shapes
         self.source, self.damaged, self.flaky = source, set(damaged), set(flaky)
 
     def __len__(self):

@@ -14,11 +14,12 @@ from aa_flax.data.view import View
 class Files(RecordSource):
     """Encoded images as a prepared data set has them, without the data set."""
 
-    name, num_classes, _decode_part = "files", 1, staticmethod(decode_part)
+    name, target_shapes, _decode_part = "files", {}, staticmethod(decode_part)
 
     def __init__(self, files, channels):
-        self.image_shape, self._keys, self._ends = (None, None, channels), ("image", "label"), [len(files)]
-        self._records = [{"image": file.read_bytes(), "label": 0} for file in files]
+        self.image_shape, self._image_key, self._ends = (None, None, channels), "image", [len(files)]
+        self._targets_of = lambda record: {}
+        self._records = [{"image": file.read_bytes()} for file in files]
 
 
 def test_center_crop_keeps_the_aspect_and_centre():
