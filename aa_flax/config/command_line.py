@@ -68,12 +68,14 @@ def fail(message: str, status: int = 2) -> NoReturn:
 
 
 def _parse(values: flags.FlagValues, description: str, argv: Sequence[str]) -> list[str]:
-    if _HELP.intersection(argv[1 : argv.index("--") if "--" in argv else None]):
+    known = field_names()
+    end = argv.index("--") if "--" in argv else len(argv)  # what comes after is no flag
+    own = _take_options(argv[:end])
+    argv = sys.argv[:] = [*own, *argv[end:]]  # ml_collections reads sys.argv itself
+    if _HELP.intersection(own):
         print(command_help(description, values))
         sys.exit()
-    known = field_names()
-    argv = sys.argv[:] = _take_options(argv)  # ml_collections reads sys.argv itself
-    for argument in argv[1:]:
+    for argument in own[1:]:
         match = re.match(r"--?config\.([\w.]+)", argument)
         if match and match[1] not in known and not match[1].startswith("model.options."):
             fail(str(unknown_field(match[1])))

@@ -31,7 +31,7 @@ def command_help(description: str, values: flags.FlagValues) -> str:
     if names := sorted(values):
         lines += ["", "Flags, --NAME=VALUE:"]
         lines += [line for name in names for line in _flag(values[name], values)]
-    if "config" in names:
+    if any(values[name].flag_type() == "config object" for name in names):
         lines += ["", "Fields of the config, as --config.NAME=VALUE; those with * may change when a run resumes:"]
         lines += config_fields()
     return "\n".join(lines)

@@ -176,7 +176,8 @@ class Checkpoints:
         parts = [(item, part) for item, names in like.by_name.items() for part in names]
         asked = {item: dict(tree) for item, tree in wanted.items()}
         for item, part in parts:
-            asked[item][part] = _as_saved(self._saved(step, item).get(part, {}), wanted[item][part])
+            anywhere = jax.tree.leaves(wanted[item][part])[0].sharding
+            asked[item][part] = _as_saved(self._saved(step, item).get(part, {}), wanted[item][part], anywhere)
         restored = self._restore(step, asked)
         for item, part in parts:
             restored[item][part] = _named(restored[item][part], wanted[item][part])
@@ -266,12 +267,17 @@ class Checkpoints:
             ) from error
 
 
-def _as_saved(saved: Any, wanted: Any) -> Any:
-    """What to ask Orbax for, which wants the tree that was saved: the wanted arrays in it, and of others nothing."""
-    if not isinstance(saved, Mapping):
-        return ocp.PLACEHOLDER if wanted is None or isinstance(wanted, Mapping) else wanted
-    inner = wanted if isinstance(wanted, Mapping) else {}
-    return {name: _as_saved(value, inner.get(name)) for name, value in saved.items()}
+def _as_saved(saved: Any, wanted: Any, anywhere: Any) -> Any:
+    """What to ask Orbax for, which wants the whole tree that was saved: the wanted arrays, and the others too.
+
+    Of these it has to be told where to put them: `anywhere` will do.
+    """
+    if isinstance(saved, Mapping):
+        inner = wanted if isinstance(wanted, Mapping) else {}
+        return {name: _as_saved(value, inner.get(name), anywhere) for name, value in saved.items()}
+    if wanted is None or isinstance(wanted, Mapping):
+        return jax.ShapeDtypeStruct(saved.shape, saved.dtype, sharding=anywhere)
+    return wanted
 
 
 def _named(restored: Any, wanted: Any) -> Any:
