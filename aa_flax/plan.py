@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
 from jax.sharding import Mesh
@@ -143,5 +144,10 @@ def _progress(text: str) -> Iterator[None]:
     print(f"  {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command line and exit."""
     run(main, define, expected=(TargetError, CompilerError, data.DataError), interrupted="interrupted")
+
+
+if __name__ == "__main__":
+    command()

@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import flags
@@ -121,5 +121,10 @@ def _query(values: flags.FlagValues, size: tuple[int, int]) -> tuple[int, int] |
     return int(given[0]), int(given[1])
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command line and exit."""
     run(main, define, expected=(RunDirectoryError, AttentionError))
+
+
+if __name__ == "__main__":
+    command()

@@ -8,6 +8,7 @@ DIR/replay. Needs the data of the run. The last line printed is one JSON object.
 import dataclasses
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from absl import flags
@@ -59,5 +60,10 @@ def _draw(found: Replay, positions: list[int], folder: Path) -> None:
         (folder / name).write_bytes(encode_png(found.images[position]))
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command line and exit."""
     run(main, define, expected=(RunDirectoryError, CheckpointError, data.DataError))
+
+
+if __name__ == "__main__":
+    command()

@@ -9,6 +9,7 @@
 """
 
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
 
@@ -71,5 +72,10 @@ def _folder(name: str, data_dir: str) -> Path:
     return folder if folder.is_dir() else locate(name, data_dir)
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command line and exit."""
     run(main, define, expected=(DataError,), interrupted="interrupted")
+
+
+if __name__ == "__main__":
+    command()

@@ -12,7 +12,7 @@ import json
 import sys
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags
 from flax import nnx
@@ -121,5 +121,10 @@ def guarded(argv: list[str], values: flags.FlagValues) -> None:
         sys.exit(2)
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command line and exit."""
     run(guarded, define, expected=(ValueError, TypeError))
+
+
+if __name__ == "__main__":
+    command()
