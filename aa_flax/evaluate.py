@@ -15,6 +15,7 @@ from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import resolve
 from aa_flax.models.functional import functional
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
+from aa_flax.tasks import OPTIONS
 from aa_flax.training.program import Program
 from aa_flax.training.scoring import make_scorer
 from aa_flax.training.sharding import Layout
@@ -35,7 +36,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
     directory = RunDirectory(Path(values.workdir))
-    given = config_value(values)
+    given = config_value(values, OPTIONS)
     config = directory.read_config() if given is None else resolve(given)
     preprocessing = directory.read_preprocessing()
     layout = Layout.of(config)

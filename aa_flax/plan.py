@@ -34,6 +34,7 @@ from aa_flax.analysis.sweep import sweep_batch
 from aa_flax.analysis.targets import Target, compiler_of, find_target
 from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import resolve
+from aa_flax.tasks import OPTIONS
 
 
 def define(values: flags.FlagValues) -> None:
@@ -94,7 +95,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
 
 def _subject(values: flags.FlagValues, mode: Mode) -> Subject:
     """What the command line asks for."""
-    config, name = config_value(values), values.model
+    config, name = config_value(values, OPTIONS), values.model
     size = _image_size(values.image_size)
     batch = None
     if name is not None and config is None:

@@ -20,7 +20,7 @@ from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.data.augment.host import make_host_augment
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
-from aa_flax.tasks import Task, make_task
+from aa_flax.tasks import OPTIONS, Task, make_task
 
 
 def define(values: flags.FlagValues) -> None:
@@ -38,7 +38,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
     if file.suffix != ".png":
         fail(f"--out: expected a name that ends in .png, got {file}")
-    config = resolve(config_value(values))
+    config = resolve(config_value(values, OPTIONS))
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
     preprocessing = preprocessing_for(config, dataset)
     task = make_task(config, preprocessing)

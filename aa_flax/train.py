@@ -21,7 +21,7 @@ from aa_flax.runs.exits import SAVED, leave
 from aa_flax.runs.hosts import is_first, join, parting
 from aa_flax.runs.metrics import MetricsError, read_metrics
 from aa_flax.runs.preemption import Preempted, leaving
-from aa_flax.tasks import make_task
+from aa_flax.tasks import OPTIONS, make_task
 from aa_flax.training import determinism
 from aa_flax.training.loop import Outcome, train
 from aa_flax.training.window import NonFiniteError
@@ -44,7 +44,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     """Train, report, print."""
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
-    config = resolve(config_value(values))
+    config = resolve(config_value(values, OPTIONS))
     if config.deterministic:
         determinism.ask()
     join(config.peer_timeout_seconds)

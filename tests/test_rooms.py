@@ -24,7 +24,7 @@ ROOMS = (
 """Each may import from those before it."""
 WITHOUT_NETWORKS = ("config", "evaluation", "data", "runs")
 """Rooms that no array is computed in."""
-LEAVES = ("json_values",)
+LEAVES = ("json_values", "typed")
 
 
 def module_of(path):

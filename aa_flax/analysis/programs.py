@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -93,7 +94,7 @@ def _epoch_steps(examples: int, config: Config) -> int:
     return max(examples // config.batch_size, 1)
 
 
-def _options(name: str) -> tuple[str, ...]:
+def _options(name: str) -> Collection[str]:
     try:
         return model_options(name)
     except ValueError as error:

@@ -1,12 +1,12 @@
 """Command lines: `--config=FILE --config.FIELD=VALUE`, with every mistake told in one line."""
 
-import ast
 import functools
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from aa_flax.config.help import command_help
 from aa_flax.config.schema import ConfigError, field_names, unknown_field
+from aa_flax.typed import guessed, parse
 
 _HELP = frozenset({"--help", "-help", "-h", "-?", "--helpshort"})
 
@@ -77,7 +78,7 @@ def _parse(values: flags.FlagValues, description: str, argv: Sequence[str]) -> l
         sys.exit()
     for argument in own[1:]:
         match = re.match(r"--?config\.([\w.]+)", argument)
-        if match and match[1] not in known and not match[1].startswith("model.options."):
+        if match and match[1] not in known:
             fail(str(unknown_field(match[1])))
     values.append_flag_values(flags.FLAGS)  # absl's own, such as --verbosity
     flags.FLAGS.mark_as_parsed()  # absl asks
@@ -100,29 +101,37 @@ def _file_mistake(text: str) -> str:
     return place + (last[-1] if last else text.strip().splitlines()[-1])
 
 
-_options: dict[str, Any] = {}
-"""Values of `--config.model.options.NAME=VALUE`, which ml_collections would accept only where the file has NAME."""
+Fields = Callable[[str], Mapping[str, Any]]
+"""From the name of a model or task to the name and type of each of its options; ValueError for an unknown name."""
+
+_OPTION = r"--?config\.(model|task)\.options\.(\w+)"
+_words: dict[str, dict[str, str]] = {"model": {}, "task": {}}
+"""Of `--config.GROUP.options.NAME=WORD`, which ml_collections would accept only where the file has NAME."""
 
 
 def _take_options(argv: Sequence[str]) -> list[str]:
-    """The command line without the options of the model, which are kept for `config_value`."""
-    _options.clear()
+    """The command line without the options of model and task, which are kept for `config_value`."""
+    for words in _words.values():
+        words.clear()
     rest = []
     for argument in argv:
-        if match := re.fullmatch(r"--?config\.model\.options\.(\w+)=(.*)", argument, re.DOTALL):
-            try:
-                _options[match[1]] = ast.literal_eval(match[2])
-            except (ValueError, SyntaxError):
-                _options[match[1]] = match[2]  # a word
-        elif match := re.fullmatch(r"--?config\.model\.options\.([\w.]+)", argument):
+        if match := re.fullmatch(rf"{_OPTION}=(.*)", argument, re.DOTALL):
+            _words[match[1]][match[2]] = match[3]
+        elif re.fullmatch(_OPTION, argument):
             fail(f"{argument}: needs a value, {argument}=VALUE")
         else:
             rest.append(argument)
     return rest
 
 
-def config_value(values: flags.FlagValues) -> Any:
-    """What config file and command line made; a file that is missing or fails ends in one line."""
+def config_value(values: flags.FlagValues, options: Mapping[str, Fields] = MappingProxyType({})) -> Any:
+    """What config file and command line made; mistakes in either end in one line.
+
+    Args:
+        values: of the command's flags.
+        options: for "model" and "task", what the options of each are; words of the command line become values of these
+            types. Without, or for an option that is not among them, words that look like literals become these.
+    """
     try:
         config = values.config
     except Exception as error:
@@ -131,14 +140,26 @@ def config_value(values: flags.FlagValues) -> Any:
     failure = None if config is None else vars(config).get("_error")
     if isinstance(failure, Exception):
         fail(_explain(failure, sys.argv))
-    if config is None and _options:
-        fail(f"--config.model.options.{next(iter(_options))} needs --config=FILE")
-    if config is not None and _options:
-        options = config.model.options
-        with options.unlocked(), options.ignore_type():
-            for name, value in _options.items():
-                options[name] = value
+    for group, words in _words.items():
+        if words and config is None:
+            fail(f"--config.{group}.options.{next(iter(words))} needs --config=FILE")
+        if words:
+            _set_options(config[group], group, words, options.get(group))
     return config
+
+
+def _set_options(group: Any, name: str, words: Mapping[str, str], fields: Fields | None) -> None:
+    """Put the words of the command line into `options` of a config's group, as values."""
+    try:
+        types = {} if fields is None else fields(group.name)
+    except ValueError as error:
+        fail(f"config group {name!r}: {error}")
+    with group.options.unlocked(), group.options.ignore_type():
+        for option, word in words.items():
+            try:
+                group.options[option] = parse(types[option], word) if option in types else guessed(word)
+            except ValueError as error:
+                fail(f"flag --config.{name}.options.{option}={word}: {error}")
 
 
 def _explain(error: Exception, argv: Sequence[str]) -> str:

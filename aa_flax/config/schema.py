@@ -34,6 +34,7 @@ class ModelConfig:
         "", '.safetensors or .pth: what fits of these weights is where training starts; "" is at random'
     )
     init_source: Literal["aa_flax", "timm", "torchvision", "deit"] = field("aa_flax", "whose names that file has")
+    init_part: str = field("", 'network in this one that the file is of, such as "backbone"; "" is all of this one')
     init_zero_output: bool = field(False, "output projections of attention that is not in that file start at zero")
     frozen: tuple[str, ...] = field((), 'parts that stay as in that file, such as ("stem", "bn", "stage1")')
 

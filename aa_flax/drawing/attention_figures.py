@@ -54,6 +54,7 @@ def draw_pooling(
     @jax.jit
     def probabilities(state: Any, images: Any) -> jax.Array:
         merged: Any = nnx.merge(graph, state, copy=True)
+        merged.eval()
         return jax.nn.softmax(merged(images).astype(jax.numpy.float32))
 
     scores = probabilities(state, normalized)

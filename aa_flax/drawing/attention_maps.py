@@ -60,6 +60,7 @@ def attention_maps(
     @jax.jit
     def forward(state: Any, images: Any) -> dict[str, Any]:
         merged: Any = nnx.merge(graph, state, copy=True)
+        merged.eval()
         found: dict[str, Any] = {}
 
         def look(path: str, module: Any, arguments: tuple) -> None:

@@ -92,6 +92,7 @@ def summarize(
 
     def forward(state: Any, images: Any) -> Any:
         merged: Any = nnx.merge(graph, state, copy=True)
+        merged.eval()
         for _, module in nnx.iter_modules(merged):
             if isinstance(module, AAConv2D):
                 module.implementation = "auto"  # some refuse to be traced for a CPU, and all count alike

@@ -150,7 +150,7 @@ class AAConv2D(nnx.Module):
         return getattr(self.conv, "takes_train", False)
 
     def __call__(
-        self, x: Float[Array, "b h w in"], *, train: bool = False, norm: tuple[Array, Array] | None = None
+        self, x: Float[Array, "b h w in"], *, train: bool | None = None, norm: tuple[Array, Array] | None = None
     ) -> Float[Array, "b hs ws out"]:
         """Return concat[Conv(X), MHA(X)], [b, h, w, in] to [b, ceil(h/strides), ceil(w/strides), out].
 

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aa_flax.layers.initializers import glorot_uniform, lecun_normal
+from aa_flax.layers.mode import evaluates
 from aa_flax.layers.norm import batch_norm
 from aa_flax.ops import gated_convolution
 from aa_flax.ops.gated_convolution import Forms, check_implementation
@@ -126,6 +127,7 @@ class AWConv2D(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((self.out_features,), param_dtype)) if use_bias else None
         self.squeeze = nnx.Linear(in_features, hidden, use_bias=False, **pointwise)
         self.bn: Any = norm(hidden, **options)
+        self.bn.eval()  # as everything here starts, whatever the factory says
         self.excite: Any
         if variant == "full" and inputs > 1:
             if inputs * out_features % hidden:
@@ -139,8 +141,8 @@ class AWConv2D(nnx.Module):
         self.excite_inputs = nnx.Linear(hidden, inputs, **pointwise) if variant == "outer" else None
         self.gate_scale = None if gate_scale is None else nnx.Param(jnp.asarray(gate_scale, param_dtype))
 
-    def __call__(self, x: Float[Array, "b h w in"], *, train: bool = False) -> Float[Array, "b hs ws out"]:
-        """[b, h, w, in] to [b, ceil(h/strides), ceil(w/strides), out]; with train=True the gate's batch norm learns."""
+    def __call__(self, x: Float[Array, "b h w in"], *, train: bool | None = None) -> Float[Array, "b hs ws out"]:
+        """[b, h, w, in] to [b, ceil(h/strides), ceil(w/strides), out]; in training the gate's batch norm learns."""
         gate = self.attention(x, train=train)
         if self.gate_scale is not None:
             gate = gate * self.gate_scale[...].astype(gate.dtype)
@@ -159,12 +161,12 @@ class AWConv2D(nnx.Module):
         )
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)[None, None, None]
 
-    def attention(self, x: Float[Array, "b h w in"], *, train: bool = False) -> Float[Array, "b kh kw cg out"]:
+    def attention(self, x: Float[Array, "b h w in"], *, train: bool | None = None) -> Float[Array, "b kh kw cg out"]:
         """The attention maps A in (0, 1), in at least float32; the axis of input channels is 1 with "expand"."""
         if x.ndim != 4 or x.shape[-1] != self.in_features or 0 in x.shape:
             raise ValueError(f"x must have shape [b, h, w, in_features={self.in_features}], got {x.shape}")
         pooled = pool_to(x.astype(self.dtype), self.kernel_size, self.pool)
-        hidden = jax.nn.relu(self.bn(self.squeeze(pooled), use_running_average=not train))
+        hidden = jax.nn.relu(self.bn(self.squeeze(pooled), use_running_average=evaluates(train)))
         logits = self._wide(self.excite(hidden))
         shape = (*logits.shape[:3], -1, self.out_features)
         if isinstance(self.excite, nnx.Conv):  # output channels outermost, as the kernel lies in the paper

@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aa_flax.layers.initializers import he_normal_fan_out, lecun_normal
+from aa_flax.layers.mode import evaluates
 from aa_flax.layers.norm import batch_norm
 
 Combine = Literal["add", "mul"]
@@ -57,11 +58,11 @@ class BAM(nnx.Module):
         self.bn2 = batch_norm(hidden, **options)
         self.spatial = nnx.Conv(hidden, 1, (1, 1), **convolution)
 
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool = False) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool | None = None) -> Float[Array, "b h w c"]:
         """The map with its channels and places scaled."""
 
         def activated(norm: nnx.BatchNorm, y: Array) -> Array:
-            return jax.nn.relu(norm(y, use_running_average=not train))
+            return jax.nn.relu(norm(y, use_running_average=evaluates(train)))
 
         channel = self.excite(activated(self.squeeze_bn, self.squeeze(x.mean((1, 2)))))[:, None, None, :]
         spatial = activated(self.reduce_bn, self.reduce(x))

@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aa_flax.layers.initializers import he_normal_fan_out, lecun_normal
+from aa_flax.layers.mode import evaluates
 from aa_flax.layers.norm import batch_norm
 
 
@@ -46,9 +47,9 @@ class CBAM(nnx.Module):
         self.spatial = nnx.Conv(2, 1, (7, 7), padding=3, use_bias=False, kernel_init=he_normal_fan_out, **options)
         self.bn = batch_norm(1, momentum=0.99, scale_init=nnx.initializers.constant(gate_scale_init), **options)
 
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool = False) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool | None = None) -> Float[Array, "b h w c"]:
         """The map with its channels and places scaled."""
         logits = sum(self.excite(jax.nn.relu(self.squeeze(pooled))) for pooled in (x.mean((1, 2)), x.max((1, 2))))
         x = x * jax.nn.sigmoid(logits)[:, None, None, :]
         pooled = jnp.stack([x.max(-1), x.mean(-1)], -1)
-        return x * jax.nn.sigmoid(self.bn(self.spatial(pooled), use_running_average=not train))
+        return x * jax.nn.sigmoid(self.bn(self.spatial(pooled), use_running_average=evaluates(train)))

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float
 from aa_flax.ops.concatenation import convolution_with_room
 
 
-def convolve(conv: Any, x: Float[Array, "b h w c"], *, train: bool, room: int = 0) -> Float[Array, "b hs ws _"]:
-    """Return `conv(x)`; a layer that says `takes_train` is told of training.
+def convolve(conv: Any, x: Float[Array, "b h w c"], *, train: bool | None, room: int = 0) -> Float[Array, "b hs ws _"]:
+    """Return `conv(x)`; a layer that says `takes_train` is told of training, None being its own mode.
 
     With `room`, that many channels of zeros lie behind its own; for a `conv` that `leaves_room`.
     """

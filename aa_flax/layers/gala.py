@@ -52,7 +52,7 @@ class GALA(nnx.Module):
         self.additive = nnx.Param(lecun_normal(rngs.params(), (1, features), param_dtype)[0])
         self.multiplicative = nnx.Param(lecun_normal(rngs.params(), (1, features), param_dtype)[0])
 
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool = False) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool | None = None) -> Float[Array, "b h w c"]:
         """The map with every place of every channel scaled; `train` changes nothing."""
         g = self.excite(jax.nn.relu(self.squeeze(x.mean((1, 2)))))[:, None, None, :]
         local = jax.nn.relu(self.reduce(x))

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aa_flax.layers.initializers import he_normal_fan_out
+from aa_flax.layers.mode import evaluates
 from aa_flax.layers.norm import batch_norm
 from aa_flax.layers.squeeze_excite import SqueezeExcite
 from aa_flax.ops import average_pool
@@ -70,7 +71,7 @@ class GatherExcite(nnx.Module):
             setattr(self, f"bn{i + 1}", batch_norm(features, **options))
         self.mlp = SqueezeExcite(features, reduction=reduction, **options) if variant == "theta_plus" else None
 
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool = False) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool | None = None) -> Float[Array, "b h w c"]:
         """The map with its places scaled; ValueError for a map that a global kernel does not fit."""
         _, h, w, _ = x.shape
         if self.map_shape is not None and (h, w) != self.map_shape:
@@ -81,12 +82,12 @@ class GatherExcite(nnx.Module):
             logits = jax.image.resize(logits, (*logits.shape[:1], h, w, logits.shape[-1]), "nearest")
         return x * jax.nn.sigmoid(logits)
 
-    def _gather(self, x: Array, train: bool) -> Array:
+    def _gather(self, x: Array, train: bool | None) -> Array:
         if not self.gathers:
             if not self.extent:
                 return x.mean((1, 2), keepdims=True)
             return average_pool(x, self.extent, window=2 * self.extent - 1)
         for i in range(self.gathers):
             x = x if i == 0 else jax.nn.relu(x)
-            x = getattr(self, f"bn{i + 1}")(getattr(self, f"gather{i + 1}")(x), use_running_average=not train)
+            x = getattr(self, f"bn{i + 1}")(getattr(self, f"gather{i + 1}")(x), use_running_average=evaluates(train))
         return x

@@ -12,7 +12,10 @@ from aa_flax.ops.moments import moments
 
 @runtime_checkable  # the shape checker of the tests asks
 class NormFactory(Protocol):
-    """Builds a normalisation over the channels, called as `norm(x, use_running_average=not train)`."""
+    """Builds a normalisation over the channels, called as `norm(x, use_running_average=...)`: True, False or None.
+
+    None is the mode that `train()` and `eval()` of a module around it have set.
+    """
 
     def __call__(self, features: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> nnx.BatchNorm: ...
 
@@ -45,13 +48,14 @@ class BatchNorm(nnx.BatchNorm):
 
         Args:
             x: at least two axes, the first of them the batch.
-            use_running_average: whether the running statistics are used, and left as they are.
+            use_running_average: whether the running statistics are used, and left as they are; None is the mode that
+                `train()` and `eval()` set.
             mask: True where an entry counts for the statistics, of a shape that broadcasts to that of `x`.
 
         Raises:
             ValueError: the groups do not divide the first axis.
         """
-        running = bool(self.frozen or use_running_average or self.use_running_average)
+        running = self._runs(use_running_average)
         if mask is not None or self.axis_name is not None or self.axis not in (-1, x.ndim - 1):
             return super().__call__(x, use_running_average=running, mask=mask)
         parts, mean, variance = self._statistics(x, running)
@@ -64,7 +68,7 @@ class BatchNorm(nnx.BatchNorm):
         return y.reshape(x.shape).astype(self.dtype or x.dtype)
 
     def scale_and_shift(
-        self, x: Float[Array, "*b c"], use_running_average: bool
+        self, x: Float[Array, "*b c"], use_running_average: bool | None
     ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
         """Return what a call does to `x`, as two numbers a channel: `norm(x) = x * scale + shift`.
 
@@ -76,12 +80,17 @@ class BatchNorm(nnx.BatchNorm):
         """
         if self.groups > 1:
             raise ValueError(f"scale_and_shift serves one group of batch norm, got {self.groups}")
-        _, mean, variance = self._statistics(x, self.frozen or use_running_average)
+        _, mean, variance = self._statistics(x, self._runs(use_running_average))
         scale = jax.lax.rsqrt(variance.reshape(-1) + self.epsilon)
         if self.scale is not None:
             scale *= self.scale[...]
         shift = -mean.reshape(-1) * scale
         return scale, shift if self.bias is None else shift + self.bias[...]
+
+    def _runs(self, use_running_average: bool | None) -> bool:
+        """Whether a call uses the running statistics: always where frozen, else as it says, else by the mode."""
+        by_mode = self.use_running_average if use_running_average is None else use_running_average
+        return bool(self.frozen or by_mode)
 
     def _statistics(self, x: Array, running: bool) -> tuple[Array, Array, Array]:
         """`x` by group, mean and variance that broadcast to it; the running statistics take them in."""
@@ -116,11 +125,12 @@ def batch_norm(
 ) -> BatchNorm:
     """Batch normalisation with the momentum (of the old statistics) and epsilon of the ResNet recipes.
 
-    Statistics are computed in at least float32; under `jax.jit` with a sharded batch, those of the global batch.
+    In evaluation at first (`use_running_average`). Statistics are computed in at least float32; under `jax.jit` with a
+    sharded batch, those of the global batch.
     """
     return BatchNorm(
         features,
-        use_running_average=None,
+        use_running_average=True,  # the mode at first
         momentum=momentum,
         epsilon=epsilon,
         scale_init=scale_init,

@@ -43,7 +43,7 @@ class SqueezeExcite(nnx.Module):
         self.squeeze = linear(features, hidden, **options)
         self.excite = linear(hidden, features, **options)
 
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool = False) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool | None = None) -> Float[Array, "b h w c"]:
         """The map with its channels scaled; `train` changes nothing."""
         return x * jax.nn.sigmoid(self.logits(x.mean((1, 2), keepdims=True)))
 

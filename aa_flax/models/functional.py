@@ -13,14 +13,14 @@ PureDict = dict[str, Any]
 
 @runtime_checkable  # the shape checker of the tests asks
 class Apply(Protocol):
-    """`apply(params, batch_stats, images, *, train=False, rngs=None) -> (outputs, batch_stats)`."""
+    """`apply(params, batch_stats, images, *, train=None, rngs=None) -> (outputs, batch_stats)`."""
 
     def __call__(
         self,
         params: PureDict,
         batch_stats: PureDict,
         *arguments: Any,
-        train: bool = False,
+        train: bool | None = None,
         rngs: nnx.Rngs | Array | None = None,
     ) -> tuple[Any, PureDict]: ...
 
@@ -29,9 +29,10 @@ def functional(model: nnx.Module, call: Callable[..., Any] | None = None) -> tup
     """Split a model once into `(apply, params, batch_stats)`.
 
     `params` and `batch_stats` are nested dicts of arrays whose keys are the attribute names, and are the model's own
-    arrays. `apply(params, batch_stats, images, *, train=False, rngs=None)` returns the model's outputs and the batch
-    statistics after the call (the same ones unless train=True); it changes nothing and is meant for plain `jax.jit` and
-    `jax.grad`. `rngs` is an `nnx.Rngs` made inside the trace, or a JAX random key.
+    arrays. `apply(params, batch_stats, images, *, train=None, rngs=None)` returns the model's outputs and the batch
+    statistics after the call (the same ones with train=False); it changes nothing and is meant for plain `jax.jit` and
+    `jax.grad`. Without `train` the model is in the mode that it had when it was split. `rngs` is an `nnx.Rngs` made
+    inside the trace, or a JAX random key.
 
     With `call` what runs is `call(model, *arguments, train=train, rngs=rngs)`, and `apply` takes its arguments in place
     of the images.
@@ -45,7 +46,7 @@ def functional(model: nnx.Module, call: Callable[..., Any] | None = None) -> tup
         params: PureDict,
         batch_stats: PureDict,
         *arguments: Any,
-        train: bool = False,
+        train: bool | None = None,
         rngs: nnx.Rngs | Array | None = None,
     ) -> tuple[Any, PureDict]:
         merged = nnx.merge(graph, params, batch_stats, rest, copy=True)
@@ -53,6 +54,6 @@ def functional(model: nnx.Module, call: Callable[..., Any] | None = None) -> tup
             rngs = nnx.Rngs(rngs)
         run = merged if call is None else functools.partial(call, merged)
         outputs = run(*arguments, train=train, rngs=rngs)
-        return outputs, nnx.to_pure_dict(nnx.state(merged, nnx.BatchStat)) if train else batch_stats
+        return outputs, nnx.to_pure_dict(nnx.state(merged, nnx.BatchStat)) if train is not False else batch_stats
 
     return apply, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)

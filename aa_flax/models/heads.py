@@ -1,7 +1,7 @@
 """From the last map of a network to logits: the mean, or attention, and a classifier."""
 
 import functools
-import inspect
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import jax.numpy as jnp
@@ -26,64 +26,33 @@ class PoolingFactory(Protocol):
     ) -> nnx.Module | None: ...
 
 
-def average(features: int, num_classes: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> None:
-    """The mean over the map."""
-    return
+@dataclass(frozen=True, kw_only=True)
+class HeadOptions:
+    """Options of every network for what stands between its last map and its logits."""
+
+    pooling: Literal["average", "attention"] | PoolingFactory = "average"
+    pooling_tokens: Tokens = "single"  # with "attention": one token, or one for each class
+    pooling_width: int | None = None  # of the tokens; None is that of the map
+    pooling_mlp_ratio: float = 3.0
+    pooling_layer_scale: float | None = None  # None is that of the network's blocks, where they have one, else 1e-4
 
 
-def attention_pooling(
-    *,
-    pooling_tokens: Tokens = "single",
-    pooling_width: int | None = None,
-    pooling_mlp_ratio: float = 3.0,
-    pooling_layer_scale: float = 1e-4,
-) -> PoolingFactory:
+def _attention_pooling(options: HeadOptions, layer_scale: float) -> PoolingFactory:
     """A factory of `AttentionPooling`, with one token, or with one for each class."""
-    if pooling_tokens not in get_args(Tokens):
-        raise ValueError(f"pooling_tokens must be one of {get_args(Tokens)}, got {pooling_tokens!r}")
 
     def build(features: int, num_classes: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> AttentionPooling:
         return AttentionPooling(
             features,
-            tokens=num_classes if pooling_tokens == "class" else 1,
-            width=pooling_width,
-            mlp_ratio=pooling_mlp_ratio,
-            layer_scale_init=pooling_layer_scale,
+            tokens=max(1, num_classes) if options.pooling_tokens == "class" else 1,
+            width=options.pooling_width,
+            mlp_ratio=options.pooling_mlp_ratio,
+            layer_scale_init=layer_scale if options.pooling_layer_scale is None else options.pooling_layer_scale,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
         )
 
     return build
-
-
-OPTIONS = tuple(inspect.signature(attention_pooling).parameters)
-"""Options of every network that go with attention pooling."""
-
-
-def with_pooling(options: dict[str, Any], default: str = "average", **defaults: Any) -> dict[str, Any]:
-    """A network's options with the factory that `pooling` and the options beside it stand for.
-
-    Args:
-        options: `pooling` is "average", "attention" or a `PoolingFactory`.
-        default: what `pooling` is where the options do not say.
-        defaults: of `attention_pooling`.
-
-    Raises:
-        ValueError: an unknown pooling, or options that go with another one.
-    """
-    pooling = options.get("pooling", default)
-    own = {name: value for name, value in options.items() if name in OPTIONS}
-    rest = {name: value for name, value in options.items() if name not in (*OPTIONS, "pooling")}
-    if pooling == "attention":
-        return {**rest, "pooling": attention_pooling(**{**defaults, **own})}
-    if own:
-        raise ValueError(f"{', '.join(own)} goes with pooling='attention', and pooling is {pooling!r}")
-    if pooling == "average":
-        return {**rest, "pooling": average}
-    if not callable(pooling):
-        raise ValueError(f"pooling must be 'average', 'attention' or a factory, got {pooling!r}")
-    return {**rest, "pooling": pooling}
 
 
 class ClassHead(nnx.Module):
@@ -112,19 +81,60 @@ class ClassHead(nnx.Module):
 def classifier(
     features: int,
     num_classes: int,
-    pooling: PoolingFactory,
+    options: HeadOptions,
     *,
+    layer_scale: float = 1e-4,
     kernel_init: nnx.Initializer = lecun_normal,
-    **options: Any,
+    **arrays: Any,
 ) -> tuple[Any, Any]:
-    """(`pooling`, `head`) of a network; the first is None for the mean."""
-    pool: Any = pooling(features, num_classes, **options)
+    """Return `pooling` and `head` of a network.
+
+    Args:
+        features: channels of the last map.
+        num_classes: width of the classifier; 0 builds none, and pooling with a token for each class has one then.
+        options: of the network.
+        layer_scale: of attention pooling, where the options say none.
+        kernel_init: of the classifier.
+        arrays: dtype, param_dtype and rngs.
+
+    Returns:
+        What pools, None for the mean, and what classifies, None without classes.
+
+    Raises:
+        ValueError: an unknown pooling, or options that go with another one.
+    """
+    pool: Any = _pooling(options, layer_scale)
+    pool = None if pool is None else pool(features, num_classes, **arrays)
+    if num_classes == 0:
+        return pool, None
     linear = functools.partial(nnx.Linear, kernel_init=kernel_init)
     if not isinstance(pool, AttentionPooling):
-        return pool, linear(getattr(pool, "width", features), num_classes, **options)
+        return pool, linear(getattr(pool, "width", features), num_classes, **arrays)
     if pool.tokens.shape[0] == 1:
-        return pool, linear(pool.width, num_classes, **options)
-    return pool, ClassHead(pool.width, num_classes, kernel_init=kernel_init, **options)
+        return pool, linear(pool.width, num_classes, **arrays)
+    return pool, ClassHead(pool.width, num_classes, kernel_init=kernel_init, **arrays)
+
+
+def _pooling(options: HeadOptions, layer_scale: float) -> PoolingFactory | None:
+    if options.pooling_tokens not in get_args(Tokens):
+        raise ValueError(f"pooling_tokens must be one of {get_args(Tokens)}, got {options.pooling_tokens!r}")
+    if options.pooling == "attention":
+        return _attention_pooling(options, layer_scale)
+    own = {field.name for field in fields(HeadOptions)} - {"pooling"}
+    given = [f.name for f in fields(options) if f.name in own and getattr(options, f.name) != f.default]
+    if given:
+        raise ValueError(f"{', '.join(given)} goes with pooling='attention', and pooling is {options.pooling!r}")
+    if options.pooling == "average":
+        return None
+    if not callable(options.pooling):
+        raise ValueError(f"pooling must be 'average', 'attention' or a factory, got {options.pooling!r}")
+    return options.pooling
+
+
+def outputs(pooling: Any, head: Any, x: Float[Array, "b h w c"]) -> Float[Array, "b _"]:
+    """Return the logits [b, classes] of the last map, or what is pooled, [b, width], where there is no classifier."""
+    tokens = pooled(pooling, x)
+    return tokens if head is None else head(tokens)
 
 
 def pooled(pooling: Any, x: Float[Array, "b h w c"]) -> Float[Array, "b *tokens width"]:

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +14,12 @@ from jaxtyping import Array, Float
 from aa_flax.layers import SqueezeExcite
 from aa_flax.layers.convolve import convolve
 from aa_flax.layers.drop_path import DropPathRule, drop_path, drop_path_rates
+from aa_flax.layers.mode import WithMode, evaluates
 from aa_flax.layers.norm import batch_norm
-from aa_flax.models.factories import ConvFactory, augmented_conv, plain_conv, plug, weighted_conv
-from aa_flax.models.heads import PoolingFactory, average, classifier, pooled, with_pooling
+from aa_flax.models.factories import AugmentedConvFactory, ConvFactory, WeightedConvFactory, plain_conv
+from aa_flax.models.heads import HeadOptions, classifier, pooled
 from aa_flax.models.registry import register
-from aa_flax.models.stages import FeatureInfo, Stage, require_images, require_rngs
+from aa_flax.models.stages import FeatureInfo, Stage, require_images, require_rngs, require_sizes
 
 
 class Group(NamedTuple):
@@ -50,7 +52,7 @@ def scaled(features: int, width: float) -> int:
     return rounded + 8 if rounded < 0.9 * exact else rounded
 
 
-class InvertedBottleneck(nnx.Module):
+class InvertedBottleneck(WithMode):
     """1×1 to `expansion` times the channels, depthwise k×k, (squeeze-excite), 1×1 back; a shortcut where sizes agree.
 
     Batch norm after each convolution, ReLU after the first two. With expansion 1 the first 1×1 is absent. The expansion
@@ -89,69 +91,72 @@ class InvertedBottleneck(nnx.Module):
         self.adds = strides == 1 and in_features == features
         self.drop_path_rate = drop_path_rate
 
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b hs ws f"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "b hs ws f"]:
+        """The map after the block; drop path and dropout draw from `rngs` in training."""
         y = x
         if self.expand is not None and self.expand_bn is not None:
-            y = jax.nn.relu(self.expand_bn(convolve(self.expand, y, train=train), use_running_average=not train))
-        y = jax.nn.relu(self.depthwise_bn(convolve(self.depthwise, y, train=train), use_running_average=not train))
+            y = jax.nn.relu(self.expand_bn(convolve(self.expand, y, train=train), use_running_average=evaluates(train)))
+        y = jax.nn.relu(
+            self.depthwise_bn(convolve(self.depthwise, y, train=train), use_running_average=evaluates(train))
+        )
         if self.squeeze_excite is not None:
             y = self.squeeze_excite(y, train=train)
-        y = self.project_bn(self.project(y), use_running_average=not train)
-        return x + drop_path(y, self.drop_path_rate, train=train, rngs=rngs) if self.adds else y
+        y = self.project_bn(self.project(y), use_running_average=evaluates(train))
+        if not self.adds:
+            return y
+        return x + drop_path(y, self.drop_path_rate, train=self.trains(train), rngs=rngs)
 
 
-class MnasNet(nnx.Module):
+@dataclass(frozen=True, kw_only=True)
+class MnasNetOptions(HeadOptions):
+    """Options of a `MnasNet`."""
+
+    width: float = 1.0  # factor of all channels but the head's 1280, each rounded by `scaled`
+    conv: ConvFactory = plain_conv  # of each block's expansion, whose map is the block's input
+    depthwise: Callable[..., nnx.Module] = plain_conv  # a ConvFactory that takes `groups` as well
+    dropout_rate: float = 0.0  # before the classifier, so none without one; 0.2 in the recipe
+    drop_path_rate: float = 0.0  # see aa_flax.layers.drop_path_rates; all blocks count, those with a shortcut drop
+    drop_path_rule: DropPathRule = "linear"
+    batch_norm_momentum: float = 0.9  # of every batch norm
+    batch_norm_epsilon: float = 1e-5
+
+
+class MnasNet(WithMode):
     """Stem 3×3 of stride 2, sixteen inverted bottlenecks in seven groups, 1×1 to 1280, mean, classifier.
 
     The defaults of batch norm are those of the networks that PyTorch users have weights for; the recipe of the MnasNet
     paper's code has momentum 0.99 and epsilon 1e-3.
-
-    Args:
-        width: factor of all channels but the head's 1280, each rounded by `scaled`.
-        conv: factory of each block's expansion, whose map is the block's input.
-        depthwise: factory of each block's depthwise convolution: a `ConvFactory` that takes `groups` as well.
-        pooling: factory of what stands between the last map and the classifier.
-        dropout_rate: before the classifier; 0.2 in the recipe.
-        drop_path_rate, drop_path_rule: stochastic depth, see `aa_flax.layers.drop_path_rates`; all blocks count, those
-            with a shortcut drop.
-        batch_norm_momentum, batch_norm_epsilon: of every batch norm.
     """
 
     def __init__(
         self,
+        options: MnasNetOptions = MnasNetOptions(),
         *,
-        width: float = 1.0,
         num_classes: int = 1000,
         image_size: tuple[int, int] = (224, 224),
         in_channels: int = 3,
-        conv: ConvFactory = plain_conv,
-        depthwise: Callable[..., nnx.Module] = plain_conv,
-        pooling: PoolingFactory = average,
-        dropout_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        drop_path_rule: DropPathRule = "linear",
-        batch_norm_momentum: float = 0.9,
-        batch_norm_epsilon: float = 1e-5,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
+        width = options.width
         if not width > 0:
             raise ValueError(f"width must be above 0, got {width}")
-        if num_classes < 1 or in_channels < 1:
-            raise ValueError(f"num_classes and in_channels must be at least 1, got {num_classes} and {in_channels}")
-        if not 0 <= dropout_rate < 1:
-            raise ValueError(f"dropout_rate must lie in [0, 1), got {dropout_rate}")
-        options: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        norm = functools.partial(batch_norm, momentum=batch_norm_momentum, epsilon=batch_norm_epsilon)
+        require_sizes(num_classes, in_channels)
+        if not 0 <= options.dropout_rate < 1:
+            raise ValueError(f"dropout_rate must lie in [0, 1), got {options.dropout_rate}")
+        arrays: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        norm = functools.partial(batch_norm, momentum=options.batch_norm_momentum, epsilon=options.batch_norm_epsilon)
         self.in_channels = in_channels
         self.image_size = image_size
-        self.dropout_rate = dropout_rate
-        self.drop_path_rate = drop_path_rate
-        rates = iter(drop_path_rates(drop_path_rate, sum(group.repeats for group in GROUPS), drop_path_rule))
+        self.dropout_rate = options.dropout_rate if num_classes else 0.0
+        self.drop_path_rate = options.drop_path_rate
+        rates = iter(drop_path_rates(options.drop_path_rate, sum(g.repeats for g in GROUPS), options.drop_path_rule))
         features = scaled(32, width)
-        self.stem = plain_conv(in_channels, features, 3, strides=2, **options)
-        self.stem_bn = norm(features, **options)
+        self.stem = plain_conv(in_channels, features, 3, strides=2, **arrays)
+        self.stem_bn = norm(features, **arrays)
         stride = 2
         blocks: dict[int, list[nnx.Module]] = {}
         info: dict[str, FeatureInfo] = {}
@@ -166,11 +171,11 @@ class MnasNet(nnx.Module):
                     strides=strides,
                     map_shape=(math.ceil(image_size[0] / stride), math.ceil(image_size[1] / stride)),
                     stage=group.stage,
-                    conv=conv,
-                    depthwise=depthwise,
+                    conv=options.conv,
+                    depthwise=options.depthwise,
                     norm=norm,
                     drop_path_rate=next(rates),
-                    **options,
+                    **arrays,
                 )
                 blocks.setdefault(group.stage, []).append(block)
                 features, stride = out, stride * strides
@@ -178,10 +183,11 @@ class MnasNet(nnx.Module):
         self._info = tuple(info.items())
         for stage, built in blocks.items():
             setattr(self, f"stage{stage}", Stage(built))
-        self.conv = plain_conv(features, 1280, 1, **options)
-        self.bn = norm(1280, **options)
-        self.dropout = nnx.Dropout(dropout_rate, deterministic=None) if dropout_rate else None
-        self.pooling, self.head = classifier(1280, num_classes, pooling, **options)
+        self.conv = plain_conv(features, 1280, 1, **arrays)
+        self.bn = norm(1280, **arrays)
+        self.dropout = nnx.Dropout(self.dropout_rate, deterministic=True) if self.dropout_rate else None
+        self.pooling, self.head = classifier(1280, num_classes, options, **arrays)
+        self.eval()  # the mode of everything inside at first, whatever the factories say
 
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:
@@ -189,28 +195,33 @@ class MnasNet(nnx.Module):
         return dict(self._info)
 
     def __call__(
-        self, images: Float[Array, "b h w c"], *, train: bool = False, rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "b classes"]:
-        """Logits [b, classes] of normalised images [b, h, w, c].
+        self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "b _"]:
+        """Logits [b, classes] of normalised images [b, h, w, c]; pooled features [b, width] with num_classes=0.
 
-        With train=True batch statistics are updated in place; with dropout or drop path that needs `rngs`, else
+        In training batch statistics are updated in place; with dropout or drop path that needs `rngs`, else
         ValueError.
         """
-        require_rngs(train, rngs, dropout=self.dropout_rate)
+        require_rngs(self.trains(train), rngs, dropout=self.dropout_rate)
         x = self._stages(images, train=train, rngs=rngs)["stage5"]
-        x = pooled(self.pooling, jax.nn.relu(self.bn(self.conv(x), use_running_average=not train)))
+        x = pooled(self.pooling, jax.nn.relu(self.bn(self.conv(x), use_running_average=evaluates(train))))
         if self.dropout is not None:
-            x = self.dropout(x, deterministic=not train, rngs=rngs)
-        return self.head(x)
+            x = self.dropout(x, deterministic=evaluates(train), rngs=rngs)
+        return x if self.head is None else self.head(x)
 
-    def features(self, images: Float[Array, "b h w c"], *, train: bool = False) -> dict[str, Array]:
-        """The maps "stage1" to "stage5", the last of each resolution 2 to 32; their blocks end without activation."""
-        return self._stages(images, train=train, rngs=None)
+    def features(
+        self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
+    ) -> dict[str, Array]:
+        """The maps "stage1" to "stage5", the last of each resolution 2 to 32; their blocks end without activation.
 
-    def _stages(self, images: Array, *, train: bool, rngs: nnx.Rngs | None) -> dict[str, Array]:
-        require_rngs(train, rngs, drop_path=self.drop_path_rate)
+        In training as the call is, stochastic depth included.
+        """
+        return self._stages(images, train=train, rngs=rngs)
+
+    def _stages(self, images: Array, *, train: bool | None, rngs: nnx.Rngs | None) -> dict[str, Array]:
+        require_rngs(self.trains(train), rngs, drop_path=self.drop_path_rate)
         require_images(images, self.in_channels)
-        x = jax.nn.relu(self.stem_bn(self.stem(images), use_running_average=not train))
+        x = jax.nn.relu(self.stem_bn(self.stem(images), use_running_average=evaluates(train)))
         maps = {}
         for name, _ in self._info:
             x = maps[name] = getattr(self, name)(x, train=train, rngs=rngs)
@@ -229,19 +240,19 @@ _AUGMENTATION: dict[str, Any] = dict(
     attention_downsample=(1, 1, 2, 1, 1),
 )
 
-
-# What each prefix plugs in: the argument of MnasNet, and the factory that makes it.
-_VARIANTS: dict[str, dict[str, Any]] = {"": {}, "aa_": {"conv": augmented_conv}}
+# What each prefix plugs in: the option of MnasNet, and the factory that makes it.
+_VARIANTS: dict[str, dict[str, type]] = {"": {}, "aa_": {"conv": AugmentedConvFactory}}
 # With the convolutions of Zhu et al. (2021) besides.
-_VARIANTS |= {f"aw_{prefix}": {"depthwise": weighted_conv, **plugs} for prefix, plugs in _VARIANTS.items()}
-
-
-def _register(name: str, width: float, plugs: dict[str, Any]) -> None:
-    @register(name, network=MnasNet, plugs=plugs, num_classes=1000, image_size=(224, 224))
-    def build(**options: Any) -> MnasNet:
-        return MnasNet(**plug(with_pooling({"width": width, **options}), plugs, **_AUGMENTATION))
-
+_VARIANTS |= {f"aw_{prefix}": {"depthwise": WeightedConvFactory, **plugs} for prefix, plugs in _VARIANTS.items()}
 
 for _name, _width in (("mnasnet_075", 0.75), ("mnasnet_100", 1.0), ("mnasnet_125", 1.25), ("mnasnet_140", 1.4)):
     for _prefix, _plugs in _VARIANTS.items():
-        _register(f"{_prefix}{_name}", _width, _plugs)
+        register(
+            f"{_prefix}{_name}",
+            MnasNet,
+            MnasNetOptions,
+            plugs=_plugs,
+            defaults={"width": _width, **(_AUGMENTATION if "aa_" in _prefix else {})},
+            num_classes=1000,
+            image_size=(224, 224),
+        )

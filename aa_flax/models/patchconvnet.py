@@ -6,6 +6,7 @@ stem, which has no activation after its last convolution and no biases (the auth
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import jax
@@ -16,11 +17,12 @@ from jaxtyping import Array, Float
 from aa_flax.layers import SqueezeExcite
 from aa_flax.layers.drop_path import DropPathRule, drop_path_rates, surviving
 from aa_flax.layers.initializers import normal, torch_defaults
+from aa_flax.layers.mode import WithMode, evaluates
 from aa_flax.layers.norm import batch_norm
-from aa_flax.models.heads import PoolingFactory, attention_pooling, classifier, pooled, with_pooling
+from aa_flax.models.heads import HeadOptions, PoolingFactory, Tokens, classifier, outputs
 from aa_flax.models.registry import register
 from aa_flax.models.stacked import Trunk
-from aa_flax.models.stages import FeatureInfo, require_images, require_rngs
+from aa_flax.models.stages import FeatureInfo, require_images, require_rngs, require_sizes
 from aa_flax.ops import convolution
 
 Norm = Literal["layer", "batch"]
@@ -62,7 +64,7 @@ class Stem(nnx.Module):
         return x
 
 
-class PatchConvBlock(nnx.Module):
+class PatchConvBlock(WithMode):
     """`x + gamma * f(norm(x))`, f = 1×1, GELU, 3×3 depthwise, GELU, squeeze-and-excitation, 1×1; all of one width.
 
     Convolutions have biases; the hidden layer of squeeze-and-excitation has a quarter of the width.
@@ -98,18 +100,47 @@ class PatchConvBlock(nnx.Module):
         self.dtype = dtype
 
     def __call__(
-        self, x: Float[Array, "b h w c"], *, train: bool = False, key: Array | None = None, rate: Any = None
+        self, x: Float[Array, "b h w c"], *, train: bool | None = None, key: Array | None = None, rate: Any = None
     ) -> Float[Array, "b h w c"]:
         """In training with drop path at `rate`, drawn from `key`; without a key there is none."""
-        y = self.norm(x, use_running_average=not train) if isinstance(self.norm, nnx.BatchNorm) else self.norm(x)
+        mode = {"use_running_average": evaluates(train)} if isinstance(self.norm, nnx.BatchNorm) else {}
+        y = self.norm(x, **mode)
         y = self.depthwise(_gelu(self.pointwise1(y)))
         y = self.pointwise2(self.squeeze_excite(_gelu(y))) * self.gamma[...].astype(self.dtype)[None, None, None]
-        if train and key is not None:
+        if self.trains(train) and key is not None:
             y = surviving(key, y, rate)
         return x + y
 
 
-class PatchConvNet(nnx.Module):
+@dataclass(frozen=True, kw_only=True)
+class PatchConvNetOptions(HeadOptions):
+    """Options of a `PatchConvNet`.
+
+    `norm` is "layer" as in the authors' code, or "batch", of which they say that it does better in large batches and
+    worse in large networks and at high resolution. More blocks in the loop's body (`unroll`) take longer to compile and
+    change nothing else, but on CPUs: there XLA takes far longer for the gradients of a depthwise convolution in a loop.
+    The `drop_path_rate` of the published networks is not known.
+    """
+
+    width: int  # channels d; a multiple of 8
+    depth: int  # how many blocks
+    layer_scale_init: float = 1e-6  # of each block's gamma; 1e-4 in the authors' S60, 1e-6 in their larger networks
+    drop_path_rate: float = 0.0  # stochastic depth of all blocks, see aa_flax.layers.drop_path_rates
+    drop_path_rule: DropPathRule = "constant"
+    norm: Norm = "layer"
+    pooling: Literal["average", "attention"] | PoolingFactory = "attention"
+    rematerialize: bool = True  # keep only each block's input for the gradient and compute the rest again
+    unroll: int = 1  # how many blocks the loop's body holds, up to `depth`
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiTokenOptions(PatchConvNetOptions):
+    """Options of a `PatchConvNet` with a token for each class."""
+
+    pooling_tokens: Tokens = "class"
+
+
+class PatchConvNet(WithMode):
     """A stem of stride 16, blocks of one size and width, attention in place of the mean, classifier.
 
     Images of any height and width that 16 divides; there is no embedding of positions to resize.
@@ -118,18 +149,8 @@ class PatchConvNet(nnx.Module):
     axis, and `trunk.block(i)` is block i as a module of its own.
 
     Args:
-        width: channels d; a multiple of 8.
-        depth: how many blocks.
+        options: of the network.
         num_classes, image_size, in_channels: of the data; `image_size` (height, width) only says what is expected.
-        layer_scale_init: of each block's gamma; 1e-4 in the authors' S60, 1e-6 in their larger networks.
-        drop_path_rate, drop_path_rule: stochastic depth, see `aa_flax.layers.drop_path_rates`; of all blocks. The rate
-            of each published network is not known.
-        norm: "layer" as in the authors' code, or "batch", of which they say that it does better in large batches and
-            worse in large networks and at high resolution.
-        pooling: factory of what stands between the last map and the classifier.
-        rematerialize: keep only each block's input for the gradient and compute the rest again.
-        unroll: how many blocks the loop's body holds, up to `depth`. More take longer to compile and change nothing
-            else, but on CPUs: there XLA takes far longer for the gradients of a depthwise convolution in a loop.
 
     Raises:
         ValueError: sizes that do not fit, or an unknown option; at call time images that do not fit.
@@ -137,54 +158,49 @@ class PatchConvNet(nnx.Module):
 
     def __init__(
         self,
+        options: PatchConvNetOptions,
         *,
-        width: int,
-        depth: int,
         num_classes: int = 1000,
         image_size: tuple[int, int] = (224, 224),
         in_channels: int = 3,
-        layer_scale_init: float = 1e-6,
-        drop_path_rate: float = 0.0,
-        drop_path_rule: DropPathRule = "constant",
-        norm: Norm = "layer",
-        pooling: PoolingFactory = attention_pooling(pooling_layer_scale=1e-6),  # noqa: B008, pure
-        rematerialize: bool = True,
-        unroll: int = 1,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
+        width, depth, norm = options.width, options.depth, options.norm
         if width < 8 or width % 8:
             raise ValueError(f"width must be a multiple of 8, got {width}")
-        for name, value in (("depth", depth), ("num_classes", num_classes), ("in_channels", in_channels)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        if depth < 1:
+            raise ValueError(f"depth must be at least 1, got {depth}")
+        require_sizes(num_classes, in_channels)
         if norm not in get_args(Norm):
             raise ValueError(f"norm must be one of {get_args(Norm)}, got {norm!r}")
         _require_size("image_size", *image_size)
-        options: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        arrays: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.width = width
         self.in_channels = in_channels
         self.image_size = image_size
-        self.drop_path_rate = drop_path_rate
-        self.stem = Stem(in_channels, width, **options)
+        self.drop_path_rate = options.drop_path_rate
+        self.stem = Stem(in_channels, width, **arrays)
         make_block = functools.partial(
             PatchConvBlock,
             width,
             norm=norm,
-            layer_scale_init=layer_scale_init,
+            layer_scale_init=options.layer_scale_init,
             dtype=dtype,
             param_dtype=param_dtype,
         )
         self.trunk = Trunk(
             lambda rngs: make_block(rngs=rngs),
-            drop_path_rates=drop_path_rates(drop_path_rate, depth, drop_path_rule),
-            rematerialize=rematerialize,
-            unroll=unroll,
+            drop_path_rates=drop_path_rates(options.drop_path_rate, depth, options.drop_path_rule),
+            rematerialize=options.rematerialize,
+            unroll=options.unroll,
             rngs=rngs,
         )
         # Truncated at ±2 in the authors' code, which is at 100 standard deviations.
-        self.pooling, self.head = classifier(width, num_classes, pooling, kernel_init=normal(0.02), **options)
+        head: dict[str, Any] = dict(layer_scale=options.layer_scale_init, kernel_init=normal(0.02))
+        self.pooling, self.head = classifier(width, num_classes, options, **head, **arrays)
+        self.eval()  # the mode of everything inside at first, whatever the factories say
 
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:
@@ -192,21 +208,28 @@ class PatchConvNet(nnx.Module):
         return {"stage1": FeatureInfo(self.width, STRIDE)}
 
     def __call__(
-        self, images: Float[Array, "b h w c"], *, train: bool = False, rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "b classes"]:
-        """Logits [b, classes] of normalised images [b, h, w, c].
+        self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "b _"]:
+        """Logits [b, classes] of normalised images [b, h, w, c]; pooled features [b, width] with num_classes=0.
 
-        With train=True batch statistics, where there are any, are updated in place; with drop path that needs `rngs`,
+        In training batch statistics, where there are any, are updated in place; with drop path that needs `rngs`,
         else ValueError.
         """
-        return self.head(pooled(self.pooling, self._maps(images, train=train, rngs=rngs)[0]))
+        return outputs(self.pooling, self.head, self._maps(images, train=train, rngs=rngs)[0])
 
-    def features(self, images: Float[Array, "b h w c"], *, train: bool = False) -> dict[str, Array]:
-        """The map "stage1" [b, h/16, w/16, width] after the last block."""
-        return {"stage1": self._maps(images, train=train, rngs=None)[0]}
+    def features(
+        self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
+    ) -> dict[str, Array]:
+        """The map "stage1" [b, h/16, w/16, width] after the last block; drop path draws from `rngs` in training."""
+        return {"stage1": self._maps(images, train=train, rngs=rngs)[0]}
 
     def block_features(
-        self, images: Float[Array, "b h w c"], *, blocks: Sequence[int], train: bool = False
+        self,
+        images: Float[Array, "b h w c"],
+        *,
+        blocks: Sequence[int],
+        train: bool | None = None,
+        rngs: nnx.Rngs | None = None,
     ) -> dict[int, Float[Array, "b hs ws f"]]:
         """The maps [b, h/16, w/16, width] after some of the blocks, by their numbers, counted from 0.
 
@@ -215,14 +238,14 @@ class PatchConvNet(nnx.Module):
         Raises:
             ValueError: `blocks` does not name blocks, each once.
         """
-        return self._maps(images, train=train, rngs=None, keep=blocks)[1]
+        return self._maps(images, train=train, rngs=rngs, keep=blocks)[1]
 
     def _maps(
-        self, images: Array, *, train: bool, rngs: nnx.Rngs | None, keep: Sequence[int] = ()
+        self, images: Array, *, train: bool | None, rngs: nnx.Rngs | None, keep: Sequence[int] = ()
     ) -> tuple[Array, dict[int, Array]]:
         require_images(images, self.in_channels)
         _require_size("images", *images.shape[1:3])
-        require_rngs(train, rngs, drop_path=self.drop_path_rate)
+        require_rngs(self.trains(train), rngs, drop_path=self.drop_path_rate)
         return self.trunk(self.stem(images), train=train, rngs=rngs, keep=keep)
 
 
@@ -247,16 +270,12 @@ _SIZES = {
 }
 
 
-def _register(size: str) -> None:
-    width, depth, layer_scale = _SIZES[size]
-    tokens = "class" if size.endswith("_multi") else "single"
-
-    @register(f"patchconvnet_{size}", network=PatchConvNet, num_classes=1000, image_size=(224, 224))
-    def build(**options: Any) -> PatchConvNet:
-        options = {"width": width, "depth": depth, "layer_scale_init": layer_scale, **options}
-        scale = options["layer_scale_init"]
-        return PatchConvNet(**with_pooling(options, "attention", pooling_layer_scale=scale, pooling_tokens=tokens))
-
-
-for _size in _SIZES:
-    _register(_size)
+for _size, (_width, _depth, _layer_scale) in _SIZES.items():
+    register(
+        f"patchconvnet_{_size}",
+        PatchConvNet,
+        MultiTokenOptions if _size.endswith("_multi") else PatchConvNetOptions,
+        defaults={"width": _width, "depth": _depth, "layer_scale_init": _layer_scale},
+        num_classes=1000,
+        image_size=(224, 224),
+    )

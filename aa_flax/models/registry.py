@@ -2,68 +2,128 @@
 
 import difflib
 import fnmatch
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from aa_flax.json_values import as_tuples
-from aa_flax.models.heads import OPTIONS as POOLING_OPTIONS
+from aa_flax.models.attending import require_attention
+from aa_flax.typed import as_type, field_types
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A named network: `build` gets the overrides, the rest are the defaults of `create_model`."""
+    """A named network.
 
-    build: Callable[..., nnx.Module]
+    Attributes:
+        network: called as `network(options, num_classes=..., image_size=..., ...)`.
+        options: dataclass of the network's options.
+        plugs: those of its options that are made by dataclasses of their own, whose fields the model has instead.
+        defaults: of options that the model has, in place of the dataclasses' own.
+        num_classes, image_size: where `create_model` is told none.
+    """
+
+    network: Callable[..., nnx.Module]
+    options: type
+    plugs: Mapping[str, type]
+    defaults: Mapping[str, Any]
     num_classes: int
     image_size: tuple[int, int]
-    options: tuple[str, ...]
+
+    @property
+    def types(self) -> dict[str, Any]:
+        """The name and type of every option."""
+        plugged = {name: kind for factory in self.plugs.values() for name, kind in field_types(factory).items()}
+        own = {name: kind for name, kind in field_types(self.options).items() if name not in self.plugs}
+        return {**plugged, **own}
+
+    def assemble(self, given: Mapping[str, Any]) -> Any:
+        """Return the network's options, of what is given in place of defaults."""
+        values = {**self.defaults, **given}
+
+        def of(schema: type) -> dict[str, Any]:
+            return {name: values[name] for name in field_types(schema) if name in values}
+
+        plugs = {argument: factory(**of(factory)) for argument, factory in self.plugs.items()}
+        return self.options(**of(self.options), **plugs)
 
 
 @dataclass(frozen=True)
 class BuiltFrom:
-    """What `create_model` was asked for: the name, and the overrides as pairs. Networks carry it as `built_from`."""
+    """What `create_model` made a network from; networks carry it as `built_from`.
+
+    `create_model(**built_from.arguments(), rngs=...)` makes the same again. `options` are those that were given, as
+    pairs; the rest is what holds, also where nothing was given.
+    """
 
     name: str
-    overrides: tuple[tuple[str, Any], ...]
+    num_classes: int
+    image_size: tuple[int, int]
+    in_channels: int
+    dtype: np.dtype
+    param_dtype: np.dtype
+    options: tuple[tuple[str, Any], ...]
+
+    def arguments(self) -> dict[str, Any]:
+        """Return all arguments of `create_model` but `rngs`."""
+        return {
+            "name": self.name,
+            "num_classes": self.num_classes,
+            "image_size": self.image_size,
+            "in_channels": self.in_channels,
+            "dtype": self.dtype,
+            "param_dtype": self.param_dtype,
+            **dict(self.options),
+        }
 
 
-_COMMON = ("num_classes", "image_size", "in_channels", "dtype", "param_dtype", "rngs")
 _entries: dict[str, Entry] = {}
+
+_FEATURES = "every network gives its maps by model.features(images), and with num_classes=0 has no classifier"
+_WEIGHTS = "aa_flax.weights.load_torch_state_dict and init_from_plain take weights into a network, from a file"
+_ELSEWHERE = {
+    "in_chans": "it is called in_channels here",
+    "img_size": "it is called image_size here",
+    "features_only": _FEATURES,
+    "out_indices": _FEATURES,
+    "pretrained": _WEIGHTS,
+    "checkpoint_path": _WEIGHTS,
+    "weights": _WEIGHTS,
+    "drop_rate": "it is called dropout_rate here, in networks that have dropout",
+    "drop_path": "it is called drop_path_rate here",
+    "global_pool": "it is called pooling here, 'average' or 'attention'",
+    "norm_layer": "it is called norm here",
+    "init_values": "it is called layer_scale_init here, in networks that have it",
+}
+"""What has another name, or another way, here than in timm and torchvision."""
 
 
 def register(
     name: str,
+    network: Callable[..., nnx.Module],
+    options: type,
     *,
-    network: type[nnx.Module],
-    plugs: Mapping[str, Callable[..., Any]] | None = None,
+    plugs: Mapping[str, type] | None = None,
+    defaults: Mapping[str, Any] | None = None,
     num_classes: int,
     image_size: tuple[int, int],
-) -> Callable[[Callable[..., nnx.Module]], Callable[..., nnx.Module]]:
-    """Decorator that names a builder.
+) -> None:
+    """Give a network a name; see `Entry`.
 
-    The options of the model are the keywords of `network`, of the factories `plugs` but for the arguments of `network`
-    that these make, and what goes with `pooling` if `network` takes that.
+    Raises:
+        ValueError: the name is taken, or defaults are of no option.
     """
-    plugs = plugs or {}
-
-    def add(build: Callable[..., nnx.Module]) -> Callable[..., nnx.Module]:
-        if name in _entries:
-            raise ValueError(f"a model named {name!r} is registered already")
-        keywords = [keyword for factory in plugs.values() for keyword in inspect.signature(factory).parameters]
-        keywords += inspect.signature(network.__init__).parameters
-        keywords += POOLING_OPTIONS if "pooling" in keywords else ()
-        hidden = ("self", *plugs, *_COMMON)
-        options = tuple(dict.fromkeys(keyword for keyword in keywords if keyword not in hidden))
-        _entries[name] = Entry(build, num_classes, image_size, options)
-        return build
-
-    return add
+    if name in _entries:
+        raise ValueError(f"a model named {name!r} is registered already")
+    entry = Entry(network, options, plugs or {}, defaults or {}, num_classes, image_size)
+    if unknown := sorted({*entry.defaults} - {*entry.types}):
+        raise ValueError(f"{name} has no option {', '.join(unknown)} that a default could be of")
+    _entries[name] = entry
 
 
 def create_model(
@@ -81,41 +141,51 @@ def create_model(
 
     Args:
         name: one of `list_models()`.
-        num_classes: width of the classifier; None is the model's own (100 for Wide-ResNet).
+        num_classes: width of the classifier; None is the model's own (100 for Wide-ResNet), 0 leaves it out.
         image_size: height and width, or one number for both, that position tables are made for; None is the model's
             own ((32, 32) for Wide-ResNet). Other sizes serve at call time all the same.
         in_channels: channels of the images.
         dtype, param_dtype: of the computation and of the parameters.
         rngs: source of the initial weights, for example `nnx.Rngs(0)`; drawn on the host, and inside a trace by JAX
             with other numbers (`aa_flax.layers.initializers`).
-        overrides: any option of the model, for example `depth=40` or `kappa=0.25`.
+        overrides: any option of the model (`model_options`), for example `depth=40` or `kappa=0.25`.
 
     Returns:
-        A module called as `model(images [b,h,w,c], *, train=False, rngs=None) -> logits [b, classes]`, which remembers
-        its name and overrides as `built_from`. The call can be traced: `nnx.eval_shape(lambda: create_model(name,
-        rngs=nnx.Rngs(0)))` builds shapes only.
+        A module called as `model(images [b,h,w,c], *, train=None, rngs=None) -> logits [b, classes]`, or, with
+        num_classes=0, pooled features [b, width]. None is the mode that `model.train()` and `model.eval()` set, which
+        is evaluation at first. It remembers all arguments as `built_from`, and as `without_attention` the layers that
+        were to attend and are too narrow for it, of which a warning is logged. The call can be traced:
+        `nnx.eval_shape(lambda: create_model(name, rngs=nnx.Rngs(0)))` builds shapes only.
 
     Raises:
-        ValueError: an unknown name, with the nearest known ones, or settings that the network refuses.
-        TypeError: an unknown override, with the nearest known one, or an argument of another type.
+        ValueError: an unknown name, with the nearest known ones, settings that the network refuses, or an augmented
+            network none of whose layers would attend.
+        TypeError: an unknown override, with the nearest known one, or a value of another type.
     """
     entry = _find(name)
-    for option in overrides:
-        if option not in entry.options:
-            raise TypeError(f"{name} has no option {option!r}{_where(option, entry.options)}")
+    options = entry.assemble(_checked(name, entry, overrides))
     _require_types(num_classes, in_channels, dtype, param_dtype, rngs)
-    size = entry.image_size if image_size is None else image_size
-    model: Any = entry.build(
-        num_classes=entry.num_classes if num_classes is None else num_classes,
-        image_size=(size, size) if isinstance(size, int) else tuple(size),
-        in_channels=in_channels,
+    built_from = BuiltFrom(
+        name,
+        entry.num_classes if num_classes is None else int(num_classes),
+        entry.image_size if image_size is None else _height_and_width(image_size),
+        int(in_channels),
+        jnp.dtype(dtype),
+        jnp.dtype(param_dtype),
+        # Static, so hashable: a list would not be.
+        tuple((key, as_tuples(value)) for key, value in sorted(overrides.items())),
+    )
+    model: Any = entry.network(
+        options,
+        num_classes=built_from.num_classes,
+        image_size=built_from.image_size,
+        in_channels=built_from.in_channels,
         dtype=dtype,
         param_dtype=param_dtype,
         rngs=rngs,
-        **overrides,
     )
-    # Static, so hashable: a list would not be.
-    model.built_from = BuiltFrom(name, tuple((key, as_tuples(value)) for key, value in sorted(overrides.items())))
+    model.built_from = built_from
+    model.without_attention = require_attention(model, name, options)
     return model
 
 
@@ -124,9 +194,13 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(_entries, pattern))
 
 
-def model_options(name: str) -> tuple[str, ...]:
-    """The overrides that `create_model(name, ...)` accepts."""
-    return _find(name).options
+def model_options(name: str) -> dict[str, Any]:
+    """Return the name and type of each override that `create_model(name, ...)` accepts.
+
+    Raises:
+        ValueError: an unknown name, with the nearest known ones.
+    """
+    return _find(name).types
 
 
 def model_defaults(name: str) -> tuple[int, tuple[int, int]]:
@@ -141,12 +215,37 @@ def nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
     return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else f"; known: {', '.join(sorted(known))}"
 
 
+def _checked(name: str, entry: Entry, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides as the types of their options."""
+    types, checked = entry.types, {}
+    for option, value in overrides.items():
+        if option not in types:
+            raise TypeError(f"{name} has no option {option!r}{_where(option, tuple(types))}")
+        try:
+            checked[option] = as_type(types[option], value)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{option} {error}") from None
+    return checked
+
+
 def _where(option: str, known: tuple[str, ...]) -> str:
-    """`; aa_resnet18, ... have it` for an option of other models, else the nearest one of this model."""
-    others = [name for name, entry in sorted(_entries.items()) if option in entry.options]
-    if not others:
-        return nearest(option, known)
-    return f"; {', '.join(others[:3])}{' and others' if len(others) > 3 else ''} have it"
+    """`; aa_resnet18, ... have it` for an option of other models, else what it is here, or the nearest here."""
+    others = [name for name, entry in sorted(_entries.items()) if option in entry.types]
+    if others:
+        return f"; {', '.join(others[:3])}{' and others' if len(others) > 3 else ''} have it"
+    return f"; {_ELSEWHERE[option]}" if option in _ELSEWHERE else nearest(option, known)
+
+
+def _height_and_width(image_size: Any) -> tuple[int, int]:
+    """Two numbers of what `create_model` is given as image size."""
+    try:
+        side = as_type(int | tuple[int, ...], image_size)
+    except (TypeError, ValueError):
+        side = ()
+    height_and_width = (side, side) if isinstance(side, int) else side
+    if len(height_and_width) != 2 or min(height_and_width) < 1:
+        raise ValueError(f"image_size must be a whole number or (height, width), at least 1, got {image_size!r}")
+    return height_and_width
 
 
 def _require_types(num_classes: Any, in_channels: Any, dtype: Any, param_dtype: Any, rngs: Any) -> None:

@@ -4,7 +4,7 @@ Version 1.5 has the stride of a bottleneck in its 3×3 convolution: the GFLOPs t
 """
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import jax
@@ -14,32 +14,34 @@ from jaxtyping import Array, Float
 
 from aa_flax.layers.convolve import convolve
 from aa_flax.layers.drop_path import DropPathRule, drop_path, drop_path_rates
+from aa_flax.layers.mode import WithMode, evaluates
 from aa_flax.layers.norm import NormFactory, batch_norm
 from aa_flax.models.activated import convolve_activated
 from aa_flax.models.factories import (
+    AugmentedConvFactory,
+    AugmentedWeightedConvFactory,
     ConvFactory,
     RecalibrationFactory,
-    augmented_conv,
-    augmented_weighted_conv,
-    bam,
-    cbam,
-    gala,
-    gather_excite,
-    no_recalibration,
+    WeightedConvFactory,
     plain_conv,
-    plug,
-    squeeze_excite,
-    weighted_conv,
 )
-from aa_flax.models.heads import PoolingFactory, average, classifier, pooled, with_pooling
+from aa_flax.models.heads import HeadOptions, classifier, outputs
+from aa_flax.models.recalibration import (
+    BAMFactory,
+    CBAMFactory,
+    GALAFactory,
+    GatherExciteFactory,
+    SqueezeExciteFactory,
+    no_recalibration,
+)
 from aa_flax.models.registry import register
-from aa_flax.models.stages import FeatureInfo, require_images, require_rngs, residual_stage
+from aa_flax.models.stages import FeatureInfo, require_images, require_rngs, require_sizes, residual_stage
 from aa_flax.ops import max_pool
 
 BlockKind = Literal["basic", "bottleneck"]
 
 
-class ResidualBlock(nnx.Module):
+class ResidualBlock(WithMode):
     """A basic block (3×3, 3×3) or a bottleneck (1×1, 3×3, 1×1 to four times the width).
 
     Batch norm after every convolution, ReLU between; `recalibration` scales the branch after its last batch norm; the
@@ -85,8 +87,11 @@ class ResidualBlock(nnx.Module):
         self.shortcut = plain_conv(in_features, features, 1, strides=strides, **options) if changes else None
         self.shortcut_bn = norm(features, **options) if changes else None
 
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b hs ws f"]:
-        running = not train
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "b hs ws f"]:
+        """The map after the block; drop path and dropout draw from `rngs` in training."""
+        running = evaluates(train)
         y = convolve(self.conv1, x, train=train)
         y = convolve_activated(self.bn1, self.conv2, y, train=train, recompute=False)
         y = self.bn2(y, use_running_average=running)
@@ -94,62 +99,60 @@ class ResidualBlock(nnx.Module):
             y = self.bn3(self.conv3(jax.nn.relu(y)), use_running_average=running)
         if self.recalibration is not None:
             y = self.recalibration(y, train=train)
-        y = drop_path(y, self.drop_path_rate, train=train, rngs=rngs)
+        y = drop_path(y, self.drop_path_rate, train=self.trains(train), rngs=rngs)
         if self.shortcut is not None and self.shortcut_bn is not None:
             x = self.shortcut_bn(self.shortcut(x), use_running_average=running)
         return jax.nn.relu(x + y)
 
 
-class ResNet(nnx.Module):
+@dataclass(frozen=True, kw_only=True)
+class ResNetOptions(HeadOptions):
+    """Options of a `ResNet`."""
+
+    kind: BlockKind
+    blocks: tuple[int, ...]  # how many in each of the four stages
+    conv: ConvFactory = plain_conv  # of the 3×3 convolution of each block, of a basic block's first
+    second_conv: ConvFactory = plain_conv  # of a basic block's second
+    recalibration: RecalibrationFactory = no_recalibration  # follows each residual branch (SE, GE, CBAM, GALA)
+    between_stages: RecalibrationFactory = no_recalibration  # follows each stage but the last (BAM)
+    norm: NormFactory = batch_norm
+    drop_path_rate: float = 0.0  # stochastic depth of all blocks, see aa_flax.layers.drop_path_rates
+    drop_path_rule: DropPathRule = "linear"
+
+
+class ResNet(WithMode):
     """Stem 7×7 of stride 2 and max pooling, four stages at strides 4, 8, 16 and 32, mean or attention, classifier.
 
-    Args:
-        kind: "basic" or "bottleneck" blocks.
-        blocks: how many in each stage.
-        conv: factory of the 3×3 convolution of each block, of a basic block's first.
-        second_conv: factory of a basic block's second one.
-        recalibration: factory of what follows each residual branch (SE, GE, CBAM, GALA).
-        between_stages: factory of what follows each stage but the last (BAM).
-        norm: factory of the normalisations.
-        pooling: factory of what stands between the last map and the classifier.
-        drop_path_rate, drop_path_rule: stochastic depth, see `aa_flax.layers.drop_path_rates`; of all blocks.
+    Raises:
+        ValueError: options that no such network can have; at call time images that do not fit.
     """
 
     def __init__(
         self,
+        options: ResNetOptions,
         *,
-        kind: BlockKind,
-        blocks: Sequence[int],
         num_classes: int = 1000,
         image_size: tuple[int, int] = (224, 224),
         in_channels: int = 3,
-        conv: ConvFactory = plain_conv,
-        second_conv: ConvFactory = plain_conv,
-        recalibration: RecalibrationFactory = no_recalibration,
-        between_stages: RecalibrationFactory = no_recalibration,
-        norm: NormFactory = batch_norm,
-        pooling: PoolingFactory = average,
-        drop_path_rate: float = 0.0,
-        drop_path_rule: DropPathRule = "linear",
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
+        kind, blocks = options.kind, options.blocks
         if kind not in get_args(BlockKind):
             raise ValueError(f"kind must be one of {get_args(BlockKind)}, got {kind!r}")
         if len(blocks) != 4 or min(blocks) < 1:
             raise ValueError(f"blocks must be four numbers of at least 1, one a stage, got {tuple(blocks)}")
-        if num_classes < 1 or in_channels < 1:
-            raise ValueError(f"num_classes and in_channels must be at least 1, got {num_classes} and {in_channels}")
-        options: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        require_sizes(num_classes, in_channels)
+        arrays: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         expansion = 4 if kind == "bottleneck" else 1
         self.widths = tuple(64 * expansion * 2**i for i in range(4))
         self.in_channels = in_channels
         self.image_size = image_size
-        self.stem = plain_conv(in_channels, 64, 7, strides=2, **options)
-        self.bn = norm(64, **options)
-        self.drop_path_rate = drop_path_rate
-        rates = drop_path_rates(drop_path_rate, sum(blocks), drop_path_rule)
+        self.stem = plain_conv(in_channels, 64, 7, strides=2, **arrays)
+        self.bn = options.norm(64, **arrays)
+        self.drop_path_rate = options.drop_path_rate
+        rates = drop_path_rates(options.drop_path_rate, sum(blocks), options.drop_path_rule)
         in_features = 64
         for i, (width, count) in enumerate(zip(self.widths, blocks, strict=True)):
             map_shape = (math.ceil(image_size[0] / 2 ** (i + 2)), math.ceil(image_size[1] / 2 ** (i + 2)))
@@ -162,17 +165,18 @@ class ResNet(nnx.Module):
                 strides=1 if i == 0 else 2,
                 map_shape=map_shape,
                 stage=i + 1,
-                conv=conv,
-                second_conv=second_conv,
-                norm=norm,
-                recalibration=recalibration,
-                **options,
+                conv=options.conv,
+                second_conv=options.second_conv,
+                norm=options.norm,
+                recalibration=options.recalibration,
+                **arrays,
             )
             setattr(self, f"stage{i + 1}", stage)
             if i < 3:
-                setattr(self, f"attention{i + 1}", between_stages(width, map_shape=map_shape, **options))
+                setattr(self, f"attention{i + 1}", options.between_stages(width, map_shape=map_shape, **arrays))
             in_features = width
-        self.pooling, self.head = classifier(in_features, num_classes, pooling, **options)
+        self.pooling, self.head = classifier(in_features, num_classes, options, **arrays)
+        self.eval()  # the mode of everything inside at first, whatever the factories say
 
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:
@@ -180,22 +184,27 @@ class ResNet(nnx.Module):
         return {f"stage{i + 1}": FeatureInfo(width, 4 * 2**i) for i, width in enumerate(self.widths)}
 
     def __call__(
-        self, images: Float[Array, "b h w c"], *, train: bool = False, rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "b classes"]:
-        """Logits [b, classes] of normalised images [b, h, w, c].
+        self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "b _"]:
+        """Logits [b, classes] of normalised images [b, h, w, c]; pooled features [b, width] with num_classes=0.
 
-        With train=True batch statistics are updated in place; with drop path that needs `rngs`, else ValueError.
+        In training batch statistics are updated in place; with drop path that needs `rngs`, else ValueError.
         """
-        return self.head(pooled(self.pooling, self._stages(images, train=train, rngs=rngs)["stage4"]))
+        return outputs(self.pooling, self.head, self._stages(images, train=train, rngs=rngs)["stage4"])
 
-    def features(self, images: Float[Array, "b h w c"], *, train: bool = False) -> dict[str, Array]:
-        """The maps "stage1" to "stage4" after each stage's last ReLU, and after BAM where there is one."""
-        return self._stages(images, train=train, rngs=None)
+    def features(
+        self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
+    ) -> dict[str, Array]:
+        """The maps "stage1" to "stage4" after each stage's last ReLU, and after BAM where there is one.
 
-    def _stages(self, images: Array, *, train: bool, rngs: nnx.Rngs | None) -> dict[str, Array]:
+        In training as the call is, stochastic depth included.
+        """
+        return self._stages(images, train=train, rngs=rngs)
+
+    def _stages(self, images: Array, *, train: bool | None, rngs: nnx.Rngs | None) -> dict[str, Array]:
         require_images(images, self.in_channels)
-        require_rngs(train, rngs, drop_path=self.drop_path_rate)
-        x = jax.nn.relu(self.bn(self.stem(images), use_running_average=not train))
+        require_rngs(self.trains(train), rngs, drop_path=self.drop_path_rate)
+        x = jax.nn.relu(self.bn(self.stem(images), use_running_average=evaluates(train)))
         x = max_pool(x, 2)
         maps = {}
         for i in range(4):
@@ -214,20 +223,20 @@ _SIZES: dict[int, tuple[BlockKind, tuple[int, ...]]] = {
     101: ("bottleneck", (3, 4, 23, 3)),
     152: ("bottleneck", (3, 8, 36, 3)),
 }
-# What each prefix plugs in: the argument of ResNet, and the factory that makes it.
-_VARIANTS: dict[str, dict[str, Any]] = {
+# What each prefix plugs in: the option of ResNet, and the factory that makes it.
+_VARIANTS: dict[str, dict[str, type]] = {
     "": {},
-    "se_": {"recalibration": squeeze_excite},
-    "ge_": {"recalibration": gather_excite},
-    "bam_": {"between_stages": bam},
-    "cbam_": {"recalibration": cbam},
-    "gala_": {"recalibration": gala},
-    "aa_": {"conv": augmented_conv},
+    "se_": {"recalibration": SqueezeExciteFactory},
+    "ge_": {"recalibration": GatherExciteFactory},
+    "bam_": {"between_stages": BAMFactory},
+    "cbam_": {"recalibration": CBAMFactory},
+    "gala_": {"recalibration": GALAFactory},
+    "aa_": {"conv": AugmentedConvFactory},
 }
 # With the convolutions of Zhu et al. (2021) besides: both 3×3 of a basic block.
-_WEIGHTED = {"conv": weighted_conv, "second_conv": weighted_conv}
+_WEIGHTED: dict[str, type] = {"conv": WeightedConvFactory, "second_conv": WeightedConvFactory}
 _VARIANTS |= {f"aw_{prefix}": {**_WEIGHTED, **plugs} for prefix, plugs in _VARIANTS.items()}
-_VARIANTS["aw_aa_"]["conv"] = augmented_weighted_conv
+_VARIANTS["aw_aa_"]["conv"] = AugmentedWeightedConvFactory
 
 
 def _augmentation(depth: int) -> dict[str, Any]:
@@ -236,13 +245,10 @@ def _augmentation(depth: int) -> dict[str, Any]:
     return dict(attention_stages=(2, 3, 4), attention_downsample=(1, 2, 1, 1), **ratios)
 
 
-def _register(name: str, depth: int, plugs: dict[str, Any], **defaults: Any) -> None:
+def _register(name: str, depth: int, plugs: dict[str, type], **defaults: Any) -> None:
     kind, blocks = _SIZES[depth]
-
-    @register(name, network=ResNet, plugs=plugs, num_classes=1000, image_size=(224, 224))
-    def build(**options: Any) -> ResNet:
-        options = with_pooling({"kind": kind, "blocks": blocks, **options})
-        return ResNet(**plug(options, plugs, **defaults))
+    defaults = {"kind": kind, "blocks": blocks, **defaults}
+    register(name, ResNet, ResNetOptions, plugs=plugs, defaults=defaults, num_classes=1000, image_size=(224, 224))
 
 
 for _depth in _SIZES:

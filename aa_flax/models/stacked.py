@@ -15,6 +15,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aa_flax.layers.mode import WithMode
+
 STACKED = ("trunk.blocks",)
 """Ends of the dotted paths of modules whose arrays all have a leading depth axis."""
 
@@ -24,7 +26,7 @@ def lies_stacked(path: str) -> bool:
     return any(re.search(rf"(^|\.){re.escape(name)}\.", path) for name in STACKED)
 
 
-class Trunk(nnx.Module):
+class Trunk(WithMode):
     """Blocks of equal shape, one after the other: `jax.lax.scan` over their stacked arrays.
 
     `blocks` is a template: one block, of which each Param and BatchStat has a leading axis, the depth. It cannot be
@@ -58,16 +60,22 @@ class Trunk(nnx.Module):
         self.blocks = _stacked(make_block, self.depth, rngs)
 
     def __call__(
-        self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None, keep: Sequence[int] = ()
+        self,
+        x: Float[Array, "b h w c"],
+        *,
+        train: bool | None = None,
+        rngs: nnx.Rngs | None = None,
+        keep: Sequence[int] = (),
     ) -> tuple[Float[Array, "b h w c"], dict[int, Float[Array, "b h w c"]]]:
         """The last block's output, and those of the blocks `keep`, counted from 0.
 
-        With train=True batch statistics are updated in place. Drop path draws once from the stream "dropout", and a
-        key for each block from that.
+        In training batch statistics are updated in place; without `train` the trunk's mode is that of all blocks. Drop
+        path draws once from the stream "dropout", and a key for each block from that.
 
         Raises:
             ValueError: `keep` does not name blocks, each once.
         """
+        train = self.trains(train)
         kept = self._numbers(keep)
         graph, params, statistics = self._split()
         layers: dict[str, Any] = {"params": params, "statistics": statistics}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -15,7 +16,17 @@ class FeatureInfo(NamedTuple):
 
 
 def require_images(images: Array, in_channels: int) -> None:
-    """ValueError unless `images` is a batch [b, h, w, in_channels] of at least one image and one pixel."""
+    """Refuse what is no batch [b, h, w, in_channels] of normalised images.
+
+    Raises:
+        TypeError: pixels as they are stored, which are whole numbers.
+        ValueError: another shape, or no image or no pixel.
+    """
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            f"images must be normalised floating-point numbers, got {images.dtype}; pixels from 0 to 255 are "
+            "normalised as (images / 255 - mean) / std, mean and std of each channel being those of the training data"
+        )
     if images.ndim != 4 or images.shape[-1] != in_channels or 0 in images.shape:
         raise ValueError(
             f"images must have shape [b, h, w, in_channels={in_channels}], none of them 0, got {images.shape}"
@@ -37,10 +48,22 @@ class Stage(nnx.Module):
         for i, block in enumerate(blocks):
             setattr(self, f"block{i + 1}", block)
 
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool, rngs: nnx.Rngs | None) -> Float[Array, "b hs ws f"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "b hs ws f"]:
+        """The map after all blocks; without `train` each is in its own mode."""
         for i in range(self.blocks):
             x = getattr(self, f"block{i + 1}")(x, train=train, rngs=rngs)
         return x
+
+
+def require_sizes(num_classes: int, in_channels: int) -> None:
+    """ValueError for fewer than 0 classes, which is a network without classifier, or fewer than 1 channel."""
+    if num_classes < 0 or in_channels < 1:
+        raise ValueError(
+            "num_classes must be at least 0, which is no classifier, and in_channels at least 1, "
+            f"got {num_classes} and {in_channels}"
+        )
 
 
 def residual_stage(

@@ -58,6 +58,7 @@ class Classification:
     headline = "accuracy"
     fractions = frozenset({"accuracy", "accuracy_per_class"})
     display = ClassificationDisplay
+    options_type = ClassificationOptions
 
     def __init__(self, config: Config, preprocessing: Preprocessing) -> None:
         self.config, self.preprocessing = config, preprocessing

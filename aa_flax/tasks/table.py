@@ -1,11 +1,14 @@
 """The kinds of training by the name that a config has for them."""
 
 import importlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aa_flax.config.schema import Config, ConfigError
 from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.models.registry import model_options
 from aa_flax.tasks.task import Task
+from aa_flax.typed import field_types
 
 TASKS = {"classification": "aa_flax.tasks.classification:Classification"}
 """Name to module and class. Any other "module:Class" names a task outside this library."""
@@ -20,6 +23,16 @@ def task_class(name: str) -> Any:
         return getattr(importlib.import_module(module), kind)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"config field 'task.name': {name!r} cannot be imported ({error})") from None
+
+
+def task_options(name: str) -> dict[str, Any]:
+    """Return the name and type of each option of a task, where its class says them; ConfigError for no such task."""
+    schema = getattr(task_class(name), "options_type", None)
+    return {} if schema is None else field_types(schema)
+
+
+OPTIONS: Mapping[str, Callable[[str], Mapping[str, Any]]] = {"model": model_options, "task": task_options}
+"""What `aa_flax.config.command_line.config_value` is handed: from a name, the types of the options of what it names."""
 
 
 def make_task(config: Config, preprocessing: Preprocessing) -> Task:

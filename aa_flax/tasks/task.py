@@ -44,6 +44,9 @@ class Task(Protocol):
         fractions: names of scores and details that lie between 0 and 1, which tables show in percent.
         display: a frozen dataclass of what `describe` and `captions` may be asked for; its fields, each with a default
             and a "help" in its metadata, are flags of `aa_flax.predict`.
+
+    A task may name, as `options_type`, the frozen dataclass that `config.task.options` is checked against: words of the
+    command line become values of its fields' types.
     """
 
     targets: Targets

@@ -34,7 +34,11 @@ def take_weights(model: nnx.Module, config: Config) -> Report:
     file = Path(config.model.init_from)
     try:
         return init_from_plain(
-            model, read_state_dict(file), source=config.model.init_source, zero_output=config.model.init_zero_output
+            model,
+            read_state_dict(file),
+            source=config.model.init_source,
+            zero_output=config.model.init_zero_output,
+            init_part=config.model.init_part,
         )
     except WeightsError as error:
         summary, *problems = str(error).split("\n")

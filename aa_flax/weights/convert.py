@@ -10,7 +10,7 @@ from aa_flax.layers import AAConv2D, AWConv2D
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
 from aa_flax.weights.errors import WeightsError
 from aa_flax.weights.rows import Counterpart, counterpart
-from aa_flax.weights.tables import family_of, table_of
+from aa_flax.weights.tables import classifier_keys, family_of, table_of
 
 OWN = "aa_flax"
 """The source of weights that this library wrote: our dotted paths, axes as they lie here."""
@@ -21,7 +21,8 @@ _IGNORED = "num_batches_tracked"  # counts steps for a momentum that these netwo
 def load_torch_state_dict(model: nnx.Module, state_dict: Mapping[str, Any], *, source: str) -> None:
     """Fill a network with the weights of the same network in PyTorch, in place.
 
-    Every key is used once (`num_batches_tracked` is ignored) and every parameter and batch statistic is filled.
+    Every key is used once (`num_batches_tracked` is ignored) and every parameter and batch statistic is filled. A
+    network without classifier (`num_classes=0`) takes the weights of one with, and leaves the classifier's keys unused.
 
     Args:
         model: of a family that has a key table for `source`.
@@ -34,7 +35,7 @@ def load_torch_state_dict(model: nnx.Module, state_dict: Mapping[str, Any], *, s
     table = table_of(model, source)
     arrays = flat_arrays(model)
     given = numpy_arrays(state_dict)
-    used: set[str] = set()
+    used = classifier_keys(model, source, given) if getattr(model, "head", None) is None else set()
     problems, values = [], {}
     for path, array in arrays.items():
         found = counterpart(table, path, array.shape)

@@ -106,8 +106,8 @@ def save(model: nnx.Module, file: str | Path, *, origin: Mapping[str, Any] | Non
     card = {
         "format": _FORMAT,
         "model": untyped.built_from.name,
-        "options": dict(untyped.built_from.overrides),
-        "num_classes": untyped.head.bias.shape[0],
+        "options": dict(untyped.built_from.options),
+        "num_classes": 0 if untyped.head is None else untyped.head.bias.shape[0],
         "image_size": list(untyped.image_size),
         "in_channels": untyped.in_channels,
         "params": sum(leaf.size for _, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))),

@@ -1,7 +1,7 @@
 """Starting an augmented network, or one with another classifier, from a plain network's weights."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from flax import nnx
 from aa_flax.layers import AAConv2D, AWConv2D
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
 from aa_flax.weights.convert import OWN, hint, misfits, numpy_arrays, raise_all
+from aa_flax.weights.errors import WeightsError
 from aa_flax.weights.rows import Counterpart, Leaf, counterpart
 from aa_flax.weights.tables import family_of, table_of
 
@@ -40,7 +41,12 @@ class Report:
 
 
 def init_from_plain(
-    model: nnx.Module, state_dict: Mapping[str, Any], *, source: str, zero_output: bool = False
+    model: nnx.Module,
+    state_dict: Mapping[str, Any],
+    *,
+    source: str,
+    zero_output: bool = False,
+    init_part: str = "",
 ) -> Report:
     """Fill a network with what fits of a plain network's weights, in place.
 
@@ -49,17 +55,24 @@ def init_from_plain(
     of the plain one, and the batch norm after it their entries; its other entries and the attention keep their initial
     values. The next layer keeps all its rows. What the plain network does not have (recalibration modules, attention
     pooling), and a classifier or tokens of another number of classes, keep their initial values too. Anything else that
-    does not fit is an error.
+    does not fit is an error. A network without classifier (`num_classes=0`) leaves the classifier's keys unused.
 
     Args:
-        model: any network of a family that has a key table for `source`.
+        model: any network of a family that has a key table for `source`, or one that has such a network as `init_part`.
         state_dict: as for `load_torch_state_dict`; for source "aa_flax" our dotted paths to arrays as they lie here.
         source: "timm", "torchvision", "deit", or "aa_flax" for weights of this library.
         zero_output: start each attention's output projection at zero, so that attention contributes nothing at first.
+        init_part: dotted path of the network inside `model` that the weights are for, such as "backbone" of a detector;
+            "" is `model` itself. The report has paths of the whole, and names what lies outside of the part as new.
 
     Raises:
-        WeightsError: no table, nothing that fits, or arrays that should fit and do not: all of them in one message.
+        WeightsError: no such part, no table, nothing that fits, or arrays that should fit and do not: all of them in
+            one message.
     """
+    if init_part:
+        part = _part(model, init_part)
+        report = init_from_plain(part, state_dict, source=source, zero_output=zero_output)
+        return _of_the_whole(report, model, init_part)
     given = numpy_arrays(state_dict)
     arrays = flat_arrays(model)
     plain = _Plain(model, source)
@@ -109,6 +122,25 @@ def init_from_plain(
         values |= {path: np.zeros(arrays[path].shape) for path in new if path in plain.output_projections}
     fill_arrays(model, values)
     return Report(tuple(loaded), partial, tuple(new), tuple(key for key in given if key not in used))
+
+
+def _part(model: nnx.Module, path: str) -> nnx.Module:
+    modules = {".".join(map(str, names)): module for names, module in nnx.iter_modules(model)}
+    if path not in modules:
+        parts = ", ".join(name for name in modules if name and "." not in name) or "none"
+        raise WeightsError(f"init_part: {type(model).__name__} has no part {path!r}; its parts: {parts}")
+    return modules[path]
+
+
+def _of_the_whole(report: Report, model: nnx.Module, part: str) -> Report:
+    """A report on a part, with the paths of the whole network."""
+
+    def named(paths: Iterable[str]) -> tuple[str, ...]:
+        return tuple(f"{part}.{path}" for path in paths)
+
+    others = tuple(path for path in flat_arrays(model) if not path.startswith(f"{part}."))
+    partial = dict(zip(named(report.partial), report.partial.values(), strict=True))
+    return Report(named(report.loaded), partial, (*named(report.new), *others), report.unused)
 
 
 class _Place(NamedTuple):

@@ -115,6 +115,12 @@ def counterpart(table: Sequence[Row], path: str, shape: tuple[int, ...]) -> Coun
     return None
 
 
+def speaks_of(row: Row, key: str) -> bool:
+    """Whether a key of PyTorch's is one of the arrays of the module that a row names."""
+    module, _, name = key.rpartition(".")
+    return match(row.theirs, module) is not None and name in {leaf.name for leaf in row.kind.values()}
+
+
 def match(template: str, path: str) -> dict[str, int] | None:
     """The number that each letter of `template` stands for in `path`, or None if it does not fit."""
     pattern = re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\d+)", re.escape(template))

@@ -1,6 +1,6 @@
 """The key tables: which family has which sources, and what is called what there."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from flax import nnx
@@ -11,7 +11,7 @@ from aa_flax.models.patchconvnet import PatchConvNet
 from aa_flax.models.resnet import ResNet
 from aa_flax.models.wide_resnet import WideResNet
 from aa_flax.weights.errors import WeightsError
-from aa_flax.weights.rows import CONV, LINEAR, LOGIT, NORM, POINTWISE, Leaf, Row, fill, match, renamed
+from aa_flax.weights.rows import CONV, LINEAR, LOGIT, NORM, POINTWISE, Leaf, Row, fill, match, renamed, speaks_of
 
 _TORCHVISION_RESNET = (
     Row("stem", "conv1", CONV),
@@ -125,6 +125,15 @@ def family_of(model: nnx.Module) -> Family:
             return _TOKEN_PER_CLASS.get(kind, family) if several else family
     known = ", ".join(kind.__name__ for kind in _FAMILIES)
     raise WeightsError(f"there is no key table for {type(model).__name__}; known: {known}")
+
+
+def classifier_keys(model: nnx.Module, source: str, keys: Iterable[str]) -> set[str]:
+    """Return which of PyTorch's keys are of the classifier, by any table of the network's family."""
+    families = [
+        family for table in (_FAMILIES, _TOKEN_PER_CLASS) for kind, family in table.items() if isinstance(model, kind)
+    ]
+    rows = [row for family in families for row in family.sources.get(source, ()) if row.ours == "head"]
+    return {key for key in keys if any(speaks_of(row, key) for row in rows)}
 
 
 def table_of(model: nnx.Module, source: str) -> tuple[Row, ...]:

@@ -150,10 +150,10 @@ def test_a_factory_of_ones_own(rng):
             dict(pooling="average", pooling_tokens="class", pooling_mlp_ratio=2.0),
             "pooling_tokens, pooling_mlp_ratio goes with pooling='attention', and pooling is 'average'",
         ),
-        (dict(pooling="max"), "pooling must be 'average', 'attention' or a factory, got 'max'"),
+        (dict(pooling="max"), r"pooling must be 'average', 'attention' or a callable \(PoolingFactory\), got 'max'"),
         (
             dict(pooling="attention", pooling_tokens="many"),
-            r"pooling_tokens must be one of \('single', 'class'\), got 'many'",
+            "pooling_tokens must be one of 'single', 'class', got 'many'",
         ),
         (dict(pooling="attention", pooling_width=0), "width must be a whole number of at least 1, got 0"),
     ],

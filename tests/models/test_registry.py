@@ -58,7 +58,7 @@ def test_a_network_remembers_how_it_was_built():
     options = dict(blocks=[1, 1, 1, 1], kappa=0.5)
     model = create_model("aa_resnet18", **options, num_classes=3, image_size=32, rngs=nnx.Rngs(0))
     assert model.built_from.name == "aa_resnet18"
-    assert model.built_from.overrides == (("blocks", (1, 1, 1, 1)), ("kappa", 0.5))
+    assert model.built_from.options == (("blocks", (1, 1, 1, 1)), ("kappa", 0.5))
     graph, state = nnx.split(model)
     assert nnx.merge(graph, state).built_from == model.built_from
     hash(graph)  # what jit keeps programs by

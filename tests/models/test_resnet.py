@@ -5,8 +5,8 @@ import pytest
 from flax import nnx
 
 from aa_flax.models import create_model, list_models
-from aa_flax.models.factories import bam, cbam, gala
-from aa_flax.models.resnet import ResNet
+from aa_flax.models.recalibration import BAMFactory, CBAMFactory, GALAFactory
+from aa_flax.models.resnet import ResNet, ResNetOptions
 from aa_flax.training import functional
 
 PREFIXES = ("", "se_", "ge_", "bam_", "cbam_", "gala_", "aa_")
@@ -56,11 +56,14 @@ def test_bam_stands_between_stages():
 
 # Unoptimised, a map is computed twice and not the same; the gradient of CBAM's maximum over channels is then 0 / 0.
 @pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize(("kind", "recalibration"), [("basic", cbam(gate_scale_init=1.0)), ("bottleneck", gala())])
+@pytest.mark.parametrize(
+    ("kind", "recalibration"), [("basic", CBAMFactory(gate_scale_init=1.0)), ("bottleneck", GALAFactory())]
+)
 def test_every_parameter_gets_a_finite_gradient(rng, kind, recalibration):
     """Two modules at once, in a network of one block a stage."""
-    options = dict(kind=kind, blocks=(1, 1, 1, 1), num_classes=5, image_size=(33, 64), in_channels=2)
-    model = ResNet(**options, recalibration=recalibration, between_stages=bam(), rngs=nnx.Rngs(0))
+    modules = dict(recalibration=recalibration, between_stages=BAMFactory())
+    options = ResNetOptions(kind=kind, blocks=(1, 1, 1, 1), **modules)
+    model = ResNet(options, num_classes=5, image_size=(33, 64), in_channels=2, rngs=nnx.Rngs(0))
     apply, params, batch_stats = functional(model)
     x = jnp.asarray(rng.normal(size=(3, 33, 64, 2)), jnp.float32)
 
