@@ -18,6 +18,7 @@ from aa_flax.data.sets.image_folder import PREFIX
 from aa_flax.data.sets.own import (
     EMBEDDED,
     FROM_FOLDER,
+    in_catalogue,
     is_own,
     open_origin,
     prepare,
@@ -117,7 +118,7 @@ def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "") -
             f"source_dir: only {', '.join(FROM_FOLDER)} and {PREFIX}NAME are read from a folder, got the name {name!r}"
         )
     folder = locate(name, data_dir)
-    if is_own(name) and folder.parent.name == stored_name(name):
+    if folder.parent.name == stored_name(name):
         return _own(name, folder)
     return _opened(name, folder, content_fingerprint(folder))
 
@@ -129,7 +130,8 @@ def locate(name: str, data_dir: str | Path = "") -> Path:
         DataError: it is not; the message says how to get it.
     """
     root = resolve_data_dir(data_dir)
-    if is_own(name) and (folder := find_prepared(stored_name(name), root)):
+    # By this name those stay open that another package has registered, where that package is not imported.
+    if (is_own(name) or name.isidentifier()) and (folder := find_prepared(stored_name(name), root)):
         return folder
     if not name.startswith(PREFIX) and (folder := find_prepared(name, root)):
         return folder
@@ -173,7 +175,7 @@ def _how_to_get(name: str, root: Path) -> str:
     from_catalogue = f"prepare it from the TFDS catalogue: {build_command(name, root)}"
     if name.startswith(PREFIX):
         return f"{name} is not prepared in {root}; name the folder that holds train/CLASS/*.jpg once as source_dir"
-    if name in ("cifar10_jpeg", "imagenette128"):
+    if name in FROM_FOLDER and not in_catalogue(name):
         return f"{name} is not prepared in {root}; name the folder with its file once as source_dir"
     if name in FROM_FOLDER:
         return (

@@ -14,11 +14,9 @@ class Facts:
 
 FACTS = {
     "cifar10": Facts((32, 32, 3), 10, 50_000),
-    "cifar10_jpeg": Facts((32, 32, 3), 10, 50_000),
     "cifar100": Facts((32, 32, 3), 100, 50_000),
     "fashion_mnist": Facts((28, 28, 1), 10, 60_000),
     "fashion_mnist_subset": Facts((28, 28, 1), 10, 8_000),
     "imagenet2012": Facts((None, None, 3), 1000, 1_281_167),
-    "imagenette128": Facts((128, 128, 3), 10, 9_469),
 }
 """By the names that configs use."""

@@ -13,12 +13,13 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.packed import Cifar10Jpeg, Imagenette128
+from aa_flax.data.facts import FACTS, Facts
 from aa_flax.data.prepared import find_prepared
 from aa_flax.data.sets.builder import Origin, make_builder
 from aa_flax.data.sets.cifar import Cifar10, Cifar100
 from aa_flax.data.sets.fashion_mnist import FashionMnist, FashionMnistSubset
 from aa_flax.data.sets.image_folder import PREFIX, ImageFolder
+from aa_flax.data.statistics import STATISTICS, Moments
 
 # Those that come with the library, and those that need a folder.
 EMBEDDED: dict[str, type[FashionMnistSubset]] = {"fashion_mnist_subset": FashionMnistSubset}
@@ -26,9 +27,29 @@ FROM_FOLDER: dict[str, Callable[[Path], Origin]] = {
     "fashion_mnist": FashionMnist,
     "cifar10": Cifar10,
     "cifar100": Cifar100,
-    "cifar10_jpeg": Cifar10Jpeg,
-    "imagenette128": Imagenette128,
 }
+_ADDED: set[str] = set()
+"""Names in `FROM_FOLDER` that are not this library's."""
+
+
+def register(name: str, origin: Callable[[Path], Origin], facts: Facts, mean: Moments, std: Moments) -> None:
+    """Let `load` read another data set from a folder that the user names.
+
+    Once it is prepared, `load` opens it without this call too.
+
+    Args:
+        name: for configs; letters, digits and underscores. Its `origin.stored_name` is "aa_" and this name.
+        origin: made of the folder, or of a file in it.
+        facts: sizes, by which runs are planned where the files are not.
+        mean, std: of each channel, of pixels in 0..1.
+
+    Raises:
+        ValueError: the name is taken by a data set of this library.
+    """
+    if name in EMBEDDED or (name in FROM_FOLDER and name not in _ADDED):
+        raise ValueError(f"a data set named {name!r} is this library's own")
+    FROM_FOLDER[name], FACTS[name], STATISTICS[name] = origin, facts, (mean, std)
+    _ADDED.add(name)
 
 
 def is_own(name: str) -> bool:
@@ -43,8 +64,7 @@ def takes_folder(name: str) -> bool:
 
 def in_catalogue(name: str) -> bool:
     """Whether a name that is none of this library's alone, and so may be one of the TFDS catalogue's."""
-    ours_alone = name in EMBEDDED or name in ("cifar10_jpeg", "imagenette128") or name.startswith(PREFIX)
-    return not ours_alone
+    return not (name in EMBEDDED or name in _ADDED or name.startswith(PREFIX))
 
 
 def stored_name(name: str) -> str:

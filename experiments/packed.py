@@ -1,8 +1,8 @@
-"""Data sets whose encoded images lie end to end in one npz file.
+"""Small data sets that only these experiments use: encoded images end to end in one npz file.
 
 Image i is `header` (where the images share one) followed by bytes `offsets[i]` to `offsets[i + 1]` of one long array;
 `labels`, `split` (0 train, 1 held out) and `classes` go with it. The bytes are stored as they are, never decoded and
-encoded again.
+encoded again. Importing this module makes the data sets known to `aa_flax.data.load` and to plans.
 """
 
 import zipfile
@@ -13,7 +13,9 @@ from typing import ClassVar
 import numpy as np
 
 from aa_flax.data.errors import DataError
+from aa_flax.data.facts import Facts
 from aa_flax.data.sets.builder import Example, Origin
+from aa_flax.data.sets.own import register
 
 
 class Packed(Origin):
@@ -142,3 +144,19 @@ _WORDNET = {
     "n03445777": "golf ball",
     "n03888257": "parachute",
 }
+
+# Mean and standard deviation of all pixels of the training split, computed from the files.
+register(
+    "cifar10_jpeg",
+    Cifar10Jpeg,
+    Facts((32, 32, 3), 10, 50_000),
+    mean=(0.4913, 0.4821, 0.4465),
+    std=(0.2452, 0.2428, 0.2606),
+)
+register(
+    "imagenette128",
+    Imagenette128,
+    Facts((128, 128, 3), 10, 9_469),
+    mean=(0.4624, 0.4586, 0.4301),
+    std=(0.2783, 0.2758, 0.2977),
+)
