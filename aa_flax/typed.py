@@ -29,8 +29,10 @@ def as_type(kind: Any, value: Any, form: str = "of type ") -> Any:
         return _as_one_of(kind, value)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
-        if not isinstance(value, str | int | None) or value not in arguments:
-            raise ValueError(f"must be one of {', '.join(map(repr, arguments))}, got {value!r}")
+        of_a_type = type(value) in {type(argument) for argument in arguments}
+        if not of_a_type or value not in arguments:
+            words = f"must be one of {', '.join(map(repr, arguments))}, got {value!r}"
+            raise ValueError(words) if of_a_type else TypeError(words)
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
@@ -107,12 +109,13 @@ def guessed(text: str) -> Any:
 def described(kind: Any) -> str:
     """Return a type in words, as they follow "must be"."""
     if _is_union(kind):
-        *others, last = [
-            word
-            for member in get_args(kind)
-            for word in (map(repr, get_args(member)) if get_origin(member) is Literal else [described(member)])
-        ]
-        return f"{', '.join(others)} or {last}" if others else last
+        members = get_args(kind)
+        callables = [member for member in members if _is_callable(member)]
+        words: list[str] = []
+        for member in members:
+            if member not in callables[1:]:  # a protocol, or what is like it
+                words += map(repr, get_args(member)) if get_origin(member) is Literal else [described(member)]
+        return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(repr, get_args(kind)))}"
     if get_origin(kind) is tuple:
@@ -120,8 +123,7 @@ def described(kind: Any) -> str:
     if _is_callable(kind):
         name = getattr(kind, "__name__", "")
         return f"a callable ({name})" if name and name != "Callable" else "a callable"
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", NoneType: "none"}
-    return words[kind]
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a word", NoneType: "none"}[kind]
 
 
 def _as_one_of(kind: Any, value: Any) -> Any:
@@ -132,7 +134,7 @@ def _as_one_of(kind: Any, value: Any) -> Any:
         except (TypeError, ValueError) as error:
             problems.append(error)
     # A number that is not finite, or an unknown word where words are accepted, is of a type that fits.
-    fits = any(isinstance(error, ValueError) for error in problems) and isinstance(value, str | Real)
+    fits = any(isinstance(error, ValueError) for error in problems)
     raise (ValueError if fits else TypeError)(f"must be {described(kind)}, got {value!r}")
 
 

@@ -49,8 +49,9 @@ def test_values_that_fit(kind, value, expected):
         (int | tuple[int, ...], "a", TypeError, "must be a whole number or a tuple of int, got 'a'"),
         (float | None, "a", TypeError, "must be a number or none, got 'a'"),
         (Word, "cosine", ValueError, "must be one of 'sine', 'none', got 'cosine'"),
-        (Word, ["sine"], ValueError, r"must be one of 'sine', 'none', got \['sine'\]"),
+        (Word, ["sine"], TypeError, r"must be one of 'sine', 'none', got \['sine'\]"),
         (Word | Factory, "cosine", ValueError, "must be 'sine', 'none' or a callable, got 'cosine'"),
+        (Word | Factory, 1.0, TypeError, "must be 'sine', 'none' or a callable, got 1.0"),
         (Factory, 3, TypeError, "must be a callable, got 3"),
     ],
 )

@@ -30,7 +30,7 @@ def functional(model: nnx.Module, call: Callable[..., Any] | None = None) -> tup
 
     `params` and `batch_stats` are nested dicts of arrays whose keys are the attribute names, and are the model's own
     arrays. `apply(params, batch_stats, images, *, train=None, rngs=None)` returns the model's outputs and the batch
-    statistics after the call (the same ones with train=False); it changes nothing and is meant for plain `jax.jit` and
+    statistics after the call (the same ones but in training); it changes nothing and is meant for plain `jax.jit` and
     `jax.grad`. Without `train` the model is in the mode that it had when it was split. `rngs` is an `nnx.Rngs` made
     inside the trace, or a JAX random key.
 
@@ -42,6 +42,8 @@ def functional(model: nnx.Module, call: Callable[..., Any] | None = None) -> tup
     if others := [".".join(map(str, path)) for path, _ in nnx.to_flat_state(rest)]:
         raise ValueError(f"functional() carries Param and BatchStat only; the model also holds {', '.join(others)}")
 
+    in_training = any(getattr(each, "use_running_average", None) is False for _, each in nnx.iter_modules(model))
+
     def apply(
         params: PureDict,
         batch_stats: PureDict,
@@ -52,8 +54,9 @@ def functional(model: nnx.Module, call: Callable[..., Any] | None = None) -> tup
         merged = nnx.merge(graph, params, batch_stats, rest, copy=True)
         if isinstance(rngs, jax.Array):
             rngs = nnx.Rngs(rngs)
+        learns = in_training if train is None else train
         run = merged if call is None else functools.partial(call, merged)
         outputs = run(*arguments, train=train, rngs=rngs)
-        return outputs, nnx.to_pure_dict(nnx.state(merged, nnx.BatchStat)) if train is not False else batch_stats
+        return outputs, nnx.to_pure_dict(nnx.state(merged, nnx.BatchStat)) if learns else batch_stats
 
     return apply, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)

@@ -297,7 +297,7 @@ def test_layer_scales_are_the_authors():
         (dict(width=12), "width must be a multiple of 8, got 12"),
         (dict(unroll=4), r"unroll must lie in \[1, 3\], the number of blocks, got 4"),
         (dict(depth=0), "depth must be at least 1, got 0"),
-        (dict(norm="group"), r"norm must be one of \('layer', 'batch'\), got 'group'"),
+        (dict(norm="group"), r"norm must be one of 'layer', 'batch', got 'group'"),
         (dict(image_size=(224, 200)), "image_size must have .* 16 divides, got 224×200; 224×192 would do"),
         (dict(drop_path_rate=1.0), r"drop_path_rate must lie in \[0, 1\), got 1.0"),
         (dict(pooling="average", pooling_width=8), "pooling_width goes with pooling='attention'"),

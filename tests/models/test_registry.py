@@ -1,10 +1,14 @@
+import dataclasses
+
 import jax
+import numpy as np
 import pytest
 from flax import nnx
 
-from aa_flax.models import create_model, list_models
-from aa_flax.models.factories import plain_conv
+from aa_flax.models import create_model, list_models, registry
+from aa_flax.models.factories import AugmentedConvFactory, plain_conv
 from aa_flax.models.registry import model_options
+from aa_flax.typed import as_type, field_types
 
 NAMES = ["aa_wide_resnet28_10", "ge_wide_resnet28_10", "se_wide_resnet28_10", "wide_resnet28_10"]
 
@@ -47,6 +51,19 @@ def test_overrides_reach_the_network():
         (dict(dtype="int32"), "dtype must be a floating-point type, got 'int32'"),
         (dict(upsilon=0.5), "resnet18 has no option 'upsilon'; aa_mnasnet_075, .* and others have it"),
         (dict(kidn="basic"), "resnet18 has no option 'kidn'; did you mean 'kind'"),
+        (dict(in_chans=4), "resnet18 has no option 'in_chans'; it is called in_channels here"),
+        (dict(img_size=64), "resnet18 has no option 'img_size'; it is called image_size here"),
+        (dict(features_only=True), r"no option 'features_only'; .* model.features\(images\), .* num_classes=0"),
+        (dict(pretrained=True), "no option 'pretrained'; aa_flax.weights.load_torch_state_dict"),
+        (dict(drop_rate=0.1), "no option 'drop_rate'; it is called dropout_rate here"),
+        (dict(global_pool="avg"), "no option 'global_pool'; it is called pooling here, 'average' or 'attention'"),
+        (dict(drop_path_rate="0.1"), "drop_path_rate must be of type float, got '0.1'"),
+        (dict(drop_path_rate=True), "drop_path_rate must be of type float, got True"),
+        (dict(blocks=2), "blocks must be a tuple, got 2"),
+        (dict(blocks=(1, 1, 1, 0.5)), "blocks must be a tuple of int, got 0.5"),
+        (dict(conv=3), "conv must be a callable .*, got 3"),
+        (dict(name="wide_resnet28_10", long_skips="false"), "long_skips must be of type bool, got 'false'"),
+        (dict(name="aa_resnet18", table_init=1.0), "table_init must be 'scaled', 'listing' or a callable .*, got 1.0"),
     ],
 )
 def test_arguments_of_another_kind(arguments, message):
@@ -62,6 +79,72 @@ def test_a_network_remembers_how_it_was_built():
     graph, state = nnx.split(model)
     assert nnx.merge(graph, state).built_from == model.built_from
     hash(graph)  # what jit keeps programs by
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("size", [0, (8, 0), (8, 8, 8), "8", 8.0, True])
+def test_image_sizes_that_are_none(size):
+    with pytest.raises(ValueError, match=r"image_size must be a whole number or \(height, width\), at least 1, got"):
+        create_model("resnet18", image_size=size, rngs=nnx.Rngs(0))
+
+
+def test_timm_calls_stochastic_depth_as_this_library_does():
+    for name in list_models():
+        assert model_options(name)["drop_path_rate"] is float
+
+
+def test_every_default_is_of_its_options_type():
+    """What a dataclass says and what a name puts in its place; so that errors and command line tell the truth."""
+    for name in list_models():
+        entry = registry._entries[name]
+        for schema in (entry.options, *entry.plugs.values()):
+            types = field_types(schema)
+            for field in dataclasses.fields(schema):
+                if field.init and field.default is not dataclasses.MISSING:
+                    assert as_type(types[field.name], field.default) == field.default
+        for option, value in entry.defaults.items():
+            assert as_type(entry.types[option], value) == value
+
+
+def test_initial_values_of_attention_can_be_chosen():
+    options = dict(depth=10, widen_factor=4, num_heads=2, upsilon=0.25, image_size=(30, 34))
+
+    def layer(**inits):
+        return create_model("aa_wide_resnet28_10", **options, **inits, rngs=nnx.Rngs(0)).stage1.block1.conv1
+
+    depth = layer().key_depth // 2
+    assert depth == 20
+    listing = layer(table_init="listing")
+    for table in (listing.rel_height[...], listing.rel_width[...]):  # over a thousand numbers
+        assert abs(float(table.mean()) - depth**-0.5) < 0.1 and abs(float(table.std()) - 1) < 0.1
+    assert abs(float(layer().rel_width[...].std()) - depth**-0.5) < 0.03
+    ones = layer(table_init=jax.nn.initializers.ones, attention_init=jax.nn.initializers.ones)
+    for made in (ones.rel_height, ones.qkv.kernel, ones.out.kernel):
+        np.testing.assert_array_equal(made[...], 1)
+    assert np.abs(ones.conv.kernel[...] - 1).min() > 0
+    inputs, outputs = ones.qkv.kernel.shape[-2:]
+    for name, variance in (
+        ("glorot_uniform", 2 / (inputs + outputs)),
+        ("he_normal", 2 / outputs),
+        ("lecun_normal", 1 / inputs),
+    ):
+        assert float(layer(attention_init=name).qkv.kernel[...].var()) == pytest.approx(variance, rel=0.15)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_initial_values_that_are_not_known():
+    for option in ("table_init", "attention_init"):
+        for make in (
+            lambda o: create_model("aa_resnet18", **o, rngs=nnx.Rngs(0)),
+            lambda o: built(AugmentedConvFactory(**o)),
+        ):
+            with pytest.raises(ValueError, match=f"{option} must be .*got 'zero'"):
+                make({option: "zero"})
+
+
+def built(factory):
+    arrays = dict(dtype=np.float32, param_dtype=np.float32, rngs=nnx.Rngs(0))
+    return factory(8, 16, 3, strides=1, map_shape=(5, 7), stage=1, **arrays)
 
 
 def test_options_are_listed_without_those_of_create_model():
