@@ -39,8 +39,8 @@ def origin(name: str, arguments: Sequence[str] = (), target: str = "") -> dict[s
     found = provenance(shlex.join(["python", "-m", f"experiments.benchmarks.{name}", *arguments]))
     if target:
         wanted = find_target(target)
-        chip = wanted.chip.title if isinstance(wanted.chip, Card) else f"TPU {wanted.chip.name}"
-        found["device"] = f"{chip}, compiled for on a CPU"
+        found["device"] = wanted.chip.title if isinstance(wanted.chip, Card) else f"TPU {wanted.chip.name}"
+        found["ran"] = "nothing: compiled on a CPU and counted"
         found["versions"] |= {package: package_version(package) for package in compiler_of(wanted).packages()}
         found["topology"] = target
     return found
