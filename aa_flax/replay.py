@@ -47,7 +47,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     chosen = found.bad_examples or np.argsort(found.losses)[::-1][:3].tolist()
     print("examples with an infinite or NaN loss:" if found.bad_examples else "examples with the largest losses:")
     for position in chosen[:_MOST]:
-        print(f"  index {found.indices[position]}: loss {found.losses[position]:.6g}")
+        print(f"  index {found.indices[position]}, {found.titles[position]}: loss {found.losses[position]:.6g}")
     _draw(found, chosen[:_MOST], directory.path / "replay")
     told = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "images"}
     print(json.dumps(finite({**told, "bad_examples": [found.indices[p] for p in found.bad_examples]})))

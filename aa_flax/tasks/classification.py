@@ -1,7 +1,7 @@
 """Training a network to name the one class of each image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ class ClassificationOptions:
 class ClassificationDisplay:
     """What is printed of a photograph."""
 
-    top: int = field(default=5, metadata={"help": "How many classes to print for each image.", "least": 1})
+    top: int = fields.field(5, "how many classes to print for each image", at_least=1)
 
 
 class Classification:
