@@ -30,8 +30,7 @@ def test_subpackages_load_at_first_use():
 
     assert aa_flax.layers.AAConv2D.__name__ == "AAConv2D"
     assert callable(aa_flax.training.functional)  # and not a module of that name
-    assert callable(aa_flax.analysis.attention_maps) and callable(aa_flax.analysis.count)
-    assert callable(aa_flax.layers.attention_depths)
+    assert callable(aa_flax.drawing.attention_maps) and callable(aa_flax.layers.attention_depths)
     assert "models" in dir(aa_flax)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = aa_flax.nothing
