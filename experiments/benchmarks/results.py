@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from aa_flax.analysis.cards import Card
 from aa_flax.analysis.provenance import package_version, provenance
 from aa_flax.analysis.targets import compiler_of, find_target
@@ -44,6 +46,11 @@ def origin(name: str, arguments: Sequence[str] = (), target: str = "") -> dict[s
         found["versions"] |= {package: package_version(package) for package in compiler_of(wanted).packages()}
         found["topology"] = target
     return found
+
+
+def file_here(name: str) -> Path:
+    """Return the file of what was found on the machine at hand, by device and version of JAX."""
+    return RESULTS / f"{name}_{jax.default_backend()}_jax{jax.__version__}.json"
 
 
 def store(result: Mapping[str, Any], file: Path) -> None:
