@@ -5,7 +5,7 @@ from typing import Any
 
 
 def as_tuples(value: Any) -> Any:
-    """Convert a list, and all lists inside it, to tuples, which JSON has turned into lists."""
+    """Convert a list, and all lists inside it, to tuples, because JSON has turned tuples into lists."""
     return tuple(map(as_tuples, value)) if isinstance(value, list | tuple) else value
 
 

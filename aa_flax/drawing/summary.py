@@ -143,6 +143,7 @@ class _Counter:
         self.paper_flops: dict[str, int] = {}
 
     def visit(self, jaxpr: Any, module: str, times: int) -> None:
+        """Add `times` times the operations of a jaxpr; those in no module's scope are added to `module`."""
         for equation in jaxpr.eqns:
             name = equation.primitive.name
             scopes = [s for s in str(equation.source_info.name_stack).split("/") if s in self._paths]

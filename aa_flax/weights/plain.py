@@ -177,6 +177,7 @@ class _Plain:
         self.output_projections = {f"{path}.out.kernel" for path in self._augmented}
 
     def place(self, path: str, shape: tuple[int, ...]) -> _Place:
+        """Return where the plain network has the array for our array of that shape at the dotted `path`."""
         module, _, name = path.rpartition(".")
         if any(
             path.startswith(f"{owner}.") and path not in (f"{owner}.kernel", f"{owner}.bias")

@@ -108,6 +108,6 @@ def random_crop(
 
 
 def random_flip(key: RandomKey, images: Array) -> Array:
-    """Mirror each image of [b, h, w, c] left to right with probability one half."""
+    """Mirror each image left to right with probability one half; `images` is [b, h, w, c]."""
     flip = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
     return jnp.where(flip, images[:, :, ::-1], images)
