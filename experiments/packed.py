@@ -1,8 +1,9 @@
 """Small data sets that only these experiments use: encoded images end to end in one npz file.
 
-Image i is `header` (where the images share one) followed by bytes `offsets[i]` to `offsets[i + 1]` of one long array;
-`labels`, `split` (0 train, 1 held out) and `classes` go with it. The bytes are stored as they are, never decoded and
-encoded again. Importing this module makes the data sets known to `aa_flax.data.load` and to plans.
+Image i is `header` (where the images share one) followed by bytes `offsets[i]` to `offsets[i + 1]` of one long array.
+Other arrays are `labels` and `split` (0 train, 1 held out), one value per image, and the names `classes`. The bytes are
+stored as they are, never decoded and encoded again. Importing this module makes the data sets known to `aa_flax.data.load`
+and to plans.
 """
 
 import zipfile
@@ -19,13 +20,15 @@ from aa_flax.data.sets.own import register
 
 
 class Packed(Origin):
-    """One npz file; a subclass says what it is called and which of its arrays holds what."""
+    """A data set in one npz file; a subclass says what the file is called and which arrays it has."""
 
     file_name: ClassVar[str]
     bytes_name: ClassVar[str]  # the array with the images' bytes
     has_header: ClassVar[bool]
     split_names: ClassVar[tuple[str, str]]
-    sorted_by_class: ClassVar[bool] = False  # then stored in a random order, so that a part of a split has every class
+    # Whether the file is sorted by class; if so, examples are stored in a random order, so that a part of a split has
+    # every class.
+    sorted_by_class: ClassVar[bool] = False
 
     def __init__(self, folder: Path):
         self._path = folder if folder.is_file() else folder / self.file_name
@@ -57,7 +60,7 @@ class Packed(Origin):
         kinds = {"header": "u"} if self.has_header else {}
         kinds |= {self.bytes_name: "u", "offsets": "iu", "labels": "iu", "split": "iu", "classes": "U"}
         try:
-            # Opened here, because numpy leaves its own file open when the archive turns out to be damaged.
+            # The file is opened here, because numpy leaves a file that it opened open when the archive is damaged.
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in kinds if name in archive.files}
         except FileNotFoundError:
@@ -93,7 +96,10 @@ class Packed(Origin):
 
 
 class Cifar10Jpeg(Packed):
-    """50,000 + 10,000 colour 32 × 32 photographs of 10 classes. Lossy: a result on it is not a CIFAR-10 result."""
+    """CIFAR-10 as JPEG: 50,000 + 10,000 colour 32 × 32 photographs of 10 classes.
+
+    JPEG is lossy, so a result on this data set is not a CIFAR-10 result.
+    """
 
     stored_name = "aa_cifar10_jpeg"
     description = "CIFAR-10, re-encoded as JPEG (quality 75, 4:2:0). Lossy: not comparable with CIFAR-10 itself."
@@ -107,9 +113,9 @@ class Cifar10Jpeg(Packed):
 
 
 class Imagenette128(Packed):
-    """9,469 + 3,925 colour photographs of 10 classes of ImageNet, squashed to 128 × 128.
+    """Imagenette: 9,469 + 3,925 colour photographs of 10 classes of ImageNet, squashed to 128 × 128.
 
-    Classes are stored by WordNet id and shown by name.
+    The file has the classes' WordNet ids; `class_names` are words.
     """
 
     stored_name = "aa_imagenette128"

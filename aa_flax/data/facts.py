@@ -1,11 +1,17 @@
-"""Sizes of well-known data sets: enough to plan a run on them where their files are not."""
+"""Sizes of well-known data sets, with which a run can be planned on a machine that does not have their files."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What `aa_flax.data.load` would find out; height and width are None where images differ in size."""
+    """The sizes that `aa_flax.data.load` would read of a data set.
+
+    Attributes:
+        image_shape: (h, w, c); h and w are None where images differ in size.
+        num_classes: the number of classes.
+        train_examples: the number of examples of the training split.
+    """
 
     image_shape: tuple[int | None, int | None, int]
     num_classes: int
@@ -19,4 +25,4 @@ FACTS = {
     "fashion_mnist_subset": Facts((28, 28, 1), 10, 8_000),
     "imagenet2012": Facts((None, None, 3), 1000, 1_281_167),
 }
-"""By the names that configs use."""
+"""The facts of each data set, by the name that configs use."""

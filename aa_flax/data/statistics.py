@@ -1,8 +1,8 @@
-"""Mean and standard deviation per channel, of pixels in 0..1, by which images are normalised.
+"""Mean and standard deviation per channel, of pixels in 0..1, with which images are normalised.
 
-Over all pixels of the training set. Those of `fashion_mnist` and its subset were computed from the files; those of
-CIFAR are the published values. Everything else gets ImageNet's, as is usual for photographs; for a single channel, the
-mean of ImageNet's three.
+They are taken over all pixels of the training set. Those of `fashion_mnist` and its subset were computed from the files;
+those of CIFAR are the published values. All other data sets get ImageNet's, as is usual for photographs; for a single
+channel, the mean of ImageNet's three.
 """
 
 Moments = tuple[float, ...]
@@ -19,7 +19,10 @@ _IMAGENET_GREY = ((0.449,), (0.226,))
 
 
 def mean_and_std(name: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The constants of the data set `name`, ImageNet's when it is not known or has another number of channels."""
+    """Return mean and standard deviation of the data set `name`, each with `channels` values.
+
+    They are ImageNet's if the data set is not known or has another number of channels.
+    """
     mean, std = STATISTICS.get(name, _IMAGENET)
     if len(mean) != channels:
         return _IMAGENET if channels == 3 else _IMAGENET_GREY
@@ -27,5 +30,5 @@ def mean_and_std(name: str, channels: int) -> tuple[tuple[float, ...], tuple[flo
 
 
 def as_pixel(mean: tuple[float, ...]) -> tuple[int, ...]:
-    """A mean in 0..1 as the nearest pixel, 0 to 255."""
+    """Return a mean in 0..1 as the nearest pixel, 0 to 255."""
     return tuple(round(255 * value) for value in mean)
