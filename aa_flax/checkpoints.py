@@ -10,7 +10,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags
 
@@ -118,5 +118,10 @@ def _scores(directory: RunDirectory) -> tuple[str, dict[int, float]]:
     return headline, {row["step"]: row[headline] for row in rows if row["split"] == "eval"}
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command line and exit."""
     run(main, define, expected=(RunDirectoryError, CheckpointError, weights.WeightsError, OSError))
+
+
+if __name__ == "__main__":
+    command()

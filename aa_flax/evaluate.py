@@ -5,6 +5,7 @@ With --config the data of that config is used instead of the run's. The last lin
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import flags
@@ -54,5 +55,10 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     print(json.dumps({**result, "dataset": dataset.name, "split": split, "workdir": str(directory.path)}))
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command line and exit."""
     run(main, define, expected=(RunDirectoryError, data.DataError))
+
+
+if __name__ == "__main__":
+    command()

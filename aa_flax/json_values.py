@@ -1,16 +1,16 @@
-"""What JSON changes of a value on its way out and back."""
+"""Conversion of values that JSON does not keep: tuples, which it returns as lists, and infinity and NaN."""
 
 import math
 from typing import Any
 
 
 def as_tuples(value: Any) -> Any:
-    """Lists, which are what JSON makes of tuples, as tuples, however deep."""
+    """Convert a list, and all lists inside it, to tuples, because JSON has turned tuples into lists."""
     return tuple(map(as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def finite(value: Any) -> Any:
-    """Infinite and NaN numbers as None, however deep: JSON has neither."""
+    """Return a value with infinity and NaN, which JSON lacks, replaced by None at every depth; tuples become lists."""
     if isinstance(value, dict):
         return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,5 +1,7 @@
 """Print every number of the papers' parameter and cost columns beside ours: `python -m aa_flax.ledger`."""
 
+from typing import NoReturn
+
 from absl import flags
 
 from aa_flax.analysis.ledger import markdown
@@ -17,5 +19,10 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     print(markdown(), end="")
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command line and exit."""
     run(main, define, interrupted="interrupted")
+
+
+if __name__ == "__main__":
+    command()

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
 from jax.sharding import Mesh
@@ -49,7 +50,7 @@ def define(values: flags.FlagValues) -> None:
         "Images of all chips together; that of the config if there is one. A sweep starts from it.",
         flag_values=values,
     )
-    flags.DEFINE_enum("mode", "train", ["train", "infer"], "Whole optimiser step, or logits.", flag_values=values)
+    flags.DEFINE_enum("mode", "train", ["train", "infer"], "Whole optimiser step, or forward pass.", flag_values=values)
     flags.DEFINE_string(
         "image_size", None, "224 or 224x160 (height x width); the network's own by default.", flag_values=values
     )
@@ -144,5 +145,10 @@ def _progress(text: str) -> Iterator[None]:
     print(f"  {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command line and exit."""
     run(main, define, expected=(TargetError, CompilerError, data.DataError), interrupted="interrupted")
+
+
+if __name__ == "__main__":
+    command()

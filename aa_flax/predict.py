@@ -16,12 +16,13 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import flags
 
 from aa_flax.config.command_line import fail, run
+from aa_flax.config.fields import rules_of
 from aa_flax.data.photo import PhotoError, load_photo
 from aa_flax.drawing.photo_attention import AttentionError, draw_photos, layers_to_draw, picture_files
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
@@ -38,11 +39,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list("image_size", [], size, flag_values=values)
     query = "ROW,COLUMN of the pixel to draw the attention of; the centre if not given."
     flags.DEFINE_list("query", [], query, flag_values=values)
-    kinds: dict[str, Any] = {"int": flags.DEFINE_integer, "float": flags.DEFINE_float}
-    for field in _display_fields(sys.argv):
-        meaning, least = field.metadata["help"], field.metadata.get("least")
-        kind = kinds[getattr(field.type, "__name__", str(field.type))]
-        kind(field.name, field.default, meaning, lower_bound=least, flag_values=values)
+    for display in _displays(sys.argv):
+        _define_display(display, values)
 
 
 def main(argv: list[str], values: flags.FlagValues) -> int:
@@ -90,15 +88,31 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
     return 1 if errors else 0
 
 
-def _display_fields(argv: Sequence[str]) -> list[Any]:
-    """What the task of the run in `argv` can be asked to print; of all tasks of the library where none is named."""
+def _displays(argv: Sequence[str]) -> list[type]:
+    """Return what the task of the run in `argv` can be asked to print; where none is named, what each task can be."""
     given = re.search(r"(?:^|\n)--?workdir[=\n]([^\n]*)", "\n".join(argv))
     names = list(TASKS)
     if given:
         with contextlib.suppress(RunDirectoryError, ValueError):  # `main` says what is wrong
             names = [RunDirectory(Path(given[1])).read_config().task.name]
-    fields = (field for name in names for field in dataclasses.fields(task_class(name).display))
-    return list({field.name: field for field in fields}.values())
+    return [task_class(name).display for name in names]
+
+
+def _define_display(display: Any, values: flags.FlagValues) -> None:
+    """Define a flag for each field of a dataclass that no other has defined."""
+    kinds: dict[type, Any] = {
+        bool: flags.DEFINE_bool,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+    }
+    types, defaults = get_type_hints(display), dataclasses.asdict(display())
+    for name, rules in rules_of(display).items():
+        if name in values:
+            continue
+        kinds[types[name]](name, defaults[name], f"{rules.meaning[:1].upper()}{rules.meaning[1:]}.", flag_values=values)
+        for accepted, fits in rules.accepts:
+            flags.register_validator(name, fits, f"must be {accepted}", flag_values=values)
 
 
 def _image_size(given: Sequence[str]) -> tuple[int, int] | None:
@@ -121,5 +135,10 @@ def _query(values: flags.FlagValues, size: tuple[int, int]) -> tuple[int, int] |
     return int(given[0]), int(given[1])
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command line and exit."""
     run(main, define, expected=(RunDirectoryError, AttentionError))
+
+
+if __name__ == "__main__":
+    command()

@@ -8,6 +8,7 @@ DIR/replay. Needs the data of the run. The last line printed is one JSON object.
 import dataclasses
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from absl import flags
@@ -46,7 +47,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     chosen = found.bad_examples or np.argsort(found.losses)[::-1][:3].tolist()
     print("examples with an infinite or NaN loss:" if found.bad_examples else "examples with the largest losses:")
     for position in chosen[:_MOST]:
-        print(f"  index {found.indices[position]}: loss {found.losses[position]:.6g}")
+        print(f"  index {found.indices[position]}, {found.titles[position]}: loss {found.losses[position]:.6g}")
     _draw(found, chosen[:_MOST], directory.path / "replay")
     told = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "images"}
     print(json.dumps(finite({**told, "bad_examples": [found.indices[p] for p in found.bad_examples]})))
@@ -59,5 +60,10 @@ def _draw(found: Replay, positions: list[int], folder: Path) -> None:
         (folder / name).write_bytes(encode_png(found.images[position]))
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command line and exit."""
     run(main, define, expected=(RunDirectoryError, CheckpointError, data.DataError))
+
+
+if __name__ == "__main__":
+    command()

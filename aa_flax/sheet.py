@@ -7,7 +7,7 @@ of them the example as it is stored. Nothing is trained; the network is not buil
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -128,5 +128,10 @@ def draw(
     figure.savefig(file, dpi=110)
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command line and exit."""
     run(main, define, expected=(data.DataError, OSError))
+
+
+if __name__ == "__main__":
+    command()

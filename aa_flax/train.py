@@ -5,7 +5,7 @@ resumes; a finished run prints its result again. The last line printed is one JS
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import flags
@@ -108,5 +108,10 @@ def _main(argv: list[str], values: flags.FlagValues) -> None:
             leave(SAVED, str(reason))  # data threads or a compilation may still run
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command line and exit."""
     run(_main, define, expected=_EXPECTED)
+
+
+if __name__ == "__main__":
+    command()

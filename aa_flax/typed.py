@@ -1,7 +1,8 @@
-"""Values as the types that fields of options are annotated with: those of Python, and words of a command line.
+"""Conversion of Python values and of words of a command line to the types of the fields of options.
 
-A type is bool, int, float, str, None, a `Literal`, `tuple[T, ...]`, a union of these, or anything callable (a protocol,
-`Callable[...]`), which only Python can give. Errors begin with "must be", to which callers add the field.
+A type is bool, int, float, str, None, a `Literal`, `tuple[T, ...]`, a union of these, or a callable type (a protocol,
+`Callable[...]`), whose values only Python can give. Error messages begin with "must be"; callers put the name of the
+field before them.
 """
 
 import ast
@@ -13,17 +14,25 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def field_types(schema: type) -> dict[str, Any]:
-    """Return the name and type of every field that a dataclass is made from, in their order."""
+    """Return the type of every field that a dataclass's constructor takes, by name, in the fields' order."""
     hints = get_type_hints(schema)
     return {field.name: hints[field.name] for field in dataclasses.fields(schema) if field.init}
 
 
 def as_type(kind: Any, value: Any, form: str = "of type ") -> Any:
-    """Return `value` as a type: a whole number serves as float and a list as tuple, nothing else changes.
+    """Return `value` as one of type `kind`.
+
+    A whole number is accepted for float and a list for tuple; NumPy's numbers become Python's. Nothing else is
+    converted.
+
+    Args:
+        kind: the type.
+        value: the value, from Python.
+        form: the words before the name of the type in an error message.
 
     Raises:
-        TypeError: a value of another type.
-        ValueError: none of the words that are accepted, or a number that is not finite.
+        TypeError: the value is of another type.
+        ValueError: the value is none of those that a `Literal` accepts, or a number that is not finite.
     """
     if _is_union(kind):
         return _as_one_of(kind, value)
@@ -50,22 +59,23 @@ def as_type(kind: Any, value: Any, form: str = "of type ") -> Any:
             raise ValueError(f"must be finite, got {value!r}")
         if isinstance(value, Rational | float):
             return float(value)
-        return float(str(value))  # of NumPy: as it was written, 0.29 and not 0.28999999
+        return float(str(value))  # a number of NumPy, as it was written: 0.29 and not 0.28999999
     if not isinstance(value, kind) or kind in (int, float):
         raise TypeError(f"must be {form}{kind.__name__}, got {value!r}")
     return value
 
 
 def parse(kind: Any, text: str) -> Any:
-    """Return the value of a type that a word of a command line stands for.
+    """Return the value of type `kind` that a word of a command line stands for.
 
-    bool is true or false in any case; None is none; a tuple is (2, 1), [2, 1] or 2,1; words may stand in quotes.
+    A bool is written as true or false, in upper or lower case; None as none; a tuple as (2, 1), [2, 1] or 2,1. Words
+    may be quoted.
 
     Raises:
         ValueError: the word stands for no value of that type.
     """
     if _is_union(kind):
-        for member in sorted(get_args(kind), key=lambda member: member is str):  # every word is a str
+        for member in sorted(get_args(kind), key=lambda member: member is str):  # str comes last: it accepts any word
             try:
                 return parse(member, text)
             except ValueError:
@@ -96,7 +106,7 @@ def parse(kind: Any, text: str) -> Any:
 
 
 def guessed(text: str) -> Any:
-    """Return what a word of a command line stands for where no type is known: a literal, a truth value, or itself."""
+    """Return what a word of a command line stands for if its type is not known: a bool, a Python literal, or itself."""
     word = text.strip()
     if word.lower() in ("true", "false"):
         return word.lower() == "true"
@@ -107,7 +117,7 @@ def guessed(text: str) -> Any:
 
 
 def described(kind: Any) -> str:
-    """Return a type in words, as they follow "must be"."""
+    """Return the words for a type that follow "must be" in an error message."""
     if _is_union(kind):
         members = get_args(kind)
         callables = [member for member in members if _is_callable(member)]
@@ -133,7 +143,7 @@ def _as_one_of(kind: Any, value: Any) -> Any:
             return as_type(member, value)
         except (TypeError, ValueError) as error:
             problems.append(error)
-    # A number that is not finite, or an unknown word where words are accepted, is of a type that fits.
+    # A number that is not finite, or an unknown word where words are accepted, has a type that fits: ValueError.
     fits = any(isinstance(error, ValueError) for error in problems)
     raise (ValueError if fits else TypeError)(f"must be {described(kind)}, got {value!r}")
 
@@ -143,7 +153,7 @@ def _is_union(kind: Any) -> bool:
 
 
 def _is_callable(kind: Any) -> bool:
-    """Whether values of a type are functions, such as factories and initialisers."""
+    """Return whether the values of a type are functions, such as factories and initialisers."""
     return kind not in (bool, int, float, str, NoneType) and get_origin(kind) not in (Literal, tuple)
 
 

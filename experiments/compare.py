@@ -15,30 +15,34 @@ import subprocess
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 _ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
 
 from aa_flax.analysis.provenance import commit  # noqa: E402
+from aa_flax.config.command_line import run  # noqa: E402
 from experiments.compare_report import collect, draw, table  # noqa: E402
 
-_CONFIG = flags.DEFINE_string("config", None, "Config file with a list MODELS.", required=True)
-_NAME = flags.DEFINE_string("name", "", "Of the outcome's files; the config file's if not given.")
-_WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run directories; runs/NAME if not given.")
-_SOURCE_DIR = flags.DEFINE_string("source_dir", "", "Folder with the data; needed once.")
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1"], "Seeds, each of which trains every model.")
-_MODELS = flags.DEFINE_list("models", [], "Which of the file's; all if not given.")
-_WRITE = flags.DEFINE_bool("write", False, "Store JSON, table and curves under experiments/results/.")
+
+def define(values: flags.FlagValues) -> None:
+    """Define the flags of the script."""
+    flags.DEFINE_string("config", None, "Config file with a list MODELS.", required=True, flag_values=values)
+    flags.DEFINE_string("name", "", "Of the outcome's files; the config file's if not given.", flag_values=values)
+    flags.DEFINE_string("workdir", "", "Folder of the run directories; runs/NAME if not given.", flag_values=values)
+    flags.DEFINE_string("source_dir", "", "Folder with the data; needed once.", flag_values=values)
+    flags.DEFINE_list("seeds", ["0", "1"], "Seeds, each of which trains every model.", flag_values=values)
+    flags.DEFINE_list("models", [], "Which of the file's; all if not given.", flag_values=values)
+    flags.DEFINE_bool("write", False, "Store JSON, table and curves under experiments/results/.", flag_values=values)
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], values: flags.FlagValues) -> None:
     """Train what is not finished, in the order of the seeds, and report."""
-    config = Path(_CONFIG.value).resolve()
-    name = _NAME.value or config.stem
-    workdir = Path(_WORKDIR.value or f"runs/{name}").absolute()
-    models = _MODELS.value or [*runpy.run_path(str(config))["MODELS"]]
-    runs = [(model, int(seed), workdir / f"{model}_{seed}") for seed in _SEEDS.value for model in models]
+    config = Path(values.config).resolve()
+    name = values.name or config.stem
+    workdir = Path(values.workdir or f"runs/{name}").absolute()
+    models = values.models or [*runpy.run_path(str(config))["MODELS"]]
+    runs = [(model, int(seed), workdir / f"{model}_{seed}") for seed in values.seeds for model in models]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
     for model, seed, folder in runs:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,18 +51,18 @@ def main(argv: list[str]) -> None:
         command = [sys.executable, "-m", "aa_flax.train", f"--workdir={folder}"]
         command += [f"--config={config}:{model}", f"--config.seed={seed}"]
         # Anything after the script's own flags overrides the config.
-        command += [*([f"--config.data.source_dir={_SOURCE_DIR.value}"] if _SOURCE_DIR.value else []), *argv[1:]]
+        command += [*([f"--config.data.source_dir={values.source_dir}"] if values.source_dir else []), *argv[1:]]
         subprocess.run(command, env=environment, check=True)
     source = os.path.relpath(config, _ROOT)
-    asked = f"python experiments/compare.py --config={source} --source_dir=FOLDER --seeds={','.join(_SEEDS.value)}"
-    asked += f" --models={','.join(models)}" if _MODELS.value else ""
+    asked = f"python experiments/compare.py --config={source} --source_dir=FOLDER --seeds={','.join(values.seeds)}"
+    asked += f" --models={','.join(models)}" if values.models else ""
     measured = collect(runs, asked)
     print(table(measured))
-    results = _ROOT / "experiments" / "results" if _WRITE.value else workdir
+    results = _ROOT / "experiments" / "results" if values.write else workdir
     (results / f"{name}.json").write_text(json.dumps(measured, indent=1) + "\n")
     (results / f"{name}.md").write_text(table(measured) + "\n")
     draw(measured, results / f"{name}.png")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main, define, interrupted="interrupted")

@@ -7,6 +7,7 @@ promotion is an error, and warnings are errors (pyproject.toml).
 """
 
 import atexit
+import collections
 import importlib.util
 import os
 import sys
@@ -34,6 +35,18 @@ jax.config.update("jax_compilation_cache_dir", _cache.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 install_import_hook("aa_flax", "beartype.beartype")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    """Marks as thorough the cases of a test that go beyond what `few` lets run by default."""
+    seen = collections.Counter()
+    for item in items:
+        if few := item.get_closest_marker("few"):
+            test = item.nodeid.partition("[")[0]
+            seen[test] += 1
+            if seen[test] > (few.args[0] if few.args else 1):
+                item.add_marker("thorough")
 
 
 def pytest_runtest_setup(item):

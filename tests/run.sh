@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests, setting up the environment if need be; arguments go to pytest, for example -k attention or -m slow.
+# Runs the tests on all cores, setting up the environment if need be, and says how long they took. Arguments go to
+# pytest, for example -k attention, or -m thorough for what .ci/run runs besides.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../experiments/environment.sh"
 
@@ -12,4 +13,8 @@ if [ ! -e "$TPU_LIBRARY_PATH" ] && [ "$(uname -sm)" = "Linux x86_64" ]; then
 fi
 [ -e "$TPU_LIBRARY_PATH" ] || unset TPU_LIBRARY_PATH
 cd "$root"
-exec "$python" -m pytest "$@"
+SECONDS=0 status=0
+# A file's tests share compiled programs and set-up, so a file goes to one worker.
+"$python" -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder "$@" || status=$?
+echo "the tests took $((SECONDS / 60)) min $((SECONDS % 60)) s on $(nproc 2>/dev/null || echo some) cores"
+exit "$status"

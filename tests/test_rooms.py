@@ -1,6 +1,8 @@
 """The order of rooms: no import of the library runs up or in a circle."""
 
 import ast
+import re
+import tokenize
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -85,3 +87,35 @@ def test_no_import_runs_in_a_circle():
         if path.name == "__init__.py":
             graph[module] = {other for other in graph[module] if not other.startswith(f"{module}.")}
     TopologicalSorter(graph).prepare()
+
+
+KNOW_NO_TARGET = ("training", "runs", *(f"{path.stem}.py" for path in PACKAGE.glob("*.py")))
+OF_A_CLASSIFIER = re.compile(r"logits?|accurac(y|ies)|(num_)?class(es|_names)|classif\w+|labels?")
+
+
+def words_of(path):
+    """Names, and words of comments and strings, each with its line; not what Python itself calls a class."""
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type in (
+                tokenize.NAME,
+                tokenize.COMMENT,
+                tokenize.STRING,
+                getattr(tokenize, "FSTRING_MIDDLE", -1),
+            ):
+                yield from ((word, token.start[0]) for word in re.findall(r"[A-Za-z_]+", token.string))
+
+
+def test_what_steps_and_commands_name_no_target():
+    """All that differs between kinds of training is in `tasks`: adding one edits no other room."""
+    named, files = [], [path for name in KNOW_NO_TARGET for path in sorted((PACKAGE / name).rglob("*.py"))]
+    files += [PACKAGE / name for name in KNOW_NO_TARGET if name.endswith(".py")]
+    files += [PACKAGE / "analysis" / f"{name}.py" for name in ("plan", "plan_report", "programs", "sweep", "slices")]
+    assert len(files) > 40
+    for path in files:
+        text = path.read_text().splitlines()
+        for word, line in words_of(path):
+            is_a_name_of_tables = "label" in word and re.search(r"\.label\b|label=|for label|\(label,", text[line - 1])
+            if OF_A_CLASSIFIER.fullmatch(word) and not is_a_name_of_tables:
+                named.append(f"{path.relative_to(PACKAGE)}:{line}: {word}")
+    assert not named

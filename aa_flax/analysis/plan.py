@@ -108,7 +108,7 @@ def plan(subject: Subject, mode: Mode, wanted: Target, mesh: Mesh) -> Plan:
 
     Args:
         subject: from `programs.of_model` or `programs.of_config`, with its batch.
-        mode: "train", the whole optimiser step, or "infer", the logits.
+        mode: "train", the whole optimiser step, or "infer", the forward pass.
         wanted: the slice or machine.
         mesh: its devices, `compiler_of(wanted).mesh_of(wanted)`.
 

@@ -85,7 +85,6 @@ def _numbers(plan: Plan) -> dict[str, Any]:
         "devices_per_chip": plan.devices_per_chip,
         "batch": plan.batch,
         "image_size": plan.subject.preprocessing.image_size,
-        "classes": plan.subject.preprocessing.num_classes,
         "dtype": config.model.dtype,
         "optimizer": config.optimizer.name if plan.mode == "train" else None,
         "fits": plan.fits,

@@ -13,9 +13,8 @@ from jax.sharding import Mesh
 from aa_flax import data
 from aa_flax.analysis.estimates import estimated_flops
 from aa_flax.config.schema import Config, ConfigError, resolve
-from aa_flax.data.facts import FACTS
-from aa_flax.data.preprocessing import Preprocessing, preprocessing_for, seen_by
-from aa_flax.data.statistics import mean_and_std
+from aa_flax.data.facts import FACTS, Facts
+from aa_flax.data.preprocessing import Preprocessing, preprocessing_for, preprocessing_without_data
 from aa_flax.models.registry import model_defaults, model_options
 from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout
@@ -61,9 +60,10 @@ def of_model(name: str, image_size: ImageSize | None = None) -> Subject:
         ConfigError: no such network.
     """
     _options(name)
-    num_classes, own_size = model_defaults(name)
+    outputs, own_size = model_defaults(name)
     config = resolve({"model": {"name": name, "dtype": "bfloat16"}})
-    return Subject(config, _preprocessing(config, image_size or own_size, 3, num_classes))
+    facts = Facts((None, None, 3), outputs, 0)
+    return Subject(config, preprocessing_without_data(config, facts, image_size or own_size))
 
 
 def of_config(config: Config, image_size: ImageSize | None = None) -> Subject:
@@ -86,14 +86,7 @@ def of_config(config: Config, image_size: ImageSize | None = None) -> Subject:
         if image_size:
             preprocessing = dataclasses.replace(preprocessing, image_size=image_size)
         return Subject(config, preprocessing, _epoch_steps(len(dataset.split(config.data.train_split)), config))
-    side, (height, width, channels) = config.data.image_size, facts.image_shape
-    if side:
-        height = width = side
-    if image_size:
-        height, width = image_size
-    if height is None or width is None:
-        raise ConfigError(f"images of {name!r} differ in size: config field 'data.image_size' must be set")
-    preprocessing = _preprocessing(config, (height, width), channels, facts.num_classes)
+    preprocessing = preprocessing_without_data(config, facts, image_size)
     return Subject(config, preprocessing, _epoch_steps(facts.train_examples, config))
 
 
@@ -106,20 +99,6 @@ def _options(name: str) -> Collection[str]:
         return model_options(name)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-
-
-def _preprocessing(config: Config, image_size: ImageSize, channels: int, num_classes: int) -> Preprocessing:
-    mean, std = mean_and_std(config.data.name, channels)
-    return Preprocessing(
-        image_size=image_size,
-        channels=channels,
-        mean=config.data.mean or mean,
-        std=config.data.std or std,
-        class_names=tuple(map(str, range(num_classes))),
-        dtype=config.model.dtype,
-        data_fingerprint="",
-        **seen_by(config),
-    )
 
 
 @dataclass(frozen=True)

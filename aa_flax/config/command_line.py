@@ -12,8 +12,11 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from aa_flax.config.help import command_help
 from aa_flax.config.schema import ConfigError, field_names, unknown_field
 from aa_flax.typed import guessed, parse
+
+_HELP = frozenset({"--help", "-help", "-h", "-?", "--helpshort"})
 
 
 def define_config(values: flags.FlagValues, required: bool = False) -> None:
@@ -42,6 +45,7 @@ def run(
     """
     values = flags.FlagValues()
     define(values)
+    description = sys.modules[main.__module__].__doc__ or ""
     expected = (ConfigError, *expected)
 
     def guarded(argv: list[str]) -> int | None:
@@ -54,7 +58,7 @@ def run(
             os._exit(130)  # a compilation may still run in a thread, which an orderly exit would pull the ground from
 
     logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows what Orbax, TFDS and "auto" have to say
-    app.run(guarded, flags_parser=functools.partial(_parse, values))
+    app.run(guarded, flags_parser=functools.partial(_parse, values, description))
     raise AssertionError("app.run does not return")
 
 
@@ -64,10 +68,15 @@ def fail(message: str, status: int = 2) -> NoReturn:
     sys.exit(status)
 
 
-def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+def _parse(values: flags.FlagValues, description: str, argv: Sequence[str]) -> list[str]:
     known = field_names()
-    argv = sys.argv[:] = _take_options(argv)  # ml_collections reads sys.argv itself
-    for argument in argv[1:]:
+    end = argv.index("--") if "--" in argv else len(argv)  # what comes after is no flag
+    own = _take_options(argv[:end])
+    argv = sys.argv[:] = [*own, *argv[end:]]  # ml_collections reads sys.argv itself
+    if _HELP.intersection(own):
+        print(command_help(description, values))
+        sys.exit()
+    for argument in own[1:]:
         match = re.match(r"--?config\.([\w.]+)", argument)
         if match and match[1] not in known:
             fail(str(unknown_field(match[1])))

@@ -1,8 +1,8 @@
-"""Images with their targets: prepared by TFDS, read by Grain, augmented on the device.
+"""Images with their targets: prepared by TFDS, read by Grain, augmented on the host and on the device.
 
-`load` opens a data set, `train_batches` and `eval_batches` read it, `augment`, `erasing` and `mixing` hold what runs
-inside the jitted step. Names load at first use, so that these three need neither tensorflow_datasets
-nor grain.
+`load` opens a data set, `train_batches` and `eval_batches` read it, and the functions of `augment.device`,
+`augment.erasing` and `augment.mixing` run inside the jitted step. Names are imported at first use, so that these three
+modules need neither tensorflow_datasets nor grain.
 """
 
 import importlib

@@ -1,14 +1,16 @@
-"""Look after prepared data sets: `python -m aa_flax.data prepare|check|shrink NAME`.
+"""Prepare, check and shrink data sets: `python -m aa_flax.data prepare|check|shrink NAME`.
 
-    prepare NAME --source_dir=FOLDER   writes one of this library's data sets into --data_dir, once
-    prepare NAME --manual_dir=FOLDER   the same for one of the TFDS catalogue; downloads what may be downloaded
-    check NAME                         says what is wrong with a prepared one; NAME may be its folder, with its version
-    shrink NAME --short_side=256       stores a prepared one again as NAME_side256, as JPEG of --quality
+    prepare NAME --source_dir=FOLDER   writes a data set of this library into --data_dir, once
+    prepare NAME --manual_dir=FOLDER   the same for a data set of the TFDS catalogue; downloads the files that it may
+    check NAME                         prints what is wrong with a prepared data set, given by name or by the folder of
+                                       one version
+    shrink NAME --short_side=256       stores a prepared data set again as NAME_side256, as JPEGs of --quality
 
-`check` decodes 1,000 examples of each split, or with --full every one; status 1 if something is wrong.
+`check` decodes 1,000 examples of each split, or with --full every one; its exit status is 1 if something is wrong.
 """
 
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
 
@@ -37,7 +39,11 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: list[str], values: flags.FlagValues) -> int | None:
-    """One of the commands."""
+    """Run the command that the arguments name and return its exit status, None for success.
+
+    Raises:
+        DataError: an unknown command, no name or more than one, or whatever the command finds wrong.
+    """
     commands = {"prepare": _prepare, "check": _check, "shrink": _shrink}
     if len(argv) != 3 or argv[1] not in commands:
         raise DataError(f"expected {', '.join(commands)}, and a name; got {' '.join(argv[1:]) or 'nothing'}")
@@ -71,5 +77,10 @@ def _folder(name: str, data_dir: str) -> Path:
     return folder if folder.is_dir() else locate(name, data_dir)
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command line and exit."""
     run(main, define, expected=(DataError,), interrupted="interrupted")
+
+
+if __name__ == "__main__":
+    command()

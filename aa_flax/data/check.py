@@ -1,4 +1,4 @@
-"""What is wrong with a prepared data set: description, files, records, images and labels."""
+"""The check of a prepared data set: its description, files, records, images and labels."""
 
 import os
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from aa_flax.data.errors import DataError
 from aa_flax.data.prepared import Prepared, open_prepared
 from aa_flax.data.source import RecordSource
 
-_CHUNK = 64  # examples that one thread looks at before it takes others
+_CHUNK = 64  # examples that one thread reads at a time
 
 
 @dataclass
 class Report:
-    """Findings, one line each that names file and index, and how much was looked at."""
+    """The result of `check`: one line for each finding, naming file and index, and counts of what was checked."""
 
     findings: list[str]
     files: int = 0
-    examples: int = 0  # in all splits, as the description has it
-    read: int = 0
+    examples: int = 0  # in all splits, by the description of the data set
+    read: int = 0  # examples that were decoded
 
     def __str__(self) -> str:
         found = f"{len(self.findings)} finding{'' if len(self.findings) == 1 else 's'}"
@@ -31,11 +31,11 @@ class Report:
 
 
 def check(folder: Path, sample: int | None = 1000) -> Report:
-    """Looks at a prepared folder; changes nothing.
+    """Check a prepared folder, without changing it, and return what was found.
 
     Args:
-        folder: with `dataset_info.json`, such as ~/tensorflow_datasets/imagenet2012/5.1.0.
-        sample: examples of each split to decode, evenly spread; None is all.
+        folder: the folder with `dataset_info.json`, such as ~/tensorflow_datasets/imagenet2012/5.1.0.
+        sample: how many examples of each split to decode, evenly spread; None for all.
     """
     if not (folder / "dataset_info.json").is_file():
         return Report([f"{folder}: no dataset_info.json, so nothing was prepared here to its end"])
@@ -62,7 +62,7 @@ def _check_split(prepared: Prepared, split: str, sample: int | None, report: Rep
     if not info.num_examples:
         report.findings.append(f"{prepared.folder}: split {split!r} has no examples")
     whole = [_file_is_whole(file, length, report) for file, length in zip(files, lengths, strict=True)]
-    # What lies in a file that is not whole is not looked at: one line says it all.
+    # Examples in a file that is not whole are skipped: the file's own finding is enough.
     indices = np.flatnonzero(np.repeat(whole, lengths))
     if sample is not None and len(indices) > sample:
         indices = indices[np.linspace(0, len(indices) - 1, sample).round().astype(int)]
@@ -79,7 +79,7 @@ def _check_split(prepared: Prepared, split: str, sample: int | None, report: Rep
 
 
 def _file_is_whole(file: Path, expected: int, report: Report) -> bool:
-    """Whether a file is there, opens, and holds as many records as the description says."""
+    """Return whether a file exists, opens, and holds as many records as the description says; else report why not."""
     if not file.is_file():
         report.findings.append(f"{file}: missing, with {expected} examples")
         return False
@@ -102,7 +102,7 @@ def _file_is_whole(file: Path, expected: int, report: Report) -> bool:
 
 
 def _look(source: RecordSource, indices: Sequence[int], report: Report) -> set[int]:
-    """Decodes each example; one line for each that cannot be used. The labels of the others."""
+    """Decode each example, report each one that cannot be used, and return the labels of the others."""
 
     def look(start: int) -> tuple[list[str], set[int]]:
         faults, labels = [], set()

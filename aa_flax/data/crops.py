@@ -1,7 +1,7 @@
 """Crops and resizing of one image on the host, on uint8 pixels.
 
-A window is the part of an image that is kept, chosen from the image's size alone, so that a reader can choose it before
-it decodes anything.
+A crop window is the part of an image that is kept. It is chosen from the image's size alone, so that a reader can
+choose it before it decodes the image.
 """
 
 import math
@@ -17,12 +17,12 @@ _ATTEMPTS = 10
 def pad_crop(
     image: UInt8[np.ndarray, "h w c"], padding: int, fill: np.ndarray, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Pads by `padding` on each side with the pixel `fill` [c], then takes an h × w crop anywhere in that."""
+    """Pad by `padding` pixels on each side with the pixel `fill` [c], then take an h × w crop at random."""
     height, width = image.shape[:2]
     top, left = (int(offset) - padding for offset in rng.integers(0, 2 * padding + 1, 2))
     cropped = np.empty_like(image)
     cropped[...] = fill
-    # The crop's rows top .. top + h of the image, as far as they exist; negative and beyond is padding.
+    # The crop covers rows top .. top + h of the image; those outside the image are padding. Columns likewise.
     rows = slice(max(top, 0), min(top + height, height))
     columns = slice(max(left, 0), min(left + width, width))
     cropped[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = image[rows, columns]
@@ -36,10 +36,17 @@ def resized_crop(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> UInt8[np.ndarray, "new_h new_w c"]:
-    """A random part of the image, resized (Szegedy et al., "Going Deeper with Convolutions", section 6).
+    """Take a random part of the image and resize it (Szegedy et al., "Going Deeper with Convolutions", section 6).
 
-    Its area is uniform in `scale` of the image's, its width : height log-uniform in `ratio`. When ten draws do not
-    fit into the image, the largest centred part whose ratio is allowed.
+    The area of the part, as a fraction of the image's, is uniform in `scale`; its width / height is log-uniform in
+    `ratio`. If none of ten draws fits into the image, the largest centred part with a ratio in that range is taken.
+
+    Args:
+        image: pixels of any size.
+        size: (height, width) of the result.
+        rng: source of random numbers.
+        scale: the least and the largest area of the part, as fractions of the image's area.
+        ratio: the least and the largest width / height of the part.
     """
     height, width = image.shape[:2]
     return resize(image, size, resized_window(height, width, rng, scale, ratio))
@@ -52,7 +59,7 @@ def resized_window(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Box:
-    """The part of a height × width image that `resized_crop` resizes."""
+    """Return the crop window of a height × width image that `resized_crop` resizes."""
     for _ in range(_ATTEMPTS):
         area = height * width * rng.uniform(*scale)
         aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
@@ -64,7 +71,10 @@ def resized_window(
 
 
 def center_window(height: int, width: int, size: tuple[int, int], fraction: float) -> Box:
-    """Return the centre of a height × width image at the aspect of `size`: `fraction` of the sides of what fits."""
+    """Return the centred crop window of a height × width image that has the aspect of `size`.
+
+    Its sides are `fraction` of those of the largest such window.
+    """
     scale = fraction * min(height / size[0], width / size[1])
     return _centred(height, width, scale * size[0], scale * size[1])
 

@@ -1,4 +1,4 @@
-"""Opening a data set by name: those of this library, and any that TFDS has prepared as ArrayRecord."""
+"""Opening a data set by name: one of this library, or any that TFDS has prepared as ArrayRecord."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from aa_flax.data.sets.image_folder import PREFIX
 from aa_flax.data.sets.own import (
     EMBEDDED,
     FROM_FOLDER,
+    in_catalogue,
     is_own,
     open_origin,
     prepare,
@@ -35,13 +36,13 @@ class Dataset:
     """A data set of images that is ready to be read.
 
     Attributes:
-        name: as given to `load`.
+        name: the name that was given to `load`.
         class_names: the name of each class, in the order of the labels.
         image_shape: (h, w, c); h and w are None where images differ in size.
-        mean, std: per channel, of pixels in 0..1, for normalising.
-        splits: number of examples of each split.
-        fingerprint: changes when the data changes.
-        folder: where the data is prepared.
+        mean, std: mean and standard deviation per channel, of pixels in 0..1, for normalisation.
+        splits: the number of examples of each split, by its name.
+        fingerprint: a hash that changes when the data changes.
+        folder: the folder in which the data is prepared.
     """
 
     name: str
@@ -56,21 +57,25 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
+        """Return the number of classes."""
         return len(self.class_names)
 
     @property
     def mean_pixel(self) -> tuple[int, ...]:
-        """The mean as a pixel, 0 to 255: what `train_batches(crop="pad", fill=...)` pads with."""
+        """Return the mean as a pixel, 0 to 255, which `train_batches(crop="pad", fill=...)` takes."""
         return as_pixel(self.mean)
 
     def split(self, name: str, targets: Targets | None = None, *, fast_decode: bool = False) -> Source:
-        """The examples of a split: "train", or in TFDS's notation a part, "train[:90%]", or a sum, "train+test".
+        """Return the examples of a split.
 
-        Beside its image an example has its class label, or what `targets` read of it. With `fast_decode` parts of JPEGs
-        are decoded as `aa_flax.data.fast_jpeg` says, to nearly the same pixels.
+        Args:
+            name: a split, "train", or in TFDS's notation a part, "train[:90%]", or a sum, "train+test".
+            targets: what is read of an example beside its image; the class label if not given.
+            fast_decode: decode parts of JPEGs as `aa_flax.data.fast_jpeg` does, to nearly the same pixels.
 
         Raises:
-            DataError: unknown split, a notation that cannot be read, no examples, or packages of `fast_decode` missing.
+            DataError: an unknown split, a notation that cannot be read, no examples, a missing file, or a missing
+                package that `fast_decode` needs.
         """
         splits = self._prepared.builder.info.splits
         try:
@@ -87,25 +92,28 @@ class Dataset:
 
 
 def available() -> list[str]:
-    """Names of the data sets of this library; `load` also opens `image_folder/NAME` and what TFDS has prepared."""
+    """Return the names of this library's data sets.
+
+    `load` also opens `image_folder/NAME` and data sets that TFDS has prepared.
+    """
     return sorted([*EMBEDDED, *FROM_FOLDER])
 
 
 def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "") -> Dataset:
-    """Opens a data set, preparing it first where it is one of this library's.
+    """Open a data set. One of this library's that is not prepared yet is prepared from its files first.
 
-    Looked for in this order: the files in `source_dir`; this library's prepared copy in `data_dir`; a copy in
-    `data_dir` that TFDS has prepared as ArrayRecord, by its name in the TFDS catalogue,
-    `name[/config][:version]`. Nothing is ever downloaded.
+    The data is looked for in this order: the files in `source_dir`; this library's prepared copy in `data_dir`; a copy
+    in `data_dir` that TFDS has prepared as ArrayRecord, by its name in the TFDS catalogue, `name[/config][:version]`.
+    Nothing is ever downloaded.
 
     Args:
         name: one of `available()`, `image_folder/NAME` for a folder of one's own, or a name of the TFDS catalogue.
-        data_dir: where prepared data lies; "" means $TFDS_DATA_DIR, or ~/tensorflow_datasets.
-        source_dir: for those of `available()` that do not come with the library, the folder with their files; needed
-            once, and checked against what was prepared when given again.
+        data_dir: the folder of prepared data; "" means $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+        source_dir: for a data set of this library that does not come with it, the folder with its files. It is needed
+            once; when it is given again, its files must be those that were prepared.
 
     Raises:
-        DataError: not there (the message says how to get it), or faulty.
+        DataError: the data set is not there (the message says how to get it) or is faulty.
     """
     root = resolve_data_dir(data_dir)
     if name == PREFIX.rstrip("/"):
@@ -117,19 +125,20 @@ def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "") -
             f"source_dir: only {', '.join(FROM_FOLDER)} and {PREFIX}NAME are read from a folder, got the name {name!r}"
         )
     folder = locate(name, data_dir)
-    if is_own(name) and folder.parent.name == stored_name(name):
+    if folder.parent.name == stored_name(name):
         return _own(name, folder)
     return _opened(name, folder, content_fingerprint(folder))
 
 
 def locate(name: str, data_dir: str | Path = "") -> Path:
-    """The folder where a data set is prepared, found as `load` does without a `source_dir`.
+    """Return the folder in which a data set is prepared, found as `load` finds it without a `source_dir`.
 
     Raises:
-        DataError: it is not; the message says how to get it.
+        DataError: the data set is not prepared; the message says how to get it.
     """
     root = resolve_data_dir(data_dir)
-    if is_own(name) and (folder := find_prepared(stored_name(name), root)):
+    # By this name those stay open that another package has registered, where that package is not imported.
+    if (is_own(name) or name.isidentifier()) and (folder := find_prepared(stored_name(name), root)):
         return folder
     if not name.startswith(PREFIX) and (folder := find_prepared(name, root)):
         return folder
@@ -137,7 +146,7 @@ def locate(name: str, data_dir: str | Path = "") -> Path:
 
 
 def is_prepared(name: str, data_dir: str | Path = "") -> bool:
-    """Whether `load` opens a data set as things are, which it does with the embedded one always."""
+    """Return whether `load` can open a data set without a `source_dir`; it always can open the embedded one."""
     if name in EMBEDDED:
         return True
     try:
@@ -173,7 +182,7 @@ def _how_to_get(name: str, root: Path) -> str:
     from_catalogue = f"prepare it from the TFDS catalogue: {build_command(name, root)}"
     if name.startswith(PREFIX):
         return f"{name} is not prepared in {root}; name the folder that holds train/CLASS/*.jpg once as source_dir"
-    if name in ("cifar10_jpeg", "imagenette128"):
+    if name in FROM_FOLDER and not in_catalogue(name):
         return f"{name} is not prepared in {root}; name the folder with its file once as source_dir"
     if name in FROM_FOLDER:
         return (

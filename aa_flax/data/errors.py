@@ -1,4 +1,4 @@
-"""The one exception that every fault of data is reported by."""
+"""The exception that reports every fault of data."""
 
 
 class DataError(Exception):

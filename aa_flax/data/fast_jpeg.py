@@ -1,11 +1,12 @@
-"""A part of a JPEG, about twice as fast as by Pillow: less of it is decoded, and resized with vector instructions.
+"""Reading a part of a JPEG about twice as fast as Pillow does, by decoding less and resizing with vector instructions.
 
-Rows below the part are not decoded. Where the part is at least twice, four or eight times as large as wanted, the image
-is decoded at 1/2, 1/4 or 1/8 (within the inverse cosine transform, as Pillow's `draft`) and resized from there. Needs
-simplejpeg and cykooz-resizer, `pip install "aa_flax[fast]"`.
+Rows below the part are not decoded. Where the part is at least two, four or eight times as large as the size wanted,
+the image is decoded at 1/2, 1/4 or 1/8 (within the inverse cosine transform, as Pillow's `draft` does) and resized from
+there. Needs simplejpeg and cykooz-resizer: `pip install "aa_flax[fast]"`.
 
-Pixels differ from Pillow's by a fraction of a level on average, by more at coloured edges: chroma that is stored at
-half the resolution is repeated, not interpolated, and the filters differ where the image is decoded at 1/2 or less.
+Pixels differ from Pillow's by a fraction of a grey level on average, and by more at coloured edges: chroma that is
+stored at half the resolution is repeated, not interpolated, and the filters differ where the image is decoded at 1/2 or
+less.
 """
 
 import functools
@@ -19,13 +20,13 @@ from jaxtyping import UInt8
 from aa_flax.data.errors import DataError
 from aa_flax.data.images import Box, Interpolation, Window, decode_part
 
-_COLORS = {1: ("Gray",), 3: ("Gray", "YCbCr")}  # of the JPEGs that are decoded here, by channels wanted
-_END = b"\xff\xd9"  # what a truncated JPEG lacks
-_local = threading.local()  # a resizer has buffers of its own and serves one thread
+_COLORS = {1: ("Gray",), 3: ("Gray", "YCbCr")}  # colour spaces that are decoded here, by the channels wanted
+_END = b"\xff\xd9"  # the marker at the end, which a truncated JPEG lacks
+_local = threading.local()  # a resizer has its own buffers and serves one thread
 
 
 def require_packages() -> None:
-    """DataError unless what this needs is installed."""
+    """Raise DataError unless the packages that this module needs are installed."""
     packages = {"simplejpeg": "simplejpeg", "cykooz_resizer": "cykooz-resizer"}
     if missing := [name for module, name in packages.items() if importlib.util.find_spec(module) is None]:
         raise DataError(f'fast_decode needs {" and ".join(missing)}: pip install "aa_flax[fast]"')
@@ -38,9 +39,13 @@ def decode_part_fast(
     window: Window | None = None,
     interpolation: Interpolation = "bilinear",
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
-    """As `decode_part`, which itself reads whatever is no JPEG, damaged, not stored as grey or YCbCr, or not bilinear.
+    """Do what `aa_flax.data.images.decode_part` does, faster, and to nearly the same pixels.
 
-    Bytes that are damaged below the part that is wanted go unnoticed.
+    Images that are no JPEG, are damaged or are not stored as grey or YCbCr, and interpolation other than bilinear, are
+    left to `decode_part`. Damage below the part that is wanted is not noticed.
+
+    Raises:
+        As `decode_part`.
     """
     import simplejpeg
 
@@ -52,7 +57,7 @@ def decode_part_fast(
             return decode_part(encoded, channels, size, window, interpolation)
         left, upper, right, lower = window(height, width) if window else (0.0, 0.0, float(width), float(height))
         factor = _factor(min((lower - upper) / size[0], (right - left) / size[1]))
-        # The filter reaches beyond the part; Pillow's does too.
+        # The filter also uses pixels beyond the part, as Pillow's does.
         shortened, rows = _without_rows_below(encoded, height, _reached(upper, lower, size[0])[1])
         pixels = simplejpeg.decode_jpeg(
             shortened,
@@ -62,9 +67,9 @@ def decode_part_fast(
             min_factor=factor,
             buffer=_buffer(channels * -(-rows // factor) * -(-width // factor)),
             fastupsample=True,
-            strict=False,  # a shortened image leaves bytes unread, of which it would complain
+            strict=False,  # otherwise it refuses a shortened image, because bytes are left unread
         )
-    # Pillow has the last word, and the message.
+    # Pillow decides whether the image is damaged, and words the error.
     except ValueError:
         return decode_part(encoded, channels, size, window, interpolation)
     box = left / factor, upper / factor, right / factor, lower / factor
@@ -72,19 +77,20 @@ def decode_part_fast(
 
 
 def _factor(reduction: float) -> int:
-    """The largest of 1, 2, 4, 8 that still leaves the wanted resolution."""
+    """Return the largest of 1, 2, 4 and 8 that keeps at least the wanted resolution."""
     return next(factor for factor in (8, 4, 2, 1) if reduction >= factor or factor == 1)
 
 
 def _without_rows_below(encoded: bytes, height: int, lower: int) -> tuple[bytes, int]:
-    """A baseline JPEG that ends after the rows of blocks above row `lower`, and its height; other kinds as they are.
+    """Return a sequential JPEG cut after the row of blocks that holds row `lower` - 1, and its new height.
 
-    The height in the header is lowered: decoders stop there, with the same pixels as of the whole image.
+    The height in the header is lowered: decoders stop there, with the same pixels as of the whole image. JPEGs of other
+    kinds are returned as they are.
     """
     place = 2
     while place + 4 <= len(encoded) and encoded[place] == 0xFF:
         marker, length = encoded[place + 1], int.from_bytes(encoded[place + 2 : place + 4])
-        if marker in (0xC0, 0xC1):  # baseline and extended, sequential; a progressive one comes in several passes
+        if marker in (0xC0, 0xC1):  # baseline and extended sequential; a progressive one is stored in several passes
             blocks = 8 * max(encoded[place + 11 + 3 * i] & 15 for i in range(encoded[place + 9]))
             rows = -(-lower // blocks) * blocks
             if rows >= height:
@@ -97,10 +103,10 @@ def _without_rows_below(encoded: bytes, height: int, lower: int) -> tuple[bytes,
 
 
 def _resized(pixels: UInt8[np.ndarray, "h w c"], size: tuple[int, int], box: Box) -> UInt8[np.ndarray, "new_h new_w c"]:
-    """Bilinear with antialiasing, as Pillow's."""
+    """Resize `box` of the pixels to `size`, bilinear with antialiasing, as Pillow does."""
     from cykooz_resizer import CropBox, ImageData, ResizeOptions
 
-    # Copied are the box and, around it, what the filter reaches.
+    # Only the box and the pixels around it that the filter uses are copied.
     (first_row, end_row), (first_column, end_column) = (
         _reached(box[1], box[3], size[0]),
         _reached(box[0], box[2], size[1]),
@@ -116,13 +122,13 @@ def _resized(pixels: UInt8[np.ndarray, "h w c"], size: tuple[int, int], box: Box
 
 
 def _reached(start: float, end: float, length: int) -> tuple[int, int]:
-    """First pixel, and the one after the last, that count when start..end is resized to `length`."""
+    """Return the first pixel, and the one after the last, that the filter uses to resize start..end to `length`."""
     reach = 1 + (end - start) / length
     return max(0, int(start - reach)), int(end + reach) + 1
 
 
 def _buffer(size: int) -> UInt8[np.ndarray, "size"]:
-    """Memory of this thread's own, used again: fresh pages cost as much as decoding does."""
+    """Return this thread's own buffer, which is reused because fresh memory pages cost as much as decoding does."""
     if not hasattr(_local, "buffer") or len(_local.buffer) < size:
         _local.buffer = np.empty(size, np.uint8)
     return _local.buffer

@@ -1,4 +1,4 @@
-"""Encoded images to arrays and back, with Pillow."""
+"""Conversion of encoded images to arrays and back, with Pillow."""
 
 import io
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 Box = tuple[float, float, float, float]
-"""left, upper, right, lower, in pixels."""
+"""(left, upper, right, lower) in pixels."""
 Window = Callable[[int, int], Box]
-"""(height, width) of an image to the part of it that is wanted."""
+"""A function from the height and width of an image to its crop window, the part that is wanted."""
 Interpolation = Literal["bilinear", "bicubic"]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _MODES = {1: "L", 3: "RGB"}
@@ -19,11 +19,11 @@ _ORIENTATION = 0x0112  # the EXIF tag
 
 
 def decode_image(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
-    """Decodes PNG, JPEG or WebP to uint8 [h, w, channels]; grey or RGB is forced.
+    """Decode PNG, JPEG or WebP to uint8 [h, w, channels], converted to grey (1 channel) or RGB (3 channels).
 
     Raises:
-        OSError, ValueError, SyntaxError: what Pillow raises for bytes that are no whole image; the caller knows the
-            file and the index.
+        OSError, ValueError, SyntaxError: what Pillow raises for bytes that are no whole image. The caller, who knows
+            the file and the index, adds them to the message.
     """
     with Image.open(io.BytesIO(encoded)) as image:
         pixels = np.asarray(image.convert(_MODES[channels]))
@@ -37,10 +37,10 @@ def decode_part(
     window: Window | None = None,
     interpolation: Interpolation = "bilinear",
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
-    """The part `window` of an encoded image, resized to `size`, and the (height, width) of the whole.
+    """Return the part `window` of an encoded image, resized to `size`, and the (height, width) of the whole image.
 
-    The same pixels as `resize(decode_image(encoded, channels), size, box)`, in half the time: the whole image is never
-    copied into an array.
+    The pixels are those of `resize(decode_image(encoded, channels), size, box)`, in half the time, because the whole
+    image is never copied into an array.
 
     Raises:
         As `decode_image`.
@@ -53,17 +53,17 @@ def decode_part(
 
 
 class FloatPixels(ValueError):
-    """An image of numbers without a range, which can be shown in many ways."""
+    """An image of floating-point pixels, whose range is not defined, so that there is no one way to show it."""
 
 
 def as_shown(image: Image.Image) -> Image.Image:
-    """An image file as a viewer shows it, whatever it holds.
+    """Return an opened image as a viewer shows it.
 
-    Turned upright as its EXIF says; 16 bits a channel scaled to 8; transparency composited over white. An image that
-    needs none of these is returned as it is.
+    It is turned upright as its EXIF says, 16 bits per channel are scaled to 8, and transparency is composited over
+    white. An image that needs none of these is returned as it is.
 
     Raises:
-        FloatPixels: floating-point pixels.
+        FloatPixels: the image has floating-point pixels.
         OSError, ValueError, SyntaxError: as `decode_image`.
     """
     if image.mode == "F":
@@ -80,9 +80,9 @@ def as_shown(image: Image.Image) -> Image.Image:
 
 
 def encode_png(image: UInt8[np.ndarray, "h w c"]) -> bytes:
-    """The PNG file of one grey or RGB image."""
+    """Return the bytes of a PNG file of one grey or RGB image."""
     buffer = io.BytesIO()
-    # Level 1 packs photographs about as well as the default and five times as fast.
+    # Level 1 compresses photographs about as well as the default, five times as fast.
     as_picture(image).save(buffer, "png", compress_level=1)
     return buffer.getvalue()
 
@@ -100,7 +100,10 @@ def resize(
 def part_of(
     picture: Image.Image, size: tuple[int, int], window: Window | None = None, interpolation: Interpolation = "bilinear"
 ) -> Image.Image:
-    """Return the part `window` of a picture, resized to `size`; without a window a picture of that size as it is."""
+    """Return the part `window` of a picture, resized to `size`; without a window, the whole picture.
+
+    A whole picture that has that size already is returned as it is.
+    """
     whole = picture.height, picture.width
     if window is None and whole == size:
         return picture
@@ -108,12 +111,12 @@ def part_of(
 
 
 def as_picture(image: UInt8[np.ndarray, "h w c"]) -> Image.Image:
-    """Pillow's form of a grey or RGB image."""
+    """Convert a grey or RGB image from an array to Pillow's class."""
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def as_pixels(picture: Image.Image) -> UInt8[np.ndarray, "h w c"]:
-    """The array of a grey or RGB picture."""
+    """Convert a grey or RGB picture of Pillow to an array."""
     return np.asarray(picture).reshape(picture.height, picture.width, len(picture.getbands()))
 
 

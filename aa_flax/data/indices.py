@@ -1,4 +1,4 @@
-"""Batches of indices alone, for data that lies on the device."""
+"""Batches of indices only, for data that is held on the device."""
 
 from collections.abc import Iterator
 
@@ -8,20 +8,20 @@ from aa_flax.data.pipeline import Batch, local_batch, steps_per_epoch
 
 
 class IndexBatches(Iterator[Batch]):
-    """Endless shuffled batches of indices: {"index": int32 [batch_size / process_count]}.
+    """An endless iterator over shuffled batches of indices: {"index": int32 [batch_size / process_count]}.
 
-    As `train_batches`, but in an order of its own: that of an epoch is a permutation that (seed, epoch) alone decide,
-    without the remainder that fills no batch. Any number of processes shares the same batches.
+    The order differs from that of `train_batches`: in each epoch it is a permutation that depends on (seed, epoch)
+    only, without the remainder that fills no batch. The batches do not depend on the number of processes.
 
     Args:
-        count: of the examples.
-        batch_size: over all processes.
-        seed: of the order; 0 or more.
+        count: the number of examples.
+        batch_size: the number of examples in a batch, over all processes.
+        seed: the seed of the order; 0 or more.
         start_step: the global step to begin at.
-        process_index, process_count: which piece of each batch this process gets.
+        process_index, process_count: which share of each batch this process gets.
 
     Raises:
-        DataError: more examples in a batch than there are.
+        DataError: a batch has no example, or more than there are.
         ValueError: an argument outside what is listed here.
     """
 
@@ -52,7 +52,7 @@ class IndexBatches(Iterator[Batch]):
         return {"index": self._order[step * self._batch_size : (step + 1) * self._batch_size][self._piece]}
 
     def close(self) -> None:
-        """Nothing to end; as `Batches` has it."""
+        """Do nothing: unlike `Batches`, this iterator has no threads to end."""
 
     def __enter__(self) -> "IndexBatches":
         return self

@@ -1,4 +1,4 @@
-"""An image file as the pixels that a network expects."""
+"""Reading an image file as the pixels that a network expects."""
 
 from pathlib import Path
 
@@ -11,18 +11,24 @@ from aa_flax.data.view import View
 
 
 class PhotoError(Exception):
-    """A file that is not a usable image; the message is one line and names it."""
+    """A file that is not a usable image. The message is one line and names the file."""
 
 
 def load_photo(file: str | Path, view: View | tuple[int, int], channels: int) -> UInt8[np.ndarray, "h w c"]:
     """Read a PNG or JPEG (or whatever else Pillow reads) of any size as uint8 [h, w, c].
 
-    In this order: turned upright as its EXIF says; 16 bits a channel scaled to 8; transparency composited over white;
-    colour to grey (ITU-R 601 luma) or grey to three equal channels; seen as `view` says, for a network that a run has
-    trained its `Preprocessing.view()`. For a mere (h, w) that is the largest centred part of this aspect.
+    In this order, the image is turned upright as its EXIF says; 16 bits per channel are scaled to 8; transparency is
+    composited over white; colour is converted to grey (ITU-R BT.601 luma), or grey to three equal channels; and `view`
+    selects and resizes what is seen.
+
+    Args:
+        file: the image file.
+        view: what is seen of the image: for a network that a run has trained, the run's `Preprocessing.view()`. A pair
+            (h, w) stands for the largest centred part of this aspect, resized to this size.
+        channels: 1 for grey, 3 for red, green and blue.
 
     Raises:
-        PhotoError: the file is missing, not an image, truncated, or of a kind without defined pixel range.
+        PhotoError: the file is missing, not an image, truncated, or of a kind without a defined range of pixels.
     """
     try:
         with Image.open(file) as opened:

@@ -1,10 +1,11 @@
-"""Batches of a source, by Grain: shuffled without end for training, each example once for evaluation.
+"""Batches of a source, read by Grain: endless and shuffled for training, each example once for evaluation.
 
-The order of the examples and every random draw follow from (seed, epoch, position in the epoch) alone. No state is
-stored: a run that resumes at global step k asks for the batches from k on. Any number of processes reads the same
-global order: a batch is cut into one piece for each process after it has been drawn.
+The order of the examples and every random draw depend on (seed, epoch, position in the epoch) only. No state is stored:
+a run that resumes at global step k asks for the batches from k on. The global order does not depend on the number of
+processes: each batch is divided into equal shares, one for each process, after its random numbers are drawn.
 
-Threads, not worker processes: those outlive a trainer that is killed, and do not start in a notebook.
+Batches are made by threads, not by worker processes, which would outlive a trainer that is killed and do not start in a
+notebook.
 """
 
 import os
@@ -23,11 +24,11 @@ from aa_flax.data.view import View
 
 Batch = dict[str, np.ndarray]
 HostAugment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-"""(uint8 [h, w, c], random numbers of this copy alone) -> uint8 [h, w, c]."""
+"""A function (uint8 [h, w, c], generator) -> uint8 [h, w, c]; each copy of an image has its own random numbers."""
 
 
 class Batches(Iterator[Batch]):
-    """An iterator over batches whose threads end with `close`, at the end of a `with` block, or when it is dropped."""
+    """An iterator over batches. Its threads end at `close`, at the end of a `with` block, or when it is deleted."""
 
     def __init__(self, dataset: grain.MapDataset, num_threads: int | None, prefetch: int | None):
         num_threads = min(16, os.cpu_count() or 1) if num_threads is None else num_threads
@@ -39,7 +40,7 @@ class Batches(Iterator[Batch]):
         return next(self._iterator)
 
     def close(self) -> None:
-        """Ends the threads; the iterator gives no further batch."""
+        """End the threads; the iterator gives no further batch."""
         self._iterator.close()
 
     def __enter__(self) -> "Batches":
@@ -54,10 +55,12 @@ class Batches(Iterator[Batch]):
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Whole batches in one epoch; the remainder, other examples in each epoch, is left out.
+    """Return the number of whole batches in one epoch.
+
+    The remainder, which consists of other examples in each epoch, is left out.
 
     Raises:
-        DataError: not even one batch.
+        DataError: a batch has no example, or more than there are.
     """
     if not 1 <= batch_size <= num_examples:
         raise DataError(f"batch_size is {batch_size}, expected 1 to {num_examples}, the number of examples")
@@ -81,28 +84,30 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """Endless shuffled batches from global step `start_step` on.
+    """Return endless shuffled batches from global step `start_step` on.
 
     Args:
-        source: the examples; `source.cached()` makes small sets many times faster.
-        batch_size: over all processes.
-        seed: of the order and of the crops; 0 or more.
+        source: the examples; `source.cached()` makes reading a small data set many times faster.
+        batch_size: the number of examples in a batch, over all processes.
+        seed: the seed of the order and of the crops; 0 or more.
+        start_step: the global step to begin at.
         image_size: (height, width) of the batches; None for the source's own.
-        crop: "none" resizes to `image_size`; "pad" resizes, pads by `crop_padding` and crops back at random, the
-            standard augmentation of CIFAR; "resized" takes a random part of 8 to 100 % of the area and resizes it, the
-            standard augmentation of ImageNet.
+        crop: "none" resizes to `image_size`; "pad" resizes, pads by `crop_padding` and takes a random crop of
+            `image_size`, the standard augmentation of CIFAR; "resized" takes a random part of 8 to 100 % of the area
+            and resizes it, the standard augmentation of ImageNet.
+        crop_padding: pixels to pad by on each side when crop is "pad".
         fill: pixel [c] to pad with when crop is "pad". The recipe pads with zeros after normalisation, which happens
-            on the device: the same to within half a grey level is the mean's pixel, `dataset.mean_pixel`.
-        augment: what becomes of each image after its crop, see `rand_augment` and `three_augment`.
+            on the device; the pixel of the mean, `dataset.mean_pixel`, is the same to within half a grey level.
+        augment: a function applied to each image after its crop; see `rand_augment` and `three_augment`.
         repeats: copies of each image in a batch, see `repeated`; a divisor of batch_size.
-        num_threads: threads, each of which makes whole batches; None for one a core, at most 16; 0 to make each batch
-            when it is asked for.
-        prefetch: batches held ready; None for two more than there are threads.
-        process_index, process_count: which piece of each batch this process reads.
+        num_threads: the number of threads, each of which makes whole batches; None for one per core, at most 16; 0 to
+            make each batch when it is asked for.
+        prefetch: the number of batches held ready; None for two more than there are threads.
+        process_index, process_count: which share of each batch this process reads.
 
     Returns:
-        Iterator of {"image": uint8 [batch_size / process_count, h, w, c], "index": int32} and the targets by name;
-        close it, or let it go out of scope.
+        Iterator over {"image": uint8 [batch_size / process_count, h, w, c], "index": int32 [batch_size /
+        process_count]} and the targets by name; close it, or let it go out of scope.
 
     Raises:
         DataError: more examples in a batch than in the source, or images of several sizes without `image_size`.
@@ -115,7 +120,8 @@ def train_batches(
     if repeats < 1 or batch_size % repeats:
         raise ValueError(f"repeats is {repeats}, expected a divisor of batch_size {batch_size}")
     size = _output_size(source, image_size)
-    # Grain adds the epoch to the seed, so that runs of neighbouring seeds would see the same orders an epoch apart.
+    # Grain adds the epoch to the seed, so that without these words runs with neighbouring seeds would have the same
+    # orders, one epoch apart.
     order_seed, crop_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
     indices = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).slice(slice(0, whole_batches // repeats))
     indices = (Repeated(indices, batch_size, repeats) if repeats > 1 else indices).repeat()
@@ -125,7 +131,7 @@ def train_batches(
         example = cropped(index, rng)
         return _arrays(example if augment is None else {**example, "image": augment(example["image"], rng)})
 
-    # Drawing before the batch is cut up is what makes the crops independent of the number of processes.
+    # Random numbers are drawn before the batch is divided, so that crops do not depend on the number of processes.
     examples = indices.random_map(drawn, seed=crop_seed)
     piece = _ProcessPiece(examples, batch_size, local, process_index, start_step)
     return Batches(piece.batch(local, drop_remainder=True), num_threads, prefetch)
@@ -141,17 +147,17 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """Each example once and in order; every process takes the same number of steps.
+    """Return batches with each example once and in order; every process gets the same number of batches.
 
     Args:
         source: the examples.
-        batch_size: over all processes.
+        batch_size: the number of examples in a batch, over all processes.
         view: what is seen of each image; None for the images as they are.
         num_threads, prefetch, process_index, process_count: as for `train_batches`.
 
     Returns:
-        Iterator of {"image": uint8 [b, h, w, c], "index": int32 [b], "mask": bool [b]} and the targets by name. What
-        is padded at the end has mask False, index -1, targets of zeros and a black image.
+        Iterator over {"image": uint8 [b, h, w, c], "index": int32 [b], "mask": bool [b]} and the targets by name, with
+        b = batch_size / process_count. Padding at the end has mask False, index -1, targets of zeros and a black image.
 
     Raises:
         DataError: images of several sizes without a `view`.
@@ -181,7 +187,7 @@ def eval_batches(
 
 
 class _ProcessPiece(grain.MapDataset):
-    """What one process reads of the global order: its part of each batch, from batch `start_step` on."""
+    """The examples that one process reads of the global order: its share of each batch, from batch `start_step` on."""
 
     def __init__(self, parent: grain.MapDataset, batch_size: int, local: int, process_index: int, start_step: int):
         super().__init__(parent)
@@ -205,7 +211,7 @@ def _arrays(example: dict[str, Any]) -> dict[str, Any]:
 def _crop_function(
     source: Source, crop: str, size: tuple[int, int], padding: int, fill: tuple[int, ...] | None
 ) -> Callable[[int, np.random.Generator], dict[str, Any]]:
-    """(index, random generator) to the example of that index, cropped."""
+    """Return a function from an index and a random generator to the example of that index, cropped."""
     if crop == "none":
         return lambda index, rng: source.part(index, size)
     if crop == "resized":
@@ -227,7 +233,11 @@ def _crop_function(
 
 
 class _ResizedWindow:
-    """The window of `crop="resized"`; the same draws at each call, so that another image may take an image's place."""
+    """The crop window of `crop="resized"`.
+
+    Every call starts from the same random state, so that the crop of an image that replaces a damaged one does not
+    depend on earlier calls.
+    """
 
     def __init__(self, rng: np.random.Generator):
         self._rng, self._state = rng, rng.bit_generator.state
@@ -238,7 +248,11 @@ class _ResizedWindow:
 
 
 def local_batch(batch_size: int, process_index: int, process_count: int) -> int:
-    """How many examples of a batch are one process's; ValueError where that makes no sense."""
+    """Return how many examples of a batch one process gets.
+
+    Raises:
+        ValueError: process_index is not below process_count, or process_count does not divide batch_size.
+    """
     if process_count < 1 or not 0 <= process_index < process_count:
         raise ValueError(f"process_index is {process_index} of process_count {process_count}, expected 0 to count - 1")
     if batch_size % process_count:

@@ -1,6 +1,6 @@
 """Data sets that TFDS has prepared: finding them in `data_dir` and opening them read-only.
 
-Nothing is generated or downloaded and TensorFlow is not needed: the folder's own description is read.
+Nothing is generated or downloaded. TensorFlow is not needed, because only the folder's own description is read.
 """
 
 import hashlib
@@ -19,7 +19,11 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def resolve_data_dir(data_dir: str | Path) -> Path:
-    """`data_dir`, or when it is "" $TFDS_DATA_DIR, or ~/tensorflow_datasets; DataError for the URL of a bucket."""
+    """Return the absolute path of `data_dir`, where "" stands for $TFDS_DATA_DIR or else ~/tensorflow_datasets.
+
+    Raises:
+        DataError: it is the URL of a bucket.
+    """
     given = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if re.match(r"\w{2,}:/", str(given)):
         raise DataError(f"data_dir: {given} is no folder; a bucket must be mounted")
@@ -27,10 +31,12 @@ def resolve_data_dir(data_dir: str | Path) -> Path:
 
 
 def find_prepared(name: str, data_dir: Path) -> Path | None:
-    """The folder of `name[/config][:version]` in `data_dir`, newest version first; None when there is none.
+    """Return the folder of `name[/config][:version]` in `data_dir`, or None if it is not prepared.
+
+    Without a version, the newest one that is prepared is taken.
 
     Raises:
-        DataError: not a name of that form, or several configs are prepared and the name chooses none.
+        DataError: the name does not have that form, or several configs are prepared and the name has none.
     """
     if not _NAME.fullmatch(name):
         raise DataError(f"{name!r} is no name of a data set, expected name[/config][:version]")
@@ -71,10 +77,11 @@ class Prepared:
 
 
 def open_prepared(folder: Path) -> Prepared:
-    """Opens a prepared folder.
+    """Open a prepared folder.
 
     Raises:
-        DataError: damaged description, not ArrayRecord, or not exactly one image and one class label.
+        DataError: the description is damaged, the format is not ArrayRecord, or an example does not have exactly one
+            image, grey or RGB in uint8, and one class label.
     """
     try:
         builder = tfds.builder_from_directory(folder)
@@ -85,7 +92,7 @@ def open_prepared(folder: Path) -> Prepared:
     features = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict):
         raise DataError(f"{folder}: not a dictionary of features, so none of images")
-    # By exact type: LabeledImage (a segmentation map) derives from Image, and is no input image.
+    # Types are compared exactly: LabeledImage (a segmentation map) derives from Image, and is no input image.
     images = sorted(key for key, feature in features.items() if type(feature) is tfds.features.Image)
     labels = class_labels(features)
     if len(images) != 1 or len(labels) != 1:
@@ -111,12 +118,12 @@ def _require_array_record(builder: tfds.core.DatasetBuilder, folder: Path) -> No
 
 
 def build_command(name: str, data_dir: Path) -> str:
-    """The command that prepares a data set of the TFDS catalogue (needs the extra `prepare`)."""
+    """Return the command that prepares a data set of the TFDS catalogue (it needs the extra `prepare`)."""
     return f"python -m aa_flax.data prepare {name.partition(':')[0]} --data_dir={data_dir}"
 
 
 def content_fingerprint(folder: Path) -> str:
-    """Hash of the folder's description and of the name and size of each of its files."""
+    """Return a hash of the folder's description and of the name and size of each of its files."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())

@@ -1,4 +1,4 @@
-"""What a network expects of an image: kept with a run, so that it can be used without its data."""
+"""What a network expects of an image. It is kept with a run, so that the network can be used without the run's data."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,16 +9,24 @@ from jaxtyping import Array, Float, UInt8
 from aa_flax.config.schema import Config, ConfigError
 from aa_flax.data.augment import device as augment
 from aa_flax.data.datasets import Dataset
+from aa_flax.data.facts import Facts
 from aa_flax.data.images import Interpolation
-from aa_flax.data.statistics import as_pixel
+from aa_flax.data.statistics import as_pixel, mean_and_std
 from aa_flax.data.view import Resize, View
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Size, channels, normalisation and classes; `data_fingerprint` says which data the run saw.
+    """What a network expects of an image, and the classes that it was trained on.
 
-    `resize`, `crop_fraction` and `interpolation` say what is seen of an image when nothing is augmented: `View`.
+    Attributes:
+        image_size: (height, width) in pixels.
+        channels: 1 for grey, 3 for red, green and blue.
+        mean, std: mean and standard deviation per channel, of pixels in 0..1, for normalisation.
+        class_names: the name of each class, in the order of the labels.
+        dtype: the name of the dtype in which the run computes.
+        data_fingerprint: the fingerprint of the data set that the run was trained on.
+        resize, crop_fraction, interpolation: what is seen of an image when nothing is augmented, as in `View`.
     """
 
     image_size: tuple[int, int]
@@ -34,31 +42,35 @@ class Preprocessing:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Return the number of classes."""
         return len(self.class_names)
 
     @property
     def mean_pixel(self) -> tuple[int, ...]:
-        """The mean as a pixel, 0 to 255: zero once normalised, to within half a grey level."""
+        """Return the mean as a pixel, 0 to 255, whose normalised value is zero to within half a grey level."""
         return as_pixel(self.mean)
 
     def view(self, size: tuple[int, int] | None = None) -> View:
-        """Return how a photograph is seen, at another (height, width) than the run's if one is given."""
+        """Return the view through which a photograph is seen, at `size` = (height, width) or at the run's own size."""
         return View(size or self.image_size, self.resize, self.crop_fraction, self.interpolation)
 
     def normalize(self, images: UInt8[Array, "b h w c"] | Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """(images / 255 - mean) / std per channel of pixels 0 to 255, in the run's compute dtype."""
+        """Return (images / 255 - mean) / std, per channel, of pixels 0 to 255, in the run's compute dtype."""
         return augment.normalize(images, self.mean, self.std, jnp.dtype(self.dtype))
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
-        """From what JSON made of the fields."""
+        """Return the preprocessing whose fields were read from JSON, which has lists where the fields are tuples."""
         fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return cls(**fields)
 
 
 def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
-    """What `config` makes of the images of `dataset`; ConfigError where the two do not fit."""
+    """Return the preprocessing of the images of `dataset` that `config` asks for.
+
+    Raises:
+        ConfigError: a field of the config does not fit the data set; the message names the field.
+    """
     height, width, channels = dataset.image_shape
     size = config.data.image_size
     if size:
@@ -87,8 +99,39 @@ def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
     )
 
 
+def preprocessing_without_data(config: Config, facts: Facts, size: tuple[int, int] | None = None) -> Preprocessing:
+    """Return the preprocessing that `config` asks for, of a data set of which only the facts are known.
+
+    Args:
+        config: the config of a run.
+        facts: the facts of its data set.
+        size: (height, width) of the images that the network gets; None for the config's, or else the data set's own.
+
+    Raises:
+        ConfigError: the images differ in size and no size is given.
+    """
+    height, width, channels = facts.image_shape
+    height, width = size or ((config.data.image_size,) * 2 if config.data.image_size else (height, width))
+    if height is None or width is None:
+        raise ConfigError(f"images of {config.data.name!r} differ in size: config field 'data.image_size' must be set")
+    mean, std = mean_and_std(config.data.name, channels)
+    return Preprocessing(
+        image_size=(height, width),
+        channels=channels,
+        mean=config.data.mean or mean,
+        std=config.data.std or std,
+        class_names=tuple(map(str, range(facts.num_classes))),
+        dtype=config.model.dtype,
+        data_fingerprint="",
+        **seen_by(config),
+    )
+
+
 def seen_by(config: Config) -> dict[str, Any]:
-    """Return the fields of a `Preprocessing` that say what is seen of an image."""
+    """Return the fields of a `Preprocessing` that say what is seen of an image, by name.
+
+    Where `data.resize` is not set, it is "center_crop" for `data.crop` "resized", else "squash".
+    """
     data = config.data
     resize = data.resize or ("center_crop" if data.crop == "resized" else "squash")
     return {"resize": resize, "crop_fraction": data.crop_fraction, "interpolation": data.interpolation}

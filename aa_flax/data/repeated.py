@@ -1,7 +1,7 @@
 """Repeated augmentation (Hoffer et al., 2020, "Augment Your Batch"): several copies of an image in each batch.
 
 Every copy has its own random crop, its own operations and its own draws on the device. An epoch has as many batches as
-without, so it sees `1 / repeats` of the images, as DeiT (Touvron et al., 2021, with three copies) counts it.
+without repetition, so it has only `1 / repeats` of the images, as DeiT (Touvron et al., 2021, three copies) counts it.
 """
 
 from typing import Any
@@ -10,11 +10,11 @@ import grain
 
 
 def distinct_position(position: int, batch_size: int, repeats: int) -> int:
-    """Where in the order of distinct images lies what `position` of the repeated order holds.
+    """Return the position, in the order of distinct images, of the image at `position` of the repeated order.
 
-    A batch has d = batch_size / repeats distinct images, once in their order, then once more, and so on: position
-    r d + j of batch s holds image s d + j, for copies r = 0 ... repeats - 1. So copies lie d apart: neighbours, which
-    mixup and cutmix pair, are different images where d is at least 2.
+    A batch has d = batch_size / repeats distinct images, all of them in order, then all of them again, and so on:
+    position r d + j of batch s has image s d + j, for the copies r = 0 ... repeats - 1. Copies of an image are d
+    positions apart, so that neighbours, which mixup and cutmix pair, are different images if d is at least 2.
     """
     step, offset = divmod(position, batch_size)
     distinct = batch_size // repeats
@@ -22,7 +22,7 @@ def distinct_position(position: int, batch_size: int, repeats: int) -> int:
 
 
 class Repeated(grain.MapDataset):
-    """The examples of `parent`, each batch of which is made of `repeats` copies of a part."""
+    """The examples of `parent`, repeated so that each batch has `repeats` copies of batch_size / repeats of them."""
 
     def __init__(self, parent: grain.MapDataset, batch_size: int, repeats: int):
         super().__init__(parent)

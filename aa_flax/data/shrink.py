@@ -1,4 +1,4 @@
-"""A prepared data set stored again at a smaller size, so that reading it costs less."""
+"""Storing a prepared data set again with smaller images, so that reading it costs less."""
 
 import collections
 import hashlib
@@ -19,17 +19,18 @@ from aa_flax.data.prepared import content_fingerprint, open_prepared
 from aa_flax.data.sets.builder import Example, Origin
 from aa_flax.data.source import RecordSource
 
-_AHEAD = 8  # examples a thread may be ahead of the one that is written
+_AHEAD = 8  # examples per thread that may be in work ahead of the one that is written
 _REPORT_SECONDS = 30.0
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Shrunk(Origin):
-    """The data set in `folder`, with images whose shorter side is longer than `short_side` scaled down to it.
+    """The data set in `folder`, with its images scaled down to a shorter side of `short_side` pixels.
 
-    They are scaled with Lanczos's filter and encoded as JPEG of `quality`, with chroma at half resolution as most
-    photographs have it. All other images are stored byte for byte. Splits, order, labels and names stay.
+    They are scaled with Lanczos's filter and encoded as JPEG of `quality`, with chroma at half the resolution as in
+    most photographs. Images whose shorter side is not longer are stored byte for byte. Splits, order, labels and names
+    of the classes stay.
     """
 
     homepage = ""
@@ -83,7 +84,7 @@ class Shrunk(Origin):
 
 
 def shrunk(encoded: bytes, short_side: int, quality: int = 95) -> bytes:
-    """The image as a JPEG whose shorter side is `short_side`; the same bytes if it is no longer than that.
+    """Return the image as a JPEG whose shorter side is `short_side`, or the same bytes if it is no longer than that.
 
     Raises:
         OSError, ValueError, SyntaxError: what Pillow raises for bytes that are no whole image.
@@ -91,7 +92,7 @@ def shrunk(encoded: bytes, short_side: int, quality: int = 95) -> bytes:
     with Image.open(io.BytesIO(encoded)) as image:
         scale = short_side / min(image.size)
         if scale >= 1:
-            image.load()  # or damage would be passed on
+            image.load()  # raises if the image is damaged
             return encoded
         size = max(short_side, round(image.width * scale)), max(short_side, round(image.height * scale))
         picture = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
@@ -101,7 +102,7 @@ def shrunk(encoded: bytes, short_side: int, quality: int = 95) -> bytes:
 
 
 def _in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """As `map`, on as many threads as there are cores, with few results in memory."""
+    """Do what `map` does, on as many threads as there are cores, with few results in memory."""
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         remaining = iter(items)

@@ -23,7 +23,7 @@ from aa_flax.data.targets import ClassLabel, Targets
 _CHUNK = 256  # records that one thread reads and decodes at a time when caching
 
 Decode = Callable[[bytes, int], tuple[np.ndarray, tuple[int, int]]]
-"""(encoded image, channels) to pixels and the (height, width) of the whole image."""
+"""A function from an encoded image and its channels to pixels and the (height, width) of the whole image."""
 
 
 def _whole(encoded: bytes, channels: int) -> tuple[np.ndarray, tuple[int, int]]:
@@ -32,10 +32,12 @@ def _whole(encoded: bytes, channels: int) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 class Source(abc.ABC):
-    """Random access to examples: `source[i]` is {"image": uint8 [h, w, c], "index": i} and the targets by name.
+    """Random access to the examples of a split.
+
+    `source[i]` is {"image": uint8 [h, w, c], "index": i} and the targets by name.
 
     Attributes:
-        name: data set and split, for messages.
+        name: the names of the data set and the split, for messages.
         image_shape: (h, w, c); h and w are None where images differ in size.
         target_shapes: shape and dtype of each target of an example.
     """
@@ -49,7 +51,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The examples of several indices, which may be faster than one after the other."""
+        """Return the examples of several indices, which may be faster than reading one after the other."""
 
     def part(
         self,
@@ -58,10 +60,10 @@ class Source(abc.ABC):
         window: Window | None = None,
         interpolation: Interpolation = "bilinear",
     ) -> dict[str, Any]:
-        """Return the example, with the part `window(height, width)` of its image resized to `size` = (height, width).
+        """Return an example with the part `window(height, width)` of its image, resized to `size` = (height, width).
 
-        Without a window the whole image, which stays as it is where it has that size. May decode less than
-        `self[index]`.
+        Without a window that is the whole image, which stays as it is if it has that size. This may decode less of the
+        image than `self[index]`.
         """
         example = self[index]
         image = example["image"]
@@ -71,10 +73,10 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def cached(self) -> "Source":
-        """The same examples, decoded once into memory.
+        """Return a source of the same examples, decoded once into memory.
 
         Raises:
-            DataError: images differ in size.
+            DataError: the images differ in size, or an example cannot be read.
         """
 
     @abc.abstractmethod
@@ -92,11 +94,11 @@ class Source(abc.ABC):
 
 
 class RecordSource(Source):
-    """Examples read from ArrayRecord files and decoded at each access.
+    """A source that reads ArrayRecord files and decodes examples at each access.
 
     Raises:
-        DataError: at creation, a file is missing; at access, a damaged record, an image that cannot be decoded or
-            targets out of range, with the file and the index within the split.
+        DataError: at creation, a file is missing; at access, a record is damaged, an image cannot be decoded or targets
+            are out of range. The message has the file and the index within the split.
     """
 
     def __init__(
@@ -112,10 +114,10 @@ class RecordSource(Source):
 
         Args:
             prepared: the data set.
-            split: its name, or a part in the notation of TFDS.
+            split: the name of the split, or a part of one in the notation of TFDS.
             targets: what is read beside the image; a class label if not given.
-            fast_decode: `part` decodes by `fast_jpeg`.
-            missing_ok: for who reads no example of a missing file.
+            fast_decode: whether `part` decodes with `fast_jpeg`.
+            missing_ok: accept missing files, for a caller that reads none of their examples.
         """
         targets = targets or ClassLabel()
         info = prepared.builder.info
@@ -142,7 +144,7 @@ class RecordSource(Source):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         self._require_index(index)
-        # Not through the batched read, which starts threads at each call.
+        # A single read, because a batched one starts threads at each call.
         return self._decoded(self._read_one(index), index)
 
     def part(
@@ -161,7 +163,7 @@ class RecordSource(Source):
             self._require_index(index)
         try:
             records = self._records.__getitems__(list(indices))
-        # A batched read fails as a whole and names nothing; what it raises depends on the damage.
+        # A batched read fails as a whole and does not say at which record; what it raises depends on the damage.
         except Exception:
             records = [self._read_one(index) for index in indices]
         return [self._decoded(record, index) for record, index in zip(records, indices, strict=True)]
@@ -191,20 +193,20 @@ class RecordSource(Source):
         return {"image": image, **targets, "index": int(index)}
 
     def record(self, index: int) -> dict[str, Any]:
-        """Return an example as it is stored, its image encoded, unchecked."""
+        """Return an example as it is stored: the image is encoded and nothing is checked."""
         self._require_index(index)
         return self._read_one(index)
 
     def place(self, index: int) -> str:
-        """File and index of an example, for messages."""
+        """Return the file and the index of an example in words, for messages."""
         return f"{self._files[bisect.bisect_right(self._ends, index)]}: example {index} of {self.name}"
 
 
 class ArraySource(Source):
-    """Examples held in memory."""
+    """A source whose examples are held in memory."""
 
     def __init__(self, name: str, images: np.ndarray, targets: Mapping[str, np.ndarray]):
-        """`images` uint8 [n, h, w, c], `targets` by name, each [n, ...]."""
+        """Take `images` uint8 [n, h, w, c] and the `targets` by name, each [n, ...], without copying them."""
         lengths = ", ".join(f"{len(values)} of {target!r}" for target, values in targets.items())
         if images.ndim != 4 or images.dtype != np.uint8 or any(len(images) != len(v) for v in targets.values()):
             raise DataError(
@@ -215,13 +217,17 @@ class ArraySource(Source):
             target: jax.ShapeDtypeStruct(values.shape[1:], values.dtype) for target, values in targets.items()
         }
         self._arrays = {"image": images.view(), **{target: values.view() for target, values in targets.items()}}
-        # Examples are views: writing into one would change every later epoch.
+        # Examples are views into these arrays, so writing into one would change it in every later epoch.
         for values in self._arrays.values():
             values.flags.writeable = False
 
     @classmethod
     def of(cls, source: Source) -> "ArraySource":
-        """Decodes all of `source`, on as many threads as there are cores."""
+        """Decode all examples of `source` into memory, on as many threads as there are cores.
+
+        Raises:
+            DataError: the images differ in size, or an example cannot be read.
+        """
         height, width, channels = source.image_shape
         if height is None or width is None:
             raise DataError(

@@ -1,4 +1,4 @@
-"""What is read of a stored example beside its image."""
+"""The targets of an example: what is read of a stored example beside its image."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -10,16 +10,19 @@ import tensorflow_datasets as tfds
 from aa_flax.data.errors import DataError
 
 Read = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""The record of an example, its image still encoded, to the targets by name; ValueError says what is wrong with it."""
+"""A function from an example's record, its image still encoded, to its targets by name.
+
+ValueError says what is wrong with the record.
+"""
 
 
-@runtime_checkable  # the shape checker of the tests asks
+@runtime_checkable  # the tests' shape checker uses isinstance
 class Targets(Protocol):
-    """The targets of a kind of training, as arrays of fixed shapes.
+    """The targets that a task trains on, as arrays of fixed shapes.
 
     Attributes:
-        shapes: shape and dtype of each, of one example; no name is "image", "index" or "mask". What fills up the last
-            held-out batch is zero.
+        shapes: shape and dtype of each target of one example, by name; no name is "image", "index" or "mask". The
+            targets of the examples that pad the last batch of an evaluation are zero.
     """
 
     shapes: Mapping[str, jax.ShapeDtypeStruct]
@@ -28,20 +31,20 @@ class Targets(Protocol):
         """Return the function that makes the targets of a record.
 
         Args:
-            features: of the data set, as TFDS describes them, by name.
+            features: the features of the data set by name, as TFDS describes them.
 
         Raises:
-            DataError: a data set that has not what the targets are made of; the message says what that is.
+            DataError: the data set lacks a feature that the targets are made of; the message says which.
         """
 
 
 class ClassLabel:
-    """One class for each image: {"label": int32 []}."""
+    """The targets of classification, one class for each image: {"label": int32 []}."""
 
     shapes: Mapping[str, jax.ShapeDtypeStruct] = {"label": jax.ShapeDtypeStruct((), np.int32)}
 
     def reader(self, features: tfds.features.FeaturesDict) -> Read:
-        """Return the function from a record to its label; DataError unless there is exactly one class label."""
+        """Return the function that reads the label of a record; raise DataError unless there is exactly one label."""
         labels = class_labels(features)
         if len(labels) != 1:
             raise DataError(f"expected exactly one class label; class labels: {', '.join(labels) or 'none'}")
@@ -58,5 +61,5 @@ class ClassLabel:
 
 
 def class_labels(features: tfds.features.FeaturesDict) -> list[str]:
-    """Return the names of the class labels among the features of a data set."""
+    """Return the names, sorted, of the class labels among the features of a data set."""
     return sorted(key for key, feature in features.items() if type(feature) is tfds.features.ClassLabel)

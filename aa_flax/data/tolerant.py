@@ -1,4 +1,4 @@
-"""A source that puts another example in the place of a damaged one, up to a budget."""
+"""A source that replaces damaged examples by others, up to a budget."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -12,19 +12,19 @@ from aa_flax.data.source import ArraySource, Source
 
 
 class TolerantSource(Source):
-    """The examples of another source; the next readable one takes the place, and the index, of a damaged one.
+    """The examples of another source, where the next readable one replaces a damaged one and gets its index.
 
-    What stands at an index depends on the data alone, never on what was read before, so every process of any number
-    sees the same examples in the same places.
+    The example at an index depends on the data only, never on what was read before, so that any number of processes
+    sees the same examples at the same indices.
 
-    An example counts as damaged when it cannot be read twice in a row: a network may fail once. Each is logged once and
-    counted once. Both are done by each process for the examples that it reads, from its start on.
+    An example counts as damaged if two reads in a row fail: a network file system may fail once. Each process logs and
+    counts every damaged example that it reads once, from its start on.
 
     Attributes:
-        budget: how many distinct damaged examples this process may meet.
+        budget: how many distinct damaged examples this process may read.
 
     Raises:
-        DataError: at access, when one more is met, with all their indices; or when no example can be read.
+        DataError: at access, if more than `budget` are damaged, with all their indices; or if no example can be read.
     """
 
     def __init__(self, source: Source, budget: int, _found: dict[int, str] | None = None):
@@ -37,7 +37,7 @@ class TolerantSource(Source):
 
     @property
     def damaged(self) -> dict[int, str]:
-        """Index of each damaged example that was met, and what is wrong with it."""
+        """Return what is wrong with each damaged example that was read, by its index."""
         with self._lock:
             return dict(sorted(self._found.items()))
 
@@ -59,7 +59,7 @@ class TolerantSource(Source):
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         try:
             return self._source.__getitems__(indices)
-        # Fails as a whole.
+        # A batched read fails as a whole, so each example is read by itself.
         except DataError:
             return [self[index] for index in indices]
 

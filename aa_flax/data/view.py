@@ -18,11 +18,11 @@ class View:
     """The one way in which evaluation, `predict` and the report's pictures look at an image.
 
     Attributes:
-        size: (height, width) that the network takes.
-        resize: "squash" takes the whole image and ignores its aspect, and one of that size as it is; "center_crop"
-            takes the largest centred part of the aspect of `size`.
-        crop_fraction: how much of that part's sides is kept.
-        interpolation: of Pillow, with antialiasing where it shrinks.
+        size: (height, width) of the images that the network takes.
+        resize: "squash" resizes the whole image to `size`, whatever its aspect, and leaves an image of that size as it
+            is; "center_crop" resizes a centred part that has the aspect of `size`.
+        crop_fraction: for "center_crop", the sides of that part as a fraction of those of the largest such part.
+        interpolation: the filter of Pillow, with antialiasing where it shrinks.
     """
 
     size: tuple[int, int]
@@ -42,7 +42,7 @@ class View:
 
     @property
     def window(self) -> Window | None:
-        """The part of an image that is seen, by the image's height and width; None is all of it."""
+        """Return the function from an image's height and width to its crop window; None for the whole image."""
         if self.resize == "squash":
             return None
         return lambda height, width: center_window(height, width, self.size, self.crop_fraction)

@@ -1,1 +1,1 @@
-"""What people look at: what a network costs, what it attends to, curves."""
+"""Tables and pictures for people: the cost of a network, what it attends to, and learning curves."""

@@ -1,4 +1,4 @@
-"""What a network attends to in some images, as a picture."""
+"""Pictures of what a network attends to in some images, for the report of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,10 +22,21 @@ def draw_attention(
     file: Path,
     class_names: Sequence[str] = (),
 ) -> bool:
-    """Draw the last attending layer of each stage for two query pixels an image; False if nothing attends.
+    """Draw the last attending layer of each stage, for two query pixels per image, and attention pooling.
 
-    What attention pooling looks at goes to `file` where nothing else attends, and otherwise beside it, to a name that
-    ends in _pooling; there `class_names` are the names of the classes, or their numbers are.
+    The picture of the pooling is written to `file` if no other layer attends, else beside it, to a name that ends in
+    _pooling.
+
+    Args:
+        model: the network.
+        normalized: [b, h, w, c], the images as the network takes them.
+        pixels: the same images as pixels, 0 to 255.
+        titles: words for each image.
+        file: the picture to write.
+        class_names: the name of each class, for the picture of the pooling; their numbers if not given.
+
+    Returns:
+        False if nothing in the network attends, so that nothing was drawn.
     """
     attending, poolings = attending_paths(model)
     if attending:
@@ -47,7 +58,10 @@ def draw_pooling(
     class_names: Sequence[str],
     file: Path,
 ) -> None:
-    """Draw what the tokens of a network with attention pooling look at in some images."""
+    """Draw what the tokens of a network with attention pooling attend to in some images.
+
+    The arguments are those of `draw_attention`.
+    """
     _, (path, *_) = attending_paths(model)
     graph, state = nnx.split(model)
 

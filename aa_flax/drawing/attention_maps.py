@@ -1,4 +1,4 @@
-"""What the attention of a network looks at."""
+"""The attention weights of the layers of a network for some images."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -20,25 +20,26 @@ def attention_maps(
     layers: Sequence[str] | str | None = None,
     queries: Sequence[tuple[int, int]] | None = None,
 ) -> dict[str, Float[Array, "b n ..."]]:
-    """The attention weights of each attending layer for a batch of normalised images.
+    """Return the attention weights of each attending layer for a batch of normalised images.
 
     Args:
-        model: any network of the library; evaluated with its running statistics.
+        model: any network of the library; it is evaluated with its running statistics.
         images: [b, h, w, c].
         layers: dotted module paths, or shell patterns of them such as "stage3.*"; None for every layer that attends.
-        queries: (row, column) pixels of the image; each is mapped to the place of the attended map that holds it.
-            None for every query: n * (h*w)**2 numbers an image and layer at the attended size h × w. Attention pooling
-            does not heed them: its queries are its tokens.
+        queries: (row, column) pixels of the image; each stands for the position of the attended map that contains it.
+            None for all positions: n * (h*w)**2 numbers per image and layer at the attended size h × w. Attention
+            pooling ignores `queries`, because its queries are its tokens.
 
     Returns:
-        Dotted path to weights, in the order of the network, in at least float32.
+        The weights of each layer by its dotted path, in the order of the network, in at least float32.
         Attention-augmented convolution: [b, n, query_h, query_w, key_h, key_w] at the attended size, or
         [b, n, q, key_h, key_w] for q `queries`; each map sums to one over its keys.
-        Attention pooling, at "pooling": [b, 1, tokens, h, w], a map of h × w places for each token. With several
-        tokens, one for each class, each map sums to one; that of a single token to one less what it gives itself.
+        Attention pooling, at "pooling": [b, 1, tokens, h, w], a map over h × w positions for each token. With several
+        tokens, one for each class, each map sums to one; the map of a single token sums to one minus the weight that
+        the token gives to itself.
 
     Raises:
-        ValueError: a layer that does not exist or does not attend, or a query outside the image.
+        ValueError: a layer does not exist or does not attend, or a query is no pixel of the image.
     """
     attending = [path for path, module in _by_path(model).items() if getattr(module, "attends", False)]
     patterns = [layers] if isinstance(layers, str) else layers
@@ -79,7 +80,11 @@ def attention_maps(
 
 
 def attending_paths(model: nnx.Module) -> tuple[list[str], list[str]]:
-    """Dotted paths of what attends: (layers in which places look at places, poolings in which tokens do), in order."""
+    """Return the dotted paths of the attending modules, in the order of the network.
+
+    Returns:
+        (layers, poolings): layers in which positions attend to positions, and poolings in which tokens attend to them.
+    """
     layers: list[str] = []
     poolings: list[str] = []
     for path, module in sorted(_by_path(model).items(), key=lambda item: natural_order(item[0])):
@@ -89,7 +94,7 @@ def attending_paths(model: nnx.Module) -> tuple[list[str], list[str]]:
 
 
 def last_of_each_stage(layers: Sequence[str]) -> list[str]:
-    """Of dotted paths in the order of the network the last below each top-level module."""
+    """Return the last path below each top-level module, of dotted paths in the order of the network."""
     return list({path.split(".")[0]: path for path in layers}.values())
 
 
@@ -99,6 +104,6 @@ def _by_path(model: nnx.Module) -> dict[str, Any]:
 
 
 def _places(pixels: np.ndarray, image_size: tuple[int, int], module: Any, x: Any) -> np.ndarray:
-    """(row, column) on the attended map of the cell that holds each pixel."""
+    """Return the (row, column) of the position on the attended map that contains each pixel."""
     attended = np.asarray(module.attended_shape(*x.shape[1:3]))
     return (pixels * attended) // np.asarray(image_size)

@@ -1,4 +1,4 @@
-"""A picture of what a trained network attends to, for each of some photographs."""
+"""Pictures of what a trained network attends to, one for each of some photographs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,18 +17,18 @@ _AT_ONCE = 16  # photos in a batch
 
 
 class AttentionError(Exception):
-    """Nothing that could be drawn, or no place for it; the message is one line."""
+    """A network without attention to draw, or a file or folder that cannot be written. The message is one line."""
 
 
 def layers_to_draw(model: nnx.Module, of_a_query: bool) -> list[str]:
-    """Dotted paths of what is drawn: attention pooling where there is one, else the last attending layer of each stage.
+    """Return the dotted paths of the layers to draw: attention pooling, or else the last attending layer of each stage.
 
     Args:
         model: a network of the library.
-        of_a_query: the attending layers are meant, since a pixel was named; pooling has no use for one.
+        of_a_query: whether the user named a query pixel; then pooling, which has no query pixel, is not chosen.
 
     Raises:
-        AttentionError: the network has nothing of the kind.
+        AttentionError: the network has no such layer.
     """
     layers, poolings = attending_paths(model)
     if poolings and not of_a_query:
@@ -44,9 +44,10 @@ def layers_to_draw(model: nnx.Module, of_a_query: bool) -> list[str]:
 
 
 def picture_files(folder: Path, photos: Iterable[str]) -> dict[str, Path]:
-    """`folder`/NAME-attention.png for each photo, after its own name; of two of one name the second gets a number.
+    """Create `folder` and return the file of each photo's picture in it: NAME-attention.png, where NAME is the photo's.
 
-    The folder is made. A photo itself is never overwritten, a picture of an earlier call is.
+    If two photos have the same name, the second gets a number. A file never is one of the photos; a picture of an
+    earlier call is overwritten.
 
     Raises:
         AttentionError: the folder cannot be made.
@@ -57,7 +58,7 @@ def picture_files(folder: Path, photos: Iterable[str]) -> dict[str, Path]:
     except OSError as error:
         raise AttentionError(f"--attention={folder}: cannot be made a folder ({error.strerror})") from error
     files: dict[str, Path] = {}
-    # Some file systems hold names that differ in case for the same.
+    # Some file systems do not distinguish names that differ in case only.
     taken = {str(Path(photo).resolve()).casefold() for photo in photos}
     for photo in photos:
         number, file = 1, folder / f"{Path(photo).stem}-attention.png"
@@ -78,16 +79,16 @@ def draw_photos(
     query: tuple[int, int],
     files: Mapping[str, Path],
 ) -> None:
-    """Write a picture of each photo, at `files`.
+    """Write a picture of what the network attends to in each photo.
 
     Args:
         model: the network.
-        preprocessing: what it expects of pixels.
-        photos: name to pixels 0 to 255, all of one size.
-        captions: by the same names, (token, words) of what is seen, the most certain first.
-        layers: from `layers_to_draw`.
-        query: (row, column) of the pixel whose attention is drawn; attention pooling needs none.
-        files: name to PNG.
+        preprocessing: the run's preprocessing, which normalises the pixels.
+        photos: the pixels of each photo, 0 to 255, by its name; all of one size.
+        captions: (token, words) of each predicted class, the most certain first, by the same names.
+        layers: the result of `layers_to_draw`.
+        query: (row, column) of the pixel whose attention is drawn; attention pooling ignores it.
+        files: the PNG to write for each photo, by the same names.
 
     Raises:
         AttentionError: a file cannot be written.

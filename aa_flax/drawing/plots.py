@@ -1,6 +1,6 @@
 """Pictures of a run: learning curves, confusion matrix, attention maps.
 
-Each returns its figure, which notebooks show, and saves it where a file is named.
+Each function returns its figure, which notebooks show, and saves it if a file is given.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,10 @@ _TRAIN, _HELD_OUT = "#9aa5b1", "#b3322c"
 
 
 def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None) -> Figure:
-    """Loss and every score over epochs, training windows and held-out data, from the rows of `metrics.jsonl`."""
+    """Plot the loss and every score over epochs, of training and of held-out data, from the rows of `metrics.jsonl`.
+
+    A training row has the means over a log window.
+    """
     held_out = [name for row in rows if row["split"] == "eval" for name in row]
     names = [name for name in dict.fromkeys(["loss", *held_out]) if name not in _NO_SCORES]
     figure = Figure(figsize=(4.5 * len(names), 3.4), layout="constrained")
@@ -36,7 +39,7 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None)
 
 
 def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[str], file: Path | None = None) -> Figure:
-    """Counts of true class (row) against predicted class (column), coloured by the fraction of the row."""
+    """Draw the counts of each true class (row) and predicted class (column), coloured by the fraction of the row."""
     k = len(class_names)
     fraction = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     side = min(max(0.55 * k, 3.5), 18)
@@ -64,10 +67,18 @@ def attention_figure(
     file: Path | None = None,
     max_heads: int = 4,
 ) -> Figure:
-    """What each head of a few layers attends to for some query pixels, as in Figures 9 and 10 of Bello et al. (2019).
+    """Draw what each head of some layers attends to for some query pixels, as Figures 9 and 10 of Bello et al. (2019).
 
-    A row for each image and query: the image with the query marked, then one map per layer and head over the image,
-    each scaled to its own largest weight.
+    Each image and query has a row: the image with the query marked, then, for each layer and head, the map over the
+    image, scaled to its own largest weight.
+
+    Args:
+        images: pixels, 0 to 255.
+        titles: words for each image.
+        maps: the weights of each layer by its path, from `attention_maps` with the same `queries`.
+        queries: (row, column) of each query pixel.
+        file: the picture to write, if any.
+        max_heads: how many heads of each layer to draw, the first ones.
     """
     panels = [(path, head) for path, m in maps.items() for head in range(min(m.shape[1], max_heads))]
     rows = [(image, query) for image in range(len(images)) for query in range(len(queries))]
@@ -85,7 +96,7 @@ def attention_figure(
             extent = (-0.5, width - 0.5, height - 0.5, -0.5)
             axes.imshow(weights / weights.max(), cmap="inferno", alpha=0.65, extent=extent, interpolation="bilinear")
             if image == 0 and query == 0:
-                layer = path.rsplit(".", 1)[0].replace(".", "\n")  # a network attends in one convolution of a block
+                layer = path.rsplit(".", 1)[0].replace(".", "\n")  # only one convolution of a block attends
                 axes.set_title(f"{layer}\nhead {head + 1}", fontsize=8, color=_INK)
         row, column = queries[query]
         for axes in line:

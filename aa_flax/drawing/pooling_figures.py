@@ -1,7 +1,8 @@
-"""What the tokens of attention pooling look at, drawn over photographs as Touvron et al. (2021) draw it.
+"""Pictures of what the tokens of attention pooling attend to, over photographs, as Touvron et al. (2021) draw them.
 
-The README of their code, facebookresearch/deit, shows it: one colour over the grey photo, and the photo multiplied by a
-class's map. Of pixels and weights only; `aa_flax.drawing.attention_maps` gives the latter.
+The README of their code, facebookresearch/deit, shows both kinds: one colour over the grey photo, and the photo
+multiplied by the map of a class. The functions take pixels and weights, and no network;
+`aa_flax.drawing.attention_maps` computes the weights.
 """
 
 from collections.abc import Sequence
@@ -16,15 +17,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 COLORS = ("#ffcf1f", "#25c1f2", "#ff5fa2", "#7be04f", "#b58cff")
-"""Of the most probable classes in turn; a single token has the first."""
+"""The colours of the most probable classes, in turn; a single token has the first."""
 _INK = "#333333"
 _OPACITY = 0.75
 
 
 def scaled_map(weights: Float[Any, "h w"], size: tuple[int, int]) -> Float[np.ndarray, "height width"]:
-    """A token's weights at the (height, width) of the photo: bicubic, then from the least, 0, to the largest, 1.
+    """Resize a token's weights to the photo's (height, width), bicubic, and scale them from 0, the least, to 1.
 
-    What is even all over is 0 all over.
+    Uniform weights become 0 everywhere.
     """
     values = np.asarray(weights, np.float32)
     values = values / max(float(values.max()), 1e-30)
@@ -38,7 +39,11 @@ def overlay(
     maps: Float[np.ndarray, "k height width"],
     colors: Sequence[str] = COLORS,
 ) -> Float[np.ndarray, "height width 3"]:
-    """The photo in grey with each map, of numbers 0 to 1, in a colour; where maps meet their colours mix."""
+    """Draw each map, of numbers 0 to 1, in its colour over the photo in grey; colours mix where maps overlap.
+
+    Returns:
+        Red, green and blue from 0 to 1.
+    """
     grey = np.repeat(photo.astype(np.float32).mean(-1, keepdims=True) / 255, 3, -1)
     inks = np.array([to_rgb(color) for color in colors[: len(maps)]], np.float32)
     mixed = np.einsum("khw,kc->hwc", maps, inks) / np.maximum(maps.sum(0), 1e-6)[..., None]
@@ -56,24 +61,26 @@ def pooling_figure(
     top: int = 3,
     file: Path | None = None,
 ) -> Figure:
-    """What attention pooling looks at in some photographs, a row for each.
+    """Draw what attention pooling attends to in some photographs, one row for each.
 
-    With a single token: the photo, named by its most probable class, and its map over the photo in grey. With a token
-    for each class: the maps of the `top` most probable classes over the photo, a colour for each, and for each of them
-    the photo times that map. A map is scaled to its own least and largest weight: brightness compares places of one
-    map, not maps with each other. Below each map stands how many times the even share its largest weight is.
+    With a single token, a row has the photo, named by its most probable class, and the map over the photo in grey. With
+    a token for each class, a row has the photo, the maps of the `top` most probable classes over it, in a colour each,
+    and, for each of these classes, the photo multiplied by its map. A map is scaled to its own least and largest
+    weight, so brightness compares positions within a map, not maps with each other. Under each map is its largest
+    weight, as a multiple of the weight that each position of an even map would have.
 
     Args:
-        photos: pixels 0 to 255, grey or colour.
-        weights: of each token over the places of the map, for example `attention_maps(...)["pooling"][:, 0]`.
-        probabilities: of each class, from 0 to 1.
-        class_names: of each class.
-        titles: what stands left of each photo, its true class for example.
-        top: how many classes with a token each.
-        file: PNG to write.
+        photos: pixels, 0 to 255, grey or colour.
+        weights: the weights of each token over the map, for example `attention_maps(...)["pooling"][:, 0]`.
+        probabilities: the probability of each class, from 0 to 1.
+        class_names: the name of each class.
+        titles: words to the left of each photo, for example its true class.
+        top: the number of classes to draw where each class has a token.
+        file: the PNG to write, if any.
 
     Raises:
-        ValueError: tokens that are neither one nor one for each class, or other numbers of photos or names.
+        ValueError: the number of tokens is neither one nor that of the classes, or the numbers of photos, weights,
+            probabilities and names do not agree.
     """
     weights, probabilities = np.asarray(weights, np.float32), np.asarray(probabilities, np.float32)
     tokens, classes = weights.shape[1], len(class_names)
@@ -101,7 +108,12 @@ def captioned_figure(
     top: int = 3,
     file: Path | None = None,
 ) -> Figure:
-    """The picture of `pooling_figure`, with `captions` of each photo: (token, words), the most certain first."""
+    """Draw the picture of `pooling_figure` with captions instead of probabilities.
+
+    Args:
+        photos, weights, titles, top, file: as for `pooling_figure`.
+        captions: for each photo, (token, words) of each class, the most certain first.
+    """
     weights = np.asarray(weights, np.float32)
     tokens = weights.shape[1]
     shown = min(top, tokens)
@@ -132,7 +144,7 @@ def _peak(weights: Float[np.ndarray, "h w"]) -> str:
 
 
 def _panel(axes: Axes, pixels: Any, title: str = "", label: str = "", color: str | None = None) -> None:
-    """An image without ticks, framed in `color` if there is one."""
+    """Draw an image without ticks, framed in `color` if one is given."""
     axes.imshow(pixels, vmin=0, vmax=1)
     axes.set_title(title, fontsize=9, color=_INK)
     axes.set_xlabel(label, fontsize=7, color=_INK)

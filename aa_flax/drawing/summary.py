@@ -1,4 +1,4 @@
-"""Parameters and floating-point operations of a network, in all and by module."""
+"""Counts of the parameters and floating-point operations of a network, in total and by module."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from aa_flax.ops.platform import traced_for
 
 @dataclass(frozen=True)
 class ModuleSummary:
-    """One module with everything in it."""
+    """The counts of one module, with all modules inside it. `Summary` defines `flops` and `paper_flops`."""
 
     kind: str
     params: int
@@ -27,14 +27,21 @@ class ModuleSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summarize` found.
+    """The counts of a network, in total and by module.
 
     `flops` is 2 × the multiply-adds that the network needs for one forward pass of the batch: convolutions, matrix
-    products and attention (projections, queries against keys and tables, weights against values), whatever the
-    implementation spends. Pooling, interpolation, normalisation and activations are not counted.
+    products and attention (projections, queries with keys and tables, weights with values), whatever the implementation
+    spends. Pooling, interpolation, normalisation and activations are not counted.
 
-    `paper_flops` counts attention as the paper seems to, (h*w)**2 * key_depth operations a layer beside projections;
-    for networks without attention the two agree. The paper does not state the rule: it was inferred from its tables.
+    `paper_flops` counts attention as the paper seems to do: (h*w)**2 * key_depth operations per layer, and the
+    projections. For networks without attention the two counts agree. The paper does not state its rule, which was
+    inferred from its tables.
+
+    Attributes:
+        params, flops, paper_flops: the totals.
+        by_module: the counts of each module by its dotted path, in the order in which modules are called.
+        image_shape: (h, w, c) of the images that were counted for.
+        batch: the number of images in the pass.
     """
 
     params: int
@@ -45,7 +52,7 @@ class Summary:
     batch: int
 
     def table(self, depth: int = 2) -> str:
-        """Modules down to `depth`, a line each."""
+        """Return a table with a line for each module down to `depth` parts of its path, and a line of totals."""
         rows = [("module", "type", "params", "MFLOPs")]
         for path, module in self.by_module.items():
             if path.count(".") < depth:
@@ -61,18 +68,19 @@ class Summary:
 def summarize(
     model_or_name: nnx.Module | str, image_size: int | tuple[int, int] | None = None, batch: int = 1
 ) -> Summary:
-    """Count parameters and FLOPs of a network, by tracing; nothing is computed.
+    """Count the parameters and FLOPs of a network by tracing it; nothing is computed.
 
     Args:
         model_or_name: a module with `image_size` and `in_channels`, or a name for `create_model`.
-        image_size: (height, width) or one number for both; None is the model's own.
-        batch: images in the pass; FLOPs grow with it.
+        image_size: (height, width) or one number for both; None for the model's own.
+        batch: the number of images in the pass; FLOPs are proportional to it.
 
     Returns:
-        Totals, and modules in the order in which they are called.
+        The totals, and the counts of each module in the order in which modules are called.
 
     Raises:
-        TypeError: a module that is no network of images.
+        TypeError: the module is no network of images.
+        NotImplementedError: the network has a conditional or a loop of unknown length.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if isinstance(model_or_name, str):
@@ -95,14 +103,14 @@ def summarize(
         merged.eval()
         for _, module in nnx.iter_modules(merged):
             if isinstance(module, AAConv2D):
-                module.implementation = "auto"  # some refuse to be traced for a CPU, and all count alike
+                module.implementation = "auto"  # some cannot be traced for a CPU; the counts are the same for all
         with watched(merged, lambda path, module, arguments: called.setdefault(path)):
             return merged(images)
 
     called: dict[str, None] = {}
 
     images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
-    with traced_for("cpu"):  # elsewhere layers may add zeros, or hide products in kernels
+    with traced_for("cpu"):  # on other platforms layers may pad with zeros, or have products inside kernels
         counter.visit(jax.make_jaxpr(forward)(state, images).jaxpr, "", 1)
     params: dict[str, int] = {}
     for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)):
@@ -127,7 +135,7 @@ def summarize(
 
 
 class _Counter:
-    """Walks a jaxpr and books each operation on the innermost module whose scope it lies in."""
+    """A visitor of a jaxpr that adds each operation to the innermost module in whose scope it is, and its parents."""
 
     def __init__(self, paths: set[str]) -> None:
         self._paths = paths
@@ -135,6 +143,7 @@ class _Counter:
         self.paper_flops: dict[str, int] = {}
 
     def visit(self, jaxpr: Any, module: str, times: int) -> None:
+        """Add `times` times the operations of a jaxpr; those in no module's scope are added to `module`."""
         for equation in jaxpr.eqns:
             name = equation.primitive.name
             scopes = [s for s in str(equation.source_info.name_stack).split("/") if s in self._paths]
@@ -166,10 +175,10 @@ class _Counter:
     def _attention(
         self, module: str, times: int, image: tuple[int, ...], key_depth: int, value_depth: int, positions: bool
     ) -> None:
-        """Each query meets h*w keys and values, and all rows of the tables where there are any; depths of all heads.
+        """Add the operations of attention: each query with h*w keys and values, and with all rows of any tables.
 
-        Of a table's 2l-1 rows a query uses l; the whole table is counted because the published definition of the layer
-        multiplies it whole.
+        `key_depth` and `value_depth` are those of all heads together. A query uses l of the 2l-1 rows of a table; all
+        are counted, because the published definition of the layer multiplies the whole table.
         """
         b, h, w = image
         offsets = 2 * h - 1 + 2 * w - 1 if positions else 0
@@ -177,7 +186,10 @@ class _Counter:
         self._add(module, needed, times * b * (h * w) ** 2 * key_depth)
 
     def _branch(self, module: str, times: int, arguments: list[Any]) -> None:
-        """Attention with its projections, which are booked where the layer that does not fuse them has them."""
+        """Add the operations of attention with its projections.
+
+        Those of the projections are added to `qkv` and `out`, which compute them in a layer that does not fuse them.
+        """
         x, *params = arguments
         qkv, out, *tables = [param for param in params if len(param.shape) == 2]
         value_depth = out.shape[0]
@@ -204,7 +216,7 @@ def _inner(equation: Any, name: str) -> Iterator[Any]:
 
 
 def _prefixes(path: str) -> Iterator[str]:
-    """The path and all that contain it, the empty one included: a.b -> "", a, a.b."""
+    """Yield the path and all paths that contain it, the empty one included: a.b -> "", a, a.b."""
     parts = path.split(".") if path else []
     for i in range(len(parts) + 1):
         yield ".".join(parts[:i])

@@ -1,4 +1,4 @@
-"""Watching a model's calls from outside, module by module."""
+"""Observation of the calls of a model's modules, without code in the modules."""
 
 import contextlib
 import functools
@@ -12,23 +12,22 @@ _PATH = "watched_at"
 
 
 def module_paths(model: nnx.Module) -> dict[int, str]:
-    """Dotted path of each sub-module by its id; the model itself is the empty path."""
+    """Return the dotted path of each sub-module by the module's `id`; the path of the model itself is empty."""
     return {id(module): ".".join(map(str, path)) for path, module in nnx.iter_modules(model)}
 
 
 @contextlib.contextmanager
 def watched(model: nnx.Module, on_call: Callable[[str, nnx.Module, tuple], None] | None = None) -> Iterator[None]:
-    """While open, each call of a sub-module runs under a `jax.named_scope` of its path and is told to `on_call`.
+    """Run each call of a sub-module under a `jax.named_scope` of its path, after `on_call(path, module, args)`.
 
-    `on_call(path, module, args)` runs before the module. Works eagerly and while tracing; modules need no code for it.
-    Each module carries its path as an attribute while the context is open, so that copies have it too: the block that a
-    loop makes of each slice of a template goes by the template's path. The classes' `__call__` is exchanged as well, so
-    use it in one thread at a time.
+    This works eagerly and while tracing, and lasts as long as the context is open. Until then each module has its path
+    as an attribute, so that copies have it too: the block that a loop makes of each slice of a template has the
+    template's path. The `__call__` of the modules' classes is replaced too, so use this in one thread at a time.
     """
     paths = module_paths(model)
     modules = [module for _, module in nnx.iter_modules(model)]
     kinds = {type(module) for module in modules}
-    # A subclass may inherit its call: the class that defines it is the one to exchange.
+    # A subclass may inherit `__call__`, so it is replaced in the class that defines it.
     classes = {cls for kind in kinds for cls in kind.__mro__ if "__call__" in vars(cls) and issubclass(cls, nnx.Module)}
     originals = {cls: vars(cls)["__call__"] for cls in classes}
 
@@ -59,6 +58,6 @@ def watched(model: nnx.Module, on_call: Callable[[str, nnx.Module, tuple], None]
 
 
 def natural_order(path: str) -> list[tuple[str, int]]:
-    """Sort key of a dotted path that puts block2 before block10."""
+    """Return a sort key of a dotted path that puts block2 before block10."""
     split = [(part.rstrip("0123456789"), part) for part in path.split(".")]
     return [(stem, int(part[len(stem) :] or 0)) for stem, part in split]

@@ -1,1 +1,1 @@
-"""Scores of trained networks, as pure functions of what they say and what is true."""
+"""Scores of trained networks, as pure functions of their outputs and the true targets."""

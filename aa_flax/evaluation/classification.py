@@ -9,10 +9,10 @@ from jaxtyping import Array, Bool, Float, Int
 def confusion_and_loss(
     logits: Float[Array, "b classes"], labels: Int[Array, " b"], mask: Bool[Array, " b"]
 ) -> dict[str, Array]:
-    """Return sums over the examples whose mask is True.
+    """Return sums over the examples whose mask is True, by name.
 
-    "loss" is that of the cross-entropies in nats, in at least float32; "confusion" [classes, classes] says how often
-    class i (row) was taken for class j (column).
+    "loss" is the sum of the cross-entropies in nats, in at least float32. "confusion" is int32 [classes, classes]:
+    entry (i, j) counts the examples of class i that were predicted as class j.
     """
     classes = logits.shape[-1]
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -23,6 +23,6 @@ def confusion_and_loss(
 
 
 def per_class(confusion: Int[np.ndarray, "classes classes"]) -> list[float]:
-    """Return the fraction of each class's own examples that were named rightly; nan for a class without any."""
+    """Return the fraction of the examples of each class that were predicted correctly; NaN for a class without any."""
     totals = confusion.sum(1)
     return [float(c / t) if t else float("nan") for c, t in zip(np.diag(confusion), totals, strict=True)]

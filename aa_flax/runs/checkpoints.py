@@ -2,10 +2,12 @@
 
 import shutil
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
@@ -40,7 +42,14 @@ Kind = TypeVar("Kind", bound="State")
 
 @runtime_checkable  # the shape checker of the tests asks
 class State(Protocol):
-    """What is saved: trees of arrays, each an item of its own, and the step that they belong to."""
+    """What is saved: trees of arrays, each an item of its own, and the step that they belong to.
+
+    Attributes:
+        by_name: for some items, parts whose arrays may come or go between versions. What was not saved is zero when it
+            is restored, what is not asked for stays where it is.
+    """
+
+    by_name: ClassVar[Mapping[str, tuple[str, ...]]]
 
     @property
     def step(self) -> Any: ...  # noqa: D102
@@ -162,8 +171,17 @@ class Checkpoints:
 
     def restore(self, like: Kind, step: int | None = None) -> Kind:
         """The newest undamaged state, or of `step`; shapes, dtypes, structure and placement are those of `like`."""
-        restored = self._restore(step, like.items())
-        return like.with_items({name: restored[name] for name in like.items()})
+        step = self._chosen(step)
+        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, like.items())
+        parts = [(item, part) for item, names in like.by_name.items() for part in names]
+        asked = {item: dict(tree) for item, tree in wanted.items()}
+        for item, part in parts:
+            anywhere = jax.tree.leaves(wanted[item][part])[0].sharding
+            asked[item][part] = _as_saved(self._saved(step, item).get(part, {}), wanted[item][part], anywhere)
+        restored = self._restore(step, asked)
+        for item, part in parts:
+            restored[item][part] = _named(restored[item][part], wanted[item][part])
+        return like.with_items({item: restored[item] for item in wanted})
 
     def restore_model(self, params: Any, batch_stats: Any, ema: bool, step: int | None = None) -> tuple[Any, Any]:
         """Parameters and batch statistics to infer with: the averaged ones where the run kept them.
@@ -171,12 +189,13 @@ class Checkpoints:
         Of the newest undamaged checkpoint, or of `step`.
         """
         model = {"params": params, "batch_stats": batch_stats}
-        tree = {**model, "ema": model if ema else {}}
-        restored = self._restore(step, {"model": tree})["model"]
+        tree = jax.tree.map(ocp.utils.to_shape_dtype_struct, {**model, "ema": model if ema else {}})
+        restored = self._restore(self._chosen(step), {"model": tree})["model"]
         chosen = restored["ema"] or restored
         return chosen["params"], chosen["batch_stats"]
 
-    def _restore(self, step: int | None, like: dict[str, Any]) -> Any:
+    def _chosen(self, step: int | None) -> int:
+        """The step to restore: `step`, if that checkpoint is whole, or that of the newest undamaged one."""
         self.wait()
         if step is not None:
             if step not in saved_steps(self.folder):
@@ -187,8 +206,14 @@ class Checkpoints:
             step = self.latest_step
         if step is None:
             raise CheckpointError(f"{self.folder}: no checkpoint yet")
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+        return step
+
+    def _saved(self, step: int, item: str) -> Any:
+        """The tree that was saved, of descriptions of its arrays."""
+        return ocp.StandardCheckpointHandler().metadata(self.folder / str(step) / item)
+
+    def _restore(self, step: int, like: dict[str, Any]) -> Any:
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
         return self._checkpointer.restore(self.folder / str(step), args=ocp.args.Composite(**items))
 
     def _newest_good(self) -> int | None:
@@ -240,3 +265,26 @@ class Checkpoints:
             raise CheckpointError(
                 f"{self._failures} checkpoints in a row could not be saved in {self.folder}: {reason}"
             ) from error
+
+
+def _as_saved(saved: Any, wanted: Any, anywhere: Any) -> Any:
+    """What to ask Orbax for, which wants the whole tree that was saved: the wanted arrays, and the others too.
+
+    Of these it has to be told where to put them: `anywhere` will do.
+    """
+    if isinstance(saved, Mapping):
+        inner = wanted if isinstance(wanted, Mapping) else {}
+        return {name: _as_saved(value, inner.get(name), anywhere) for name, value in saved.items()}
+    if wanted is None or isinstance(wanted, Mapping):
+        return jax.ShapeDtypeStruct(saved.shape, saved.dtype, sharding=anywhere)
+    return wanted
+
+
+def _named(restored: Any, wanted: Any) -> Any:
+    """The wanted tree with the arrays that were restored, zeros where there is none of the name."""
+    if isinstance(wanted, Mapping):
+        inner = restored if isinstance(restored, Mapping) else {}
+        return {name: _named(inner.get(name), value) for name, value in wanted.items()}
+    if restored is None or isinstance(restored, Mapping):
+        return jnp.zeros(wanted.shape, wanted.dtype, device=wanted.sharding)
+    return restored

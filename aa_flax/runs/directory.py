@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-
-from aa_flax.runs.checkpoints import saved_steps
+from aa_flax.config.moved import under_new_names
 from aa_flax.config.schema import MAY_CHANGE_ON_RESUME, Config, ConfigError, DataConfig, flatten, resolve
-from aa_flax.runs.hosts import is_first
 from aa_flax.data.preprocessing import Preprocessing, seen_by
+from aa_flax.runs.checkpoints import saved_steps
+from aa_flax.runs.hosts import is_first
 
 
 class RunDirectoryError(Exception):
@@ -45,11 +45,18 @@ class RunDirectory:
         return self.path / "result.json"
 
     def read_config(self) -> Config:
-        """The resolved config of the run."""
+        """The resolved config of the run; fields that have come since it began have their defaults.
+
+        Raises:
+            RunDirectoryError: no run directory, or one whose config this version does not know.
+        """
         file = self.path / "config.json"
         if not file.exists():
             raise RunDirectoryError(f"{self.path} is not a run directory: it has no config.json")
-        return resolve(self._read("config.json"))
+        try:
+            return resolve(under_new_names(self._read("config.json")))
+        except ConfigError as error:
+            raise RunDirectoryError(f"{file}, from another version of aa_flax or damaged: {error}") from None
 
     def read_preprocessing(self) -> Preprocessing:
         """What the run's network expects of an image."""
@@ -143,7 +150,10 @@ class RunDirectory:
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads((self.path / name).read_text())
+            value = json.loads((self.path / name).read_text())
+            if not isinstance(value, dict):
+                raise ValueError(f"an object was expected, not {type(value).__name__}")
+            return value
         except (OSError, ValueError) as error:
             raise RunDirectoryError(f"{self.path / name}: missing or damaged ({error})") from None
 

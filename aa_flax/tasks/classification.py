@@ -1,7 +1,7 @@
 """Training a network to name the one class of each image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
+from aa_flax.config import fields
 from aa_flax.config.schema import Config, ConfigError
 from aa_flax.data.datasets import Dataset
 from aa_flax.data.pipeline import eval_batches
@@ -31,16 +32,22 @@ from aa_flax.tasks.task import RandomKey, Scores
 class ClassificationOptions:
     """Fields of `config.task.options`."""
 
-    loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"  # trained on; held out it is cross-entropy
-    binary_targets: bool = False  # with "binary_cross_entropy", each class of a mixed image counts as wholly there
-    label_smoothing: float = 0.0
+    loss: Literal["cross_entropy", "binary_cross_entropy"] = fields.field(
+        "cross_entropy", "what is trained on; held out it is cross-entropy"
+    )
+    binary_targets: bool = fields.field(
+        False, 'with "binary_cross_entropy", let each class of a mixed image count as wholly there'
+    )
+    label_smoothing: float = fields.field(
+        0.0, "part of each target that is spread over all classes", at_least=0, below=1
+    )
 
 
 @dataclass(frozen=True)
 class ClassificationDisplay:
     """What is printed of a photograph."""
 
-    top: int = field(default=5, metadata={"help": "How many classes to print for each image.", "least": 1})
+    top: int = fields.field(5, "how many classes to print for each image", at_least=1)
 
 
 class Classification:
@@ -56,10 +63,6 @@ class Classification:
     def __init__(self, config: Config, preprocessing: Preprocessing) -> None:
         self.config, self.preprocessing = config, preprocessing
         self.options = options_of(config, ClassificationOptions)
-        if not 0 <= self.options.label_smoothing < 1:
-            raise ConfigError(
-                f"config field 'task.options.label_smoothing' must lie in [0, 1), got {self.options.label_smoothing}"
-            )
         if self.options.binary_targets and (
             self.options.loss != "binary_cross_entropy" or self.options.label_smoothing
         ):

@@ -42,8 +42,8 @@ class Task(Protocol):
         metrics: what `losses` gives besides, by name, and the dtype of its sum over a log window.
         headline: the score, one of `Scores.values`, that checkpoints are told apart by; larger is better.
         fractions: names of scores and details that lie between 0 and 1, which tables show in percent.
-        display: a frozen dataclass of what `describe` and `captions` may be asked for; its fields, each with a default
-            and a "help" in its metadata, are flags of `aa_flax.predict`.
+        display: a frozen dataclass of what `describe` may be asked for; its fields, of `aa_flax.config.fields.field`,
+            are flags of `aa_flax.predict`.
 
     A task may name, as `options_type`, the frozen dataclass that `config.task.options` is checked against: words of the
     command line become values of its fields' types.

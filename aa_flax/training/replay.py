@@ -27,6 +27,7 @@ class Replay:
     largest_parameter: float
     gradient_norm: float
     indices: list[int]  # of the examples in the training split
+    titles: list[str]  # of each example, by its targets
     losses: list[float]  # of each example, in training mode
     images: np.ndarray  # uint8 [b, h, w, c], as they came from the host
 
@@ -76,7 +77,8 @@ def _before(setup: Setup, directory: RunDirectory, step: int) -> tuple[TrainStat
 def _look(setup: Setup, state: TrainState, batch: dict[str, np.ndarray], start: int) -> Replay:
     program = setup.program
     placed = jax.jit(taken)(setup.placed(batch))
-    images = setup.layout.fetched(placed["image"])
+    fetched = setup.layout.fetched(placed)
+    images = fetched["image"]
     loss, _, _, grads = jax.jit(program.gradient)(state, placed)
     losses = jax.jit(_losses(program))(state, placed)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(setup.layout.fetched(state.params))]
@@ -90,6 +92,7 @@ def _look(setup: Setup, state: TrainState, batch: dict[str, np.ndarray], start: 
         largest_parameter=float(max(np.abs(leaf).max() for leaf in leaves)),
         gradient_norm=float(np.sqrt(sum(np.square(leaf.astype(np.float64)).sum() for leaf in jax.tree.leaves(grads)))),
         indices=batch["index"].tolist(),
+        titles=[program.task.title({name: v[i] for name, v in fetched.items()}) for i in range(len(images))],
         losses=np.asarray(losses).tolist(),
         images=images,
     )

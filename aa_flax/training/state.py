@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ class TrainState:
     window: PureDict  # since the last log: number of good steps, sums of loss, grad_norm and the task's metrics
     skipped: Leaf  # int32, steps that were left out because loss or gradient was infinite or NaN
     bad_steps: Leaf  # int32 [8], which these were, the last first; -1 if there were fewer
+
+    by_name: ClassVar[Mapping[str, tuple[str, ...]]] = {"training": ("window",)}  # the task's metrics may come or go
 
     def items(self) -> dict[str, PureDict]:
         """Return what a checkpoint keeps apart: all that inference needs, and the rest."""

@@ -67,7 +67,11 @@ class Windows:
         # Nothing to average where every step was left out.
         means = {
             "loss": float(sums["loss"]) / good if good else None,
-            **{name: each["sum"].item() / each["count"].item() if good else None for name, each in measured.items()},
+            # Restored from before there was the metric, it counts fewer steps, or none.
+            **{
+                name: each["sum"].item() / each["count"].item() if each["count"] else None
+                for name, each in measured.items()
+            },
             "grad_norm": float(sums["grad_norm"]) / good if good else None,
             "learning_rate": float(self._program.learning_rate(max(step - skipped - 1, 0))),
             "skipped": skipped,

@@ -1,4 +1,4 @@
-"""Weights that come from elsewhere and go elsewhere: PyTorch's networks, and safetensors files of our own.
+"""Import and export of weights: those of PyTorch's networks, and this library's own safetensors files.
 
 python -m aa_flax.weights import --model=resnet50 --source=timm resnet50.safetensors ours.safetensors
 python -m aa_flax.weights export --source=timm ours.safetensors theirs.safetensors

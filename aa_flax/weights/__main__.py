@@ -1,10 +1,10 @@
-"""Import PyTorch's weights, export ours: `python -m aa_flax.weights import|export`.
+"""Import PyTorch's weights or export this library's: `python -m aa_flax.weights import|export`.
 
     python -m aa_flax.weights import --model=resnet50 --source=timm resnet50.safetensors ours.safetensors
     python -m aa_flax.weights import --model=aa_resnet50 --source=timm --from_plain resnet50.safetensors aa.safetensors
     python -m aa_flax.weights export --source=timm ours.safetensors theirs.safetensors
 
-`import` writes ours.safetensors and its card, ours.json; `export` writes the names and axes that PyTorch uses.
+`import` writes ours.safetensors and its card, ours.json; `export` writes arrays with PyTorch's names and axes.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import json
 import sys
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags
 from flax import nnx
@@ -53,7 +53,12 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
-    """Read one file, write another."""
+    """Read one file of weights and write another.
+
+    Raises:
+        SystemExit: the arguments or flags are wrong.
+        WeightsError: the weights do not fit, or a file cannot be read or written.
+    """
     if len(argv) != 4 or argv[1] not in ("import", "export"):
         fail(f"expected import or export, a file to read and a file to write; got {' '.join(argv[1:]) or 'nothing'}")
     read, written = Path(argv[2]).expanduser(), Path(argv[3]).expanduser()
@@ -90,7 +95,7 @@ def _import(read: Path, written: Path, source: str, values: flags.FlagValues) ->
         rngs = nnx.Rngs(values.seed)
         return create_model(name, num_classes=values.num_classes, in_channels=values.in_channels, rngs=rngs, **options)
 
-    shapes = nnx.eval_shape(build)  # an unknown name or a wrong number of classes ends here
+    shapes = nnx.eval_shape(build)  # an unknown name or a wrong number of classes raises here
     state_dict = read_state_dict(read, key=values.key)
     origin: dict[str, Any] = {
         "source": source,
@@ -113,7 +118,7 @@ def _import(read: Path, written: Path, source: str, values: flags.FlagValues) ->
 
 
 def guarded(argv: list[str], values: flags.FlagValues) -> None:
-    """`main`, whose errors about weights keep a line for each problem."""
+    """Run `main`; print a WeightsError with all its lines, one for each problem, and exit with status 2."""
     try:
         main(argv, values)
     except WeightsError as error:
@@ -121,5 +126,10 @@ def guarded(argv: list[str], values: flags.FlagValues) -> None:
         sys.exit(2)
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command line and exit."""
     run(guarded, define, expected=(ValueError, TypeError))
+
+
+if __name__ == "__main__":
+    command()

@@ -1,4 +1,4 @@
-"""A network's arrays as one flat dictionary, out of it and into it."""
+"""Reading and replacing a network's arrays as one flat dictionary."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +9,13 @@ from flax import nnx
 
 
 def flat_arrays(model: nnx.Module) -> dict[str, Any]:
-    """Dotted path of every parameter and batch statistic to its array, or its shape where the model has shapes only."""
+    """Return the array of every parameter and batch statistic by dotted path; shapes where the model has only those."""
     state = nnx.state(model, (nnx.Param, nnx.BatchStat))
     return {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
 
 
 def fill_arrays(model: nnx.Module, values: Mapping[str, np.ndarray]) -> None:
-    """Put arrays in place by dotted path, each in the dtype of what it replaces."""
+    """Replace a network's arrays by those of `values`, by dotted path, each converted to the dtype of the old one."""
     tree: dict[str, Any] = {}
     before = flat_arrays(model)
     for path, value in values.items():

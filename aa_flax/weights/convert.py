@@ -1,4 +1,4 @@
-"""Between our networks and the state dicts of PyTorch's, name by name."""
+"""Conversion between our networks and the state dicts of PyTorch's networks, name by name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,24 +13,25 @@ from aa_flax.weights.rows import Counterpart, counterpart
 from aa_flax.weights.tables import classifier_keys, family_of, table_of
 
 OWN = "aa_flax"
-"""The source of weights that this library wrote: our dotted paths, axes as they lie here."""
+"""The source of weights that this library wrote, with our dotted paths and order of axes."""
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
-_IGNORED = "num_batches_tracked"  # counts steps for a momentum that these networks do not use
+_IGNORED = "num_batches_tracked"  # a count of steps, for a momentum that these networks do not use
 
 
 def load_torch_state_dict(model: nnx.Module, state_dict: Mapping[str, Any], *, source: str) -> None:
     """Fill a network with the weights of the same network in PyTorch, in place.
 
     Every key is used once (`num_batches_tracked` is ignored) and every parameter and batch statistic is filled. A
-    network without classifier (`num_classes=0`) takes the weights of one with, and leaves the classifier's keys unused.
+    network without a classifier (`num_classes=0`) takes the weights of one that has it, and leaves the classifier's
+    keys unused.
 
     Args:
-        model: of a family that has a key table for `source`.
-        state_dict: PyTorch's names to arrays, anything that numpy takes; axes as they lie there.
+        model: a network of a family that has a key table for `source`.
+        state_dict: arrays by PyTorch's names, of any type that numpy accepts, with PyTorch's order of axes.
         source: "timm" (ResNet, SE-ResNet, `semnasnet_*`), "torchvision" (ResNet) or "deit" (the authors' PatchConvNet).
 
     Raises:
-        WeightsError: no table, or keys that are missing, left over or of another shape: all of them in one message.
+        WeightsError: there is no table, or keys are missing, left over or of another shape; one message lists them all.
     """
     table = table_of(model, source)
     arrays = flat_arrays(model)
@@ -55,10 +56,12 @@ def load_torch_state_dict(model: nnx.Module, state_dict: Mapping[str, Any], *, s
 
 
 def to_torch_state_dict(model: nnx.Module, *, source: str) -> dict[str, np.ndarray]:
-    """The network's weights under PyTorch's names, axes as they lie there; the inverse of `load_torch_state_dict`.
+    """Return the network's weights by PyTorch's names, with PyTorch's order of axes.
+
+    This is the inverse of `load_torch_state_dict`.
 
     Raises:
-        WeightsError: no table, or layers that `source` does not have: all of them in one message.
+        WeightsError: there is no table, or `source` lacks layers; one message lists them all.
     """
     table = table_of(model, source)
     values: dict[str, np.ndarray] = {}
@@ -74,9 +77,11 @@ def to_torch_state_dict(model: nnx.Module, *, source: str) -> dict[str, np.ndarr
 
 
 def numpy_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The state dict's arrays but for those that are ignored, without what wrappers put before all names.
+    """Return the arrays of a state dict, without those that are ignored and without wrappers' prefixes of the names.
 
-    WeightsError that lists what is no array of finite numbers.
+    Raises:
+        WeightsError: `state_dict` is no mapping, or entries are no arrays of finite floating-point numbers; one message
+            lists them all.
     """
     if not isinstance(state_dict, Mapping):
         raise WeightsError(
@@ -101,7 +106,7 @@ def numpy_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _without_wrapper(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the prefixes that training on several devices, compiling and Lightning put before every name."""
+    """Remove the prefixes that training on several devices, compiling and Lightning put before every name."""
     stripped = dict(state_dict)
     while prefix := next((p for p in _WRAPPERS if stripped and all(key.startswith(p) for key in stripped)), ""):
         stripped = {key.removeprefix(prefix): value for key, value in stripped.items()}
@@ -109,7 +114,7 @@ def _without_wrapper(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A PyTorch tensor off the graph, in a type that NumPy has; anything else as it is. PyTorch is not imported."""
+    """Detach a PyTorch tensor, in a dtype that NumPy has, without importing PyTorch; return anything else as it is."""
     if not hasattr(value, "detach"):
         return value
     value = value.detach().cpu()
@@ -117,7 +122,14 @@ def _plain(value: Any) -> Any:
 
 
 def misfits(given: Mapping[str, np.ndarray], found: Counterpart, path: str, shape: tuple[int, ...]) -> list[str]:
-    """A line for each array that is missing, or that is not what ours of that shape at `path` is made of."""
+    """Return a line for each array that is missing or does not have the shape that our array at `path` needs.
+
+    Args:
+        given: the arrays by PyTorch's names.
+        found: the counterpart of our array.
+        path: the dotted path of our array.
+        shape: the shape of our array.
+    """
     expected = found.shape(shape)
     missing = [f"{key}: missing (for {path})" for key in found.keys if key not in given]
     return missing + [
@@ -128,7 +140,10 @@ def misfits(given: Mapping[str, np.ndarray], found: Counterpart, path: str, shap
 
 
 def hint(model: nnx.Module, given: Mapping[str, Any], source: str) -> str:
-    """What may be the reason why nothing fits: names of another source, or a plain network's weights; or nothing."""
+    """Return a hint, for the end of an error message, at why weights do not fit; "" if there is none.
+
+    The names may be those of another source, or the weights those of a plain network.
+    """
     arrays = flat_arrays(model)
     names: dict[str, set[str]] = {OWN: set(arrays)}
     for other, table in family_of(model).sources.items():
@@ -143,6 +158,6 @@ def hint(model: nnx.Module, given: Mapping[str, Any], source: str) -> str:
 
 
 def raise_all(problems: list[str], summary: str) -> None:
-    """WeightsError with a line for each problem, if there is any."""
+    """Raise WeightsError with a line for each problem, if there are any."""
     if problems:
         raise WeightsError("\n  ".join([f"{summary}; {len(problems)} problems:", *problems]))

@@ -1,5 +1,5 @@
-"""What is wrong with weights."""
+"""The exception that reports what is wrong with weights."""
 
 
 class WeightsError(ValueError):
-    """Weights that do not fit a network, or a file that cannot be read; lists all that is wrong."""
+    """Weights that do not fit a network, or a file that cannot be read or written; the message lists all problems."""

@@ -1,7 +1,7 @@
-"""Weight files: those of others are read, ours are written and read.
+"""Files of weights: reading those of PyTorch, and writing and reading those of this library.
 
-Ours are two files: `NAME.safetensors` with our dotted paths, and `NAME.json`, the card, which says what network they
-belong to and where they come from.
+This library writes two files: `NAME.safetensors`, with our dotted paths, and `NAME.json`, the card, which describes the
+network that the weights belong to and where they come from.
 """
 
 import contextlib
@@ -27,17 +27,17 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model
 
 
 def read_state_dict(file: str | Path, *, key: str = "") -> dict[str, Any]:
-    """The names and arrays of a `.safetensors` file, or of a `.pth`, `.pt` or `.bin` file of PyTorch.
+    """Return the arrays, by name, of a `.safetensors` file, or of a `.pth`, `.pt` or `.bin` file of PyTorch.
 
-    PyTorch's files are pickles, which can hold code: they are read by PyTorch with `weights_only=True` and in no other
-    way, which needs PyTorch installed.
+    PyTorch's files are pickles, which can contain code. They are read by PyTorch with `weights_only=True` only, so that
+    PyTorch must be installed.
 
     Args:
         file: the file.
-        key: for a file that holds more than a state dict, which of its entries is the one.
+        key: for a file that contains more than a state dict, the entry that is the state dict.
 
     Raises:
-        WeightsError: missing, damaged, unsafe or no state dict.
+        WeightsError: the file is missing, damaged or unsafe, or contains no state dict.
     """
     path = Path(file).expanduser()
     if not path.is_file():
@@ -62,10 +62,10 @@ def read_state_dict(file: str | Path, *, key: str = "") -> dict[str, Any]:
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file; WeightsError if it is damaged."""
+    """Return the arrays of a safetensors file by name; raise WeightsError if it cannot be read."""
     try:
         return safetensors.numpy.load_file(path)
-    # A type that NumPy lacks is a KeyError or TypeError there.
+    # For a dtype that NumPy lacks it raises KeyError or TypeError.
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot be read as safetensors ({error})") from None
 
@@ -79,7 +79,7 @@ def _read_pickle(path: Path) -> Any:
         ) from None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    # Unpickling errors, zip errors, and what a file full of anything may raise.
+    # Unpickling errors, zip errors, and whatever a file of other content may raise.
     except Exception as error:
         raise WeightsError(
             f"{path}: PyTorch does not read it with weights_only=True ({type(error).__name__}); it is damaged, or "
@@ -91,12 +91,13 @@ def save(model: nnx.Module, file: str | Path, *, origin: Mapping[str, Any] | Non
     """Write a network's parameters and batch statistics to `file` (.safetensors) and its card beside it (.json).
 
     Args:
-        model: from `create_model`, whose arguments the card keeps.
-        file: ends in .safetensors.
-        origin: anything worth knowing about where the weights come from; plain values.
+        model: a network from `create_model`, whose arguments the card records.
+        file: the file, whose name ends in .safetensors.
+        origin: what the card records about where the weights come from; values that JSON can represent.
 
     Raises:
-        WeightsError: another module, options that JSON cannot keep, or a place that cannot be written.
+        WeightsError: the model is another module, JSON cannot represent its options or `origin`, or a file cannot be
+            written.
     """
     path = _own_path(file)
     untyped: Any = model
@@ -126,7 +127,7 @@ def save(model: nnx.Module, file: str | Path, *, origin: Mapping[str, Any] | Non
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """A safetensors file, replaced as a whole; WeightsError if it cannot be written."""
+    """Write a safetensors file, replacing an old one as a whole; raise WeightsError if it cannot be written."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,14 +140,14 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]
 
 
 def load(file: str | Path, *, dtype: Any = np.float32) -> tuple[nnx.Module, dict[str, Any]]:
-    """The network in a file that `save` wrote, and its card.
+    """Return the network in a file that `save` wrote, and its card.
 
     Args:
-        file: the .safetensors file; its card lies beside it.
-        dtype: of the computation, as for `create_model`.
+        file: the .safetensors file, with its card beside it.
+        dtype: the dtype of the computation, as for `create_model`.
 
     Raises:
-        WeightsError: missing, damaged, or card and arrays that do not belong together.
+        WeightsError: a file is missing or damaged, or card and arrays do not belong together.
     """
     path = _own_path(file)
     card = read_card(path)
@@ -160,7 +161,7 @@ def load(file: str | Path, *, dtype: Any = np.float32) -> tuple[nnx.Module, dict
 
 
 def read_card(file: Path) -> dict[str, Any]:
-    """The card beside a file of ours."""
+    """Return the card beside a file that `save` wrote; raise WeightsError if it is missing or damaged."""
     path = file.with_suffix(".json")
     try:
         card = json.loads(path.read_text())
@@ -182,7 +183,7 @@ def _own_path(file: str | Path) -> Path:
 
 
 def _abstract(path: Path, card: Mapping[str, Any], dtype: Any = np.float32) -> nnx.Module:
-    """The network of a card, shapes only."""
+    """Return the network that a card describes, with shapes in place of arrays."""
     options = {key: as_tuples(value) for key, value in card["options"].items()}
     try:
         return nnx.eval_shape(
@@ -211,7 +212,7 @@ def _require_shapes(path: Path, model: nnx.Module, arrays: Mapping[str, np.ndarr
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over names, shapes, dtypes and contents."""
+    """Return the SHA-256 of the names, shapes, dtypes and contents of the arrays."""
     digest = hashlib.sha256()
     for key in sorted(arrays):
         array = np.ascontiguousarray(arrays[key])

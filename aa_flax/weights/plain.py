@@ -1,4 +1,4 @@
-"""Starting an augmented network, or one with another classifier, from a plain network's weights."""
+"""Initialisation of an augmented network, or of one with another classifier, from a plain network's weights."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -18,13 +18,13 @@ from aa_flax.weights.tables import family_of, table_of
 
 @dataclass(frozen=True)
 class Report:
-    """What `init_from_plain` did, by dotted path.
+    """What `init_from_plain` did with each array, by dotted path.
 
     Attributes:
-        loaded: arrays taken over whole.
-        partial: arrays of which the first entries along the last axis were taken: path to (taken, all).
+        loaded: arrays that were taken as a whole.
+        partial: arrays of which the first entries along the last axis were taken: (entries taken, all entries) by path.
         new: arrays that keep their initial values, and the output projections that were set to zero.
-        unused: keys of the state dict that have no place here.
+        unused: keys of the state dict for which the network has no array.
     """
 
     loaded: tuple[str, ...]
@@ -48,26 +48,30 @@ def init_from_plain(
     zero_output: bool = False,
     init_part: str = "",
 ) -> Report:
-    """Fill a network with what fits of a plain network's weights, in place.
+    """Fill a network, in place, with those of a plain network's weights that fit.
 
-    The gates of AW-convolutions keep their initial values too, unless the weights have them, so that a network with
-    aw_gate_scale=0 starts as the plain one. The convolution of an augmented layer takes the filters 0 ... out - dv - 1
-    of the plain one, and the batch norm after it their entries; its other entries and the attention keep their initial
-    values. The next layer keeps all its rows. What the plain network does not have (recalibration modules, attention
-    pooling), and a classifier or tokens of another number of classes, keep their initial values too. Anything else that
-    does not fit is an error. A network without classifier (`num_classes=0`) leaves the classifier's keys unused.
+    The convolution of an augmented layer takes the filters 0 ... out - dv - 1 of the plain convolution, and the batch
+    norm after it takes their entries; its other entries and the attention keep their initial values. The next layer
+    takes all its weights. What the plain network does not have (recalibration modules, attention pooling), and a
+    classifier or tokens for another number of classes, keep their initial values. So do the gates of AW-convolutions,
+    unless the weights have them: a network with aw_gate_scale=0 starts as the plain one. Anything else that does not
+    fit is an error. A network without a classifier (`num_classes=0`) leaves the classifier's keys unused.
 
     Args:
         model: any network of a family that has a key table for `source`, or one that has such a network as `init_part`.
-        state_dict: as for `load_torch_state_dict`; for source "aa_flax" our dotted paths to arrays as they lie here.
+        state_dict: as for `load_torch_state_dict`; for source "aa_flax", arrays by our dotted paths, with our order of
+            axes.
         source: "timm", "torchvision", "deit", or "aa_flax" for weights of this library.
-        zero_output: start each attention's output projection at zero, so that attention contributes nothing at first.
+        zero_output: start the output projection of each attention at zero, so that attention adds nothing at first.
         init_part: dotted path of the network inside `model` that the weights are for, such as "backbone" of a detector;
-            "" is `model` itself. The report has paths of the whole, and names what lies outside of the part as new.
+            "" is `model` itself. The report has paths in the whole `model`, and lists arrays outside the part as new.
+
+    Returns:
+        What was done with each array.
 
     Raises:
-        WeightsError: no such part, no table, nothing that fits, or arrays that should fit and do not: all of them in
-            one message.
+        WeightsError: there is no such part or no table, nothing fits, or arrays that should fit do not; one message
+            lists them all.
     """
     if init_part:
         part = _part(model, init_part)
@@ -95,7 +99,7 @@ def init_from_plain(
         if path == "pooling.tokens":
             theirs = found.to_ours([given[key] for key in found.keys]).shape
             if theirs != array.shape and theirs[1:] == array.shape[1:]:
-                new.append(path)  # of other classes, or one for all
+                new.append(path)  # tokens for other classes, or one token for all classes
                 continue
         used.update(found.keys)
         whole = array.shape[-1] if place.whole is None else place.whole
@@ -133,7 +137,7 @@ def _part(model: nnx.Module, path: str) -> nnx.Module:
 
 
 def _of_the_whole(report: Report, model: nnx.Module, part: str) -> Report:
-    """A report on a part, with the paths of the whole network."""
+    """Return the report on a part of a network with paths in the whole network, all arrays outside the part as new."""
 
     def named(paths: Iterable[str]) -> tuple[str, ...]:
         return tuple(f"{part}.{path}" for path in paths)
@@ -144,9 +148,13 @@ def _of_the_whole(report: Report, model: nnx.Module, part: str) -> Report:
 
 
 class _Place(NamedTuple):
-    """Where the plain network keeps what an array starts from.
+    """Where the plain network has the array from which one of ours is initialised.
 
-    `kept` of its entries along the last axis are taken (None: all), of the `whole` that it has (None: as many as ours).
+    Attributes:
+        found: its keys; None if the plain network has no such array.
+        optional: whether our array keeps its initial values if the weights lack the keys; else that is an error.
+        kept: how many of its entries along the last axis are taken, the first ones; None for all.
+        whole: how many entries it has along the last axis; None for as many as ours.
     """
 
     found: Counterpart | None
@@ -156,10 +164,10 @@ class _Place(NamedTuple):
 
 
 class _Plain:
-    """The plain network behind a network whose convolutions may be augmented."""
+    """The plain network that corresponds to a network whose convolutions may be augmented."""
 
     def __init__(self, model: nnx.Module, source: str) -> None:
-        """WeightsError when there is no table for `source`."""
+        """Look up the key table of `model` for `source`; raise WeightsError if there is none."""
         modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
         self._augmented = {path: module for path, module in modules.items() if isinstance(module, AAConv2D)}
         self._weighted = [path for path, module in modules.items() if isinstance(module, AWConv2D)]
@@ -169,17 +177,18 @@ class _Plain:
         self.output_projections = {f"{path}.out.kernel" for path in self._augmented}
 
     def place(self, path: str, shape: tuple[int, ...]) -> _Place:
+        """Return where the plain network has the array for our array of that shape at the dotted `path`."""
         module, _, name = path.rpartition(".")
         if any(
             path.startswith(f"{owner}.") and path not in (f"{owner}.kernel", f"{owner}.bias")
             for owner in self._weighted
         ):
-            return _Place(self._find(path, shape), True)  # the gate, which only weights of such a network have
+            return _Place(self._find(path, shape), True)  # the gate, which only weights of AW-convolutions have
         if module in self._norms:
             layer = self._norms[module]
             return _Place(self._find(path, shape), False, layer.out_features - layer.value_depth, layer.out_features)
         for owner, layer in self._augmented.items():
-            if module == f"{owner}.conv":  # holds the first filters only
+            if module == f"{owner}.conv":  # has only the first filters of the plain convolution
                 kept = layer.out_features - layer.value_depth
                 return _Place(self._find(f"{owner}.{name}", shape), name == "bias", kept, layer.out_features)
             if path.startswith(f"{owner}."):
@@ -188,9 +197,11 @@ class _Plain:
         return _Place(self._find(path, shape), module == "head" or re.search(parts, module) is not None)
 
     def takes_head(self, given: Mapping[str, np.ndarray], arrays: Mapping[str, Any]) -> bool:
-        """Whether the classifier is the plain one, which it is as a whole or not at all.
+        """Return whether the classifier's arrays are to be taken from the weights, all of them or none.
 
-        One of another width is another where pooling makes it so; elsewhere it is a mistake, left to be found.
+        A classifier for another number of classes is not taken. One whose input has another width is not taken either
+        if the network has attention pooling, which changes that width; without pooling it is a mistake, so True is
+        returned and the caller reports the shapes.
         """
         ours = arrays["head.kernel"].shape
         found = self._find("head.kernel", ours)

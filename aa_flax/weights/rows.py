@@ -1,10 +1,12 @@
-"""The language of the key tables: a row says that our module is their module, and what kind of module it is.
+"""The rows of the key tables: each pairs one of our modules with one of PyTorch's and says what kind of module it is.
 
-`Row("stage{s}.block{b}.conv{k}", "layer{s}.{b-1}.conv{k}", CONV)`: a letter in braces stands for a number, and an
-offset may follow it. The kind says what each of our leaves is called there and how its axes lie.
+`Row("stage{s}.block{b}.conv{k}", "layer{s}.{b-1}.conv{k}", CONV)`: a letter in braces stands for a number, and may be
+followed by an offset. The kind has, for each of our arrays in the module, its name and order of axes in PyTorch.
 
-`Row("trunk.blocks.depthwise", "blocks.{n}.attn.qkv_pos.2", CONV, axis=0)`: our one array holds all of theirs, n = 0, 1,
-2 ..., along its axis 0.
+`Row("trunk.blocks.depthwise", "blocks.{n}.attn.qkv_pos.2", CONV, axis=0)`: our single array is the stack, along its
+axis 0, of PyTorch's arrays for n = 0, 1, 2 ...
+
+"Ours" is an array, module or name of this library, "theirs" one of PyTorch.
 """
 
 import re
@@ -15,7 +17,7 @@ import numpy as np
 
 
 class Leaf(NamedTuple):
-    """The name of one array in PyTorch, and its axes from there to here and back."""
+    """The name of one array in PyTorch, and the functions that convert its axes to our order and back."""
 
     name: str
     to_ours: Callable[[np.ndarray], np.ndarray]
@@ -29,14 +31,14 @@ def _same(x: np.ndarray) -> np.ndarray:
 _BIAS = Leaf("bias", _same, _same)
 Kind = Mapping[str, Leaf]
 
-# [out, in, h, w] there, [h, w, in, out] here; depthwise: [c, 1, h, w] and [h, w, 1, c].
+# Theirs is [out, in, h, w], ours [h, w, in, out]; depthwise: [c, 1, h, w] and [h, w, 1, c].
 CONV: Kind = {
     "kernel": Leaf("weight", lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)),
     "bias": _BIAS,
 }
-# [out, in] there, [in, out] here
+# Theirs is [out, in], ours [in, out].
 LINEAR: Kind = {"kernel": Leaf("weight", np.transpose, np.transpose), "bias": _BIAS}
-# a matrix here, a 1×1 convolution there
+# Theirs is a 1×1 convolution, ours a matrix.
 POINTWISE: Kind = {
     "kernel": Leaf("weight", lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None]),
     "bias": _BIAS,
@@ -49,7 +51,7 @@ NORM: Kind = {
 }
 
 
-# one logit of a classifier that has a layer for each class: [1, in] and [1] there
+# One logit of a classifier that has a layer for each class; theirs is [1, in] and [1], ours [in] and [].
 LOGIT: Kind = {
     "kernel": Leaf("weight", lambda x: x[0], lambda x: x[None]),
     "bias": Leaf("bias", lambda x: x[0], lambda x: x[None]),
@@ -57,12 +59,12 @@ LOGIT: Kind = {
 
 
 def renamed(**names: str) -> Kind:
-    """A module's own parameters, whose axes lie as ours do: our name to theirs."""
+    """Return the kind of a module whose own parameters have the same axes in both; `names` has theirs by ours."""
     return {ours: Leaf(theirs, _same, _same) for ours, theirs in names.items()}
 
 
 class Row(NamedTuple):
-    """One of our modules, their name for it, its kind, and along which axis ours stacks theirs, if it does."""
+    """A pair of modules: our path, their path, the kind, and the axis along which ours stacks theirs, if it does."""
 
     ours: str
     theirs: str
@@ -71,9 +73,9 @@ class Row(NamedTuple):
 
 
 class Counterpart(NamedTuple):
-    """Where an array of ours lies in a PyTorch state dict: under one key, or under several of which it is the stack.
+    """The keys of a PyTorch state dict that correspond to one of our arrays: one key, or several whose stack ours is.
 
-    `beyond` is the key that would follow if theirs were more; "" for an array that is no stack.
+    `beyond` is the key that would follow if theirs had one more array; it is "" for an array that is no stack.
     """
 
     keys: tuple[str, ...]
@@ -82,22 +84,22 @@ class Counterpart(NamedTuple):
     beyond: str = ""
 
     def to_ours(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """Our array, of theirs in the order of the keys."""
+        """Return our array, made from theirs in the order of the keys."""
         ours = [self.leaf.to_ours(array) for array in arrays]
         return ours[0] if self.axis is None else np.stack(ours, self.axis)
 
     def to_theirs(self, array: np.ndarray) -> dict[str, np.ndarray]:
-        """Their arrays by key."""
+        """Return their arrays, made from ours, by key."""
         ours = [array] if self.axis is None else np.moveaxis(array, self.axis, 0)
         return {key: self.leaf.to_theirs(part) for key, part in zip(self.keys, ours, strict=True)}
 
     def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of each of theirs, where ours has the given one."""
+        """Return the shape of each of their arrays if ours has the shape `ours`."""
         return next(iter(self.to_theirs(np.broadcast_to(np.float32(0), ours)).values())).shape
 
 
 def counterpart(table: Sequence[Row], path: str, shape: tuple[int, ...]) -> Counterpart | None:
-    """What the array of that shape at our dotted `path` is called there, or None if no row speaks of it."""
+    """Return the counterpart of our array of that shape at the dotted `path`, or None if no row has it."""
     module, _, name = path.rpartition(".")
     for row in table:
         numbers = match(row.ours, module)
@@ -116,18 +118,18 @@ def counterpart(table: Sequence[Row], path: str, shape: tuple[int, ...]) -> Coun
 
 
 def speaks_of(row: Row, key: str) -> bool:
-    """Whether a key of PyTorch's is one of the arrays of the module that a row names."""
+    """Return whether a PyTorch key is one of the arrays of the module that a row names."""
     module, _, name = key.rpartition(".")
     return match(row.theirs, module) is not None and name in {leaf.name for leaf in row.kind.values()}
 
 
 def match(template: str, path: str) -> dict[str, int] | None:
-    """The number that each letter of `template` stands for in `path`, or None if it does not fit."""
+    """Return the number that each letter of `template` stands for in `path`, or None if the path does not match."""
     pattern = re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\d+)", re.escape(template))
     found = re.fullmatch(pattern, path)
     return {letter: int(number) for letter, number in found.groupdict().items()} if found else None
 
 
 def fill(template: str, numbers: Mapping[str, int]) -> str:
-    """`template` with its letters, and their offsets, replaced by numbers."""
+    """Return `template` with each letter, and its offset if it has one, replaced by a number."""
     return re.sub(r"\{(\w)([+-]\d+)?\}", lambda m: str(numbers[m[1]] + int(m[2] or 0)), template)

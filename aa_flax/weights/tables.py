@@ -1,4 +1,4 @@
-"""The key tables: which family has which sources, and what is called what there."""
+"""The key tables: the sources of each family of networks, and the names of its modules in each source."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -22,14 +22,14 @@ _TORCHVISION_RESNET = (
     Row("stage{s}.block{b}.shortcut_bn", "layer{s}.{b-1}.downsample.1", NORM),
     Row("head", "fc", LINEAR),
 )
-# The same names, and squeeze-and-excitation as two 1×1 convolutions.
+# torchvision's names, and squeeze-and-excitation as two 1×1 convolutions.
 _TIMM_RESNET = (
     *_TORCHVISION_RESNET,
     Row("stage{s}.block{b}.recalibration.squeeze", "layer{s}.{b-1}.se.fc1", POINTWISE),
     Row("stage{s}.block{b}.recalibration.excite", "layer{s}.{b-1}.se.fc2", POINTWISE),
 )
 
-# timm numbers the seven groups of MnasNet-A1; ours are numbered by resolution, two groups to stages 4 and 5.
+# timm numbers the seven groups of MnasNet-A1; our stages are numbered by resolution: 4 and 5 have two groups each.
 _TIMM_GROUPS = (
     ("stage2.block{b}", "blocks.1.{b-1}"),
     ("stage3.block{b}", "blocks.2.{b-1}"),
@@ -51,7 +51,7 @@ _TIMM_BLOCK = (
 _TIMM_MNASNET = (
     Row("stem", "conv_stem", CONV),
     Row("stem_bn", "bn1", NORM),
-    # The first block does not expand, which shifts its names.
+    # The first block does not expand, so that its names are shifted.
     Row("stage1.block1.depthwise", "blocks.0.0.conv_dw", CONV),
     Row("stage1.block1.depthwise_bn", "blocks.0.0.bn1", NORM),
     Row("stage1.block1.project", "blocks.0.0.conv_pw", CONV),
@@ -66,7 +66,7 @@ _TIMM_MNASNET = (
     Row("head", "classifier", LINEAR),
 )
 
-# The authors' own code: blocks one by one, where ours lie stacked.
+# The authors' code has blocks one by one; ours are stacked.
 _DEIT = (
     *(Row(f"stem.conv{i + 1}", f"patch_embed.proj.{2 * i}.0", CONV) for i in range(4)),
     Row("trunk.blocks", "blocks.{n}", renamed(gamma="gamma_1"), axis=0),
@@ -91,13 +91,16 @@ _DEIT_MULTI = (*_DEIT, Row("head", "head.{n}", LOGIT, axis=-1))
 
 
 class Family(NamedTuple):
-    """The key table of each source, and which batch norm follows a convolution that may be augmented."""
+    """The key tables of a family of networks, by source, and its batch norms after convolutions.
+
+    `followed_by` is a template of convolutions that may be augmented, and one of the batch norms that follow them.
+    """
 
     sources: Mapping[str, tuple[Row, ...]]
     followed_by: tuple[str, str] = ("", "")
 
     def norm_after(self, conv: str) -> str:
-        """Dotted path of the batch norm that sees the output of the convolution at `conv`."""
+        """Return the dotted path of the batch norm that takes the output of the convolution at `conv`."""
         numbers = match(self.followed_by[0], conv)
         assert numbers is not None, conv
         return fill(self.followed_by[1], numbers)
@@ -109,16 +112,16 @@ _FAMILIES: dict[type[nnx.Module], Family] = {
         ("stage{s}.block{b}.conv{k}", "stage{s}.block{b}.bn{k}"),
     ),
     MnasNet: Family({"timm": _TIMM_MNASNET}, ("stage{s}.block{b}.expand", "stage{s}.block{b}.expand_bn")),
-    # Batch norm precedes the convolutions there, so the second one follows the first convolution.
+    # In a wide ResNet batch norms precede the convolutions, so that bn2 follows conv1.
     WideResNet: Family({}, ("stage{s}.block{b}.conv{k}", "stage{s}.block{b}.bn{k+1}")),
     PatchConvNet: Family({"deit": _DEIT_SINGLE}),
 }
 _TOKEN_PER_CLASS: dict[type[nnx.Module], Family] = {PatchConvNet: Family({"deit": _DEIT_MULTI})}
-"""Families that have other names for the classifier of networks with a token for each class."""
+"""The families whose tables differ for networks with a token for each class, because the classifier has other names."""
 
 
 def family_of(model: nnx.Module) -> Family:
-    """The family of a network; WeightsError for one that this library has no tables of."""
+    """Return the family of a network; raise WeightsError if there are no tables for it."""
     several = isinstance(getattr(model, "head", None), ClassHead)
     for kind, family in _FAMILIES.items():
         if isinstance(model, kind):
@@ -128,7 +131,7 @@ def family_of(model: nnx.Module) -> Family:
 
 
 def classifier_keys(model: nnx.Module, source: str, keys: Iterable[str]) -> set[str]:
-    """Return which of PyTorch's keys are of the classifier, by any table of the network's family."""
+    """Return those of PyTorch's keys that belong to the classifier by any table of the network's family."""
     families = [
         family for table in (_FAMILIES, _TOKEN_PER_CLASS) for kind, family in table.items() if isinstance(model, kind)
     ]
@@ -137,7 +140,7 @@ def classifier_keys(model: nnx.Module, source: str, keys: Iterable[str]) -> set[
 
 
 def table_of(model: nnx.Module, source: str) -> tuple[Row, ...]:
-    """The key table of `model` for a PyTorch library; WeightsError if there is none."""
+    """Return the key table of `model` for a source; raise WeightsError if there is none."""
     sources = family_of(model).sources
     if source not in sources:
         known = ", ".join(map(repr, sources)) or "none"

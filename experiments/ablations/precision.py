@@ -17,46 +17,51 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 _ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
 
 from aa_flax.analysis.provenance import provenance  # noqa: E402
+from aa_flax.config.command_line import run  # noqa: E402
 from aa_flax.runs.directory import RunDirectory  # noqa: E402
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/precision", "Folder of the run directories.")
-_SOURCE_DIR = flags.DEFINE_string("source_dir", None, "Folder with the official files.", required=True)
-_EPOCHS = flags.DEFINE_integer("epochs", 2, "Of each run.", lower_bound=1)
-_WRITE = flags.DEFINE_bool("write", False, "Store the outcome under experiments/results/.")
 DTYPES, SEEDS = ("float32", "bfloat16"), (0, 1, 2)
 _QUANTILE = 4.303  # of Student's t with two degrees of freedom, 97.5 %
 
 
-def main(argv: list[str]) -> None:
+def define(values: flags.FlagValues) -> None:
+    """Define the flags of the script."""
+    flags.DEFINE_string("workdir", "runs/precision", "Folder of the run directories.", flag_values=values)
+    flags.DEFINE_string("source_dir", None, "Folder with the official files.", required=True, flag_values=values)
+    flags.DEFINE_integer("epochs", 2, "Of each run.", lower_bound=1, flag_values=values)
+    flags.DEFINE_bool("write", False, "Store the outcome under experiments/results/.", flag_values=values)
+
+
+def main(argv: list[str], values: flags.FlagValues) -> None:
     """Train what is not finished, compare, report."""
     del argv
     accuracies: dict[str, list[float]] = {dtype: [] for dtype in DTYPES}
     for seed, dtype in itertools.product(SEEDS, DTYPES):
-        result = train(dtype, seed)
+        result = train(dtype, seed, values)
         assert result["examples"] == 10_000
         accuracies[dtype].append(result["accuracy"])
     outcome = {"accuracy": accuracies, **difference(accuracies["bfloat16"], accuracies["float32"])}
     print(json.dumps(outcome, indent=1))
-    if _WRITE.value:
-        command = f"python experiments/ablations/precision.py --source_dir=FOLDER --epochs={_EPOCHS.value} --write"
-        stored = {**provenance(command), "epochs": _EPOCHS.value, "seeds": SEEDS, **outcome}
+    if values.write:
+        command = f"python experiments/ablations/precision.py --source_dir=FOLDER --epochs={values.epochs} --write"
+        stored = {**provenance(command), "epochs": values.epochs, "seeds": SEEDS, **outcome}
         file = _ROOT / "experiments" / "results" / "precision.json"
         file.write_text(json.dumps(stored, indent=1) + "\n")
 
 
-def train(dtype: str, seed: int) -> dict[str, Any]:
+def train(dtype: str, seed: int, values: flags.FlagValues) -> dict[str, Any]:
     """One run's result."""
-    folder = Path(_WORKDIR.value).absolute() / f"{dtype}_{seed}"
+    folder = Path(values.workdir).absolute() / f"{dtype}_{seed}"
     command = [sys.executable, "-m", "aa_flax.train", f"--workdir={folder}"]
     command += [f"--config={_ROOT / 'experiments' / 'quickstart.py'}", f"--config.seed={seed}"]
-    command += [f"--config.model.dtype={dtype}", f"--config.epochs={_EPOCHS.value}"]
-    command += ["--config.data.name=fashion_mnist", f"--config.data.source_dir={_SOURCE_DIR.value}"]
+    command += [f"--config.model.dtype={dtype}", f"--config.epochs={values.epochs}"]
+    command += ["--config.data.name=fashion_mnist", f"--config.data.source_dir={values.source_dir}"]
     command += ["--config.data.train_split=train[:20000]"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
     subprocess.run(command, env=environment, check=True)
@@ -77,4 +82,4 @@ def difference(ours: list[float], others: list[float]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main, define, interrupted="interrupted")

@@ -61,8 +61,7 @@ def main() -> None:
         "speedups": speedups(rows),
         "rows": rows,
     }
-    name = f"attention_{jax.default_backend()}_jax{jax.__version__}"
-    output = arguments.output or results.RESULTS / f"{name}.json"
+    output = arguments.output or results.file_here("attention")
     results.store(result, output)
     figures.attention(result, output.with_suffix(".png"))
 

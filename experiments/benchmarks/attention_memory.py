@@ -36,8 +36,7 @@ def main() -> None:
     counts = {"folded_over_folded_pieces": times, "scaling": rows}
     found = results.origin("attention_memory")
     result = {**found, "ran": "nothing: counts of the compiler", **setting, **counts}
-    name = f"attention_memory_{jax.default_backend()}_jax{jax.__version__}"
-    output = arguments.output or results.RESULTS / f"{name}.json"
+    output = arguments.output or results.file_here("attention_memory")
     results.store(result, output)
     figures.memory_here(result, output.with_suffix(".png"))
 

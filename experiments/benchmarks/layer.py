@@ -68,7 +68,7 @@ def main() -> None:
         print(f"{size.side}x{size.side}, batch {batch}, {dtype}\n{table(summed)}", flush=True)
     setting = {"dtype": dtype, "rounds": arguments.rounds, **candidates.settings(candidates.pytorch_device())}
     result = {**results.origin("layer", sys.argv[1:]), **setting, "summary": summary, "rows": rows}
-    output = arguments.output or results.RESULTS / f"layer_{jax.default_backend()}_jax{jax.__version__}.json"
+    output = arguments.output or results.file_here("layer")
     results.store(result, output)
     figures.layer(result, output.with_suffix(".png"))
 

@@ -38,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     layout = Layout.of(resolve({}), jax.devices()[:1])
     rows = [timed(layout, ema, arguments.steps, arguments.rounds) for ema in (False, True)]
-    file = arguments.output or results.RESULTS / f"loop_{jax.default_backend()}_jax{jax.__version__}.json"
+    file = arguments.output or results.file_here("loop")
     results.store({**results.origin("loop"), "rows": rows}, file)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from aa_flax.analysis.cards import Card
 from aa_flax.analysis.provenance import package_version, provenance
 from aa_flax.analysis.targets import compiler_of, find_target
@@ -39,11 +41,16 @@ def origin(name: str, arguments: Sequence[str] = (), target: str = "") -> dict[s
     found = provenance(shlex.join(["python", "-m", f"experiments.benchmarks.{name}", *arguments]))
     if target:
         wanted = find_target(target)
-        chip = wanted.chip.title if isinstance(wanted.chip, Card) else f"TPU {wanted.chip.name}"
-        found["device"] = f"{chip}, compiled for on a CPU"
+        found["device"] = wanted.chip.title if isinstance(wanted.chip, Card) else f"TPU {wanted.chip.name}"
+        found["ran"] = "nothing: compiled on a CPU and counted"
         found["versions"] |= {package: package_version(package) for package in compiler_of(wanted).packages()}
         found["topology"] = target
     return found
+
+
+def file_here(name: str) -> Path:
+    """Return the file of what was found on the machine at hand, by device and version of JAX."""
+    return RESULTS / f"{name}_{jax.default_backend()}_jax{jax.__version__}.json"
 
 
 def store(result: Mapping[str, Any], file: Path) -> None:

@@ -60,7 +60,7 @@ def main() -> None:
     print(table(rows))
     setting = {name: getattr(arguments, name) for name in ("batch", "image_size", "dtype", "rounds")}
     result = {**results.origin("train_step", sys.argv[1:]), **setting, "rows": rows}
-    output = arguments.output or results.RESULTS / f"train_step_{jax.default_backend()}_jax{jax.__version__}.json"
+    output = arguments.output or results.file_here("train_step")
     results.store(result, output)
     figures.train_step(result, output.with_suffix(".png"))
 

@@ -17,6 +17,7 @@ Ours: `experiments/results/weighted_and_pooled.md`.
 
 from typing import Any
 
+import experiments.packed  # noqa: F401  its data sets become known
 from aa_flax.training import default_config
 
 POOLED: dict[str, Any] = {"pooling": "attention", "pooling_layer_scale": 0.1}

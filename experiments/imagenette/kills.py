@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 _ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
@@ -25,30 +25,37 @@ import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
 
 from aa_flax.analysis.provenance import provenance  # noqa: E402
+from aa_flax.config.command_line import run  # noqa: E402
 from aa_flax.runs.directory import RunDirectory  # noqa: E402
 from aa_flax.runs.metrics import TIMING, read_metrics  # noqa: E402
 from aa_flax.training.trained import load_model  # noqa: E402
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/kills", "Folder of the two run directories, which must be new.")
-_SOURCE_DIR = flags.DEFINE_string("source_dir", None, "Folder with imagenette128_webp.npz.", required=True)
-_EPOCHS = flags.DEFINE_integer("epochs", 2, "Of each run.", lower_bound=1)
-_KILLS = flags.DEFINE_integer("kills", 3, "How many.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
-_WRITE = flags.DEFINE_bool("write", False, "Store the outcome under experiments/results/.")
 _STEPS = 73  # of an epoch: 9,469 images in batches of 128
 
 
-def main(argv: list[str]) -> None:
+def define(values: flags.FlagValues) -> None:
+    """Define the flags of the script."""
+    flags.DEFINE_string(
+        "workdir", "runs/kills", "Folder of the two run directories, which must be new.", flag_values=values
+    )
+    flags.DEFINE_string("source_dir", None, "Folder with imagenette128_webp.npz.", required=True, flag_values=values)
+    flags.DEFINE_integer("epochs", 2, "Of each run.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("kills", 3, "How many.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Of the moments.", flag_values=values)
+    flags.DEFINE_bool("write", False, "Store the outcome under experiments/results/.", flag_values=values)
+
+
+def main(argv: list[str], values: flags.FlagValues) -> None:
     """Train both, compare, report."""
     del argv
-    workdir = Path(_WORKDIR.value).absolute()
+    workdir = Path(values.workdir).absolute()
     straight, killed = workdir / "straight", workdir / "killed"
-    train(straight, None)
-    drawn = random.Random(_SEED.value)
-    total = _EPOCHS.value * _STEPS
-    moments = sorted(drawn.sample(range(total // 10, 9 * total // 10), _KILLS.value))
-    fell = [train(killed, moment) for moment in moments]
-    train(killed, None)
+    train(straight, None, values)
+    drawn = random.Random(values.seed)
+    total = values.epochs * _STEPS
+    moments = sorted(drawn.sample(range(total // 10, 9 * total // 10), values.kills))
+    fell = [train(killed, moment, values) for moment in moments]
+    train(killed, None, values)
     results = [RunDirectory(folder).read_result() or {} for folder in (straight, killed)]
     outcome: dict[str, Any] = {
         "killed_after_step": fell,
@@ -62,18 +69,18 @@ def main(argv: list[str]) -> None:
         "seconds": [result["train_seconds"] for result in results],
     }
     print(json.dumps(outcome, indent=1))
-    if _WRITE.value:
-        command = f"python experiments/imagenette/kills.py --source_dir=FOLDER --epochs={_EPOCHS.value} --write"
-        stored = {**provenance(command), "model": "aa_resnet18", "epochs": _EPOCHS.value, **outcome}
+    if values.write:
+        command = f"python experiments/imagenette/kills.py --source_dir=FOLDER --epochs={values.epochs} --write"
+        stored = {**provenance(command), "model": "aa_resnet18", "epochs": values.epochs, **outcome}
         file = _ROOT / "experiments" / "results" / "kills.json"
         file.write_text(json.dumps(stored, indent=1) + "\n")
 
 
-def train(folder: Path, until: int | None) -> int:
+def train(folder: Path, until: int | None, values: flags.FlagValues) -> int:
     """The command, to its end or killed once its log has a step from `until` on; the last step in the log."""
     config = _ROOT / "experiments" / "imagenette" / "resnet18.py"
     command = [sys.executable, "-m", "aa_flax.train", f"--workdir={folder}", f"--config={config}:aa_resnet18"]
-    command += [f"--config.data.source_dir={_SOURCE_DIR.value}", f"--config.epochs={_EPOCHS.value}"]
+    command += [f"--config.data.source_dir={values.source_dir}", f"--config.epochs={values.epochs}"]
     command += ["--config.log_every_steps=3", "--config.checkpoint_every_minutes=0.3"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen(command, env=environment) as process:
@@ -106,4 +113,4 @@ def numbers(folder: Path) -> list[np.ndarray]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main, define, interrupted="interrupted")

@@ -18,6 +18,7 @@ Ours, one seed each, 3,925 held-out photographs at 96×96 (standard error 0.8): 
 
 from typing import Any
 
+import experiments.packed  # noqa: F401  its data sets become known
 from aa_flax.training import default_config
 
 POOLING: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 _ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
@@ -26,15 +26,11 @@ from matplotlib.patches import Patch  # noqa: E402
 
 from aa_flax.analysis import attention_maps  # noqa: E402
 from aa_flax.analysis.provenance import provenance  # noqa: E402
+from aa_flax.config.command_line import run  # noqa: E402
 from aa_flax.data.photo import load_photo  # noqa: E402
 from aa_flax.drawing.pooling_figures import COLORS, overlay, scaled_map  # noqa: E402
 from aa_flax.training import RunDirectory, functional, read_metrics  # noqa: E402
 from aa_flax.training.trained import load_model  # noqa: E402
-
-_WORKDIR = flags.DEFINE_string("workdir", "runs/patchconvnet", "Folder of the run directories.")
-_PHOTOS = flags.DEFINE_string("photos", None, "Folder with the photographs.", required=True)
-_SIDE = flags.DEFINE_integer("image_size", 192, "Side in pixels at which the networks see the photographs.")
-_WRITE = flags.DEFINE_bool("write", False, "Store the JSON and the picture under experiments/results/.")
 
 RUNS = {"single": "one token", "class": "a token for each class", "average": "the mean"}
 _SHOWN = 320  # side of a photo in the picture
@@ -47,25 +43,37 @@ PHOTOS = {
 }
 
 
-def main(argv: list[str]) -> None:
+def define(values: flags.FlagValues) -> None:
+    """Define the flags of the script."""
+    flags.DEFINE_string("workdir", "runs/patchconvnet", "Folder of the run directories.", flag_values=values)
+    flags.DEFINE_string("photos", None, "Folder with the photographs.", required=True, flag_values=values)
+    flags.DEFINE_integer(
+        "image_size", 192, "Side in pixels at which the networks see the photographs.", flag_values=values
+    )
+    flags.DEFINE_bool("write", False, "Store the JSON and the picture under experiments/results/.", flag_values=values)
+
+
+def main(argv: list[str], values: flags.FlagValues) -> None:
     """Collect, draw, report."""
     del argv
-    finished = {name: RunDirectory(Path(_WORKDIR.value) / name) for name in RUNS}
+    finished = {name: RunDirectory(Path(values.workdir) / name) for name in RUNS}
     finished = {name: run for name, run in finished.items() if run.result_file.exists()}
     if not finished:
-        raise SystemExit(f"{_WORKDIR.value} holds no finished run named {', '.join(RUNS)}")
-    files = [Path(_PHOTOS.value).expanduser() / name for name in PHOTOS]
-    drawn = {name: look(run, files) for name, run in finished.items() if name != "average"}
-    command = f"python experiments/imagenette/{Path(__file__).name} --photos=FOLDER --image_size={_SIDE.value} --write"
+        raise SystemExit(f"{values.workdir} holds no finished run named {', '.join(RUNS)}")
+    files = [Path(values.photos).expanduser() / name for name in PHOTOS]
+    drawn = {name: look(run, files, values.image_size) for name, run in finished.items() if name != "average"}
+    command = (
+        f"python experiments/imagenette/{Path(__file__).name} --photos=FOLDER --image_size={values.image_size} --write"
+    )
     outcome = {
         **provenance(command),
         "runs": {name: measured(name, run) for name, run in finished.items()},
         "photos": [{"file": name, "flickr_url": url, "licence": "CC BY 2.0"} for name, url in PHOTOS.items()],
         "seen": {name: [most_probable(run, one) for one in drawn[name][1]] for name, run in drawn_runs(finished)},
-        "image_size": _SIDE.value,
+        "image_size": values.image_size,
     }
     print(json.dumps(outcome, indent=1))
-    folder = _ROOT / "experiments" / "results" if _WRITE.value else Path(_WORKDIR.value)
+    folder = _ROOT / "experiments" / "results" if values.write else Path(values.workdir)
     (folder / "patchconvnet_attention.json").write_text(json.dumps(outcome, indent=1) + "\n")
     names = next(iter(finished.values())).read_preprocessing().class_names
     picture(files, drawn, names).savefig(folder / "patchconvnet_attention.png", dpi=80)
@@ -90,11 +98,11 @@ def measured(name: str, run: RunDirectory) -> dict[str, Any]:
     }
 
 
-def look(run: RunDirectory, files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+def look(run: RunDirectory, files: list[Path], side: int) -> tuple[np.ndarray, np.ndarray]:
     """(weights [photos, tokens, h, w], probabilities [photos, classes]) of a run for photographs."""
     model, _ = load_model(run)
     preprocessing = run.read_preprocessing()
-    pixels = np.stack([load_photo(file, (_SIDE.value, _SIDE.value), preprocessing.channels) for file in files])
+    pixels = np.stack([load_photo(file, (side, side), preprocessing.channels) for file in files])
     images = preprocessing.normalize(jnp.asarray(pixels))
     apply, params, batch_stats = functional(model)
     logits, _ = jax.jit(apply)(params, batch_stats, images)
@@ -114,8 +122,8 @@ def picture(files: list[Path], drawn: dict[str, tuple[np.ndarray, np.ndarray]], 
     grid = figure.subplots(1 + len(drawn), len(files), squeeze=False)
     for axes, photo in zip(grid[0], photos, strict=True):
         show(axes, photo)
-    for line, (run, (weights, probabilities)) in zip(grid[1:], drawn.items(), strict=True):
-        line[0].set_ylabel(RUNS[run], fontsize=10)
+    for line, (name, (weights, probabilities)) in zip(grid[1:], drawn.items(), strict=True):
+        line[0].set_ylabel(RUNS[name], fontsize=10)
         for axes, photo, own, scores in zip(line, photos, weights, probabilities, strict=True):
             ranked = np.argsort(-scores)[: 1 if len(own) == 1 else 3]
             maps = np.stack([scaled_map(one, (_SHOWN, _SHOWN)) for one in (own if len(own) == 1 else own[ranked])])
@@ -134,4 +142,4 @@ def show(axes: Axes, pixels: Any) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main, define, interrupted="interrupted")

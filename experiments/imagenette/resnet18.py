@@ -15,6 +15,7 @@ and 2×2.
 Ours: `experiments/results/imagenette.md`.
 """
 
+import experiments.packed  # noqa: F401  its data sets become known
 from aa_flax.training import default_config
 
 MODELS = ("resnet18", "se_resnet18", "aa_resnet18")

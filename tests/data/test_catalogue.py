@@ -1,7 +1,6 @@
-from types import SimpleNamespace
-
 import pytest
 import tensorflow_datasets as tfds
+from absl import flags
 
 from aa_flax.data import DataError
 from aa_flax.data.sets import catalogue
@@ -49,15 +48,16 @@ def test_what_tfds_raises_becomes_one_line(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "source_dir", "asks"),
-    [("cifar10", "", True), ("cifar10", "folder", False), ("imagenette128", "", False), ("image_folder/a", "", False)],
+    [("cifar10", "", True), ("cifar10", "folder", False), ("image_folder/a", "", False)],
 )
 def test_prepare_asks_the_catalogue_where_no_folder_is_named(monkeypatch, tmp_path, name, source_dir, asks):
     from aa_flax.data import __main__ as command
 
     asked = []
     monkeypatch.setattr(command, "prepare_from_catalogue", lambda name, *_: asked.append(name))
-    for flag, value in (("_DATA_DIR", str(tmp_path)), ("_SOURCE_DIR", source_dir), ("_MANUAL_DIR", "")):
-        monkeypatch.setattr(command, flag, SimpleNamespace(value=value))
+    values = flags.FlagValues()
+    command.define(values)
+    values(["prepare", f"--data_dir={tmp_path}", f"--source_dir={source_dir}"])
     with pytest.raises(DataError):
-        command._prepare(name)  # nothing is there in the end
+        command._prepare(name, values)  # nothing is there in the end
     assert asked == [name] * asks

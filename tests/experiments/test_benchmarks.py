@@ -1,12 +1,19 @@
 """What the benchmarks promise: turns in both orders, the networks' shapes, PyTorch's versions as the same functions."""
 
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from aa_flax.layers import AAConv2D
-from experiments.benchmarks import agreement, attention, quickstart_pairs, timing
+from aa_flax.models import list_models
+from experiments.benchmarks import agreement, attention, branch, plans, quickstart_pairs, results, run, timing
 from experiments.benchmarks.cases import CASES, HEADS
 
 
@@ -57,3 +64,99 @@ def test_the_pytorch_layer_agrees_with_ours(einsum):
     x = np.random.default_rng(0).normal(size=(2, 5, 7, 11)).astype(np.float32)
     agreement.check_layer(layer, twin(layer, einsum=einsum), x)
     assert layer(jnp.asarray(x)).shape == (2, 5, 7, 19)
+
+
+def test_the_branch_is_the_same_by_every_implementation(rng):
+    """With its gradients: as one operation, as the kernel for GPUs, and step by step."""
+    cotangent, inputs = branch.inputs(1, 3, 5, 8, "float32")
+    arrays = [jnp.asarray(rng.normal(size=each.shape), each.dtype) for each in (cotangent, *inputs)]
+    expected, *others = (
+        jax.tree.leaves(jax.jit(branch.gradients(name))(*arrays))
+        for name in ("reference", "folded", "pallas_tpu_interpret", "pallas_gpu_interpret")
+    )
+    for found in others:
+        for ours, theirs in zip(found, expected, strict=True):
+            scale = float(np.abs(theirs).max())
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * scale)  # float32, in another order
+
+
+def flags_of_run(**changes):
+    return argparse.Namespace(**{"device": "auto", "quick": False, "long": False, "list": False, **changes})
+
+
+def test_run_knows_every_command():
+    folder = Path(run.__file__).parent
+    commands = {file.stem for file in folder.glob("*.py") if '__name__ == "__main__"' in file.read_text()}
+    commands |= {file.parent.name for file in folder.glob("*/__main__.py")}
+    names = [each.name for each in run.BENCHMARKS]
+    assert {name.split()[0] for name in names} == commands - {"run"}
+    assert {name.split()[1] for name in names if name.startswith("plans ")} == {*plans.TABLES}
+    assert len({*names}) == len(names)
+
+
+@pytest.mark.parametrize("libtpu", [True, False])
+@pytest.mark.parametrize("plugin", [True, False])
+def test_run_says_what_it_leaves_out(monkeypatch, capsys, libtpu, plugin):
+    monkeypatch.setattr(run.tpu_compiler, "installed", lambda: libtpu)
+    monkeypatch.setattr(run.gpu_compiler, "installed", lambda: plugin)
+    monkeypatch.setattr(sys, "argv", ["run", "--list", "--quick"])
+    run.main()
+    would_run, left_out = capsys.readouterr().out.split("left out:")
+    for each in run.BENCHMARKS:
+        assert (f"\n{each.name}: " in would_run) != (f"\n  {each.name}: " in left_out)
+    assert ("attention_v5e: -m" in would_run) == libtpu and ("kernels_h100: -m" in would_run) == plugin
+    assert ("input_pipeline: needs photographs" in left_out) and ("attention: -m" in would_run)
+
+
+def test_whole_networks_are_compiled_when_asked(monkeypatch):
+    monkeypatch.setattr(run.tpu_compiler, "installed", lambda: True)
+    (trunk,) = (each for each in run.BENCHMARKS if each.name == "patchconvnet_trunk")
+    assert run.reason(trunk, flags_of_run(long=True)) == ""
+    assert "--long" in run.reason(trunk, flags_of_run())
+    assert run.reason(trunk, flags_of_run(long=True, quick=True)) == "has no quick form"
+
+
+@pytest.mark.parametrize("table", plans.TABLES.values(), ids=plans.TABLES)
+def test_rows_of_plans_are_networks_and_configs_that_there_are(table):
+    known = {*list_models()}
+    for row in table.rows.values():
+        exists = (
+            (Path(plans.__file__).parents[2] / row.subject).is_file() if "/" in row.subject else row.subject in known
+        )
+        assert exists, row.subject
+        assert row.baseline is None or table.rows[row.baseline].batch == row.batch
+
+
+def test_a_row_planned_again_leaves_the_others(monkeypatch, tmp_path):
+    """And ratios are to the row that the table names."""
+    asked = []
+
+    def planned(row, topology):
+        asked.append((row.subject, row.batch, topology))
+        counts = dict.fromkeys((*plans.KEPT, "kernel_calls"), 10 * len(asked))
+        return {**counts, "hbm_bytes": None}
+
+    monkeypatch.setattr(plans, "planned", planned)
+    file = tmp_path / "found.json"
+    for more in ([], ["--only=resnet50"]):
+        monkeypatch.setattr(sys, "argv", ["plans", "aw_v5e", f"--output={file}", *more])
+        plans.main()
+    assert asked == [("resnet50", 512, "v5e:2x2"), ("aw_resnet50", 512, "v5e:2x2"), ("resnet50", 512, "v5e:2x2")]
+    found = json.loads(file.read_text())
+    assert [row["flops"] for row in found["rows"].values()] == [30, 20]
+    assert found["ratios"] == {"aw_resnet50": dict.fromkeys(("bytes_moved", "temp_bytes", "kernels"), 0.6667)}
+    assert found["command"] == "python -m experiments.benchmarks.plans aw_v5e" and found["device"] == "TPU v5e"
+
+
+def test_results_of_another_form_are_not_taken_for_rows(tmp_path):
+    file = tmp_path / "found.json"
+    assert plans.stored(file) == {}
+    file.write_text('{"rows": [{"model": "resnet50"}]}')
+    assert plans.stored(file) == {}
+
+
+def test_where_counts_come_from():
+    found = results.origin("attention", ["--maps", "7x7", "--output=a b"], "h100:1")
+    assert found["command"] == "python -m experiments.benchmarks.attention --maps 7x7 '--output=a b'"
+    assert (found["device"], found["topology"]) == ("NVIDIA H100 80GB HBM3", "h100:1") and "ran" in found
+    assert "ran" not in results.origin("attention")

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from safetensors.numpy import load_file
 
 from aa_flax import data
 from aa_flax.analysis.programs import lower, of_config
+from aa_flax.config.fields import field
 from aa_flax.config.schema import ConfigError, resolve
 from aa_flax.data.images import decode_image
 from aa_flax.data.pipeline import eval_batches
@@ -72,7 +73,7 @@ class ColourOptions:
 
 @dataclass(frozen=True)
 class ColourDisplay:
-    digits: int = field(default=2, metadata={"help": "How many digits of each channel to print.", "least": 1})
+    digits: int = field(2, "how many digits of each channel to print", at_least=1)
 
 
 class Colour:

@@ -36,7 +36,7 @@ if __name__ == "__main__":
     found = {
         "seen": seen,
         "process": jax.process_index(),
-        "confusion": outcome.scores.confusion.tolist(),
-        "loss": outcome.scores.loss,
+        "confusion": outcome.scores.details["confusion"],
+        "loss": outcome.scores.values["loss"],
     }
     (seen_folder / f"{jax.process_count()}-{jax.process_index()}.json").write_text(json.dumps(found))

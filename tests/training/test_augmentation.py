@@ -90,9 +90,10 @@ def test_a_run_of_what_deit_trains_by(tiny_config, tmp_path):
     tiny_config.model.options = dict(depth=10, widen_factor=1, drop_path_rate=0.2)
     for group, values in (
         (tiny_config.data, dict(repeats=2, auto_augment="rand", random_erasing=0.5, mixup=0.8, cutmix=1.0)),
-        (tiny_config.optimizer, dict(name="lamb", weight_decay_mode="decoupled", loss="binary_cross_entropy")),
+        (tiny_config.optimizer, dict(name="lamb", weight_decay_mode="decoupled")),
+        (tiny_config.task.options, dict(loss="binary_cross_entropy", label_smoothing=0.0)),
     ):
         for name, value in values.items():
             setattr(group, name, value)
     outcome = train(resolve(tiny_config), tmp_path)
-    assert outcome.finished and np.isfinite(outcome.scores.loss)
+    assert outcome.finished and np.isfinite(outcome.scores.values["loss"])

@@ -4,17 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.training.state import create_state
 
 
-def state_with_many_blocks():
+def state_with_many_blocks(metrics=None):
     """Twelve blocks of one shape: a restore that sorts block10 before block2 would permute them unnoticed."""
     params = {f"block{i}": {"kernel": jnp.full((2, 3), float(i))} for i in range(1, 13)}
     batch_stats = {f"block{i}": {"mean": jnp.full((3,), -float(i))} for i in range(1, 13)}
     chain = optax.chain(optax.trace(0.9), optax.adam(0.1))
-    state = create_state(params, batch_stats, chain, ema=True)
+    state = create_state(params, batch_stats, chain, ema=True, metrics=metrics)
     momentum = optax.TraceState(trace=jax.tree.map(lambda x: 10 * x, params))
     return dataclasses.replace(
         state, step=jnp.asarray(7, jnp.int32), opt_state=(momentum, *state.opt_state[1:]), params=params
@@ -37,6 +38,36 @@ def test_twelve_equal_blocks_come_back_in_their_places(tmp_path):
         np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
         assert a.dtype == b.dtype
     assert float(params["block10"]["kernel"][0, 0]) == 10 and float(batch_stats["block2"]["mean"][0]) == -2
+
+
+def test_metrics_may_come_and_go(tmp_path):
+    """What the window of a checkpoint has no sum of starts at zero; what is no longer measured is left where it is."""
+    integer, real = jnp.int32, jnp.float32
+    state = state_with_many_blocks({"accuracy": integer, "gone": integer, "other": real})
+    window = jax.tree.map(lambda x: x + 3, state.window)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(dataclasses.replace(state, window=window))
+        like = state_with_many_blocks({"accuracy": integer, "came": real, "other": real})
+        restored = checkpoints.restore(jax.tree.map(lambda x: x + 1, like))
+    assert jax.tree.structure(restored) == jax.tree.structure(like)
+    assert jax.tree.map(lambda x: x.dtype, restored) == jax.tree.map(lambda x: x.dtype, like)
+    three, zero = {"sum": 3, "count": 3}, {"sum": 0, "count": 0}
+    assert jax.tree.map(int, restored.window) == {
+        "steps": 3,
+        "loss": 3,
+        "grad_norm": 3,
+        "metrics": {"accuracy": three, "came": zero, "other": three},
+    }
+    assert float(restored.params["block10"]["kernel"][0, 0]) == 10
+
+
+def test_a_network_may_not_come_and_go(tmp_path):
+    state = state_with_many_blocks()
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state)
+        for changed in ({**state.params, "new": state.params["block1"]}, {"block1": state.params["block1"]}):
+            with pytest.raises(ValueError, match="block|new"):
+                checkpoints.restore(dataclasses.replace(state, params=changed))
 
 
 def test_only_the_newest_are_kept(tmp_path):

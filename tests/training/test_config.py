@@ -1,10 +1,24 @@
 import ast
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import aa_flax
-from aa_flax.config.schema import MAY_CHANGE_ON_RESUME, Config, ConfigError, default_config, field_names, resolve
+from aa_flax.config.fields import field, rules_of
+from aa_flax.config.moved import MOVED, under_new_names
+from aa_flax.config.schema import (
+    MAY_CHANGE_ON_RESUME,
+    MAY_DIFFER,
+    Config,
+    ConfigError,
+    default_config,
+    field_names,
+    field_rules,
+    flatten,
+    resolve,
+)
 
 
 def test_defaults_survive_the_round_trip():
@@ -50,7 +64,7 @@ def test_config_files_cannot_mistype():
         ({"batch_size": 10, "optimizer": {"accumulation_steps": 3}}, r"'batch_size' \(10\) must divide by"),
         ({"data": {"crop": "resized"}}, "'data.crop' is 'resized', which needs 'data.image_size'"),
         ({"data": {"mean": (0.5,), "std": ()}}, "'data.mean' and 'data.std' differ in length"),
-        ({"data": {"mean": (0.5,), "std": (0.0,)}}, "'data.std' must be positive"),
+        ({"data": {"mean": (0.5,), "std": (0.0,)}}, "'data.std' must be above 0, got"),
         ({"optimizer": {"nesterov": True, "momentum": 0.0}}, "'optimizer.nesterov' needs 'optimizer.momentum'"),
         ({"optimizer": {"nesterov": True, "name": "rmsprop"}}, "'optimizer.nesterov' is for 'optimizer.name' 'sgd'"),
         (
@@ -66,14 +80,9 @@ def test_config_files_cannot_mistype():
         ({"optimizer": {"decay_at_epochs": (30, 30)}}, "'optimizer.decay_at_epochs' must be above 0 and increase"),
         ({"optimizer": {"decay_at_epochs": (0, 30)}}, "'optimizer.decay_at_epochs' must be above 0 and increase"),
         ({"optimizer": {"schedule": "steps", "decay_at_epochs": ()}}, "'steps', which needs 'optimizer.decay_at_"),
-        (
-            {"optimizer": {"binary_targets": True}},
-            "'optimizer.binary_targets' needs 'optimizer.loss' 'binary_cross_entropy'",
-        ),
-        (
-            {"optimizer": {"binary_targets": True, "loss": "binary_cross_entropy", "label_smoothing": 0.1}},
-            "'optimizer.binary_targets' needs .* and no 'optimizer.label_smoothing'",
-        ),
+        ({"seed": 2**32}, r"'seed' must be in \[0, 4294967296\), got 4294967296"),
+        ({"profile_steps": (3, 3)}, r"'profile_steps' must be \(first, last\) with 0 < first < last, got \(3, 3\)"),
+        ({"model": {"init_zero_output": True}}, "'model.init_zero_output' needs 'model.init_from'"),
         ({"data": {"cutmix": -1}}, "'data.cutmix' must be at least 0, got -1.0"),
         ({"data": {"cutmix_probability": 1}}, r"'data.cutmix_probability' must be in \(0, 1\), got 1.0"),
         ({"data": {"random_erasing": 25}}, r"'data.random_erasing' must be in \[0, 1\], got 25.0"),
@@ -98,15 +107,67 @@ def test_mistakes_are_told_in_one_line(tree, words):
     assert "\n" not in str(caught.value)
 
 
-def test_fields_that_may_change_exist():
-    assert set(field_names()) >= MAY_CHANGE_ON_RESUME
+def test_what_may_change_or_differ_is_declared_at_the_field():
+    assert {"label", "data.data_dir", "data.source_dir", "data.cache", "data.num_threads"} == MAY_DIFFER
+    assert MAY_DIFFER < MAY_CHANGE_ON_RESUME < set(field_names())
+    assert {"stop_after_epoch", "parallel.fsdp"} < MAY_CHANGE_ON_RESUME
+    assert not {"seed", "batch_size", "optimizer.learning_rate", "parallel.batch_norm_groups"} & MAY_CHANGE_ON_RESUME
+
+
+def test_every_field_takes_its_default_and_says_what_it_means():
+    defaults, rules = flatten(Config()), field_rules()
+    assert rules.keys() == defaults.keys() == field_names().keys()
+    for name, each in rules.items():
+        each.check(name, defaults[name])
+        assert each.meaning, name
+
+
+@pytest.mark.parametrize(
+    ("bounds", "taken", "refused", "words"),
+    [
+        ({"at_least": 2}, [2, 3, (2, 5), ()], [1, (2, 1)], "at least 2"),
+        ({"above": 2}, [2.5, ()], [2, (3, 2)], "above 2"),
+        ({"at_most": 2}, [2, -9], [3], "at most 2"),
+        ({"below": 2}, [1], [2], "below 2"),
+        ({"at_least": 0, "below": 1}, [0, 0.5], [-0.1, 1], r"in \[0, 1\)"),
+        ({"above": 0, "at_most": 1}, [0.5, 1], [0, 1.1], r"in \(0, 1\]"),
+        ({"at_least": 0, "accepts": ("even", lambda v: v % 2 == 0)}, [4], [3], "even"),
+    ],
+)
+def test_bounds_of_a_field(bounds, taken, refused, words):
+    made = dataclasses.make_dataclass("Made", [("value", Any, field(None, "a value", **bounds))])
+    rules = rules_of(made)["value"]
+    for value in taken:
+        rules.check("value", value)
+    for value in refused:
+        with pytest.raises(ConfigError, match=f"'value' must be {words}, got") as caught:
+            rules.check("value", value)
+        assert str(caught.value).endswith(f"got {value!r}")
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_the_error_for_an_old_name_says_the_new_one(old):
+    group, name = old.split(".")
+    assert old not in field_names() and MOVED[old].name.rpartition(".")[0] in field_names()
+    with pytest.raises(ConfigError, match=f"^config field '{old}' is '{MOVED[old].name}' now$"):
+        resolve({group: {name: MOVED[old].default}})
+
+
+def test_the_config_of_an_older_run_is_read_under_new_names():
+    old = {"epochs": 3, "optimizer": {"loss": "cross_entropy", "label_smoothing": 0.1, "momentum": 0.5}}
+    new = under_new_names(old)
+    assert new == {"epochs": 3, "optimizer": {"momentum": 0.5}, "task": {"options": {"label_smoothing": 0.1}}}
+    assert "loss" in old["optimizer"]  # which is left as it was
+    assert under_new_names(new) == new
+    config = resolve(new)
+    assert under_new_names(dataclasses.asdict(config)) == dataclasses.asdict(config)
 
 
 def test_every_field_is_read_somewhere():
     """A key that nothing reads would promise what is not there."""
     read = set()
     for file in Path(aa_flax.__file__).parent.rglob("*.py"):
-        if file.name != "config.py":
+        if "config" not in file.relative_to(Path(aa_flax.__file__).parent).parts:
             read |= {n.attr for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Attribute)}
     unread = [name for name in field_names() if name.rsplit(".", 1)[-1] not in read]
     assert unread == []

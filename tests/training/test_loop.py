@@ -54,11 +54,11 @@ def test_four_epochs_equal_two_and_two_bit_for_bit(tiny_config, tmp_path):
     assert resumed.finished
     assert_same(final_state(tmp_path / "straight"), final_state(tmp_path / "resumed"))
     assert rows(tmp_path / "straight") == rows(tmp_path / "resumed")
-    assert straight.scores.loss == resumed.scores.loss
-    np.testing.assert_array_equal(straight.scores.confusion, resumed.scores.confusion)
+    assert straight.scores.values == resumed.scores.values
+    assert straight.scores.details == resumed.scores.details
     # The same command once more has nothing left to do and finds the same.
     again = train(resolve(tiny_config), tmp_path / "resumed")
-    assert again.finished and again.scores.loss == resumed.scores.loss
+    assert again.finished and again.scores.values == resumed.scores.values
     assert rows(tmp_path / "straight") == rows(tmp_path / "resumed")
 
 
@@ -151,7 +151,7 @@ def test_accumulation_mixup_cutout_clipping_and_decoupled_decay_run(tiny_config,
     tiny_config.optimizer.weight_decay_mode = "decoupled"
     tiny_config.model.dtype = "bfloat16"
     outcome = train(resolve(tiny_config), tmp_path)
-    assert outcome.finished and np.isfinite(outcome.scores.loss)
+    assert outcome.finished and np.isfinite(outcome.scores.values["loss"])
     model, step = load_model(RunDirectory(tmp_path))
     assert step == 4
     assert {leaf.dtype for leaf in jax.tree.leaves(functional(model)[1])} == {np.dtype("float32")}

@@ -46,9 +46,10 @@ def test_the_step_is_the_one_that_was_left_out(diverged):
     assert found.step == min(bad_steps)
     assert not np.isfinite(found.loss) or not np.isfinite(found.gradient_norm)
     assert found.bad_gradients and not found.bad_parameters
-    assert len(found.losses) == len(found.indices) == len(found.labels) == len(found.images) == 16
-    source = set_up(directory.read_config(), directory).train_source
-    assert [source[index]["label"] for index in found.indices] == found.labels
+    assert len(found.losses) == len(found.indices) == len(found.titles) == len(found.images) == 16
+    setup = set_up(directory.read_config(), directory)
+    names, source = setup.preprocessing.class_names, setup.train_source
+    assert [names[source[index]["label"]] for index in found.indices] == found.titles
 
 
 def test_a_good_step_is_bit_for_bit_what_the_run_computed(tiny_config, tmp_path):

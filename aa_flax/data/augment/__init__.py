@@ -1,1 +1,1 @@
-"""What is made of images before a network sees them, on the host and on the device."""
+"""Augmentation of images before a network sees them, on the host and on the device."""

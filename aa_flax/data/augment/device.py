@@ -1,7 +1,7 @@
 """Augmentation on the device: pure functions on a batch, meant to run inside the jitted train step.
 
-Here colours and flips; `erasing` and `mixing` hold the rest. Each keeps shape and dtype (colour jitter makes float32 of
-pixels), and runs on sharded batches without moving images between chips.
+This file holds colour jitter, normalisation, crops and flips; `erasing` and `mixing` hold the rest. Each function keeps
+the shape and, unless it says otherwise, the dtype, and runs on sharded batches without moving images between chips.
 """
 
 from collections.abc import Sequence
@@ -15,26 +15,26 @@ RandomKey = Key[Array, ""] | UInt32[Array, "2"]
 
 
 LUMA = (0.299, 0.587, 0.114)
-"""What red, green and blue give to grey: ITU-R BT.601."""
+"""The weights of red, green and blue in grey (ITU-R BT.601)."""
 
 
 def color_jitter(
     key: RandomKey, images: UInt8[Array, "b h w c"] | Float[Array, "b h w c"], strength: float
 ) -> Float[Array, "b h w c"]:
-    """Brightness, contrast and saturation of each image times factors of its own, in this order.
+    """Change brightness, contrast and saturation of each image, in this order, by random factors.
 
     brightness:  f x        contrast:  f x + (1 - f) · mean of the image's grey        saturation:  f x + (1 - f) · grey
 
-    with f uniform in [1 - strength, 1 + strength], drawn for each image and each of the three, grey as `LUMA` weighs
-    red, green and blue, and pixels clipped to 0..255 after each. In images of one channel that channel is the grey, and
-    saturation does nothing.
+    f is uniform in [1 - strength, 1 + strength], drawn for each image and each of the three. Grey is red, green and
+    blue weighted by `LUMA`, and pixels are clipped to 0..255 after each change. In images of one channel that channel
+    is the grey, and saturation changes nothing.
 
     Args:
         images: pixels, 0 to 255, of one or three channels.
-        strength: from 0, which changes nothing, to 1.
+        strength: a number from 0, which changes nothing, to 1.
 
     Returns:
-        Pixels, 0 to 255, in float32 whatever came in: factors leave no whole numbers.
+        Pixels, 0 to 255, always in float32, because the products are not whole numbers.
 
     Raises:
         ValueError: strength outside [0, 1], or neither one nor three channels.
@@ -70,15 +70,15 @@ def normalize(
     std: Sequence[float],
     dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "b h w c"]:
-    """(images / 255 - mean) / std, per channel.
+    """Return (images / 255 - mean) / std, per channel.
 
     Args:
         images: pixels, 0 to 255.
-        mean, std: one value a channel, of pixels in 0..1.
-        dtype: of the result; computed in at least float32.
+        mean, std: one value per channel, of pixels in 0..1.
+        dtype: the dtype of the result; the computation is in at least float32.
 
     Raises:
-        ValueError: not one value a channel.
+        ValueError: mean or std does not have one value per channel.
     """
     channels = images.shape[-1]
     if len(mean) != channels or len(std) != channels:
@@ -91,9 +91,9 @@ def normalize(
 def random_crop(
     key: RandomKey, images: UInt8[Array, "b h w c"], padding: int, fill: tuple[int, ...]
 ) -> UInt8[Array, "b h w c"]:
-    """Each image padded by `padding` on each side with the pixel `fill`, and an h × w crop anywhere in that.
+    """Pad each image by `padding` pixels on each side with the pixel `fill`, then take an h × w crop at random.
 
-    What `aa_flax.data.crops.pad_crop` does on the host, with other random draws.
+    `aa_flax.data.crops.pad_crop` does the same on the host, with other random draws.
     """
     batch, height, width, channels = images.shape
     pixel = jnp.asarray(fill, images.dtype)
@@ -108,6 +108,6 @@ def random_crop(
 
 
 def random_flip(key: RandomKey, images: Array) -> Array:
-    """Mirrors each image [b, h, w, c] left to right with probability one half."""
+    """Mirror each image left to right with probability one half; `images` is [b, h, w, c]."""
     flip = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
     return jnp.where(flip, images[:, :, ::-1], images)

@@ -1,4 +1,4 @@
-"""Cutout and random erasing on the device: a part of each normalised image overwritten."""
+"""Cutout and random erasing on the device: they overwrite a part of each normalised image."""
 
 import math
 from typing import Literal
@@ -14,7 +14,7 @@ _ATTEMPTS = 10
 
 
 def cutout(key: RandomKey, images: Float[Array, "b h w c"], size: int) -> Float[Array, "b h w c"]:
-    """Sets a size × size square of each image to zero, the mean of normalised pixels (DeVries and Taylor, 2017).
+    """Set a size × size square of each image to zero, the mean of normalised pixels (DeVries and Taylor, 2017).
 
     The centre is uniform over all pixels, so part of the square may lie outside the image, as in the paper.
 
@@ -43,16 +43,19 @@ def random_erasing(
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
     fill: Fill = "noise",
 ) -> Float[Array, "b h w c"]:
-    """Overwrites a random box of each image with the given probability (Zhong et al., 2020, Algorithm 1).
+    """Overwrite a random box of each image with the given probability (Zhong et al., 2020, Algorithm 1).
 
-    Its area is uniform in `area` of the image's, its height : width log-uniform in `aspect`, its sides are rounded to
-    at least 1, and its place is uniform where it lies wholly inside. Of ten such boxes the first that is no larger than
-    the image is taken; if none is, the image stays. The ranges, the logarithm, the ten draws and the noise are those of
-    timm, by which DeiT was trained. The paper has areas up to 0.4, uniform aspects, as many draws as it takes, and
-    uniform pixels.
+    The area of the box, as a fraction of the image's, is uniform in `area`; its height / width is log-uniform in
+    `aspect`; its sides are rounded to whole pixels, at least 1; its position is uniform over those that lie wholly
+    inside the image. Ten boxes are drawn and the first that fits into the image is used; if none fits, the image stays
+    as it is. The ranges, the log-uniform aspect, the ten draws and the noise are those of timm, with which DeiT was
+    trained. The paper has areas up to 0.4, uniform aspects, as many draws as are needed, and uniform pixels.
 
     Args:
-        images: normalised, so that zero is the mean and one a standard deviation.
+        images: normalised images, so that zero is the mean and one is a standard deviation.
+        probability: the probability that an image is changed.
+        area: the least and the largest area of the box, as fractions of the image's area.
+        aspect: the least and the largest height / width of the box.
         fill: "noise" draws every value of the box from N(0, 1), "zero" sets it to the mean.
 
     Raises:
@@ -74,7 +77,7 @@ def random_erasing(
     fits = (heights <= height) & (widths <= width)
     first = jnp.argmax(fits, axis=1)[:, None]
     box_height, box_width = (jnp.take_along_axis(sides, first, axis=1)[:, 0] for sides in (heights, widths))
-    # A box that does not fit, where none does, has no place; that image is not chosen.
+    # Where no box fits there is no position; the maximum keeps the draw valid, and that image is not chosen.
     top, left = (
         jax.random.randint(place_key, (batch,), 0, jnp.maximum(length - side, 0) + 1)
         for place_key, length, side in ((row_key, height, box_height), (column_key, width, box_width))
@@ -86,7 +89,7 @@ def random_erasing(
 
 
 def _covered(start: Int[Array, " b"], size: Int[Array, " b"], length: int) -> Bool[Array, "b length"]:
-    """Which of the `length` positions of an axis lie in each image's interval."""
+    """Return whether each of the `length` positions of an axis lies in each image's interval."""
     position = jnp.arange(length)[None, :]
     return (position >= start[:, None]) & (position < (start + size)[:, None])
 

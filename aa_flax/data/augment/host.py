@@ -1,7 +1,8 @@
-"""What the host makes of each image after its crop, before batches go to the device.
+"""Augmentation of each image on the host, after its crop and before batches go to the device.
 
-The recipes mirror an image before these operations, here the device mirrors it after them. All are as likely as their
-mirror images but for RandAugment's shear_y, which leaves the right column of a mirrored image in place, not the left.
+The published recipes mirror an image before these operations; here the device mirrors it after them. The results have
+the same distribution, except for RandAugment's shear_y: in a mirrored image it leaves the right column unchanged, not
+the left.
 """
 
 from aa_flax.config.schema import Config
@@ -12,7 +13,7 @@ from aa_flax.data.preprocessing import Preprocessing
 
 
 def make_host_augment(config: Config, preprocessing: Preprocessing) -> HostAugment | None:
-    """What `data.auto_augment` names, for `aa_flax.data.train_batches`; None for nothing."""
+    """Return the function that `data.auto_augment` names, for `train_batches(augment=...)`; None for none."""
     data = config.data
     if data.auto_augment == "rand":
         return rand_augment(

@@ -1,7 +1,8 @@
-"""The operations that RandAugment and 3-Augment choose from, on one image on the host: uint8 to uint8, of equal shape.
+"""The operations that RandAugment and 3-Augment choose from, on one image on the host.
 
-Images have one channel (grey) or three (red, green, blue). All operations take both; what has to do with colour leaves
-grey images as they are. Pillow computes them.
+Each takes uint8 [h, w, c] and returns uint8 of the same shape. Images have one channel (grey) or three (red, green,
+blue); other numbers of channels raise ValueError. Operations on colour leave grey images as they are. Pillow computes
+all of them.
 """
 
 import functools
@@ -16,11 +17,11 @@ from aa_flax.data.images import as_picture, as_pixels
 
 Pixels = UInt8[np.ndarray, "h w c"]
 Fill = tuple[int, ...]
-"""Pixel of what comes in from outside the image, one value a channel."""
+"""The pixel used for positions outside the image, one value per channel."""
 
 
 def _on_pixels(operation: Callable[..., Image.Image]) -> Callable[..., Pixels]:
-    """A function of pictures as one of arrays."""
+    """Return a function of arrays that does what `operation` does to Pillow's pictures."""
 
     @functools.wraps(operation)
     def run(image: Pixels, *arguments: Any) -> Pixels:
@@ -33,96 +34,99 @@ def _on_pixels(operation: Callable[..., Image.Image]) -> Callable[..., Pixels]:
 
 @_on_pixels
 def grayscale(picture: Image.Image) -> Image.Image:
-    """Its luma (ITU-R BT.601) in every channel."""
+    """Replace every channel by the picture's luma (ITU-R BT.601)."""
     return picture.convert("L").convert(picture.mode)
 
 
 @_on_pixels
 def auto_contrast(picture: Image.Image) -> Image.Image:
-    """Each channel stretched so that its darkest pixel is 0 and its brightest 255."""
+    """Stretch each channel so that its darkest pixel is 0 and its brightest 255."""
     return ImageOps.autocontrast(picture)
 
 
 @_on_pixels
 def equalize(picture: Image.Image) -> Image.Image:
-    """Each channel with its histogram made as level as whole grey levels allow."""
+    """Make the histogram of each channel as even as whole grey levels allow."""
     return ImageOps.equalize(picture)
 
 
 @_on_pixels
 def solarize(picture: Image.Image, threshold: int) -> Image.Image:
-    """255 - x where x is at least the threshold."""
+    """Replace each value x that is at least the threshold by 255 - x."""
     return ImageOps.solarize(picture, threshold)
 
 
 @_on_pixels
 def posterize(picture: Image.Image, bits: int) -> Image.Image:
-    """The highest `bits` bits of each value, 1 to 8; the others are 0."""
+    """Keep the highest `bits` bits, 1 to 8, of each value and set the others to 0."""
     return ImageOps.posterize(picture, bits)
 
 
 @_on_pixels
 def color(picture: Image.Image, factor: float) -> Image.Image:
-    """Blended with its luma: factor 0 is grey, 1 the image."""
+    """Blend the picture with its luma: factor 0 is grey, 1 is the picture itself."""
     return ImageEnhance.Color(picture).enhance(factor)
 
 
 @_on_pixels
 def contrast(picture: Image.Image, factor: float) -> Image.Image:
-    """Blended with the mean of its luma: factor 0 is flat grey, 1 the image."""
+    """Blend the picture with the mean of its luma: factor 0 is uniform grey, 1 is the picture itself."""
     return ImageEnhance.Contrast(picture).enhance(factor)
 
 
 @_on_pixels
 def brightness(picture: Image.Image, factor: float) -> Image.Image:
-    """Blended with black: factor 0 is black, 1 the image."""
+    """Blend the picture with black: factor 0 is black, 1 is the picture itself."""
     return ImageEnhance.Brightness(picture).enhance(factor)
 
 
 @_on_pixels
 def sharpness(picture: Image.Image, factor: float) -> Image.Image:
-    """Blended with itself smoothed by 3×3 weights of 1 around 5: factor 0 is that, 1 the image, 2 sharper."""
+    """Blend the picture with a smoothed one: factor 0 is the smoothed one, 1 the picture itself, 2 is sharper.
+
+    Smoothing is a weighted mean over 3×3 pixels, with weight 5 for the centre and 1 for the others.
+    """
     return ImageEnhance.Sharpness(picture).enhance(factor)
 
 
 @_on_pixels
 def gaussian_blur(picture: Image.Image, radius: float) -> Image.Image:
-    """Smoothed by a bell curve whose standard deviation is `radius` pixels."""
+    """Smooth the picture by a Gaussian whose standard deviation is `radius` pixels."""
     return picture.filter(ImageFilter.GaussianBlur(radius))
 
 
 @_on_pixels
 def rotate(picture: Image.Image, degrees: float, fill: Fill) -> Image.Image:
-    """Turned counter-clockwise about its centre."""
+    """Rotate the picture counter-clockwise about its centre."""
     return picture.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=_color(fill))
 
 
 @_on_pixels
 def shear_x(picture: Image.Image, slope: float, fill: Fill) -> Image.Image:
-    """The pixel at (x, y) comes from (x + slope · y, y), so the top row stays, as in AutoAugment's code."""
+    """Take the pixel at (x, y) from (x + slope · y, y), so that the top row stays, as in AutoAugment's code."""
     return _affine(picture, (1.0, slope, 0.0, 0.0, 1.0, 0.0), fill)
 
 
 @_on_pixels
 def shear_y(picture: Image.Image, slope: float, fill: Fill) -> Image.Image:
-    """The pixel at (x, y) comes from (x, y + slope · x), so the left column stays."""
+    """Take the pixel at (x, y) from (x, y + slope · x), so that the left column stays."""
     return _affine(picture, (1.0, 0.0, 0.0, slope, 1.0, 0.0), fill)
 
 
 @_on_pixels
 def translate_x(picture: Image.Image, fraction: float, fill: Fill) -> Image.Image:
-    """Moved left by a fraction of its width."""
+    """Move the picture left by a fraction of its width."""
     return _affine(picture, (1.0, 0.0, fraction * picture.width, 0.0, 1.0, 0.0), fill)
 
 
 @_on_pixels
 def translate_y(picture: Image.Image, fraction: float, fill: Fill) -> Image.Image:
-    """Moved up by a fraction of its height."""
+    """Move the picture up by a fraction of its height."""
     return _affine(picture, (1.0, 0.0, 0.0, 0.0, 1.0, fraction * picture.height), fill)
 
 
 def _affine(picture: Image.Image, matrix: tuple[float, ...], fill: Fill) -> Image.Image:
-    """(a, b, c, d, e, f): the pixel at (x, y) comes from (a x + b y + c, d x + e y + f), bilinear."""
+    """Take the pixel at (x, y) from (a x + b y + c, d x + e y + f), bilinear; `matrix` is (a, b, c, d, e, f)."""
     return picture.transform(
         picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=_color(fill)
     )

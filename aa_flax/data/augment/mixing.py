@@ -1,11 +1,11 @@
-"""Mixup and cutmix on the device: each image and its label mixed with those of a partner.
+"""Mixup and cutmix on the device: they mix each image and its target with those of a partner.
 
-Partners are neighbours: images 0 and 1 of the batch, 2 and 3, and so on, each with the other. The order of a batch is
-random already, so that they are as good as any, and a batch that is split over devices by whole pairs is mixed without
-any image leaving its device: which images meet does not depend on the number of devices either. timm and DeiT reverse
-the batch instead, which would send every image to another chip here.
+Partners are neighbours in the batch: images 0 and 1, 2 and 3, and so on. The order of a batch is already random, so
+neighbours serve as well as any other pairing. A batch that is split over devices by whole pairs is mixed without moving
+an image to another device, and the pairs do not depend on the number of devices. timm and DeiT pair each image with the
+one at the same position of the reversed batch, which would move every image to another device here.
 
-One draw for the whole batch, as in the code of both papers.
+Random numbers are drawn once for the whole batch, as in the code of both papers.
 """
 
 import jax
@@ -19,7 +19,7 @@ Mixed = tuple[Float[Array, "b h w c"], Float[Array, "b classes"]]
 
 
 def mixup(key: RandomKey, images: Float[Array, "b h w c"], targets: Float[Array, "b classes"], alpha: float) -> Mixed:
-    """λ x + (1 - λ) x', and the targets likewise, λ drawn from Beta(alpha, alpha) (Zhang et al., 2018, equation 1).
+    """Return λ x + (1 - λ) x' of images and of targets, λ drawn from Beta(alpha, alpha) (Zhang et al., 2018, eq. 1).
 
     Raises:
         ValueError: alpha not above 0, or an odd number of images.
@@ -28,11 +28,11 @@ def mixup(key: RandomKey, images: Float[Array, "b h w c"], targets: Float[Array,
 
 
 def cutmix(key: RandomKey, images: Float[Array, "b h w c"], targets: Float[Array, "b classes"], alpha: float) -> Mixed:
-    """A box of x becomes that of x', and λ of the target stays, the part of the area outside (Yun et al., 2019).
+    """Replace a box of x by that of x' and mix the targets with λ, the fraction outside the box (Yun et al., 2019).
 
-    With λ' drawn from Beta(alpha, alpha), the sides of the box are √(1 - λ') times the image's, rounded down, its
-    centre is uniform over all pixels, and what lies outside the image is cut off (equation 2). So λ is 1 - area of what
-    is left / area of the image, as in the authors' code, not λ'.
+    With λ' drawn from Beta(alpha, alpha), the sides of the box are √(1 - λ') times the image's, rounded down; its
+    centre is uniform over all pixels; the part outside the image is cut off (equation 2). Hence λ is not λ' but
+    1 - area of the remaining box / area of the image, as in the authors' code.
 
     Raises:
         ValueError: alpha not above 0, or an odd number of images.
@@ -48,9 +48,9 @@ def mixup_or_cutmix(
     cutmix_alpha: float,
     cutmix_probability: float,
 ) -> Mixed:
-    """One of the two for the whole batch, cutmix with the given probability, as DeiT (Touvron et al., 2021) does.
+    """Apply cutmix with the given probability, else mixup, to the whole batch, as DeiT (Touvron et al., 2021) does.
 
-    Draws the same as `mixup(split(key, 3)[0], ...)` or `cutmix(split(key, 3)[1], ...)` would.
+    The result is that of `mixup(split(key, 3)[0], ...)` or of `cutmix(split(key, 3)[1], ...)`.
 
     Raises:
         ValueError: an alpha not above 0, or an odd number of images.
@@ -59,13 +59,13 @@ def mixup_or_cutmix(
     mixup_pixels, mixup_target = _mixup_weights(mixup_key, images, mixup_alpha)
     cutmix_pixels, cutmix_target = _cutmix_weights(cutmix_key, images, cutmix_alpha)
     cuts = jax.random.bernoulli(choice_key, cutmix_probability)
-    # Chosen as weights of pixels, so that the images are read once.
+    # The choice is made between the weights, so that the images are read once.
     pixels = jnp.where(cuts, cutmix_pixels, mixup_pixels)
     return _mixed(images, targets, pixels, jnp.where(cuts, cutmix_target, mixup_target))
 
 
 def partners(values: Shaped[Array, "b ..."]) -> Shaped[Array, "b ..."]:
-    """Each value's partner: 1, 0, 3, 2, 5, 4, ... along the batch.
+    """Return each value's partner along the batch: those at 1, 0, 3, 2, 5, 4, ...
 
     Raises:
         ValueError: an odd number of values.
@@ -79,7 +79,7 @@ def partners(values: Shaped[Array, "b ..."]) -> Shaped[Array, "b ..."]:
 def _mixed(
     images: Array, targets: Array, pixel_weight: Float[Array, "#h #w 1"], target_weight: Float[Array, ""]
 ) -> Mixed:
-    """What weights of each pixel and of the target make of the images and of their partners."""
+    """Return images and targets mixed with their partners'; the weights are those of the images' own values."""
 
     def blended(values: Array, weight: Array) -> Array:
         return (weight * values + (1 - weight) * partners(values)).astype(values.dtype)

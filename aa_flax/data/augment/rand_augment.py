@@ -1,6 +1,6 @@
 """RandAugment (Cubuk et al., 2020, Figure 2): a few operations, drawn uniformly, all at one magnitude.
 
-With m = magnitude / 10, and a random sign where it says ±:
+With m = magnitude / 10, and a random sign where the table has ±:
 
     operation                                          range            increasing
     identity, auto_contrast, equalize
@@ -8,18 +8,19 @@ With m = magnitude / 10, and a random sign where it says ±:
     shear_x, shear_y                                   ± 0.3 m
     translate_x, translate_y                           ± 0.45 m of the side
     color, contrast, brightness, sharpness             0.1 + 1.8 m      1 ± 0.9 m
-    solarize, from this threshold on                   256 m            256 - 256 m
-    posterize, to so many bits                         4 + 4 m          4 - 4 m, at least 1
+    solarize: the threshold                            256 m            256 - 256 m
+    posterize: the number of bits                      4 + 4 m          4 - 4 m, at least 1
 
-The ranges are those of AutoAugment (Cubuk et al., 2019), on which the paper builds: 0.45 of the side are its 150 of 331
-pixels. The TensorFlow code by its authors differs from both papers: it keeps 4 m bits, and none for small m, and moves
-by up to 100 pixels at any size. With these ranges some operations change an image less the larger the magnitude is;
-`increasing` are timm's, with which all change it more. Magnitudes above 10, of which the paper has some, go on along
-the same lines up to where a range ends (threshold 256, 8 bits).
+The ranges are those of AutoAugment (Cubuk et al., 2019), on which the paper builds; 0.45 of the side stands for its 150
+of 331 pixels. The authors' TensorFlow code differs from both papers: it keeps 4 m bits, which is none for small m, and
+moves by up to 100 pixels at any image size. With the ranges in the column "range", some operations change an image less
+when the magnitude is larger. The column "increasing" has timm's ranges, with which all operations change it more.
+Magnitudes above 10, some of which the paper uses, extend the same formulas until a range ends (threshold 256, 8 bits).
 
-DeiT's "rand-m9-mstd0.5-inc1" is timm's variant: increasing, of magnitude N(9, 0.5²) clipped to 0 ... 10, each operation
-skipped with probability 1/2. These are options. Its list differs: it has inversion and a solarisation that adds to dark
-values besides, and not the identity. It fills with ImageNet's mean pixel.
+DeiT's "rand-m9-mstd0.5-inc1" is timm's variant: increasing ranges, magnitude drawn from N(9, 0.5²) and clipped to
+0 ... 10, each operation skipped with probability 1/2. Options of `rand_augment` give these. The list of timm's variant
+differs: it also has inversion and a solarisation that adds to dark values, and it has no identity. It fills with
+ImageNet's mean pixel.
 """
 
 from collections.abc import Callable
@@ -69,7 +70,7 @@ OPERATIONS: dict[str, Callable[[Pixels, Setting], Pixels]] = {
     "translate_x": lambda image, s: image_ops.translate_x(image, s.sign * 0.45 * s.level, s.fill),
     "translate_y": lambda image, s: image_ops.translate_y(image, s.sign * 0.45 * s.level, s.fill),
 }
-"""In the order of the paper's listing."""
+"""The operations by name, in the order of the paper's listing."""
 
 
 def rand_augment(
@@ -81,18 +82,19 @@ def rand_augment(
     increasing: bool = False,
     probability: float = 1.0,
 ) -> Callable[[Pixels, np.random.Generator], Pixels]:
-    """The function (image, random numbers) -> image that applies `operations` of `OPERATIONS`, drawn with replacement.
+    """Return a function (image, generator) -> image that applies random operations of `OPERATIONS`.
 
     Args:
-        fill: pixel for what comes in from outside; the mean of the data set, where AutoAugment has grey (128).
-        operations: how many, one after the other; N in the paper.
+        fill: the pixel for positions outside the image; usually the mean of the data set. AutoAugment has grey (128).
+        operations: how many operations are drawn, with replacement, and applied in turn; N in the paper.
         magnitude: M in the paper, where 10 is the end of AutoAugment's ranges.
-        magnitude_std: standard deviation of the magnitude of each operation, then clipped to 0 ... max(10, magnitude).
-        increasing: the ranges on the right of the table above.
-        probability: that an operation is applied, of each by itself.
+        magnitude_std: standard deviation of the magnitude, which is drawn for each operation and clipped to
+            0 ... max(10, magnitude).
+        increasing: use the ranges of the column "increasing" of the table above.
+        probability: the probability that an operation that was drawn is applied, independently of the others.
 
     Raises:
-        ValueError: less than one operation, a magnitude or deviation below 0, or a probability outside [0, 1].
+        ValueError: fewer than one operation, a magnitude or deviation below 0, or a probability outside [0, 1].
     """
     for name, value, accepted, fits in (
         ("operations", operations, "at least 1", operations >= 1),

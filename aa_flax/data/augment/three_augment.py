@@ -7,10 +7,10 @@ from aa_flax.data.augment.image_ops import Pixels
 
 
 def three_augment(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Grey, solarised from 128 on, or blurred by 0.1 to 2 pixels, each with probability 1/3.
+    """Make an image grey, solarise it with threshold 128, or blur it by 0.1 to 2 pixels, each with probability 1/3.
 
-    The numbers are those of the authors' code. Its recipe goes on with a colour jitter of 0.3, which runs on the device
-    here. On grey images the first does nothing.
+    The numbers are those of the authors' code. Their recipe continues with a colour jitter of strength 0.3, which runs
+    on the device here. The first operation leaves grey images as they are.
     """
     choice, radius = rng.integers(3), rng.uniform(0.1, 2.0)
     if choice == 0:

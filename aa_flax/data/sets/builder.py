@@ -1,8 +1,8 @@
-"""What all own data sets share: a TFDS builder that writes image bytes which are already encoded.
+"""The base of all data sets of this library: a TFDS builder that stores images that are already encoded.
 
-TFDS needs TensorFlow to encode pixels, not to store bytes, so the builders encode with Pillow or pass on what the
-source files hold. Examples keep the order of the official files: the index of an example is its row there, unless an
-`Origin` says otherwise.
+TFDS needs TensorFlow to encode pixels, but not to store bytes, so each `Origin` encodes images with Pillow or passes on
+the bytes of its files. Examples keep the order of the official files: the index of an example is its row there, unless
+an `Origin` says otherwise.
 """
 
 import abc
@@ -15,23 +15,23 @@ import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
 
-Example = tuple[bytes, int]  # encoded image, label
+Example = tuple[bytes, int]  # (encoded image, label)
 
 
 class Origin(abc.ABC):
-    """The source files of one data set: where they are, what they hold."""
+    """The source files of one data set: where they are and what they contain."""
 
-    stored_name: str  # the folder on disk; unlike any name in the TFDS catalogue
+    stored_name: str  # the name of the folder on disk, which is no name of the TFDS catalogue
     description: str
     homepage: ClassVar[str]
     image_shape: ClassVar[tuple[int | None, int | None, int]]
     encoding: ClassVar[str | None] = "png"
-    version: ClassVar[str] = "1.0.0"  # of what is written from the same files
+    version: ClassVar[str] = "1.0.0"  # changes when other data is written from the same files
 
     @property
     @abc.abstractmethod
     def files(self) -> list[Path]:
-        """The files read; they exist."""
+        """Return the paths of the files that are read, all of which exist."""
 
     @property
     @abc.abstractmethod
@@ -39,10 +39,10 @@ class Origin(abc.ABC):
 
     @abc.abstractmethod
     def splits(self) -> Mapping[str, Iterator[Example]]:
-        """Split name to its examples, in the order of the files; iterating checks each example."""
+        """Return the examples of each split by its name, in the order of the files; iterating checks each example."""
 
     def checksums(self) -> dict[str, str]:
-        """File name to SHA-256 of its content."""
+        """Return the SHA-256 of the content of each file by its name; raise DataError if one cannot be read."""
         sums = {}
         for path in self.files:
             try:
@@ -53,14 +53,20 @@ class Origin(abc.ABC):
         return sums
 
     def checked_label(self, label: int, file: Path, index: int) -> int:
-        """`label`, or DataError naming file and index when no class has that number."""
+        """Return `label`; if no class has that number, raise DataError that names file and index."""
         if not 0 <= label < len(self.class_names):
             raise DataError(f"{file}: example {index} has label {label}, expected 0 to {len(self.class_names) - 1}")
         return int(label)
 
 
 def require_files(folder: Path, names: list[str], what: str) -> list[Path]:
-    """Paths of `names` in `folder`; DataError listing all that are missing."""
+    """Return the paths of `names` in `folder`; if some are missing, raise DataError that lists them.
+
+    Args:
+        folder: the folder.
+        names: the names of the files.
+        what: the name of the data set, for the message.
+    """
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise DataError(f"{folder}: {what} needs {', '.join(names)}; missing: {', '.join(missing)}")
@@ -68,10 +74,10 @@ def require_files(folder: Path, names: list[str], what: str) -> list[Path]:
 
 
 def make_builder(origin: Origin, checksums: dict[str, str], data_dir: Path) -> tfds.core.GeneratorBasedBuilder:
-    """The TFDS builder that stores `origin` under `data_dir` as ArrayRecord."""
+    """Return the TFDS builder that stores `origin` under `data_dir` as ArrayRecord, with `checksums` as metadata."""
 
-    # A class for each origin, because TFDS takes name and version from the class. Not registered: `tfds.load` could
-    # not give it the source files.
+    # There is a class for each origin, because TFDS takes name and version from the class. It is not registered,
+    # because `tfds.load` could not give it the source files.
     class Builder(_Builder, skip_registration=True):  # type: ignore[call-arg]
         name = origin.stored_name
         VERSION = tfds.core.Version(origin.version)

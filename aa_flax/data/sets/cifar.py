@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) from a folder with the official files, binary or Python version.
 
-Binary version: records of one label byte (CIFAR-100: coarse, then fine) and 3 × 32 × 32 pixels, channel by channel.
-Python version: pickled dictionaries whose "data" [n, 3072] is in the same order.
+Binary version: records of one label byte (CIFAR-100: two, coarse and fine) and 3 × 32 × 32 pixels, channel by channel.
+Python version: pickled dictionaries whose "data" [n, 3072] has the pixels in the same order.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,12 +21,12 @@ _PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the official archive of one of the two sets is laid out in one of the two versions."""
+    """The files of the official archive of one of the two data sets in one of the two versions."""
 
     folder: str
     splits: Mapping[str, tuple[str, ...]]
     names_file: str
-    label_bytes: int = 1  # binary version; the last of them is the label
+    label_bytes: int = 1  # binary version; the last of these bytes is the label
     labels_key: str = ""  # Python version
     names_key: str = ""
 
@@ -39,7 +39,7 @@ def _batches(suffix: str) -> dict[str, tuple[str, ...]]:
 
 
 class Cifar10(Origin):
-    """50,000 + 10,000 colour 32 × 32 photographs of 10 classes."""
+    """CIFAR-10: 50,000 + 10,000 colour 32 × 32 photographs of 10 classes."""
 
     stored_name = "aa_cifar10"
     description = "CIFAR-10: colour 32 × 32 photographs, 10 classes, from the official files."
@@ -61,7 +61,7 @@ class Cifar10(Origin):
         for candidate in (folder, *(folder / layout.folder for layout in self._layouts)):
             for layout in self._layouts:
                 files = [name for names in layout.splits.values() for name in names]
-                # One file is enough to know the version; what is missing beside it is then an error of its own.
+                # One file is enough to know the version; if others are missing, the message lists them.
                 if any((candidate / name).is_file() for name in files):
                     require_files(candidate, [*files, layout.names_file], layout.folder)
                     return layout, candidate
@@ -125,7 +125,7 @@ class Cifar10(Origin):
 
 
 class Cifar100(Cifar10):
-    """50,000 + 10,000 colour 32 × 32 photographs of 100 classes (the fine labels)."""
+    """CIFAR-100: 50,000 + 10,000 colour 32 × 32 photographs of 100 classes (the fine labels)."""
 
     stored_name = "aa_cifar100"
     description = "CIFAR-100: colour 32 × 32 photographs, 100 classes (fine labels), from the official files."

@@ -12,7 +12,7 @@ _OFFICIAL_SPLITS = {"train": "train", "test": "t10k"}
 
 
 class FashionMnist(Origin):
-    """60,000 + 10,000 grey 28 × 28 images of 10 kinds of clothing, from a folder with the official files."""
+    """Fashion-MNIST: 60,000 + 10,000 grey 28 × 28 images of 10 kinds of clothing, from the official files."""
 
     stored_name = "aa_fashion_mnist"
     description = "Fashion-MNIST: grey 28 × 28 images of clothing, 10 classes, from the official IDX files."
@@ -64,7 +64,7 @@ class FashionMnist(Origin):
 
 
 class FashionMnistSubset(FashionMnist):
-    """The embedded default: 8,000 + 2,000 of them, as many of each class (`embedded/make_subset.py`)."""
+    """The embedded subset: 8,000 + 2,000 images, equally many of each class (`embedded/make_subset.py` chose them)."""
 
     stored_name = "aa_fashion_mnist_subset"
     description = "A stratified subset of Fashion-MNIST: 800 training and 200 test images of each of the 10 classes."

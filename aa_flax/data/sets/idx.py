@@ -1,6 +1,7 @@
-"""The IDX format of MNIST and Fashion-MNIST: a big-endian header, then unsigned bytes; plain or gzip.
+"""The IDX format of MNIST and Fashion-MNIST: a big-endian header, then unsigned bytes, plain or compressed by gzip.
 
-Header: two zero bytes, a type code (8 = unsigned byte), the number of dimensions, one 32-bit size per dimension.
+The header has two zero bytes, a type code (8 = unsigned byte), the number of dimensions, and one 32-bit size per
+dimension.
 """
 
 import gzip
@@ -19,17 +20,18 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 def read_idx(path: str | Path, *, rank: int) -> UInt8[np.ndarray, "..."]:
-    """Reads one IDX file of unsigned bytes.
+    """Read one IDX file of unsigned bytes.
 
     Args:
-        path: the file, gzip or plain (told apart by content, not by name).
-        rank: dimensions that the file must have: 3 for images [n, h, w], 1 for labels [n].
+        path: the file, gzip or plain (recognised by its content, not by its name).
+        rank: the number of dimensions that the file must have: 3 for images [n, h, w], 1 for labels [n].
 
     Returns:
         uint8 array of the header's shape.
 
     Raises:
-        DataError: missing, unreadable or truncated file, wrong magic number, or not as many bytes as the header says.
+        DataError: the file is missing, unreadable or truncated, has a wrong magic number, or does not have as many
+            bytes as its header says.
     """
     path = Path(path)
     content = _content(path)
@@ -52,7 +54,7 @@ def read_idx(path: str | Path, *, rank: int) -> UInt8[np.ndarray, "..."]:
 
 
 def encode_idx(array: UInt8[np.ndarray, "..."]) -> bytes:
-    """The plain IDX file of an array: what `read_idx` reads back."""
+    """Return the bytes of the plain IDX file of an array, which `read_idx` reads."""
     return struct.pack(f">HBB{array.ndim}I", 0, _UNSIGNED_BYTE, array.ndim, *array.shape) + array.tobytes()
 
 

@@ -3,9 +3,9 @@
     FOLDER/train/CLASS/*.jpg and FOLDER/val/CLASS/*.jpg      splits by the names of their folders: train, val, test, ...
     FOLDER/CLASS/*.jpg                                       one split, train
 
-Classes are the names of the folders, sorted. JPEG, PNG and WebP files are stored byte for byte. What a viewer shows
-otherwise than its pixels lie (turned by EXIF, 16 bits a channel, transparent), and other formats, are stored as shown:
-JPEGs again as JPEG of quality 95, the rest as PNG. So training sees an image as `aa_flax.predict` does.
+Classes are the names of the folders, sorted. JPEG, PNG and WebP files are stored byte for byte. Other formats, and
+images that a viewer shows otherwise than they are stored (turned by EXIF, 16 bits per channel, transparent), are stored
+as shown: JPEGs as JPEG of quality 95, the rest as PNG. So training sees an image as `aa_flax.predict` does.
 
 Examples are stored in a random order, always the same, so that a part of a split has every class.
 """
@@ -31,7 +31,11 @@ _ENTRY_LIMIT = 3  # names quoted in a message
 
 
 class ImageFolder(Origin):
-    """The folder `folder`, known as `image_folder/LABEL`."""
+    """The data set in `folder`, which is named `image_folder/LABEL`.
+
+    Raises:
+        DataError: the name does not have that form, or the folder does not have the layout of this module's docstring.
+    """
 
     description = "A folder of image files for each class."
     homepage = ""
@@ -66,7 +70,10 @@ class ImageFolder(Origin):
         return self._names
 
     def checksums(self) -> dict[str, str]:
-        """Folder of each class in each split to a hash of its files' names and sizes; reading all would take hours."""
+        """Return, for the folder of each class in each split, a hash of its files' names and sizes.
+
+        The files are not read, because that would take hours for a large data set.
+        """
         return {
             f"{split}/{name}": hashlib.sha256(
                 "".join(f"{path.name} {path.stat().st_size}\n" for path in paths).encode()
@@ -92,7 +99,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _by_class(folder: Path) -> dict[str, list[Path]]:
-    """Class to its files, sorted."""
+    """Return the files of each class, sorted, by the name of the class."""
     classes = {child.name: _images(child) for child in _folders(folder)}
     if len(classes) < 2:
         raise DataError(f"{folder}: {len(classes)} folders of classes, expected at least 2")
@@ -103,14 +110,14 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
 
 def _images(folder: Path) -> list[Path]:
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    # Left out in silence they would be missed by nobody.
+    # Other files are an error, because nobody would notice if they were left out.
     if others := [path.name for path in paths if path.suffix.lower() not in _SUFFIXES or not path.is_file()]:
         raise DataError(f"{folder}: {_some(others)}: not an image by its name ({', '.join(_SUFFIXES)}); remove it")
     return paths
 
 
 def _encoded(path: Path) -> bytes:
-    """The bytes to store; decoded once, so that a damaged file is found now and not in the middle of a run."""
+    """Return the bytes to store; the image is decoded, so that damage is found now and not in the middle of a run."""
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:

@@ -1,4 +1,4 @@
-"""The data sets of this library: their names, and preparing them once from the files that the user names."""
+"""The data sets of this library: their names, and their preparation, once, from the files that the user names."""
 
 import contextlib
 import fcntl
@@ -13,50 +13,71 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.packed import Cifar10Jpeg, Imagenette128
+from aa_flax.data.facts import FACTS, Facts
 from aa_flax.data.prepared import find_prepared
 from aa_flax.data.sets.builder import Origin, make_builder
 from aa_flax.data.sets.cifar import Cifar10, Cifar100
 from aa_flax.data.sets.fashion_mnist import FashionMnist, FashionMnistSubset
 from aa_flax.data.sets.image_folder import PREFIX, ImageFolder
+from aa_flax.data.statistics import STATISTICS, Moments
 
-# Those that come with the library, and those that need a folder.
+# EMBEDDED data sets come with the library; those FROM_FOLDER need a folder with their files.
 EMBEDDED: dict[str, type[FashionMnistSubset]] = {"fashion_mnist_subset": FashionMnistSubset}
 FROM_FOLDER: dict[str, Callable[[Path], Origin]] = {
     "fashion_mnist": FashionMnist,
     "cifar10": Cifar10,
     "cifar100": Cifar100,
-    "cifar10_jpeg": Cifar10Jpeg,
-    "imagenette128": Imagenette128,
 }
+_ADDED: set[str] = set()
+"""Names in `FROM_FOLDER` that are not this library's."""
+
+
+def register(name: str, origin: Callable[[Path], Origin], facts: Facts, mean: Moments, std: Moments) -> None:
+    """Let `load` read another data set from a folder that the user names.
+
+    Once it is prepared, `load` opens it without this call too.
+
+    Args:
+        name: for configs; letters, digits and underscores. Its `origin.stored_name` is "aa_" and this name.
+        origin: made of the folder, or of a file in it.
+        facts: sizes, by which runs are planned where the files are not.
+        mean, std: of each channel, of pixels in 0..1.
+
+    Raises:
+        ValueError: the name is taken by a data set of this library.
+    """
+    if name in EMBEDDED or (name in FROM_FOLDER and name not in _ADDED):
+        raise ValueError(f"a data set named {name!r} is this library's own")
+    FROM_FOLDER[name], FACTS[name], STATISTICS[name] = origin, facts, (mean, std)
+    _ADDED.add(name)
 
 
 def is_own(name: str) -> bool:
-    """Whether this library prepares the data set of that name itself."""
+    """Return whether this library prepares the data set of that name itself."""
     return name in EMBEDDED or takes_folder(name)
 
 
 def takes_folder(name: str) -> bool:
-    """Whether a data set is prepared from a folder that the user names."""
+    """Return whether a data set is prepared from a folder that the user names."""
     return name in FROM_FOLDER or name.startswith(PREFIX)
 
 
 def in_catalogue(name: str) -> bool:
-    """Whether a name that is none of this library's alone, and so may be one of the TFDS catalogue's."""
-    ours_alone = name in EMBEDDED or name in ("cifar10_jpeg", "imagenette128") or name.startswith(PREFIX)
-    return not ours_alone
+    """Return whether a name may be one of the TFDS catalogue: it is not one that only this library has."""
+    return not (name in EMBEDDED or name in _ADDED or name.startswith(PREFIX))
 
 
 def stored_name(name: str) -> str:
-    """The folder of an own data set in `data_dir`: never the name of a set of the TFDS catalogue."""
+    """Return the name of the folder of this library's data set `name` in `data_dir`, which is none of TFDS's names."""
     return f"aa_{name.replace('/', '_')}"
 
 
 def open_origin(name: str, source_dir: str | Path) -> Origin:
-    """The source files of an own data set.
+    """Return the source files of one of this library's data sets.
 
     Raises:
-        DataError: no such folder, files missing or unreadable, or a folder given for the embedded set.
+        DataError: there is no such folder, files are missing or unreadable, or a folder is given for the embedded data
+            set.
     """
     if name in EMBEDDED:
         if source_dir:
@@ -69,16 +90,17 @@ def open_origin(name: str, source_dir: str | Path) -> Origin:
 
 
 def prepare(origin: Origin, data_dir: Path) -> Path:
-    """Writes `origin` into `data_dir` unless it is there already; the prepared folder.
+    """Write `origin` into `data_dir` unless it is there already, and return the prepared folder.
 
     Two processes may call this at once: one prepares, the other waits and uses the result.
 
     Raises:
-        DataError: faulty source files, an unwritable `data_dir`, or prepared from other files than these.
+        DataError: the source files are faulty, `data_dir` cannot be written, or the data set was prepared from other
+            files than these.
     """
     checksums = origin.checksums()
     name = f"{origin.stored_name}:{origin.version}"
-    # Without the lock, so that prepared data serves from a disk that cannot be written.
+    # This look needs no lock, so that prepared data can be used on a disk that cannot be written.
     folder = find_prepared(name, data_dir)
     if folder is not None and source_checksums(folder) == checksums:
         return folder
@@ -100,7 +122,11 @@ def prepare(origin: Origin, data_dir: Path) -> Path:
 
 
 def source_checksums(folder: Path) -> dict[str, str]:
-    """File name to SHA-256 of the files from which an own data set was prepared."""
+    """Return the SHA-256 of each file from which one of this library's data sets was prepared, by the file's name.
+
+    Raises:
+        DataError: the metadata in `folder` is missing or damaged.
+    """
     path = folder / "metadata.json"
     try:
         return dict(json.loads(path.read_text())["source_sha256"])
@@ -109,13 +135,13 @@ def source_checksums(folder: Path) -> dict[str, str]:
 
 
 def source_fingerprint(folder: Path) -> str:
-    """Hash of what an own data set was prepared from; the same on every machine."""
+    """Return a hash of the files from which one of this library's data sets was prepared, equal on all machines."""
     content = json.dumps([folder.parent.name, folder.name, source_checksums(folder)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _write(origin: Origin, checksums: dict[str, str], data_dir: Path) -> None:
-    # What a process that was killed has left. Under the lock nobody else is writing.
+    # Remove what a killed process has left; the caller holds the lock, so no other process is writing.
     for leftover in (data_dir / origin.stored_name).glob("*incomplete*"):
         shutil.rmtree(leftover, ignore_errors=True)
     builder = make_builder(origin, checksums, data_dir)
@@ -131,7 +157,7 @@ def _write(origin: Origin, checksums: dict[str, str], data_dir: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without TFDS's progress bars and its lines on the terminal, which speak of a download."""
+    """Suppress TFDS's progress bars and its lines on the terminal, which mention a download that does not happen."""
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):

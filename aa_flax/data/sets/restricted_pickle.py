@@ -1,7 +1,7 @@
-"""Reads pickles that hold nothing but numpy arrays, containers, strings and numbers.
+"""A reader of pickles that contain only numpy arrays, containers, strings and numbers.
 
 A pickle can run any code that it names. The official CIFAR files in their Python version are pickles, so this
-unpickler resolves only the few names that arrays need, and those to stand-ins that collect what an array is made of.
+unpickler resolves only the few names that arrays need, to stand-ins that collect what an array is made of.
 """
 
 import math
@@ -15,14 +15,14 @@ from aa_flax.data.errors import DataError
 
 
 class _ArrayType:
-    """Stands for numpy.ndarray, which a pickle names only as an argument of `_reconstruct`."""
+    """The stand-in for numpy.ndarray, which a pickle may name only as an argument of `_reconstruct`."""
 
     def __new__(cls) -> NoReturn:
         raise pickle.UnpicklingError("an array that is not built the usual way")
 
 
 class _DType:
-    """Stands for numpy.dtype: a kind and size, then (by `__setstate__`) a byte order."""
+    """The stand-in for numpy.dtype: a kind and size, then (set by `__setstate__`) a byte order."""
 
     def __init__(self, code: bytes | str, align: bool = False, copy: bool = False):
         self.code = code.decode("ascii") if isinstance(code, bytes) else str(code)
@@ -38,7 +38,7 @@ class _DType:
 
 
 class _Array:
-    """Stands for an array that is being built; `value` is the array."""
+    """The stand-in for an array; `__setstate__` builds the array itself, `value`."""
 
     value: np.ndarray
 
@@ -59,7 +59,7 @@ def _reconstruct(array_type: type, shape: Any, typecode: Any) -> _Array:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes into a pickle that Python 2 can read."""
+    """Return bytes that Python 3 wrote as text into a pickle that Python 2 can read."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"the encoding {encoding!r}")
     return text.encode("latin1")
@@ -96,11 +96,11 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> Any:
-    """The content of a pickle of Python 2 or 3; strings of Python 2 come as bytes.
+    """Return the content of a pickle of Python 2 or 3; strings of Python 2 become bytes.
 
     Raises:
-        DataError: missing, truncated or damaged file, or one that names anything beyond arrays, containers, strings
-            and numbers; nothing that it names is imported or called.
+        DataError: the file is missing, truncated or damaged, or names anything but arrays, containers, strings and
+            numbers. Nothing that it names is imported or called.
     """
     try:
         with path.open("rb") as file:
@@ -112,7 +112,7 @@ def read_pickle(path: Path) -> Any:
             f"{path}: refused: the pickle asks for {refused}; accepted are numpy arrays, lists, tuples, dicts, "
             f"bytes, strings and numbers"
         ) from None
-    # Damaged pickles raise whatever the opcode that went wrong raises.
+    # The type that a damaged pickle raises depends on the damaged opcode.
     except Exception as error:
         raise DataError(f"{path}: truncated or damaged pickle ({type(error).__name__}: {error})") from None
 

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+import experiments.packed  # noqa: F401  its data sets become known
 from aa_flax import data
 from aa_flax.data.indices import IndexBatches
 from aa_flax.data.preprocessing import preprocessing_for

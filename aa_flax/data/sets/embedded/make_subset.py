@@ -1,11 +1,11 @@
-"""Makes the embedded subset of Fashion-MNIST from the four official files.
+"""Make the embedded subset of Fashion-MNIST from the four official files.
 
     python -m aa_flax.data.sets.embedded.make_subset FOLDER_WITH_THE_OFFICIAL_FILES [OUTPUT_FOLDER]
 
-800 training and 200 test images of each of the 10 classes, each drawn from the official set of the same name, in
-mixed order. Which images, and their order, follow from SHA-256 of (seed, set, index): the same in every version of
-every library. The gzip files carry no time stamp. SHA256SUMS lists them; `*.idx` lines are the same files
-decompressed, because another zlib may compress the same content to other bytes.
+The subset has 800 training and 200 test images of each of the 10 classes, chosen from the official split of the same
+name, in mixed order. The choice and the order depend on the SHA-256 of (seed, split, index) only, so that they are the
+same with every version of every library. The gzip files have no time stamp. SHA256SUMS has a line for each of them, and
+a line `*.idx` for its decompressed content, because another zlib may compress the same content to other bytes.
 """
 
 import gzip
@@ -25,7 +25,16 @@ CHECKSUMS = "SHA256SUMS"
 
 
 def chosen(labels: np.ndarray, per_class: int, name: str) -> list[int]:
-    """Indices of `per_class` examples of each class, in the order of the hash of their index."""
+    """Return the indices of `per_class` examples of each class, in the order of the hashes of their indices.
+
+    Args:
+        labels: [n], the labels of the official split.
+        per_class: the number of examples of each class.
+        name: the official name of the split, "train" or "t10k".
+
+    Raises:
+        DataError: a class has fewer examples.
+    """
     remaining = dict.fromkeys(range(10), per_class)
     indices = []
     for index in sorted(range(len(labels)), key=lambda i: hashlib.sha256(f"{SEED} {name} {i}".encode()).digest()):
@@ -39,7 +48,7 @@ def chosen(labels: np.ndarray, per_class: int, name: str) -> list[int]:
 
 
 def compressed(content: bytes) -> bytes:
-    """Gzip without file name or time. (`gzip.compress` writes another header from one Python version to the next.)"""
+    """Compress by gzip without file name or time. (The header of `gzip.compress` depends on the version of Python.)"""
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=9, mtime=0) as file:
         file.write(content)
@@ -47,7 +56,7 @@ def compressed(content: bytes) -> bytes:
 
 
 def make(official: Path, output: Path) -> None:
-    """Writes the four files and their checksums into `output`."""
+    """Write the four files of the subset and their checksums into `output`, from the files in `official`."""
     sums = []
     for name, per_class in PER_CLASS.items():
         labels = read_idx(official / f"{name}-labels-idx1-ubyte.gz", rank=1)

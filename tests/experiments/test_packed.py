@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import experiments.packed  # noqa: F401  its data sets become known
 from aa_flax.data import DataError, load
+from aa_flax.data.sets import own
 
 
 @pytest.fixture
@@ -97,3 +99,16 @@ def test_a_part_of_a_split_of_imagenette_has_every_class(tmp_path, rng):
     for ours, theirs in zip(dataset.split("validation"), again.split("validation"), strict=True):
         assert ours["label"] == theirs["label"]
         np.testing.assert_array_equal(ours["image"], theirs["image"])
+
+
+def test_once_prepared_it_opens_where_nobody_knows_it(arrays, tmp_path, monkeypatch):
+    np.savez(tmp_path / "cifar10_jpeg.npz", **arrays[0])
+    before = load("cifar10_jpeg", data_dir=tmp_path / "tfds", source_dir=tmp_path)
+    monkeypatch.delitem(own.FROM_FOLDER, "cifar10_jpeg")
+    after = load("cifar10_jpeg", data_dir=tmp_path / "tfds")
+    assert after.folder == before.folder and after.fingerprint == before.fingerprint
+
+
+def test_a_name_of_the_library_is_taken():
+    with pytest.raises(ValueError, match="a data set named 'cifar10' is this library's own"):
+        own.register("cifar10", own.Cifar10, own.FACTS["cifar10"], (0.0,) * 3, (1.0,) * 3)

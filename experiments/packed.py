@@ -1,8 +1,9 @@
-"""Data sets whose encoded images lie end to end in one npz file.
+"""Small data sets that only these experiments use: encoded images end to end in one npz file.
 
-Image i is `header` (where the images share one) followed by bytes `offsets[i]` to `offsets[i + 1]` of one long array;
-`labels`, `split` (0 train, 1 held out) and `classes` go with it. The bytes are stored as they are, never decoded and
-encoded again.
+Image i is `header` (where the images share one) followed by bytes `offsets[i]` to `offsets[i + 1]` of one long array.
+Other arrays are `labels` and `split` (0 train, 1 held out), one value per image, and the names `classes`. The bytes are
+stored as they are, never decoded and encoded again. Importing this module makes the data sets known to `aa_flax.data.load`
+and to plans.
 """
 
 import zipfile
@@ -13,17 +14,21 @@ from typing import ClassVar
 import numpy as np
 
 from aa_flax.data.errors import DataError
+from aa_flax.data.facts import Facts
 from aa_flax.data.sets.builder import Example, Origin
+from aa_flax.data.sets.own import register
 
 
 class Packed(Origin):
-    """One npz file; a subclass says what it is called and which of its arrays holds what."""
+    """A data set in one npz file; a subclass says what the file is called and which arrays it has."""
 
     file_name: ClassVar[str]
     bytes_name: ClassVar[str]  # the array with the images' bytes
     has_header: ClassVar[bool]
     split_names: ClassVar[tuple[str, str]]
-    sorted_by_class: ClassVar[bool] = False  # then stored in a random order, so that a part of a split has every class
+    # Whether the file is sorted by class; if so, examples are stored in a random order, so that a part of a split has
+    # every class.
+    sorted_by_class: ClassVar[bool] = False
 
     def __init__(self, folder: Path):
         self._path = folder if folder.is_file() else folder / self.file_name
@@ -55,7 +60,7 @@ class Packed(Origin):
         kinds = {"header": "u"} if self.has_header else {}
         kinds |= {self.bytes_name: "u", "offsets": "iu", "labels": "iu", "split": "iu", "classes": "U"}
         try:
-            # Opened here, because numpy leaves its own file open when the archive turns out to be damaged.
+            # The file is opened here, because numpy leaves a file that it opened open when the archive is damaged.
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in kinds if name in archive.files}
         except FileNotFoundError:
@@ -91,7 +96,10 @@ class Packed(Origin):
 
 
 class Cifar10Jpeg(Packed):
-    """50,000 + 10,000 colour 32 × 32 photographs of 10 classes. Lossy: a result on it is not a CIFAR-10 result."""
+    """CIFAR-10 as JPEG: 50,000 + 10,000 colour 32 × 32 photographs of 10 classes.
+
+    JPEG is lossy, so a result on this data set is not a CIFAR-10 result.
+    """
 
     stored_name = "aa_cifar10_jpeg"
     description = "CIFAR-10, re-encoded as JPEG (quality 75, 4:2:0). Lossy: not comparable with CIFAR-10 itself."
@@ -105,9 +113,9 @@ class Cifar10Jpeg(Packed):
 
 
 class Imagenette128(Packed):
-    """9,469 + 3,925 colour photographs of 10 classes of ImageNet, squashed to 128 × 128.
+    """Imagenette: 9,469 + 3,925 colour photographs of 10 classes of ImageNet, squashed to 128 × 128.
 
-    Classes are stored by WordNet id and shown by name.
+    The file has the classes' WordNet ids; `class_names` are words.
     """
 
     stored_name = "aa_imagenette128"
@@ -142,3 +150,19 @@ _WORDNET = {
     "n03445777": "golf ball",
     "n03888257": "parachute",
 }
+
+# Mean and standard deviation of all pixels of the training split, computed from the files.
+register(
+    "cifar10_jpeg",
+    Cifar10Jpeg,
+    Facts((32, 32, 3), 10, 50_000),
+    mean=(0.4913, 0.4821, 0.4465),
+    std=(0.2452, 0.2428, 0.2606),
+)
+register(
+    "imagenette128",
+    Imagenette128,
+    Facts((128, 128, 3), 10, 9_469),
+    mean=(0.4624, 0.4586, 0.4301),
+    std=(0.2783, 0.2758, 0.2977),
+)

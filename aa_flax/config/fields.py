@@ -1,0 +1,125 @@
+"""Fields of a config: beside type and default, what each means, takes and may do, in one declaration.
+
+    batch_size: int = field(256, "images of a batch, of all devices together", at_least=1)
+
+Choices are the type's, `Literal["pad", "none"]`. What relates several fields is in `aa_flax.config.checks`.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar, get_type_hints
+
+from aa_flax.config.values import ConfigError, as_type
+
+Value = TypeVar("Value")
+Schema = TypeVar("Schema")
+Test = Callable[[Any], bool]
+Bound = int | float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What is declared of a field besides its type and default.
+
+    Attributes:
+        meaning: what `--help` says.
+        accepts: pairs of what the value must be, in words such as "at least 1", and the test of it.
+        may_change: whether a run may resume with another value; it changes nothing in what the run computes but
+            rounding.
+        may_differ: whether the processes of one run may each have another value.
+    """
+
+    meaning: str = ""
+    accepts: tuple[tuple[str, Test], ...] = ()
+    may_change: bool = False
+    may_differ: bool = False
+
+    def check(self, name: str, value: Any) -> None:
+        """ConfigError, naming the field, its value and what it takes, unless the value fits."""
+        for accepted, fits in self.accepts:
+            if not fits(value):
+                raise ConfigError(f"config field {name!r} must be {accepted}, got {value!r}")
+
+
+def field(
+    default: Value,
+    meaning: str,
+    *,
+    at_least: Bound = None,
+    above: Bound = None,
+    at_most: Bound = None,
+    below: Bound = None,
+    accepts: tuple[str, Test] | None = None,
+    may_change: bool = False,
+    may_differ: bool = False,
+) -> Value:
+    """Return a field of a dataclass, to stand where its default would.
+
+    Args:
+        default: the value where none is given.
+        meaning: a line for `--help`; begins small and ends without a stop.
+        at_least, above, at_most, below: bounds, of each item where the value is a tuple.
+        accepts: any other condition: what the value must be, in words, and a test of it.
+        may_change, may_differ: see `Rules`.
+    """
+    conditions = _within(at_least, above, at_most, below) + ((accepts,) if accepts else ())
+    metadata = {"rules": Rules(meaning, conditions, may_change, may_differ)}
+    if isinstance(default, dict):
+        made: Any = dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
+    else:
+        made = dataclasses.field(default=default, metadata=metadata)
+    return made
+
+
+def rules_of(schema: Any) -> dict[str, Rules]:
+    """Return what is declared of each field of a dataclass, groups of fields left out."""
+    hints = get_type_hints(schema)
+    return {
+        each.name: each.metadata.get("rules", Rules())
+        for each in dataclasses.fields(schema)
+        if not dataclasses.is_dataclass(hints[each.name])
+    }
+
+
+def built(schema: type[Schema], tree: dict[str, Any], prefix: str, unknown: Callable[[str], ConfigError]) -> Schema:
+    """Return a dataclass of the values in a nested dict; fields left out keep their defaults.
+
+    Args:
+        schema: the dataclass, whose fields may be dataclasses.
+        tree: values by name.
+        prefix: of the dotted names in errors, such as "task.options.".
+        unknown: makes the error for the dotted name of a field that the schema has not.
+
+    Raises:
+        ConfigError: an unknown field, a wrong type, or a value that its field does not take.
+    """
+    hints, rules, values = get_type_hints(schema), rules_of(schema), {}
+    for name, value in tree.items():
+        if name not in hints:
+            raise unknown(prefix + name)
+        if name in rules:
+            values[name] = as_type(prefix + name, hints[name], value)
+            rules[name].check(prefix + name, values[name])
+        elif isinstance(value, dict):
+            values[name] = built(hints[name], value, f"{prefix}{name}.", unknown)
+        else:
+            raise ConfigError(f"config field {prefix + name!r} must be a group of fields, got {value!r}")
+    return schema(**values)
+
+
+def _within(at_least: Bound, above: Bound, at_most: Bound, below: Bound) -> tuple[tuple[str, Test], ...]:
+    """The condition that bounds make, in words and as a test; none without bounds."""
+
+    def fits(value: Any) -> bool:
+        if isinstance(value, tuple):
+            return all(map(fits, value))
+        low = (at_least is None or value >= at_least) and (above is None or value > above)
+        return low and (at_most is None or value <= at_most) and (below is None or value < below)
+
+    low = f"[{at_least}" if at_least is not None else f"({above}" if above is not None else ""
+    high = f"{at_most}]" if at_most is not None else f"{below})" if below is not None else ""
+    if low and high:
+        return ((f"in {low}, {high}", fits),)
+    words = {"at least": at_least, "above": above, "at most": at_most, "below": below}
+    return tuple((f"{word} {bound}", fits) for word, bound in words.items() if bound is not None)

@@ -1,0 +1,124 @@
+"""What `--help` prints: the command, its flags, and the fields of the config where it takes one."""
+
+import dataclasses
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from absl import flags
+
+from aa_flax.config.fields import Rules, rules_of
+from aa_flax.config.schema import Config
+
+_WIDTH, _LEFT = 100, 34
+_FLAG_TYPES = {
+    "string": "str",
+    "comma separated list of strings": "words, with commas between",
+    "multi string": "str, may be given more than once",
+    "config object": "file",
+}
+
+
+def command_help(description: str, values: flags.FlagValues) -> str:
+    """Return the help of a command, at most 100 columns wide.
+
+    Args:
+        description: the docstring of its module.
+        values: its flags, not yet parsed.
+    """
+    lines = [*_paragraphs(description)]
+    if names := sorted(values):
+        lines += ["", "Flags, --NAME=VALUE:"]
+        lines += [line for name in names for line in _flag(values[name], values)]
+    if any(values[name].flag_type() == "config object" for name in names):
+        lines += ["", "Fields of the config, as --config.NAME=VALUE; those with * may change when a run resumes:"]
+        lines += config_fields()
+    return "\n".join(lines)
+
+
+def config_fields(schema: Any = Config, prefix: str = "") -> Iterator[str]:
+    """Yield the lines that tell the fields of a config: name, meaning, what each takes, and its default."""
+    hints, rules, defaults = get_type_hints(schema), rules_of(schema), schema()
+    for name, each in rules.items():
+        marked = prefix + name + "*" * each.may_change
+        yield from _entry(marked, each.meaning, _takes(hints[name], each), f"default {_shown(getattr(defaults, name))}")
+    for name, kind in hints.items():
+        if dataclasses.is_dataclass(kind):
+            yield ""
+            yield from textwrap.wrap(f"{prefix}{name}: {(kind.__doc__ or '').splitlines()[0]}", _WIDTH)
+            yield from config_fields(kind, f"{prefix}{name}.")
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """Lines of a docstring, its prose filled anew; what is indented keeps its lines but for those that are too long."""
+    for number, paragraph in enumerate(re.split(r"\n\s*\n", text.strip())):
+        yield from [""] * (number > 0)
+        if paragraph.startswith(" "):
+            for line in paragraph.splitlines():
+                indent = line[: len(line) - len(line.lstrip())]
+                inner = textwrap.wrap(line.strip(), _WIDTH - len(indent), subsequent_indent="    ")
+                yield from [indent + part for part in inner] if len(line) > _WIDTH else [line]
+        else:
+            yield from textwrap.wrap(paragraph, _WIDTH, break_on_hyphens=False)
+
+
+def _flag(flag: flags.Flag[Any], values: flags.FlagValues) -> list[str]:
+    choices = getattr(flag.parser, "enum_values", None)
+    number = flag.parser.syntactic_help.removeprefix("a ").removeprefix("an ")  # such as "positive integer"
+    takes = (
+        _either([_shown(choice) for choice in choices])
+        if choices
+        else _FLAG_TYPES.get(flag.flag_type(), number or flag.flag_type())
+    )
+    default = [] if flag.default in (None, "", []) else [f"default {_shown(flag.default)}"]
+    # Without what absl adds to lists and choices.
+    meaning = re.sub(r"^<[^>]*>: |;\s+repeat this option to specify a list of values$", "", flag.help or "")
+    return _entry(flag.name, meaning, takes, *(["required"] if _is_required(flag, values) else default))
+
+
+def _is_required(flag: flags.Flag[Any], values: flags.FlagValues) -> bool:
+    """Whether the default is refused, as None of a required flag is."""
+    try:
+        for validator in flag.validators:
+            validator.verify(values)
+    except flags.ValidationError:
+        return True
+    return False
+
+
+def _entry(name: str, meaning: str, *notes: str) -> list[str]:
+    """One flag or field: its name on the left and the rest beside it, or below where the name is long."""
+    margin = f"  {name:<{_LEFT - 4}}  "
+    above, first = ([], margin) if len(margin) == _LEFT else ([margin.rstrip()], " " * _LEFT)
+    text = f"{meaning if meaning.endswith('...') else meaning.removesuffix('.')} ({', '.join(notes)})"
+    indents = {"initial_indent": first, "subsequent_indent": " " * _LEFT}
+    return above + textwrap.wrap(text, _WIDTH, break_on_hyphens=False, **indents)  # type: ignore[arg-type]
+
+
+def _takes(kind: Any, rules: Rules) -> str:
+    """What a field takes, in words."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        words = _either([_shown(each) for each in arguments])
+    elif origin is tuple:
+        words = f"tuple of {arguments[0].__name__}"
+    else:
+        words = (origin or kind).__name__
+    return ", ".join([words, *(condition for condition, _ in rules.accepts)])
+
+
+def _either(choices: Any) -> str:
+    *others, last = choices
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _shown(value: Any) -> str:
+    """A value as the command line takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shown, value))})"
+    return str(value)
