@@ -2,11 +2,9 @@
 
     O[n] = conv(I[n], K · gate[n])
 
-This equals gating what the kernel sees, separately for each output channel (Zhu et al., 2021):
+This equals gating what each tap (location) of the kernel sees, separately by output channel (Zhu et al., 2021):
 
     O[n, p, o] = sum over taps t and channels c of (I[n, p + t, c] · gate[n, t, c, o]) · K[t, c, o]
-
-A tap is one of the kh × kw locations of a kernel.
 """
 
 import functools
@@ -176,8 +174,7 @@ def _inputs_by_tap(x: Array, kernel: Array, gate: Array, dy: Array, window: _Win
     if kernel.shape[2] > 1 or kernel.shape[3] > x.shape[-1]:
         (dx,) = jax.linear_transpose(lambda x: _taps(x, kernel, gate, window), x)(dy)
         return dx
-    # Depthwise: a gather, so that all taps are one pass over `dy`; for the strides, zeros are put between its rows and
-    # columns.
+    # Depthwise: a gather, so that all taps are one pass over `dy`, with zeros between its rows and columns for strides.
     spread = [(0, 0, stride - 1) for stride in window.strides]
     wide = jax.lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *spread, (0, 0, 0)))
     back = _Window((1, 1), _padding_back(x, kernel, dy, window), window.dilation, window.groups)
