@@ -68,7 +68,8 @@ class AAConv2D(nnx.Module):
             `nnx.Conv` with `use_bias` and `kernel_init`.
 
     Raises:
-        ValueError: settings that no layer can have; at call time a channel count or rank that does not fit.
+        ValueError: settings that are impossible alone or together; at call time a channel count or rank that does not
+            fit.
     """
 
     def __init__(

@@ -58,7 +58,8 @@ class AWConv2D(nnx.Module):
         kernel_init: initializer of the kernel.
 
     Raises:
-        ValueError: settings that no layer can have; at call time a channel count or rank that does not fit.
+        ValueError: settings that are impossible alone or together; at call time a channel count or rank that does not
+            fit.
     """
 
     takes_train = True

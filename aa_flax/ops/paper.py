@@ -1,8 +1,9 @@
 """The paper's own algorithm, kept for comparison.
 
-Per axis, queries meet the whole table, `q·r` for all 2l-1 offsets, and a pad-and-reshape turns relative offsets into
-absolute key positions (Bello et al., 2019, appendix, "skewing"): O(h*w*(h+w)) memory for the relative terms instead of
-one embedding per pair, but the n x hw x hw logits are built, added to three times and normalised in memory.
+Per axis, queries are multiplied by the whole table, `q·r` for all 2l-1 offsets, and a pad-and-reshape turns relative
+offsets into absolute key positions (Bello et al., 2019, appendix, "skewing"). The relative terms take O(h*w*(h+w))
+memory instead of one embedding per pair, but the n x hw x hw logits are built, added to three times and normalised in
+memory.
 """
 
 import jax

@@ -98,7 +98,7 @@ class Shape:
 
     @property
     def warps(self) -> int:
-        """The number of warps of a program: so many that each warp's share of logits and depths stays in registers."""
+        """The number of warps of a program: enough that each warp's share of logits and depths stays in registers."""
         logits, depths = self.query_tile * self.key_tile, max(self.key_columns, self.value_columns)
         return max(1, logits // 512) * max(1, depths // 32) * (1 + (self.dtype == jnp.float32))
 

@@ -282,7 +282,7 @@ class Shape:
         return 2 * batch * places * multiply_adds, exponentials
 
     def check(self, device_kind: str = "") -> None:
-        """Raise a TypeError for a dtype that the kernel does not know, a ValueError for a map too large for the chip."""
+        """Raise a TypeError for a dtype that the kernel does not know, a ValueError for a map too large for a chip."""
         if self.dtype not in (jnp.bfloat16, jnp.float32):
             raise TypeError(
                 f"implementation 'pallas_tpu' computes in bfloat16 or float32, got {jnp.dtype(self.dtype).name}; "
