@@ -152,6 +152,8 @@ def _set_options(group: Any, name: str, words: Mapping[str, str], fields: Fields
     """Put the words of the command line into `options` of a config's group, as values."""
     try:
         types = {} if fields is None else fields(group.name)
+    except ConfigError as error:
+        fail(str(error))
     except ValueError as error:
         fail(f"config group {name!r}: {error}")
     with group.options.unlocked(), group.options.ignore_type():

@@ -98,6 +98,25 @@ def test_a_frozen_part_gets_no_gradient_and_its_batch_norm_uses_what_it_has(rng)
     )
 
 
+def test_a_file_may_be_of_a_part(config):
+    """Weights of a classifier for the backbone of a network that is none."""
+
+    class Detector(nnx.Module):
+        def __init__(self):
+            self.backbone = create_model("wide_resnet28_10", **TINY, num_classes=0, in_channels=1, rngs=nnx.Rngs(1))
+
+    model = Detector()
+    config.model.init_part = "backbone"
+    report = take_weights(model, resolve(config))
+    assert sorted(report.loaded) == sorted(arrays(model)) and set(report.unused) == {"head.kernel", "head.bias"}
+    assert all(0.05 <= value.min() and value.max() <= 0.2 for value in arrays(model).values())
+    config.model.init_part = "neck"
+    with pytest.raises(
+        ConfigError, match="'model.init_from': init_part: Detector has no part 'neck'; its parts: backb"
+    ):
+        take_weights(model, resolve(config))
+
+
 def test_mistakes_end_before_anything_is_compiled(config, tmp_path):
     config.model.frozen = ("stage5",)
     with pytest.raises(ConfigError, match="frozen names no part of the network: 'stage5'; its parts: .*stage1"):
@@ -117,7 +136,8 @@ def test_mistakes_end_before_anything_is_compiled(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("init_zero_output", True), ("init_source", "timm"), ("frozen", ("stem",))]
+    ("field", "value"),
+    [("init_zero_output", True), ("init_source", "timm"), ("init_part", "backbone"), ("frozen", ("stem",))],
 )
 def test_what_means_nothing_without_weights(field, value):
     with pytest.raises(ConfigError, match=f"config field 'model.{field}' needs 'model.init_from'"):
