@@ -13,10 +13,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from aa_flax.data.errors import DataError
+from aa_flax.data import DataError, register
 from aa_flax.data.facts import Facts
 from aa_flax.data.sets.builder import Example, Origin
-from aa_flax.data.sets.own import register
 
 
 class Packed(Origin):
