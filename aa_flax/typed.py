@@ -1,7 +1,7 @@
-"""Values as the types that fields of options are annotated with: those of Python, and words of a command line.
+"""Conversion of values to the types of options' fields, from Python values and from words of a command line.
 
 A type is bool, int, float, str, None, a `Literal`, `tuple[T, ...]`, a union of these, or anything callable (a protocol,
-`Callable[...]`), which only Python can give. Errors begin with "must be", to which callers add the field.
+`Callable[...]`), which only Python can give. Errors begin with "must be"; callers put the name of the field before it.
 """
 
 import ast
@@ -22,8 +22,8 @@ def as_type(kind: Any, value: Any, form: str = "of type ") -> Any:
     """Return `value` as a type: a whole number serves as float and a list as tuple, nothing else changes.
 
     Raises:
-        TypeError: a value of another type.
-        ValueError: none of the words that are accepted, or a number that is not finite.
+        TypeError: the value is of another type.
+        ValueError: the value is none of the accepted words, or a number that is not finite.
     """
     if _is_union(kind):
         return _as_one_of(kind, value)
@@ -48,7 +48,7 @@ def as_type(kind: Any, value: Any, form: str = "of type ") -> Any:
             raise ValueError(f"must be finite, got {value!r}")
         if isinstance(value, Rational | float):
             return float(value)
-        return float(str(value))  # of NumPy: as it was written, 0.29 and not 0.28999999
+        return float(str(value))  # NumPy's float32: 0.29 as written, not 0.28999999
     if not isinstance(value, kind) or kind in (int, float):
         raise TypeError(f"must be {form}{kind.__name__}, got {value!r}")
     return value
@@ -57,13 +57,13 @@ def as_type(kind: Any, value: Any, form: str = "of type ") -> Any:
 def parse(kind: Any, text: str) -> Any:
     """Return the value of a type that a word of a command line stands for.
 
-    bool is true or false in any case; None is none; a tuple is (2, 1), [2, 1] or 2,1; words may stand in quotes.
+    A bool is true or false, None is none, both in any case; a tuple is (2, 1), [2, 1] or 2,1; words may be in quotes.
 
     Raises:
         ValueError: the word stands for no value of that type.
     """
     if _is_union(kind):
-        for member in sorted(get_args(kind), key=lambda member: member is str):  # every word is a str
+        for member in sorted(get_args(kind), key=lambda member: member is str):  # str last: every word is one
             try:
                 return parse(member, text)
             except ValueError:
@@ -94,7 +94,7 @@ def parse(kind: Any, text: str) -> Any:
 
 
 def guessed(text: str) -> Any:
-    """Return what a word of a command line stands for where no type is known: a literal, a truth value, or itself."""
+    """Return the value of a command line's word whose type is not known: a literal, a bool, or the word itself."""
     word = text.strip()
     if word.lower() in ("true", "false"):
         return word.lower() == "true"
@@ -105,7 +105,7 @@ def guessed(text: str) -> Any:
 
 
 def described(kind: Any) -> str:
-    """Return a type in words, as they follow "must be"."""
+    """Return a type in words that can follow "must be"."""
     if _is_union(kind):
         *others, last = [
             word
@@ -131,7 +131,7 @@ def _as_one_of(kind: Any, value: Any) -> Any:
             return as_type(member, value)
         except (TypeError, ValueError) as error:
             problems.append(error)
-    # A number that is not finite, or an unknown word where words are accepted, is of a type that fits.
+    # A number that is not finite, or an unknown word where words are accepted, has a fitting type.
     fits = any(isinstance(error, ValueError) for error in problems) and isinstance(value, str | Real)
     raise (ValueError if fits else TypeError)(f"must be {described(kind)}, got {value!r}")
 
@@ -141,7 +141,7 @@ def _is_union(kind: Any) -> bool:
 
 
 def _is_callable(kind: Any) -> bool:
-    """Whether values of a type are functions, such as factories and initialisers."""
+    """Return whether values of a type are functions, such as factories and initialisers."""
     return kind not in (bool, int, float, str, NoneType) and get_origin(kind) not in (Literal, tuple)
 
 
