@@ -46,7 +46,7 @@ class Card:
 
     @property
     def usable_bytes(self) -> int:
-        """Return the bytes that JAX takes for arrays, XLA_PYTHON_CLIENT_MEM_FRACTION of all, by default three quarters."""
+        """Return the bytes that JAX takes for arrays: XLA_PYTHON_CLIENT_MEM_FRACTION of all, by default 0.75."""
         return round(float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75")) * self.memory_bytes)
 
     @property
