@@ -19,7 +19,7 @@ class TargetError(ValueError):
 
 @dataclass(frozen=True)
 class DoesNotFit(Exception):
-    """The compiler found no room for a program, whose temporary memory is in bytes per device, None if unknown."""
+    """The compiler found no room for a program; `temporary_bytes` is per device, None where it does not say."""
 
     temporary_bytes: int | None
 

@@ -110,7 +110,7 @@ def _total(records: list[Kernel], name: str) -> int:
 def _grown(count: int, once: int, looped: int) -> int:
     """Return a count of the compiler, scaled as our own sum grows when loops count as often as they run.
 
-    Without loops the count is exact.
+    Without loops the count is unchanged.
     """
     return round(count * looped / once) if once and looped != once else count
 

@@ -79,7 +79,7 @@ def devices_per_chip(mesh: Mesh) -> int:
 
 @contextlib.contextmanager
 def traced(wanted: Slice) -> Iterator[None]:
-    """Do nothing: what JAX asks when it traces, the mesh's devices answer."""
+    """Do nothing: the mesh's devices answer all that JAX asks when it traces."""
     yield
 
 

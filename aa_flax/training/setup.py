@@ -44,7 +44,7 @@ class Setup:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How images are prepared."""
+        """The preprocessing of images."""
         return self.program.preprocessing
 
     @property
