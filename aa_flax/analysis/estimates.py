@@ -7,7 +7,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
 def estimated_flops(traced: Any) -> int:
-    """Return the floating-point operations of all kernels that a program calls, per device; 0 for those without estimate.
+    """Return the floating-point operations of all kernels that a program calls, per device; 0 for one without estimate.
 
     The body of a loop counts as often as it runs, once where that is not known; of a conditional the smallest branch.
 

@@ -30,7 +30,7 @@ from aa_flax.tasks.task import RandomKey, Scores
 
 @dataclass(frozen=True)
 class ClassificationOptions:
-    """Fields of `config.task.options`."""
+    """Options of classification: the fields of `config.task.options`."""
 
     loss: Literal["cross_entropy", "binary_cross_entropy"] = fields.field(
         "cross_entropy", "what is trained on; held out it is cross-entropy"

@@ -29,7 +29,7 @@ from aa_flax.training.window import NonFiniteError, Windows
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Where a call of `train` ended."""
+    """The outcome of a call of `train`."""
 
     finished: bool
     epoch: int
