@@ -1,9 +1,9 @@
 """Attention-augmented convolutional networks in JAX and Flax NNX.
 
 The tree reads like the papers: `aa_flax.ops` holds the mathematics as pure functions, `aa_flax.layers` the modules
-that own parameters, `aa_flax.models` the networks, `aa_flax.weights` what fills them from PyTorch's, `aa_flax.data`,
-`aa_flax.training`, `aa_flax.evaluation` and `aa_flax.analysis` what trains, scores and explains them. Sub-packages load
-at first use, so `import aa_flax` is cheap.
+that own parameters, `aa_flax.models` the networks. `aa_flax.weights` fills them from PyTorch's weights, and
+`aa_flax.data`, `aa_flax.training`, `aa_flax.evaluation` and `aa_flax.analysis` train, score and explain them.
+Sub-packages load at first use, so `import aa_flax` is cheap.
 """
 
 import importlib

@@ -1,11 +1,11 @@
-"""Look after a run's checkpoints: `python -m aa_flax.checkpoints list|verify|prune|export --workdir=DIR`.
+"""Manage a run's checkpoints: `python -m aa_flax.checkpoints list|verify|prune|export --workdir=DIR`.
 
-    list                       step, size, date and held-out score of each
+    list                       prints step, size, date and held-out score of each
     verify                     compares every file with its hash; status 1 if one differs
-    prune --keep=2             deletes all but the newest two, and what --keep_every=STEPS and --keep_best spare
+    prune --keep=2             deletes all but the newest two and those that --keep_every=STEPS and --keep_best keep
     export weights.safetensors writes the network of the newest, or of --step=N, with its card
 
-`prune` and `verify --delete_damaged` refuse while a run trains there.
+`prune` and `verify --delete_damaged` refuse to delete while a run trains in the directory.
 """
 
 import time
@@ -39,7 +39,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: list[str], values: flags.FlagValues) -> int | None:
-    """One of the four."""
+    """Run one of the four commands; return the exit status."""
     commands: dict[str, tuple[Any, int]] = {
         "list": (_list, 0),
         "verify": (_verify, 0),
@@ -50,7 +50,7 @@ def main(argv: list[str], values: flags.FlagValues) -> int | None:
     if command is None or len(argv) != 2 + count:
         fail(f"expected list, verify, prune, or export and a file; got {' '.join(argv[1:]) or 'nothing'}")
     directory = RunDirectory(Path(values.workdir))
-    directory.read_config()  # or it is no run directory
+    directory.read_config()  # fails if it is no run directory
     if not saved_steps(directory.checkpoints):
         fail(f"{directory.path} has no checkpoint yet")
     return command(directory, values, *argv[2:])
@@ -112,7 +112,7 @@ def _delete(directory: RunDirectory, steps: list[int]) -> None:
 
 
 def _scores(directory: RunDirectory) -> tuple[str, dict[int, float]]:
-    """The score that the run's task is judged by, and its value at each evaluated step."""
+    """Return the headline score of the run's task by name, and its value at each evaluated step."""
     headline = make_task(directory.read_config(), directory.read_preprocessing()).headline
     rows = read_metrics(directory.path / "metrics.jsonl")
     return headline, {row["step"]: row[headline] for row in rows if row["split"] == "eval"}

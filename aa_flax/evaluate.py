@@ -1,6 +1,6 @@
-"""Score a trained run on its held-out data, each example once: `python -m aa_flax.evaluate --workdir=DIR`.
+"""Score a trained network on its held-out data, each example once: `python -m aa_flax.evaluate --workdir=DIR`.
 
-With --config the data of that config is used instead of the run's. The last line printed is one JSON object.
+With --config the data of that config are used instead of the run's. The last line printed is one JSON object.
 """
 
 import json
@@ -32,7 +32,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
-    """Evaluate and print."""
+    """Evaluate the network and print its scores."""
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
     directory = RunDirectory(Path(values.workdir))

@@ -1,4 +1,4 @@
-"""Print every number of the papers' parameter and cost columns beside ours: `python -m aa_flax.ledger`."""
+"""Print every figure of the papers' parameter and cost columns beside ours: `python -m aa_flax.ledger`."""
 
 from typing import NoReturn
 

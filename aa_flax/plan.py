@@ -1,12 +1,12 @@
-"""Counts what a step needs of a TPU or GPU, without one.
+"""Count what a step needs of a TPU or GPU, without such a device: `python -m aa_flax.plan --topology=NAME ...`.
 
 Compiles the training step, or with --mode=infer the forward pass, of a network (--model) or of a run (--config=FILE,
-and --config.FIELD=VALUE with it) for a slice, named as a topology (v5e:4x4) or as Cloud TPU does (v5litepod-16), or for
-NVIDIA GPUs of one machine (h100:8, h200:1, a100:4, l4:1). Prints for each chip what is counted in the compiled program,
-memory, FLOPs, bytes, kernels and collectives, and the least time that these allow at the chip's published peaks.
---baseline compares with another network, --sweep=batch looks for the largest batch that fits. Takes a minute or two for
-a large network; needs `libtpu` for TPUs, which runs on Linux machines with x86-64 processors, and JAX's plugin for CUDA
-for GPUs (Linux). --verbosity=0 shows which implementation of attention was chosen.
+and --config.FIELD=VALUE with it). It compiles for a TPU slice, named as a topology (v5e:4x4) or as Cloud TPU does
+(v5litepod-16), or for NVIDIA GPUs of one machine (h100:8, h200:1, a100:4, l4:1). Prints for each chip what is counted
+in the compiled program (memory, FLOPs, bytes, kernels and collectives) and the least time that these allow at the
+chip's published peaks. --baseline compares with another network; --sweep=batch looks for the largest batch that fits.
+A large network takes a minute or two. TPUs need `libtpu`, which runs on Linux machines with x86-64 processors, and GPUs
+need JAX's plugin for CUDA (Linux). --verbosity=0 shows which implementation of attention was chosen.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
-    """Compile, count, print."""
+    """Compile the program, count what it needs and print the plan."""
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
     wanted = find_target(values.topology)
@@ -94,7 +94,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
 
 
 def _subject(values: flags.FlagValues, mode: Mode) -> Subject:
-    """What the command line asks for."""
+    """Return the subject that the command line asks for, with its batch."""
     config, name = config_value(values, OPTIONS), values.model
     size = _image_size(values.image_size)
     batch = None
@@ -131,7 +131,7 @@ def _compiled(subject: Subject, mode: Mode, wanted: Target, mesh: Mesh, told: bo
 
 @contextlib.contextmanager
 def _progress(text: str) -> Iterator[None]:
-    """What goes on and for how long, on standard error: a line that counts on a terminal, else plain ones elsewhere."""
+    """Show `text` and the time that has passed on standard error while open: one live line on a terminal, else two."""
     console = Console(stderr=True)
     if console.is_terminal:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

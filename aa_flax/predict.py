@@ -1,13 +1,13 @@
-"""Say what a trained network sees in image files: `python -m aa_flax.predict --workdir=DIR IMAGE...`.
+"""Print what a trained network predicts for image files: `python -m aa_flax.predict --workdir=DIR IMAGE...`.
 
-Needs the run directory alone. A photograph is seen as evaluation saw the held-out images; how a file of another size,
-colour or depth is treated: `aa_flax.data.photo`.
+It needs only the run directory. Photographs are prepared as the held-out images are; `aa_flax.data.photo` says how
+files of another size, colour or depth are treated.
 
     python -m aa_flax.predict --workdir=DIR --attention=FOLDER --image_size=384 IMAGE...
 
-draws besides, for each image, FOLDER/NAME-attention.png: what attention pooling looks at or, in a network that augments
-its convolutions, what each head looks at from one pixel, the centre or --query=ROW,COLUMN. A larger --image_size than
-that of training gives finer maps; it may change what the network sees.
+also draws FOLDER/NAME-attention.png for each image: what attention pooling attends to or, in a network that augments
+its convolutions, what each head attends to from one pixel, the centre or --query=ROW,COLUMN. A larger --image_size than
+that of training gives finer maps; it may change the prediction.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 import jax
 from absl import flags
@@ -31,7 +31,7 @@ from aa_flax.training.trained import load_model, make_predict
 
 
 def define(values: flags.FlagValues) -> None:
-    """Define the flags of the command: its own, and what the run's task can be asked to print."""
+    """Define the flags of the command: its own, and the display options of the run's task."""
     flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True, flag_values=values)
     attention = "Folder for a picture of what the network attends to in each image."
     flags.DEFINE_string("attention", "", attention, flag_values=values)
@@ -44,7 +44,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: list[str], values: flags.FlagValues) -> int:
-    """Print what is seen in each file; status 1 if some file could not be read."""
+    """Print the prediction for each file; return status 1 if some file could not be read."""
     files = argv[1:]
     if not files:
         fail("no image given: python -m aa_flax.predict --workdir=DIR IMAGE...")

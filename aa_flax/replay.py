@@ -1,8 +1,8 @@
-"""Look at a step that went wrong: `python -m aa_flax.replay --workdir=DIR [--step=N]`.
+"""Repeat a step that went wrong and describe it: `python -m aa_flax.replay --workdir=DIR [--step=N]`.
 
 Trains again, deterministically, from the newest checkpoint before the step, and says which parameters, gradients and
-examples are not finite. The pictures of those examples, or of the three with the largest losses, go to
-DIR/replay. Needs the data of the run. The last line printed is one JSON object.
+losses of examples are not finite. The pictures of those examples, or of the three with the largest losses, are written
+to DIR/replay. It needs the data of the run. The last line printed is one JSON object.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.training.replay import Replay, replay
 
-_MOST = 16  # pictures
+_MOST = 16  # pictures to write at most
 
 
 def define(values: flags.FlagValues) -> None:
@@ -33,7 +33,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
-    """Replay and print."""
+    """Replay the step, draw its examples and print what was found."""
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
     directory = RunDirectory(Path(values.workdir))

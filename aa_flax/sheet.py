@@ -1,8 +1,8 @@
-"""See what a run's training step sees: `python -m aa_flax.sheet --config=FILE --out=sheet.png`.
+"""Draw the images that a run's training step gets: `python -m aa_flax.sheet --config=FILE --out=sheet.png`.
 
-Draws a row for each of --rows training examples, named by its targets, and in it --columns draws of the augmentation:
-first the host's crop and operations, then all that the config does on the device, with the normalisation undone. Left
-of them the example as it is stored. Nothing is trained; the network is not built.
+Each of --rows training examples gets a row, named by its targets. The row shows the example as it is stored, then
+--columns random draws of its augmentation: the host's crop and operations, then all that the config does on the device,
+with the normalisation undone. Nothing is trained; the network is not built.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
-    """Draw one sheet."""
+    """Draw one sheet and write it to a file."""
     file = Path(values.out).expanduser()
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
@@ -48,7 +48,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         make_task(dataclasses.replace(config, batch_size=rows), preprocessing).check(1)
     except ConfigError as error:
         fail(f"--rows={rows}, which makes a batch: {error}")
-    # Spread over the split, which may be sorted.
+    # The examples are spread over the split, which may be sorted.
     shown = Shown(source, np.linspace(0, len(source) - 1, rows).round().astype(int).tolist())
     draws = augmented(config, task, preprocessing, shown, values.columns)
     names = [task.title(shown[row]) for row in range(rows)]
@@ -57,7 +57,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
 
 
 class Shown(data.Source):
-    """A few examples of another source; the index is the place among them."""
+    """A few examples of another source; an index is a position among them."""
 
     def __init__(self, source: data.Source, indices: list[int]):
         self.name, self.image_shape, self.target_shapes = source.name, source.image_shape, source.target_shapes
@@ -82,7 +82,7 @@ class Shown(data.Source):
 def augmented(
     config: Config, task: Task, preprocessing: Preprocessing, shown: data.Source, columns: int
 ) -> Float[np.ndarray, "columns rows h w c"]:
-    """Pixels 0 to 255 of each example, as often as there are columns; each draw is one epoch's batch and step."""
+    """Return `columns` augmented draws of each example, as pixels 0 to 255; each draw is one epoch's batch and step."""
     prepare, rows = jax.jit(task.prepare), len(shown)
     mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
     drawn = np.empty((columns, rows, *preprocessing.image_size, preprocessing.channels))
@@ -111,7 +111,7 @@ def draw(
     names: list[str],
     file: Path,
 ) -> None:
-    """The sheet as a PNG file."""
+    """Write the sheet as a PNG file; titles are cut to 24 characters."""
     columns, rows, height, width = draws.shape[:4]
     cell = 1.3
     size = (cell * (columns + 1) * max(1.0, width / height) + 0.2, cell * rows * max(1.0, height / width) * 1.12 + 0.4)

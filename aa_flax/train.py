@@ -1,7 +1,7 @@
 """Train a network: `python -m aa_flax.train --config=experiments/quickstart.py --workdir=DIR`.
 
-Fields of the config can be set on the command line, `--config.optimizer.learning_rate=0.1`. The same command again
-resumes; a finished run prints its result again. The last line printed is one JSON object.
+Fields of the config can be set on the command line: `--config.optimizer.learning_rate=0.1`. The same command resumes a
+run that was stopped; for a finished run it prints the result again. The last line printed is one JSON object.
 """
 
 from pathlib import Path
@@ -41,7 +41,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
-    """Train, report, print."""
+    """Train the network unless the run is finished, draw its pictures and print its result."""
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
     config = resolve(config_value(values, OPTIONS))

@@ -1,10 +1,10 @@
-"""Trains the networks of a config file with several seeds; a table and a picture of them.
+"""Train the networks of a config file with several seeds, and make a table and a picture of the results.
 
     python experiments/compare.py --config=experiments/imagenette/resnet18.py --source_dir=FOLDER --seeds=0,1
     python experiments/compare.py --config=experiments/cifar/weighted_and_pooled.py --source_dir=FOLDER --seeds=0,1
 
-The file names its networks in MODELS, each of which its get_config takes; FOLDER holds the data. Each run is a process
-of its own, and goes on where it was interrupted when the same command is given again. --write stores the outcome under
+The config file lists in MODELS the networks that its get_config accepts; FOLDER holds the data. Each run is a process
+of its own. The same command resumes a run that was interrupted. --write stores the results under
 `experiments/results/`, by the name of the config file or --name.
 """
 
@@ -37,7 +37,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
-    """Train what is not finished, in the order of the seeds, and report."""
+    """Train the runs that are not finished, in the order of the seeds, and write their results."""
     config = Path(values.config).resolve()
     name = values.name or config.stem
     workdir = Path(values.workdir or f"runs/{name}").absolute()

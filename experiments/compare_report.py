@@ -1,4 +1,4 @@
-"""From finished runs to one JSON object, a table, and a picture of the curves."""
+"""Reports of finished runs: one JSON object, a table, and a picture of the curves."""
 
 import math
 import statistics
@@ -15,7 +15,7 @@ COLORS = ("#4c6a92", "#c08a2e", "#b3322c", "#6b4c92", "#3f8f5f", "#8c8c8c", "#2e
 
 
 def collect(runs: Sequence[tuple[str, int, Path]], command: str) -> dict[str, Any]:
-    """What the runs measured: for each its result, held-out accuracies and training losses."""
+    """Return what the runs measured: the result of each, its held-out accuracies and its training losses."""
     measured = []
     for model, seed, folder in runs:
         directory = RunDirectory(folder)
@@ -51,9 +51,9 @@ def collect(runs: Sequence[tuple[str, int, Path]], command: str) -> dict[str, An
 
 
 def table(measured: dict[str, Any]) -> str:
-    """A row for each model: mean and every seed's final accuracy, cost, and the noise of one accuracy.
+    """Return a table with a row for each model: cost, mean accuracy and each seed's; then the noise of one accuracy.
 
-    No times: the runs need not have had the machine for themselves.
+    It has no times, because other work may have used the machine during the runs.
     """
     runs = measured["runs"]
     examples = runs[0]["examples"]
@@ -79,7 +79,7 @@ def table(measured: dict[str, Any]) -> str:
 
 
 def draw(measured: dict[str, Any], file: Path) -> None:
-    """Held-out accuracy and training loss over the epochs, a line for each run."""
+    """Draw held-out accuracy and training loss over the epochs, a line for each run."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     panels = (("held_out_accuracy", "held-out accuracy"), ("training_loss", "training loss (nats)"))
     colors = dict(zip(dict.fromkeys(run["model"] for run in measured["runs"]), COLORS * 9, strict=False))
@@ -111,7 +111,7 @@ def _data(run: dict[str, Any]) -> str:
 
 
 def _pieces(rows: Sequence[dict[str, Any]], count: int = 30) -> list[tuple[float, float]]:
-    """At most so many pairs of epoch and mean loss of the log windows up to it."""
+    """Return at most `count` pairs of an epoch and the mean loss of the log windows up to it."""
     size = max(1, math.ceil(len(rows) / count))
     pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
     return [(piece[-1]["epoch"], statistics.mean(row["loss"] for row in piece)) for piece in pieces]

@@ -1,8 +1,11 @@
 # Sourced by quickstart.sh and tests/run.sh: makes .venv in the checkout from requirements.txt, or reuses it, and puts
-# its python in $python. Set PYTHON to choose the interpreter that a new environment is made with.
+# its python in $python. Set PYTHON to choose the interpreter that a new environment is made with, AA_FLAX_VENV to make
+# it elsewhere, AA_FLAX_REQUIREMENTS to take the packages from another file.
 
 root=$(CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." >/dev/null && pwd)
-python=$root/.venv/bin/python
+venv=${AA_FLAX_VENV:-$root/.venv}
+requirements=${AA_FLAX_REQUIREMENTS:-$root/requirements.txt}
+python=$venv/bin/python
 
 stop() {
   echo "error: $*" >&2
@@ -36,21 +39,21 @@ install_requirements() {
     base=$(supported python3 python3.13 python3.12 python3.11) ||
       stop "no Python 3.11, 3.12 or 3.13 found (python3 is $(python3 --version 2>&1 | head -n 1)); install one, or set PYTHON to it"
   fi
-  echo "installing into $root/.venv with $("$base" --version); this is done once" >&2
+  echo "installing into $venv with $("$base" --version); this is done once" >&2
   if command -v uv >/dev/null; then
-    uv venv --quiet --clear --no-python-downloads --python "$base" "$root/.venv" || stop "uv could not make $root/.venv"
+    uv venv --quiet --clear --no-python-downloads --python "$base" "$venv" || stop "uv could not make $venv"
   else
-    "$base" -m venv --clear "$root/.venv" >/dev/null 2>&1 ||
+    "$base" -m venv --clear "$venv" >/dev/null 2>&1 ||
       stop "$base cannot make virtual environments; install its venv package (Debian: apt install python3-venv) or uv"
   fi
-  install -r "$root/requirements.txt" ||
+  install -r "$requirements" ||
     stop "the packages of requirements.txt could not be installed; is the package index reachable?"
 }
 
 # The stamp is written last, so an interrupted installation is done again.
-stamp=$root/.venv/requirements.installed
-if [ ! -x "$python" ] || ! cmp -s "$stamp" "$root/requirements.txt"; then
+stamp=$venv/requirements.installed
+if [ ! -x "$python" ] || ! cmp -s "$stamp" "$requirements"; then
   install_requirements
-  cp "$root/requirements.txt" "$stamp"
+  cp "$requirements" "$stamp"
 fi
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}

@@ -2,8 +2,8 @@
 
 Image i is `header` (where the images share one) followed by bytes `offsets[i]` to `offsets[i + 1]` of one long array.
 Other arrays are `labels` and `split` (0 train, 1 held out), one value per image, and the names `classes`. The bytes are
-stored as they are, never decoded and encoded again. Importing this module makes the data sets known to `aa_flax.data.load`
-and to plans.
+stored as they are, never decoded and encoded again. Importing this module makes the data sets known to
+`aa_flax.data.load` and to plans.
 """
 
 import zipfile
@@ -13,10 +13,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from aa_flax.data.errors import DataError
+from aa_flax.data import DataError, register
 from aa_flax.data.facts import Facts
 from aa_flax.data.sets.builder import Example, Origin
-from aa_flax.data.sets.own import register
 
 
 class Packed(Origin):

@@ -5,9 +5,9 @@
 
 `--config=experiments/quickstart.py:plain` is the same network without attention.
 
-Attention sits in the first convolution of every residual block of all three stages, as in Table 1 of Bello et al.
-(2019), at 14×14 (downsampled), 14×14 and 7×7. Chosen for the size: WRN-10-1 instead of WRN-28-10, two heads of depth 8,
-kappa = upsilon = 0.25, no random crop (12 epochs are too few to profit from it).
+Attention augments the first convolution of every residual block of all three stages, as in Table 1 of Bello et al.
+(2019), at 14×14 (downsampled), 14×14 and 7×7. To keep the run small it has WRN-10-1 instead of WRN-28-10, two heads of
+depth 8, kappa = upsilon = 0.25, and no random crop (12 epochs are too few to profit from it).
 """
 
 from aa_flax.training import default_config

@@ -1,10 +1,10 @@
-"""NVIDIA GPUs by name: what a card can do at most, and its description for XLA's compiler.
+"""NVIDIA GPUs by name: their peak figures, and their descriptions for XLA's compiler.
 
-Sources. Peaks, bandwidths, nominal memory: the card's data sheet, which `source` links to. Multiprocessors, clock, L2:
-the white papers "NVIDIA A100 Tensor Core GPU Architecture", "NVIDIA H100 Tensor Core GPU Architecture" and "NVIDIA ADA
-GPU Architecture". What a multiprocessor holds: the table of technical specifications per compute capability in NVIDIA's
-CUDA C++ programming guide. Memory as CUDA reports it: XLA's public descriptions (openxla/xla, folder
-xla/backends/gpu/target_config/specs), for the L4 what `nvidia-smi` prints, 23,034 MiB.
+Sources. Peaks, bandwidths and nominal memory: the card's data sheet, which `source` links to. Multiprocessors, clock
+and L2: the white papers "NVIDIA A100 Tensor Core GPU Architecture", "NVIDIA H100 Tensor Core GPU Architecture" and
+"NVIDIA ADA GPU Architecture". Resources of a multiprocessor: the table of technical specifications per compute
+capability in NVIDIA's CUDA C++ programming guide. Memory as CUDA reports it: XLA's public descriptions (openxla/xla,
+folder xla/backends/gpu/target_config/specs); for the L4 it is what `nvidia-smi` prints, 23,034 MiB.
 """
 
 import os
@@ -14,44 +14,44 @@ from dataclasses import dataclass
 from aa_flax.analysis.compiler import TargetError
 
 CUDNN = (9, 12, 0)
-"""The version of cuDNN that programs are compiled for: the oldest that the wheels of JAX for CUDA 13 take."""
+"""The version of cuDNN that programs are compiled for: the oldest that JAX's wheels for CUDA 13 accept."""
 
 _LARGEST = 8
-"""Cards of a machine."""
+"""The most cards that a machine has."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """Published figures of one card; `peaks` without sparsity, where a data sheet gives them with it half of that.
+    """Published figures of one card; `peaks` are without sparsity, half of what data sheets print with it.
 
-    Operations per second are those of the tensor cores, and of the ordinary cores in float32. Where a data sheet
-    rounds, the higher figure stands, so that what is called a bound is one.
+    Operations per second are those of the tensor cores, and in float32 those of the ordinary cores. Where a data sheet
+    rounds, the higher figure is used, so that bounds on the step time remain bounds.
     """
 
     name: str
-    title: str  # as CUDA calls it
+    title: str  # CUDA's name of the card
     capability: tuple[int, int]  # compute capability
     multiprocessors: int
-    cores: int  # of a multiprocessor, that add and multiply in float32
+    cores: int  # that multiply and add in float32, in each multiprocessor
     clock_ghz: float
-    threads: int  # resident on a multiprocessor
-    shared_bytes: int  # of a multiprocessor
+    threads: int  # resident on each multiprocessor, at most
+    shared_bytes: int  # shared memory of each multiprocessor
     l2_bytes: int
     memory_bytes: int  # as CUDA reports it
     memory_kind: str
     hbm_bandwidth: float  # bytes per second from and to memory
     link_bandwidth: float  # bytes per second to other cards: half of what is published for both directions
-    peaks: dict[str, float]  # operations per second by what is multiplied
+    peaks: dict[str, float]  # operations per second by the type that is multiplied
     source: str
 
     @property
     def usable_bytes(self) -> int:
-        """What JAX takes of the card for arrays: three quarters unless XLA_PYTHON_CLIENT_MEM_FRACTION says."""
+        """Return the bytes that JAX takes for arrays: XLA_PYTHON_CLIENT_MEM_FRACTION of all, by default 0.75."""
         return round(float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75")) * self.memory_bytes)
 
     @property
     def share(self) -> str:
-        """What `usable_bytes` are."""
+        """Return what `usable_bytes` are, in words that follow their number."""
         return f"that JAX takes of a card of {self.memory_bytes / 1e9:.2f} GB (XLA_PYTHON_CLIENT_MEM_FRACTION)"
 
 
@@ -84,19 +84,19 @@ class Machine:
 
     chip: Card
     chips: int
-    cloud_name: str | None = None  # clouds rent them under many
+    cloud_name: str | None = None  # None: clouds rent such machines under many names
 
     @property
     def topology(self) -> str:
-        """Card and number."""
+        """The name of the card and the number of cards."""
         return f"{self.chip.name}:{self.chips}"
 
 
 def find_machine(name: str) -> Machine:
-    """The machine of a name such as `h100:8`.
+    """Return the machine of a name such as `h100:8`.
 
     Raises:
-        TargetError: an unknown card, or a number of cards that no machine has.
+        TargetError: the card is unknown, or no machine has that number of cards.
     """
     card, _, count = name.partition(":")
     if card not in CARDS:
@@ -109,7 +109,7 @@ def find_machine(name: str) -> Machine:
 
 
 def target_config(card: Card) -> str:
-    """The card as XLA's compiler wants it described: a `GpuTargetConfigProto` as text."""
+    """Return the description of a card for XLA's compiler: a `GpuTargetConfigProto` as text."""
     major, minor = card.capability
     features = "ACCELERATED_FEATURES" if major >= 9 else "NONE"  # sm_90a and later: wgmma, tensor memory access
     return f"""\

@@ -1,4 +1,4 @@
-"""What a plan asks of a compiler for devices that are not there: `tpu_compiler` and `gpu_compiler` are the two."""
+"""The protocol of compilers for devices that are not present: `tpu_compiler` and `gpu_compiler` follow it."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ Wanted = TypeVar("Wanted", contravariant=True)
 
 
 class CompilerError(RuntimeError):
-    """The compiler is missing, busy or refuses; the message is one line."""
+    """The compiler is missing or busy, or it refuses; the message is one line."""
 
 
 class TargetError(ValueError):
-    """A slice or a machine that does not exist; the message is one line."""
+    """No such slice or machine exists; the message is one line."""
 
 
 @dataclass(frozen=True)
 class DoesNotFit(Exception):
-    """The compiler's own verdict; bytes of temporary memory per device, None where it does not say."""
+    """The compiler found no room for a program; `temporary_bytes` is per device, None where it does not say."""
 
     temporary_bytes: int | None
 
@@ -29,22 +29,27 @@ class Compiler(Protocol[Wanted]):
     """A module that compiles for slices or machines of one kind."""
 
     def packages(self) -> tuple[str, ...]:
-        """Distributions whose versions belong to a count."""
+        """Return the distributions whose versions counts depend on."""
 
     def prepare(self) -> None:
-        """Set the environment and keep JAX on the CPU; before the first use of a JAX device. CompilerError."""
+        """Set the environment and keep JAX on the CPU, before a JAX device is used; may raise CompilerError."""
 
     def mesh_of(self, wanted: Wanted) -> Mesh:
-        """All devices along one axis, "data". CompilerError, or TargetError where the compiler knows no such thing."""
+        """Return the mesh of all devices along one axis, "data".
+
+        Raises:
+            CompilerError: the compiler cannot be loaded or refuses.
+            TargetError: the compiler does not know the slice or machine.
+        """
 
     def devices_per_chip(self, mesh: Mesh) -> int:
-        """How many devices share a chip."""
+        """Return how many devices share a chip."""
 
     def traced(self, wanted: Wanted) -> AbstractContextManager[None]:
-        """While open, what JAX asks of a device when it traces and lowers is answered for that machine."""
+        """Return a context in which JAX traces and lowers as on that slice or machine."""
 
     def compile_program(self, lowered: Any) -> Any:
-        """A lowered program compiled for its devices. CompilerError, DoesNotFit."""
+        """Compile a lowered program for its devices and return it; may raise CompilerError or DoesNotFit."""
 
     def remarks(self) -> str:
-        """What its counts leave out, for people; "" if nothing."""
+        """Return what the counts leave out, in words for people; "" if nothing."""

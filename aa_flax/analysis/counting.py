@@ -1,4 +1,4 @@
-"""Count what a function does on a chip that need not be there: bytes moved, operations, memory, kernels.
+"""Counting what a function does on a chip that need not be present: bytes moved, operations, memory, kernels.
 
 counted = count("h100:1", jax.grad(loss), jax.ShapeDtypeStruct((256, 14, 14, 320), jnp.bfloat16))
 print(counted.temporary_bytes, counted.counts.bytes_moved, counted.counts.launches[:10])
@@ -28,8 +28,8 @@ class Counted:
     target: Target
     lowered: Any  # jax.stages.Lowered
     compiled: Any  # jax.stages.Compiled, None where the program does not fit into the memory
-    temporary_bytes: int | None  # beside arguments and results; None where the compiler does not say
-    trace_cpu_seconds: float  # of processor time, all threads together
+    temporary_bytes: int | None  # besides arguments and results; None where the compiler does not say
+    trace_cpu_seconds: float  # processor time of all threads together
     compile_cpu_seconds: float
     compile_seconds: float
     _estimated_flops: int = dataclasses.field(repr=False)
@@ -42,10 +42,10 @@ class Counted:
 
     @functools.cached_property
     def counts(self) -> Counts:
-        """What one chip does in one call.
+        """Return what one chip does in one call.
 
         Raises:
-            DoesNotFit: there is no program.
+            DoesNotFit: the program was not compiled.
         """
         if self.compiled is None:
             raise DoesNotFit(self.temporary_bytes)
@@ -57,17 +57,19 @@ class Counted:
 def count(
     target: str, function: Callable[..., Any], *arguments: Any, specs: Sequence[PartitionSpec] | None = None
 ) -> Counted:
-    """Compile a function for a target and count; before the first use of a JAX device. Nothing runs.
+    """Compile a function for a target and return what can be counted of it, without running anything.
+
+    It must be called before the first use of a JAX device.
 
     Args:
         target: "h100:1", "v5e:1x1", "v5e:2x2", ...
-        function: of trees of arrays; jitted here.
+        function: a function of trees of arrays; it is jitted here.
         arguments: trees of arrays or of `jax.ShapeDtypeStruct`.
-        specs: how each argument lies on the target's devices, which are the axis "data"; None: all whole on each.
+        specs: how each argument is split over the target's devices, the axis "data"; None: each device has it whole.
 
     Raises:
-        TargetError, CompilerError: as `aa_flax.analysis.compiler` has them.
-        ValueError: another number of specs than of arguments.
+        TargetError, CompilerError: see `aa_flax.analysis.compiler`.
+        ValueError: the numbers of specs and of arguments differ.
     """
     specs = [PartitionSpec()] * len(arguments) if specs is None else specs
     if len(specs) != len(arguments):
@@ -109,6 +111,6 @@ def count(
 
 @functools.cache
 def _mesh_of(target: str) -> Mesh:
-    """The devices of a target, the same ones each time."""
+    """Return the mesh of a target, the same one each time."""
     wanted = find_target(target)
     return compiler_of(wanted).mesh_of(wanted)

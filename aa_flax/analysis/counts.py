@@ -1,4 +1,4 @@
-"""What a compiled program does in one call on one chip: counts of the compiler where it gives any, else our own."""
+"""Counts of what a compiled program does in one call on one chip: the compiler's if it gives any, else our own."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -13,51 +13,51 @@ from aa_flax.analysis.hlo_work import Launch, launches, work
 class Counts:
     """What one call of the program does on one chip.
 
-    On TPUs `flops` and `bytes_moved` are the compiler's counts with three corrections: it takes the body of a loop
-    once, here it counts as often as it runs; of the branches of a conditional it takes the largest, here the smallest
-    counts; and for the bytes of a Pallas kernel it takes the word of the kernel's author, here its operands and results
-    count as they lie in memory. FLOPs of kernels stay their authors'. For GPUs the compiler gives no counts: bytes are
-    operands and results of all that runs, FLOPs those of convolutions and matrix products, and of kernels what their
-    authors say.
+    On TPUs `flops` and `bytes_moved` are the compiler's counts with three corrections. The compiler counts the body of
+    a loop once; here it counts as often as it runs. Of the branches of a conditional the compiler counts the largest;
+    here the smallest counts. For the bytes of a Pallas kernel the compiler uses the estimate of the kernel's author;
+    here its operands and results count as they lie in memory. FLOPs of kernels are their authors' estimates. For GPUs
+    the compiler gives no counts: bytes are the operands and results of all that runs, FLOPs are those of convolutions
+    and matrix products, and for kernels the estimates of their authors.
     """
 
     flops: int
-    kernel_flops: int  # of these, in Pallas kernels
+    kernel_flops: int  # the part of `flops` in Pallas kernels
     bytes_moved: int  # between cores, the memory beside them and HBM, by every instruction
-    hbm_bytes: int  # from and to HBM, summed over the text
-    bytes_by_compiler: int | None  # as it says
+    hbm_bytes: int  # from and to HBM, summed over the program's text
+    bytes_by_compiler: int | None  # the compiler's own count, uncorrected
     kernels: list[Kernel]  # written in Pallas
     collectives: list[Collective]
     loops: list[int | None]  # how often each loop runs, None if unknown: such a body counts once
     launches: list[Launch] = dataclasses.field(default_factory=list)  # everything that runs, the most bytes first
     flops_by_precision: dict[str, int] = dataclasses.field(default_factory=dict)
-    whole_bytes: int | None = None  # bytes moved if every operand and result counted whole, taken in part or not
+    whole_bytes: int | None = None  # bytes moved if all operands and results counted whole
 
     @property
     def collective_bytes(self) -> int:
-        """Of all collectives together."""
+        """The bytes of all collectives together."""
         return sum(collective.bytes for collective in self.collectives)
 
     @property
     def sent_bytes(self) -> int:
-        """What the chip sends at least."""
+        """The bytes that the chip sends at least."""
         return sum(collective.sent_bytes for collective in self.collectives)
 
     @property
     def calls(self) -> int:
-        """How many kernels run, copies and collectives among them."""
+        """The number of kernels that run, copies and collectives included."""
         return sum(launch.calls for launch in self.launches)
 
 
 def count_program(compiled: Any, program: Program, devices: int, per_chip: int, estimated_flops: int = 0) -> Counts:
-    """What one chip does in a compiled program.
+    """Return what one chip does in one call of a compiled program.
 
     Args:
-        compiled: as `jax.stages.Lowered.compile` returns it.
+        compiled: the program as `jax.stages.Lowered.compile` returns it.
         program: its text.
-        devices: that it runs on.
-        per_chip: of them.
-        estimated_flops: in Pallas kernels, as their authors say, on a device; for TPUs the text has them.
+        devices: how many devices it runs on.
+        per_chip: how many of these share a chip.
+        estimated_flops: FLOPs in Pallas kernels on one device, as their authors estimate; on TPUs the text has them.
     """
     cost = compiled.cost_analysis()
     looped, kernels_looped = work(program), kernels(program)
@@ -69,7 +69,7 @@ def count_program(compiled: Any, program: Program, devices: int, per_chip: int, 
         kernel_flops = kernel_flops or estimated_flops
         flops, moved, by_compiler = looped.products + kernel_flops, looped.all_bytes, None
         by_precision = {name: per_chip * count for name, count in looped.products_by_precision.items()}
-        # In which precision kernels multiply the text does not say: a bound takes the fastest.
+        # The text does not say in which precision kernels multiply: the fastest keeps bounds valid.
         by_precision["bfloat16"] = by_precision.get("bfloat16", 0) + per_chip * kernel_flops
     return Counts(
         flops=per_chip * flops,
@@ -87,7 +87,7 @@ def count_program(compiled: Any, program: Program, devices: int, per_chip: int, 
 
 
 def _corrected(cost: dict[str, float], program: Program) -> tuple[int, int, int]:
-    """FLOPs and bytes of the compiler, with kernels, loops and branches counted again, and bytes as it says."""
+    """Return the compiler's FLOPs and bytes, corrected for kernels, loops and branches, and its bytes uncorrected."""
     by_compiler = round(cost.get("bytes accessed", 0))
     once, looped = work(program, loops=False), work(program)
     passed_over = work(program, loops=False, largest=True).all_bytes - once.all_bytes
@@ -108,11 +108,14 @@ def _total(records: list[Kernel], name: str) -> int:
 
 
 def _grown(count: int, once: int, looped: int) -> int:
-    """A count of the compiler with loops as often as they run: it grows as our own sum does, exactly if none runs."""
+    """Return a count of the compiler, scaled as our own sum grows when loops count as often as they run.
+
+    Without loops the count is unchanged.
+    """
     return round(count * looped / once) if once and looped != once else count
 
 
 def _times(counted: Any, per_chip: int) -> Any:
-    """A record of one device as one of a chip: every number in it, so many times."""
+    """Return a record of one device as one of a chip, with every number multiplied by `per_chip`."""
     numbers = {name: value for name, value in dataclasses.asdict(counted).items() if isinstance(value, int)}
     return dataclasses.replace(counted, **{name: per_chip * value for name, value in numbers.items()})

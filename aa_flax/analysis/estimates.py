@@ -1,4 +1,4 @@
-"""What the authors of Pallas kernels say that these cost, where the compiled text does not repeat it: on GPUs."""
+"""Costs of Pallas kernels as their authors estimate them, for GPUs, where the compiled text does not repeat them."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -7,12 +7,12 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
 def estimated_flops(traced: Any) -> int:
-    """Floating-point operations of all kernels that a program calls, per device; nothing of those without estimate.
+    """Return the floating-point operations of all kernels that a program calls, per device; 0 for one without estimate.
 
-    The bodies of loops as often as they run, once where that is not known, and of a conditional the smallest branch.
+    The body of a loop counts as often as it runs, once where that is not known; of a conditional the smallest branch.
 
     Args:
-        traced: as `jax.jit(function).trace(...)` returns it.
+        traced: the program as `jax.jit(function).trace(...)` returns it.
     """
     return _flops(traced.jaxpr.jaxpr)
 

@@ -1,4 +1,4 @@
-"""XLA's compiler for NVIDIA GPUs on a machine without one: devices of a described card, and programs for them."""
+"""XLA's compiler for NVIDIA GPUs on a machine without one: devices of a described card, programs compiled for them."""
 
 import contextlib
 import importlib.util
@@ -21,12 +21,12 @@ _PLUGINS = ("xla_cuda13", "xla_cuda12")
 
 
 def installed() -> bool:
-    """Whether JAX's plugin for CUDA is there."""
+    """Return whether JAX's plugin for CUDA is installed."""
     return bool(packages())
 
 
 def packages() -> tuple[str, ...]:
-    """Distributions whose versions belong to a count: those of the plugin, if it is there."""
+    """Return the distributions whose versions counts depend on: that of the plugin, if it is installed."""
     if importlib.util.find_spec("jax_plugins") is None:
         return ()
     found = [name for name in _PLUGINS if importlib.util.find_spec(f"jax_plugins.{name}")]
@@ -34,10 +34,10 @@ def packages() -> tuple[str, ...]:
 
 
 def prepare() -> None:
-    """Keep JAX on the CPU; before the first use of a JAX device.
+    """Keep JAX on the CPU; it must be called before the first use of a JAX device.
 
     Raises:
-        CompilerError: JAX's plugin for CUDA is not installed, or is that of another JAX.
+        CompilerError: JAX's plugin for CUDA is not installed, or belongs to another version of JAX.
     """
     if not installed():
         raise CompilerError("JAX's plugin for CUDA is not installed: pip install 'aa_flax[plan_gpu]' (Linux only)")
@@ -52,10 +52,10 @@ def prepare() -> None:
 
 
 def mesh_of(wanted: Machine) -> Mesh:
-    """All cards of a machine along one axis, "data", as runs have it.
+    """Return the mesh of all cards of a machine along one axis, "data", as in runs.
 
     Raises:
-        CompilerError: the plugin cannot be loaded, or does not take the description of the card.
+        CompilerError: the plugin cannot be loaded, or does not accept the description of the card.
     """
     try:
         devices = topologies.get_topology_desc(
@@ -67,15 +67,16 @@ def mesh_of(wanted: Machine) -> Mesh:
 
 
 def devices_per_chip(mesh: Mesh) -> int:
-    """One: a card is a device."""
+    """Return 1, because a card is a device."""
     return 1
 
 
 @contextlib.contextmanager
 def traced(wanted: Machine) -> Iterator[None]:
-    """While open, this library and JAX are told which card, and which cuDNN, there will be, instead of looking here.
+    """Tell this library and JAX, while open, which card and cuDNN the program is for, instead of those of this machine.
 
-    JAX asks when it traces fused attention. This replaces private functions; a JAX without them looks as ever.
+    JAX asks for them when it traces fused attention. This replaces private functions of JAX; without them it does
+    nothing, and JAX looks at this machine.
     """
     major, minor, patch = CUDNN
 
@@ -94,7 +95,7 @@ def traced(wanted: Machine) -> Iterator[None]:
 
 
 def compile_program(lowered: Any) -> Any:
-    """A lowered program compiled for its devices.
+    """Compile a lowered program for its devices and return it.
 
     Raises:
         CompilerError: a kernel needs more shared memory or registers than the card has.
@@ -109,7 +110,7 @@ def compile_program(lowered: Any) -> Any:
 
 
 def remarks() -> str:
-    """What its counts leave out, for people."""
+    """Return what the counts leave out, in words for people."""
     return (
         "No kernel was tried on a card: which algorithm of cuDNN and which tiles of a product are fastest is not known "
         "here, nor what workspace they take, which is in neither memory nor bytes, nor whether cuDNN serves a call."

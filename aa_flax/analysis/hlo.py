@@ -1,7 +1,7 @@
 """Reading the text of a compiled program (XLA's HLO): computations, instructions, and the bytes of their arrays.
 
-Only as much of the grammar as counting needs. Bytes are those in the device's memory, with the padding that tiled
-layouts bring: bf16[64,20]{1,0:T(8,128)(2,1)} takes 64 × 128 × 2 bytes.
+It reads only as much of the grammar as counting needs. Bytes are those in the device's memory, including the padding of
+tiled layouts: bf16[64,20]{1,0:T(8,128)(2,1)} takes 64 × 128 × 2 bytes.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ _CALLED = re.compile(
 
 @dataclass(frozen=True)
 class Array:
-    """One array of a shape: type, dimensions and layout, the last "" where the text has none."""
+    """One array of a shape: type, dimensions and layout, which is "" where the text has none."""
 
     dtype: str
     dimensions: tuple[int, ...]
@@ -32,12 +32,12 @@ class Array:
 
     @property
     def on_chip(self) -> bool:
-        """Whether it lies in a memory beside the cores instead of the main one, HBM, which is space 0."""
+        """Return whether the array lies in a memory beside the cores and not in the main one, HBM, which is space 0."""
         return re.search(r"S\((\d+)\)", self.layout) is not None
 
     @property
     def bytes(self) -> int:
-        """Bytes in memory, padding included; XLA's rule: tiles are applied in turn to the dimensions major to minor."""
+        """Return the bytes in memory, padding included, by XLA's rule: tiles apply in turn from major to minor."""
         order, _, rest = self.layout.partition(":")
         minor_to_major = [int(axis) for axis in order.split(",") if axis]
         sizes = [self.dimensions[axis] for axis in reversed(minor_to_major)] or list(self.dimensions)
@@ -46,7 +46,7 @@ class Array:
         return math.ceil(math.prod(sizes) * self._bits(rest) / 8)
 
     def _bits(self, properties: str) -> int:
-        """Of one element; narrow integers fill a byte unless the layout packs them."""
+        """Return the bits of one element; narrow integers fill a byte unless the layout packs them."""
         if packed := re.search(r"E\((\d+)\)", properties):
             return int(packed[1])
         if self.dtype in ("token", "opaque"):
@@ -61,7 +61,7 @@ def _tiles(properties: str) -> list[list[str]]:
 
 
 def _tiled(sizes: list[int], tile: list[str]) -> list[int]:
-    """Dimensions, major to minor, once cut into tiles: the counts of tiles, then the tile."""
+    """Return dimensions, major to minor, after they are cut into tiles: the numbers of tiles, then the tile."""
     sizes = [1] * (len(tile) - len(sizes)) + sizes
     kept, cut = sizes[: len(sizes) - len(tile)], sizes[len(sizes) - len(tile) :]
     merged: list[int] = []
@@ -76,7 +76,7 @@ def _tiled(sizes: list[int], tile: list[str]) -> list[int]:
 
 
 def arrays(shape: str) -> list[Array]:
-    """All arrays in the text of a shape, those of a tuple in turn."""
+    """Return all arrays in the text of a shape, those of a tuple in order."""
     return [
         Array(dtype, tuple(int(re.sub(r"\D", "", size)) for size in sizes.split(",") if size), layout or "")
         for dtype, sizes, layout in _ARRAY.findall(shape)
@@ -84,13 +84,13 @@ def arrays(shape: str) -> list[Array]:
 
 
 def shape_bytes(shape: str) -> int:
-    """Bytes of all arrays in the text of a shape."""
+    """Return the bytes of all arrays in the text of a shape."""
     return sum(array.bytes for array in arrays(shape))
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One line of a computation; `operands` as they stand in the text, `attributes` what follows them."""
+    """One line of a computation; `operands` are as in the text, and `attributes` is the text after them."""
 
     name: str
     shape: str
@@ -99,18 +99,18 @@ class Instruction:
     attributes: str
 
     def attribute(self, pattern: str) -> str | None:
-        """First group of a regular expression in the attributes."""
+        """Return the first group of a regular expression in the attributes, or None if it is not found."""
         found = re.search(pattern, self.attributes)
         return found[1] if found else None
 
     @property
     def custom_call_target(self) -> str:
-        """What a custom call runs; "" of other instructions."""
+        """Return the target that a custom call runs; "" for other instructions."""
         return self.attribute(r'custom_call_target="([^"]*)"') or ""
 
     @property
     def called(self) -> list[tuple[str, str]]:
-        """(role, computation) of every computation that this instruction names."""
+        """Return (role, computation) of every computation that this instruction names."""
         return [
             (role, name.strip().lstrip("%"))
             for role, several, one in _CALLED.findall(self.attributes)
@@ -119,17 +119,17 @@ class Instruction:
 
     @functools.cached_property
     def cost_estimate(self) -> dict[str, int]:
-        """What the author of a Mosaic kernel said that it costs: flops, bytes_accessed; {} if nothing."""
+        """Return the estimate of a Mosaic kernel's author, flops and bytes_accessed; {} if there is none."""
         found = re.search(r'"cost_estimate":(\{[^{}]*\})', self.attributes)
         return {name: int(float(value)) for name, value in json.loads(found[1]).items()} if found else {}
 
 
 @dataclass(frozen=True)
 class Site:
-    """An instruction where it runs: in which computation, and how often in one call of the program.
+    """An instruction with the computation that it runs in, and how often it runs in one call of the program.
 
-    `scheduled` says that it runs by itself, with operands and results in memory; the instructions of a fusion do not.
-    `looped` says that it lies in the body of a loop.
+    `scheduled` means that it runs by itself, with operands and results in memory, unlike the instructions of a fusion.
+    `looped` means that it is in the body of a loop.
     """
 
     instruction: Instruction
@@ -140,7 +140,7 @@ class Site:
 
 
 class Program:
-    """A compiled program as text."""
+    """A compiled program, read from its text."""
 
     def __init__(self, text: str) -> None:
         self.computations: dict[str, dict[str, Instruction]] = {}
@@ -158,18 +158,17 @@ class Program:
             raise ValueError("the text is not a compiled program: it has no ENTRY computation")
 
     def sites(self, loops: bool = True, *, largest: bool = False) -> Iterator[Site]:
-        """Every instruction that runs; the bodies of loops as often as they run, or once if not `loops`.
+        """Yield every instruction that runs; bodies of loops count as often as they run, or once if not `loops`.
 
-        Of a conditional the smallest branch, or the `largest`.
-
-        Loops of unknown length count once either way: `trips` is None for them.
+        Of a conditional the smallest branch counts, or the `largest`. Loops of unknown length, whose `trips` is None,
+        count once in either case.
         """
         for (computation, scheduled, looped), times in self._runs(loops, largest).items():
             for instruction in self.computations[computation].values():
                 yield Site(instruction, computation, times, scheduled, looped)
 
     def operands(self, site: Site) -> list[str]:
-        """The shape of each operand: before its name in some texts, on the line that defines it in others."""
+        """Return the shape of each operand: some texts have it before the name, others on the line that defines it."""
         defined = self.computations[site.computation]
         return [
             operand if "[" in operand else defined[operand.strip().lstrip("%")].shape
@@ -177,9 +176,9 @@ class Program:
         ]
 
     def trips(self, loop: Instruction) -> int | None:
-        """How often a while loop runs; None if neither the compiler says nor the condition is `counter < constant`.
+        """Return how often a while loop runs; None if neither the compiler nor a condition `counter < constant` says.
 
-        Counters start at 0 and go up by 1, as those of `jax.lax.scan` do.
+        Counters are taken to start at 0 and rise by 1, as those of `jax.lax.scan` do.
         """
         if known := loop.attribute(r'"known_trip_count":\{"n":"?(\d+)'):
             return int(known)
@@ -191,14 +190,14 @@ class Program:
         return int(limit.operands[0]) if limit and limit.opcode == "constant" else None
 
     def _runs(self, loops: bool, largest: bool) -> dict[tuple[str, bool, bool], int]:
-        """(computation, scheduled, looped), as `Site` has them, to how often it runs, by every way that leads to it."""
+        """Return how often each (computation, scheduled, looped), as in `Site`, runs, by all paths that lead to it."""
         runs: dict[tuple[str, bool, bool], int] = {}
 
         def visit(computation: str, scheduled: bool, times: int, looped: bool) -> None:
             runs[computation, scheduled, looped] = runs.get((computation, scheduled, looped), 0) + times
             for instruction in self.computations[computation].values():
                 if instruction.opcode.endswith(("-done", "-update")):
-                    continue  # names the computation that its -start runs
+                    continue  # it names the computation that its -start runs
                 inner = scheduled and instruction.opcode in ("call", "while", "conditional", "async-start")
                 for role, name in self._entered(instruction, largest):
                     again = (self.trips(instruction) or 1) if loops and role == "body" else 1
@@ -209,10 +208,10 @@ class Program:
         return runs
 
     def _entered(self, instruction: Instruction, largest: bool) -> list[tuple[str, str]]:
-        """Roles and names of the computations that an instruction runs: of a conditional's branches one.
+        """Return roles and names of the computations that an instruction runs, only one branch of a conditional.
 
-        Which one is taken only a run knows. Counts take the smallest, because they stand for what a run needs at least;
-        batch norm's second pass on TPUs, for one, is for statistics far from those expected.
+        Which branch is taken is known only when the program runs. Counts take the smallest, because they say what a
+        run needs at least. An example is batch norm's second pass on TPUs, for statistics far from those expected.
         """
         if instruction.opcode != "conditional":
             return list(instruction.called)
@@ -250,7 +249,7 @@ def _parse(line: str) -> Instruction | None:
 
 
 def _in_turn(instruction: Instruction) -> Instruction:
-    """A fusion that runs beside others, as XLA for GPUs starts and awaits it, as one that is awaited at once."""
+    """Return an instruction with an asynchronous fusion, which XLA for GPUs starts and awaits, as an ordinary one."""
     if instruction.opcode == "fusion-start":
         _, result, *_ = _split(instruction.shape[1:-1])  # operands, result, context
         return dataclasses.replace(instruction, opcode="fusion", shape=result)
@@ -260,7 +259,7 @@ def _in_turn(instruction: Instruction) -> Instruction:
 
 
 def _closing(text: str, opening: int) -> int:
-    """Where the parenthesis that opens at `opening` closes."""
+    """Return the position at which the parenthesis that opens at `opening` closes."""
     depth = 0
     for match in re.compile(r"[()]").finditer(text, opening):
         depth += 1 if match[0] == "(" else -1
@@ -270,7 +269,7 @@ def _closing(text: str, opening: int) -> int:
 
 
 def _split(text: str) -> Iterator[str]:
-    """Parts between the commas that lie in no bracket."""
+    """Yield the parts between the commas that are not inside brackets."""
     text = re.sub(r"/\*.*?\*/", "", text)
     depth, begin = 0, 0
     for match in re.finditer(r"[(){}\[\],]", text):

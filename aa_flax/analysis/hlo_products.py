@@ -8,7 +8,7 @@ from aa_flax.analysis.hlo import Program, Site, arrays
 
 
 def products_of(program: Program, site: Site) -> int:
-    """2 × multiply-adds of a convolution or matrix product; those with padding or with the zeros of a dilation not."""
+    """Return 2 × the multiply-adds of a convolution or matrix product, without those on padding or dilation's zeros."""
     instruction = site.instruction
     target = instruction.custom_call_target
     if instruction.opcode == "dot":
@@ -27,9 +27,9 @@ def products_of(program: Program, site: Site) -> int:
 
 
 def precision_of(program: Program, site: Site) -> str:
-    """What a GPU multiplies in, where it follows XLA's rules: the dtype, or "tf32" unless float32 is asked for.
+    """Return the precision that a GPU multiplies in by XLA's rules: the dtype, or "tf32" unless float32 is asked for.
 
-    float16 counts as bfloat16, which is as fast.
+    float16 counts as bfloat16, which has the same speed.
     """
     instruction = site.instruction
     dtype = arrays(program.operands(site)[0])[0].dtype
@@ -42,7 +42,7 @@ def precision_of(program: Program, site: Site) -> str:
 
 
 def _of_attention(program: Program, site: Site) -> int:
-    """Of cuDNN's fused attention: two products over all pairs of places, in the backward pass five."""
+    """Return the operations of cuDNN's fused attention: two products over all pairs of positions, backward five."""
     instruction = site.instruction
     pairs = math.prod(map(int, re.findall(r"\d+", instruction.attribute(r'"dimensions": ?\[([^\]]*)\]') or "0")))
     query, _, value = (arrays(shape)[0].dimensions[-1] for shape in program.operands(site)[:3])
@@ -51,7 +51,10 @@ def _of_attention(program: Program, site: Site) -> int:
 
 
 def _of_convolution(program: Program, site: Site) -> int:
-    """Of XLA's own, or of cuDNN's, which name input, kernel and output of the forward pass in gradients too."""
+    """Return the operations of a convolution, XLA's or cuDNN's.
+
+    cuDNN's gradients name input, kernel and output of the forward pass.
+    """
     instruction = site.instruction
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
     if labels is None:
@@ -79,14 +82,14 @@ def _of_convolution(program: Program, site: Site) -> int:
 
 
 _WINDOW = {"stride": "1", "pad": "0_0", "lhs_dilate": "1", "rhs_dilate": "1"}
-"""What the text says of a window, and what holds where it does not."""
+"""Settings of a convolution's window in the text, and their defaults."""
 
 
 @functools.cache
 def _valid_pairs(
     size: int, kernel: int, out: int, stride: int, padding: int, dilation: int, kernel_dilation: int
 ) -> int:
-    """How many pairs of output and kernel position along one axis meet an element of the input."""
+    """Return how many pairs of output and kernel position along one axis meet an element of the input."""
     pairs = 0
     for position in range(kernel):
         for output in range(out):

@@ -1,8 +1,8 @@
-"""How much an instruction reads or writes of arrays that it touches in part, such as the stacks that loops keep.
+"""Bytes that instructions read or write of arrays that they touch only in part, such as the stacks that loops keep.
 
-In the body of a loop `dynamic-update-slice` writes into its first operand in place: nothing else of that is touched, on
-the way in or out. Outside loops an instruction writes all of its result, and a fusion reads a part only of what it
-slices itself.
+In the body of a loop `dynamic-update-slice` writes into its first operand in place, and neither reads nor writes the
+rest of it. Outside loops an instruction writes all of its result, and a fusion reads only a part of an operand if it
+slices it itself.
 """
 
 from aa_flax.analysis.hlo import Instruction, Program, Site, arrays, shape_bytes
@@ -13,7 +13,7 @@ Computation = dict[str, Instruction]
 
 
 def bytes_read(program: Program, site: Site, position: int) -> int | None:
-    """Bytes that an instruction reads of an operand of which it takes parts only; None if it takes the whole."""
+    """Return the bytes that an instruction reads of an operand that it reads in part; None if it reads the whole."""
     instruction = site.instruction
     if instruction.opcode in READS_A_PART:
         return shape_bytes(instruction.shape) if position == 0 else None
@@ -25,7 +25,7 @@ def bytes_read(program: Program, site: Site, position: int) -> int | None:
 
 
 def bytes_written(program: Program, site: Site) -> list[int]:
-    """Bytes that an instruction writes of each array of its result."""
+    """Return the bytes that an instruction writes of each array of its result."""
     instruction = site.instruction
     whole = [array.bytes for array in arrays(instruction.shape)]
     if not site.looped or instruction.opcode not in (UPDATE, "fusion"):
@@ -44,7 +44,7 @@ def _inside(program: Program, fusion: Instruction) -> Computation:
 
 
 def _root(computation: Computation) -> Instruction:
-    """The last one: instructions stand after what they use."""
+    """Return the root, which comes last, because instructions follow what they use."""
     return next(reversed(computation.values()))
 
 
@@ -53,7 +53,7 @@ def _name(operand: str) -> str:
 
 
 def _updates(program: Program, computation: Computation, root: Instruction) -> list[int | None]:
-    """For each array that leaves a fusion through `root`, the bytes of the slice that it updates, or None."""
+    """Return for each array that a fusion returns by `root` the bytes of the slice that is updated, or None."""
     operands = [computation[_name(operand)] for operand in root.operands if _name(operand) in computation]
     if root.opcode == "tuple":
         return [part for operand in operands for part in _updates(program, computation, operand)]
@@ -74,7 +74,7 @@ def _is_parameter(computation: Computation, instruction: Instruction) -> bool:
 
 
 def _sliced_by(program: Program, fusion: Instruction, position: int) -> int | None:
-    """Bytes of an operand that a fusion reads if slices of it are all that it takes, else None."""
+    """Return the bytes of an operand that a fusion reads if it reads only slices of it, else None."""
     inside = _inside(program, fusion)
     names = [name for name, each in inside.items() if each.opcode == "parameter" and each.operands == (str(position),)]
     users = [each for each in inside.values() if names and any(_name(operand) == names[0] for operand in each.operands)]
@@ -90,7 +90,7 @@ def _read_by(program: Program, fusion: Instruction, position: int) -> int | None
 
 
 def _read(program: Program, computation: Computation, name: str) -> int | None:
-    """Bytes of the array `name` that the instructions of a fused computation take; None if one takes the whole."""
+    """Return the bytes of the array `name` that a fused computation reads; None if an instruction reads the whole."""
     parts: list[int] = []
     for user in computation.values():
         for position, operand in enumerate(user.operands):
@@ -112,7 +112,7 @@ def _read(program: Program, computation: Computation, name: str) -> int | None:
 
 
 def _leaves(computation: Computation, instruction: Instruction) -> bool:
-    """Whether an update is what the fusion returns, so that it happens in place."""
+    """Return whether an update is what the fusion returns, so that it happens in place."""
     root = _root(computation)
     if instruction is root:
         return True

@@ -1,4 +1,4 @@
-"""What a compiled program moves through its kernels, and between devices."""
+"""Bytes that a compiled program moves through its Pallas kernels and between devices."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aa_flax.analysis.hlo import Instruction, Program, shape_bytes
 
 PALLAS = ("tpu_custom_call", "__gpu$xla.gpu.triton", "mosaic_gpu_v2", "mosaic_gpu")
-"""The targets of kernels written in Pallas. Of other custom calls the compiler itself knows what they cost."""
+"""The targets of kernels written in Pallas. The compiler itself knows what other custom calls cost."""
 
 _COLLECTIVES = (
     "all-gather",
@@ -24,8 +24,8 @@ _COLLECTIVES = (
 class Kernel:
     """All calls of one kernel, per device and run of the program.
 
-    The compiler's own count repeats the estimate of the kernel's author, once for each call in the text, and takes
-    nothing where there is none.
+    The compiler's own count uses the estimate of the kernel's author, once for each call in the text, and 0 where there
+    is none.
     """
 
     name: str
@@ -33,11 +33,11 @@ class Kernel:
     bytes: int  # of operands and results, in memory
     estimated_bytes: int
     estimated_flops: int
-    without_estimate: int  # calls whose author says nothing
+    without_estimate: int  # calls without an estimate
 
 
 def kernels(program: Program, loops: bool = True) -> list[Kernel]:
-    """The Pallas kernels of a program by name; the bodies of loops as often as they run, or once if not `loops`."""
+    """Return the Pallas kernels of a program; bodies of loops count as often as they run, or once if not `loops`."""
     found: dict[str, list[tuple[Instruction, int, int]]] = {}
     for site in program.sites(loops):
         call = site.instruction
@@ -63,19 +63,19 @@ class Collective:
 
     kind: str
     calls: int
-    bytes: int  # of the whole array that each starts from or leaves, whichever is larger
-    sent_bytes: int  # that a device must send at least, whatever the algorithm
+    bytes: int  # of the whole array before or after each, whichever is larger
+    sent_bytes: int  # what a device must send at least, with any algorithm
 
 
 def collectives(program: Program, devices: int) -> list[Collective]:
-    """The collectives of a program by kind.
+    """Return the collectives of a program by kind.
 
     For an array of B bytes and groups of n devices each device sends at least 2 B (n - 1) / n in an all-reduce,
     B (n - 1) / n in an all-gather, reduce-scatter or all-to-all, and B in a permutation or broadcast.
 
     Args:
-        program: compiled for `devices` devices.
-        devices: the size of a group that the text does not spell out.
+        program: a program compiled for `devices` devices.
+        devices: the size of a group whose members the text does not name.
     """
     found: dict[str, list[tuple[int, int, float]]] = {}
     for site in program.sites():
@@ -104,9 +104,9 @@ def _sent_fraction(kind: str, group: int) -> float:
 
 
 def _group_size(instruction: Instruction, devices: int) -> int:
-    """How many devices take part.
+    """Return how many devices take part in a collective.
 
-    Three notations: the numbers themselves, {{0,1},{2,3}}; the shape of their list, [2,2]<=[4]; axes of a mesh,
+    There are three notations: the numbers, {{0,1},{2,3}}; the shape of their list, [2,2]<=[4]; axes of a mesh,
     mesh['a'=4,'b'=1] {'a'}.
     """
     if listed := instruction.attribute(r"replica_groups=\{\{([\d,]+)\}"):

@@ -1,10 +1,10 @@
-"""What a compiled program reads, writes and multiplies, summed over its text.
+"""Sums over the text of a compiled program: what it reads, writes and multiplies.
 
-libtpu's own counts have three gaps, which these sums fill: they take arrays that stay in the memory beside the cores
-like those in HBM, although only the latter are slow, the body of a loop once, however often it runs, and of a
-conditional the largest branch. For GPUs there are no counts but these. Of the stacks from which a loop's body takes one
-slice, and into which it writes one, only that slice counts. What cuDNN and cuBLAS take beside operands and results, a
-workspace, does not count: how much of it they touch is theirs to know.
+libtpu's own counts have three gaps, which these sums fill. They treat arrays in the memory beside the cores like those
+in HBM, although only the latter are slow; they count the body of a loop once, however often it runs; and of a
+conditional they count the largest branch. For GPUs there are no other counts than these sums. Of the stacks that a
+loop's body reads or writes one slice of, only that slice counts. Workspaces, which cuDNN and cuBLAS use besides
+operands and results, do not count, because it is not known how much of them is touched.
 """
 
 import re
@@ -24,24 +24,24 @@ _NAMES_MEMORY = ("AllocateBuffer", "ConcatBitcast")
 """Custom calls that only name memory."""
 
 _LIBRARIES = ("__cudnn$", "__cublas$")
-"""How the targets of custom calls of NVIDIA's libraries begin. Their last result may be a workspace, a row of bytes."""
+"""Prefixes of custom calls' targets in NVIDIA's libraries. Their last result may be a workspace, a row of bytes."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Per device and run of the program."""
+    """What a program moves and multiplies, per device and run of the program."""
 
     hbm_bytes: int  # read from and written to HBM
-    all_bytes: int  # the same with what stays beside the cores
-    whole_bytes: int  # the same with every operand and result as a whole, also where only a part is taken
+    all_bytes: int  # the same, plus what stays in memory beside the cores
+    whole_bytes: int  # as `all_bytes`, with all operands and results whole, also if only a part is used
     products: int  # floating-point operations of convolutions and matrix products
-    products_by_precision: dict[str, int]  # as a GPU multiplies them
+    products_by_precision: dict[str, int]  # the same by the precision that a GPU multiplies in
 
 
 def work(program: Program, loops: bool = True, *, largest: bool = False) -> Work:
-    """Sums over a program; the bodies of loops as often as they run, or once if not `loops`.
+    """Return the sums over a program; bodies of loops count as often as they run, or once if not `loops`.
 
-    Of a conditional the smallest branch, or the `largest`.
+    Of a conditional the smallest branch counts, or the `largest`.
     """
     hbm = everything = whole = 0
     products: dict[str, int] = {}
@@ -61,15 +61,15 @@ def work(program: Program, loops: bool = True, *, largest: bool = False) -> Work
 class Launch:
     """All runs of one kernel on arrays of the same shapes, per device and run of the program."""
 
-    name: str  # as the program has it, or what a custom call runs
-    operation: str  # of JAX, that it stems from
+    name: str  # the instruction's, or that of what a custom call runs
+    operation: str  # JAX's operation that it comes from
     shapes: str  # of operands and results
     calls: int
     bytes: int  # of operands and results in all
 
 
 def launches(program: Program) -> list[Launch]:
-    """What runs by itself, the most bytes first; a copy or collective that is started and awaited counts once."""
+    """Return all that runs by itself, the most bytes first; an asynchronous copy or collective counts once."""
     found: dict[tuple[str, str], Launch] = {}
     for site in program.sites():
         instruction = site.instruction
@@ -92,7 +92,7 @@ def _runs(site: Site) -> bool:
 def _kernel_name(site: Site) -> str:
     instruction = site.instruction
     if target := instruction.custom_call_target:
-        author = instruction.attribute(r'\bname = "([^"]+)", num_stages')  # of a kernel in Triton
+        author = instruction.attribute(r'\bname = "([^"]+)", num_stages')  # name of a Triton kernel
         return author or target.removeprefix("__gpu$")
     return instruction.name
 
@@ -109,14 +109,14 @@ def _shapes(program: Program, site: Site) -> str:
 
 
 def _moved(program: Program, site: Site) -> list[tuple[Array, int]]:
-    """Each array that an instruction reads or writes, and how many bytes of it."""
+    """Return each array that an instruction reads or writes, and how many bytes of it."""
     if not _runs(site):
         return []
     instruction = site.instruction
     opcode = instruction.opcode
     results = arrays(instruction.shape)
     if opcode.endswith("-start"):
-        # What is written counts where the operation is done; a slice reads as much as it writes.
+        # Writes count at the "-done" instruction; a slice reads as much as it writes.
         read = [array for shape in program.operands(site) for array in arrays(shape)]
         written = results[len(read)] if opcode == "slice-start" and len(results) > len(read) else None
         return [(array, written.bytes if written else array.bytes) for array in read]

@@ -1,7 +1,7 @@
-"""What a training step or forward pass needs of a TPU chip or GPU, by compiling it for devices that need not be there.
+"""Plans: what a step or forward pass needs of a TPU chip or GPU, compiled for devices that need not be present.
 
-All numbers are the compiler's counts, or sums over the compiled text, for one call of the program on one chip; a card
-is a chip here. Nothing is timed: the bound on the step time is the largest of three quotients of a count and a
+All numbers are the compiler's counts, or sums over the compiled text, for one call of the program on one chip; a GPU
+card is a chip here. Nothing is timed: the bound on the step time is the largest of three quotients of a count and a
 published peak figure, and real steps take longer.
 """
 
@@ -25,11 +25,11 @@ from aa_flax.config.schema import ConfigError
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes in a chip's memory while the program runs, padding included; None where the compiler gives up."""
+    """Bytes in a chip's memory while the program runs, padding included; None if the compiler says it does not fit."""
 
     arguments: int | None = None
     outputs: int | None = None
-    aliased: int | None = None  # outputs that lie where arguments lay
+    aliased: int | None = None  # outputs that reuse the memory of arguments
     temporary: int | None = None
     program: int | None = None
     total: int | None = None
@@ -37,7 +37,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Bound:
-    """No step can take less than `seconds`, which is the largest of the three others."""
+    """The least time that a step can take: `seconds`, the largest of the three others."""
 
     compute_seconds: float
     memory_seconds: float
@@ -46,12 +46,12 @@ class Bound:
 
     @property
     def seconds(self) -> float:
-        """Least time of a step."""
+        """The least time of a step."""
         return max(self.compute_seconds, self.memory_seconds, self.interconnect_seconds)
 
     @property
     def by(self) -> str:
-        """What sets it: "compute", "memory" or "interconnect"."""
+        """Return what sets the bound: "compute", "memory" or "interconnect"."""
         parts = {
             "compute": self.compute_seconds,
             "memory": self.memory_seconds,
@@ -62,7 +62,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Plan:
-    """One program on one slice or machine, per chip; `counts` and `bound` are None where the compiler gives up."""
+    """A program on a slice or machine, per chip; `counts` and `bound` are None if the compiler says it does not fit."""
 
     subject: Subject
     mode: Mode
@@ -81,17 +81,17 @@ class Plan:
 
     @property
     def batch(self) -> int:
-        """Images in a call, of all chips together."""
+        """The images in one call, of all chips together."""
         return self.subject.config.batch_size
 
 
 def batch_unit(subject: Subject, mode: Mode, mesh: Mesh) -> int:
-    """What a batch must be a multiple of, so that every device gets as many images of each accumulation step."""
+    """Return what a batch must be a multiple of, so that devices get equally many images of each accumulation step."""
     return mesh.devices.size * (subject.config.optimizer.accumulation_steps if mode == "train" else 1)
 
 
 def check_batch(subject: Subject, mode: Mode, wanted: Target, mesh: Mesh) -> None:
-    """ConfigError unless the batch divides by `batch_unit`."""
+    """Raise ConfigError unless the batch is a multiple of `batch_unit`."""
     batch, unit, devices = subject.config.batch_size, batch_unit(subject, mode, mesh), mesh.devices.size
     if batch < 1:
         raise ConfigError(f"batch must be at least 1, got {batch}")
@@ -104,16 +104,16 @@ def check_batch(subject: Subject, mode: Mode, wanted: Target, mesh: Mesh) -> Non
 
 
 def plan(subject: Subject, mode: Mode, wanted: Target, mesh: Mesh) -> Plan:
-    """Compile and count.
+    """Compile a step or forward pass and return its plan.
 
     Args:
-        subject: from `programs.of_model` or `programs.of_config`, with its batch.
+        subject: from `programs.of_model` or `programs.of_config`, with its batch set.
         mode: "train", the whole optimiser step, or "infer", the forward pass.
         wanted: the slice or machine.
         mesh: its devices, `compiler_of(wanted).mesh_of(wanted)`.
 
     Raises:
-        ConfigError: a batch that does not divide by the devices, or a network that cannot be built.
+        ConfigError: the batch does not divide by the devices, or the network cannot be built.
     """
     check_batch(subject, mode, wanted, mesh)
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""A plan for people and for programs."""
+"""Reports of a plan: a table for people, JSON for programs."""
 
 import dataclasses
 import datetime
@@ -28,17 +28,17 @@ _RATIOS = (
 )
 
 LARGEST = 10
-"""How many kernels are named."""
+"""How many kernels a report names."""
 
 
 def as_json(plan: Plan, baseline: Plan | None = None, tried: Sequence[Plan] = (), command: str = "") -> dict[str, Any]:
-    """One object: numbers of one chip at the top, None where the compiler gives up; details nested.
+    """Return one JSON object: numbers of one chip at the top, null if the program does not fit; details nested.
 
     Args:
-        plan: what was asked for.
-        baseline: what it is compared with.
+        plan: the plan that was asked for.
+        baseline: the plan that it is compared with.
         tried: all plans of a sweep.
-        command: that made it.
+        command: the command that made the plan.
     """
     result = {
         **_numbers(plan),
@@ -114,7 +114,7 @@ def _numbers(plan: Plan) -> dict[str, Any]:
 
 
 def print_plan(plan: Plan, baseline: Plan | None = None, tried: Sequence[Plan] = ()) -> None:
-    """The same as a table, with a column for the baseline and one of ratios."""
+    """Print a plan as a table, with a column for the baseline and one of ratios; plans of a sweep first."""
     console = Console(highlight=False, soft_wrap=True)
     for attempt in tried:
         console.print(f"batch {attempt.batch:,}: {_verdict(attempt)}")

@@ -1,4 +1,4 @@
-"""The programs that a plan compiles: the optimiser step or the forward pass that a run executes, as shapes only."""
+"""The programs that a plan compiles: the optimiser step or the forward pass of a run, as shapes only."""
 
 import dataclasses
 import math
@@ -25,18 +25,18 @@ ImageSize = tuple[int, int]
 
 @dataclass(frozen=True)
 class Subject:
-    """A run to be planned: its config, what its network expects of an image, and the optimiser steps of an epoch."""
+    """A run to be planned: its config, the preprocessing of its images, and the optimiser steps of an epoch."""
 
     config: Config
     preprocessing: Preprocessing
     epoch_steps: int = 1000
 
     def with_batch(self, batch: int) -> "Subject":
-        """The same with another batch of all devices together."""
+        """Return the subject with another batch size, that of all devices together."""
         return dataclasses.replace(self, config=dataclasses.replace(self.config, batch_size=batch))
 
     def with_model(self, name: str) -> "Subject":
-        """The same with another network; options of the config stay where that network has them.
+        """Return the subject with another network, keeping the config's options that this network has.
 
         Raises:
             ConfigError: no such network.
@@ -48,7 +48,7 @@ class Subject:
 
 
 def of_model(name: str, image_size: ImageSize | None = None) -> Subject:
-    """A network as it is, trained in bfloat16 by SGD with momentum on images of three channels.
+    """Return the subject of a network as it is, trained in bfloat16 by SGD with momentum on images of three channels.
 
     Everything else is `aa_flax.training.default_config()`.
 
@@ -67,15 +67,15 @@ def of_model(name: str, image_size: ImageSize | None = None) -> Subject:
 
 
 def of_config(config: Config, image_size: ImageSize | None = None) -> Subject:
-    """The run of a config; a well-known data set need not be there, and no image is read.
+    """Return the subject of a config; a well-known data set need not be present, and no image is read.
 
     Args:
-        config: as for `aa_flax.train`.
+        config: a config as for `aa_flax.train`.
         image_size: (height, width); None is the config's, or the data set's own.
 
     Raises:
-        ConfigError: images that differ in size and no size given, or no such network.
-        aa_flax.data.DataError: a data set that is neither well known nor prepared.
+        ConfigError: the images differ in size and no size is given, or there is no such network.
+        aa_flax.data.DataError: the data set is neither well known nor prepared.
     """
     _options(config.model.name)
     name = config.data.name
@@ -103,10 +103,10 @@ def _options(name: str) -> Collection[str]:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A program before compilation, and the bytes of what it keeps on each device, without padding."""
+    """A program before compilation, and the bytes of its state on each device, without padding."""
 
     program: Any  # jax.stages.Lowered
-    estimated_flops: int  # in Pallas kernels, as their authors say
+    estimated_flops: int  # in Pallas kernels, as their authors estimate
     params_bytes: int
     batch_stats_bytes: int
     optimizer_bytes: int
@@ -114,14 +114,14 @@ class Lowered:
 
 
 def lower(subject: Subject, mode: Mode, mesh: Mesh) -> Lowered:
-    """The step of `aa_flax.train`, or the predictions for uint8 images as `aa_flax.evaluate` has them, on a mesh.
+    """Lower the step of `aa_flax.train`, or the predictions of `aa_flax.evaluate` for uint8 images, for a mesh.
 
-    State and images lie as in a run of that config on the mesh's devices. Nothing is allocated.
+    State and images are placed as in a run of that config on the mesh's devices. Nothing is allocated.
 
     Args:
         subject: the run; its batch must divide by the devices.
         mode: "train" or "infer".
-        mesh: of any devices, also of a machine that is not there.
+        mesh: a mesh of any devices, also of a machine that is not present.
     """
     config, preprocessing = subject.config, subject.preprocessing
     layout = Layout.of(config, mesh.devices)
@@ -147,6 +147,6 @@ def lower(subject: Subject, mode: Mode, mesh: Mesh) -> Lowered:
 
 
 def _bytes(tree: Any) -> int:
-    """On each device."""
+    """Return the bytes of a tree on each device."""
     shapes = ((leaf.sharding.shard_shape(leaf.shape), leaf.dtype.itemsize) for leaf in jax.tree.leaves(tree))
     return sum(math.prod(shape) * size for shape, size in shapes)

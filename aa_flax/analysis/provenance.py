@@ -1,4 +1,4 @@
-"""Where a measured number comes from, to be stored beside it."""
+"""The provenance of a measured number, to be stored beside it."""
 
 import datetime
 import os
@@ -32,9 +32,9 @@ def provenance(command: str) -> dict[str, Any]:
 
 
 def package_version(name: str) -> str | None:
-    """Return the version of an installed package, None without one.
+    """Return the version of an installed package, None if it is not installed.
 
-    libtpu may be a file that TPU_LIBRARY_PATH names, with its package around it.
+    libtpu may be a file that TPU_LIBRARY_PATH names, inside its package.
     """
     library = os.environ.get("TPU_LIBRARY_PATH")
     folders = [*sys.path, *([str(Path(library).parent.parent)] if library else [])]
@@ -45,7 +45,7 @@ def package_version(name: str) -> str | None:
 def commit() -> str:
     """Return the commit of the checkout, "unknown" outside one.
 
-    "-dirty" behind it says that tracked files had been changed, stored results apart.
+    A suffix "-dirty" says that tracked files were changed, other than stored results.
     """
     head = _git("rev-parse", "--short=12", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!experiments/results")

@@ -1,4 +1,4 @@
-"""The end of a run: its result and the table of several."""
+"""The results of runs: the costs of a network, and tables of results."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +12,7 @@ from aa_flax.drawing.summary import summarize
 
 
 def model_costs(model: nnx.Module) -> dict[str, int]:
-    """Parameters, and FLOPs of one image by our count and by the paper's."""
+    """Return parameters, and FLOPs of one image by our count and by the paper's."""
     summary = summarize(model)
     return {"params": summary.params, "flops": summary.flops, "paper_flops": summary.paper_flops}
 
@@ -20,12 +20,12 @@ def model_costs(model: nnx.Module) -> dict[str, int]:
 def print_results(
     results: Sequence[Mapping[str, Any]], headline: str, fractions: Collection[str] = frozenset()
 ) -> None:
-    """Print a table with a row a run, one with a column a run for each score by name, and the last run as JSON.
+    """Print a table with a row for each run, a table for each score by name, and the last run as JSON.
 
     Args:
-        results: as `result.json` has them, the last one that of this run.
-        headline: the score of the first table.
-        fractions: scores between 0 and 1, which are printed in percent.
+        results: the contents of each `result.json`, that of this run last.
+        headline: the name of the score in the first table.
+        fractions: names of scores between 0 and 1, which are printed in percent.
     """
     console = Console()
     console.print(_overview(results, headline, headline in fractions))

@@ -1,4 +1,4 @@
-"""TPU slices by name, and what a chip of each generation can do at most."""
+"""TPU slices by name, and the peak figures of a chip of each generation."""
 
 import difflib
 import math
@@ -10,49 +10,49 @@ from aa_flax.analysis.compiler import TargetError
 
 @dataclass(frozen=True)
 class Chip:
-    """Published peak figures of one chip, and where Google publishes them.
+    """Published peak figures of one chip, and the page on which Google publishes them.
 
-    Where editions of a page differ (v4: 1200 or 1228 GB/s, v6e: 1600 or 1640) the higher figure stands, so that what is
-    called a bound is one. `hbm_bytes` takes the published "GB" as 2**30 bytes, as the compiler does; `usable_bytes` is
-    what its messages say is available of them (libtpu 0.0.42.1; it has no such limit for v5p). `ici_bandwidth` is what
-    all links of a chip to others send together: half of what is published as bidirectional.
+    Where editions of a page differ (v4: 1200 or 1228 GB/s, v6e: 1600 or 1640) the higher figure is used, so that bounds
+    on the step time remain bounds. `hbm_bytes` takes the published "GB" as 2**30 bytes, as the compiler does;
+    `usable_bytes` is what the compiler's messages call available (libtpu 0.0.42.1; it has no such limit for v5p).
+    `ici_bandwidth` is what all links of a chip send together: half of the published bidirectional figure.
     """
 
     generation: str
-    cloud_name: str  # accelerator types are this and a number
-    count_per_chip: int  # what that number counts: chips, or two TensorCores a chip
+    cloud_name: str  # accelerator types are named by this and a number
+    count_per_chip: int  # what that number counts for each chip: 1 chip, or 2 TensorCores
     flops: float  # bfloat16 operations per second
     hbm_bytes: int
     usable_bytes: int
     hbm_bandwidth: float  # bytes per second
     ici_bandwidth: float  # bytes per second
-    dimensions: int  # of the mesh of chips
-    longest: int  # side of that mesh
+    dimensions: int  # how many the mesh of chips has
+    longest: int  # longest side of that mesh, in chips
     source: str
 
     @property
     def name(self) -> str:
-        """Its generation."""
+        """The name of the chip: its generation."""
         return self.generation
 
     @property
     def peaks(self) -> dict[str, float]:
-        """Operations per second by what is multiplied: one figure is published that floating-point numbers have."""
+        """Return operations per second by the type that is multiplied: only the bfloat16 figure is published."""
         return {"bfloat16": self.flops}
 
     @property
     def link_bandwidth(self) -> float:
-        """Bytes per second to other chips."""
+        """The bytes per second to other chips."""
         return self.ici_bandwidth
 
     @property
     def memory_kind(self) -> str:
-        """What its memory is."""
+        """The kind of the chip's memory."""
         return "HBM"
 
     @property
     def share(self) -> str:
-        """What `usable_bytes` are."""
+        """Return what `usable_bytes` are, in words that follow their number."""
         return "that programs may use of a chip"
 
 
@@ -73,7 +73,7 @@ _SHAPES = {
     2: ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
     3: ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16"),
 }
-"""The usual shape of each number of chips in Cloud's tables; others of the same number can be named as topologies."""
+"""The usual shape for each number of chips in Cloud's tables; other shapes can be named as topologies."""
 
 
 @dataclass(frozen=True)
@@ -85,23 +85,23 @@ class Slice:
 
     @property
     def topology(self) -> str:
-        """Generation and shape: what libtpu calls it."""
+        """The generation and shape, which is libtpu's name for the slice."""
         return f"{self.chip.generation}:{'x'.join(map(str, self.shape))}"
 
     @property
     def chips(self) -> int:
-        """How many chips there are."""
+        """The number of chips."""
         return math.prod(self.shape)
 
     @property
     def chips_per_host(self) -> tuple[int, int, int]:
-        """The part of the mesh that one host holds: 2 by 2, or all of a smaller slice."""
+        """Return the part of the mesh that one host holds: 2 by 2, or all of a smaller slice."""
         height, width = self.shape[:2]
         return min(height, 2), min(width, 2), 1
 
     @property
     def cloud_name(self) -> str | None:
-        """The accelerator type that one rents, v5litepod-16 or v4-8; None where Cloud has none."""
+        """Return the accelerator type to rent, such as v5litepod-16 or v4-8; None if Cloud has none."""
         name = f"{self.chip.cloud_name}-{self.chips * self.chip.count_per_chip}"
         return name if name in CLOUD_NAMES else None
 
@@ -114,15 +114,15 @@ CLOUD_NAMES = {
 }
 """Accelerator types of Cloud TPU, such as v5litepod-16 or v4-8, to topologies.
 
-The number counts chips for v5e and v6e, TensorCores, two a chip, for v4 and v5p.
+The number counts chips for v5e and v6e; for v4 and v5p it counts TensorCores, two for each chip.
 """
 
 
 def find_slice(name: str) -> Slice:
-    """The slice of a topology (`v5e:4x4`, `v4:2x2x1`) or of an accelerator type (`v5litepod-16`, `v4-8`).
+    """Return the slice of a topology (`v5e:4x4`, `v4:2x2x1`) or of an accelerator type (`v5litepod-16`, `v4-8`).
 
     Raises:
-        TargetError: an unknown generation or accelerator type, or a shape of another number of dimensions.
+        TargetError: the generation or accelerator type is unknown, or there is no slice of that shape.
     """
     topology = CLOUD_NAMES.get(re.sub(r"^v5e-", "v5litepod-", name), name)
     generation, colon, shape = topology.partition(":")

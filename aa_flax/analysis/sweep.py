@@ -1,4 +1,4 @@
-"""The largest batch that fits, in as few compilations as it takes."""
+"""Search for the largest batch that fits, with few compilations."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from aa_flax.analysis.targets import Target
 
 @dataclass(frozen=True)
 class Attempt:
-    """One size that was tried; `used` is the memory that it needs, None where that is not known."""
+    """One size that was tried; `used` is the memory that it needs in bytes, None if that is not known."""
 
     size: int
     fits: bool
@@ -21,18 +21,18 @@ class Attempt:
 
 
 def largest_that_fits(try_size: Callable[[int], Attempt], start: int, limit: int) -> list[Attempt]:
-    """Double or halve from `start` to a size that fits and one that does not, then close in on the limit.
+    """Double or halve from `start` to a size that fits and one that does not, then search between these two.
 
     Memory grows about linearly with the size, so the sizes in between are guessed from what two others need. The answer
-    is exact up to 8 and a multiple of 8 beyond: chips hold eight rows to a tile.
+    is exact up to 8 and a multiple of 8 above, because chips hold eight rows in a tile.
 
     Args:
-        try_size: size to Attempt; a size of at least 1.
+        try_size: returns the Attempt of a size, which is at least 1.
         start: the first size to try.
-        limit: bytes that there are.
+        limit: the bytes of memory that there are.
 
     Returns:
-        All attempts in their order; the largest that fits is the answer, and none does if not even 1 does.
+        All attempts in order. The largest that fits is the answer; if none fits, not even size 1 does.
     """
     attempts = [try_size(start)]
     while attempts[-1].fits and attempts[-1].size < 2**24:
@@ -45,7 +45,7 @@ def largest_that_fits(try_size: Callable[[int], Attempt], start: int, limit: int
 
 
 def _between(attempts: list[Attempt], limit: int) -> int | None:
-    """The next size to try, None when there is none between the largest that fits and the smallest that does not."""
+    """Return the next size to try, None if none is left between the largest that fits and the smallest that fails."""
     low = max((a for a in attempts if a.fits), key=lambda a: a.size, default=None)
     high = min((a for a in attempts if not a.fits), key=lambda a: a.size, default=None)
     if low is None or high is None:
@@ -55,7 +55,7 @@ def _between(attempts: list[Attempt], limit: int) -> int | None:
     if first > last:
         return None
     middle = (low.size + high.size) / 2
-    # A guess that misses twice in a row is no good: the middle halves what is left whatever memory does.
+    # Every third attempt takes the middle, which halves the range also where guesses from memory fail.
     if low.used and high.used and high.used > low.used and len(attempts) % 3:
         middle = low.size + (limit - low.used) * (high.size - low.size) / (high.used - low.used)
     return min(max(step * math.floor(middle / step), first), last)
@@ -64,15 +64,15 @@ def _between(attempts: list[Attempt], limit: int) -> int | None:
 def sweep_batch(
     subject: Subject, mode: Mode, wanted: Target, mesh: Mesh, planner: Callable[[Subject], Plan]
 ) -> tuple[Plan, list[Plan]]:
-    """The plan of the largest batch that fits, and the plans of all that were tried.
+    """Return the plan of the largest batch that fits, and the plans of all batches that were tried.
 
-    Starts from the subject's batch. Where nothing fits, the first is the plan of the smallest batch there is.
+    The search starts from the subject's batch. If nothing fits, the first plan is that of the smallest batch tried.
 
     Args:
-        subject: with the batch to start from.
+        subject: the run, with the batch to start from.
         mode: "train" or "infer".
         wanted, mesh: the slice or machine and its devices.
-        planner: compiles one batch, for example `functools.partial(plan, ...)`.
+        planner: returns the plan of one batch, for example `functools.partial(plan, ...)`.
     """
     unit = batch_unit(subject, mode, mesh)
     plans: dict[int, Plan] = {}

@@ -11,10 +11,10 @@ Target = Slice | Machine
 
 
 def find_target(name: str) -> Target:
-    """The slice or the machine of a name: `v5e:4x4`, `v5litepod-16`, `h100:8`.
+    """Return the slice or the machine of a name: `v5e:4x4`, `v5litepod-16`, `h100:8`.
 
     Raises:
-        TargetError: nothing of that name.
+        TargetError: there is no slice or machine of that name.
     """
     kind = name.partition(":")[0]
     if kind in CARDS:
@@ -28,6 +28,6 @@ def find_target(name: str) -> Target:
 
 
 def compiler_of(target: Target) -> Compiler[Any]:
-    """The compiler that makes programs for a target."""
+    """Return the compiler for the programs of a target."""
     compiler: Compiler[Any] = gpu_compiler if isinstance(target, Machine) else tpu_compiler
     return compiler

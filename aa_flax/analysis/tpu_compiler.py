@@ -16,25 +16,25 @@ from aa_flax.analysis.compiler import CompilerError, DoesNotFit, TargetError
 from aa_flax.analysis.slices import Slice
 
 _ENVIRONMENT = {
-    "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # of the host that it would run on; any serves, for every slice
+    "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # of the host that would run it; any type serves for every slice
     "TPU_WORKER_HOSTNAMES": "localhost",
 }
 _QUIET = {"TPU_LOG_DIR": "disabled", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}
 
 
 def installed() -> bool:
-    """Whether there is a libtpu, as a package or where TPU_LIBRARY_PATH says."""
+    """Return whether there is a libtpu, as a package or where TPU_LIBRARY_PATH says."""
     return bool(os.environ.get("TPU_LIBRARY_PATH")) or importlib.util.find_spec("libtpu") is not None
 
 
 def packages() -> tuple[str, ...]:
-    """Distributions whose versions belong to a count."""
+    """Return the distributions whose versions counts depend on."""
     return ("libtpu",)
 
 
 def prepare() -> None:
-    """Set libtpu's environment and keep JAX on the CPU; before the first use of a JAX device.
+    """Set libtpu's environment and keep JAX on the CPU; it must be called before the first use of a JAX device.
 
     Raises:
         CompilerError: libtpu is not installed.
@@ -48,11 +48,11 @@ def prepare() -> None:
 
 
 def mesh_of(wanted: Slice) -> Mesh:
-    """All devices of a slice along one axis, "data", as runs have it.
+    """Return the mesh of all devices of a slice along one axis, "data", as in runs.
 
     Raises:
-        TargetError: libtpu knows no slice of that shape.
-        CompilerError: libtpu cannot be loaded, most often because another process has it.
+        TargetError: libtpu does not know a slice of that shape.
+        CompilerError: libtpu cannot be loaded, most often because another process uses it.
     """
     options: dict[str, Any] = {"chips_per_host_bounds": wanted.chips_per_host}
     if wanted.chip.generation == "v4":
@@ -73,22 +73,22 @@ def mesh_of(wanted: Slice) -> Mesh:
 
 
 def devices_per_chip(mesh: Mesh) -> int:
-    """How many devices share a chip."""
+    """Return how many devices share a chip."""
     return mesh.devices.size // len({tuple(device.coords) for device in mesh.devices.flat})
 
 
 @contextlib.contextmanager
 def traced(wanted: Slice) -> Iterator[None]:
-    """Nothing is asked that the mesh's devices do not answer."""
+    """Do nothing: the mesh's devices answer all that JAX asks when it traces."""
     yield
 
 
 def compile_program(lowered: Any) -> Any:
-    """A lowered program compiled for its devices.
+    """Compile a lowered program for its devices and return it.
 
     Raises:
-        DoesNotFit: it needs more HBM than a device has.
-        CompilerError: a kernel needs more VMEM, which no smaller batch mends.
+        DoesNotFit: the program needs more HBM than a device has.
+        CompilerError: a kernel needs more VMEM than a core has, which a smaller batch does not change.
     """
     try:
         return lowered.compile()
@@ -105,11 +105,11 @@ def compile_program(lowered: Any) -> Any:
 
 
 def remarks() -> str:
-    """What its counts leave out: nothing."""
+    """Return "", because the counts leave nothing out."""
     return ""
 
 
 def _bytes(text: str) -> int:
-    """15.75G as XLA writes it, in powers of 1024."""
+    """Return the bytes of a number such as 15.75G, which XLA writes in powers of 1024."""
     scale = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}.get(text[-1])
     return round(float(text[:-1]) * scale) if scale else round(float(text))

@@ -13,6 +13,7 @@ from aa_flax.data.errors import DataError
 _HOME = {
     "Dataset": "datasets",
     "available": "datasets",
+    "register": "sets.own",
     "load": "datasets",
     "IndexBatches": "indices",
     "ClassLabel": "targets",

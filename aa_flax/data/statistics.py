@@ -1,8 +1,8 @@
 """Mean and standard deviation per channel, of pixels in 0..1, with which images are normalised.
 
-They are taken over all pixels of the training set. Those of `fashion_mnist` and its subset were computed from the files;
-those of CIFAR are the published values. All other data sets get ImageNet's, as is usual for photographs; for a single
-channel, the mean of ImageNet's three.
+They are taken over all pixels of the training set. Those of `fashion_mnist` and its subset were computed from the
+files; those of CIFAR are the published values. All other data sets get ImageNet's, as is usual for photographs; for a
+single channel, the mean of ImageNet's three.
 """
 
 Moments = tuple[float, ...]

@@ -1,4 +1,4 @@
-"""The modules that own parameters."""
+"""Layers: the modules that own parameters."""
 
 from aa_flax.layers.aa_conv import AAConv2D
 from aa_flax.layers.attention_depths import attention_depths

@@ -30,44 +30,46 @@ class AAConv2D(nnx.Module):
 
     Sub-modules: `conv` k×k; `qkv` 1×1, output channels q, k, v in this order, each head-major; `out` 1×1; parameters
     `rel_height` [2h-1, dk per head] and `rel_width` [2w-1, dk per head], shared by the heads. What a setting leaves out
-    is None. No batch norm inside: the paper normalises after the concatenation, which is the network's affair.
+    is None. There is no batch norm inside: the paper normalises after the concatenation, which is left to the network.
 
     Where the paper is silent: with strides the attention input is average-pooled by the stride (3×3, padding not
-    counted), so that both branches meet at the same size; `attention_downsample` pools once more in the same way and
-    the attended map is upsampled bilinearly (half-pixel centres) to the convolution's size.
+    counted), so that both branches have the same size; `attention_downsample` pools once more in the same way, and the
+    attended map is upsampled bilinearly (half-pixel centres) to the convolution's size.
 
-    Any height and width serve at call time: `spatial_shape` is only the size that the tables are made for. Smaller
-    maps use a slice of the tables, which is exact; larger ones follow `table_resize`.
+    Any height and width are accepted at call time: `spatial_shape` is only the size that the tables are made for.
+    Smaller maps use a slice of the tables, which is exact; for larger ones see `table_resize`.
 
-    Under a mesh with an axis "model" of more than one device, its devices share out the heads.
+    Under a mesh with an axis "model" of more than one device, the heads are split over its devices.
 
     Args:
-        in_features, out_features: channels in and out.
+        in_features, out_features: channels of the input and of the output.
         kernel_size: odd, of the convolution; padding (kernel_size - 1) // 2.
-        strides: of the convolution, both axes.
+        strides: of the convolution, the same on both axes.
         num_heads: n; divides key and value depth.
         kappa, upsilon: key and value depth as ratios to out_features, through `attention_depths`.
-        key_depth, value_depth: total depths, instead of the ratios and the minimum. A value depth of 0 leaves a plain
-            convolution, one of out_features no convolution.
+        key_depth, value_depth: total depths, instead of the ratios and the minimum. With a value depth of 0 the layer
+            is a plain convolution, with one of out_features it has no convolution.
         min_key_depth_per_head, value_rounding: see `attention_depths`.
         spatial_shape: (h, w) of the map on which attention runs, ceil(ceil(H / strides) / attention_downsample); may be
-            None where there are no tables.
+            None if there are no tables.
         attention_downsample: factor by which the attention's input is pooled once more.
         position: "relative", "none", "sine" (two-dimensional sinusoids added to the attention input; the paper does not
             say added or concatenated) or "coordconv" (x, y and r concatenated to the attention input only).
         table_resize: "linear", "clamp" or "error", see `aa_flax.ops.resize_relative_table`.
         table_init: of the tables, by default a normal distribution with standard deviation (dk per head)**-0.5. The
-            authors' listing passes that number as the mean, with standard deviation 1, which looks like a slip:
+            authors' listing passes that number as the mean, with standard deviation 1, which looks like a mistake:
             `aa_flax.layers.initializers.normal(1.0, mean)` reproduces it.
-        use_bias: of conv, qkv and out. The published parameter counts need False; the authors' listing has biases.
+        use_bias: whether conv, qkv and out have biases. The published parameter counts require False; the authors'
+            listing has biases.
         implementation: of the attention, see `aa_flax.ops.relative_attention_2d`.
         kernel_init, attention_init: of `conv`, and of `qkv` and `out`; Glorot-uniform as in the authors' framework.
-        convolution_layer: what makes `conv`, called as `convolution_layer(in_features, out - dv, kernel_size=...,
+        convolution_layer: builds `conv`, called as `convolution_layer(in_features, out - dv, kernel_size=...,
             strides=..., dtype=..., param_dtype=..., rngs=...)`, for example `aa_flax.layers.AWConv2D`; None is an
             `nnx.Conv` with `use_bias` and `kernel_init`.
 
     Raises:
-        ValueError: settings that no layer can have; at call time a channel count or rank that does not fit.
+        ValueError: settings that are impossible alone or together; at call time a channel count or rank that does not
+            fit.
     """
 
     def __init__(
@@ -146,7 +148,7 @@ class AAConv2D(nnx.Module):
 
     @property
     def takes_train(self) -> bool:
-        """Whether a call needs to know of training: where the convolution does."""
+        """Return whether a call needs `train`, because the convolution takes it."""
         return getattr(self.conv, "takes_train", False)
 
     def __call__(
@@ -154,18 +156,18 @@ class AAConv2D(nnx.Module):
     ) -> Float[Array, "b hs ws out"]:
         """Return concat[Conv(X), MHA(X)], [b, h, w, in] to [b, ceil(h/strides), ceil(w/strides), out].
 
-        `train` goes to a `convolution_layer` that takes it, and changes nothing else. With `norm`, a factor and a
-        summand a channel, it is the layer of relu(x * factor + summand).
+        `train` is passed to a `convolution_layer` that takes it, and changes nothing else. With `norm`, a factor and a
+        summand for each channel, the layer's input is relu(x * factor + summand).
 
         Raises:
-            ValueError: another shape of `x`, or a `norm` where not `attends_to_input`.
+            ValueError: another shape of `x`, or a `norm` although `attends_to_input` is false.
         """
         self._check_input(x)
         if norm is not None and not self.attends_to_input:
             raise ValueError("norm needs attention to the layer's input as it is: not pooled, no position in it")
         if self.qkv is None:
             return convolve(self.conv, x, train=train)
-        if self.strides == 1:  # otherwise attention reads what is pooled from it
+        if self.strides == 1:  # otherwise attention reads a pooled map
             x = as_attention_reads(x, self.implementation)
         height, width = (math.ceil(length / self.strides) for length in x.shape[1:3])
         attended = functools.partial(self.attend, self.attention_input(x), size=(height, width), norm=norm)
@@ -177,22 +179,22 @@ class AAConv2D(nnx.Module):
 
     @property
     def attends(self) -> bool:
-        """Whether there is any attention; `attention_weights` needs it."""
+        """Return whether the layer has attention, which `attention_weights` needs."""
         return self.qkv is not None
 
     @property
     def attends_to_input(self) -> bool:
-        """Whether attention sees the layer's input as it is: not pooled, no position in it."""
+        """Return whether attention sees the layer's input as it is: not pooled, without a position signal."""
         plain = self.position in ("relative", "none") and self.strides == self.attention_downsample == 1
         return self.attends and plain
 
     def attended_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the map on which attention runs, for an input of height × width."""
+        """Return the size of the map on which attention runs, for an input of height × width."""
         h, w = (math.ceil(math.ceil(n / self.strides) / self.attention_downsample) for n in (height, width))
         return h, w
 
     def attention_input(self, x: Float[Array, "b h w in"]) -> Float[Array, "b ha wa inp"]:
-        """What the query, key and value projection sees: `x` pooled, "sine" or "coordconv" position in it."""
+        """Return the input of the query, key and value projection: `x` pooled, with "sine" or "coordconv" position."""
         x = x.astype(self.dtype)
         for stride in (self.strides, self.attention_downsample):
             if stride > 1:
@@ -209,14 +211,14 @@ class AAConv2D(nnx.Module):
     ) -> Float[Array, "b ho wo _"]:
         """Return MHA(X) over a map made by `attention_input`: `qkv`, relative attention by head, `out`.
 
-        Upsampled to `size`, by default its own; of relu(x * factor + summand) with a `norm` of these two; added to the
-        last channels of `added_to`, where that is given.
+        The result is upsampled to `size`, by default that of `x`, and added to the last channels of `added_to` if that
+        is given. With `norm`, a factor and a summand for each channel, the map is relu(x * factor + summand).
         """
         return multi_head_attention(
             x,
             _projection(self.qkv),
             _projection(self.out),
-            *self._tables(*x.shape[1:3]),  # S_H and S_W come of these
+            *self._tables(*x.shape[1:3]),  # S_H and S_W are computed from these
             num_heads=self.num_heads,
             implementation=self.implementation,
             norm=norm,
@@ -227,10 +229,13 @@ class AAConv2D(nnx.Module):
     def attention_weights(
         self, x: Float[Array, "b h w in"], queries: Int[np.ndarray, "q 2"] | Sequence[tuple[int, int]] | None = None
     ) -> Float[Array, "b n *queries ha wa"]:
-        """The attention maps for an input of the layer, at the attended size.
+        """Return the attention maps for an input of the layer, at the attended size.
 
-        [b, n, query_h, query_w, key_h, key_w]; with `queries`, (row, column) pairs on the attended map,
-        [b, n, q, key_h, key_w]. ValueError if the layer has no attention.
+        They are [b, n, query_h, query_w, key_h, key_w]; with `queries`, (row, column) pairs on the attended map, they
+        are [b, n, q, key_h, key_w].
+
+        Raises:
+            ValueError: another shape of `x`, a layer without attention, or queries outside the map.
         """
         self._check_input(x)
         if self.qkv is None:

@@ -1,4 +1,4 @@
-"""What an attention-augmented convolution accepts."""
+"""Checks of the settings of an attention-augmented convolution."""
 
 from numbers import Integral
 from typing import Any, get_args
@@ -9,7 +9,7 @@ from aa_flax.ops.tables import TableResize
 
 
 def check_settings(layer: Any, kernel_size: int, spatial_shape: tuple[int, int] | None) -> None:
-    """ValueError, naming it, for a setting of an `AAConv2D` that cannot be, alone or with the others."""
+    """Raise a ValueError that names a setting of an `AAConv2D` if it is impossible, alone or with the others."""
     if layer.in_features < 1:
         raise ValueError(f"in_features must be at least 1, got {layer.in_features}")
     if not isinstance(kernel_size, Integral) or kernel_size < 1 or kernel_size % 2 == 0:

@@ -1,4 +1,4 @@
-"""From the paper's ratios to whole numbers of channels: the one place that rounds."""
+"""Whole numbers of channels from the paper's ratios; no other file rounds them."""
 
 import math
 from fractions import Fraction
@@ -15,18 +15,19 @@ def attention_depths(
     min_key_depth_per_head: int = 20,
     value_rounding: ValueRounding = "floor",
 ) -> tuple[int, int]:
-    """Total key and value depth of an attention-augmented convolution, both multiples of `num_heads`.
+    """Return the total key and value depth of an attention-augmented convolution, both multiples of `num_heads`.
 
     key = max(min_key_depth_per_head * num_heads, floor(kappa * out_features / num_heads) * num_heads) and value =
     upsilon * out_features, floored (or rounded to the nearest, halves up) to a multiple of num_heads.
 
     kappa = dk / Fout and upsilon = dv / Fout are ratios to the layer's output channels (Bello et al., 2019, section
-    3.3). The paper states the minimum of 20 per head for CIFAR only, but the parameter counts of its ResNets need it
-    and those of its MnasNets need it absent and the value depth rounded to the nearest. Ratios are read as the decimals
-    they were written as, so 0.29 of 100 is 29.
+    3.3). The paper states the minimum of 20 per head for CIFAR only. The parameter counts of its ResNets require it
+    too; those of its MnasNets require no minimum and the value depth rounded to the nearest. Ratios are read as the
+    decimals that were written, so 0.29 of 100 is 29.
 
     Raises:
-        ValueError: negative ratios, upsilon above 1, fewer than one head or output channel, unknown rounding.
+        ValueError: negative ratios or minimum, upsilon above 1, fewer than one head or output channel, unknown
+            rounding.
     """
     if out_features < 1 or num_heads < 1 or min_key_depth_per_head < 0:
         raise ValueError(

@@ -1,5 +1,5 @@
 """Attention-based aggregation (Touvron et al., 2021, "Augmenting Convolutional networks with attention-based
-aggregation"): what stands in place of average pooling in PatchConvNet, for any map."""
+aggregation"): what PatchConvNet uses instead of average pooling, for any map."""
 
 from numbers import Integral, Real
 from typing import Any
@@ -11,32 +11,32 @@ from jaxtyping import Array, Float
 
 from aa_flax.layers.initializers import normal
 
-_linear_init = normal(0.02)  # truncated at ±2 in the authors' code, which is at 100 standard deviations
+_linear_init = normal(0.02)  # the authors' code truncates at ±2, which is 100 standard deviations
 
 
 class AttentionPooling(nnx.Module):
-    """A transformer block whose only queries are learned tokens, over the places of a map:
+    """A transformer block whose only queries are learned tokens, over the locations of a map:
 
         q = Wq LN1(tokens)    k = Wk LN1(keys)    v = Wv LN1(keys)
         z = tokens + gamma1 * Wo softmax(q kᵀ / sqrt(width)) v
         z = LN(z + gamma2 * MLP(LN2(z)))
 
-    One head. With one token its own place is among the keys, so that the weights over the map sum to less than one;
-    with several, one for each class for example, the keys are the map's places alone (both as in the authors' code).
-    MLP is a layer of mlp_ratio * width, GELU, and one back; linear layers have biases, LN an epsilon of 1e-6.
+    There is one head. A single token is one of the keys too, so that the weights over the map sum to less than one.
+    With several tokens, for example one for each class, the keys are the map's locations alone (both as in the authors'
+    code). MLP is a layer to mlp_ratio * width, GELU, and one back; linear layers have biases, LN an epsilon of 1e-6.
 
-    Parameters at width d and MLP ratio 3: 10 d² + 14 d, besides the tokens (d each), the last LN (2 d) and, where width
-    is not the map's, a linear layer before all (`reduce`): 42 million for the 2048 channels of a ResNet-50.
+    Parameters at width d and MLP ratio 3: 10 d² + 14 d, plus the tokens (d each), the last LN (2 d) and, if width is
+    not that of the map, a linear layer before the others (`reduce`): 42 million for the 2048 channels of a ResNet-50.
 
     Sub-modules: `reduce` (or None), `norm1`, `query`, `key`, `value`, `out`, `norm2`, `mlp1`, `mlp2`, `norm`;
     parameters `tokens` [tokens, width], `gamma1` and `gamma2` [width].
 
     Args:
         features: channels c of the map.
-        tokens: how many queries.
+        tokens: the number of queries.
         width: channels d of tokens, keys and values; None is `features`.
         mlp_ratio: hidden units of the MLP per channel.
-        layer_scale_init: of gamma1 and gamma2; 1e-4 in the authors' S60, 1e-6 in their larger networks.
+        layer_scale_init: initial value of gamma1 and gamma2; 1e-4 in the authors' S60, 1e-6 in their larger networks.
 
     Raises:
         ValueError: sizes below 1; at call time a map that does not fit.
@@ -95,7 +95,7 @@ class AttentionPooling(nnx.Module):
         self.norm = norm()
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b tokens width"]:
-        """The tokens after they have looked at the map, normalised."""
+        """Return the tokens after they have attended to the map, normalised."""
         keys = self._keys(x)
         weights = self._weights(keys)
         attended = self.out(jnp.einsum("btk,bkd->btd", weights.astype(self.dtype), self.value(keys)))
@@ -104,21 +104,21 @@ class AttentionPooling(nnx.Module):
         return self.norm(z + self._param(self.gamma2) * self.mlp2(hidden))
 
     def attention_weights(self, x: Float[Array, "b h w c"], queries: Any = None) -> Float[Array, "b 1 tokens h w"]:
-        """What each token looks at, over the places of the map; in at least float32.
+        """Return the attention weights of each token over the locations of the map, in at least float32.
 
-        A single token's weights sum to one less what it gives to itself. `queries` is there for likeness with
-        `AAConv2D` and changes nothing: the queries are the tokens.
+        A single token's weights sum to one minus its weight on itself. `queries` makes the signature that of `AAConv2D`
+        and changes nothing: the queries are the tokens.
         """
         weights = self._weights(self._keys(x))
         b, h, w, _ = x.shape
         return weights[:, None, :, weights.shape[-1] - h * w :].reshape(b, 1, -1, h, w)
 
     def attended_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the map that is attended to: the input's."""
+        """Return the size of the map that is attended to: that of the input."""
         return height, width
 
     def _keys(self, x: Array) -> Float[Array, "b keys width"]:
-        """LN1 of what the tokens may look at; a single token itself first."""
+        """Return LN1 of what the tokens may attend to; a single token comes first itself."""
         if x.ndim != 4 or x.shape[-1] != self.features or 0 in x.shape:
             raise ValueError(f"x must have shape [b, h, w, features={self.features}], none of them 0, got {x.shape}")
         b, h, w, c = x.shape
@@ -138,6 +138,6 @@ class AttentionPooling(nnx.Module):
         return jax.nn.softmax(logits * jnp.asarray(self.width**-0.5, compute), -1)
 
     def _param(self, param: nnx.Param[Array]) -> Array:
-        """With leading axes of 1 up to rank 3, in the dtype of the computation."""
+        """Return a parameter in the dtype of the computation, with leading axes of 1 up to rank 3."""
         value = param[...].astype(self.dtype)
         return value.reshape((1,) * (3 - value.ndim) + value.shape)

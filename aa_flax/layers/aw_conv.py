@@ -1,5 +1,5 @@
 """The AW-convolution: attention on the weights (Zhu et al., 2021, "An Attention Module for Convolutional Neural
-Networks"). A reconstruction: the paper's text could not be had, only its abstract and summaries by others."""
+Networks"). It is a reconstruction: only the paper's abstract and summaries by others were available, not its text."""
 
 import math
 from collections.abc import Callable
@@ -29,36 +29,37 @@ class AWConv2D(nnx.Module):
         O = conv(I, K + A · K)
 
     Known from the summaries: the attention map of the kernel's shape, average pooling, two pointwise convolutions with
-    a ReLU, the residual K. Reconstructed: that the map is pooled to the kernel's size, batch norm, sigmoid, the
-    reduction and how W2's channels become a kernel.
+    a ReLU, the residual K. Reconstructed: pooling to the kernel's size, batch norm, sigmoid, the reduction, and how
+    W2's channels become a kernel.
 
-    Variants, cg being the input channels of a group:
-        expand: W2 gives one number for each output channel and place, shared by the input channels.
-        full:   W2 is grouped, one group for each hidden channel, and gives the whole kernel.
-        outer:  sigmoid(u + v), u for each output and v for each input channel (of a group) and place.
+    Variants, where cg is the number of input channels of a group and a tap is a location of the kernel:
+        expand: W2 has one output for each output channel and tap, shared by the input channels.
+        full:   W2 is grouped, one group for each hidden channel, and outputs a gate for the whole kernel.
+        outer:  A = sigmoid(u + v), u for each output channel and tap, v for each input channel (of a group) and tap.
 
     Parameters `kernel` [kh, kw, cg, out], `bias` [out] and `gate_scale` [] or None; sub-modules `squeeze` (W1, without
     bias), `bn`, `excite` (W2, with bias), `excite_inputs` (v of "outer", or None). The padding is
     dilation * (kernel_size - 1) // 2.
 
     Args:
-        in_features, out_features: channels in and out.
+        in_features, out_features: channels of the input and of the output.
         kernel_size: odd.
-        strides, dilation: of the convolution, both axes.
+        strides, dilation: of the convolution, the same on both axes.
         groups: feature groups; in_features for a depthwise convolution, where "expand" and "full" are the same.
         variant: see above.
-        pool: "adaptive": bins from floor(i H / kh) to ceil((i + 1) H / kh), as PyTorch has it; "stride": windows of
+        pool: "adaptive": bins from floor(i H / kh) to ceil((i + 1) H / kh), as in PyTorch; "stride": windows of length
             H - (kh - 1) * floor(H / kh) at multiples of floor(H / kh).
         reduction: W1 has max(1, in_features // reduction) outputs.
         residual: whether K itself is added; otherwise O = conv(I, A · K).
         gate_scale: initial value of a trainable factor of A, or None for no such factor. With 0 the layer starts as the
-            plain convolution of its kernel, for networks that start from a plain one's weights.
-        use_bias: of the convolution.
+            plain convolution by its kernel, for networks that start from the weights of a plain network.
+        use_bias: whether the convolution has a bias.
         implementation: see `aa_flax.ops.gated_convolution`.
-        kernel_init: of the kernel.
+        kernel_init: initializer of the kernel.
 
     Raises:
-        ValueError: settings that no layer can have; at call time a channel count or rank that does not fit.
+        ValueError: settings that are impossible alone or together; at call time a channel count or rank that does not
+            fit.
     """
 
     takes_train = True
@@ -127,7 +128,7 @@ class AWConv2D(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((self.out_features,), param_dtype)) if use_bias else None
         self.squeeze = nnx.Linear(in_features, hidden, use_bias=False, **pointwise)
         self.bn: Any = norm(hidden, **options)
-        self.bn.eval()  # as everything here starts, whatever the factory says
+        self.bn.eval()  # every layer here starts in evaluation, whatever the factory sets
         self.excite: Any
         if variant == "full" and inputs > 1:
             if inputs * out_features % hidden:
@@ -142,7 +143,10 @@ class AWConv2D(nnx.Module):
         self.gate_scale = None if gate_scale is None else nnx.Param(jnp.asarray(gate_scale, param_dtype))
 
     def __call__(self, x: Float[Array, "b h w in"], *, train: bool | None = None) -> Float[Array, "b hs ws out"]:
-        """[b, h, w, in] to [b, ceil(h/strides), ceil(w/strides), out]; in training the gate's batch norm learns."""
+        """Convolve [b, h, w, in] to [b, ceil(h/strides), ceil(w/strides), out].
+
+        In training, the gate's batch norm updates its running statistics.
+        """
         gate = self.attention(x, train=train)
         if self.gate_scale is not None:
             gate = gate * self.gate_scale[...].astype(gate.dtype)
@@ -162,14 +166,14 @@ class AWConv2D(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)[None, None, None]
 
     def attention(self, x: Float[Array, "b h w in"], *, train: bool | None = None) -> Float[Array, "b kh kw cg out"]:
-        """The attention maps A in (0, 1), in at least float32; the axis of input channels is 1 with "expand"."""
+        """Return the attention maps A in (0, 1), in at least float32; with "expand" the axis of input channels is 1."""
         if x.ndim != 4 or x.shape[-1] != self.in_features or 0 in x.shape:
             raise ValueError(f"x must have shape [b, h, w, in_features={self.in_features}], got {x.shape}")
         pooled = pool_to(x.astype(self.dtype), self.kernel_size, self.pool)
         hidden = jax.nn.relu(self.bn(self.squeeze(pooled), use_running_average=evaluates(train)))
         logits = self._wide(self.excite(hidden))
         shape = (*logits.shape[:3], -1, self.out_features)
-        if isinstance(self.excite, nnx.Conv):  # output channels outermost, as the kernel lies in the paper
+        if isinstance(self.excite, nnx.Conv):  # output channels outermost, as in the paper's kernel
             logits = jnp.swapaxes(logits.reshape(*shape[:3], self.out_features, -1), -1, -2)
         else:
             logits = logits.reshape(shape)
@@ -183,13 +187,13 @@ class AWConv2D(nnx.Module):
 
 
 def pool_to(x: Float[Array, "b h w c"], size: int, pool: Pool) -> Float[Array, "b size size c"]:
-    """The mean over each of size × size windows, see `AWConv2D`."""
+    """Return the mean over each of size × size windows, see `AWConv2D`."""
     rows, columns = (jnp.asarray(_windows(length, size, pool), x.dtype) for length in x.shape[1:3])
     return jnp.einsum("jw,biwc->bijc", columns, jnp.einsum("ih,bhwc->biwc", rows, x))
 
 
 def _windows(length: int, size: int, pool: Pool) -> Float[np.ndarray, "size length"]:
-    """The weights of each place in each window."""
+    """Return the weight of each location in each window."""
     weights = np.zeros((size, length))
     step = max(1, length // size)
     for i in range(size):

@@ -18,12 +18,12 @@ class BAM(nnx.Module):
     """`x * (1 + sigmoid(Mc(x) + Ms(x)))` with a channel map Mc and a spatial map Ms.
 
     Mc: mean, W1 to c // reduction, batch norm, ReLU, W2. Ms: 1×1 to c // reduction, two 3×3 of dilation 4, each with
-    batch norm and ReLU, 1×1 to one channel. All with biases, as in the authors' code.
+    batch norm and ReLU, 1×1 to one channel. All layers have biases, as in the authors' code.
 
     Args:
         features: channels c of the map.
         reduction: 16 in the paper.
-        combine: "add" is the paper's equation; the authors' code multiplies the two maps, "mul".
+        combine: "add" is the paper's equation; "mul" multiplies the two maps, as the authors' code does.
         dilation: of the 3×3 convolutions.
     """
 
@@ -59,7 +59,7 @@ class BAM(nnx.Module):
         self.spatial = nnx.Conv(hidden, 1, (1, 1), **convolution)
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool | None = None) -> Float[Array, "b h w c"]:
-        """The map with its channels and places scaled."""
+        """Return the map with its channels and locations scaled."""
 
         def activated(norm: nnx.BatchNorm, y: Array) -> Array:
             return jax.nn.relu(norm(y, use_running_average=evaluates(train)))

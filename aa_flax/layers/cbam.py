@@ -22,8 +22,8 @@ class CBAM(nnx.Module):
         features: channels c of the map.
         reduction: 16 in the paper.
         use_bias: whether the MLP has biases; the authors' code has them.
-        gate_scale_init: of the batch norm before the spatial gate. The authors' code starts at 0, so that the gate is
-            1/2 everywhere at first; the convolution before it then learns only once the scale has moved.
+        gate_scale_init: initial scale of the batch norm before the spatial gate. The authors' code starts at 0, so that
+            the gate is 1/2 everywhere at first; the convolution before it learns only after the scale has changed.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class CBAM(nnx.Module):
         self.bn = batch_norm(1, momentum=0.99, scale_init=nnx.initializers.constant(gate_scale_init), **options)
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool | None = None) -> Float[Array, "b h w c"]:
-        """The map with its channels and places scaled."""
+        """Return the map with its channels and locations scaled."""
         logits = sum(self.excite(jax.nn.relu(self.squeeze(pooled))) for pooled in (x.mean((1, 2)), x.max((1, 2))))
         x = x * jax.nn.sigmoid(logits)[:, None, None, :]
         pooled = jnp.stack([x.max(-1), x.mean(-1)], -1)

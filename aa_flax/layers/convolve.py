@@ -1,4 +1,4 @@
-"""Calling a convolution: one that may have statistics of its own, and one that leaves room beside its channels."""
+"""Calls of a convolution, which may have statistics of its own or leave room for channels after its own."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from aa_flax.ops.concatenation import convolution_with_room
 
 
 def convolve(conv: Any, x: Float[Array, "b h w c"], *, train: bool | None, room: int = 0) -> Float[Array, "b hs ws _"]:
-    """Return `conv(x)`; a layer that says `takes_train` is told of training, None being its own mode.
+    """Return `conv(x)`; a layer that has `takes_train` is also given `train`, where None is its own mode.
 
-    With `room`, that many channels of zeros lie behind its own; for a `conv` that `leaves_room`.
+    With `room`, that many channels of zeros follow those of the convolution; for a `conv` that `leaves_room`.
     """
     if room:
         bias = None if conv.bias is None else conv.bias[...].astype(conv.dtype)
@@ -22,6 +22,6 @@ def convolve(conv: Any, x: Float[Array, "b h w c"], *, train: bool | None, room:
 
 
 def leaves_room(conv: Any) -> bool:
-    """Return whether `convolve` can leave room beside a layer's channels: a plain convolution, padded by pairs."""
+    """Return whether `convolve` can leave room after a layer's channels: for a plain convolution, padded by pairs."""
     plain = type(conv) is nnx.Conv and conv.feature_group_count == 1 and conv.mask is None
     return plain and conv.kernel_dilation == conv.input_dilation == 1 and isinstance(conv.padding, tuple)

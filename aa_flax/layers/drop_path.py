@@ -13,13 +13,13 @@ DropPathRule = Literal["linear", "constant"]
 def drop_path(
     branch: Float[Array, "b ..."], rate: float, *, train: bool, rngs: nnx.Rngs | None
 ) -> Float[Array, "b ..."]:
-    """A residual branch of which each example survives with probability 1 - rate, before it is added to its shortcut.
+    """Drop examples of a residual branch with probability `rate`, before the branch is added to its shortcut.
 
-    In training a survivor is scaled by 1 / (1 - rate), so that the mean is the branch itself, and the rest is zero;
-    otherwise the branch is returned as it is. The paper drops a block for the whole batch and scales it in evaluation;
-    by examples is how EfficientNet, timm and DeiT have it.
+    In training, examples that survive are scaled by 1 / (1 - rate), so that the mean is the branch itself, and the
+    others are zero; otherwise the branch is returned as it is. The paper drops a block for the whole batch and scales
+    it in evaluation; EfficientNet, timm and DeiT drop single examples.
 
-    Every call draws from the stream "dropout", which moves on with each draw, so that no two blocks share a mask.
+    Every call draws from the stream "dropout", which advances with each draw, so that no two blocks share a mask.
 
     Raises:
         ValueError: train=True with a rate above 0 and no `rngs`.
@@ -32,18 +32,18 @@ def drop_path(
 
 
 def surviving(key: Array, branch: Float[Array, "b ..."], rate: float | Float[Array, ""]) -> Float[Array, "b ..."]:
-    """`drop_path` in training, as a function of a random key; the rate may be traced."""
+    """Return `drop_path` in training, as a function of a random key; the rate may be traced."""
     keep = 1 - rate
     mask = jax.random.bernoulli(key, keep, (branch.shape[0], *[1] * (branch.ndim - 1)))
     return jnp.where(mask, branch / jnp.asarray(keep, branch.dtype), jnp.zeros((), branch.dtype))
 
 
 def drop_path_rates(rate: float, blocks: int, rule: DropPathRule = "linear") -> tuple[float, ...]:
-    """The rate of each of a network's residual blocks, first to last.
+    """Return the rate of each of a network's residual blocks, first to last.
 
     linear:    rate · l / blocks for l = 1 ... blocks (the paper's equation 4)        constant:  rate
 
-    timm and DeiT have the linear rule start at 0: rate · (l - 1) / (blocks - 1).
+    In timm and DeiT the linear rule starts at 0: rate · (l - 1) / (blocks - 1).
 
     Raises:
         ValueError: a rate outside [0, 1), or an unknown rule.

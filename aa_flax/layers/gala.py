@@ -13,16 +13,16 @@ Squash = Literal["tanh", "sigmoid"]
 
 
 class GALA(nnx.Module):
-    """`x * squash(a * (g + l) + m * (g * l))` with a global vector g, a local map l and learned a, m per channel.
+    """`x * squash(a * (g + l) + m * (g * l))` with a global vector g, a local map l and learned a and m per channel.
 
-    g = W2 relu(W1 mean(x)) has c channels, l = conv1×1(relu(conv1×1(x))) one; no biases, which the 29.4 M parameters of
-    Bello et al. (2019), Table 2, allow.
+    g = W2 relu(W1 mean(x)) has c channels, l = conv1×1(relu(conv1×1(x))) has one. There are no biases, which agrees
+    with the 29.4 M parameters of Bello et al. (2019), Table 2.
 
     Args:
         features: channels c of the map.
-        reduction: 16 here as in Bello et al.; the authors' code uses 4.
-        squash: "tanh" is the formula; the authors' code defaults to "sigmoid".
-        extra_conv: the 5×5 convolution that the authors' code has between the two 1×1 of the local path.
+        reduction: hidden layers have max(1, c // reduction) channels; 16 as in Bello et al., 4 in the authors' code.
+        squash: "tanh" is the formula's; the authors' code defaults to "sigmoid".
+        extra_conv: whether to add the 5×5 convolution that the authors' code has between the two 1×1 of the local path.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class GALA(nnx.Module):
         self.multiplicative = nnx.Param(lecun_normal(rngs.params(), (1, features), param_dtype)[0])
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool | None = None) -> Float[Array, "b h w c"]:
-        """The map with every place of every channel scaled; `train` changes nothing."""
+        """Return the map with every location of every channel scaled; `train` changes nothing."""
         g = self.excite(jax.nn.relu(self.squeeze(x.mean((1, 2)))))[:, None, None, :]
         local = jax.nn.relu(self.reduce(x))
         if self.conv is not None:

@@ -18,21 +18,21 @@ Variant = Literal["theta_minus", "theta", "theta_plus"]
 
 
 class GatherExcite(nnx.Module):
-    """`x * sigmoid(resize(gather(x)))`: each place of each channel scaled by what its neighbourhood gathered.
+    """`x * sigmoid(resize(gather(x)))`: each location of each channel scaled by a gate gathered from its neighbourhood.
 
     Variants of the paper:
         theta_minus: gather is the mean over the extent; no parameters. The form of Bello et al. (2019), Table 1.
         theta: gather is a depthwise convolution and batch norm. Over the whole map the kernel is as large as the map,
             so only maps of `map_shape` serve; over extent e it is log2(e) convolutions 3×3 of stride 2, ReLU between.
-        theta_plus: theta, ReLU, then the two layers of squeeze-and-excitation at each gathered place.
+        theta_plus: theta, ReLU, then the two layers of squeeze-and-excitation at each gathered location.
 
     Args:
         features: channels c of the map.
         variant: see above.
-        extent: 0 for the whole map, or 2, 4, 8: what is gathered lies on a map smaller by this factor and goes back by
-            nearest neighbours.
-        map_shape: (h, w) of the map; needed by theta and theta_plus with extent 0.
-        reduction: of the two layers of theta_plus.
+        extent: 0 for the whole map, or 2, 4, 8: the gathered map is smaller by this factor, and is resized to the map
+            by nearest neighbours.
+        map_shape: (h, w) of the map; required by theta and theta_plus with extent 0.
+        reduction: of the two layers of theta_plus, as in `SqueezeExcite`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class GatherExcite(nnx.Module):
         self.mlp = SqueezeExcite(features, reduction=reduction, **options) if variant == "theta_plus" else None
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool | None = None) -> Float[Array, "b h w c"]:
-        """The map with its places scaled; ValueError for a map that a global kernel does not fit."""
+        """Return the map with its locations scaled; raise a ValueError for a map that a global kernel does not fit."""
         _, h, w, _ = x.shape
         if self.map_shape is not None and (h, w) != self.map_shape:
             raise ValueError(f"this gather-excite has a kernel of {self.map_shape}, the size of its map; got {(h, w)}")

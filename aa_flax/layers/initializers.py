@@ -1,8 +1,9 @@
 """Initial weights, drawn on the host.
 
-A JAX sampler compiles anew for every kernel shape, a quarter of a second each on a CPU: several seconds for a network.
-These draw from NumPy's Philox generator, keyed by the JAX key, and give the same numbers on every platform. Inside a
-trace, where the key has no value, they fall back on JAX's samplers: the same distribution, other numbers.
+A JAX sampler is compiled again for every kernel shape, which takes a quarter of a second each on a CPU, several seconds
+for a network. These initializers draw from NumPy's Philox generator, keyed by the JAX key, and give the same numbers on
+every platform. Inside a trace, where the key has no value, they use JAX's samplers: the same distribution, but other
+numbers.
 """
 
 import math
@@ -17,7 +18,7 @@ from jaxtyping import Array
 
 
 def normal(stddev: float, mean: float = 0.0) -> nnx.Initializer:
-    """Normal distribution with the given standard deviation and mean."""
+    """Return an initializer that draws from a normal distribution with this standard deviation and mean."""
 
     def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
         samples = _draw(key, shape, dtype, np.random.Generator.standard_normal, jax.random.normal)
@@ -27,7 +28,7 @@ def normal(stddev: float, mean: float = 0.0) -> nnx.Initializer:
 
 
 def uniform(bound: float) -> nnx.Initializer:
-    """Uniform distribution between -bound and bound."""
+    """Return an initializer that draws from a uniform distribution between -bound and bound."""
 
     def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
         samples = _draw(key, shape, dtype, np.random.Generator.random, jax.random.uniform)
@@ -37,9 +38,10 @@ def uniform(bound: float) -> nnx.Initializer:
 
 
 def torch_defaults(fan_in: int) -> dict[str, Any]:
-    """`kernel_init` and `bias_init` of a convolution or linear layer as PyTorch draws them where it is told nothing.
+    """Return `kernel_init` and `bias_init` as PyTorch has them by default for a convolution or linear layer.
 
-    Both are uniform within ±1 / sqrt(fan_in), fan_in the numbers that go into one output: 9 for a depthwise 3×3.
+    Both are uniform within ±1 / sqrt(fan_in), where fan_in is how many numbers go into one output: 9 for a depthwise
+    3×3 convolution.
     """
     init = uniform(fan_in**-0.5)
     return {"kernel_init": init, "bias_init": init}
@@ -48,9 +50,10 @@ def torch_defaults(fan_in: int) -> dict[str, Any]:
 def variance_scaling(
     scale: float, mode: Literal["fan_in", "fan_out", "fan_avg"], distribution: Literal["normal", "uniform"]
 ) -> nnx.Initializer:
-    """Mean zero and variance scale / fan, for kernels of shape [..., in, out] (He et al., 2015; Glorot & Bengio, 2010).
+    """Return an initializer with mean zero and variance scale / fan, for kernels of shape [..., in, out].
 
-    fan_in is the product of all dimensions but the last, fan_out of all but the last but one, fan_avg their mean.
+    fan_in is the product of all dimensions but the last, fan_out of all but the last but one, fan_avg their mean (He et
+    al., 2015; Glorot & Bengio, 2010).
     """
 
     def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
@@ -66,13 +69,13 @@ def variance_scaling(
 
 
 he_normal_fan_out = variance_scaling(2.0, "fan_out", "normal")
-"""For convolutions before a ReLU, as in the ResNet and Wide-ResNet code bases."""
+"""Initializer for convolutions before a ReLU, as in the ResNet and Wide-ResNet code bases."""
 
 glorot_uniform = variance_scaling(1.0, "fan_avg", "uniform")
-"""The default of the framework that the paper's listing is written in."""
+"""Default initializer of the framework in which the paper's listing is written."""
 
 lecun_normal = variance_scaling(1.0, "fan_in", "normal")
-"""For linear layers that keep the variance."""
+"""Initializer for linear layers that keep the variance."""
 
 
 def _draw(
@@ -82,7 +85,7 @@ def _draw(
     on_host: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray],
     in_trace: Callable[..., Array],
 ) -> Any:
-    """Standard samples: a NumPy array, so that scaling them compiles nothing, or a traced one."""
+    """Return standard samples: a NumPy array, so that scaling them compiles nothing, or in a trace a traced array."""
     if isinstance(key, jax.core.Tracer):
         return in_trace(key, tuple(shape), dtype)
     words = np.asarray(jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key)

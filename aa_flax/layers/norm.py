@@ -1,4 +1,4 @@
-"""Normalisation, as factories that models take."""
+"""Normalisation layers, and the factories of them that models take."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,25 +10,26 @@ from jaxtyping import Array, Float
 from aa_flax.ops.moments import moments
 
 
-@runtime_checkable  # the shape checker of the tests asks
+@runtime_checkable  # the shape checker of the tests calls isinstance
 class NormFactory(Protocol):
-    """Builds a normalisation over the channels, called as `norm(x, use_running_average=...)`: True, False or None.
+    """Function that builds a normalisation over the channels, called as `norm(x, use_running_average=...)`.
 
-    None is the mode that `train()` and `eval()` of a module around it have set.
+    The argument is True, False or None, which is the mode that `train()` and `eval()` of a module around it have set.
     """
 
     def __call__(self, features: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> nnx.BatchNorm: ...
 
 
 class BatchNorm(nnx.BatchNorm):
-    """Batch normalisation that can be frozen, and that can take its statistics over parts of a batch.
+    """Batch normalisation that can be frozen, and that can compute its statistics over parts of a batch.
 
-    Frozen it keeps and uses its running statistics in training too. With `groups` above 1 each of so many equal parts
-    of a batch, consecutive examples, is normalised by its own mean and variance in training, as if it were a batch; the
-    running statistics take in the means of these over the parts. That depends on the number of groups, not of devices:
-    as many groups as devices are the statistics "per device" of other code, and need no communication.
+    If frozen, it uses its running statistics in training too and does not change them. With `groups` above 1, a batch
+    is divided into that many equal parts of consecutive examples. In training each part is normalised by its own mean
+    and variance, as if it were a batch, and the running statistics are updated with the means of these over the parts.
+    The result depends on the number of groups and not on that of devices. As many groups as devices are what other code
+    calls statistics "per device", and need no communication.
 
-    Statistics, scale and bias stay in at least float32 in 16-bit networks too; the variance does not cancel where the
+    Statistics, scale and bias stay in at least float32 in 16-bit networks too; the variance loses no precision if the
     mean is large (`aa_flax.ops.moments`).
     """
 
@@ -36,7 +37,7 @@ class BatchNorm(nnx.BatchNorm):
     groups = 1
 
     def __init__(self, num_features: int, *, param_dtype: Any = jnp.float32, **options: Any) -> None:
-        """As `nnx.BatchNorm`, but the running statistics are of `param_dtype` where that is wider than float32."""
+        """Build it as `nnx.BatchNorm` does, but with running statistics in `param_dtype` or float32, the wider one."""
         super().__init__(num_features, param_dtype=param_dtype, **{"use_fast_variance": False, **options})
         dtype = jnp.promote_types(param_dtype, jnp.float32)
         self.mean, self.var = (nnx.BatchStat(running[...].astype(dtype)) for running in (self.mean, self.var))
@@ -48,7 +49,7 @@ class BatchNorm(nnx.BatchNorm):
 
         Args:
             x: at least two axes, the first of them the batch.
-            use_running_average: whether the running statistics are used, and left as they are; None is the mode that
+            use_running_average: whether the running statistics are used, and not updated; None is the mode that
                 `train()` and `eval()` set.
             mask: True where an entry counts for the statistics, of a shape that broadcasts to that of `x`.
 
@@ -70,10 +71,10 @@ class BatchNorm(nnx.BatchNorm):
     def scale_and_shift(
         self, x: Float[Array, "*b c"], use_running_average: bool | None
     ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-        """Return what a call does to `x`, as two numbers a channel: `norm(x) = x * scale + shift`.
+        """Return what a call does to `x`, as two numbers for each channel: `norm(x) = x * scale + shift`.
 
-        Updates the running statistics as the call does. In at least float32. Where the mean is far larger than the
-        deviation the two terms cancel, and the call itself is more precise.
+        Both are in at least float32. It updates the running statistics as the call does. If the mean is far larger than
+        the standard deviation, the two terms cancel, and the call itself is more precise.
 
         Raises:
             ValueError: more than one group.
@@ -88,12 +89,12 @@ class BatchNorm(nnx.BatchNorm):
         return scale, shift if self.bias is None else shift + self.bias[...]
 
     def _runs(self, use_running_average: bool | None) -> bool:
-        """Whether a call uses the running statistics: always where frozen, else as it says, else by the mode."""
+        """Return whether a call uses the running statistics: always if frozen, else by its argument or by the mode."""
         by_mode = self.use_running_average if use_running_average is None else use_running_average
         return bool(self.frozen or by_mode)
 
     def _statistics(self, x: Array, running: bool) -> tuple[Array, Array, Array]:
-        """`x` by group, mean and variance that broadcast to it; the running statistics take them in."""
+        """Return `x` by group, and a mean and a variance that broadcast to it; update the running statistics."""
         if running:
             return x, _broadcast(self.mean, x), _broadcast(self.var, x)
         if x.shape[0] % self.groups:
@@ -108,7 +109,7 @@ class BatchNorm(nnx.BatchNorm):
 
 
 def _broadcast(by_channel: Any, x: Array) -> Array:
-    """A variable [c] in at least float32, as it broadcasts to [..., c]."""
+    """Return a variable [c] in at least float32, in a shape that broadcasts to [..., c]."""
     array = by_channel[...]
     return array.astype(jnp.promote_types(array.dtype, jnp.float32)).reshape((1,) * (x.ndim - 1) + (-1,))
 
@@ -123,14 +124,14 @@ def batch_norm(
     param_dtype: Any = jnp.float32,
     rngs: nnx.Rngs,
 ) -> BatchNorm:
-    """Batch normalisation with the momentum (of the old statistics) and epsilon of the ResNet recipes.
+    """Build a batch normalisation with the momentum (of the old statistics) and epsilon of the ResNet recipes.
 
-    In evaluation at first (`use_running_average`). Statistics are computed in at least float32; under `jax.jit` with a
-    sharded batch, those of the global batch.
+    It starts in evaluation (`use_running_average`). Statistics are computed in at least float32; under `jax.jit` with a
+    sharded batch, they are those of the global batch.
     """
     return BatchNorm(
         features,
-        use_running_average=True,  # the mode at first
+        use_running_average=True,  # the mode that it starts in
         momentum=momentum,
         epsilon=epsilon,
         scale_init=scale_init,
@@ -141,10 +142,10 @@ def batch_norm(
 
 
 def set_groups(model: nnx.Module, groups: int) -> None:
-    """Make every batch norm of a network take its statistics over so many parts of a batch, see `BatchNorm`.
+    """Make every batch norm of a network compute its statistics over `groups` parts of a batch, see `BatchNorm`.
 
     Raises:
-        ValueError: fewer than one.
+        ValueError: fewer than one group.
     """
     if groups < 1:
         raise ValueError(f"groups must be at least 1, got {groups}")

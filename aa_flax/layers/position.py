@@ -10,7 +10,7 @@ Position = Literal["relative", "none", "sine", "coordconv"]
 
 
 def with_position(x: Float[Array, "b h w c"], position: Position) -> Float[Array, "b h w _"]:
-    """`x` with the signal in it, which for "relative" and "none" is none; "coordconv" adds three channels."""
+    """Return `x` with its position signal: none for "relative" and "none", three more channels for "coordconv"."""
     b, h, w, c = x.shape
     if position == "sine":
         return x + sinusoids(h, w, c).astype(x.dtype)[None]
@@ -21,10 +21,11 @@ def with_position(x: Float[Array, "b h w c"], position: Position) -> Float[Array
 
 
 def sinusoids(height: int, width: int, channels: int) -> Float[Array, "{height} {width} {channels}"]:
-    """Two-dimensional sinusoids, to be added to a map: half of the channels for the row, then half for the column.
+    """Return two-dimensional sinusoids to add to a map: half of the channels are for the row, then half for the column.
 
-    Within a half of m channels, channel 2t is sin(p / 10000**(2t/m)) and channel 2t + 1 the cosine, p the row or column
-    in pixels (Vaswani et al., 2017, section 3.5; halved per axis as in the Image Transformer, Parmar et al., 2018).
+    Within a half of m channels, channel 2t is sin(p / 10000**(2t/m)) and channel 2t + 1 is the cosine, where p is the
+    row or column in pixels (Vaswani et al., 2017, section 3.5; one half for each axis as in the Image Transformer,
+    Parmar et al., 2018).
     """
     row_channels = (channels + 1) // 2
     rows = np.broadcast_to(_sinusoid(height, row_channels)[:, None], (height, width, row_channels))
@@ -40,7 +41,7 @@ def _sinusoid(length: int, channels: int) -> np.ndarray:
 
 
 def coordinates(height: int, width: int) -> Float[Array, "{height} {width} 3"]:
-    """Channels x, y and r, to be concatenated to a map (CoordConv, Liu et al., 2018).
+    """Return channels x, y and r, to be concatenated to a map (CoordConv, Liu et al., 2018).
 
     x runs over the columns and y over the rows from -1 to 1 (0 on an axis of length one); r = sqrt(x**2 + y**2) is the
     distance from the centre.

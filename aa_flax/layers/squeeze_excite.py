@@ -19,9 +19,9 @@ class SqueezeExcite(nnx.Module):
         features: channels c of the map.
         reduction: the hidden layer has max(1, c // reduction) units; 16 in all the authors' models.
         hidden_features: units of the hidden layer, instead of the reduction.
-        use_bias: whether W1 and W2 have biases. The authors' networks do; the 36.5 M parameters that Bello et al.
-            (2019), Table 1, print for SE-WRN-28-10 need them absent.
-        linear: builds W1 and W2 as `nnx.Linear` does, for other initial weights than the usual ones.
+        use_bias: whether W1 and W2 have biases. In the authors' networks they do; the 36.5 M parameters that Bello et
+            al. (2019), Table 1, print for SE-WRN-28-10 require that they do not.
+        linear: builds W1 and W2, called as `nnx.Linear`; another one gives them other initial weights.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class SqueezeExcite(nnx.Module):
         self.excite = linear(hidden, features, **options)
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool | None = None) -> Float[Array, "b h w c"]:
-        """The map with its channels scaled; `train` changes nothing."""
+        """Return the map with its channels scaled; `train` changes nothing."""
         return x * jax.nn.sigmoid(self.logits(x.mean((1, 2), keepdims=True)))
 
     def logits(self, mean: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """The two layers before the sigmoid, at each place."""
+        """Return the output of the two layers before the sigmoid, at each location."""
         return self.excite(jax.nn.relu(self.squeeze(mean)))

@@ -36,22 +36,23 @@ def attention_branch(
     upsampled: tuple[int, int] | None = None,
     added_to: Float[Array, "b ho wo all"] | None = None,
 ) -> Float[Array, "b ho wo _"]:
-    """Multi-head relative attention over a map, projections in and out included (Bello et al., 2019, equations 2 to 4).
+    """Return multi-head relative attention over a map, with its projections (Bello et al., 2019, equations 2 to 4).
 
-    Equal to `out(relative_attention_2d(split(qkv(x)), ...))`, but queries, keys, values and the heads' outputs stay
+    It equals `out(relative_attention_2d(split(qkv(x)), ...))`, but queries, keys, values and the heads' outputs stay
     on the chip in both passes.
 
     Args:
         x: [b, h, w, c]; its dtype is that of the products.
-        qkv_kernel, qkv_bias: to queries, keys and values in this order, each head-major: [c, 2 * key + value depth].
-        out_kernel, out_bias: of the concatenated heads: [value depth, out].
+        qkv_kernel, qkv_bias: of the projection to queries, keys and values in this order, each head-major; the kernel
+            is [c, 2 * key depth + value depth].
+        out_kernel, out_bias: of the projection of the concatenated heads; the kernel is [value depth, out].
         rel_height, rel_width: [2h-1, dk per head], [2w-1, dk per head]; both None for no position.
         num_heads: n, a divisor of key and value depth.
         implementation: a name in `BRANCHES`.
         scale: factor of the logits; None means (dk per head)**-0.5.
-        norm: a factor and a summand a channel; the map is relu(x * factor + summand) then, made on the chip.
-        upsampled: size (ho, wo) to which the result is interpolated, see `upsample`; None is that of the map.
-        added_to: a map to whose last channels the result is added, which is returned whole; None returns the result.
+        norm: a factor and a summand for each channel; the map is then relu(x * factor + summand), made on the chip.
+        upsampled: size (ho, wo) to which the result is interpolated, see `upsample`; None keeps the map's size.
+        added_to: a map to whose last channels the result is added, returned whole; None returns the result alone.
 
     Raises:
         ValueError: shapes that do not fit, an unknown implementation, or a map or batch that it cannot serve.

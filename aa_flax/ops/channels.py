@@ -1,9 +1,9 @@
-"""Two maps of which one has more channels."""
+"""Addition of a map to some of the channels of another."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
 def add_to_last_channels(x: Float[Array, "b h w c"], y: Float[Array, "b h w d"]) -> Float[Array, "b h w c"]:
-    """`x` with `y` added to its last d channels."""
+    """Return `x` with `y` added to its last d channels."""
     return x + jnp.pad(y, (*((0, 0),) * 3, (x.shape[-1] - y.shape[-1], 0)))

@@ -1,4 +1,4 @@
-"""What `implementation="auto"` stands for: one table, and where the program will run."""
+"""Choice of an implementation of attention for "auto", from one table and the device that the program will run on."""
 
 import functools
 import logging
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Call:
-    """What the choice may depend on."""
+    """Properties of a call that the choice may depend on."""
 
     platform: str  # "cpu", "gpu", "tpu"
     dtype: str
@@ -34,31 +34,31 @@ class Call:
     device_kind: str = ""  # as JAX names it; what a TPU's VMEM depends on
     divides: bool = True  # whether the ambient mesh divides the batch, as kernels need
     capability: tuple[int, int] | None = None  # of the GPU, where it is known
-    cudnn: bool = False  # whether it is there
+    cudnn: bool = False  # whether JAX finds it
 
     @property
     def places(self) -> int:
-        """h*w."""
+        """The number of locations of the map, h*w."""
         return self.height * self.width
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table: the first that serves a call is taken."""
+    """A row of `TABLE`; the first row that serves a call is taken."""
 
     platform: str
     dtypes: tuple[str, ...]
     implementation: str
     because: str
-    most_places: int | None = None  # of a map, h*w
-    capability: tuple[int, int] | None = None  # of a GPU, at least; one that is not known may have it
+    most_places: int | None = None  # the largest h*w of a map; None: no limit
+    capability: tuple[int, int] | None = None  # the least that a GPU must have; an unknown one is taken to have it
 
 
-# h*w. From 20x20 on, the weights of 8 heads of 256 images take 1.3 GB in float32, and the fold keeps several arrays of
-# them; at 14x14 it is 0.3 GB.
+# h*w of a 20x20 map. There the weights of 8 heads of 256 images take 1.3 GB in float32, and the fold keeps several such
+# arrays; at 14x14 they take 0.3 GB.
 _LARGE = 400
 _H200 = "times with gradients on an H200: experiments/results/gpu_h200/attention.json"
-_SMALL = 100  # h*w. On a GPU XLA's fold is the fastest at 8x8 and cuDNN at 14x14; between them nothing was timed.
+_SMALL = 100  # h*w. On a GPU, XLA's fold is fastest at 8x8 and cuDNN at 14x14; no size between them was timed.
 # fmt: off
 TABLE = (
     Entry("tpu", ("bfloat16", "float32"), "pallas_tpu",
@@ -86,7 +86,7 @@ def choose(
     in_features: int | None = None,
     batch: int | None = None,
 ) -> str:
-    """The implementation for a map, depths per head; logged at level INFO once for each kind of call."""
+    """Return the implementation for a call, with depths per head, and log it (INFO) once for each kind of call."""
     mesh, platform = data_mesh(), target_platform()
     in_features = in_features or num_heads * (2 * key_depth + value_depth)
     return _choose(
@@ -109,7 +109,7 @@ def choose(
 
 
 def without_kernel(platform: str, places: int) -> str:
-    """The fold for maps of h*w places where no kernel serves: in pieces on a CPU, and where its weights are many."""
+    """Return the kind of fold for a map of h*w locations that no kernel serves: in pieces on CPUs or for large maps."""
     return "folded_pieces" if platform == "cpu" or places >= _LARGE else "folded"
 
 
@@ -145,7 +145,7 @@ def _fits_gpu(call: Call) -> bool:
 
 
 def _sizes(call: Call) -> dict[str, Any]:
-    """What the kernels' shapes are alike in; the scale matters to none."""
+    """Return the fields that the shapes of both kernels share; the scale does not decide whether a call fits."""
     alike = ("height", "width", "num_heads", "key_depth", "value_depth", "positions")
     return {**{name: getattr(call, name) for name in alike}, "scale": 1.0, "dtype": jnp.dtype(call.dtype)}
 
@@ -162,4 +162,4 @@ _KERNELS: Mapping[str, Callable[[Call], bool]] = MappingProxyType(
         "cudnn": _cudnn_serves,
     }
 )
-"""Implementations that split a batch over the mesh, and which calls they take."""
+"""Implementations that split a batch over the mesh, each with a function that says whether it serves a call."""

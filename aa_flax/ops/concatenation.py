@@ -1,4 +1,4 @@
-"""The channels of a convolution and of attention side by side."""
+"""Concatenation of the channels of a convolution and of attention."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +12,13 @@ from aa_flax.ops.platform import target_platform
 def concatenated(convolve: Callable[..., Array], attend: Callable[..., Array], room: int) -> Float[Array, "b h w _"]:
     """Return `concat[convolve(), attend()]` (Bello et al., 2019, section 3.2).
 
-    A concatenation reads and writes both parts once more. On a TPU, whose tiles of 128 channels have room for the
-    attention's, it is added to channels of zeros instead that the convolution leaves behind its own.
+    A concatenation reads and writes both parts once more. On a TPU, whose tiles of 128 channels have room for those of
+    attention, the convolution writes channels of zeros after its own instead, and attention is added to them.
 
     Args:
-        convolve: gives [b, h, w, c], and with `room=d` that with d channels of zeros behind.
-        attend: gives [b, h, w, d], and with `added_to=` a map that with its result added to the last d channels.
-        room: d, or 0 for a convolution that can leave none.
+        convolve: returns [b, h, w, c]; with `room=d`, d channels of zeros follow.
+        attend: returns [b, h, w, d]; with a map as `added_to`, returns that map with d added to its last channels.
+        room: d, or 0 for a convolution that cannot leave room.
     """
     if room and target_platform() == "tpu":
         return attend(added_to=convolve(room=room))
@@ -35,13 +35,13 @@ def convolution_with_room(
     padding: Any,
     room: int,
 ) -> Float[Array, "b hs ws _"]:
-    """Return a convolution with so many channels of zeros behind its own, to which others are to be added.
+    """Return a convolution followed by `room` channels of zeros, to which another result is to be added.
 
     Args:
-        convolution: as `jax.lax.conv_general_dilated`.
+        convolution: takes the arguments of `jax.lax.conv_general_dilated`.
         x, kernel, bias: of one dtype.
         strides, padding: as `convolution` takes them.
-        room: how many.
+        room: the number of channels of zeros.
     """
     wider = lambda array: jnp.pad(array, (*((0, 0),) * (array.ndim - 1), (0, room)))  # noqa: E731
     y = convolution(x, wider(kernel), strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))

@@ -1,4 +1,4 @@
-"""Convolution, by a matrix product where XLA would do worse."""
+"""Convolution, computed as a matrix product where XLA's convolution is slower."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,15 +23,15 @@ def convolution(
     precision: Any = None,
     **options: Any,
 ) -> Float[Array, "b hs ws f"]:
-    """`jax.lax.conv_general_dilated`, by one matrix product where the map is smaller than the kernel or that is 1×1.
+    """Return `jax.lax.conv_general_dilated`, by a matrix product if the map is smaller than the kernel or that is 1×1.
 
-    XLA's convolution on a CPU, and its gradient, fall back to plain loops when height or width are below the kernel's,
-    as for a 3×3 on the 2×2 maps that ResNet-18 has at 64×64; and for a 1×1 kernel it takes about twice the time of a
-    product, which replaces it on a CPU only. The products and their sum are the same ones.
+    On a CPU, XLA's convolution and its gradient fall back to plain loops if height or width are below the kernel's, as
+    for a 3×3 kernel on the 2×2 maps that ResNet-18 has at 64×64. For a 1×1 kernel it takes about twice the time of a
+    matrix product, which replaces it on a CPU only. Both add up the same products.
 
     Args:
         inputs, kernel, strides, padding: as `jax.lax.conv_general_dilated` takes them; padding as pairs, or a string.
-        others: the same; `flax.nnx.Conv` passes them when this is its `conv_general_dilated`.
+        others: as it takes them too; `flax.nnx.Conv` passes them if this function is its `conv_general_dilated`.
     """
     height, width = kernel.shape[:2]
     pointwise = height == width == 1 and target_platform() == "cpu"
@@ -49,8 +49,8 @@ def convolution(
             precision=precision,
             **options,
         )
-    # A 1×1 kernel needs no padding, whatever it is called.
+    # A string names the padding of a 1×1 kernel here, which needs none.
     padded = inputs if isinstance(padding, str) else jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
-    # The channel blocks come in the kernel's own order.
+    # `shifted` yields the blocks of channels in the order of the kernel's rows and columns.
     patches = jnp.concatenate([*shifted(padded, (height, width), strides)], -1)
     return jnp.matmul(patches, kernel.reshape(-1, kernel.shape[-1]), precision=precision)

@@ -1,10 +1,10 @@
 """Relative attention through cuDNN's fused attention on NVIDIA GPUs.
 
-The fold makes it plain attention, so the (h*w)**2 logits never reach memory. JAX hands cuDNN queries, keys and values
-of one depth, a multiple of 8, so the folded width and the values are padded with zeros to the same width; cuDNN itself
-would take shallower values, but no public function of JAX passes them (up to 0.12.0). JAX takes gradients at even
-numbers of places only: to an odd number one is added, which one more folded channel hides from the softmax. Under an
-ambient mesh with an axis "data" each device serves its part of the batch.
+The fold turns it into plain attention, so the (h*w)**2 logits never reach memory. JAX passes cuDNN queries, keys and
+values of one depth, a multiple of 8, so the folded queries and keys and the values are padded with zeros to the same
+width; cuDNN itself would take shallower values, but no public function of JAX passes them (up to 0.12.0). JAX takes
+gradients at even numbers of locations only: to an odd number one location is added, and one more folded channel hides
+it from the softmax. Under an ambient mesh with an axis "data" each device serves its part of the batch.
 """
 
 import math
@@ -22,18 +22,18 @@ from aa_flax.ops.platform import target_capability, target_platform
 # Hopper takes 256 too, but its backward pass falls off above 128 and older GPUs take no more.
 WIDEST = 128
 _OLDEST = (8, 0)  # Ampere; cuDNN's fused attention runs on nothing older
-_LARGE = 2.0**15  # float16 holds it; its square is beyond any logit whose softmax float32 could tell from noise
+_LARGE = 2.0**15  # float16 can hold it; its square exceeds any logit whose softmax float32 could tell from noise
 
 
 def folded_width(h: int, w: int, key_depth: int, value_depth: int, positions: bool) -> int:
-    """Depth of query, key and value as cuDNN sees them: the larger of key and value depth, in steps of 8."""
+    """Return the depth of query, key and value for cuDNN: the larger of folded key and value depth, in steps of 8."""
     hiding = h * w % 2
     width = max(key_depth + (h + w if positions else 0) + hiding, value_depth)
     return -(-width // 8) * 8
 
 
 def available() -> bool:
-    """Whether JAX finds cuDNN, and a GPU for it, for programs that are traced now; without a GPU it finds none."""
+    """Return whether JAX finds cuDNN, and a GPU for it, for programs that are traced now."""
     shape = jax.ShapeDtypeStruct((1, 8, 1, 8), jnp.bfloat16)
     try:
         jax.eval_shape(lambda x: jax.nn.dot_product_attention(x, x, x, implementation="cudnn"), shape)
@@ -52,12 +52,13 @@ def refusal(
     *,
     capability: tuple[int, int] | None = None,
 ) -> tuple[type[Exception], str] | None:
-    """Why cuDNN cannot serve a call, as the error to raise and its words; None if it can.
+    """Return why cuDNN cannot serve a call, as the type of the error and its message; None if it can.
 
     Args:
         dtype: of queries, keys and values.
-        h, w, key_depth, value_depth, positions: of the call, depths per head.
-        capability: of the GPU; None if it is not known, which is not held against it.
+        h, w, key_depth, value_depth: of the call, depths per head.
+        positions: whether the call has relative positions.
+        capability: compute capability of the GPU; None if unknown, which is no reason to refuse.
     """
     dtype = jnp.dtype(dtype)
     if dtype not in (jnp.bfloat16, jnp.float16):
@@ -87,7 +88,7 @@ def cudnn(
     *,
     engine: str = "cudnn",
 ) -> Float[Array, "b h w n dv"]:
-    """Relative attention by the fold and `jax.nn.dot_product_attention`; `engine="xla"` computes the same anywhere.
+    """Return relative attention by the fold and `jax.nn.dot_product_attention`; `engine="xla"` runs on any device.
 
     Raises:
         TypeError: dtypes other than float16 and bfloat16.
@@ -127,11 +128,11 @@ def cudnn(
 
 
 def _with_hidden_place(query: Array, key: Array, value: Array, scale: float) -> tuple[Array, Array, Array, float]:
-    """One place more at the end, and one channel that keeps every softmax from seeing it as a key.
+    """Add one location at the end, and one channel that hides the new location's key from every softmax.
 
-    That channel is large in all queries, minus large in the key of the new place and zero in the other keys. So that
-    the logit stays large, a scale below 1/2 goes into the queries, as a power of two, which rounds nothing. The query
-    of the new place sees all keys alike; its output is cut off.
+    That channel is large in all queries, minus large in the key of the new location and zero in the other keys. If the
+    scale is below 1/2, its power of two is moved into the queries, which rounds nothing, so that the logit stays large.
+    The query of the new location sees all keys alike; its output is cut off.
     """
     power = 2.0 ** min(math.frexp(scale)[1], 0) if scale else 0.0
     query, scale = query * jnp.asarray(power, query.dtype), scale / power if scale else 1.0

@@ -21,11 +21,11 @@ def fold(
     rel_height: Float[Array, "_rows dk"],
     rel_width: Float[Array, "_columns dk"],
 ) -> tuple[Float[Array, "b h w n folded"], Float[Array, "b h w n folded"]]:
-    """Queries and keys of width dk + w + h whose dot product is the relative logit before scaling."""
+    """Return queries and keys of width dk + w + h whose dot product is the relative logit before scaling."""
     h, w = query.shape[1:3]
     by_column = jnp.einsum("byxnd,xud->byxnu", query, by_pair(rel_width))
     by_row = jnp.einsum("byxnd,yvd->byxnv", query, by_pair(rel_height))
-    nothing = jnp.zeros_like(key[..., :1])  # laid over devices as the keys are, where the mesh wants that said
+    nothing = jnp.zeros_like(key[..., :1])  # sharded as the keys are, for meshes that check it
     column = nothing + jnp.eye(w, dtype=key.dtype)[None, None, :, None, :]
     row = nothing + jnp.eye(h, dtype=key.dtype)[None, :, None, None, :]
     return jnp.concatenate([query, by_column, by_row], -1), jnp.concatenate([key, column, row], -1)
@@ -39,12 +39,12 @@ def folded(
     rel_width: Float[Array, "_columns dk"] | None,
     scale: float,
 ) -> Float[Array, "b h w n dv"]:
-    """Relative attention by the fold, in plain XLA.
+    """Return relative attention by the fold, in plain XLA.
 
     The softmax's denominator is one more value channel (a column of ones), so the hw x hw weights are never divided:
     they are written once by the exponential and read once by the product with the values. Keys and values lie
-    depth-major, so that the gradients by them come out of their products without a transposition (a fifth of the time
-    of forward and backward together on a CPU).
+    depth-major, so that the products yield their gradients without a transposition (a fifth of the time of forward and
+    backward pass together on a CPU).
     """
     b, h, w, n, dv = value.shape
     dtype = jnp.promote_types(query.dtype, jnp.float32)

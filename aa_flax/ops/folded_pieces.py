@@ -1,9 +1,9 @@
 """Relative attention piece by piece, so that the weights of a whole batch never exist at once.
 
-It is what `folded` computes, in plain XLA, but over some images and heads at a time, and over some queries where even
-one head of one image has too many weights. The backward pass is written out and computes the weights again from the
-logarithms of their sums (as in Dao et al., 2022, section 3.1), so that between the passes only queries, keys, values,
-tables, the output and those logarithms are kept: memory grows with h·w and not with its square.
+It computes the same as `folded`, in plain XLA, but over some images and heads at a time, and over some queries at a
+time if even one head of one image has too many weights. The backward pass is written by hand and computes the weights
+again from the logarithms of their sums (as in Dao et al., 2022, section 3.1). So between the passes only queries, keys,
+values, tables, the output and those logarithms are kept: memory grows with h·w and not with its square.
 """
 
 import functools
@@ -28,10 +28,10 @@ def folded_pieces(
     rel_width: Float[Array, "_columns dk"] | None,
     scale: float,
 ) -> Float[Array, "b h w n dv"]:
-    """Relative attention in pieces of a size that `aa_flax.ops.pieces` states; `folded` where all weights are no more.
+    """Return relative attention, in pieces if all weights together exceed the budget of `aa_flax.ops.pieces`.
 
-    Under an ambient mesh the devices of its axis "data" share out the images and those of "model" the heads, where they
-    divide them. In pieces it has no forward-mode derivatives.
+    Under an ambient mesh the images are split over the devices of its axis "data" and the heads over those of "model",
+    if these divide their numbers. In pieces it has no forward-mode derivatives.
     """
     tables = () if rel_height is None or rel_width is None else (rel_height, rel_width)
     share = shares(query.shape[0], query.shape[3])
@@ -40,9 +40,9 @@ def folded_pieces(
 
 
 def _image_by_image(query: Array, key: Array, value: Array, *tables: Array, scale: float, budget: Budget) -> Array:
-    """The images stay an axis of every operation, which the compiler can split over devices.
+    """Compute attention with the images as an axis of every operation, which the compiler can split over devices.
 
-    It would bring them all together on each device before a loop over them.
+    Before a loop over images, the compiler would gather all of them on each device.
     """
     attend = functools.partial(_attend, scale=scale, budget=budget.of_each(len(query)))
 
@@ -81,7 +81,7 @@ def _in_pieces(
     value: Float[Array, "m dv j"],
     tables: piece.Tables,
 ) -> Float[Array, "m dv y x"]:
-    """Attention of arrays filled up to whole pieces."""
+    """Return attention of arrays that are padded with zeros to whole pieces."""
     return _forward(scale, pieces, query, key, value, tables)[0]
 
 
@@ -122,7 +122,7 @@ def _backward(scale: float, pieces: Pieces, residuals: Any, cotangent: Array) ->
         )
 
     dtype = jnp.promote_types(query.dtype, jnp.float32)
-    # A query is in one piece; what a key, a value or a table gets is summed over several in full precision.
+    # A query lies in one piece; the gradients of keys, values and tables are summed over several, in full precision.
     sums = jax.tree.map(lambda x: jnp.zeros_like(x, dtype), (key, value, tables))
     found = jax.lax.fori_loop(0, pieces.count, step, (jnp.zeros_like(query), *sums))
     return jax.tree.map(lambda x, like: x.astype(like.dtype), found, (query, key, value, tables))
@@ -132,7 +132,7 @@ _in_pieces.defvjp(_forward, _backward)
 
 
 class _Place:
-    """Where a piece lies in the arrays."""
+    """The part of the arrays that belongs to one piece, and how it is read and written."""
 
     def __init__(self, pieces: Pieces, index: Array) -> None:
         _, rows, columns = pieces.steps
@@ -142,33 +142,33 @@ class _Place:
         self._column = index % columns * pieces.columns
 
     def block(self, x: Float[Array, "m d y x"]) -> Float[Array, "g d r c"]:
-        """The piece's queries."""
+        """Return the piece's queries."""
         pieces = self._pieces
         sizes = (pieces.group, x.shape[1], pieces.rows, pieces.columns)
         return jax.lax.dynamic_slice(x, (self._map, 0, self._row, self._column), sizes)
 
     def group(self, x: Float[Array, "m d j"]) -> Float[Array, "g d j"]:
-        """The piece's keys or values."""
+        """Return the piece's keys or values."""
         return jax.lax.dynamic_slice_in_dim(x, self._map, self._pieces.group)
 
     def own(self, tables: piece.Tables) -> piece.Tables:
-        """The tables' rows for the piece's queries."""
+        """Return the tables' rows for the piece's queries."""
         starts = zip(tables, (self._row, self._column), (self._pieces.rows, self._pieces.columns), strict=False)
         return tuple(jax.lax.dynamic_slice_in_dim(table, start, size) for table, start, size in starts)
 
     def write(self, whole: Array, part: Array) -> Array:
-        """`whole` with the piece's queries replaced."""
+        """Return `whole` with the piece's queries replaced by `part`."""
         part = part.astype(whole.dtype)
         return jax.lax.dynamic_update_slice(whole, part, (self._map, 0, self._row, self._column))
 
     def gather(self, whole: Array, part: Array) -> Array:
-        """`whole` with the part of the piece's keys or values: added where other pieces have the same."""
+        """Return `whole` with `part` written to the piece's keys or values, or added if other pieces have the same."""
         if self._pieces.parts_maps:
             part = part + self.group(whole)
         return jax.lax.dynamic_update_slice_in_dim(whole, part, self._map, 0)
 
     def add(self, tables: piece.Tables, parts: piece.Tables) -> piece.Tables:
-        """`tables` with the parts of the piece's queries added."""
+        """Return `tables` with `parts` added to the rows for the piece's queries."""
         sums = (part + old for part, old in zip(parts, self.own(tables), strict=True))
         starts = (self._row, self._column)
         return tuple(
@@ -178,7 +178,7 @@ class _Place:
 
 
 def _filled(x: Float[Array, "m d h w"], maps: int, height: int, width: int) -> Array:
-    """With zeros up to these sizes."""
+    """Return `x` padded with zeros to these sizes."""
     m, _, h, w = x.shape
     if (m, h, w) == (maps, height, width):
         return x
@@ -186,7 +186,7 @@ def _filled(x: Float[Array, "m d h w"], maps: int, height: int, width: int) -> A
 
 
 def _varying_alike(*arrays: Array) -> tuple[Array, ...]:
-    """The same arrays, of the type that inside a `shard_map` says that all of them differ from device to device."""
+    """Return the same arrays; inside a `shard_map` all are typed as varying over the devices if one of them is."""
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return arrays
     nothing = sum(jnp.zeros_like(x).sum() for x in arrays)

@@ -1,4 +1,4 @@
-"""Which forms of a gated convolution `implementation="auto"` stands for: one table, and where the program will run."""
+"""Choice of the forms of a gated convolution for "auto", from one table and the platform that the program runs on."""
 
 import functools
 import logging
@@ -9,7 +9,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Call:
-    """What the choice may depend on."""
+    """Properties of a call that the choice may depend on."""
 
     platform: str  # "cpu", "gpu", "tpu"
     height: int  # of the output
@@ -21,18 +21,18 @@ class Call:
 
     @property
     def depthwise(self) -> bool:
-        """Whether each output channel sees one input channel."""
+        """Return whether each output channel sees one input channel."""
         return self.in_features == 1
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table: the first that serves a call is taken."""
+    """A row of `TABLE`; the first row that serves a call is taken."""
 
     platforms: tuple[str, ...]
     depthwise: bool | None  # None: either
-    fewest: int  # places of the output
-    forms: tuple[str, str, str]  # the convolution, its gradient for the input, that for kernel and gate
+    fewest: int  # the least h*w of the output
+    forms: tuple[str, str, str]  # of the convolution, of its input gradient, of its kernel and gate gradients
     because: str
 
 
@@ -54,7 +54,7 @@ TABLE = (
 
 @functools.cache
 def choose(call: Call) -> tuple[str, str, str]:
-    """The forms for a call; logged at level INFO once for each kind of call."""
+    """Return the forms for a call, and log them (INFO) once for each kind of call."""
     entry = next(entry for entry in TABLE if _serves(entry, call))
     _log.info("gated convolution: %s for %s (%s)", ", ".join(entry.forms), call, entry.because)
     return entry.forms

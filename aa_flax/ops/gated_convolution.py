@@ -1,8 +1,8 @@
-"""Convolution of each sample with a kernel of its own: one kernel, gated by a map of its own shape for each sample.
+"""Convolution of each sample with its own kernel: one shared kernel, multiplied by a gate for each sample.
 
     O[n] = conv(I[n], K · gate[n])
 
-which equals gating what the kernel sees, separately for each output channel (Zhu et al., 2021):
+This equals gating what each tap (location) of the kernel sees, separately by output channel (Zhu et al., 2021):
 
     O[n, p, o] = sum over taps t and channels c of (I[n, p + t, c] · gate[n, t, c, o]) · K[t, c, o]
 """
@@ -23,12 +23,12 @@ Form = Literal["fold", "tap", "loop"]
 
 
 class Forms(NamedTuple):
-    """How each of three results is computed: the convolution, its gradient for the input, and for kernel and gate.
+    """Forms in which three results are computed: the convolution, its input gradient, its kernel and gate gradients.
 
-    fold: samples become groups of one convolution, whose kernels XLA multiplies as it reads them.
-    tap:  a 1×1 convolution for each place of the kernel, whose result is gated; builds no kernel per sample where the
-          gate does not depend on the input channel.
-    loop: a convolution for each sample; the reference, all three results or none.
+    fold: samples become groups of one convolution; XLA multiplies kernel and gate as it reads them.
+    tap:  one 1×1 convolution for each tap, whose result is gated; builds no kernel per sample if the gate does not
+          depend on the input channel.
+    loop: one convolution for each sample; the reference, for all three results or for none.
     """
 
     forward: str
@@ -37,7 +37,7 @@ class Forms(NamedTuple):
 
 
 class _Window(NamedTuple):
-    """Settings of a convolution; hashable."""
+    """Hashable settings of a convolution."""
 
     strides: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
@@ -56,16 +56,16 @@ def gated_convolution(
     groups: int = 1,
     implementation: str | Forms = "auto",
 ) -> Float[Array, "b hs ws o"]:
-    """Each sample convolved with `kernel * gate[sample]`; differentiable once, in reverse.
+    """Convolve each sample with `kernel * gate[sample]`; differentiable once, in reverse mode.
 
     Args:
-        x: the maps.
+        x: the maps, one for each sample.
         kernel: as for `jax.lax.conv_general_dilated` with dimension numbers NHWC, HWIO, NHWC.
-        gate: of the kernel's shape for each sample; or one number for all its input channels, where gc is 1.
-        strides, padding, dilation: of the convolution, dilation of the kernel.
-        groups: feature groups; as many as channels for a depthwise convolution.
-        implementation: "fold", "tap", "loop", three of them as `Forms`, or "auto", which takes them by platform and
-            shape from the table in `aa_flax.ops.gated_choice`. They agree but for rounding.
+        gate: one array of the kernel's shape for each sample; with gc = 1, one number for all input channels.
+        strides, padding, dilation: of the convolution; the dilation is that of the kernel.
+        groups: feature groups; as many as input channels for a depthwise convolution.
+        implementation: "fold", "tap", "loop", three of them as `Forms`, or "auto", which chooses by platform and shape
+            from the table in `aa_flax.ops.gated_choice`. All give the same results up to rounding.
 
     Raises:
         ValueError: shapes that do not fit, or an unknown implementation.
@@ -104,7 +104,7 @@ def gated_convolution(
 
 
 def check_implementation(implementation: Any) -> None:
-    """Raise a ValueError, naming it, for an `implementation` that `gated_convolution` does not know."""
+    """Raise a ValueError that names `implementation` if `gated_convolution` does not know it."""
     single = implementation in ("auto", *get_args(Form))
     if not single and (len(implementation or "") != 3 or not {*implementation} <= {*get_args(Form)}):
         raise ValueError(f"implementation must be 'auto', one or three of {get_args(Form)}, got {implementation!r}")
@@ -134,7 +134,7 @@ _convolution.defvjp(_forward, _backward)
 
 
 def _gated(kernel: Array, gate: Array, dtype: Any) -> Float[Array, "b kh kw cg o"]:
-    """The kernel of each sample: multiplied in at least float32, rounded once."""
+    """Return the kernel of each sample, multiplied by its gate in at least float32 and rounded once."""
     wide = _wide(kernel, gate)
     return (kernel.astype(wide)[None] * gate.astype(wide)).astype(dtype)
 
@@ -145,10 +145,10 @@ def _fold(x: Array, kernels: Array, window: _Window) -> Array:
 
 
 def _inputs_by_fold(x: Array, kernel: Array, gate: Array, dy: Array, window: _Window) -> Array:
-    """The gradient for the input, as a convolution of `dy` with each sample's kernel turned round.
+    """Return the input gradient: `dy` convolved with each sample's kernel, flipped and transposed by `_turned`.
 
-    The transposition that JAX makes would have all those kernels in memory, to turn them; here the one kernel and the
-    gates are turned, and multiplied where the convolution reads them.
+    JAX's own transposition would hold the kernels of all samples in memory to flip them. Here the shared kernel and the
+    gates are flipped, and multiplied where the convolution reads them.
     """
     if window.groups > 1:
         gate = jnp.broadcast_to(gate, (*gate.shape[:3], *kernel.shape[2:]))
@@ -170,11 +170,11 @@ def _inputs_by_fold(x: Array, kernel: Array, gate: Array, dy: Array, window: _Wi
 
 
 def _inputs_by_tap(x: Array, kernel: Array, gate: Array, dy: Array, window: _Window) -> Array:
-    """The gradient for the input, a place of the kernel after the other."""
+    """Return the input gradient, computed one tap after the other."""
     if kernel.shape[2] > 1 or kernel.shape[3] > x.shape[-1]:
         (dx,) = jax.linear_transpose(lambda x: _taps(x, kernel, gate, window), x)(dy)
         return dx
-    # Depthwise: gathered, so that all places are one pass over `dy`, zeros put between its rows for the strides.
+    # Depthwise: a gather, so that all taps are one pass over `dy`, with zeros between its rows and columns for strides.
     spread = [(0, 0, stride - 1) for stride in window.strides]
     wide = jax.lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *spread, (0, 0, 0)))
     back = _Window((1, 1), _padding_back(x, kernel, dy, window), window.dilation, window.groups)
@@ -182,14 +182,14 @@ def _inputs_by_tap(x: Array, kernel: Array, gate: Array, dy: Array, window: _Win
 
 
 def _turned(array: Array, groups: int) -> Float[Array, "*b kh kw og gc"]:
-    """[*b, kh, kw, c, o] with its places in reverse and inputs and outputs exchanged in each group."""
+    """Return [*b, kh, kw, c, o] with the taps in reverse order, and inputs and outputs exchanged in each group."""
     *lead, inputs, outputs = array.shape
     by_group = jnp.flip(array, (-4, -3)).reshape(*lead, inputs, groups, outputs // groups)
     return jnp.swapaxes(by_group, -3, -1).reshape(*lead, outputs // groups, groups * inputs)
 
 
 def _padding_back(x: Array, kernel: Array, dy: Array, window: _Window) -> tuple[tuple[int, int], ...]:
-    """Of the convolution that leads from `dy`, spread by the strides, to the input."""
+    """Return the padding of the convolution that makes the input gradient from `dy`, dilated by the strides."""
     spans = (step * (side - 1) for step, side in zip(window.dilation, kernel.shape[:2], strict=True))
     axes = zip(window.padding, spans, window.strides, x.shape[1:3], dy.shape[1:3], strict=True)
     return tuple((span - low, size - 1 - (out - 1) * stride + low) for (low, _), span, stride, size, out in axes)
@@ -201,7 +201,7 @@ def _loop(x: Array, kernel: Array, gate: Array, window: _Window) -> Array:
 
 
 def _taps(x: Array, kernel: Array, gate: Array, window: _Window) -> Array:
-    """Sum over the kernel's places, in at least float32."""
+    """Return the convolution as a sum over the kernel's taps, summed in at least float32."""
     total: Any = 0
     for view, part, gates in _by_tap(x, kernel, gate, window):
         total += _tap(view, part, gates, window.groups)
@@ -209,7 +209,7 @@ def _taps(x: Array, kernel: Array, gate: Array, window: _Window) -> Array:
 
 
 def _tap(view: Array, part: Array, gates: Array, groups: int) -> Float[Array, "b hs ws o"]:
-    """What one place of the kernel contributes; `part` [cg, o], `gates` [b, 1 or cg, o]."""
+    """Return the contribution of one tap; `part` is [cg, o], `gates` [b, 1 or cg, o]."""
     wide = _wide(view, gates)
     if part.shape[0] == 1:  # depthwise: each channel by itself, its outputs side by side
         wider = jnp.repeat(view, part.shape[1] // view.shape[-1], -1) if part.shape[1] > view.shape[-1] else view
@@ -224,18 +224,18 @@ def _tap(view: Array, part: Array, gates: Array, groups: int) -> Float[Array, "b
 
 
 def _weights_by_fold(x: Array, kernel: Array, gate: Array, dy: Array, window: _Window) -> tuple[Array, Array]:
-    """Gradients for kernel and gate from that for each sample's kernel."""
+    """Return the gradients of kernel and gate, computed from the gradient of each sample's kernel."""
     shape = jax.ShapeDtypeStruct((x.shape[0], *kernel.shape), x.dtype)
     (own,) = jax.linear_transpose(lambda kernels: _fold(x, kernels, window), shape)(dy)
     return _from_own(own, kernel[None], gate, axis=3)
 
 
 def _weights_by_tap(x: Array, kernel: Array, gate: Array, dy: Array, window: _Window) -> tuple[Array, Array]:
-    """The same, a place of the kernel after the other."""
+    """Return the gradients of kernel and gate, computed one tap after the other."""
     of_kernel, of_gate = [], []
     wide = _wide(kernel, gate)
     b, cg, features = x.shape[0], *kernel.shape[2:]
-    # Gradients of each sample's weights are larger than the maps where there are fewer places than channels.
+    # The gradients of each sample's weights are larger than the maps if a map has fewer locations than channels.
     separable = gate.shape[3] == 1 < cg and math.prod(dy.shape[1:3]) < cg
     for view, part, gates in _by_tap(x, kernel, gate, window):
         if separable:
@@ -257,7 +257,7 @@ def _weights_by_tap(x: Array, kernel: Array, gate: Array, dy: Array, window: _Wi
 
 
 def _from_own(own: Array, kernel: Array, gate: Array, axis: int) -> tuple[Array, Array]:
-    """Gradients for kernel and gate; `own` is that for each sample's kernel, `axis` that of the input channels."""
+    """Return the gradients of kernel and gate from `own`, that of each sample's kernel; `axis` holds input channels."""
     wide = _wide(kernel, gate)
     own = own.astype(wide)
     of_gate = own * kernel.astype(wide)
@@ -267,7 +267,7 @@ def _from_own(own: Array, kernel: Array, gate: Array, axis: int) -> tuple[Array,
 
 
 def _by_tap(x: Array, kernel: Array, gate: Array, window: _Window) -> Any:
-    """For each place of the kernel: what it sees [b, hs, ws, c], its weights [cg, o], its gates [b, 1 or cg, o]."""
+    """Yield, for each tap, what it sees [b, hs, ws, c], its weights [cg, o] and its gates [b, 1 or cg, o]."""
     sides = [step * (side - 1) + 1 for step, side in zip(window.dilation, kernel.shape[:2], strict=True)]
     padded = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
     views = [*shifted(padded, sides, window.strides)]
@@ -277,7 +277,7 @@ def _by_tap(x: Array, kernel: Array, gate: Array, window: _Window) -> Any:
 
 
 def _pointwise(view: Array, part: Array, groups: int) -> Array:
-    """[b, hs, ws, c] times [cg, o], in at least float32."""
+    """Return the product of [b, hs, ws, c] and [cg, o] by group, in at least float32."""
     b, h, w, _ = view.shape
     grouped, part = view.reshape(b, h, w, groups, -1), part.astype(view.dtype).reshape(part.shape[0], groups, -1)
     products = jnp.einsum("bhwgc,cgo->bhwgo", grouped, part, preferred_element_type=_wide(view))

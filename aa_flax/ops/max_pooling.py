@@ -1,4 +1,4 @@
-"""Max pooling that remembers where each maximum lay."""
+"""Max pooling that stores where each maximum lies, for its gradient."""
 
 import functools
 import math
@@ -14,20 +14,20 @@ from aa_flax.ops.windows import shifted
 
 @functools.partial(jax.jit, static_argnums=(1, 2))  # the name lets FLOP counts pass over it
 def max_pool(x: Float[Array, "b h w c"], stride: int, window: int = 3) -> Float[Array, "b hs ws c"]:
-    """Return the maximum over window×window places every `stride`, padding (window - 1) // 2 on every side.
+    """Return the maximum over window×window locations every `stride`, padding (window - 1) // 2 on every side.
 
-    Sizes are PyTorch's: floor((h + 2 padding - window) / stride) + 1. The gradient goes to the first place of a window,
-    row by row, that holds its maximum, ties included; a NaN is the maximum of its window. It is that of
-    `jax.lax.reduce_window` but for windows with a NaN, or with nothing but -inf: there the padding can take it.
+    Sizes are PyTorch's: floor((h + 2 padding - window) / stride) + 1. The gradient goes to the first location of a
+    window, row by row, that holds its maximum, ties included; a NaN is the maximum of its window. This is the gradient
+    of `jax.lax.reduce_window`, except for windows with a NaN or with -inf alone, where the padding can receive it.
 
-    A TPU has an instruction for the gradient of a window reduction. Elsewhere XLA reads `x` again for it, on NVIDIA
-    GPUs as a second reduction and a scatter. There a byte is kept for each window, the place of its maximum.
-    Differentiable once and in reverse: `jax.jvp` raises TypeError.
+    A TPU has an instruction for the gradient of a window reduction. On other devices XLA would read `x` again for it,
+    on NVIDIA GPUs as a second reduction and a scatter. Instead one byte is kept for each window there: where in the
+    window its maximum lies. Differentiable once, in reverse mode: `jax.jvp` raises TypeError.
 
     Raises:
         TypeError: numbers that are not floating-point.
-        ValueError: a stride or window below 1, a window of more than 127 places, or one that is larger than the padded
-            map.
+        ValueError: a stride or window below 1, a window of more than 127 locations, or one that is larger than the
+            padded map.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x must be of a floating-point dtype, got {x.dtype}")
@@ -57,7 +57,7 @@ def _kept(stride: int, window: int, x: Array) -> Array:
 
 
 def _forward(stride: int, window: int, x: Array) -> tuple[Array, Any]:
-    """The maxima, and the first place of each window, counted row by row, that holds its maximum."""
+    """Return the maxima, and the index of the first location of each window, row by row, that holds its maximum."""
     windows = list(shifted(jnp.pad(x, _padding(window), constant_values=-jnp.inf), (window, window), (stride, stride)))
     inside = shifted(np.pad(np.ones((1, *x.shape[1:3], 1), bool), _padding(window)), (window, window), (stride, stride))
     largest = jnp.full_like(windows[0], -jnp.inf)
@@ -69,10 +69,10 @@ def _forward(stride: int, window: int, x: Array) -> tuple[Array, Any]:
 
 
 def _backward(stride: int, window: int, kept: tuple[Array, Array], dy: Array) -> tuple[Array]:
-    """Sum, at each place of the map, what the windows over it send there.
+    """Sum, at each location of the map, the gradients that the windows over it send there.
 
-    A place y lies in windows floor((y + padding) / stride) - t for t = 0, 1, ..., each of which sees it as its row
-    (y + padding) % stride + t * stride.
+    Row y of the map lies in the windows floor((y + padding) / stride) - t for t = 0, 1, ...; in each of them it is row
+    (y + padding) % stride + t * stride. The same holds for columns.
     """
     first, empty = kept
     reach = math.ceil(window / stride)
@@ -111,17 +111,17 @@ class _Axis:
         self.places = np.arange(length) + self.start
 
     def seen_as(self, back: int) -> np.ndarray:
-        """Row of the window that lies `back` windows before the last one over each place."""
+        """Return which row of a window each location is; that window lies `back` before the last one over it."""
         return self.places % self.stride + back * self.stride
 
     def inside(self, back: int) -> np.ndarray:
-        """Whether there is that window, and whether it sees the place."""
+        """Return whether that window exists, and whether it covers the location."""
         windows = self.places // self.stride - back
         return (windows >= 0) & (windows < self.number) & (self.seen_as(back) < self.window)
 
 
 def _spread(array: Array, axes: list[_Axis], back: tuple[int, int]) -> Array:
-    """The value of the window that lies `back` windows before the last one over each place of the map, zero if none."""
+    """Return for each location of the map the value of the window `back` before the last one over it, zero if none."""
     for dimension, (axis, steps) in enumerate(zip(axes, back, strict=True), 1):
         count = -(-(axis.start + axis.length) // axis.stride)
         pad = [(0, 0)] * 4

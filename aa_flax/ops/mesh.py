@@ -1,4 +1,4 @@
-"""Kernels and loops under a mesh: the compiler cannot partition them by itself."""
+"""Splitting of kernels and loops over a mesh, which the compiler cannot do by itself."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,7 +12,7 @@ BATCHED, WHOLE = PartitionSpec("data"), PartitionSpec()
 
 
 def data_mesh() -> Any:
-    """The ambient mesh if it can split a batch and no `shard_map` has split it already, else None."""
+    """Return the ambient mesh if it can split a batch and no `shard_map` has split it already, else None."""
     mesh: Mesh | Any = jax.sharding.get_abstract_mesh()
     return None if mesh.empty or "data" not in mesh.axis_names or mesh.manual_axes else mesh
 
@@ -26,14 +26,14 @@ def over_mesh(
     name: str,
     alone: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-    """`run` on each device's part of the batch where there is a mesh to split it over, else `alone` on all of it.
+    """Return a function that calls `run` on each device's part of the batch, or without a mesh `alone` on all of it.
 
     Args:
-        run: may use the axis "data".
-        batch: how many images there are.
+        run: computes a part of a batch; may use the axis "data".
+        batch: the number of images.
         arguments, results: their partition specs, as `jax.shard_map` takes them.
         name: of the implementation, for messages.
-        alone: `run` without a mesh, if it is another function.
+        alone: what is called without a mesh; None is `run`.
 
     Raises:
         ValueError: the mesh does not divide the batch.
@@ -46,14 +46,15 @@ def over_mesh(
             f"implementation '{name}' splits a batch over the mesh's data axis of {mesh.shape['data']}; "
             f"a batch of {batch} does not divide; use 'folded'"
         )
-    # The kernels' results carry no record of what they vary over, so shard_map cannot check it.
+    # The kernels' results do not record over which axes they vary, so shard_map cannot check it.
     return jax.shard_map(run, in_specs=arguments, out_specs=results, check_vma=False)
 
 
 def varying_alike(arrays: Any) -> Any:
-    """The arrays of a tree, each varying over the devices of a `shard_map` that checks it as soon as one of them does.
+    """Return the arrays of a tree, all marked as varying over every mesh axis over which one of them varies.
 
-    So do a kernel's results, see `result_like`; a gradient by what was the same everywhere becomes a sum.
+    A `shard_map` that checks this needs it for a kernel, whose results vary as one of its arguments does, see
+    `result_like`. The gradient of an array that was the same on all devices becomes a sum over them.
     """
     varied = [jax.typeof(array).manual_axis_type.varying for array in jax.tree.leaves(arrays)]
     axes = frozenset[Any]().union(*varied)
@@ -66,21 +67,21 @@ def varying_alike(arrays: Any) -> Any:
 
 
 def result_like(array: Array, result: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """`result`, of a kernel, varying as one of its arguments does."""
+    """Return `result`, the shape of a kernel's result, marked as varying over the axes over which `array` varies."""
     varies = jax.typeof(array).manual_axis_type
     return jax.ShapeDtypeStruct(result.shape, result.dtype, manual_axis_type=varies)
 
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """How the devices share out attention's arrays [b, h, w, n, depth]; None: an axis of the array is whole."""
+    """Split of attention's arrays [b, h, w, n, depth] over the devices; None: an axis of the arrays is not split."""
 
     images: str | None  # the mesh's axis over which the images are split
-    heads: str | None
-    unknown: bool  # whether devices may hold parts of the batch besides, which the compiler knows and a trace does not
+    heads: str | None  # the same of the heads
+    unknown: bool  # whether the batch may be split in other ways too, which the compiler knows and a trace does not
 
     def over(self, attend: Callable[..., Array], tables: int) -> Callable[..., Array]:
-        """`attend(query, key, value, *tables)` on each device's images and heads."""
+        """Return a function that calls `attend(query, key, value, *tables)` on each device's images and heads."""
         own = {axis for axis in (self.images, self.heads) if axis}
         if not own:
             return attend
@@ -90,7 +91,10 @@ class Shares:
 
 
 def shares(batch: int, num_heads: int) -> Shares:
-    """Images over the ambient mesh's axis "data", heads over "model": where they divide and no `shard_map` did so."""
+    """Return the split of images over the ambient mesh's axis "data" and of heads over its axis "model".
+
+    An axis of the mesh splits them only if it divides their number and no `shard_map` splits over it already.
+    """
     mesh: Mesh | Any = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return Shares(None, None, jax.device_count() > 1)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from aa_flax.ops.platform import target_platform
 
 _CANCELS = 1e3
-"""A mean so many deviations, squared, from the shift leaves the variance a thousandth of float32's precision."""
+"""Largest ratio of (mean - shift)² to the variance. There, the variance has a thousandth of float32's precision."""
 
 
 def moments(
@@ -22,15 +22,15 @@ def moments(
 
         mean = shift + E[d]        variance = E[d²] - E[d]²
 
-    The difference loses nothing while the mean of d is not far larger than the deviation, wherever that of `x` is.
-    The shift is the mean over the batch of the place in the middle of the maps. On a TPU the convolution before sums up
-    what it writes, and a shift that depends on that would cost another pass. There the shift is `expected`; where that
-    is so wrong that the precision suffers, a second pass is made around the mean just found.
+    The difference loses no precision unless the mean of d is far larger than the standard deviation; the mean of `x`
+    may be large. The shift is the mean over the batch at the middle location of the maps. On a TPU, the preceding
+    convolution sums up what it writes, and a shift that depends on its values would cost another pass. There the shift
+    is `expected`; if that is so wrong that precision suffers, a second pass is made around the mean just found.
 
     Args:
         x: [..., c]; the first of `axes` is the batch.
         axes: consecutive, up to the last axis but one.
-        expected: about the mean, the same for all groups; the running mean of batch norm.
+        expected: an estimate of the mean, the same for all groups; in batch norm the running mean.
         epsilon: what will be added to the variance; smaller errors do not matter.
     """
     return _moments(axes, epsilon, target_platform() == "tpu", x, expected)
@@ -50,7 +50,7 @@ def _moments(axes: tuple[int, ...], epsilon: float, by_expected: bool, x: Array,
 
 @_moments.defjvp
 def _moments_jvp(axes: tuple[int, ...], epsilon: float, by_expected: bool, primals: Any, tangents: Any) -> Any:
-    """Of the definitions, whatever the shift was: E[dx], 2 E[(x - mean) dx]."""
+    """Return the derivatives of the definitions, E[dx] and 2 E[(x - mean) dx], which do not depend on the shift."""
     x, expected = primals
     mean, variance = _moments(axes, epsilon, by_expected, x, expected)
     dx = tangents[0].astype(mean.dtype)
@@ -65,7 +65,7 @@ def _shifted_moments(wide: Array, axes: tuple[int, ...], shift: Array) -> tuple[
 
 
 def _middle(x: Array, axes: tuple[int, ...], dtype: Any) -> Array:
-    """Mean over the batch, the first of the axes, at the middle of the others."""
+    """Return the mean over the batch, the first of the axes, at the middle of the other axes."""
     for axis in axes[1:]:
         x = jax.lax.slice_in_dim(x, x.shape[axis] // 2, x.shape[axis] // 2 + 1, axis=axis)
     return x.astype(dtype).mean(axes[0], keepdims=True)

@@ -1,4 +1,4 @@
-"""Multi-head attention over a map, its projections included, by the implementation that suits the call."""
+"""Multi-head attention over a map, including its projections, by the implementation that suits the call."""
 
 import functools
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from aa_flax.ops.split_heads import head_parts, merge_heads, project_by_head
 
 
 class Projection(NamedTuple):
-    """A pointwise convolution: its arrays, for what fuses it, and the function that applies them, for the rest."""
+    """A pointwise convolution: its arrays, for implementations that fuse it, and the function that applies them."""
 
     kernel: Float[Array, "1 1 c d"]
     bias: Float[Array, " d"] | None
@@ -46,19 +46,19 @@ def multi_head_attention(
         Q, K, V = qkv(x), split into heads
         MHA(x)  = out(concat over heads of softmax((Q Kᵀ + S_H + S_W) / sqrt(dk per head)) V)
 
-    Every implementation gives this; they differ in what of it lies in memory. Under a mesh with an axis "model" of more
-    than one device, its devices share out the heads, which no kernel does.
+    All implementations compute this; they differ in what they keep in memory. Under a mesh with an axis "model" of more
+    than one device, the heads are split over its devices, which no kernel supports.
 
     Args:
         x: [b, h, w, c]; its dtype is that of the products.
-        qkv: to queries, keys and values in this order, each head-major: [c, 2 * key depth + value depth].
-        out: of the concatenated heads: [value depth, value depth].
+        qkv: projection to queries, keys and values in this order, each head-major: [c, 2 * key depth + value depth].
+        out: projection of the concatenated heads: [value depth, value depth].
         rel_height, rel_width: [2h-1, dk per head], [2w-1, dk per head]; both None for no position.
         num_heads: n, a divisor of key and value depth.
         implementation: see `relative_attention_2d`.
-        norm: a factor and a summand a channel; the map is relu(x * factor + summand) then.
-        upsampled: size (ho, wo) to which the result is interpolated, see `upsample`; None is that of the map.
-        added_to: a map to whose last channels the result is added, which is returned whole; None returns the result.
+        norm: a factor and a summand for each channel; the map is then relu(x * factor + summand).
+        upsampled: size (ho, wo) to which the result is interpolated, see `upsample`; None keeps the map's size.
+        added_to: a map to whose last channels the result is added, returned whole; None returns the result alone.
 
     Raises:
         ValueError, TypeError, RuntimeError: as `relative_attention_2d`; a mesh that does not divide the heads.
@@ -90,7 +90,7 @@ def multi_head_attention(
     def attend(x: Array) -> Array:
         return run(x if norm is None else normalized(x, *norm), qkv, out, rel_height, rel_width)
 
-    # With a norm the gradient normalises again, as the kernel does; no second map is kept beside x.
+    # With a norm, the backward pass normalises again, as the kernel does, so that no second map is kept beside x.
     attended = attend(x) if norm is None else jax.checkpoint(attend)(x)
     attended = upsample(attended, *(upsampled or (h, w)))
     return attended if added_to is None else add_to_last_channels(added_to, attended)
@@ -107,7 +107,7 @@ def attention_of_projected(
 ) -> Float[Array, "b h w {value_depth}"]:
     """Return the heads' outputs side by side, from queries, keys and values side by side as a projection writes them.
 
-    Arguments and errors as in `packed_attention`, but any implementation of `relative_attention_2d` serves.
+    Arguments and errors are as in `packed_attention`, but any implementation of `relative_attention_2d` serves.
     """
     if implementation in PACKED:
         sizes = dict(num_heads=num_heads, value_depth=value_depth)
@@ -128,12 +128,12 @@ def heads_of(
 
 
 def as_attention_reads(x: Float[Array, "b h w c"], implementation: str) -> Float[Array, "b h w c"]:
-    """Return `x`, laid out in memory as `implementation` reads it best; for maps that a convolution reads besides."""
+    """Return `x`, laid out in memory as `implementation` reads it best; for maps that a convolution reads too."""
     return as_the_kernel_reads(x) if implementation in ("auto", "pallas_tpu") else x
 
 
 def _depths(qkv: Projection, out: Projection) -> tuple[int, int]:
-    """Key and value depth of all heads together."""
+    """Return the key depth and the value depth of all heads together."""
     value_depth = out.kernel.shape[2]
     return (qkv.kernel.shape[3] - value_depth) // 2, value_depth
 
@@ -149,7 +149,7 @@ def _in_steps(
 def _by_head(
     x: Array, qkv: Projection, out: Projection, *tables: Array | None, num_heads: int, implementation: str
 ) -> Array:
-    """Each device its own heads; "auto" folds then, since the kernels take all heads of an image."""
+    """Compute attention with heads split over devices; "auto" then folds, since kernels take all heads of an image."""
     if implementation == "auto":
         implementation = without_kernel(target_platform(), x.shape[1] * x.shape[2])
     key_depth, _ = _depths(qkv, out)

@@ -1,4 +1,4 @@
-"""A normalisation that has become two numbers a channel, with its activation."""
+"""A normalisation, given as a factor and a summand for each channel, with its activation."""
 
 import jax
 from jaxtyping import Array, Float

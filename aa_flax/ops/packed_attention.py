@@ -1,4 +1,4 @@
-"""Attention on queries, keys and values as one projection writes them, for the implementations that read them so."""
+"""Attention on one array of queries, keys and values, as a projection writes it, for implementations that read it."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -30,16 +30,15 @@ def packed_attention(
     implementation: str,
     scale: float | None = None,
 ) -> Float[Array, "b h w {value_depth}"]:
-    """Multi-head relative attention on one array of queries, keys and values (Bello et al., 2019, equations 2 to 4).
+    """Return multi-head relative attention on one array of queries, keys, values (Bello et al., 2019, equations 2-4).
 
-    Equal to `relative_attention_2d` on its three parts, without copies of them: neither in the forward pass nor of
-    their gradients.
+    It equals `relative_attention_2d` on the array's three parts, but copies neither the parts nor their gradients.
 
     Args:
         qkv: [b, h, w, 2*key_depth + value_depth]: queries, keys and values in this order, each head-major.
         rel_height, rel_width: [2h-1, dk per head], [2w-1, dk per head]; both None for no position.
         num_heads: n, a divisor of key and value depth.
-        value_depth: of all heads.
+        value_depth: of all heads together.
         implementation: a name in `PACKED`.
         scale: factor of the logits; None means (dk per head)**-0.5.
 

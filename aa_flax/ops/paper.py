@@ -1,8 +1,9 @@
-"""The paper's own algorithm, kept as the yardstick.
+"""The paper's own algorithm, kept for comparison.
 
-Per axis, queries meet the whole table, `q·r` for all 2l-1 offsets, and a pad-and-reshape turns relative offsets into
-absolute key positions (Bello et al., 2019, appendix, "skewing"): O(h*w*(h+w)) memory for the relative terms instead of
-one embedding per pair, but the n x hw x hw logits are built, added to three times and normalised in memory.
+Per axis, queries are multiplied by the whole table, `q·r` for all 2l-1 offsets, and a pad-and-reshape turns relative
+offsets into absolute key positions (Bello et al., 2019, appendix, "skewing"). The relative terms take O(h*w*(h+w))
+memory instead of one embedding per pair, but the n x hw x hw logits are built, added to three times and normalised in
+memory.
 """
 
 import jax
@@ -14,7 +15,7 @@ def relative_to_absolute(logits: Float[Array, "*batch l offsets"]) -> Float[Arra
     """Shift row i left so that entry `key - query + l - 1` lands in column `key`.
 
     One column of padding makes each row 2l long; read back with rows of 2l-1, every row starts one entry later than
-    the one before it, which is the shift wanted.
+    the one before it, which is the required shift.
     """
     *batch, length, offsets = logits.shape
     no_batch = [(0, 0)] * len(batch)
@@ -31,7 +32,7 @@ def paper(
     rel_width: Float[Array, "_columns dk"] | None,
     scale: float,
 ) -> Float[Array, "b h w n dv"]:
-    """Relative attention by skewed logits; see the module docstring."""
+    """Return relative attention by skewed logits; see the module docstring."""
     b, h, w, n, _ = query.shape
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     query = query * jnp.asarray(scale, query.dtype)

@@ -3,8 +3,8 @@
 All arrays are depth-major and queries lie on the last axis, [g, depth, y, x] for a block of queries and [g, depth, j]
 for keys and values, and the logits are [g, jy, jx, i]. So every loop over the weights runs along the queries: the
 position terms `A_i[jx] = q_i·rel_width[jx-ix+w-1]` and `B_i[jy]` are whole rows that are added to rows, and the
-softmax reduces over rows. No product is deeper than the key depth. The tables come by pair of coordinates, as
-`tables.by_pair` gives them.
+softmax reduces over rows. No product is deeper than the key depth. The tables hold a row for each pair of coordinates,
+as `tables.by_pair` returns them.
 """
 
 import jax
@@ -19,7 +19,7 @@ Tables = tuple[Array, ...]  # height [y, h, dk] and width [x, w, dk], or none
 def position_terms(
     query: Float[Array, "g dk y x"], tables: Tables, dtype: jnp.dtype
 ) -> tuple[Float[Array, "g h i"], Float[Array, "g w i"]]:
-    """B and A, the height and the width term of each query."""
+    """Return B and A, the height term and the width term of each query."""
     by_row, by_column = (
         jnp.einsum(products, query, table, preferred_element_type=dtype)
         for products, table in zip(("gdyx,yvd->gvyx", "gdyx,xud->guyx"), tables, strict=True)
@@ -36,9 +36,9 @@ def forward(
     size: tuple[int, int],
     always: Bool[Array, ""],
 ) -> tuple[Float[Array, "g dv y x"], Float[Array, "g 1 y x"]]:
-    """The output, and the logarithm of each query's sum of exponentials.
+    """Return the output, and the logarithm of each query's sum of exponentials.
 
-    `size` is the keys' (h, w); `always` is true, which the compiler must not know.
+    `size` is the keys' (h, w). `always` is true, but known only at run time and not to the compiler, see `_laid_out`.
     The softmax's denominator is one more value channel, of ones, so the weights are never divided.
     """
     (g, _, *block), dtype = query.shape, jnp.promote_types(query.dtype, jnp.float32)
@@ -62,9 +62,10 @@ def backward(
     size: tuple[int, int],
     always: Bool[Array, ""],
 ) -> tuple[Array, Array, Array, Tables]:
-    """The gradients by query, key, value and tables, in the accumulator's dtype, from what `forward` returned.
+    """Return the gradients of query, key, value and tables, in the accumulator's dtype.
 
-    With weights p, output o and cotangent c the gradient by a logit is `p_ij (c_i·v_j - c_i·o_i)`.
+    `kept` is what `forward` returned. With weights p, output o and cotangent c, the gradient of a logit before scaling
+    is `scale * p_ij (c_i·v_j - c_i·o_i)`.
     """
     g, places, dtype = len(key), key.shape[-1], jnp.promote_types(query.dtype, jnp.float32)
     output, normalizer, cotangent = _laid_out(always, *(_flat(x) for x in (*kept, cotangent)))
@@ -80,7 +81,7 @@ def backward(
         return by_query, by_key, by_value, ()
     _, pullback = jax.vjp(lambda query, *tables: position_terms(query, tables, dtype), query, *tables)
     rows = by_logit.reshape(g, *size, -1)
-    # A sum over the leading axis: as a reduction, XLA's loop over it on a CPU is twenty times slower.
+    # A sum over the leading axis, as a product: on a CPU, XLA's reduction over it is twenty times slower.
     ones = jnp.ones((g, 1, size[0]), dtype)
     by_column = jnp.einsum("gky,gyz->gkz", ones, rows.reshape(g, size[0], -1)).reshape(g, size[1], -1)
     through_terms, *by_tables = pullback((rows.sum(2), by_column))
@@ -100,14 +101,15 @@ def _logits(
 
 
 def _flat(x: Array) -> Array:
-    """The two axes of a block of queries as one."""
+    """Return `x` with the two axes of a block of queries as one."""
     return x.reshape(*x.shape[:2], -1)
 
 
 def _laid_out(always: Bool[Array, ""], *arrays: Array) -> tuple[Array, ...]:
-    """The same arrays, finished in memory: transposed where they are read, they would slow the loops over the weights.
+    """Return the same arrays, fully computed in memory before they are read.
 
-    On a CPU the compiler drops barriers before it fuses, but keeps a condition that only the running program knows.
+    If XLA transposed them where they are read, they would slow the loops over the weights. On a CPU the compiler drops
+    optimization barriers before it fuses, but keeps a condition whose value is known only at run time.
     """
     if target_platform() != "cpu":
         return tuple(jax.lax.optimization_barrier(arrays))

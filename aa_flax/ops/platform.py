@@ -1,4 +1,4 @@
-"""Where a program will run, which a trace has to know before it is compiled."""
+"""The device that a program will run on, which a trace needs to know before the program is compiled."""
 
 import contextlib
 import contextvars
@@ -11,7 +11,7 @@ _capability: contextvars.ContextVar[tuple[int, int] | None] = contextvars.Contex
 
 
 def target_platform() -> str:
-    """Where a program traced now will run: the ambient mesh's devices, else JAX's default device."""
+    """Return the platform that a program traced now will run on: the ambient mesh's, else JAX's default device's."""
     if platform := _override.get():
         return platform
     device = jax.sharding.get_abstract_mesh().abstract_device
@@ -23,7 +23,7 @@ def target_platform() -> str:
 
 
 def target_device_kind() -> str:
-    """The kind of device that a program traced now will run on ("TPU v4"); "" where only the platform is known."""
+    """Return the kind of device ("TPU v4") that a program traced now will run on; "" if only the platform is known."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is not None:
         return device.device_kind
@@ -31,10 +31,10 @@ def target_device_kind() -> str:
 
 
 def target_capability() -> tuple[int, int] | None:
-    """The compute capability of the NVIDIA GPU that a program traced now will run on, such as (9, 0).
+    """Return the compute capability of the NVIDIA GPU that a program traced now will run on, such as (9, 0).
 
-    None where it is not known: for a card that is not here, unless `traced_with_capability` says it. (0, 0) for GPUs of
-    others, which have none.
+    None if it is unknown: for a GPU that this process does not have, unless `traced_with_capability` states it. (0, 0)
+    for GPUs of other makers, which have none.
     """
     if capability := _capability.get():
         return capability
@@ -48,7 +48,7 @@ def target_capability() -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def traced_for(platform: str) -> Iterator[None]:
-    """While open, `target_platform` answers this; for programs that are traced and not run here."""
+    """Make `target_platform` return `platform` inside the context, for programs that are traced here but not run."""
     token = _override.set(platform)
     try:
         yield
@@ -58,7 +58,7 @@ def traced_for(platform: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def traced_with_capability(capability: tuple[int, int]) -> Iterator[None]:
-    """While open, `target_capability` answers this; for programs that are compiled for a GPU that is not here."""
+    """Make `target_capability` return `capability` inside the context, to compile for a GPU that is not here."""
     token = _capability.set(capability)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The definition, index by index: slow, obvious, and what every other implementation must equal."""
+"""Reference implementation of relative attention, index by index: slow and obvious. Every other one must equal it."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 
 
 def offset_index(length: int) -> Array:
-    """Row of a relative table for each (query, key) pair along one axis: `key - query + length - 1`, shape [l, l]."""
+    """Return the row of a relative table for each (query, key) pair of an axis: `key - query + length - 1`, [l, l]."""
     position = jnp.arange(length)
     return position[None, :] - position[:, None] + length - 1
 
@@ -19,7 +19,7 @@ def attention_logits(
     rel_width: Float[Array, "_columns dk"] | None,
     scale: float,
 ) -> Float[Array, "b n h w h w"]:
-    """`scale * q_i·(k_j + rel_width[jx-ix+w-1] + rel_height[jy-iy+h-1])` for every pair, in at least float32."""
+    """Return `scale * q_i·(k_j + rel_width[jx-ix+w-1] + rel_height[jy-iy+h-1])` for all pairs, in at least float32."""
     _, h, w, _, _ = query.shape
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     query, key = query.astype(dtype), key.astype(dtype)
@@ -39,7 +39,7 @@ def attention_weights(
     rel_width: Float[Array, "_columns dk"] | None,
     scale: float,
 ) -> Float[Array, "b n h w h w"]:
-    """Softmax of `attention_logits` over all h*w keys jointly."""
+    """Return the softmax of `attention_logits` over all h*w keys jointly."""
     return jax.nn.softmax(attention_logits(query, key, rel_height, rel_width, scale), axis=(-2, -1))
 
 
@@ -51,7 +51,7 @@ def reference(
     rel_width: Float[Array, "_columns dk"] | None,
     scale: float,
 ) -> Float[Array, "b h w n dv"]:
-    """Attention as the paper's equations 3 and 4 state it (Bello et al., 2019, section 3)."""
+    """Return attention as the paper's equations 3 and 4 state it (Bello et al., 2019, section 3)."""
     weights = attention_weights(query, key, rel_height, rel_width, scale)
     return jnp.einsum("bnyxvu,bvund->byxnd", weights, value.astype(weights.dtype)).astype(value.dtype)
 
@@ -64,7 +64,7 @@ def attention_weights_at(
     rel_width: Float[Array, "_columns dk"] | None,
     scale: float,
 ) -> Float[Array, "b n q h w"]:
-    """`attention_weights` of a few queries only, at (row, column) `positions`."""
+    """Return `attention_weights` of a few queries only, which lie at the (row, column) pairs `positions`."""
     _, h, w, _, _ = key.shape
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     query = query.astype(dtype)

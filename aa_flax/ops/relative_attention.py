@@ -45,7 +45,7 @@ def relative_attention_2d(
     implementation: str = "auto",
     scale: float | np.floating | None = None,
 ) -> Float[Array, "b h w n dv"]:
-    r"""Self-attention over the h*w positions of a map, with relative position embeddings per axis.
+    r"""Return self-attention over the h*w locations of a map, with relative position embeddings per axis.
 
     For a query at (iy, ix) and a key at (jy, jx), Bello et al. (2019), equations 3 and 4:
 
@@ -64,7 +64,7 @@ def relative_attention_2d(
             memory grows with h*w only; no forward-mode derivatives), "pallas_tpu" (a kernel for TPUs;
             "pallas_tpu_interpret" runs it step by step anywhere, slowly), "pallas_gpu" and "pallas_gpu_interpret" (the
             same for NVIDIA GPUs), "cudnn" (fused attention on NVIDIA GPUs), or "auto", which chooses by platform,
-            dtype and shape from the table in `aa_flax.ops.choice` and logs which at level INFO, once per kind of call.
+            dtype and shape from the table in `aa_flax.ops.choice` and logs the choice (INFO) once per kind of call.
         scale: factor of the logits, a Python number; None means dk**-0.5.
 
     Raises:
@@ -106,7 +106,7 @@ def relative_attention(
     implementation: str,
     scale: float,
 ) -> Float[Array, "b h w n dv"]:
-    """`relative_attention_2d` on arguments already checked and resolved."""
+    """Return `relative_attention_2d` of arguments that are already checked and resolved."""
     return IMPLEMENTATIONS[implementation](query, key, value, rel_height, rel_width, scale)
 
 
@@ -119,10 +119,11 @@ def relative_attention_weights_2d(
     queries: Int[np.ndarray, "q 2"] | None = None,
     scale: float | np.floating | None = None,
 ) -> Float[Array, "b n *queries h w"]:
-    """The attention maps themselves, each summing to one over the h*w keys; for looking at.
+    """Return the attention maps, each of which sums to one over the h*w keys, for people to look at.
 
-    All of them, [b, n, query_h, query_w, key_h, key_w] = n*(h*w)**2 numbers an image, or those of a few `queries`,
-    given as q (row, column) pairs: [b, n, q, key_h, key_w]. Other arguments and errors as in `relative_attention_2d`.
+    Without `queries`, these are all maps, [b, n, query_h, query_w, key_h, key_w], n*(h*w)**2 numbers for each image;
+    otherwise those of a few queries, given as q (row, column) pairs: [b, n, q, key_h, key_w]. Other arguments and
+    errors are as in `relative_attention_2d`.
     """
     _check(query, key, query, rel_height, rel_width)
     scale = float(query.shape[-1] ** -0.5 if scale is None else scale)

@@ -12,7 +12,7 @@ from aa_flax.ops.platform import target_platform
 
 
 def average_pool(x: Float[Array, "b h w c"], stride: int, *, window: int = 3) -> Float[Array, "b hs ws c"]:
-    """Mean over window×window places every `stride`, places outside the map not counted.
+    """Return the mean over window×window locations every `stride`; locations outside the map do not count.
 
     The first window starts (window - 1) // 2 before the map (1 for the 3×3 of the paper, 0 for a 2×2), and h and w
     become ceil(h / stride) and ceil(w / stride).
@@ -20,7 +20,7 @@ def average_pool(x: Float[Array, "b h w c"], stride: int, *, window: int = 3) ->
     spans = [_Span(length, stride, window) for length in x.shape[1:3]]
     padding = ((0, 0), *((span.before, span.after) for span in spans), (0, 0))
     if target_platform() == "cpu" and window > stride:
-        # The gradient of a reduction over windows that overlap takes one core and four times as long.
+        # There the gradient of a reduction over overlapping windows uses one core and takes four times as long.
         sums = _sums_by_axis(jnp.pad(x, padding), stride, window, (len(spans[0].counts), len(spans[1].counts)))
     else:
         zero = np.zeros((), x.dtype)
@@ -30,14 +30,14 @@ def average_pool(x: Float[Array, "b h w c"], stride: int, *, window: int = 3) ->
 
 
 def _sums_by_axis(padded: Array, stride: int, window: int, size: tuple[int, int]) -> Array:
-    """Sums over windows of rows, then of columns, as sums of shifted maps."""
+    """Return the sums over windows of rows, then of columns, as sums of shifted maps."""
     last_row, last_column = (stride * (length - 1) + 1 for length in size)
     rows = functools.reduce(jnp.add, (padded[:, i : i + last_row : stride] for i in range(window)))
     return functools.reduce(jnp.add, (rows[:, :, j : j + last_column : stride] for j in range(window)))
 
 
 class _Span:
-    """The windows along one axis: padding before and after, and how many places of the map each covers."""
+    """The windows along one axis: the padding before and after, and how many locations of the map each covers."""
 
     def __init__(self, length: int, stride: int, window: int) -> None:
         self.before = (window - 1) // 2
@@ -49,13 +49,13 @@ class _Span:
 
 @functools.partial(jax.jit, static_argnums=(1, 2))  # the name lets FLOP counts tell interpolation from layers
 def upsample(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array, "b {height} {width} c"]:
-    """Bilinear interpolation to height × width with half-pixel centres; the border repeats."""
+    """Return the map interpolated bilinearly to height × width, with half-pixel centres; the border repeats."""
     if x.shape[1:3] == (height, width):
         return x
     return jax.image.resize(x, (x.shape[0], height, width, x.shape[3]), "bilinear", antialias=False)
 
 
 def bilinear_weights(length: int, new_length: int) -> Float[np.ndarray, "{new_length} {length}"]:
-    """What each place along an axis gives to each of the new ones in `upsample`."""
+    """Return the weight of each location along an axis in each new location, as `upsample` interpolates."""
     centres = np.clip((np.arange(new_length) + 0.5) * length / new_length - 0.5, 0, length - 1)
     return np.maximum(1 - np.abs(centres[:, None] - np.arange(length)), 0)

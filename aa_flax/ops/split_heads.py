@@ -1,4 +1,4 @@
-"""Attention whose heads are shared out over the devices of a mesh's axis "model"."""
+"""Attention whose heads are split over the devices of a mesh's axis "model"."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ AXIS = "model"
 
 
 def head_parts(num_heads: int) -> int:
-    """Over how many devices the ambient mesh shares out heads; 1 without a mesh or inside a `shard_map` over that axis.
+    """Return over how many devices the ambient mesh splits heads; 1 without a mesh or in a `shard_map` over that axis.
 
     Raises:
-        ValueError: they do not divide the heads.
+        ValueError: the devices do not divide the heads.
     """
     mesh: Any = jax.sharding.get_abstract_mesh()
     parts = 1 if mesh.empty or AXIS in mesh.manual_axes else mesh.shape.get(AXIS, 1)
@@ -26,9 +26,9 @@ def head_parts(num_heads: int) -> int:
 def project_by_head(
     x: Float[Array, "b h w c"], kernel: Float[Array, "c out"], bias: Float[Array, " out"] | None, num_heads: int
 ) -> Float[Array, "b h w n depth"]:
-    """`x · kernel + bias`, head-major, each device the heads that are its own.
+    """Return `x · kernel + bias`, head-major; each device computes its own heads.
 
-    The kernel is cut, which is small; cutting the product would send activations from chip to chip.
+    The kernel is split, because it is small; splitting the product would send activations from chip to chip.
     """
     by_head = _cut(kernel.reshape(kernel.shape[0], num_heads, -1), PartitionSpec(None, AXIS))
     y = jnp.einsum("bhwc,cnd->bhwnd", x, by_head)
@@ -40,7 +40,7 @@ def project_by_head(
 def merge_heads(
     heads: Float[Array, "b h w n depth"], kernel: Float[Array, "nd out"], bias: Float[Array, " out"] | None
 ) -> Float[Array, "b h w out"]:
-    """The output projection: each device multiplies its own heads, and one sum over the devices makes the result."""
+    """Return the output projection: each device multiplies its own heads, and the results are summed over devices."""
     n, depth = heads.shape[-2:]
     by_head = _cut(kernel.reshape(n, depth, -1), PartitionSpec(AXIS))
     y = _split(jnp.einsum("bhwnd,ndo->bhwo", heads, by_head), PartitionSpec("data"))
@@ -48,7 +48,7 @@ def merge_heads(
 
 
 def _cut(kernel: Array, spec: PartitionSpec) -> Array:
-    """Whole first, so that each device cuts its own part out, and its gradient is gathered here."""
+    """Replicate a kernel, then split it, so that each device cuts out its own part and gradients are gathered here."""
     return _split(_split(kernel, PartitionSpec()), spec)
 
 

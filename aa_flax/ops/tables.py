@@ -1,4 +1,4 @@
-"""Relative embedding tables for maps of another size than the one they were made for."""
+"""Relative embedding tables: for maps of another size than they were made for, by pair of coordinates, and checked."""
 
 from typing import Literal, get_args
 
@@ -12,15 +12,18 @@ TableResize = Literal["linear", "clamp", "error"]
 def resize_relative_table(
     table: Float[Array, "rows dk"], length: int, *, method: TableResize = "linear"
 ) -> Float[Array, "2*{length}-1 dk"]:
-    """The table of offsets -(length-1) .. length-1, from one made for another length.
+    """Return the table of offsets -(length-1) .. length-1, made from a table for another length.
 
-    A table for length l has 2l-1 rows, row o + l - 1 for offset o = key - query. Smaller maps only ever meet small
-    offsets, so their rows are a slice and the result is exact. Larger maps meet offsets that were never trained; the
-    paper is silent on them:
+    A table for length l has 2l-1 rows, row o + l - 1 for offset o = key - query. Smaller maps have only small offsets,
+    so their rows are a slice and the result is exact. Larger maps have offsets that were never trained; the paper does
+    not say what to do with them:
 
-    * "linear": the offset axis is stretched, the outermost offsets onto the outermost, and rows are interpolated;
+    * "linear": the offset axis is stretched until its outermost offsets are those needed, and rows are interpolated;
     * "clamp": an offset beyond the table takes the outermost row, offsets within it keep theirs;
     * "error": ValueError.
+
+    Raises:
+        ValueError: an unknown method, an even number of rows, a length below 1, or a larger map with "error".
     """
     if method not in get_args(TableResize):
         raise ValueError(f"table_resize must be one of {get_args(TableResize)}, got {method!r}")
@@ -45,10 +48,10 @@ def resize_relative_table(
 
 
 def by_pair(table: Float[Array, "offset dk"]) -> Float[Array, "query key dk"]:
-    """The row of each pair of coordinates, key - query + length - 1, from a table of 2*length-1 rows.
+    """Return the row `key - query + length - 1` of each pair of coordinates, from a table of 2*length-1 rows.
 
-    Without indices, whose gradient a GPU sums in any order, differently in every run. Where the rows repeat, those of
-    the next query begin one row short of a period on.
+    It uses no indices, because a GPU sums the gradient of indexing in any order, differently in every run. Instead the
+    table is repeated; the rows of each query begin one row less than a period after those of the query before.
     """
     rows, depth = table.shape
     length = (rows + 1) // 2
@@ -60,7 +63,7 @@ def by_pair(table: Float[Array, "offset dk"]) -> Float[Array, "query key dk"]:
 
 
 def check_tables(rel_height: Array | None, rel_width: Array | None, size: tuple[int, int], depth: int) -> None:
-    """ValueError unless the tables are those of a map of `size` (height, width) and a depth per head, or both None."""
+    """Raise a ValueError unless both tables are None, or fit a map of `size` (height, width) and a depth per head."""
     if (rel_height is None) != (rel_width is None):
         raise ValueError("rel_height and rel_width must both be given or both be None")
     for name, table, length in zip(("rel_height", "rel_width"), (rel_height, rel_width), size, strict=True):

@@ -1,4 +1,4 @@
-"""Every place of a sliding window as a map of its own."""
+"""Maps that each offset within a sliding window reads."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from jaxtyping import Array, Shaped
 def shifted(
     padded: Shaped[Array | np.ndarray, "b h w c"], window: Sequence[int], strides: Sequence[int]
 ) -> Iterator[Any]:
-    """Yield, for each place of the window, row by row, what it sees as the window slides: [b, hs, ws, c]."""
+    """Yield, for each offset within the window, row by row, what it reads as the window slides: [b, hs, ws, c]."""
     height, width = (length - size + 1 for length, size in zip(padded.shape[1:3], window, strict=True))
     for i in range(window[0]):
         for j in range(window[1]):

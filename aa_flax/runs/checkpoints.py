@@ -1,4 +1,4 @@
-"""Saving and restoring a run: written by Orbax in the background, vouched for by a manifest, verified before use."""
+"""Saving and restoring a run: Orbax writes in the background, and a manifest verifies the files before they are used."""
 
 import shutil
 import threading
@@ -23,13 +23,13 @@ class CheckpointError(Exception):
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints that were saved to their end, oldest first; damaged ones too."""
+    """Return the steps of the checkpoints whose saving was completed, oldest first; damaged ones too."""
     found = [child for child in folder.iterdir() if child.name.isdigit()] if folder.is_dir() else []
     return sorted(int(child.name) for child in found if has_manifest(child))
 
 
 def delete_checkpoint(folder: Path, step: int) -> None:
-    """Take the name away at once, then the files, so that what a kill leaves is no checkpoint."""
+    """Delete a checkpoint: first rename it, then remove its files, so that a kill leaves no half of a checkpoint."""
     doomed = folder / f"{_DELETED}{step}"
     if doomed.exists():
         shutil.rmtree(doomed)
@@ -45,8 +45,8 @@ class State(Protocol):
     """What is saved: trees of arrays, each an item of its own, and the step that they belong to.
 
     Attributes:
-        by_name: for some items, parts whose arrays may come or go between versions. What was not saved is zero when it
-            is restored, what is not asked for stays where it is.
+        by_name: for some items, the parts whose arrays may differ between versions. An array that was not saved is
+            restored as zeros; a saved array that the state does not have is ignored.
     """
 
     by_name: ClassVar[Mapping[str, tuple[str, ...]]]
@@ -66,16 +66,16 @@ class State(Protocol):
 class Checkpoints:
     """The checkpoints of one run directory: the items of a state, of which `model` is all that inference needs.
 
-    A folder named after its step is whole: it gets its name when all is written, its manifest next, and loses the name
-    before anything in it is deleted. A checkpoint without a manifest was cut off and counts for nothing; one that
-    differs from its manifest is passed over, with a warning, for the one before.
+    A folder that is named after its step is complete: it gets this name when all files are written, then its manifest,
+    and loses the name before any of its files is deleted. A checkpoint without a manifest was cut off and is ignored;
+    one that differs from its manifest is skipped, with a warning, and the one before it is used.
 
-    Restores always go against an abstract tree: Orbax gives integer keys and named tuples back as plain dicts
-    otherwise, and layers would be permuted in silence.
+    Restoring always uses an abstract tree: otherwise Orbax returns integer keys and named tuples as plain dicts, and
+    layers would be permuted without an error.
 
     Args:
-        folder: of the checkpoints.
-        keep: how many of the newest stay.
+        folder: the folder of the checkpoints.
+        keep: how many of the newest are kept.
         failures: how many saves may fail in a row, as on a full disk, before an error ends the run.
     """
 
@@ -86,7 +86,7 @@ class Checkpoints:
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._saving: threading.Thread | None = None
         self._failure: Exception | None = None
-        self._whole: set[int] = set()  # steps whose files were compared already
+        self._whole: set[int] = set()  # steps whose files were compared and are undamaged
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -102,15 +102,15 @@ class Checkpoints:
 
     @property
     def latest_step(self) -> int | None:
-        """The step of the newest undamaged checkpoint, the same on all hosts, or None if none was ever saved.
+        """Return the step of the newest undamaged checkpoint, the same on all hosts, or None if none was ever saved.
 
-        Waits for one that is being written.
+        It waits for a checkpoint that is being written.
 
         Raises:
-            CheckpointError: there are some, and all are damaged; or that one was one failure too many.
+            CheckpointError: there are checkpoints and all are damaged, or too many saves have failed in a row.
         """
         self.wait()
-        # -1 is none, -2 that all are damaged: an error must end all processes alike.
+        # -1: none was saved; -2: all are damaged, which must end all processes alike.
         step, failure = -1, None
         if is_first():
             try:
@@ -125,7 +125,7 @@ class Checkpoints:
         return None if step < 0 else step
 
     def clean(self) -> None:
-        """Remove what a killed run left, unfinished saves and half-deleted checkpoints; for the run that trains."""
+        """Remove unfinished saves and half-deleted checkpoints of a killed run; only the run that trains may call it."""
         if not is_first() or not self.folder.is_dir():
             return
         for child in self.folder.iterdir():
@@ -134,12 +134,12 @@ class Checkpoints:
                 shutil.rmtree(child) if child.is_dir() else child.unlink()
 
     def save(self, state: State) -> None:
-        """Start writing the whole state under its step; returns when it has left the devices.
+        """Start writing the whole state under its step; return when the state is copied from the devices.
 
-        A save that fails is warned of, and its files are removed.
+        A save that fails gives a warning, and its files are removed.
 
         Raises:
-            CheckpointError: too many have failed in a row.
+            CheckpointError: too many saves have failed in a row.
         """
         self.wait()
         step = int(state.step)
@@ -156,10 +156,10 @@ class Checkpoints:
         self._saving.start()
 
     def wait(self) -> None:
-        """Until the last save is on disk.
+        """Wait until the last save is on disk.
 
         Raises:
-            CheckpointError: it failed, as too many before it.
+            CheckpointError: it failed, and with it too many in a row.
         """
         if self._saving is None:
             return
@@ -170,7 +170,11 @@ class Checkpoints:
             raise failure
 
     def restore(self, like: Kind, step: int | None = None) -> Kind:
-        """The newest undamaged state, or of `step`; shapes, dtypes, structure and placement are those of `like`."""
+        """Return the newest undamaged state, or that of `step`, with shapes, dtypes, structure and placement of `like`.
+
+        Raises:
+            CheckpointError: there is no such checkpoint, or it is damaged, or all are.
+        """
         step = self._chosen(step)
         wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, like.items())
         parts = [(item, part) for item, names in like.by_name.items() for part in names]
@@ -184,9 +188,12 @@ class Checkpoints:
         return like.with_items({item: restored[item] for item in wanted})
 
     def restore_model(self, params: Any, batch_stats: Any, ema: bool, step: int | None = None) -> tuple[Any, Any]:
-        """Parameters and batch statistics to infer with: the averaged ones where the run kept them.
+        """Return the parameters and batch statistics for inference: the averages if the run keeps them (`ema`).
 
-        Of the newest undamaged checkpoint, or of `step`.
+        They are those of the newest undamaged checkpoint, or of `step`.
+
+        Raises:
+            CheckpointError: there is no such checkpoint, or it is damaged, or all are.
         """
         model = {"params": params, "batch_stats": batch_stats}
         tree = jax.tree.map(ocp.utils.to_shape_dtype_struct, {**model, "ema": model if ema else {}})
@@ -195,7 +202,7 @@ class Checkpoints:
         return chosen["params"], chosen["batch_stats"]
 
     def _chosen(self, step: int | None) -> int:
-        """The step to restore: `step`, if that checkpoint is whole, or that of the newest undamaged one."""
+        """Return the step to restore: `step`, if that checkpoint is undamaged, or that of the newest undamaged one."""
         self.wait()
         if step is not None:
             if step not in saved_steps(self.folder):
@@ -209,7 +216,7 @@ class Checkpoints:
         return step
 
     def _saved(self, step: int, item: str) -> Any:
-        """The tree that was saved, of descriptions of its arrays."""
+        """Return the tree that was saved, with descriptions in place of arrays."""
         return ocp.StandardCheckpointHandler().metadata(self.folder / str(step) / item)
 
     def _restore(self, step: int, like: dict[str, Any]) -> Any:
@@ -229,7 +236,7 @@ class Checkpoints:
         return None
 
     def _damage(self, step: int) -> str | None:
-        """As `damage`, but a checkpoint that was found whole is not read again."""
+        """Return what `damage` finds; a checkpoint that was found undamaged is not read again."""
         if step in self._whole:
             return None
         found = damage(self.folder / str(step))
@@ -238,7 +245,7 @@ class Checkpoints:
         return found
 
     def _finish(self, step: int) -> None:
-        """In the background: wait for the files, vouch for them, delete the oldest."""
+        """Wait for the files of a save, write their manifest and delete old checkpoints; in the background."""
         try:
             self._checkpointer.wait_until_finished()
             if is_first():
@@ -268,9 +275,9 @@ class Checkpoints:
 
 
 def _as_saved(saved: Any, wanted: Any, anywhere: Any) -> Any:
-    """What to ask Orbax for, which wants the whole tree that was saved: the wanted arrays, and the others too.
+    """Return the tree to ask Orbax for, which restores only whole trees: the wanted arrays, and all others saved.
 
-    Of these it has to be told where to put them: `anywhere` will do.
+    The others need a sharding too, for which `anywhere` serves.
     """
     if isinstance(saved, Mapping):
         inner = wanted if isinstance(wanted, Mapping) else {}
@@ -281,7 +288,7 @@ def _as_saved(saved: Any, wanted: Any, anywhere: Any) -> Any:
 
 
 def _named(restored: Any, wanted: Any) -> Any:
-    """The wanted tree with the arrays that were restored, zeros where there is none of the name."""
+    """Return the wanted tree with the restored arrays, and zeros where no array of the name was restored."""
     if isinstance(wanted, Mapping):
         inner = restored if isinstance(restored, Mapping) else {}
         return {name: _named(inner.get(name), value) for name, value in wanted.items()}

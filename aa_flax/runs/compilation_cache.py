@@ -1,4 +1,4 @@
-"""Compiled programs kept in the run directory: a run that goes on need not compile again."""
+"""Compiled programs kept in the run directory, so that a resumed run need not compile again."""
 
 from pathlib import Path
 from types import TracebackType
@@ -14,13 +14,13 @@ _SHORTEST = 0.3  # seconds of compilation that are worth a file
 
 
 class CompilationCache:
-    """JAX's persistent cache in a folder, while this is open; nothing where the user has set JAX's cache already.
+    """JAX's persistent cache in a folder, while this is open; it does nothing where the user has set JAX's cache.
 
-    JAX writes entries in place, and one that a kill cut off would be met with a warning at every start and never
-    replaced. So the first process vouches for the entries that are whole, and removes all others before they are used.
+    JAX writes entries in place. One that a kill cut off would cause a warning at every start and never be replaced. So
+    the first process keeps a manifest of the complete entries, and removes all others before they are used.
 
     Args:
-        folder: of the cache, made if it is not there.
+        folder: the folder of the cache, created if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,7 +28,7 @@ class CompilationCache:
         self._ours = False
 
     def clean(self) -> None:
-        """Remove what was not vouched for; in the first process, before any other opens the cache."""
+        """Remove entries that the manifest does not have; in the first process, before any other opens the cache."""
         if is_first() and self._folder.is_dir():
             for file in unvouched(self._folder):
                 file.unlink(missing_ok=True)
@@ -39,11 +39,11 @@ class CompilationCache:
             self._shortest = getattr(jax.config, _SECONDS)
             jax.config.update(_FOLDER, str(self._folder))
             jax.config.update(_SECONDS, _SHORTEST)
-            compilation_cache.reset_cache()  # what was compiled before may have settled that there is none
+            compilation_cache.reset_cache()  # JAX may have decided earlier that there is no cache
         return self
 
     def vouch(self) -> None:
-        """For all that has been compiled up to now."""
+        """Add all that has been compiled up to now to the manifest."""
         if self._ours and is_first() and self._folder.is_dir():
             vouch(self._folder)
 

@@ -22,7 +22,7 @@ class RunDirectoryError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
-    """Paths and small files of a run; `path` may be given as a string."""
+    """The directory of a run: its paths and small files; `path` may be given as a string."""
 
     path: Path
 
@@ -31,24 +31,24 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether anything has been saved to its end yet."""
+        """Whether any checkpoint has been saved completely."""
         return bool(saved_steps(self.checkpoints))
 
     @property
     def result_file(self) -> Path:
-        """What the finished run found, as JSON."""
+        """The JSON file with the result of the finished run."""
         return self.path / "result.json"
 
     def read_config(self) -> Config:
-        """The resolved config of the run; fields that have come since it began have their defaults.
+        """Return the resolved config of the run; fields that are newer than the run have their defaults.
 
         Raises:
-            RunDirectoryError: no run directory, or one whose config this version does not know.
+            RunDirectoryError: it is no run directory, or this version cannot read its config.
         """
         file = self.path / "config.json"
         if not file.exists():
@@ -59,22 +59,27 @@ class RunDirectory:
             raise RunDirectoryError(f"{file}, from another version of aa_flax or damaged: {error}") from None
 
     def read_preprocessing(self) -> Preprocessing:
-        """What the run's network expects of an image."""
+        """Return the preprocessing that the run's network expects.
+
+        Raises:
+            RunDirectoryError: a file of it is missing or damaged.
+        """
         try:
-            # Runs of before it was recorded follow from their config.
+            # What old runs did not record follows from their config.
             return Preprocessing.from_json(seen_by(self.read_config()) | self._read("preprocessing.json"))
         except TypeError as error:
             raise RunDirectoryError(f"{self.path / 'preprocessing.json'}: damaged ({error})") from None
 
     def read_result(self) -> dict[str, Any] | None:
-        """The finished run's result, or None."""
+        """Return the result of the finished run, or None if it is not finished."""
         return self._read("result.json") if self.result_file.exists() else None
 
     def check(self, config: Config, preprocessing: Preprocessing | None = None) -> None:
-        """Whether a run may start or resume here with `config`, on the data of `preprocessing`.
+        """Check that a run may start or resume here with `config`, on the data of `preprocessing`.
 
         Raises:
-            ConfigError: a run lies here and a field differs that may not change; names old and new values.
+            ConfigError: the directory holds a run, and a field differs that may not change.
+            RunDirectoryError: the path is no usable folder, or the run in it cannot be read.
         """
         if re.match(r"\w{2,}:/", str(self.path)):
             raise RunDirectoryError(f"{self.path} is no folder; a bucket must be mounted")
@@ -94,10 +99,10 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes from training here; the lock ends with the process, however it ends.
+        """Keep other processes from training here while open; the lock ends with the process, however it ends.
 
         Raises:
-            RunDirectoryError: another process has it.
+            RunDirectoryError: another process holds the lock, or the directory cannot be written.
         """
         if not is_first():
             yield
@@ -115,7 +120,11 @@ class RunDirectory:
             yield
 
     def begin(self, config: Config, preprocessing: Preprocessing, weights: str = "") -> None:
-        """Write down what runs here, after `check`; `weights` is the report on those that it starts from."""
+        """Write the files that describe the run, after `check`; `weights` reports on the weights that it starts from.
+
+        Raises:
+            RunDirectoryError: the directory cannot be written.
+        """
         if not is_first():
             return
         try:
@@ -130,7 +139,7 @@ class RunDirectory:
             raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Mark the run as finished."""
+        """Write the result of the run, which marks it as finished."""
         self._write("result.json", result)
 
     def write_failure(self, message: str, bad_steps: list[int]) -> None:
@@ -139,12 +148,12 @@ class RunDirectory:
             self._write("nonfinite.json", {"message": message, "bad_steps": bad_steps})
 
     def read_failure(self) -> list[int]:
-        """The steps that `write_failure` kept, the last first; [] if the run did not diverge."""
+        """Return the steps that `write_failure` kept, the last first; [] if the run did not diverge."""
         return self._read("nonfinite.json")["bad_steps"] if (self.path / "nonfinite.json").exists() else []
 
     @staticmethod
     def _portable(data: DataConfig) -> DataConfig:
-        """The run needs the prepared data only, wherever it is used from."""
+        """Return the options of the prepared data, with absolute paths: the run needs nothing else, wherever it is used."""
         absolute = str(Path(data.data_dir).expanduser().absolute()) if data.data_dir else ""
         return dataclasses.replace(data, source_dir="", data_dir=absolute)
 
@@ -158,7 +167,7 @@ class RunDirectory:
             raise RunDirectoryError(f"{self.path / name}: missing or damaged ({error})") from None
 
     def _write(self, name: str, value: dict[str, Any]) -> None:
-        """Replace a file as a whole, so that a reader never meets half of it."""
+        """Replace a file as a whole, so that a reader never finds half of it."""
         temporary = self.path / f".{name}.partial"
         try:
             temporary.write_text(json.dumps(value, indent=1) + "\n")

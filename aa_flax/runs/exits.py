@@ -1,17 +1,17 @@
-"""How a process ends when the same command should be given again: the codes that a launcher restarts on."""
+"""Exit codes of a process whose command should be given again: a launcher restarts on them."""
 
 import os
 import sys
 from typing import NoReturn
 
 SAVED = 75
-"""EX_TEMPFAIL: the machine is taken away, or the user stopped the run; the state was saved if there was time."""
+"""EX_TEMPFAIL: the machine is taken away, or the user stopped the run. The state was saved if there was time."""
 
 LOST = 76
-"""A peer died or a step hung: the run goes on from its last checkpoint."""
+"""A peer process died or a step hung: the run resumes from its last checkpoint."""
 
 
 def leave(code: int, reason: str) -> NoReturn:
-    """End at once: other threads may be compiling, or wait for what never comes."""
+    """Print the reason and end the process at once: other threads may be compiling, or waiting for ever."""
     print(reason, file=sys.stderr, flush=True)
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Several processes that train together, one a host: JAX's own run time, and the proof that they mean the same run."""
+"""Several processes that train together, one on each host, through `jax.distributed`; checks that their runs agree."""
 
 import contextlib
 import ctypes
@@ -23,25 +23,25 @@ from aa_flax.config.schema import ConfigError
 from aa_flax.runs.exits import LOST, leave
 
 _LOST = "(?i)gloo|nccl|connection|unavailable|heartbeat|coordination service|peer|deadline"
-"""What JAX's errors speak of when another process is gone."""
+"""Words in JAX's errors when another process is lost."""
 
 _C_HANDLERS: list[Any] = []
-"""Kept for ever: C keeps no reference."""
+"""Handlers, kept for ever because C code holds no reference."""
 
 _PATIENCE = 10.0  # seconds for a file to appear on the other hosts of a network disk
 
 
 def join(peer_timeout_seconds: int) -> None:
-    """Meet the other processes of this run, before the first use of a JAX device; nothing where it is told of none.
+    """Connect to the other processes of this run, before the first use of a JAX device; do nothing if none are named.
 
     `AA_FLAX_COORDINATOR` (host:port of the first process), `AA_FLAX_PROCESS_COUNT` and `AA_FLAX_PROCESS_INDEX` name
     them; `AA_FLAX_DISTRIBUTED=1` alone leaves that to `jax.distributed`, which knows Cloud TPU, Slurm and others.
 
-    From here on a peer that does not answer for `peer_timeout_seconds` ends this process with exit code 76, and so does
-    one that does not come here within five minutes.
+    From then on a peer that does not answer for `peer_timeout_seconds` ends this process with exit code 76, and so does
+    one that does not connect within five minutes.
 
     Raises:
-        ConfigError: the variables contradict, or the others do not come.
+        ConfigError: the variables contradict each other, or the other processes do not connect.
     """
     address = os.environ.get("AA_FLAX_COORDINATOR")
     if address is None and os.environ.get("AA_FLAX_DISTRIBUTED") != "1":
@@ -62,28 +62,28 @@ def join(peer_timeout_seconds: int) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process writes what all share."""
+    """Return whether this is the first process, which writes the files that all share."""
     return jax.process_index() == 0
 
 
 def first_says(value: Any) -> Any:
-    """A number or bool of the first process, in all; they must all ask."""
+    """Return in all processes the number or bool that the first one gives; all processes must call this."""
     if jax.process_count() == 1:
         return value
     return type(value)(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
 def part() -> None:
-    """Wait until all processes come here, and end their connection, so that none is lost to another by leaving first.
+    """Wait until all processes call this, and end their connection, so that none seems lost because it ends first.
 
-    What Python does at its exit does the same; this is for a process that leaves without that.
+    Python does the same at its own exit; this is for a process that ends without it, through `leave`.
     """
     if jax.process_count() > 1:
         jax.distributed.shutdown()
 
 
 def prove_equal(values: dict[str, Any]) -> None:
-    """ConfigError in all processes, naming them and the values, unless each value is the same in all."""
+    """Raise ConfigError in all processes unless each value is the same in all; it names processes and values."""
     if jax.process_count() == 1:
         return
     digests = [hashlib.sha256(repr(value).encode()).digest() for value in values.values()]
@@ -98,7 +98,7 @@ def prove_equal(values: dict[str, Any]) -> None:
 
 
 def prove_shared(folder: Path) -> None:
-    """ConfigError in all processes, naming them, unless each sees what the first writes into `folder`."""
+    """Raise ConfigError in all processes unless each sees the file that the first writes into `folder`."""
     if jax.process_count() == 1:
         return
     nonce = multihost_utils.broadcast_one_to_all(np.frombuffer(os.urandom(16), np.uint8))
@@ -121,28 +121,29 @@ def prove_shared(folder: Path) -> None:
 
 
 class Meeting:
-    """One of all processes calls the others to stop; they agree on a moment that none of them has passed.
+    """An agreement to stop: any process calls for it, and all agree on a point that none of them has passed.
 
-    All go through the same moments 1, 2, 3 ..., though not at the same time: the host runs ahead of its devices. A
-    thread in each process answers for it, because its main thread may be waiting for the others' devices.
+    All processes pass the same points 1, 2, 3 and so on, one at each call of `over`, but not at the same time: a host
+    runs ahead of its devices. A thread in each process answers for it, because the main thread may be waiting for the
+    devices of other processes.
     """
 
-    _count = 0  # of meetings so far, the same in all processes
+    _count = 0  # number of meetings so far, the same in all processes
 
     def __init__(self) -> None:
         Meeting._count += 1
         self._store: Any = distributed.global_state.client
         self._name = f"aa_flax/stop/{Meeting._count}"
-        self._moment, self._limit = 0, math.inf  # where this process is, and what it may not pass without an answer
+        self._moment, self._limit = 0, math.inf  # the last point passed, and the one not to pass before all have answered
         self._lock, self._decided = threading.Lock(), threading.Event()
         self._stop_at = math.inf
 
     def call(self) -> None:
-        """Tell the others."""
+        """Call all processes to stop."""
         self._store.key_value_set(f"{self._name}/called", "1", allow_overwrite=True)
 
     def called(self) -> bool:
-        """Whether some process has called; in the thread that answers then."""
+        """Return whether some process has called; for the thread that answers then."""
         try:
             self._store.key_value_try_get(f"{self._name}/called")
         except jax.errors.JaxRuntimeError as error:
@@ -152,7 +153,7 @@ class Meeting:
         return True
 
     def answer(self, seconds: float) -> None:
-        """Say where this process is, and wait until all others have."""
+        """Name the point that this process can stop at, and wait up to `seconds` for that of each other process."""
         with self._lock:
             self._limit = self._moment + 1
         self._store.key_value_set(f"{self._name}/at/{jax.process_index()}", str(self._limit))
@@ -161,7 +162,7 @@ class Meeting:
         self._decided.set()
 
     def over(self) -> bool:
-        """The next moment, in the main thread; whether it is the one to stop at."""
+        """Pass the next point, in the main thread; return whether it is the one to stop at."""
         with self._lock:
             self._moment += 1
         if self._moment >= self._limit:
@@ -171,10 +172,10 @@ class Meeting:
 
 @contextlib.contextmanager
 def parting(expected: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """With several processes an error ends this one at once, in place of waiting for the others at the exit.
+    """End this process at once on an error, if there are several processes, instead of waiting for them at the exit.
 
-    They would wait for it in their next step. Exit code 76 where the error is that another was lost, 2 for the
-    `expected` ones, which are told in one line, and 1 for all else.
+    They would wait for this process in their next step. The exit code is 76 if the error is that another process was
+    lost, 2 for `expected` errors, which are printed in one line, and 1 for all others.
     """
     try:
         yield
@@ -193,9 +194,9 @@ def parting(expected: tuple[type[Exception], ...] = ()) -> Iterator[None]:
 
 
 def _turn_aborts_into_lost() -> None:
-    """JAX aborts the process when a peer is lost, which a launcher could not tell from a defect.
+    """Exit with code 76 where JAX aborts the process, as it does when a peer is lost.
 
-    Nor can this: whatever else aborts, inside XLA, ends with the same code.
+    Other aborts, inside XLA, end with the same code, because they cannot be told apart.
     """
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)

@@ -1,6 +1,6 @@
-"""Sizes and SHA-256 of a checkpoint's files: written when it is complete, compared before it is read.
+"""Manifests: sizes and SHA-256 of the files of a folder, written when it is complete, compared before it is read.
 
-Orbax restores arrays with flipped bits in silence, and lists checkpoints of which the half is deleted.
+Orbax restores arrays with flipped bits without an error, and lists checkpoints that are half deleted.
 """
 
 import hashlib
@@ -13,12 +13,15 @@ NAME = "manifest.json"
 
 
 def write_manifest(folder: Path) -> None:
-    """Vouch for the files of `folder` as they are now; atomic, and on disk when this returns."""
+    """Write the manifest of the files of `folder` as they are now; atomic, and on disk when this returns."""
     _write(folder, {str(file.relative_to(folder)): _entry(file) for file in _files(folder)})
 
 
 def vouch(folder: Path) -> None:
-    """Vouch for the files that came since the last time, besides those of before: for a folder that only grows."""
+    """Add files that the manifest of `folder` does not have to it, without reading the others again.
+
+    It is for a folder whose files are added and never changed.
+    """
     known, files = _known(folder), _files(folder)
     new = {file.name: known.get(file.name) or _entry(file) for file in files}
     if new != known:
@@ -26,7 +29,7 @@ def vouch(folder: Path) -> None:
 
 
 def unvouched(folder: Path) -> list[Path]:
-    """Files directly in `folder` that the manifest does not have, or that differ from it."""
+    """Return the files directly in `folder` that its manifest does not have, or that differ from it."""
     known = _known(folder)
     return [file for file in _files(folder) if known.get(file.name) != _entry(file)]
 
@@ -62,12 +65,12 @@ def _write(folder: Path, entries: dict[str, Any]) -> None:
 
 
 def has_manifest(folder: Path) -> bool:
-    """Whether saving came to its end; says nothing of the files since."""
+    """Return whether a folder has a manifest, so that saving was completed; the files may have changed since."""
     return (folder / NAME).is_file()
 
 
 def damage(folder: Path) -> str | None:
-    """The first thing that differs from the manifest, with the file's name, or None."""
+    """Return the first difference from the manifest, with the file's name, or None."""
     try:
         entries = json.loads((folder / NAME).read_text())
         for name, entry in entries.items():

@@ -20,15 +20,15 @@ TIMING = ("images_per_second", "seconds")
 
 
 class MetricsError(Exception):
-    """Rows could not be written to the end; the message is one line."""
+    """Rows that could not be written until the log was closed; the message is one line."""
 
 
 class MetricsLog:
-    """`metrics.jsonl`, one object a line, and TensorBoard events beside it.
+    """The log of a run: `metrics.jsonl`, one object a line, and TensorBoard events beside it.
 
     Opening the log of a run that resumes at `step` removes rows of later steps and a torn last line, so that the file
     ends up as an uninterrupted run's. Rows that cannot be written, as on a full disk, are kept and written with the
-    next; events that cannot are lost. Of several processes the first writes.
+    next row; events that cannot be written are lost. Only the first of several processes writes.
     """
 
     def __init__(self, workdir: Path, step: int) -> None:
@@ -53,7 +53,7 @@ class MetricsLog:
         self._events.write(step, {f"{split}/{name}": value for name, value in values.items() if value is not None})
 
     def close(self) -> None:
-        """Write what waits; MetricsError if that still cannot be."""
+        """Write the rows that wait; raise MetricsError if they still cannot be written."""
         if self._events is not None:
             self._events.close()
         if self._waiting:
@@ -78,12 +78,12 @@ class MetricsLog:
 
 
 class _Events:
-    """TensorBoard's file, written at once: the writer that comes with a thread does not survive a full disk."""
+    """TensorBoard's file, written without a thread: the usual writer's thread does not survive a full disk."""
 
     def __init__(self, workdir: Path, step: int) -> None:
         self._writer = EventsWriter(str(workdir / "events"))
         if step:
-            # What an earlier process wrote of later steps is not to be shown.
+            # Makes TensorBoard drop what an earlier process wrote of later steps.
             self._put([Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))])
 
     def write(self, step: int, values: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ class _Events:
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """All whole rows of a `metrics.jsonl`; a torn last line is left out."""
+    """Return all complete rows of a `metrics.jsonl`; a torn last line is left out."""
     rows = []
     for line in file.read_text().splitlines() if file.exists() else []:
         try:

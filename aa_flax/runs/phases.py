@@ -1,4 +1,4 @@
-"""Where the time before the first step goes."""
+"""Durations of the phases before the first step."""
 
 import time
 
@@ -11,7 +11,7 @@ class Phases:
         self._seconds: dict[str, float] = {}
 
     def done(self, phase: str) -> None:
-        """`phase` ends now."""
+        """Record that `phase` ends now."""
         now = time.monotonic()
         self._seconds[phase] = now - self._last
         self._last = now

@@ -19,7 +19,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the process at once with exit code 75: for work that the same command does again."""
+    """End the process at once with exit code 75 on SIGTERM and Ctrl-C, for work that the same command does again."""
 
     def leave_at_once(number: int, frame: FrameType | None) -> None:
         leave(SAVED, f"{signal.Signals(number).name}: the same command goes on from here")
@@ -30,30 +30,30 @@ def leaving() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """A handler for both signals; puts back what was there."""
+    """Install a handler for both signals while open; restore the earlier ones then."""
     before = {number: signal.signal(number, handler) for number in _SIGNALS}
     try:
         yield
     finally:
         for number, old in before.items():
-            signal.signal(number, signal.SIG_DFL if old is None else old)  # None was not Python's
+            signal.signal(number, signal.SIG_DFL if old is None else old)  # None: the earlier handler was not Python's
 
 
 class Preempted(Exception):
-    """A signal ended training; the state was saved, and the same command goes on from there. One line."""
+    """A signal ended training; the state was saved, and the same command resumes from it. The message is one line."""
 
 
 class Preemption:
-    """Notes SIGTERM and Ctrl-C while it is open, for the loop to stop at its next step.
+    """A watch for SIGTERM and Ctrl-C, on which the loop stops after its current step.
 
-    What the loop does not notice in time, because the main thread compiles or waits for data, ends the process with
-    exit code 75 all the same: checkpoints on disk are whole at any moment. So does a second signal, at once.
+    If the loop does not notice a signal in time, because the main thread compiles or waits for data, the process ends
+    with exit code 75 all the same: checkpoints on disk are complete at any time. A second signal does this at once.
 
-    With several processes a signal to one stops all, at one step. These handlers replace the one of
-    `jax.distributed`, which knows of SIGTERM only and of no time limit.
+    With several processes a signal to one stops all of them at the same step. These handlers replace the one of
+    `jax.distributed`, which handles SIGTERM only and has no time limit.
 
     Args:
-        grace: seconds that the loop has to notice.
+        grace: seconds that the loop has to notice a signal.
     """
 
     def __init__(self, grace: float = 20.0) -> None:
@@ -65,11 +65,11 @@ class Preemption:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator["Preemption"]:
-        """Install the handlers, and put back what was there; nothing outside the main thread."""
+        """Install the handlers while open, and restore the earlier ones then; do nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        # Python runs handlers only between two bytecodes of the main thread; the pipe is written to at once.
+        # Python runs handlers only between two bytecodes of the main thread; it writes to the pipe at once.
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -91,19 +91,19 @@ class Preemption:
             os.close(reader)
 
     def agreed(self) -> bool:
-        """Whether to stop now; the same in all processes, which must ask equally often."""
+        """Return whether to stop now; the same in all processes, which must call this equally often."""
         stops = self._meeting.over() if self._meeting else self._signal is not None
         if stops:
             self._noticed.set()
         return stops
 
     def check(self) -> None:
-        """Preempted if it is time to stop; for work that may be left in the middle."""
+        """Raise Preempted if it is time to stop; for work that may be interrupted."""
         if self.agreed():
             raise self.error("during evaluation")
 
     def error(self, where: str) -> Preempted:
-        """What to raise."""
+        """Return the exception to raise; `where` says at what point training stopped."""
         name = signal.Signals(self._signal).name if self._signal else "a signal to another process"
         return Preempted(f"{name} {where}: saved; the same command goes on from there")
 

@@ -1,4 +1,4 @@
-"""A trace of some steps, for TensorBoard or Perfetto."""
+"""Tracing some steps, for TensorBoard or Perfetto."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,12 @@ import jax
 
 
 class Profile:
-    """Traces the steps after `first` up to `last`, once.
+    """A trace of the steps after `first` up to `last`, taken once.
 
     Args:
         steps: (first, last), or () for none.
-        folder: `plugins/profile/...` goes there: TensorBoard's profile plugin reads it, and `perfetto_trace.json.gz` in
-            it opens in ui.perfetto.dev.
+        folder: the folder to write `plugins/profile/...` to, which TensorBoard's profile plugin reads; the file
+            `perfetto_trace.json.gz` in it opens in ui.perfetto.dev.
     """
 
     def __init__(self, steps: tuple[int, ...], folder: Path) -> None:
@@ -20,7 +20,7 @@ class Profile:
         self._open = False
 
     def at(self, step: int, state: Any) -> None:
-        """After `step`, whose result is `state`; waits for the device at both ends."""
+        """Start or end the trace if it is due after `step`, whose result is `state`; then wait for the device first."""
         if not self._steps:
             return
         first, last = self._steps
@@ -33,7 +33,7 @@ class Profile:
             self.close()
 
     def close(self) -> None:
-        """Write what there is, where the run ends before its last traced step."""
+        """Write the trace, if it is open because the run ended before the last step to trace."""
         if self._open:
             self._open = False
             jax.profiler.stop_trace()

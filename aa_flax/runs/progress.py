@@ -1,4 +1,4 @@
-"""What the terminal shows while a run goes on."""
+"""The progress that the terminal shows while a run trains."""
 
 import time
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from aa_flax.runs.hosts import is_first
 
 
 class ProgressBar:
-    """A bar with loss, metrics, images/s and time left on a terminal; one line an epoch elsewhere."""
+    """A bar with loss, metrics, images/s and time left on a terminal; elsewhere one line an epoch."""
 
     def __init__(self, total_steps: int, done: int, epochs: int) -> None:
         self._console = Console(quiet=not is_first())
@@ -39,16 +39,16 @@ class ProgressBar:
         self._bar.stop()
 
     def update(self, step: int, epoch: int, means: Mapping[str, float], images_per_second: float) -> None:
-        """After a log window, with the means to show."""
+        """Show the step and the means of a log window that ended."""
         status = "".join(f"{name} {value:.3f}  " for name, value in means.items()) + f"{images_per_second:,.0f} images/s"
         self._bar.update(self._task, completed=step, status=status, description=f"epoch {epoch}/{self._epochs}")
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def epoch(self, step: int, epoch: int, text: str) -> None:
-        """After an epoch: a line that stays."""
+        """Print a line that stays about an epoch that ended, with `text` and the time left."""
         rate = (step - self._first) / max(time.monotonic() - self._started, 1e-9)
         left = (self._total - step) / rate if rate else 0.0
         minutes, seconds = divmod(round(left), 60)

@@ -1,4 +1,4 @@
-"""A run that makes no progress is ended: a hung collective or a dead disk would hold the machines for ever."""
+"""Ending a run without progress: a hung collective or a dead disk would hold the machines for ever."""
 
 import faulthandler
 import sys
@@ -10,10 +10,10 @@ from aa_flax.runs.exits import LOST, leave
 
 
 class Watchdog:
-    """Ends the process with exit code 76 when `alive` has not been called for some time; prints all stacks first.
+    """A thread that ends the process with exit code 76 when `alive` was not called for some time, and prints all stacks.
 
     Args:
-        minutes: of patience, compilation included; 0 is for ever.
+        minutes: how long to wait, compilation included; 0 is for ever.
     """
 
     def __init__(self, minutes: float) -> None:
@@ -22,7 +22,7 @@ class Watchdog:
         self._last = time.monotonic()
 
     def alive(self) -> None:
-        """There was progress."""
+        """Record that there was progress."""
         self._last = time.monotonic()
 
     def __enter__(self) -> "Watchdog":

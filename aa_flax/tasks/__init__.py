@@ -1,4 +1,4 @@
-"""What a network can be trained for."""
+"""Tasks: what a network can be trained for."""
 
 from aa_flax.tasks.table import OPTIONS, TASKS, make_task, task_class
 from aa_flax.tasks.task import Scores, Task

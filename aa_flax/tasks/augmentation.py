@@ -1,4 +1,4 @@
-"""What the training step makes of images before the network sees them, whatever their targets."""
+"""Augmentation of images on the device, in the training step, whatever their targets."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ Augment = Callable[[Array, Array], Array]
 def make_augment(config: Config, preprocessing: Preprocessing) -> Augment:
     """Return the augmentation that runs on the device, as `config` says; pure.
 
-    Of a step's key it takes the first two of three parts, and folds in 3, 4 and 7; `aa_flax.tasks.mixing` takes others.
+    It splits a step's key into three, takes the first two, and folds in 3, 4 and 7; `aa_flax.tasks.mixing` uses others.
     """
     data = config.data
 
@@ -26,7 +26,7 @@ def make_augment(config: Config, preprocessing: Preprocessing) -> Augment:
             crop_key = jax.random.fold_in(key, 7)
             images = device.random_crop(crop_key, images, data.crop_padding, preprocessing.mean_pixel)
         if data.color_jitter:
-            # 0 to 2 would be the three keys above: split and fold_in agree.
+            # Not 0 to 2: folding these in would give the three keys above again.
             images = device.color_jitter(jax.random.fold_in(key, 3), images, data.color_jitter)
         images = preprocessing.normalize(images)
         if data.flip:

@@ -30,7 +30,7 @@ from aa_flax.tasks.task import RandomKey, Scores
 
 @dataclass(frozen=True)
 class ClassificationOptions:
-    """Fields of `config.task.options`."""
+    """Options of classification: the fields of `config.task.options`."""
 
     loss: Literal["cross_entropy", "binary_cross_entropy"] = fields.field(
         "cross_entropy", "what is trained on; held out it is cross-entropy"
@@ -45,13 +45,13 @@ class ClassificationOptions:
 
 @dataclass(frozen=True)
 class ClassificationDisplay:
-    """What is printed of a photograph."""
+    """What is printed about a photograph."""
 
     top: int = fields.field(5, "how many classes to print for each image", at_least=1)
 
 
 class Classification:
-    """Cross-entropy over classes; scored by held-out cross-entropy and accuracy."""
+    """The task of naming the one class of each image, scored by held-out cross-entropy and accuracy."""
 
     targets: Targets = ClassLabel()
     metrics: Mapping[str, Any] = {"accuracy": jnp.int32}
@@ -74,15 +74,15 @@ class Classification:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return len(self.preprocessing.class_names)
 
     def check(self, devices: int) -> None:
-        """ConfigError unless every device gets whole pairs of images where images are mixed."""
+        """Raise ConfigError unless every device gets whole pairs of images, if images are mixed."""
         check_pairs(self.config, devices)
 
     def check_dataset(self, dataset: Dataset) -> None:
-        """ConfigError unless the classes are those that the network was trained on."""
+        """Raise ConfigError unless the classes are those that the network was trained on."""
         trained, found = self.preprocessing.class_names, dataset.class_names
         if found != trained:
             raise ConfigError(
@@ -117,10 +117,10 @@ class Classification:
     def losses(
         self, model: Any, images: Array, targets: Any, *, train: bool, rngs: nnx.Rngs | None
     ) -> tuple[Array, dict[str, tuple[Array, Any]]]:
-        """Return each image's loss, and how many were named rightly."""
+        """Return each image's loss, and how many images were classified correctly."""
         logits = model(images, train=train, rngs=rngs)
         losses = LOSSES[self.options.loss](logits, targets["distribution"])
-        # In the loss's type, exact up to 2**24: over devices the two are one sum then.
+        # In the loss's type (exact up to 2**24), so that one collective sums both over the devices.
         correct = jnp.sum(logits.argmax(-1) == targets["label"], dtype=losses.dtype)
         return losses, {"accuracy": (correct, targets["label"].size)}
 
@@ -133,7 +133,7 @@ class Classification:
         return confusion_and_loss(predictions, batch["label"], batch["mask"])
 
     def scores(self, sums: Mapping[str, Any]) -> Scores:
-        """Return cross-entropy in nats, accuracy, and as details accuracy of each class and the confusion matrix."""
+        """Return cross-entropy in nats and accuracy, and as details each class's accuracy and the confusion matrix."""
         confusion = np.asarray(sums["confusion"])
         examples = int(confusion.sum())
         by_name = zip(self.preprocessing.class_names, per_class(confusion), strict=True)
@@ -147,7 +147,7 @@ class Classification:
         )
 
     def lines(self, scores: Scores) -> list[str]:
-        """Return the accuracy of each class."""
+        """Return lines with the accuracy of each class."""
         by_name = scores.details["accuracy_per_class"].items()
         return [
             f"     - %  {name}, no examples" if accuracy is None else f"{100 * accuracy:6.2f} %  {name}"
@@ -181,7 +181,7 @@ class Classification:
         return [(k, f"{name}\n{100 * probability:.1f} %") for k, name, probability in self._ranked(prediction)]
 
     def _ranked(self, logits: Any) -> list[tuple[int, str, float]]:
-        """(number, name, probability) of each class, the most probable first."""
+        """Return (number, name, probability) of each class, the most probable first."""
         shifted = np.exp(np.asarray(logits, np.float32) - np.max(logits).astype(np.float32))
         probabilities = shifted / shifted.sum()
         names = self.preprocessing.class_names

@@ -8,7 +8,7 @@ from aa_flax.data.augment import mixing
 
 
 def check_pairs(config: Config, devices: int) -> None:
-    """ConfigError unless every device gets whole pairs of images where images are mixed."""
+    """Raise ConfigError unless every device gets whole pairs of images, if images are mixed."""
     if (config.data.mixup or config.data.cutmix) and config.batch_size % (2 * devices):
         raise ConfigError(
             f"config field 'batch_size' ({config.batch_size}) must divide by 2 times {devices} devices where "
@@ -19,7 +19,7 @@ def check_pairs(config: Config, devices: int) -> None:
 def mixed(data: DataConfig, images: Array, targets: Array, key: Array) -> tuple[Array, Array]:
     """Return images [b, h, w, c] and target distributions [b, classes] with mixup, cutmix or one of both.
 
-    Of a step's key it takes the last of three parts, and folds in 5 and 6.
+    It splits a step's key into three and takes the last, or folds in 5 or 6.
     """
     if data.mixup and data.cutmix:
         either_key = jax.random.fold_in(key, 6)

@@ -1,4 +1,4 @@
-"""Options of a task, from what a config has to the task's own dataclass."""
+"""Options of a task: from the fields of a config to the task's own dataclass."""
 
 from typing import TypeVar, get_type_hints
 
@@ -13,7 +13,7 @@ def options_of(config: Config, schema: type[Options]) -> Options:
     """Return `config.task.options` as a dataclass.
 
     Raises:
-        ConfigError: an option that the dataclass has not, of another type, or out of its bounds.
+        ConfigError: an option is unknown to the dataclass, of another type, or out of bounds.
     """
 
     def unknown(name: str) -> ConfigError:

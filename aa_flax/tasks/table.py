@@ -1,4 +1,4 @@
-"""The kinds of training by the name that a config has for them."""
+"""The table of tasks, by the name that a config gives them."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -11,11 +11,11 @@ from aa_flax.tasks.task import Task
 from aa_flax.typed import field_types
 
 TASKS = {"classification": "aa_flax.tasks.classification:Classification"}
-"""Name to module and class. Any other "module:Class" names a task outside this library."""
+"""From the name of a task to its module and class. Any other "module:Class" names a task outside this library."""
 
 
 def task_class(name: str) -> Any:
-    """Return the class of a task by its name, a row of `TASKS` or "module:Class"; ConfigError if there is none."""
+    """Return the class of a task by its name, a key of `TASKS` or "module:Class"; ConfigError if there is none."""
     module, _, kind = TASKS.get(name, name).partition(":")
     if not kind:
         raise ConfigError(f"config field 'task.name' must be one of {', '.join(TASKS)} or module:Class, got {name!r}")
@@ -26,19 +26,19 @@ def task_class(name: str) -> Any:
 
 
 def task_options(name: str) -> dict[str, Any]:
-    """Return the name and type of each option of a task, where its class says them; ConfigError for no such task."""
+    """Return the type of each option of a task by name, {} if its class names none; ConfigError for no such task."""
     schema = getattr(task_class(name), "options_type", None)
     return {} if schema is None else field_types(schema)
 
 
 OPTIONS: Mapping[str, Callable[[str], Mapping[str, Any]]] = {"model": model_options, "task": task_options}
-"""What `aa_flax.config.command_line.config_value` is handed: from a name, the types of the options of what it names."""
+"""Functions from the name of a network or task to the types of its options, which `config_value` is called with."""
 
 
 def make_task(config: Config, preprocessing: Preprocessing) -> Task:
-    """Return the task of a config, for images as `preprocessing` has them.
+    """Return the task of a config, for images that are prepared by `preprocessing`.
 
     Raises:
-        ConfigError: no such task, or options that it does not have.
+        ConfigError: there is no such task, or its options do not fit.
     """
     return task_class(config.task.name)(config, preprocessing)

@@ -1,4 +1,4 @@
-"""What a network is trained for: all that differs between one kind of training and another.
+"""The protocol of a task: all that differs between one kind of training and another.
 
 Reading, step, loop, checkpoints and commands know a `Task` and nothing of its targets.
 """
@@ -20,11 +20,11 @@ RandomKey = Key[Array, ""] | UInt32[Array, "2"]
 
 @dataclass(frozen=True)
 class Scores:
-    """What a network reaches on a data set.
+    """The scores of a network on a data set.
 
     Attributes:
         values: numbers by name, for logs and tables; "loss" is one of them.
-        details: what else a result keeps, as JSON has it.
+        details: what else a result keeps, as JSON values.
         examples: how many were scored.
     """
 
@@ -39,8 +39,8 @@ class Task(Protocol):
 
     Attributes:
         targets: what is read of an example beside its image.
-        metrics: what `losses` gives besides, by name, and the dtype of its sum over a log window.
-        headline: the score, one of `Scores.values`, that checkpoints are told apart by; larger is better.
+        metrics: what `losses` returns besides the loss: names, and the dtype of each sum over a log window.
+        headline: the score, one of `Scores.values`, that checkpoints are compared by; larger is better.
         fractions: names of scores and details that lie between 0 and 1, which tables show in percent.
         display: a frozen dataclass of what `describe` may be asked for; its fields, of `aa_flax.config.fields.field`,
             are flags of `aa_flax.predict`.
@@ -56,60 +56,60 @@ class Task(Protocol):
     display: type
 
     def check(self, devices: int) -> None:
-        """ConfigError where batches cannot be split over so many devices."""
+        """Raise ConfigError if batches cannot be split over so many devices."""
 
     def check_dataset(self, dataset: Dataset) -> None:
-        """ConfigError where a trained network cannot be scored on a data set, since it was trained on other targets."""
+        """Raise ConfigError if a trained network cannot be scored on a data set, whose targets are others."""
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
-        """Return the untrained network; TypeError or ValueError where its options do not fit."""
+        """Return the untrained network; raise TypeError or ValueError if its options do not fit."""
 
     def prepare(self, batch: Mapping[str, Array], key: RandomKey) -> tuple[Array, Any, Array]:
-        """Return what the network is given of a training batch, and what it should say; on the device, pure.
+        """Return the network's inputs and targets of a training batch; on the device, pure.
 
         Args:
             batch: arrays [b, ...], "image" as uint8 [b, h, w, c] among them, of all devices together.
-            key: of the step; augmentation draws from it.
+            key: the key of the step; augmentation draws from it.
 
         Returns:
             Images; targets, a tree of arrays [b, ...]; and the number, a scalar, that the sum of the losses is divided
-            by. It counts the whole batch, before that is cut into pieces.
+            by. It counts the whole batch, before that is split into micro-batches.
         """
 
     def losses(
         self, model: Any, images: Array, targets: Any, *, train: bool, rngs: nnx.Rngs | None
     ) -> tuple[Float[Array, " b"], dict[str, tuple[Array, Any]]]:
-        """Return each image's loss, and each of the `metrics` as a sum and what that is to be divided by."""
+        """Return each image's loss, and each of the `metrics` as a sum and the count that divides it."""
 
     def predict(self, model: Any, images: Array) -> Any:
-        """Return what the network says of normalised images, as a tree of arrays [b, ...]."""
+        """Return the network's predictions for normalised images, as a tree of arrays [b, ...]."""
 
     def score(self, predictions: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
         """Return sums over the images of a held-out batch whose "mask" is True; on the device, pure."""
 
     def scores(self, sums: Mapping[str, Any]) -> Scores:
-        """Return what the sums over all batches come to."""
+        """Return the scores that follow from the sums over all batches."""
 
     def lines(self, scores: Scores) -> list[str]:
-        """Return what `aa_flax.evaluate` prints besides the values."""
+        """Return the lines that `aa_flax.evaluate` prints besides the values."""
 
     def report(self, model: nnx.Module, scores: Scores, source: Source, folder: Path) -> None:
         """Draw pictures of a trained network into a folder; `source` has the held-out data."""
 
     def title(self, example: Mapping[str, Any]) -> str:
-        """Return what stands over the picture of an example: its targets in a word or two."""
+        """Return the title of the picture of an example: its targets in a word or two."""
 
     def describe(self, prediction: Any, display: Any) -> list[str]:
-        """Return the lines that `aa_flax.predict` prints of one photograph.
+        """Return the lines that `aa_flax.predict` prints about one photograph.
 
         Args:
-            prediction: what `predict` gave, of one image, in this process's memory.
-            display: of the type `display`.
+            prediction: what `predict` returned for one image, in this process's memory.
+            display: an object of the type `self.display`.
         """
 
     def captions(self, prediction: Any) -> list[tuple[int, str]]:
-        """Return (number, words) of what is seen in a photograph, the most certain first; at least one.
+        """Return (number, words) of each thing predicted in a photograph, the most certain first; at least one.
 
-        The words stand over a picture of what the network attends to. Of a network that pools by a token for each
-        class, the number is that of the token.
+        The words are the title of a picture of what the network attends to. In a network that pools by one token for
+        each class, the number is that of the token.
         """

@@ -1,4 +1,4 @@
-"""Bit for bit the same result of the same run: what has to be asked of XLA for that."""
+"""The XLA flags with which a repeated run gives the same result bit for bit."""
 
 import os
 
@@ -11,19 +11,19 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "tpu": (),
     "gpu": ("--xla_gpu_deterministic_ops=true",),
 }
-"""By platform, in `XLA_FLAGS`. CPUs and TPUs compute the same program in the same order every time; on NVIDIA GPUs sums
-by atomic additions and the choice of convolution algorithms by timing do not."""
+"""What `XLA_FLAGS` needs on each platform. CPUs and TPUs compute a program in the same order every time. NVIDIA GPUs do
+not: they sum by atomic additions, and convolution algorithms are chosen by timing."""
 
 
 def ask() -> None:
-    """Set the flags of all platforms; before the first use of a JAX device."""
+    """Add the flags of all platforms to `XLA_FLAGS`; call it before the first use of a JAX device."""
     given = os.environ.get("XLA_FLAGS", "")
     missing = [flag for flags in FLAGS.values() for flag in flags if flag not in given]
     os.environ["XLA_FLAGS"] = " ".join([given, *missing]).strip()
 
 
 def check() -> tuple[str, ...]:
-    """The flags that hold here; ConfigError where one was not set in time."""
+    """Return the flags of this platform; raise ConfigError where `XLA_FLAGS` lacks one."""
     flags = FLAGS[jax.default_backend() if jax.default_backend() in FLAGS else "gpu"]
     missing = [flag for flag in flags if flag not in os.environ.get("XLA_FLAGS", "")]
     if missing:

@@ -18,7 +18,7 @@ def freeze_statistics(model: nnx.Module, frozen: Sequence[str]) -> None:
     """Make the batch norms of the frozen parts use their running statistics, in place.
 
     Raises:
-        ValueError: a prefix that nothing in the network has, or nothing left that learns.
+        ValueError: a prefix names no part of the network, or no parameter is left to train.
     """
     modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
     for prefix in frozen:
@@ -34,21 +34,21 @@ def freeze_statistics(model: nnx.Module, frozen: Sequence[str]) -> None:
 
 
 def stop_gradients(params: Any, frozen: Sequence[str]) -> Any:
-    """The same parameters; those of the frozen parts as constants to differentiation."""
+    """Return the parameters, those of the frozen parts as constants to differentiation."""
     if not frozen:
         return params
     return jax.tree.map(lambda p, constant: jax.lax.stop_gradient(p) if constant else p, params, mask(params, frozen))
 
 
 def leave_frozen(optimizer: optax.GradientTransformation, frozen: Sequence[str]) -> optax.GradientTransformation:
-    """The optimiser without any update for the parameters of the frozen parts."""
+    """Return the optimiser, changed to leave the parameters of the frozen parts as they are."""
     if not frozen:
         return optimizer
     return optax.chain(optimizer, optax.masked(optax.set_to_zero(), lambda params: mask(params, frozen)))
 
 
 def mask(params: Any, frozen: Sequence[str]) -> Any:
-    """Which parameters lie in the frozen parts, as a tree of bools."""
+    """Return a tree of bools that says which parameters lie in the frozen parts."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: _within(".".join(str(part.key) for part in path), frozen), params
     )

@@ -13,7 +13,11 @@ from aa_flax.weights import Report, WeightsError, init_from_plain, read_state_di
 
 
 def build_model(config: Config, task: Task) -> nnx.Module:
-    """Return the untrained network of a config, its frozen parts marked; ConfigError where its options do not fit."""
+    """Return the untrained network of a config, its frozen parts marked.
+
+    Raises:
+        ConfigError: the options of the network do not fit, or float64 is asked for and not enabled in JAX.
+    """
     if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.read("jax_enable_x64"):
         raise ConfigError(
             "config field 'model.dtype' or 'model.param_dtype' is 'float64', which needs JAX_ENABLE_X64=1"
@@ -30,7 +34,7 @@ def build_model(config: Config, task: Task) -> nnx.Module:
 
 
 def take_weights(model: nnx.Module, config: Config) -> Report:
-    """Fill the network from the file that the config names, in place; ConfigError where that does not fit."""
+    """Fill the network in place from the file that the config names; raise ConfigError where it does not fit."""
     file = Path(config.model.init_from)
     try:
         return init_from_plain(

@@ -29,7 +29,7 @@ from aa_flax.training.window import NonFiniteError, Windows
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Where a call of `train` ended."""
+    """The outcome of a call of `train`."""
 
     finished: bool
     epoch: int
@@ -46,7 +46,7 @@ def train(config: Config, workdir: Path) -> Outcome:
     SIGTERM and Ctrl-C are heeded between steps while this runs in the main thread: the state is saved first.
 
     Raises:
-        ConfigError, aa_flax.data.DataError: before anything is compiled, if the run cannot be.
+        ConfigError, aa_flax.data.DataError: the run is not possible; raised before anything is compiled.
         RunDirectoryError: another process trains there, or it cannot be written.
         NonFiniteError: loss or gradient became infinite or NaN.
         Preempted: a signal came.
@@ -79,7 +79,7 @@ def train(config: Config, workdir: Path) -> Outcome:
 
 
 class _Services(NamedTuple):
-    """What watches a run."""
+    """The services of a run: signals, watchdog, compilation cache, profile and phases."""
 
     preemption: Preemption
     watchdog: Watchdog
@@ -105,7 +105,7 @@ class _Run:
         self._log = MetricsLog(directory.path, self._step)
         rows = read_metrics(self._log.file)
         evaluated_here = any(row["step"] == self._step and row["split"] == "eval" for row in rows)
-        self._is_evaluated = first_says(evaluated_here)  # where the run goes on, before it was cut off
+        self._is_evaluated = first_says(evaluated_here)  # whether the step resumed at has its scores already
         self._seconds_before = max((row["seconds"] for row in rows), default=0.0)
         self._started = self._saved_at = time.monotonic()
         self._saved_step = self._step
@@ -171,7 +171,7 @@ class _Run:
         self._watchdog.alive()
 
     def _end_epoch(self, *, saved: bool = False) -> None:
-        """Evaluate and save where it is time to."""
+        """Evaluate and save, each if it is due; `saved` means that this call resumed at the end of this epoch."""
         epoch = self._step // self._setup.program.epoch_steps
         is_last = epoch >= self._setup.last_epoch
         due = epoch % self._config.eval_every_epochs == 0 or is_last
@@ -189,13 +189,13 @@ class _Run:
         self._windows.restart()  # evaluation and saving are not training
 
     def _save_is_due(self) -> bool:
-        """Whether `checkpoint_every_minutes` have passed, by the clock of the first host."""
+        """Return whether `checkpoint_every_minutes` have passed since the last save, by the clock of the first host."""
         minutes = self._config.checkpoint_every_minutes
         due = bool(minutes) and time.monotonic() - self._saved_at >= 60 * minutes
         return first_says(due) if minutes else False
 
     def _between(self) -> None:
-        """Between two batches of an evaluation."""
+        """Report progress and check for signals, between two batches of an evaluation."""
         self._watchdog.alive()
         self._preemption.check()
 
@@ -206,7 +206,7 @@ class _Run:
         self._saved_at, self._saved_step = time.monotonic(), self._step
 
     def _stop(self, where: str) -> NoReturn:
-        """Save, and end the call."""
+        """Save the state if it is not saved yet, and raise Preempted."""
         if self._saved_step != self._step:
             self._save()
         self._checkpoints.wait()
@@ -214,7 +214,7 @@ class _Run:
         raise self._preemption.error(where)
 
     def _last_good(self) -> str:
-        """The newest checkpoint's folder, for messages."""
+        """Return the folder of the newest checkpoint, or "none", for messages."""
         step = self._checkpoints.latest_step
         return "none" if step is None else str(self._checkpoints.folder / str(step))
 

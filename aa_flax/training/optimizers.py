@@ -12,7 +12,7 @@ from aa_flax.training.trust_ratio import scale_by_trust_ratio
 
 
 def learning_rate(config: OptimizerConfig, total_steps: int, epoch_steps: int) -> optax.Schedule:
-    """Linear warm-up from 0 over the first `warmup` fraction of the run, then what `schedule` names.
+    """Return linear warm-up from 0 over the first `warmup` fraction of the run, then what `schedule` names.
 
     cosine:       to 0 at the end of the run
     constant:     stays
@@ -34,10 +34,10 @@ def learning_rate(config: OptimizerConfig, total_steps: int, epoch_steps: int) -
 
 
 def _staircase(config: OptimizerConfig, total_steps: int, epoch_steps: int, start: int) -> optax.Schedule:
-    """The two schedules of sudden drops, as a function of the steps since `start`.
+    """Return either schedule of sudden drops, as a function of the steps since `start`.
 
-    Which step has seen how many drops is worked out in float64 on the host: an epoch seldom has a whole number of steps
-    between drops (3002.4 for ImageNet in the MnasNet recipe), and float32 would put some of them a step off.
+    The drops before each step are counted in float64 on the host: the steps between two drops are seldom a whole number
+    (3002.4 for ImageNet in the MnasNet recipe), and float32 would put some drops a step off.
     """
     steps, slack = np.arange(total_steps), 1e-6  # a drop due at 7.000000001 by rounding alone is due at step 7
     if config.schedule == "steps":
@@ -55,10 +55,10 @@ def _staircase(config: OptimizerConfig, total_steps: int, epoch_steps: int, star
 
 
 def decays(params: Any, exclude: tuple[str, ...]) -> Any:
-    """Which parameters weight decay shrinks, as a tree of bools: those whose name ends with none of `exclude`.
+    """Return a tree of bools: which parameters weight decay shrinks, those whose name ends with none of `exclude`.
 
-    Names are dotted paths and end at a dot: "scale" is every parameter of that name, "bn1.scale" the one of modules
-    named bn1. By name and not by rank: biases of blocks that lie stacked are matrices, tables of positions too.
+    Names are dotted paths, and an ending starts at a dot: "scale" is every parameter of that name, "bn1.scale" the one
+    of modules named bn1. Ranks do not decide: biases of stacked blocks are matrices, as position tables are.
     """
 
     def decide(path: tuple[Any, ...], _: Any) -> bool:
@@ -69,25 +69,27 @@ def decays(params: Any, exclude: tuple[str, ...]) -> Any:
 
 
 def optimizer(config: OptimizerConfig, total_steps: int, epoch_steps: int) -> optax.GradientTransformation:
-    """SGD with momentum m, learning rate a and weight decay d, for gradients g and weights p:
+    """Return the optimiser of a config: SGD, RMSProp or LAMB.
+
+    SGD has momentum m, learning rate a and weight decay d, for gradients g and weights p:
 
     l2:        v = m v + g + d p;  p = p - a v        decoupled: v = m v + g;  p = p - a (v + d p)
 
-    with g scaled down to a global norm of at most `clip_norm` first, and v + as Nesterov's look-ahead if asked for.
-    RMSProp as in TensorFlow 1, with a mean square s of decay r that starts at one, and the momentum of whole steps:
+    where g is first scaled down to a global norm of at most `clip_norm`, and v has Nesterov's look-ahead if asked for.
+    RMSProp is TensorFlow 1's, with a mean square s of decay r that starts at one, and momentum of whole steps:
 
     s = r s + (1 - r) g²;  v = m v + a g / sqrt(s + epsilon);  p = p - v
 
-    where l2 decay adds d p to g before all this, and decoupled decay takes a d p off p besides v.
-    LAMB (You et al., 2020, Algorithm 2, with Adam's corrections of the moments) at step t, with norms of each array:
+    where l2 decay adds d p to g before all this, and decoupled decay subtracts a d p from p besides v.
+    LAMB (You et al., 2020, Algorithm 2, with Adam's bias correction of moments) at step t, with norms of each array:
 
     v = b v + (1 - b) g;  s = c s + (1 - c) g²;  u = v / (1 - bᵗ) / (sqrt(s / (1 - cᵗ)) + adam_epsilon) + d p
     p = p - a u ‖p‖ / ‖u‖
 
-    Parameters that decay spares get neither d p nor the factor ‖p‖ / ‖u‖, with which a bias near zero hardly moves.
-    So do timm's Lamb (always_adapt=False) and apex's FusedLAMB (use_nvlamb=False), by which DeiT III was trained. Both
-    clip to a global norm of 1 besides (`clip_norm`), and take a weight decay of zero as sparing all, where here names
-    alone decide. optax.lamb scales every parameter.
+    Parameters without weight decay get neither d p nor the factor ‖p‖ / ‖u‖, with which a bias near zero hardly moves.
+    timm's Lamb (always_adapt=False) and apex's FusedLAMB (use_nvlamb=False), with which DeiT III was trained, do the
+    same. Both also clip to a global norm of 1 (`clip_norm`), and with a weight decay of zero they leave the factor out
+    for all parameters; here the names alone decide. optax.lamb scales every parameter.
     """
 
     def mask(params: Any) -> Any:
@@ -111,7 +113,7 @@ def optimizer(config: OptimizerConfig, total_steps: int, epoch_steps: int) -> op
 
 
 def _scheduled_decay(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """Takes rate · weight_decay · p off updates that have been through the learning rate already."""
+    """Return the transformation that subtracts rate · weight_decay · p from updates that include the rate already."""
 
     def init(params: Any) -> optax.ScaleByScheduleState:
         del params
@@ -131,5 +133,5 @@ def _scheduled_decay(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gra
 
 
 def moving_average(average: Any, new: Any, decay: float) -> Any:
-    """`decay * average + (1 - decay) * new`, leaf by leaf."""
+    """Return `decay * average + (1 - decay) * new`, leaf by leaf."""
     return jax.tree.map(lambda a, n: a + (1 - jnp.asarray(decay, a.dtype)) * (n - a), average, new)

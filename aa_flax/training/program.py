@@ -1,4 +1,4 @@
-"""What a run computes with, from a config and without its data."""
+"""The program of a run: network, optimiser, state and step, made from a config without its data."""
 
 import dataclasses
 import functools
@@ -32,7 +32,7 @@ class Program:
     epoch_steps: int  # optimiser steps of an epoch
     losses: Apply  # `task.losses` of the network
     predict: Apply  # `task.predict` of the network
-    params: PureDict  # of the start, on the host, or shapes of them
+    params: PureDict  # initial parameters, on the host, or their shapes
     batch_stats: PureDict
     _model: nnx.Module
 
@@ -51,11 +51,11 @@ class Program:
         """Return the program of a config.
 
         Args:
-            config: of the run.
-            preprocessing: what its images become.
-            layout: where its arrays live.
+            config: the config of the run.
+            preprocessing: how its images are prepared.
+            layout: the placement of its arrays.
             epoch_steps: optimiser steps of an epoch.
-            task: that of the config and its images; made of them if not given.
+            task: the task of the config and its images; made from them if not given.
             change: called with the untrained network, which it may change in place.
             shapes: build shapes only; nothing is allocated and nothing can run.
 
@@ -72,17 +72,17 @@ class Program:
 
     @property
     def total_steps(self) -> int:
-        """Optimiser steps of the whole run."""
+        """The number of optimiser steps of the whole run."""
         return self.config.epochs * self.epoch_steps
 
     @functools.cached_property
     def learning_rate(self) -> Callable[[Any], Any]:
-        """Of a step, counted from 0."""
+        """Return the function from a step, counted from 0, to its learning rate."""
         return learning_rate(self.config.optimizer, self.total_steps, self.epoch_steps)
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
-        """The whole chain; frozen parts are left as they are."""
+        """Return the whole optax chain, which leaves frozen parts as they are."""
         chain = optimizer(self.config.optimizer, self.total_steps, self.epoch_steps)
         return leave_frozen(chain, self.config.model.frozen)
 
@@ -93,7 +93,7 @@ class Program:
 
     @functools.cached_property
     def state_shapes(self) -> TrainState:
-        """Shapes of a state, each with its sharding."""
+        """Return the shapes of a state, each with its sharding."""
         shapes = jax.eval_shape(self._create, self.params, self.batch_stats)
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -109,23 +109,23 @@ class Program:
 
     @functools.cached_property
     def train_step(self) -> Any:
-        """The step compiled as runs do it: donated, and left where `layout` puts a state."""
+        """Return the train step under `jax.jit`, with its state donated and the new state placed by `layout`."""
         step = make_train_step(self.task, self.losses, self.optimizer, self.config, self.layout)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state_shapes)
         return jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
     @functools.cached_property
     def gradient(self) -> Any:
-        """The function (state, batch) -> Gradient, pure."""
+        """Return the pure function (state, batch) -> Gradient."""
         return make_gradient(self.task, self.losses, self.config, self.layout)
 
     def model(self, variables: tuple[PureDict, PureDict]) -> nnx.Module:
-        """Return the network with any parameters and batch statistics, arrays of this process's memory."""
+        """Return the network with the given (params, batch_stats), arrays of this process's memory."""
         model = nnx.clone(self._model)
         nnx.update(model, *variables)
         return model
 
     def predictions(self, variables: tuple[PureDict, PureDict], images: Any) -> Any:
-        """Return what the network says of uint8 images [b, h, w, c]; inside a trace."""
+        """Return the network's predictions for uint8 images [b, h, w, c]; for use inside a trace."""
         params, batch_stats = self.layout.gathered(variables)
         return self.predict(params, batch_stats, self.preprocessing.normalize(images))[0]

@@ -1,4 +1,4 @@
-"""A step of a run once more, to see what went wrong in it."""
+"""Replaying a step of a run, to see what went wrong in it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +17,12 @@ from aa_flax.training.step import step_keys
 
 @dataclass(frozen=True)
 class Replay:
-    """What a step computed. Names are dotted paths of parameters; examples are the batch's, in its order."""
+    """What a replayed step computed. Names are dotted paths of parameters; examples keep the order of the batch."""
 
     step: int
     replayed_from: int  # the checkpoint's step; 0 is the start of the run
     loss: float
-    bad_gradients: list[str]  # with an infinite or NaN entry
+    bad_gradients: list[str]  # names of those with an infinite or NaN entry
     bad_parameters: list[str]
     largest_parameter: float
     gradient_norm: float
@@ -33,22 +33,23 @@ class Replay:
 
     @property
     def bad_examples(self) -> list[int]:
-        """Positions in the batch whose loss is infinite or NaN."""
+        """The positions in the batch whose loss is infinite or NaN."""
         return [position for position, loss in enumerate(self.losses) if not np.isfinite(loss)]
 
 
 def replay(directory: RunDirectory, step: int | None = None) -> Replay:
-    """Train again from the newest checkpoint before a step up to it, and look at it.
+    """Train again from the newest checkpoint before a step up to that step, and return what the step computes.
 
-    The pipeline gives the same examples and draws, so on the same kind and number of devices, with the same versions,
-    it is the same step bit for bit.
+    The data pipeline repeats its examples and random draws, so that on the same kind and number of devices, with the
+    same versions, the replayed step is the same bit for bit.
 
     Args:
-        directory: of the run.
-        step: counted from 0 as in the message of a run that diverged; the first of those kept there if not given.
+        directory: the directory of the run.
+        step: counted from 0, as in the message of a run that diverged; if not given, the first of the bad steps that
+            the directory keeps.
 
     Raises:
-        RunDirectoryError: no step is given and the run did not diverge, or the run never came to the step.
+        RunDirectoryError: no step is given and the run did not diverge, or the run has no such step.
     """
     config = directory.read_config()
     if step is None:

@@ -1,4 +1,4 @@
-"""A training split that lies on the devices: the host sends indices, the step takes the images."""
+"""A training split kept on the devices: the host sends indices, and the step takes the images."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from aa_flax.training.sharding import Layout
 
 
 def resident(source: Source, layout: Layout) -> dict[str, Any]:
-    """Return a source on all devices, as a part of every batch: {"pool": {"image": uint8 [n, h, w, c], ...}}.
+    """Copy all examples of a source to every device; return {"pool": {"image": uint8 [n, h, w, c], ...}}.
 
-    Beside the images the pool has the targets by name, each [n, ...].
+    The pool, which becomes a part of every batch, also has the targets by name, each [n, ...].
     """
     examples = source.__getitems__(range(len(source)))
     pool = {name: np.stack([example[name] for example in examples]) for name in ("image", *source.target_shapes)}
@@ -21,7 +21,7 @@ def resident(source: Source, layout: Layout) -> dict[str, Any]:
 
 
 def taken(batch: dict[str, Any]) -> dict[str, Array]:
-    """Inside a step: the batch with its images and targets, taken from the pool if it has one."""
+    """Return the batch with its images and targets, taken from the pool if it has one; for use inside a step."""
     if "pool" not in batch:
         return batch
     return {name: values[batch["index"]] for name, values in batch["pool"].items()}

@@ -13,13 +13,13 @@ from aa_flax.training.program import Program
 from aa_flax.training.sharding import place_batch
 
 Scorer = Callable[..., Scores]
-"""((params, batch_stats), source, between=nothing): scores of every example; `between` is called before each batch."""
+"""((params, batch_stats), source, between=nothing) -> scores of all examples; `between` is called before each batch."""
 
 
 def make_scorer(program: Program) -> Scorer:
-    """Return a scorer of the network with any (params, batch_stats), compiled once.
+    """Return a scorer of the network, compiled once for any (params, batch_stats).
 
-    It raises ValueError where the source has no example.
+    The scorer raises ValueError where the source has no example.
     """
     task = program.task
 
@@ -43,7 +43,7 @@ def make_scorer(program: Program) -> Scorer:
 
 
 def _batches(program: Program, source: data.Source, between: Callable[[], None]) -> Iterator[dict[str, Any]]:
-    """Batches of `source` as the run's network expects them, on the mesh."""
+    """Yield the batches of `source` on the mesh, as the run's network expects them."""
     config = program.config
     with data.eval_batches(
         source,

@@ -1,4 +1,4 @@
-"""From a config to all that a run needs before its first step, its data among them."""
+"""Setting up a run: from a config to its program and its data."""
 
 import dataclasses
 import functools
@@ -30,41 +30,41 @@ class Setup:
     program: Program
     train_source: data.Source
     eval_source: data.Source
-    weights: str  # report on those that the run starts from
+    weights: str  # report on the weights that the run starts from
 
     @property
     def config(self) -> Config:
-        """Of the run."""
+        """The config of the run."""
         return self.program.config
 
     @property
     def layout(self) -> Layout:
-        """Where arrays live."""
+        """The placement of arrays."""
         return self.program.layout
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What images become."""
+        """The preprocessing of images."""
         return self.program.preprocessing
 
     @property
     def last_epoch(self) -> int:
-        """Where this call of `train` ends."""
+        """The epoch at whose end this call of `train` ends."""
         return min(self.config.stop_after_epoch or self.config.epochs, self.config.epochs)
 
     @functools.cached_property
     def pool(self) -> dict[str, Any]:
-        """What every batch has besides, on the devices; nothing where the host sends the images."""
+        """Return what every batch has besides its indices, on the devices; empty where the host sends the images."""
         return resident(self.train_source, self.layout) if self.config.data.on_device else {}
 
     def placed(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """A batch of `train_batches` as the step takes it."""
+        """Return a batch of `train_batches` on the devices, as the train step takes it."""
         on_device = self.config.data.on_device
         kept = {name: values for name, values in batch.items() if (name == "index") == on_device}
         return {**place_batch(kept, self.layout), **self.pool}
 
     def train_batches(self, start_step: int) -> Batches | data.IndexBatches:
-        """This process's share of the batches from a step on."""
+        """Return this process's share of the batches, from step `start_step` on."""
         if self.config.data.on_device:
             return data.IndexBatches(
                 len(self.train_source),
@@ -95,7 +95,7 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     """Load data and network for a run in `directory`.
 
     Raises:
-        ConfigError, aa_flax.data.DataError: if the run cannot be; nothing was compiled or written.
+        ConfigError, aa_flax.data.DataError: the run is not possible; nothing was compiled or written.
     """
     prove_equal({f"config field {name!r}": v for name, v in flatten(config).items() if name not in MAY_DIFFER})
     prove_equal({"version of JAX": jax.__version__, "kind of device": jax.devices()[0].device_kind})
@@ -113,7 +113,7 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     train_source = dataset.split(config.data.train_split, task.targets, fast_decode=config.data.fast_decode)
     eval_source = dataset.split(config.data.eval_split, task.targets)
     if config.data.corrupt_budget:
-        # Never of the held-out data: a score is of every example, each once.
+        # Held-out data gets no such budget: a score counts every example, each once.
         train_source = data.TolerantSource(train_source, config.data.corrupt_budget)
     if config.data.cache:
         train_source, eval_source = train_source.cached(), eval_source.cached()
@@ -134,7 +134,7 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
 
 
 def _host() -> Any:
-    """The CPU, where a network is built before its parts go to their devices; a device where JAX was told of no CPU."""
+    """Return the CPU, on which a network is built before it is placed; the first device where JAX has no CPU."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:

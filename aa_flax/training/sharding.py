@@ -1,4 +1,4 @@
-"""Where arrays live: one mesh, batches split over its axis "data", the state on every device or split as well."""
+"""The placement of arrays: one mesh, batches split over its axis "data", the state on every device or split as well."""
 
 import dataclasses
 from typing import Any
@@ -9,16 +9,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from aa_flax.config.schema import Config, ConfigError
 
-_SMALL = 4096  # elements of arrays that FSDP leaves whole: they weigh nothing, and each would cost a collective
+_SMALL = 4096  # elements; FSDP leaves smaller arrays whole: they take little memory, and each would cost a collective
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """The placement of a run's arrays.
 
-    Batches are split over the mesh's axis "data". Parameters, optimiser state and averages lie on every device, or with
-    `fsdp` each is split over that axis along its longest dimension that divides (as in Rajbhandari et al., 2020). Over
-    the axis "model" only the heads of attention are split, by `AAConv2D`.
+    Batches are split over the mesh's axis "data". Parameters, optimiser state and averages lie on every device. With
+    `fsdp` each of these is split over that axis along its longest dimension that the axis divides (as in Rajbhandari et
+    al., 2020). The axis "model" splits only the heads of attention, in `AAConv2D`.
     """
 
     mesh: Mesh
@@ -26,7 +26,7 @@ class Layout:
 
     @classmethod
     def of(cls, config: Config, devices: Any = None) -> "Layout":
-        """As a config says, over `devices`, by default all of this run.
+        """Return the layout of a config over `devices`, by default all of this run.
 
         Raises:
             ConfigError: the devices do not divide by `parallel.model_devices`.
@@ -39,45 +39,48 @@ class Layout:
 
     @property
     def everywhere(self) -> NamedSharding:
-        """A copy on every device."""
+        """The sharding with a copy on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def batch(self) -> NamedSharding:
-        """Examples, the first axis, split over the data axis."""
+        """The sharding that splits examples, the first axis, over the data axis."""
         return NamedSharding(self.mesh, PartitionSpec("data"))
 
     def of_state(self, tree: Any) -> Any:
-        """The sharding of each array of a state, or of a part of one, by its shape alone."""
+        """Return the sharding of each array of a state, or of a part of one, by its shape alone."""
         return jax.tree.map(lambda leaf: NamedSharding(self.mesh, self._spec(leaf.shape)), tree)
 
     def gathered(self, params: Any) -> Any:
-        """Inside a trace: whole parameters, to compute with. Otherwise the activations would travel."""
+        """Return whole parameters to compute with, inside a trace; split ones would make activations travel."""
         return jax.lax.with_sharding_constraint(params, self.everywhere) if self.fsdp else params
 
     def scattered(self, gradients: Any) -> Any:
-        """Inside a trace: gradients where the optimiser needs them; whole before, or convolutions would be split."""
+        """Return gradients split as the optimiser needs them, inside a trace.
+
+        They are made whole first, because XLA would split the convolutions otherwise.
+        """
         if not self.fsdp:
             return gradients
         whole = jax.lax.with_sharding_constraint(gradients, self.everywhere)
         return jax.lax.with_sharding_constraint(whole, self.of_state(whole))
 
     def place(self, tree: Any) -> Any:
-        """Arrays of this process's memory, equal in all processes, as arrays of the mesh; each device gets its part."""
+        """Return arrays of this process's memory, equal in all processes, as arrays of the mesh."""
         return jax.tree.map(self.placed, tree, self.of_state(tree))
 
     @staticmethod
     def placed(leaf: Any, sharding: NamedSharding) -> jax.Array:
-        """The same for one array, in a place of its own."""
+        """Return one array of this process's memory, equal in all processes, as an array with the given sharding."""
         whole = np.asarray(leaf)
         return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
     def fetched(self, tree: Any) -> Any:
-        """Whole NumPy arrays of arrays of the mesh, in every process."""
+        """Return arrays of the mesh as whole NumPy arrays, in every process."""
         return jax.device_get(jax.jit(lambda tree: tree, out_shardings=self.everywhere)(tree) if self.fsdp else tree)
 
     def check_batch_size(self, name: str, batch_size: int, pieces: int = 1) -> None:
-        """ConfigError unless each part of the data axis gets the same number of examples of each piece."""
+        """Raise ConfigError unless the data axis splits each of `pieces` micro-batches into equal parts."""
         parts = self.mesh.shape["data"]
         if batch_size % (parts * pieces):
             times = f" times {pieces} accumulation steps" if pieces > 1 else ""
@@ -94,5 +97,5 @@ class Layout:
 
 
 def place_batch(batch: dict[str, np.ndarray], layout: Layout) -> dict[str, Any]:
-    """This process's share of a batch as arrays of the whole batch, split over the data axis."""
+    """Return this process's share of a batch as arrays of the whole batch, split over the data axis."""
     return {name: jax.make_array_from_process_local_data(layout.batch, value) for name, value in batch.items()}

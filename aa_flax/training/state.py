@@ -1,4 +1,4 @@
-"""All that a run carries from step to step."""
+"""The state of a run: all that it carries from step to step."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ Leaf = Any
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """Pure dicts and arrays only, so that a checkpoint is the whole truth; random keys derive from seed and step.
+    """The state of a run, in pure dicts and arrays only, so that a checkpoint holds all of it.
 
-    Also a tree of the shapes, shardings or files of these arrays, which is why nothing is said of the leaves' type.
+    Random keys are no part of it: they derive from seed and step. Trees of the shapes, shardings or files of these
+    arrays have this type too, so the leaves may be anything.
     """
 
     step: Leaf  # int32, batches seen
@@ -26,14 +27,14 @@ class TrainState:
     batch_stats: PureDict
     opt_state: optax.OptState
     ema: PureDict  # {"params", "batch_stats"}, or empty without EMA
-    window: PureDict  # since the last log: number of good steps, sums of loss, grad_norm and the task's metrics
+    window: PureDict  # the log window: number of good steps, sums of loss, grad_norm and the task's metrics
     skipped: Leaf  # int32, steps that were left out because loss or gradient was infinite or NaN
-    bad_steps: Leaf  # int32 [8], which these were, the last first; -1 if there were fewer
+    bad_steps: Leaf  # int32 [8], the steps left out, the last first; -1 if there were fewer
 
     by_name: ClassVar[Mapping[str, tuple[str, ...]]] = {"training": ("window",)}  # the task's metrics may come or go
 
     def items(self) -> dict[str, PureDict]:
-        """Return what a checkpoint keeps apart: all that inference needs, and the rest."""
+        """Return the items of a checkpoint: "model" has all that inference needs, "training" the rest."""
         return {
             item: {name: getattr(self, name) for name in names}
             for item, names in (
@@ -43,12 +44,12 @@ class TrainState:
         }
 
     def with_items(self, items: dict[str, PureDict]) -> "TrainState":
-        """Return the state of other items."""
+        """Return the state that is made of other items."""
         return TrainState(**items["model"], **items["training"])
 
 
 def empty_window(metrics: Mapping[str, Any]) -> PureDict:
-    """Return the sums of a log window at its start; of each metric of the task a sum, and what divides it."""
+    """Return the sums of an empty log window; each metric of the task has a sum and the count that divides it."""
     return {
         "steps": jnp.zeros((), jnp.int32),
         "loss": jnp.zeros(()),
@@ -81,7 +82,7 @@ def create_state(
 
 
 def evaluated(state: TrainState) -> tuple[PureDict, PureDict]:
-    """Return the parameters and batch statistics to judge a state by: the averaged ones where there are."""
+    """Return the parameters and batch statistics that a state is evaluated with: the averages if it keeps them."""
     if state.ema:
         return state.ema["params"], state.ema["batch_stats"]
     return state.params, state.batch_stats

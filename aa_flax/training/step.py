@@ -23,11 +23,11 @@ Step = Callable[[TrainState, Batch], TrainState]
 
 
 class Gradient(NamedTuple):
-    """What a batch comes to."""
+    """Loss, metrics, batch statistics and gradients of one batch."""
 
     loss: Array
     metrics: PureDict  # {name: {"sum", "count"}}
-    batch_stats: PureDict  # after the batch
+    batch_stats: PureDict  # running statistics after the batch
     grads: PureDict
 
 
@@ -43,10 +43,10 @@ def make_gradient(
     """Return the function (state, batch) -> Gradient; pure.
 
     Args:
-        task: says what the batch becomes and what is measured.
+        task: says how a batch is prepared and what is measured.
         losses: `task.losses` as `functional` makes it.
-        config: of the run.
-        layout: where arrays live; None is one device.
+        config: the config of the run.
+        layout: the placement of the arrays; None is one device.
     """
     pieces = config.optimizer.accumulation_steps
 
@@ -70,7 +70,7 @@ def make_gradient(
             return (batch_stats, jax.tree.map(jnp.add, sums, (loss, metrics, grads))), None
 
         def cut(x: Array) -> Array:
-            # Every `pieces`-th example makes a piece, so that a batch sharded over devices stays where it is.
+            # Every `pieces`-th example goes to the same micro-batch, so that a batch split over devices stays in place.
             return x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]).swapaxes(0, 1)
 
         split = (*jax.tree.map(cut, (images, targets)), jax.random.split(key, pieces))
@@ -99,12 +99,11 @@ def make_train_step(
 ) -> Step:
     """Return the function (state, batch) -> state; pure, for `jax.jit`.
 
-    A batch has what the task reads of a record, [b, ...], and "image" as uint8 [b, h, w, c]; in place of these "index"
-    [b] and the "pool" that they are taken from, see `resident`.
+    A batch has "image" as uint8 [b, h, w, c] and the targets that the task reads of an example, each [b, ...]. With a
+    resident training split it has "index" [b] and the "pool" to take these from instead; see `resident`.
 
-    After a step whose loss or gradient is infinite or NaN everything is as before it but `step`, `skipped` and
-    `bad_steps`: the data goes on, and parameters, statistics, averages and optimiser with its schedule wait for the
-    next batch.
+    A step whose loss or gradient is infinite or NaN changes `step`, `skipped` and `bad_steps` only: training goes on
+    with the next batch, from the same parameters, statistics, averages and optimiser state, its schedule included.
     """
     gradient = make_gradient(task, losses, config, layout)
 
@@ -132,5 +131,5 @@ def make_train_step(
 
 
 def reset_window(state: TrainState) -> TrainState:
-    """Return the state at the start of a log window."""
+    """Return the state with the sums of its log window set to zero."""
     return dataclasses.replace(state, window=jax.tree.map(jnp.zeros_like, state.window))

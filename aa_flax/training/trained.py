@@ -18,8 +18,8 @@ def load_model(directory: RunDirectory, step: int | None = None) -> tuple[nnx.Mo
     """Return the trained network, with averaged weights where the run kept them, and the step it was saved at.
 
     Args:
-        directory: of the run.
-        step: of the checkpoint; the newest undamaged one if not given.
+        directory: the directory of the run.
+        step: the step of the checkpoint; that of the newest undamaged one if not given.
 
     Raises:
         RunDirectoryError: no run directory, or one without a checkpoint.
@@ -41,9 +41,9 @@ def load_model(directory: RunDirectory, step: int | None = None) -> tuple[nnx.Mo
 
 
 def make_predict(model: nnx.Module, task: Task, preprocessing: Preprocessing) -> Callable[[Any], Any]:
-    """Return the compiled function from uint8 images [b, h, w, c] to what the network says of them, as the task has it.
+    """Return the compiled function from uint8 images [b, h, w, c] to what `task.predict` returns for them.
 
-    It raises ValueError, before anything is computed, for images that the network cannot take.
+    The function raises ValueError, before anything is computed, for images that the network cannot take.
     """
     apply, params, batch_stats = functional(model, lambda model, images, **_: task.predict(model, images))
     compiled = jax.jit(lambda variables, images: apply(*variables, preprocessing.normalize(images))[0])

@@ -11,9 +11,9 @@ from aa_flax.models.stacked import lies_stacked
 
 
 def trust_ratio(parameter: Float[Array, "..."], update: Float[Array, "..."]) -> Float[Array, ""]:
-    """‖parameter‖ / ‖update‖ over one array, in at least float32; 1 where either is zero (Algorithm 2, φ the identity).
+    """Return ‖parameter‖ / ‖update‖ over one array, in at least float32; 1 where either norm is zero.
 
-    One array is one layer.
+    One array is one layer of Algorithm 2, with φ the identity.
     """
     compute = jnp.promote_types(parameter.dtype, jnp.float32)
     weight, step = (jnp.sqrt(jnp.sum(jnp.square(x.astype(compute)))) for x in (parameter, update))
@@ -22,9 +22,10 @@ def trust_ratio(parameter: Float[Array, "..."], update: Float[Array, "..."]) -> 
 
 
 def scale_by_trust_ratio() -> optax.GradientTransformation:
-    """Updates times the trust ratio of their parameter; where blocks lie stacked in one array, each block's own.
+    """Return the transformation that multiplies each update by the trust ratio of its parameter.
 
-    The trees are dicts whose dotted paths say what lies stacked, see `aa_flax.models.stacked`.
+    Where blocks lie stacked in one array, each block has its own ratio. The trees are dicts whose dotted paths say
+    which arrays are stacked, see `aa_flax.models.stacked`.
     """
 
     def scaled(path: tuple[Any, ...], update: Array, parameter: Array) -> Array:

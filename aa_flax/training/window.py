@@ -1,4 +1,4 @@
-"""Log windows: the only places where the host waits for the device."""
+"""Log windows: stretches of steps, at whose ends alone the host waits for the device."""
 
 import math
 import time
@@ -19,7 +19,7 @@ class NonFiniteError(Exception):
     """Training diverged; the message is one line.
 
     Attributes:
-        bad_steps: whose loss or gradient was infinite or NaN, the last first, at most eight.
+        bad_steps: the steps whose loss or gradient was infinite or NaN, the last first, at most eight.
     """
 
     def __init__(self, message: str, bad_steps: list[int]) -> None:
@@ -28,14 +28,14 @@ class NonFiniteError(Exception):
 
 
 class Windows:
-    """Closes log windows.
+    """The log windows of one call of `train`.
 
     Args:
-        program: of the run.
-        start_step: where this call goes on.
-        log, progress: where means go.
-        elapsed: seconds since the run began.
-        last_good: names the newest checkpoint.
+        program: the program of the run.
+        start_step: the step that this call starts or resumes at.
+        log, progress: what the means of each log window are written to.
+        elapsed: returns the seconds that the run has taken so far.
+        last_good: returns the name of the newest checkpoint, for messages.
     """
 
     def __init__(
@@ -49,17 +49,21 @@ class Windows:
     ) -> None:
         self._program, self._log, self._progress = program, log, progress
         self._elapsed, self._last_good = elapsed, last_good
-        self._since: float | None = None  # unknown for a window that compiles
+        self._since: float | None = None  # unknown for a log window that compiles
         self._rates: list[float] = []
         self._opened_at, self._skipped = start_step, 0
 
     @property
     def images_per_second(self) -> float:
-        """Median over the windows of this call; nan if there was none without compilation."""
+        """Return the median over the log windows of this call; nan if there was none without compilation."""
         return sorted(self._rates)[len(self._rates) // 2] if self._rates else math.nan
 
     def close(self, state: TrainState) -> TrainState:
-        """Log the window's means and open the next; NonFiniteError if too many steps went wrong."""
+        """Log the means of the open log window and return the state with an empty one.
+
+        Raises:
+            NonFiniteError: more steps than `max_nonfinite_steps` were left out.
+        """
         sums, step, skipped, bad_steps = jax.device_get((state.window, state.step, state.skipped, state.bad_steps))
         now = time.monotonic()
         good, step, skipped, measured = int(sums["steps"]), int(step), int(skipped), sums["metrics"]
@@ -67,7 +71,7 @@ class Windows:
         # Nothing to average where every step was left out.
         means = {
             "loss": float(sums["loss"]) / good if good else None,
-            # Restored from before there was the metric, it counts fewer steps, or none.
+            # A metric that is newer than the restored checkpoint counts fewer steps, or none.
             **{
                 name: each["sum"].item() / each["count"].item() if each["count"] else None
                 for name, each in measured.items()
@@ -100,7 +104,7 @@ class Windows:
         return reset_window(state)
 
     def restart(self) -> None:
-        """Start the clock of the open window anew."""
+        """Restart the clock of the open log window."""
         self._since = time.monotonic()
 
 

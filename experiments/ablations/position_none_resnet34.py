@@ -6,8 +6,8 @@
 ImageNet is prepared once by `tfds build imagenet2012 --file_format=array_record`, from its two tar files in TFDS's
 folder for manual downloads.
 
-Attention that does not know where a pixel is, but for what the convolutions beside it tell. The network is otherwise
-that of `experiments/imagenet/aa_resnet34.py`, which is the row with relative position (74.7 % and 92.0 %).
+Attention without position terms: only the convolutions beside it depend on positions. The network is otherwise that of
+`experiments/imagenet/aa_resnet34.py`, which is the row with relative position (74.7 % and 92.0 %).
 
 The paper: 74.4 % top-1, 91.9 % top-5; 100 epochs of SGD with momentum 0.9 on 8 V100 GPUs, learning rate 0.128 per 256
 images after a linear warm-up of 5 epochs, ÷10 at 30, 60, 80 and 90, weight decay 1e-4, standard Inception augmentation.

@@ -1,4 +1,4 @@
-"""Trains the same network in float32 and in bfloat16 with three seeds each: what the shorter numbers cost in accuracy.
+"""Train the same network in float32 and in bfloat16 with three seeds each, to compare their accuracy.
 
     python experiments/ablations/precision.py --source_dir=FOLDER --write
 
@@ -27,7 +27,7 @@ from aa_flax.config.command_line import run  # noqa: E402
 from aa_flax.runs.directory import RunDirectory  # noqa: E402
 
 DTYPES, SEEDS = ("float32", "bfloat16"), (0, 1, 2)
-_QUANTILE = 4.303  # of Student's t with two degrees of freedom, 97.5 %
+_QUANTILE = 4.303  # 97.5 % quantile of Student's t with two degrees of freedom
 
 
 def define(values: flags.FlagValues) -> None:
@@ -39,7 +39,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
-    """Train what is not finished, compare, report."""
+    """Train the runs that are not finished, compare their accuracies and print the outcome."""
     del argv
     accuracies: dict[str, list[float]] = {dtype: [] for dtype in DTYPES}
     for seed, dtype in itertools.product(SEEDS, DTYPES):
@@ -56,7 +56,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
 
 
 def train(dtype: str, seed: int, values: flags.FlagValues) -> dict[str, Any]:
-    """One run's result."""
+    """Train one run, unless it is finished, and return its result."""
     folder = Path(values.workdir).absolute() / f"{dtype}_{seed}"
     command = [sys.executable, "-m", "aa_flax.train", f"--workdir={folder}"]
     command += [f"--config={_ROOT / 'experiments' / 'quickstart.py'}", f"--config.seed={seed}"]
@@ -69,7 +69,7 @@ def train(dtype: str, seed: int, values: flags.FlagValues) -> dict[str, Any]:
 
 
 def difference(ours: list[float], others: list[float]) -> dict[str, Any]:
-    """Mean of the paired differences in percentage points, and its 95 % interval by Student's t."""
+    """Return the paired differences in percentage points, their mean, and its 95 % interval by Student's t."""
     points = [100 * (a - b) for a, b in zip(ours, others, strict=True)]
     half = _QUANTILE * statistics.stdev(points) / math.sqrt(len(points))
     mean = statistics.mean(points)

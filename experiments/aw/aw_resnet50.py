@@ -5,12 +5,12 @@
 ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` says.
 `--config=experiments/aw/aw_resnet50.py:plain` trains ResNet-50 by the same recipe.
 
-The 3×3 of every bottleneck is gated, with `expand` and a reduction of 16. The paper's text was not to be had: the layer
+The 3×3 of every bottleneck is gated, with `expand` and a reduction of 16. The paper's text was not available: the layer
 is rebuilt from its abstract and summaries by others (`aa_flax.layers.AWConv2D` says which parts).
 
 The paper: nothing is known of this network; accuracy, parameters, FLOPs and training recipe were not found.
 
-Not known: the recipe. That of BAM's and CBAM's code stands here, `recipes.imagenet_aw`: 100 epochs of SGD with momentum
+Not known: the recipe. Here it is that of BAM's and CBAM's code, `recipes.imagenet_aw`: 100 epochs of SGD with momentum
 0.9, batch 256, learning rate 0.1, ÷10 every 30 epochs, weight decay 1e-4, crops and flips.
 
 Ours: not run yet. 25.718 M parameters, 161,432 more than ResNet-50; 8.19 GFLOPs."""

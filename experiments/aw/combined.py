@@ -6,13 +6,13 @@ ImageNet is prepared once, from its two tar files, as `experiments/datasets.md` 
 
 The argument after the colon is a network: `aw_` or nothing, then `se_`, `ge_`, `bam_`, `cbam_`, `gala_` or `aa_`, then
 `resnet50` or `resnet101`. Modules stay where they are and the 3×3 convolutions are gated; in `aw_aa_` those beside the
-attention. The paper's text was not to be had.
+attention. The paper's text was not available.
 
 The paper: up to +0.57 % top-1 on top of earlier attention modules (abstract). Which modules and which networks that
 was, accuracies, parameters, FLOPs and the training recipe were not found.
 
-Not known: the recipe, where that of BAM's and CBAM's code stands (`recipes.imagenet_aw`), and the place of the gates
-beside each module.
+Not known: the recipe (here that of BAM's and CBAM's code, `recipes.imagenet_aw`), and the position of the gates beside
+each module.
 
 Ours: not run yet. 28.249 M parameters in `aw_se_resnet50`; beside any module but `aa_` 161,432 more than without gates
 with ResNet-50, 305,592 with ResNet-101."""

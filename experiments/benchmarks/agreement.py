@@ -1,4 +1,4 @@
-"""The PyTorch versions must equal our reference, in value and gradient, before anything of theirs is timed."""
+"""Checks that the PyTorch versions equal our reference, in value and gradient, before they are timed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,15 +9,15 @@ import numpy as np
 from aa_flax.layers import AAConv2D
 from aa_flax.ops import relative_attention_2d
 
-# float32 sums of at most 35 keys or 63 products, in another order
+# For float32 sums of at most 35 keys or 63 products, in another order.
 _RELATIVE, _ABSOLUTE = 2e-4, 2e-5
 
 
 def check_attention(device: str) -> None:
-    """Every implementation of `pytorch_attention`, on a 5×7 map of 2 images, 3 heads; AssertionError otherwise.
+    """Check every implementation of `pytorch_attention` on a 5×7 map of 2 images, 3 heads; AssertionError if one fails.
 
-    FlexAttention has no gradient on a CPU; there its value alone is checked, or nothing where its compiler fails: then
-    it is not timed either.
+    FlexAttention has no gradient on a CPU, so only its value is checked there. Where its compiler fails it is neither
+    checked nor timed.
     """
     from experiments.benchmarks import pytorch_attention
 
@@ -46,7 +46,7 @@ def check_attention(device: str) -> None:
 
 
 def pytorch_leaves(arrays: Sequence[np.ndarray], device: str, dtype: str) -> list[Any]:
-    """Our arrays as PyTorch's: heads before positions, requiring gradients."""
+    """Return our arrays as PyTorch leaves that require gradients, with heads before positions."""
     import torch
 
     moved = [np.ascontiguousarray(a.transpose(0, 3, 1, 2, 4) if a.ndim == 5 else a) for a in arrays]
@@ -54,7 +54,7 @@ def pytorch_leaves(arrays: Sequence[np.ndarray], device: str, dtype: str) -> lis
 
 
 def copy_parameters(layer: AAConv2D, module: Any) -> None:
-    """Our layer's parameters into a `pytorch_layer.AAConv2d`."""
+    """Copy our layer's parameters into a `pytorch_layer.AAConv2d`."""
     import torch
 
     assert layer.conv is not None and layer.qkv is not None and layer.out is not None
@@ -68,7 +68,7 @@ def copy_parameters(layer: AAConv2D, module: Any) -> None:
 
 
 def check_layer(layer: AAConv2D, module: Any, x: np.ndarray) -> None:
-    """A layer and the PyTorch module that `copy_parameters` has filled: output, and gradient by the input."""
+    """Check that a layer and the PyTorch module with its parameters agree in output and gradient by the input."""
     import torch
 
     cotangent = np.random.default_rng(3).normal(size=(*x.shape[:3], layer.out_features)).astype(np.float32)

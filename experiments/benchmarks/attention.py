@@ -1,14 +1,14 @@
 """Time and memory of every implementation of relative attention at the shapes of the paper's networks.
 
-    python -m experiments.benchmarks.attention                 on whatever device JAX finds
+    python -m experiments.benchmarks.attention                 on the device that JAX finds
     python -m experiments.benchmarks.attention --device gpu    batches of a GPU, bfloat16, with fractions of its peak
     python -m experiments.benchmarks.attention --maps 28x28 --rounds 3 --output quick.json
 
 8 heads of key depth 20; shapes are in `cases.py`. Ours: "paper", "folded", "folded_pieces", the kernels of the device,
 and "reference" where the map is small. Where PyTorch is installed: the paper's algorithm in two spellings, SDPA with a
-float bias and FlexAttention, checked against our reference before they are timed. All run in turn; the median counts.
-Temporary memory is what JAX's compiler reports; PyTorch's is measured on a GPU, and not on a CPU. What cannot run on
-the device, or does not fit into its memory, is left out with the reason.
+float bias and FlexAttention, checked against our reference before they are timed. All take turns; the median is kept.
+Temporary memory is what JAX's compiler reports; PyTorch's is measured on a GPU only. Implementations that cannot run on
+the device, or do not fit into its memory, are left out with the reason.
 """
 
 import argparse
@@ -27,10 +27,11 @@ from experiments.benchmarks.cases import CASES, HEADS, KEY_DEPTH, Case
 LARGEST_FOR_REFERENCE = 256  # h*w
 KERNELS = {"gpu": ["cudnn", "pallas_gpu"], "tpu": ["pallas_tpu"]}
 OURS = ("folded", "folded_pieces", "cudnn", "pallas_gpu", "pallas_tpu")
-PYTORCH_COPIES = 8  # of the logits in float32, that a pass of PyTorch may hold at once
+PYTORCH_COPIES = 8  # copies of the float32 logits that a pass of PyTorch may hold at once
 
 
 def main() -> None:
+    """Measure every shape and implementation, and store and draw the results."""
     arguments = parse()
     devices.use(arguments.device)
     if candidates.HAS_PYTORCH:
@@ -67,6 +68,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
+    """Return the command line's arguments."""
     parser = results.flags(__doc__, "")
     parser.add_argument("--device", choices=devices.KINDS, default="auto")
     parser.add_argument("--maps", nargs="+", metavar="HxW", choices=sorted({case.map for case in CASES}))
@@ -78,12 +80,12 @@ def parse() -> argparse.Namespace:
 
 
 def dtype_of(arguments: argparse.Namespace) -> str:
-    """What was asked for, or what the device computes in by default."""
+    """Return the dtype that was asked for, or the default of the device."""
     return arguments.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
 
 
 def measure(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for each implementation at one shape."""
+    """Return a row for each implementation at one shape."""
     on_cpu = jax.default_backend() == "cpu"
     batch = arguments.batch or (case.cpu_batch if on_cpu else case.gpu_batch)
     dtype = dtype_of(arguments)
@@ -108,7 +110,7 @@ def measure(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def inputs(case: Case, batch: int) -> list[np.ndarray]:
-    """Query, key, value and both tables, heads after positions."""
+    """Return random query, key, value and both tables, with heads after positions."""
     rng = np.random.default_rng(0)
     per_head = (batch, case.height, case.width, HEADS)
     shapes: list[tuple[int, ...]] = [(*per_head, KEY_DEPTH), (*per_head, KEY_DEPTH), (*per_head, case.value_depth)]
@@ -117,7 +119,7 @@ def inputs(case: Case, batch: int) -> list[np.ndarray]:
 
 
 def ours(case: Case, arrays: list[np.ndarray], dtype: str, free: int) -> dict[str, Candidate]:
-    """The implementations of `aa_flax.ops` that this device has."""
+    """Return the implementations of `aa_flax.ops` for this device."""
     names = ["reference"] if case.height * case.width <= LARGEST_FOR_REFERENCE else []
     names += ["paper", "folded", "folded_pieces", *KERNELS.get(jax.default_backend(), [])]
     operands = [jnp.asarray(array, dtype) for array in arrays]
@@ -132,7 +134,7 @@ def ours(case: Case, arrays: list[np.ndarray], dtype: str, free: int) -> dict[st
 
 
 def theirs(case: Case, arrays: list[np.ndarray], dtype: str, free: int) -> dict[str, Candidate]:
-    """PyTorch's implementations, in the layout that suits them."""
+    """Return PyTorch's implementations, in the layout that suits them."""
     if not candidates.HAS_PYTORCH:
         return {"pytorch": candidates.without_pytorch()}
     from experiments.benchmarks import pytorch_attention
@@ -149,10 +151,10 @@ def theirs(case: Case, arrays: list[np.ndarray], dtype: str, free: int) -> dict[
 
 
 def fractions(case: Case, batch: int, dtype: str, medians: dict[str, float]) -> dict[str, float]:
-    """Of the device's peak, where it is known and the dtype is that of the peak.
+    """Return fractions of the device's peaks, {} where these are not known or the dtype is not that of the peaks.
 
-    Counted: the operations that attention needs, three times as many with gradients, whatever an implementation spends;
-    and the bytes of arguments and results, once, three times with gradients.
+    The operations are those that attention needs, three times as many with gradients, whatever an implementation
+    executes. The bytes are those of arguments and results, once, and three times with gradients.
     """
     peak = devices.peak()
     if peak is None or dtype != "bfloat16":
@@ -169,9 +171,9 @@ def fractions(case: Case, batch: int, dtype: str, medians: dict[str, float]) -> 
 
 
 def speedups(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By shape and pass: how many times faster our fastest is than the paper's algorithm, ours and PyTorch's.
+    """Return by shape and pass how many times faster our fastest is than the paper's algorithm, ours and PyTorch's.
 
-    And than the whole fold, which is one of ours.
+    It is compared with the whole fold too, which is one of ours.
     """
     table: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -196,7 +198,7 @@ def speedups(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def print_row(row: dict[str, Any]) -> None:
-    """One line of the table, and one for each reason."""
+    """Print one line of the table, and one for each pass that was not measured, with the reason."""
     shown = [f"{row[f'{name}_ms']:.2f}" if row[f"{name}_ms"] is not None else "-" for name in PASSES]
     memory = row["forward_backward_temporary_bytes"]
     shown.append(f"{memory / 1e6:.1f}" if memory is not None else "-")

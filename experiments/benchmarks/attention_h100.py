@@ -1,11 +1,12 @@
-"""Bytes of every implementation of relative attention at the paper's shapes, counted for an H100 without one.
+"""Bytes of every implementation of relative attention at the paper's shapes, counted for an H100 without using one.
 
     python -m experiments.benchmarks.attention_h100      (ten minutes of a CPU core; needs `aa_flax[plan_gpu]`)
 
-From queries, keys and values side by side, as a projection writes them, to the heads' outputs side by side; forward,
-and forward with all gradients; bfloat16. Two maps more than `cases.py` has, 5×11 (an odd number of places, as 7×7) and
-4×4, tell where fused attention stops to pay. Bytes are operands and results of every kernel of the compiled program.
-Nothing runs, so nothing is timed. Writes experiments/results/attention_h100.json.
+The input is queries, keys and values side by side, as a projection writes them; the output is the heads' outputs side
+by side. Counted are forward, and forward with all gradients, in bfloat16. Two maps beyond those of `cases.py`, 5×11 (an
+odd number of positions, as 7×7) and 4×4, show where fused attention no longer saves bytes. Bytes are operands and
+results of every kernel of the compiled program. Nothing runs, so nothing is timed. Writes
+experiments/results/attention_h100.json.
 """
 
 import functools
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 def row(case: Case, name: str) -> dict[str, Any]:
-    """Return what the compiled program of one implementation and shape reads and writes."""
+    """Return what is counted of the compiled programs of one implementation and shape, or why it is not."""
     b, h, w, value_depth = case.gpu_batch, case.height, case.width, HEADS * case.value_depth
     shapes = [(b, h, w, 2 * HEADS * KEY_DEPTH + value_depth), (2 * h - 1, KEY_DEPTH), (2 * w - 1, KEY_DEPTH)]
     inputs = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes]
@@ -74,7 +75,7 @@ def row(case: Case, name: str) -> dict[str, Any]:
 
 
 def counted(function: Callable[..., Any], *inputs: Any) -> dict[str, int | None]:
-    """Return bytes moved, kernels that run, and memory beside arguments and results."""
+    """Return bytes moved, kernels that run, and memory besides arguments and results."""
     found = count(TARGET, function, *inputs)
     counts = found.counts
     return {"bytes_moved": counts.bytes_moved, "kernels": counts.calls, "temporary_bytes": found.temporary_bytes}

@@ -1,10 +1,10 @@
-"""Temporary memory of attention with gradients against the size of the map, as the compiler for this machine counts it.
+"""Temporary memory of attention with gradients by the size of the map, as the compiler for this machine counts it.
 
     python -m experiments.benchmarks.attention_memory                (a minute; nothing runs, so nothing is timed)
 
-The same branch as in `attention_v5e.py`, in float32, on maps from 8×8 to 80×80, in the plain-XLA implementations: the
+The branch is that of `attention_v5e.py`, in float32, on maps from 8×8 to 80×80, in the plain-XLA implementations: the
 paper's algorithm and the fold, both of which build the (h·w)² logits, and the fold in pieces, which does not. A TPU's
-tiles blur those powers; here they are clean.
+tiled layouts hide these powers of h·w; here they show.
 Writes JSON and a figure to experiments/results/.
 """
 
@@ -42,14 +42,14 @@ def main() -> None:
 
 
 def times_less(rows: list[dict[str, Any]]) -> dict[int, float]:
-    """By side: how many times the memory of the pieces the whole fold takes."""
+    """Return by side of the map the memory of the whole fold as a multiple of that of the fold in pieces."""
     taken = {(row["implementation"], row["side"]): row["temporary_bytes"] for row in rows}
     sides = dict.fromkeys(row["side"] for row in rows)
     return {side: round(taken["folded", side] / taken["folded_pieces", side], 1) for side in sides}
 
 
 def row(name: str, side: int) -> dict[str, Any]:
-    """Bytes beside arguments and results of a forward and backward pass over the batch."""
+    """Return the bytes besides arguments and results of a forward and backward pass over the batch."""
     cotangent, inputs = branch.inputs(BATCH, side, CHANNELS, VALUE_DEPTH, jnp.float32)
     compiled: Any = jax.jit(branch.gradients(name)).lower(cotangent, *inputs).compile()
     needed = compiled.memory_analysis().temp_size_in_bytes

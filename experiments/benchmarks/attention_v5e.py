@@ -1,10 +1,11 @@
-"""Memory and traffic of the attention branch on a TPU v5e, counted by its compiler without one.
+"""Memory and traffic of the attention branch on a TPU v5e, counted by its compiler without such a chip.
 
     python -m experiments.benchmarks.attention_v5e          (about ten minutes on two CPU cores; needs libtpu)
 
-The branch is projection to queries, keys and values, relative attention, projection of the heads, in bfloat16. Two
-tables: forward at three layers of the paper's networks; and forward with gradients on maps from 8×8 to 80×80, batch 8,
-as ResNet-50's stage 3 has it (256 channels, 8 heads, value depth 3), where memory grows with h·w or with its square.
+The branch is projection to queries, keys and values, relative attention, projection of the heads, in bfloat16. There
+are two tables: forward at three layers of the paper's networks; and forward with gradients on maps from 8×8 to 80×80,
+batch 8, with the sizes of ResNet-50's stage 3 (256 channels, 8 heads, value depth 3), where memory grows with h·w or
+with its square.
 Nothing runs, so nothing is timed. Writes experiments/results/attention_v5e_jax*.json and a figure.
 """
 
@@ -62,16 +63,16 @@ def row(name: str, batch: int, side: int, channels: int, value_depth: int, *, gr
 def counted(function: Any, *inputs: jax.ShapeDtypeStruct) -> dict[str, Any]:
     """Return the counts of one program.
 
-    temporary_bytes: HBM beside arguments and results; with gradients this holds what the forward pass keeps. The
-        compiler puts arrays into the chip's 128 MiB of VMEM instead while they fit,
-    temporary_bytes_all_in_hbm: which it was forbidden here.
-    fits: whether HBM holds the program; if not, only `temporary_bytes` is given, as the compiler's message has it.
-    bytes_moved: as the compiler counts for its own operations, and operands and results, as they lie in memory, for
-        custom calls; to and from VMEM too.
-    hbm_bytes: of these, summed over the program's text, what is read from and written to HBM.
+    temporary_bytes: HBM besides arguments and results; with gradients it includes what the forward pass keeps. The
+        compiler places arrays in the chip's 128 MiB of VMEM instead while they fit.
+    temporary_bytes_all_in_hbm: the same when the compiler may not use VMEM for this.
+    fits: whether HBM holds the program; if not, only `temporary_bytes` is given, from the compiler's message.
+    bytes_moved: the compiler's count for its own operations; for custom calls operands and results as they lie in
+        memory. Traffic to and from VMEM is included.
+    hbm_bytes: the part of these that is read from and written to HBM, summed over the program's text.
     custom_call_bytes: operands and results of custom calls, as they lie in memory.
-    custom_call_estimate: what the kernels' author says, which the compiler takes over as it is.
-    flops: as the compiler counts them; kernels by their author's estimate.
+    custom_call_estimate: the estimate of the kernels' author, which the compiler uses unchanged.
+    flops: the compiler's count, and for kernels their author's estimate.
     """
     found = count(TARGET, function, *inputs)
     if not found.fits:

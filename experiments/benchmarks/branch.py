@@ -13,13 +13,13 @@ from aa_flax.ops.multi_head_attention import attention_of_projected
 from experiments.benchmarks.candidates import with_gradients
 from experiments.benchmarks.cases import HEADS, KEY_DEPTH
 
-# Maps of ResNet-50's stage 3, on which memory grows with h·w or with its square.
+# Sides of maps of ResNet-50's stage 3, on which memory grows with h·w or with its square.
 SIDES = (8, 14, 20, 28, 32, 40, 48, 56, 64, 80)
 BATCH, CHANNELS, VALUE_DEPTH = 8, 256, 24
 
 
 def program(name: str) -> Callable[..., jax.Array]:
-    """Return the branch: of a map, the two projections' kernels and both tables."""
+    """Return the branch as a function of a map, the two projections' kernels and both tables."""
     return functools.partial(fused if name in BRANCHES else separate, name)
 
 
@@ -47,5 +47,5 @@ def inputs(
 
 
 def gradients(name: str) -> Callable[..., Any]:
-    """Return the branch with all gradients: of a cotangent and the branch's arguments."""
+    """Return the branch with all gradients, as a function of a cotangent and the branch's arguments."""
     return with_gradients(program(name), range(5))

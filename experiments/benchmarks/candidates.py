@@ -17,7 +17,7 @@ HAS_PYTORCH = importlib.util.find_spec("torch") is not None
 
 @dataclass
 class Candidate:
-    """What can be run of a function, by pass, and why the rest cannot."""
+    """The programs of a function that can be run, by pass, and why others cannot."""
 
     programs: dict[str, Program] = field(default_factory=dict)
     temporary_bytes: dict[str, int] = field(default_factory=dict)
@@ -25,11 +25,11 @@ class Candidate:
 
     @classmethod
     def absent(cls, reason: str) -> "Candidate":
-        """Nothing of it can be run."""
+        """Return a candidate without programs, for one reason."""
         return cls(not_measured=dict.fromkeys(PASSES, reason))
 
     def row(self, times: dict[str, float]) -> dict[str, Any]:
-        """Columns of a result: milliseconds and bytes by pass, None where there is none, and the reasons."""
+        """Return columns of a result: milliseconds and bytes by pass, None where there are none, and the reasons."""
         row: dict[str, Any] = {f"{name}_ms": times.get(name) for name in PASSES}
         row |= {f"{name}_temporary_bytes": self.temporary_bytes.get(name) for name in PASSES}
         return row | ({"not_measured": self.not_measured} if self.not_measured else {})
@@ -42,12 +42,12 @@ def jax_candidate(
     free_bytes: int,
     by: Sequence[int] | None = None,
 ) -> Candidate:
-    """A JAX function compiled; a pass that would not fit into memory is left out.
+    """Compile a JAX function; a pass that would not fit into memory is left out.
 
     Args:
-        function: of `inputs`, to one array.
+        function: a function of `inputs` that returns one array.
         inputs: arrays, or trees of them.
-        free_bytes: what the temporary memory, as the compiler reports it, must stay below.
+        free_bytes: limit of the temporary memory that the compiler reports.
         by: the inputs by which gradients are taken; None is all.
     """
     by = range(len(inputs)) if by is None else by
@@ -73,7 +73,7 @@ def jax_candidate(
 
 
 def with_gradients(function: Callable[..., jax.Array], by: Iterable[int]) -> Callable[..., Any]:
-    """The function (cotangent, *inputs) that gives a function's value and its gradients by some of the inputs."""
+    """Return the function (cotangent, *inputs) -> value of a function, and its gradients by some of the inputs."""
 
     def forward_backward(cotangent: jax.Array, *inputs: Any) -> Any:
         output, pullback = jax.vjp(function, *inputs)
@@ -91,13 +91,13 @@ def pytorch_candidate(
     free_bytes: int,
     by: Sequence[int] | None = None,
 ) -> Candidate:
-    """A PyTorch function, run eagerly. Each pass is tried once; one that raises is left out with its reason.
+    """Prepare a PyTorch function, run eagerly. Each pass is tried once; one that raises is left out with its reason.
 
     Args:
-        function: of `inputs`, to one tensor.
+        function: a function of `inputs` that returns one tensor.
         inputs: leaves that require gradients.
-        estimated_bytes: what it may take, which must stay below `free_bytes`.
-        free_bytes: memory to be had.
+        estimated_bytes: memory that it may need, at most `free_bytes`.
+        free_bytes: memory that is available.
         by: the inputs by which gradients are taken; None is all.
     """
     import torch
@@ -105,7 +105,7 @@ def pytorch_candidate(
     if estimated_bytes > free_bytes:
         return Candidate.absent(_too_large(estimated_bytes, free_bytes))
     wanted = [inputs[i] for i in (range(len(inputs)) if by is None else by)]
-    detached = [leaf.detach() for leaf in inputs]  # FlexAttention asks for it on a CPU, no_grad or not
+    detached = [leaf.detach() for leaf in inputs]  # FlexAttention needs this on a CPU, with and without no_grad
 
     def forward() -> Any:
         with torch.no_grad():
@@ -134,18 +134,18 @@ def pytorch_candidate(
 
 
 def without_pytorch() -> Candidate:
-    """For a machine that has none."""
+    """Return the candidate of a machine without PyTorch."""
     return Candidate.absent("PyTorch is not installed")
 
 
 def faster(rows: Sequence[dict[str, Any]], name: str) -> dict[str, Any] | None:
-    """The row with the shortest time of a pass; None if none was measured."""
+    """Return the row with the shortest time of a pass; None if none was measured."""
     measured = [row for row in rows if row[f"{name}_ms"] is not None]
     return min(measured, key=lambda row: row[f"{name}_ms"], default=None)
 
 
 def settings(device: str) -> dict[str, Any]:
-    """What a result says of PyTorch, beside the versions of JAX."""
+    """Return what a result says about PyTorch, beside the versions of JAX."""
     if not HAS_PYTORCH:
         return {"pytorch": "not installed"}
     import torch
@@ -154,12 +154,12 @@ def settings(device: str) -> dict[str, Any]:
 
 
 def pytorch_device() -> str:
-    """Where PyTorch's arrays go to stand beside JAX's."""
+    """Return PyTorch's name of the kind of device that JAX uses."""
     return {"cpu": "cpu", "gpu": "cuda"}.get(jax.default_backend(), "cpu")
 
 
 def programs_of(candidates: dict[str, Candidate]) -> dict[tuple[str, str], Program]:
-    """All that can be run, by name and pass."""
+    """Return all programs that can be run, by name and pass."""
     return {(name, key): program for name, each in candidates.items() for key, program in each.programs.items()}
 
 
@@ -176,7 +176,7 @@ def _pytorch_program(one: Callable[[], Any], on_gpu: bool) -> Program:
 
 
 def _peak_of(one: Callable[[], Any]) -> int:
-    """Most memory that a call holds at once on the GPU, beyond what it starts with; its results are part of it."""
+    """Return the most memory that a call holds at once on the GPU, results included, beyond what it started with."""
     import torch
 
     torch.cuda.synchronize()
@@ -192,11 +192,11 @@ def _too_large(needed: int, free: int) -> str:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether an error says that an implementation does not serve a call; compilers and devices fail otherwise."""
+    """Return whether an error says that an implementation does not serve a call; compilers and devices raise others."""
     kinds = (NotImplementedError, RuntimeError, TypeError, ValueError)
     return isinstance(error, kinds) and not isinstance(error, jax.errors.JaxRuntimeError)
 
 
 def reason(error: Exception) -> str:
-    """One line of what went wrong."""
+    """Return an error in one line of at most 300 characters."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

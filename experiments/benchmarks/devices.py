@@ -1,4 +1,4 @@
-"""The machine at hand: which device JAX uses, how much memory it has, and its published peaks."""
+"""The device that JAX uses on this machine: its kind, its free memory and its published peaks."""
 
 import os
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Peak:
     source: str
 
 
-# Keys are what the driver calls the device.
+# Keys are the driver's names of the devices.
 PEAKS = {
     **{card.title: Peak(card.peaks["bfloat16"], card.hbm_bandwidth, card.source) for card in CARDS.values()},
     "NVIDIA H100 PCIe": Peak(756e12, 2.0e12, "NVIDIA H100 datasheet, PCIe"),
@@ -32,12 +32,12 @@ PEAKS = {
 
 
 def use(kind: str) -> None:
-    """Make JAX use a kind of device; before the first array.
+    """Make JAX use a kind of device; it must be called before the first array.
 
     Raises:
-        SystemExit: there is none.
+        SystemExit: there is no such device.
     """
-    # PyTorch needs its share of a GPU's memory.
+    # Otherwise JAX would take the part of a GPU's memory that PyTorch needs.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if kind != "auto":
         jax.config.update("jax_platforms", _PLATFORMS[kind])
@@ -48,12 +48,12 @@ def use(kind: str) -> None:
 
 
 def peak() -> Peak | None:
-    """Of the device in use, None if not known."""
+    """Return the peak figures of the device in use, None if they are not known."""
     return PEAKS.get(jax.devices()[0].device_kind)
 
 
 def free_bytes() -> int:
-    """Memory that a program may take now."""
+    """Return the bytes of memory that a program may take now."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         stats = device.memory_stats() or {}

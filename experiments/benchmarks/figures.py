@@ -24,7 +24,7 @@ _PASSES = {"forward": "forward", "forward_backward": "forward and backward"}
 
 
 def attention(result: Mapping[str, Any], file: Path) -> None:
-    """Milliseconds of each implementation by shape, one panel a pass, logarithmic."""
+    """Draw milliseconds of each implementation by shape, one panel for each pass, logarithmic."""
     shapes = list(dict.fromkeys(_shape(row) for row in result["rows"]))
     names = [name for name in COLORS if any(row["implementation"] == name for row in result["rows"])]
     figure = Figure(figsize=(11, 6.4), layout="constrained")
@@ -44,7 +44,7 @@ def attention(result: Mapping[str, Any], file: Path) -> None:
 
 
 def layer(result: Mapping[str, Any], file: Path) -> None:
-    """Milliseconds of our layer and of PyTorch's by part, a panel for each layer and pass."""
+    """Draw milliseconds of our layer and of PyTorch's by part, a panel for each layer and pass."""
     figure = Figure(figsize=(10, 6), layout="constrained")
     grid = figure.subplots(len(result["summary"]), 2, squeeze=False)
     for line, (size, parts) in zip(grid, result["summary"].items(), strict=True):
@@ -64,7 +64,7 @@ def layer(result: Mapping[str, Any], file: Path) -> None:
 
 
 def train_step(result: Mapping[str, Any], file: Path) -> None:
-    """Ratio to ResNet-50 of each network's training step and inference, the paper's as points."""
+    """Draw each network's times of training step and inference as ratios to ResNet-50, the paper's ratios as points."""
     rows = result["rows"]
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     for axes, (key, title) in zip(
@@ -82,7 +82,7 @@ def train_step(result: Mapping[str, Any], file: Path) -> None:
 
 
 def memory(result: Mapping[str, Any], file: Path) -> None:
-    """Temporary memory and bytes moved per image against h·w on a v5e. Hollow points: more than the chip has."""
+    """Draw temporary memory and bytes moved per image by h·w on a v5e; hollow points are more than the chip has."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = {"temporary_bytes_all_in_hbm": "temporary memory", "bytes_moved": "memory traffic"}
     for axes, (key, title) in zip(figure.subplots(1, 2), panels.items(), strict=True):
@@ -95,7 +95,7 @@ def memory(result: Mapping[str, Any], file: Path) -> None:
 
 
 def memory_here(result: Mapping[str, Any], file: Path) -> None:
-    """Temporary memory per image against h·w on the machine at hand."""
+    """Draw temporary memory per image by h·w on this machine."""
     figure = Figure(figsize=(5.4, 4), layout="constrained")
     axes = figure.subplots()
     _growth(axes, result, "temporary_bytes", {"paper": 2, "folded_pieces": 1})
@@ -106,7 +106,7 @@ def memory_here(result: Mapping[str, Any], file: Path) -> None:
 
 
 def _growth(axes: Any, result: Mapping[str, Any], key: str, powers: Mapping[str, int]) -> None:
-    """MB per image of each implementation, both axes logarithmic, and powers of h·w through some last points."""
+    """Draw MB per image of each implementation on logarithmic axes, and powers of h·w through some last points."""
     rows, batch = result["scaling"], result["batch"]
     for implementation in dict.fromkeys(row["implementation"] for row in rows):
         own = [row for row in rows if row["implementation"] == implementation]

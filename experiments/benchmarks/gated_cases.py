@@ -1,4 +1,4 @@
-"""The layers whose forms of the gated convolution are compared: of ResNet-50, Wide-ResNet-28-10 and MnasNet-A1."""
+"""The layers for which forms of the gated convolution are compared: ResNet-50's, Wide-ResNet-28-10's, MnasNet-A1's."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,10 @@ from aa_flax.ops.gated_convolution import Forms
 
 
 class Layer(NamedTuple):
-    """A square map, as many channels out as in, one number a place and output channel as gate ("expand")."""
+    """A layer on a square map, with as many channels out as in.
+
+    The gate has one number for each position of the kernel and output channel ("expand").
+    """
 
     side: int
     channels: int
@@ -18,7 +21,7 @@ class Layer(NamedTuple):
 
     @property
     def label(self) -> str:
-        """For tables."""
+        """The name of the layer in tables."""
         return f"{self.side}²×{self.channels} {'depthwise ' if self.depthwise else ''}k{self.kernel_size}"
 
 
@@ -35,18 +38,18 @@ LAYERS = (
     Layer(7, 960, 5, True),
 )
 PARTS = ("forward", "inputs", "weights")
-"""The convolution, its gradient for the input, and that for kernel and gate."""
+"""The convolution, its gradient by the input, and that by kernel and gate."""
 
 
 def shapes(layer: Layer, batch: int) -> dict[str, tuple[int, ...]]:
-    """Of input, kernel, gate and the gradient of the output."""
+    """Return the shapes of input, kernel, gate and the gradient of the output."""
     c, k = layer.channels, layer.kernel_size
     x = (batch, layer.side, layer.side, c)
     return {"x": x, "kernel": (k, k, 1 if layer.depthwise else c, c), "gate": (batch, k, k, 1, c), "dy": x}
 
 
 def program(layer: Layer, form: str, part: str) -> Any:
-    """The function of those four that computes one part, for form "plain" without a gate."""
+    """Return the function of these four arrays that computes one part; form "plain" uses no gate."""
     pad = layer.kernel_size // 2
     groups = layer.channels if layer.depthwise else 1
     padding = ((pad, pad), (pad, pad))

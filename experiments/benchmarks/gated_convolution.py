@@ -1,9 +1,9 @@
-"""Time of each form of the gated convolution on the device at hand, beside the plain convolution.
+"""Time of each form of the gated convolution on this machine's device, beside the plain convolution.
 
     python -m experiments.benchmarks.gated_convolution                       (about five minutes on two CPU cores)
 
 Float32, batch 8, the layers of `gated_cases.py`; median of several rounds in one process. The table of
-`aa_flax.ops.gated_choice` goes by it. Writes experiments/results/gated_convolution_PLATFORM.json.
+`aa_flax.ops.gated_choice` follows from it. Writes experiments/results/gated_convolution_PLATFORM.json.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def milliseconds(layer: Layer, part: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Median of each form over rounds in which they take turns."""
+    """Return the median milliseconds of each form over rounds in which they take turns."""
     drawn = np.random.default_rng(0)
     operands = [jnp.asarray(drawn.normal(size=s), jnp.float32) for s in shapes(layer, arguments.batch).values()]
     programs = {form: jax_program(jax.jit(program(layer, form, part)), *operands) for form in ("plain", "fold", "tap")}

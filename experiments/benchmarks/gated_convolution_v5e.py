@@ -1,9 +1,9 @@
-"""Bytes that each form of the gated convolution moves on a TPU v5e, counted by its compiler without one.
+"""Bytes that each form of the gated convolution moves on a TPU v5e, counted by its compiler without such a chip.
 
     python -m experiments.benchmarks.gated_convolution_v5e      (about ten minutes on two CPU cores; needs libtpu)
 
-Batch 128, bfloat16, the layers of `gated_cases.py`: the convolution, its gradient for the input and that for kernel and
-gate, each by itself, beside the plain convolution's. The table of `aa_flax.ops.gated_choice` goes by it. Writes
+Batch 128, bfloat16, the layers of `gated_cases.py`: the convolution, its gradient by the input and that by kernel and
+gate, each by itself, beside the plain convolution's. The table of `aa_flax.ops.gated_choice` follows from it. Writes
 experiments/results/gated_convolution_v5e.json. Nothing runs, so nothing is timed.
 """
 

@@ -1,15 +1,15 @@
-"""Images a second and core that the input of ImageNet's training delivers, ours beside tf.data.
+"""Images per second and core that the input pipeline of ImageNet's training delivers, ours beside tf.data.
 
     python -m experiments.benchmarks.input_pipeline --source_dir=FOLDER
 
 FOLDER holds JPEG files, in folders or tar archives at any depth. They are stored as records twice, as they are and with
 a shorter side of 256 as `python -m aa_flax.data shrink` makes it, and repeated until there are 4,096. Then all inputs
 take turns in one run: shuffled random resized crops at 224, batches of 64, on as many threads as there are cores. Each
-turn starts afresh, warms up, and takes 16 batches; ratios are of neighbouring turns, and their median counts.
-Processor time is measured beside the clock's, which other work on the machine slows down more.
+turn opens its input anew, warms up, and takes 16 batches; ratios are of neighbouring turns, and their median is kept.
+Processor time is measured beside wall-clock time, which other work on the machine changes more.
 
-tf.data is measured where TensorFlow is installed; our fast_decode where its two packages are. A last comparison asks
-whether worker processes would beat threads: as many processes as cores, one thread each, handing over nothing.
+tf.data is measured where TensorFlow is installed; our fast_decode where its two packages are. A last comparison shows
+whether worker processes are faster than threads: as many processes as cores, one thread each, passing on no images.
 """
 
 import argparse
@@ -44,7 +44,7 @@ HAS_FAST = find_spec("simplejpeg") is not None and find_spec("cykooz_resizer") i
 
 
 class Photos(Origin):
-    """JPEG files, over and over."""
+    """JPEG files, repeated until there are `RECORDS`."""
 
     homepage, image_shape, encoding, class_names, files = "", (None, None, 3), "jpeg", ["photo"], []
 
@@ -68,6 +68,7 @@ class Turn:
 
 
 def main() -> None:
+    """Measure every input on every set of records, and store the results."""
     arguments = parse()
     threads = arguments.threads
     print(f"{threads} threads; batches of {BATCH}, {SIDE}x{SIDE}", flush=True)
@@ -85,6 +86,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
+    """Return the command line's arguments."""
     parser = results.flags(__doc__, "input_pipeline_cpu.json")
     parser.add_argument("--source_dir", type=Path, required=True, help="folder with JPEG files")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -94,19 +96,19 @@ def parse() -> argparse.Namespace:
 
 
 def passed_on(arguments: argparse.Namespace) -> list[str]:
-    """The arguments that change what is measured."""
+    """Return the arguments that change what is measured."""
     return [f"--{name}={getattr(arguments, name)}" for name in ("threads", "rounds", "seconds")]
 
 
 def packages() -> dict[str, str]:
-    """Versions of what decodes."""
+    """Return the versions of the packages that read and decode."""
     names = ["grain", "array_record", "pillow", "tensorflow-datasets"]
     names += ["simplejpeg", "cykooz-resizer"] if HAS_FAST else []
     return {name: version(name) for name in [*names, *(["tensorflow"] if HAS_TENSORFLOW else [])]}
 
 
 def jpegs(folder: Path) -> dict[str, list[bytes]]:
-    """The JPEG files under a folder; those of each archive, and of each folder, under its name."""
+    """Return the JPEG files under a folder, by the name of their archive or sub-folder."""
     found: dict[str, list[bytes]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".tar":
@@ -123,7 +125,7 @@ def jpegs(folder: Path) -> dict[str, list[bytes]]:
 
 
 def store(source_dir: Path, scratch: Path) -> dict[str, dict[str, Path]]:
-    """Each set of photographs as records, as they are and smaller; where ArrayRecord and TFRecord lie."""
+    """Store each set of photographs as records, as they are and smaller; return the folders and TFRecord files."""
     stored = {}
     for name, images in jpegs(source_dir).items():
         as_stored = prepare(Photos(f"photos_{name}", images), scratch)
@@ -141,12 +143,12 @@ def store(source_dir: Path, scratch: Path) -> dict[str, dict[str, Path]]:
 
 
 def open_source(folder: Path, fast_decode: bool = False) -> RecordSource:
-    """The records of a prepared folder."""
+    """Return the source of a prepared folder's records."""
     return RecordSource(open_prepared(folder), "train", fast_decode=fast_decode)
 
 
 def inputs(data: Mapping[str, Path], threads: int) -> dict[str, Callable[[], Any]]:
-    """Name to what opens an endless iterator over batches."""
+    """Return, by name, functions that open an endless iterator over batches."""
 
     def ours(fast_decode: bool) -> Callable[[], Any]:
         source = open_source(data["folder"], fast_decode)
@@ -166,7 +168,7 @@ def inputs(data: Mapping[str, Path], threads: int) -> dict[str, Callable[[], Any
 
 
 def measure(data: Mapping[str, Path], threads: int, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A row for each input."""
+    """Yield a row for each input."""
     opened = inputs(data, threads)
     turns: dict[str, list[Turn]] = {name: [] for name in opened}
     started = time.perf_counter()
@@ -190,7 +192,7 @@ def measure(data: Mapping[str, Path], threads: int, arguments: argparse.Namespac
 
 
 def take(batches: Any) -> Turn:
-    """Warms up, takes batches, ends the threads."""
+    """Warm up, take batches and end the threads; return what was delivered."""
     for _ in range(_WARM_UP):
         batch = next(batches)
     assert batch["image"].shape == (BATCH, SIDE, SIDE, 3) and batch["image"].dtype == "uint8"
@@ -204,7 +206,7 @@ def take(batches: Any) -> Turn:
 
 
 def compare_workers(folder: Path, count: int) -> dict[str, Any]:
-    """Images a second: one process with a thread a core, and a process a core, in turns."""
+    """Return images per second of one process with a thread for each core, and of a process for each core, in turns."""
     fast = HAS_FAST
     context = multiprocessing.get_context("spawn")
     found: dict[str, list[float]] = {"threads": [], "workers": []}
@@ -224,7 +226,7 @@ def compare_workers(folder: Path, count: int) -> dict[str, Any]:
 
 
 def _deliver(folder: Path, fast: bool, threads: int, share: int, barrier: Any, results: Any) -> None:
-    """In a process of its own: images a second that it makes, once all others make some too."""
+    """Measure, in a process of its own, the images per second that it delivers while all others deliver too."""
     options: dict[str, Any] = {"batch_size": BATCH, "image_size": (SIDE, SIDE), "crop": "resized"}
     with train_batches(open_source(folder, fast), seed=0, num_threads=threads, **options) as batches:
         for _ in range(_WARM_UP):
@@ -237,11 +239,12 @@ def _deliver(folder: Path, fast: bool, threads: int, share: int, barrier: Any, r
 
 
 def rounded(values: Any, digits: int = 0) -> float:
-    """The median, rounded to what is meant."""
+    """Return the median, rounded to `digits` decimals."""
     return round(statistics.median(values), digits or None)
 
 
 def line(row: Mapping[str, Any]) -> str:
+    """Return a row as a line of text."""
     ratios = ", ".join(f"{value:.2f} {name}" for name, value in row.items() if name.startswith("to "))
     speed = f"{row['images_per_second_and_core']:6,} images/s and core, {row['images_per_cpu_second']:6,} a CPU second"
     return f"{row['records']:34s} {row['input']:22s} {speed}{'; ' if ratios else ''}{ratios}"

@@ -1,11 +1,11 @@
-"""What our attention kernels are on an H100, counted from the programs that XLA makes for one; none is needed.
+"""Counts of our attention kernels on an H100, from the programs that XLA compiles for one; no GPU is needed.
 
     python -m experiments.benchmarks.kernels_h100      (ten minutes on two CPU cores; needs `aa_flax[plan_gpu]`)
 
-For maps of the paper's networks and of detectors, with gradients. Of each kernel: bytes of its operands and results,
-instructions in all and in its longest loop (of PTX, before the assembler joins some), and, where NVIDIA's assembler
-`ptxas` is on the PATH, registers and bytes spilled. Nothing runs, so nothing is timed. Writes JSON to
-experiments/results/kernels_h100.json; attention_h100.py beside this file compares implementations.
+The maps are those of the paper's networks and of detectors, with gradients. Counted of each kernel are the bytes of its
+operands and results, its instructions in all and in its longest loop (of PTX, before the assembler joins some), and,
+where NVIDIA's assembler `ptxas` is on the PATH, registers and bytes spilled. Nothing runs, so nothing is timed. Writes
+JSON to experiments/results/kernels_h100.json; attention_h100.py beside this file compares implementations.
 """
 
 import functools
@@ -34,7 +34,7 @@ SHAPES = (
     (64, 56, 56, 20, 1, "bfloat16"),
     (256, 14, 14, 20, 3, "float32"),
     (128, 32, 32, 20, 2, "float32"),
-    (8, 32, 32, 128, 128, "bfloat16"),  # the deepest that the kernels take
+    (8, 32, 32, 128, 128, "bfloat16"),  # the largest depth that the kernels accept
     (8, 32, 32, 64, 64, "float32"),
 )
 
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=len(SHAPES), metavar="N", help="only the first N shapes")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="aa_flax-ptx-") as dump:
-        # Read when the compiler first starts.
+        # XLA reads these flags when the compiler first starts.
         options = [os.environ.get("XLA_FLAGS", ""), f"--xla_dump_to={dump}", "--xla_dump_emitter_re=.*"]
         os.environ["XLA_FLAGS"] = " ".join(filter(None, options))
         rows = [row(Path(dump), *shape) for shape in SHAPES[: arguments.first]]
@@ -93,7 +93,7 @@ _INSTRUCTION = r"^\s+(?:@!?%p\d+\s+)?[a-z][\w.]*\s"
 
 
 def _loops(text: str) -> list[int]:
-    """Instructions of each loop that has no other in it: from a label to the branch back to it."""
+    """Return the instructions of each innermost loop: from a label to the branch back to it."""
     found, label, count = [], "", 0
     for line in text.splitlines():
         if start := re.match(r"(\$\w+):", line):

@@ -1,13 +1,13 @@
 """The whole attention-augmented convolution, ours against the same layer in PyTorch, and its two branches alone.
 
-    python -m experiments.benchmarks.layer                 on whatever device JAX finds
+    python -m experiments.benchmarks.layer                 on the device that JAX finds
     python -m experiments.benchmarks.layer --device gpu    larger batches, bfloat16
 
 AAConv2D(256, 256) at 14×14 and AAConv2D(128, 128) at 28×28: 8 heads, key depth 20 and value depth 3 and 1 per head,
 3×3 convolution. PyTorch's layer is written from the paper's equations (`pytorch_layer.py`) and checked against ours
-first; einsum and matmul, contiguous and channels_last are all timed and the fastest is quoted. Parts: the layer, its
-convolution with both gradients, by input and by kernel alone, and its attention with the projections. Beside
-implementation="auto", layer and attention run with the whole fold. All run in turn; the median counts.
+first; einsum and matmul, contiguous and channels_last are all timed and the fastest is quoted. The parts are the layer,
+its convolution with both gradients, by input and by kernel alone, and its attention with the projections. Besides
+implementation="auto", layer and attention run with the whole fold. All take turns; the median is kept.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from aa_flax.layers import AAConv2D
 from experiments.benchmarks import agreement, candidates, devices, figures, results, timing
 from experiments.benchmarks.candidates import PASSES, Candidate
 
-# What each part's gradients are by: 0 is the input, 1 the parameters.
+# The arguments by which each part has gradients: 0 is the input, 1 the parameters.
 PARTS = {
     "layer": (0, 1),
     "convolution": (0, 1),
@@ -38,7 +38,7 @@ _FREE = 1 << 60  # these layers fit wherever a network does
 
 @dataclass(frozen=True)
 class Size:
-    """A layer and how many maps each kind of machine is given."""
+    """A layer, and the batch that each kind of machine is given."""
 
     side: int
     features: int
@@ -46,7 +46,7 @@ class Size:
     gpu_batch: int
 
     def build(self, dtype: str) -> AAConv2D:
-        """Ours."""
+        """Return our layer of this size."""
         shape = (self.side, self.side)
         return AAConv2D(self.features, self.features, 3, spatial_shape=shape, dtype=dtype, rngs=nnx.Rngs(0))
 
@@ -55,6 +55,7 @@ SIZES = (Size(14, 256, cpu_batch=16, gpu_batch=256), Size(28, 128, cpu_batch=4, 
 
 
 def main() -> None:
+    """Measure every size, part and variant, and store and draw the results."""
     arguments = parse()
     devices.use(arguments.device)
     on_cpu = jax.default_backend() == "cpu"
@@ -74,6 +75,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
+    """Return the command line's arguments."""
     parser = results.flags(__doc__, "")
     parser.add_argument("--device", choices=devices.KINDS, default="auto")
     parser.add_argument("--batch", type=int, help="instead of each layer's own")
@@ -84,7 +86,7 @@ def parse() -> argparse.Namespace:
 
 
 def measure(size: Size, batch: int, dtype: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for each part, framework and variant."""
+    """Return a row for each part, framework and variant."""
     x = np.random.default_rng(0).normal(size=(batch, size.side, size.side, size.features)).astype(np.float32)
     layer = size.build(dtype)
     found = {("aa_flax", "auto", part): each for part, each in ours(layer, jnp.asarray(x, dtype)).items()}
@@ -99,7 +101,7 @@ def measure(size: Size, batch: int, dtype: str, arguments: argparse.Namespace) -
         found |= {("pytorch", "-", part): candidates.without_pytorch() for part in PARTS}
     for (*_, part), each in found.items():
         if " by " in part:
-            each.programs.pop("forward", None)  # is that of the convolution
+            each.programs.pop("forward", None)  # it is that of the convolution
     programs = {(*key, name): program for key, each in found.items() for name, program in each.programs.items()}
     times = timing.take_turns(programs, rounds=arguments.rounds, seconds=arguments.seconds)
     rows = []
@@ -111,7 +113,7 @@ def measure(size: Size, batch: int, dtype: str, arguments: argparse.Namespace) -
 
 
 def ours(layer: AAConv2D, x: jax.Array, parts: Sequence[str] = tuple(PARTS)) -> dict[str, Candidate]:
-    """Our layer's parts, each as a function of its input and its own parameters."""
+    """Return our layer's parts, each as a function of its input and its own parameters."""
     graph, state = nnx.split(layer)
     params = nnx.to_pure_dict(state)
     conv = {"conv": params["conv"]}
@@ -138,7 +140,7 @@ def ours(layer: AAConv2D, x: jax.Array, parts: Sequence[str] = tuple(PARTS)) -> 
 
 
 def theirs(layer: AAConv2D, x: np.ndarray, dtype: str) -> dict[tuple[str, str], Candidate]:
-    """PyTorch's parts by (variant, part)."""
+    """Return PyTorch's parts by (variant, part)."""
     import torch
 
     torch.backends.cudnn.benchmark = True  # shapes are fixed
@@ -154,7 +156,7 @@ def theirs(layer: AAConv2D, x: np.ndarray, dtype: str) -> dict[tuple[str, str], 
             functions = {"layer": module, "attention": module.attend}
             for part, by in PARTS.items():
                 if spelling == "matmul" and part.startswith("convolution"):
-                    continue  # there is one convolution in both
+                    continue  # both spellings have the same convolution
                 function = functions.get(part, module.conv)
                 own = {"layer": module.parameters(), "attention": _attention_parameters(module)}.get(
                     part, module.conv.parameters()
@@ -169,7 +171,7 @@ def theirs(layer: AAConv2D, x: np.ndarray, dtype: str) -> dict[tuple[str, str], 
 
 
 def twin(layer: AAConv2D, *, einsum: bool) -> Any:
-    """The PyTorch layer with our layer's parameters."""
+    """Return the PyTorch layer with our layer's parameters."""
     from experiments.benchmarks.pytorch_layer import AAConv2d
 
     assert layer.rel_height is not None and layer.rel_width is not None
@@ -181,16 +183,16 @@ def twin(layer: AAConv2D, *, einsum: bool) -> Any:
 
 
 def agree(size: Size, x: np.ndarray) -> None:
-    """AssertionError unless both of PyTorch's spellings give what ours does, in float32."""
+    """Raise AssertionError unless both PyTorch spellings agree with our layer, in float32."""
     layer = size.build("float32")
     for einsum in (True, False):
         agreement.check_layer(layer, twin(layer, einsum=einsum).to(candidates.pytorch_device()), x)
 
 
 def fastest(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By part and pass: our milliseconds, those of PyTorch's fastest variant, and how many times faster ours is.
+    """Return by part and pass our milliseconds, those of PyTorch's fastest variant, and how many times faster ours is.
 
-    And how many times faster than with the whole fold.
+    It also has how many times faster ours is than with the whole fold.
     """
     summary: dict[str, dict[str, Any]] = {}
     for part in PARTS:
@@ -216,7 +218,7 @@ def fastest(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def table(summary: dict[str, dict[str, Any]]) -> str:
-    """The summary as text, and what makes the layer slower where it is."""
+    """Return the summary as text, with the branch that makes our layer slower where it is."""
     columns = f"{'PyTorch':>9}{'times':>7}{'to fold':>8}"
     lines = [f"{'':24}{'forward, ms':>12}{columns}{'+backward':>12}{columns}"]
     for part, passes in summary.items():
@@ -231,7 +233,7 @@ def table(summary: dict[str, dict[str, Any]]) -> str:
 
 
 def verdicts(summary: dict[str, dict[str, Any]]) -> list[str]:
-    """For each pass in which our layer is the slower one: which branch takes longer than PyTorch's, and by how much."""
+    """Return for each pass in which our layer is slower how much longer than PyTorch's each of its branches takes."""
     said = []
     for name in PASSES:
         if summary["layer"][name].get("times_faster", 1) < 1:

@@ -1,12 +1,12 @@
-"""Host time of a training step: what the loop costs besides the device, with a state of ResNet-50's many arrays.
+"""Host time of a training step: the cost of the loop besides the device's, with as many arrays as ResNet-50's state.
 
     python -m experiments.benchmarks.loop
 
-The step of a network with ResNet-50's tree of parameters, statistics, momentum and averages, each array two numbers;
-batches as runs place them. Beside it a program that only passes the same state on, in which the device has nothing to
-do at all: a CPU computes small programs in the thread that calls them, so that the first includes its computation.
-Both with averages of the parameters, and without. Writes experiments/results/loop_cpu_jax*.json. The goal is under 2 ms
-on one device.
+The step is that of a network with ResNet-50's tree of parameters, statistics, momentum and averages, each array of two
+numbers; batches are placed as in runs. Beside it runs a program that only passes the same state on, so that the device
+has nothing to do: a CPU computes small programs in the thread that calls them, so the time of the step includes its
+computation. Both are timed with averages of the parameters and without. Writes
+experiments/results/loop_cpu_jax*.json. The goal is under 2 ms on one device.
 """
 
 import json
@@ -31,7 +31,7 @@ from experiments.benchmarks.timing import median
 
 
 def main() -> None:
-    """Time and store."""
+    """Time both programs, with averages and without, and store the times."""
     parser = results.flags(__doc__, "")
     parser.add_argument("--steps", type=int, default=200, help="in a round")
     parser.add_argument("--rounds", type=int, default=15)
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def timed(layout: Layout, ema: bool, steps: int, rounds: int) -> dict[str, Any]:
-    """Medians of both programs, which take turns."""
+    """Return the median milliseconds of both programs, which take turns."""
     step, state, batch = prepare(layout, ema)
     passed_on = jax.jit(lambda state, batch: state, donate_argnums=0, keep_unused=True)
     times: dict[str, list[float]] = {"step_ms": [], "passed_on_ms": []}
@@ -66,7 +66,7 @@ def timed(layout: Layout, ema: bool, steps: int, rounds: int) -> dict[str, Any]:
 
 
 def prepare(layout: Layout, ema: bool) -> tuple[Any, Any, dict[str, np.ndarray]]:
-    """A step that touches every array of ResNet-50's state, made small, and a batch for it."""
+    """Return a step that uses every array of ResNet-50's state, each made small, that state, and a batch."""
     config = resolve({"optimizer": {"ema_decay": 0.9 if ema else 0.0}, "data": {"crop": "none", "flip": False}})
     model = nnx.eval_shape(lambda: create_model("resnet50", rngs=nnx.Rngs(0)))
     _, params, batch_stats = functional(model)

@@ -1,11 +1,11 @@
-"""What stacking PatchConvNet's blocks in one loop saves: compilation, and memory, of S120 on one TPU v5e, without one.
+"""Compilation time and memory that a loop over PatchConvNet's blocks saves: S120 for one TPU v5e, without such a chip.
 
     python -m experiments.benchmarks.patchconvnet_trunk                    (half an hour on two busy CPU cores)
 
 Compiles the gradient of the loss of S120 for 32 images of 224×224 in bfloat16 with libtpu, three times: the trunk as a
 loop, as a loop that keeps only each block's input for the gradient (the default), and block after block. Writes
-experiments/results/patchconvnet_trunk.json. Memory is a count; of the times the CPU seconds, of all threads
-together, depend least on what else the machine does.
+experiments/results/patchconvnet_trunk.json. Memory is a count. Of the times, the CPU seconds of all threads together
+depend least on other work of the machine.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from experiments.benchmarks import results
 
 TARGET = "v5e:1x1"
 BATCH, SIDE, NAME = 32, 224, "patchconvnet_s120"
-# Whether the blocks run in a loop, and whether that computes them again for the gradient.
+# Whether the blocks run in a loop, and whether they are computed again for the gradient.
 TRUNKS = {
     "loop": (True, False),
     "loop, rematerialized": (True, True),
@@ -30,7 +30,7 @@ TRUNKS = {
 
 
 def logits(model: Any, images: jax.Array, loop: bool) -> jax.Array:
-    """Of the network in training; without the loop the blocks are called in a row."""
+    """Return the logits of the network in training; without the loop the blocks are called one after the other."""
     if loop:
         return model(images, train=True)
     x = model.stem(images)
@@ -40,7 +40,7 @@ def logits(model: Any, images: jax.Array, loop: bool) -> jax.Array:
 
 
 def counted(loop: bool, rematerialize: bool) -> dict[str, Any]:
-    """Return seconds, and what the compiler counts, of one gradient; nothing is allocated."""
+    """Return seconds of compilation and the compiler's counts of one gradient; nothing is allocated."""
     model = nnx.eval_shape(
         lambda: create_model(NAME, rematerialize=rematerialize, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     )

@@ -1,4 +1,4 @@
-"""What training steps of the papers' networks need of a TPU or GPU, counted in the compiled program; none is needed.
+"""Plans of training steps of the papers' networks, counted in the program compiled for a TPU or GPU; none is needed.
 
     python -m experiments.benchmarks.plans h100        one H100        (half an hour on two CPU cores)
     python -m experiments.benchmarks.plans v5e         four v5e chips  (12 minutes)
@@ -6,9 +6,9 @@
     python -m experiments.benchmarks.plans scale_v5e   8, 64 and 256 v5e chips, 128 images each   (20 minutes)
     python -m experiments.benchmarks.plans h100 --only=resnet50,aa_resnet50_025    these rows; the others stay
 
-For GPUs `aa_flax[plan_gpu]` is needed, for TPUs `aa_flax[plan]`. Bfloat16, SGD with momentum; each row is one
-`python -m aa_flax.plan`. Counts, not times. Writes experiments/results/plan_h100.json, plan_v5e.json, aw_v5e.json or
-scale_v5e.json.
+GPUs need `aa_flax[plan_gpu]`, TPUs `aa_flax[plan]`. The steps are in bfloat16, with SGD and momentum; each row is one
+call of `python -m aa_flax.plan`. The results are counts, not times. Writes experiments/results/plan_h100.json,
+plan_v5e.json, aw_v5e.json or scale_v5e.json.
 """
 
 import json
@@ -25,13 +25,13 @@ from experiments.benchmarks import results
 _ROOT = Path(__file__).parents[2]
 RATIO_25 = "experiments/ablations/attention_ratio_25.py"
 CIFAR = "experiments/cifar"
-# What a config has beside the network is as for the other rows.
+# Settings that make a config's row equal to the other rows, except for the network.
 PLAIN = ("--config.model.dtype=bfloat16", "--config.optimizer.ema_decay=0.0")
 KERNEL = (*PLAIN, "--config.model.options.implementation=pallas_gpu")
 
 
 class Row(NamedTuple):
-    """A step: network or config, images of all chips, row to compare with, arguments of the plan, its own machine."""
+    """A training step: network or config, images of all chips, row to compare with, flags of the plan, own machine."""
 
     subject: str
     batch: int
@@ -46,7 +46,7 @@ class Table(NamedTuple):
     topology: str
     file: str
     rows: dict[str, Row]
-    more: tuple[str, ...] = ()  # kept besides `KEPT`
+    more: tuple[str, ...] = ()  # values kept besides `KEPT`
 
 
 KEPT = (
@@ -63,8 +63,8 @@ KEPT = (
 RATIOS = ("bytes_moved", "hbm_bytes", "temp_bytes", "kernels")
 
 TABLES: dict[str, Table] = {
-    # Table 2 of Bello et al. (2019), AA with kappa = upsilon = 0.25 as there and as in Table 3; attention as "auto" has
-    # it, and by the kernel.
+    # Table 2 of Bello et al. (2019), AA with kappa = upsilon = 0.25 as there and as in Table 3; attention as "auto"
+    # chooses it, and by the kernel.
     "h100": Table(
         "h100:1",
         "plan_h100.json",
@@ -103,7 +103,7 @@ TABLES: dict[str, Table] = {
         "aw_v5e.json",
         {"resnet50": Row("resnet50", 512), "aw_resnet50": Row("aw_resnet50", 512, "resnet50")},
     ),
-    # Data parallel, and with the state split over the chips (FSDP).
+    # Data parallel, with the state on every chip and split over the chips (FSDP).
     "scale_v5e": Table(
         "v5e:2x4",
         "scale_v5e.json",
@@ -134,7 +134,7 @@ def main() -> None:
     names = arguments.only.split(",") if arguments.only else list(table.rows)
     if unknown := [name for name in names if name not in table.rows]:
         parser.error(f"--only: no row {unknown[0]!r}; rows: {', '.join(table.rows)}")
-    jax.config.update("jax_platforms", "cpu")  # the plugin for CUDA would look for a driver, and complain
+    jax.config.update("jax_platforms", "cpu")  # otherwise the plugin for CUDA looks for a driver, and warns
     rows = stored(output)
     for name in names:
         row = table.rows[name]
@@ -148,7 +148,7 @@ def main() -> None:
 
 
 def stored(file: Path) -> dict[str, Any]:
-    """Return the rows of a file by name; none where it has another form, as results of older commits do."""
+    """Return the rows of a file by name; none where it has another form, as results of older commits have."""
     rows = json.loads(file.read_text())["rows"] if file.exists() else {}
     return rows if isinstance(rows, dict) else {}
 
@@ -163,7 +163,7 @@ def planned(row: Row, topology: str) -> dict[str, Any]:
 
 
 def ratios(table: Table, rows: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Return what each row that is known needs, as multiples of the row that it is compared with."""
+    """Return the counts of each known row as multiples of those of the row that it is compared with."""
     pairs = {name: row.baseline for name, row in table.rows.items() if row.baseline in rows and name in rows}
     return {
         name: {

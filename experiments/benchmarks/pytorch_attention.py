@@ -1,11 +1,11 @@
 """Relative attention in PyTorch, to be timed beside ours.
 
-Two spellings of the paper's algorithm (Bello et al., 2019, equations 3 and 4, and the skewing of its appendix), written
-from its equations: sums over axes by `einsum`, or products by `matmul`. And PyTorch's own attention functions, which
-take the position terms as a float bias (SDPA) or add them to each logit (FlexAttention).
+There are two spellings of the paper's algorithm (Bello et al., 2019, equations 3 and 4, and the skewing of its
+appendix), written from its equations: sums over axes by `einsum`, or products by `matmul`. The others are PyTorch's own
+attention functions, which take the position terms as a float bias (SDPA) or add them to each logit (FlexAttention).
 
 All take query, key [b, n, h, w, dk], value [b, n, h, w, dv], rel_height [2h-1, dk], rel_width [2w-1, dk], and return
-[b, n, h, w, dv]: heads before positions, as PyTorch's functions want them.
+[b, n, h, w, dv]: heads before positions, as PyTorch's functions expect them.
 """
 
 import functools
@@ -20,14 +20,14 @@ Attention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def relative_to_absolute(logits: Tensor) -> Tensor:
-    """[..., l, 2l-1] by offset to [..., l, l] by key: pad a column, read with rows of 2l-1, keep the right part."""
+    """Turn [..., l, 2l-1] by offset into [..., l, l] by key: pad a column, read rows of 2l-1, keep the right part."""
     *batch, length, offsets = logits.shape
     flat = F.pad(F.pad(logits, (0, 1)).flatten(-2), (0, offsets - length))
     return flat.reshape(*batch, length + 1, offsets)[..., :length, length - 1 :]
 
 
 def position_logits(query: Tensor, rel_height: Tensor, rel_width: Tensor, *, einsum: bool) -> tuple[Tensor, Tensor]:
-    """q·rel_height and q·rel_width for each query and key coordinate: [b, n, h, w, h] and [b, n, h, w, w]."""
+    """Return q·rel_height [b, n, h, w, h] and q·rel_width [b, n, h, w, w] for each query and key coordinate."""
     if einsum:
         by_row = torch.einsum("bnyxd,rd->bnxyr", query, rel_height)
         by_column = torch.einsum("bnyxd,rd->bnyxr", query, rel_width)
@@ -38,7 +38,7 @@ def position_logits(query: Tensor, rel_height: Tensor, rel_width: Tensor, *, ein
 
 
 def paper(query: Tensor, key: Tensor, value: Tensor, rel_height: Tensor, rel_width: Tensor, *, einsum: bool) -> Tensor:
-    """The paper's algorithm; logits, weights and what their gradients need lie in memory."""
+    """Return attention by the paper's algorithm; logits, weights and what their gradients need are stored in memory."""
     b, n, h, w, _ = query.shape
     query = query * query.shape[-1] ** -0.5
     by_row, by_column = position_logits(query, rel_height, rel_width, einsum=einsum)
@@ -53,7 +53,7 @@ def paper(query: Tensor, key: Tensor, value: Tensor, rel_height: Tensor, rel_wid
 
 
 def sdpa(query: Tensor, key: Tensor, value: Tensor, rel_height: Tensor, rel_width: Tensor) -> Tensor:
-    """`scaled_dot_product_attention` with the position terms as a float bias [b, n, hw, hw]."""
+    """Return attention by `scaled_dot_product_attention`, with the position terms as a float bias [b, n, hw, hw]."""
     b, n, h, w, _ = query.shape
     scale = query.shape[-1] ** -0.5
     by_row, by_column = position_logits(query * scale, rel_height, rel_width, einsum=False)
@@ -70,7 +70,7 @@ def _compiled_flex_attention() -> Callable[..., Any]:
 
 
 def flex(query: Tensor, key: Tensor, value: Tensor, rel_height: Tensor, rel_width: Tensor) -> Tensor:
-    """FlexAttention, compiled; each logit gets its two position terms, the hw x hw logits never reach memory."""
+    """Return attention by compiled FlexAttention, which adds two position terms to each logit and stores no logits."""
     b, n, h, w, _ = query.shape
     scale = query.shape[-1] ** -0.5
     terms = position_logits(query * scale, rel_height, rel_width, einsum=False)

@@ -9,13 +9,13 @@ from experiments.benchmarks.pytorch_attention import paper
 class AAConv2d(nn.Module):
     """concat[Conv(X), MHA(X)] for stride 1, without biases: [b, in, h, w] to [b, out, h, w].
 
-    `conv` 3×3, `qkv` and `out` 1×1, both axes' tables shared by the heads, as in `aa_flax.layers.AAConv2D`.
+    `conv` is 3×3, `qkv` and `out` are 1×1, and the heads share both tables, as in `aa_flax.layers.AAConv2D`.
 
     Args:
         in_features, out_features: channels.
         key_depth, value_depth: total over the heads.
-        num_heads: n.
-        spatial_shape: (h, w), the only size that it takes.
+        num_heads: number of heads.
+        spatial_shape: (h, w), the only size of maps that it accepts.
         einsum: the spelling of its attention, see `pytorch_attention`.
     """
 
@@ -43,7 +43,7 @@ class AAConv2d(nn.Module):
         )
 
     def attend(self, x: Tensor) -> Tensor:
-        """The attention branch, [b, in, h, w] to [b, dv, h, w]."""
+        """Return the output of the attention branch, [b, in, h, w] to [b, dv, h, w]."""
         b, _, h, w = x.shape
         parts = (
             part.reshape(b, self.num_heads, -1, h, w).permute(0, 1, 3, 4, 2)
@@ -54,5 +54,5 @@ class AAConv2d(nn.Module):
         return self.out(heads.permute(0, 1, 4, 2, 3).reshape(b, -1, h, w))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Both branches."""
+        """Return the outputs of both branches, concatenated."""
         return torch.cat([self.conv(x), self.attend(x)], 1)

@@ -1,14 +1,14 @@
-"""Speed and accuracy of the quickstart here and in another checkout, trained in turn with the same seeds.
+"""Speed and accuracy of the quickstart in this and in another checkout, trained in turn with the same seeds.
 
     git worktree add ../before 756416f
     python -m experiments.benchmarks.quickstart_pairs --against=../before              35 minutes, the machine quiet
     python -m experiments.benchmarks.quickstart_pairs --against=../before --seeds 0 --epochs=2          speed, roughly
 
-Each run is `python -m aa_flax.train --config=experiments/quickstart.py` of its checkout, a process of its own, as many
-epochs as the config says. The order of a pair changes from seed to seed. Stored: both runs' images/s (of the steps
-alone, the median over log windows) and held-out accuracy, the median ratio of images/s, and the mean difference in
-accuracy with its 95 % interval by Student's t. Both run with this checkout's Python and packages; the data are prepared
-once, before the first run.
+Each run is `python -m aa_flax.train --config=experiments/quickstart.py` of its checkout, in a process of its own, for
+as many epochs as the config says. The order of a pair changes from seed to seed. Stored are both runs' images/s (of the
+steps alone, the median over log windows) and held-out accuracy, the median ratio of images/s, and the mean difference
+in accuracy with its 95 % interval by Student's t. Both runs use this checkout's Python and packages; the data are
+prepared once, before the first run.
 """
 
 import argparse
@@ -30,6 +30,7 @@ T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8:
 
 
 def main() -> None:
+    """Train the pairs seed by seed, and store the results after each."""
     arguments = parse()
     checkouts = {"before": arguments.against.resolve(), "here": _ROOT}
     pairs: list[dict[str, Any]] = []
@@ -45,6 +46,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
+    """Return the command line's arguments."""
     parser = results.flags(__doc__, "quickstart_pieces.json")
     parser.add_argument("--against", type=Path, required=True, metavar="CHECKOUT")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help=f"at most {max(T95) + 1}")
@@ -56,14 +58,14 @@ def parse() -> argparse.Namespace:
 
 
 def prepare(scratch: Path) -> None:
-    """Make the data set once, so that neither side's first run does."""
+    """Prepare the data set once, so that no timed run does."""
     command = [sys.executable, "-m", "aa_flax.train", "--config=experiments/quickstart.py:plain"]
     command += [f"--workdir={scratch}/data", "--config.stop_after_epoch=1"]
     subprocess.run(command, cwd=_ROOT, env=environment(_ROOT), check=True, stdout=subprocess.DEVNULL)
 
 
 def run(checkout: Path, seed: int, epochs: int | None, scratch: Path) -> dict[str, Any]:
-    """Images/s and accuracy of one training."""
+    """Train once in a checkout; return images/s, accuracy, loss and seconds."""
     workdir = scratch / f"{checkout.name}-{seed}"
     command = [sys.executable, "-m", "aa_flax.train", "--config=experiments/quickstart.py", f"--workdir={workdir}"]
     command += [f"--config.seed={seed}", *([f"--config.stop_after_epoch={epochs}"] if epochs else [])]
@@ -75,13 +77,13 @@ def run(checkout: Path, seed: int, epochs: int | None, scratch: Path) -> dict[st
 
 
 def environment(checkout: Path) -> dict[str, str]:
-    """Of a process that imports that checkout's package and runs on the machine as it is."""
+    """Return the variables of a process that imports that checkout's package, without settings of JAX from outside."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("JAX", "XLA", "TPU"))}
     return {**clean, "PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu"}
 
 
 def store(arguments: argparse.Namespace, pairs: list[dict[str, Any]]) -> None:
-    """Write the pairs so far and what they say."""
+    """Write the pairs so far, and the ratio and difference that follow from them."""
     given = [f"--against={arguments.against.name}", "--seeds", *map(str, arguments.seeds)]
     given += [f"--epochs={arguments.epochs}"] if arguments.epochs else []
     before = subprocess.run(
@@ -100,7 +102,7 @@ def store(arguments: argparse.Namespace, pairs: list[dict[str, Any]]) -> None:
 
 
 def difference(differences: list[float]) -> dict[str, Any]:
-    """Their mean, and its 95 % interval if there are several."""
+    """Return the mean of the differences, and its 95 % interval if there are several."""
     mean = statistics.mean(differences)
     if len(differences) < 2:
         return {"mean": round(mean, 5), "interval_95": None}

@@ -1,4 +1,4 @@
-"""What the benchmarks that are commands have in common: flags, where their numbers come from, and the file of them."""
+"""Common parts of the benchmarks' commands: flags, the origin of their numbers, and the file that stores them."""
 
 import argparse
 import json
@@ -20,9 +20,9 @@ def flags(description: str | None, output: str) -> argparse.ArgumentParser:
     """Return a parser that prints a module's docstring for `--help` and has the flag --output.
 
     Args:
-        description: the docstring.
-        output: name of the file under experiments/results/ that is written without the flag; "" for a name that
-            follows from the device.
+        description: the docstring of the module.
+        output: name of the file under experiments/results/ that is written by default; "" for a name that depends on
+            the device.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = RESULTS / output if output else None
@@ -31,12 +31,12 @@ def flags(description: str | None, output: str) -> argparse.ArgumentParser:
 
 
 def origin(name: str, arguments: Sequence[str] = (), target: str = "") -> dict[str, Any]:
-    """Return where numbers come from, as `aa_flax.analysis.provenance` has it.
+    """Return the origin of numbers, in the form of `aa_flax.analysis.provenance`.
 
     Args:
-        name: of the benchmark, for its command.
+        name: the name of the benchmark, for its command.
         arguments: the rest of that command.
-        target: what programs were compiled for, such as "h100:1", where they did not run on the machine at hand.
+        target: what programs were compiled for, such as "h100:1", if they did not run on this machine.
     """
     found = provenance(shlex.join(["python", "-m", f"experiments.benchmarks.{name}", *arguments]))
     if target:
@@ -54,6 +54,6 @@ def file_here(name: str) -> Path:
 
 
 def store(result: Mapping[str, Any], file: Path) -> None:
-    """Write a result and say where."""
+    """Write a result to a file and print where."""
     file.write_text(json.dumps(result, indent=1) + "\n")
     print(f"written to {file}")

@@ -1,13 +1,13 @@
-"""Every benchmark that fits the machine at hand, one after the other, each in a process of its own.
+"""Run every benchmark that this machine can run, one after the other, each in a process of its own.
 
     python -m experiments.benchmarks.run                  on a CPU an hour or more, with nothing else running
-    python -m experiments.benchmarks.run --device gpu     batches of a GPU, bfloat16
-    python -m experiments.benchmarks.run --long           whole networks too, compiled for machines that are not here
+    python -m experiments.benchmarks.run --device gpu     with a GPU's batches, bfloat16
+    python -m experiments.benchmarks.run --long           whole networks too, compiled for machines that are not present
     python -m experiments.benchmarks.run --quick          what can be tried in minutes; nothing is stored
     python -m experiments.benchmarks.run --list           names only: what would run, what is left out and why
 
-Writes JSON and figures to experiments/results/. What is left out is named at the end, with the reason: what it needs
-and this machine has not, or how it is started by itself.
+Writes JSON and figures to experiments/results/. The benchmarks left out are named at the end, with the reason: what
+they need that this machine does not have, or how they are started by themselves.
 """
 
 import argparse
@@ -25,15 +25,15 @@ _ROOT = Path(__file__).parents[2]
 
 
 class Benchmark(NamedTuple):
-    """A command of this folder, and what it takes to run it.
+    """A command of this folder, and what it needs to run.
 
     Attributes:
-        name: of the module, with arguments behind it where it has several tables.
-        quick: arguments with which it takes a minute or so, None where nothing does.
-        device: whether it has the flag --device, and runs on that.
-        compiler: for what it compiles, "tpu" or "gpu", where it does not run here.
+        name: the name of the module, followed by arguments if it has several tables.
+        quick: arguments with which it takes about a minute, None if there are none.
+        device: whether it has the flag --device.
+        compiler: what it compiles for, "tpu" or "gpu", if it only compiles.
         long: whether it compiles whole networks, for tens of minutes.
-        alone: why it is started by itself; "" for what this command starts.
+        alone: why it is started by itself; "" if this command starts it.
     """
 
     name: str
@@ -71,7 +71,7 @@ BENCHMARKS = (
 
 
 def main() -> None:
-    """Run what can be run; exit status 1 and the names if any of it fails."""
+    """Run what can be run; exit with status 1 and the names of the benchmarks that failed, if any did."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=KINDS, default="auto")
     parser.add_argument("--quick", action="store_true")

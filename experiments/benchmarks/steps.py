@@ -21,11 +21,11 @@ class Steps:
     """One network with a batch on the device.
 
     Attributes:
-        train: a step, state and batch to state.
-        infer: parameters, statistics and images to logits.
-        state: what the next step starts from.
-        batch: of random pixels and labels.
-        counted: counts the network's parameters, and the operations of a forward pass of one image.
+        train: the training step, (state, batch) -> state.
+        infer: inference, (parameters, statistics, images) -> logits.
+        state: the state that the first step starts from.
+        batch: random pixels and labels.
+        counted: returns the network's parameters, and the operations of a forward pass of one image.
     """
 
     train: Callable[..., Any]
@@ -35,15 +35,15 @@ class Steps:
     counted: Callable[[], Summary]
 
     def lower_train(self) -> Any:
-        """The step before compilation; it will take the memory of the state that it is given."""
+        """Return the training step before compilation; the state that it is given is donated."""
         return jax.jit(self.train, donate_argnums=0).lower(self.state, self.batch)
 
     def lower_infer(self) -> Any:
-        """Inference before compilation."""
+        """Return the inference before compilation."""
         return jax.jit(self.infer).lower(self.state.params, self.state.batch_stats, self.batch["image"])
 
     def running(self, compiled: Any) -> "Running":
-        """The training step as a program that can be timed."""
+        """Return the compiled training step as a program that can be timed."""
         return Running(compiled, self.state, self.batch)
 
 
@@ -54,7 +54,7 @@ class Running:
         self._compiled, self.state, self._batch = compiled, state, batch
 
     def __call__(self, times: int) -> None:
-        """Make so many steps and wait for the last."""
+        """Make that many steps and wait for the last."""
         for _ in range(times):
             self.state = self._compiled(self.state, self._batch)
         jax.block_until_ready(self.state)
@@ -68,10 +68,10 @@ def prepare(
     Args:
         name: one of `aa_flax.models.list_models()`.
         options: overrides of the model.
-        batch: images.
-        image_size: pixels of a side.
-        dtype: of the computation.
-        num_classes: of the classifier.
+        batch: number of images.
+        image_size: side of the images in pixels.
+        dtype: dtype of the computation.
+        num_classes: number of classes.
     """
     config = resolve({"model": {"name": name, "options": options, "dtype": dtype}, "batch_size": batch})
     size = (image_size,) * 2

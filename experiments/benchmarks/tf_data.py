@@ -1,4 +1,4 @@
-"""The input of ImageNet's training by tf.data: TFRecords, random resized crops, uint8 batches."""
+"""The input pipeline of ImageNet's training by tf.data: TFRecords, random resized crops, uint8 batches."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 
 def write(images: Iterable[tuple[bytes, int]], file: Path) -> None:
-    """The encoded images and their labels as one TFRecord file, with the fields that TFDS gives them."""
+    """Write encoded images and their labels as one TFRecord file, with TFDS's names of fields."""
     with tf.io.TFRecordWriter(str(file)) as writer:
         for encoded, label in images:
             features = {
@@ -22,10 +22,10 @@ def write(images: Iterable[tuple[bytes, int]], file: Path) -> None:
 
 
 def batches(file: Path, *, batch_size: int, side: int, threads: int, antialias: bool) -> Iterator[Any]:
-    """Endless shuffled batches on `threads` threads.
+    """Return endless shuffled batches, made on `threads` threads.
 
-    Only the crop is decoded (`decode_and_crop_jpeg`). `antialias` averages when it shrinks, as our own resize does;
-    without, each pixel is interpolated from four, which is faster and what most input functions of tf.data do.
+    Only the crop is decoded (`decode_and_crop_jpeg`). With `antialias` the resize averages when it shrinks, as our own
+    does; without it each pixel is interpolated from four, which is faster and usual in tf.data.
     """
     spec = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
 
@@ -53,5 +53,5 @@ def batches(file: Path, *, batch_size: int, side: int, threads: int, antialias: 
 
 
 def version() -> str:
-    """Of TensorFlow."""
+    """Return the version of TensorFlow."""
     return tf.__version__

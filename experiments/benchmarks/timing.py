@@ -1,4 +1,4 @@
-"""Times of programs that take turns on one machine."""
+"""Timing programs that take turns on one machine."""
 
 import math
 import statistics
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import jax
 
 Program = Callable[[int], object]
-"""Runs that many times and waits for the last result."""
+"""A program to time: it runs that many times and waits for the last result."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -18,8 +18,8 @@ _SHORTEST = 0.005  # seconds: shorter programs are run several times between two
 
 
 def jax_program(compiled: Callable[..., Any], *arguments: Any) -> Program:
-    """A compiled JAX function on fixed arguments."""
-    # A CPU would run several at once.
+    """Return the program that runs a compiled JAX function on fixed arguments."""
+    # Otherwise a CPU would run several at once.
     one_by_one = jax.default_backend() == "cpu"
 
     def run(times: int) -> None:
@@ -34,7 +34,7 @@ def jax_program(compiled: Callable[..., Any], *arguments: Any) -> Program:
 
 
 def several(program: Program, count: int) -> Program:
-    """A program that is run so many times for each time that it is asked for."""
+    """Return the program that runs another `count` times for each of its own runs."""
 
     def run(times: int) -> None:
         program(count * times)
@@ -43,15 +43,15 @@ def several(program: Program, count: int) -> Program:
 
 
 def take_turns(programs: Mapping[Key, Program], *, rounds: int, seconds: float) -> dict[Key, list[float]]:
-    """Milliseconds of one run of each program, an entry for each round.
+    """Return milliseconds of one run of each program, an entry for each round.
 
-    Rounds go up and down the list in turn. Right before its measurement a program runs once unmeasured, so that it
-    finds its own data in the caches and the threads of the program before it asleep.
+    Rounds go up and down the list in turn. Right before its measurement a program runs once unmeasured, so that its own
+    data are in the caches and the threads of the program before it are asleep.
 
     Args:
-        programs: what to time.
-        rounds: at most so many,
-        seconds: and no new one once so much time is spent, but at least three.
+        programs: the programs to time.
+        rounds: the most rounds.
+        seconds: no new round starts after so long, once there are three.
     """
     repeats = {}
     for key, program in programs.items():
@@ -69,7 +69,7 @@ def take_turns(programs: Mapping[Key, Program], *, rounds: int, seconds: float) 
 
 
 def median(times: list[float]) -> float:
-    """Of milliseconds, rounded to what is meant."""
+    """Return the median of milliseconds, rounded to 3 decimals."""
     return round(statistics.median(times), 3)
 
 

@@ -1,14 +1,14 @@
-"""Time of a training step and of inference for ResNet-50 and its attention modules, as ratios to ResNet-50.
+"""Times of a training step and of inference for ResNet-50 with attention modules, as ratios to ResNet-50.
 
-    python -m experiments.benchmarks.train_step                                a small batch, whatever device JAX finds
+    python -m experiments.benchmarks.train_step                                a small batch, the device that JAX finds
     python -m experiments.benchmarks.train_step --device gpu --batch 256       bfloat16, 224², images/s
     python -m experiments.benchmarks.train_step --models resnet50 aa_resnet50_025 --image_size 128
 
-The columns of the AA paper's Table 2 (Bello et al., 2019: TensorFlow, one V100, batch 128) beside ours. A step is the
-library's own: uint8 images in, flips, cross-entropy, SGD with momentum, state donated. All models are compiled first
-and then run in turn, up and down the list; ratios are those of medians. Counted beside: temporary memory as the
-compiler reports it, FLOPs that the network needs (three times the forward pass for a step), and the fraction of the
-device's peak that this makes, where that is known.
+The columns of the AA paper's Table 2 (Bello et al., 2019: TensorFlow, one V100, batch 128) stand beside ours. A step is
+the library's own: uint8 images in, flips, cross-entropy, SGD with momentum, state donated. All models are compiled
+first and then take turns, up and down the list; ratios are those of medians. Also given are the temporary memory that
+the compiler reports, the FLOPs that the network needs (three times the forward pass for a step), and the fraction of
+the device's peak that this makes, where that is known.
 """
 
 import argparse
@@ -45,6 +45,7 @@ PAPER = {
 
 
 def main() -> None:
+    """Compile and time every model, and store and draw the results."""
     arguments = parse()
     devices.use(arguments.device)
     on_cpu = jax.default_backend() == "cpu"
@@ -66,6 +67,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
+    """Return the command line's arguments; ResNet-50 is always one of the models."""
     parser = results.flags(__doc__, "")
     parser.add_argument("--device", choices=devices.KINDS, default="auto")
     parser.add_argument("--batch", type=int, help="4 on a CPU, else 128")
@@ -76,18 +78,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=600, help="no new round after so long")
     arguments = parser.parse_args()
     if "resnet50" not in arguments.models:
-        arguments.models.insert(0, "resnet50")  # what the ratios are to
+        arguments.models.insert(0, "resnet50")  # the ratios are to it
     return arguments
 
 
 def compiled(label: str, arguments: argparse.Namespace) -> tuple[timing.Program, timing.Program, dict[str, Any]]:
-    """Inference and training step of one network, ready to run, and what is counted of them."""
+    """Return inference and training step of one network, ready to run, and their counts."""
     name, options = MODELS[label]
     prepared = steps.prepare(
         name, options, batch=arguments.batch, image_size=arguments.image_size, dtype=arguments.dtype
     )
     step, infer = prepared.lower_train().compile(), prepared.lower_infer().compile()
-    # The step consumes the others.
+    # The step donates the originals.
     kept = jax.tree.map(jnp.copy, (prepared.state.params, prepared.state.batch_stats))
     summary = prepared.counted()
     counts = {
@@ -100,7 +102,7 @@ def compiled(label: str, arguments: argparse.Namespace) -> tuple[timing.Program,
 
 
 def row(label: str, times: Any, counts: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds, ratios to ResNet-50 with their extremes over the rounds, and the paper's."""
+    """Return milliseconds, ratios to ResNet-50 with their extremes over the rounds, and the paper's ratios."""
     found: dict[str, Any] = {"label": label, "model": MODELS[label][0], "options": MODELS[label][1]}
     peak = devices.peak() if arguments.dtype == "bfloat16" else None
     for index, key in enumerate(("infer", "train")):
@@ -119,7 +121,7 @@ def row(label: str, times: Any, counts: dict[str, Any], arguments: argparse.Name
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as text."""
+    """Return the rows as text."""
     lines = [
         f"{'':<24}{'train ms':>10}{'ratio':>7}{'paper':>7}{'infer ms':>10}{'ratio':>7}{'paper':>7}{'images/s':>10}"
     ]

@@ -1,9 +1,9 @@
-"""Trains AA-ResNet-18 on Imagenette twice, once undisturbed and once killed with SIGKILL three times: the same result.
+"""Train AA-ResNet-18 on Imagenette once undisturbed and once killed by SIGKILL three times, and compare the results.
 
     python experiments/imagenette/kills.py --source_dir=FOLDER --write
 
-FOLDER holds imagenette128_webp.npz. Both runs are those of `resnet18.py:aa_resnet18` with fewer epochs, through the
-command line, each killed process followed by the same command. Compares result, log and every number of the network.
+FOLDER holds imagenette128_webp.npz. Both runs use the command line, with `resnet18.py:aa_resnet18` and fewer epochs;
+after each kill the same command is given again. Result, log and every number of the network are compared.
 """
 
 import json
@@ -30,7 +30,7 @@ from aa_flax.runs.directory import RunDirectory  # noqa: E402
 from aa_flax.runs.metrics import TIMING, read_metrics  # noqa: E402
 from aa_flax.training.trained import load_model  # noqa: E402
 
-_STEPS = 73  # of an epoch: 9,469 images in batches of 128
+_STEPS = 73  # steps of an epoch: 9,469 images in batches of 128
 
 
 def define(values: flags.FlagValues) -> None:
@@ -46,7 +46,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
-    """Train both, compare, report."""
+    """Train both runs, compare them and print the outcome."""
     del argv
     workdir = Path(values.workdir).absolute()
     straight, killed = workdir / "straight", workdir / "killed"
@@ -77,7 +77,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
 
 
 def train(folder: Path, until: int | None, values: flags.FlagValues) -> int:
-    """The command, to its end or killed once its log has a step from `until` on; the last step in the log."""
+    """Run the training command, killed once its log has a step of at least `until`; return the last step in the log."""
     config = _ROOT / "experiments" / "imagenette" / "resnet18.py"
     command = [sys.executable, "-m", "aa_flax.train", f"--workdir={folder}", f"--config={config}:aa_resnet18"]
     command += [f"--config.data.source_dir={values.source_dir}", f"--config.epochs={values.epochs}"]
@@ -97,17 +97,17 @@ def train(folder: Path, until: int | None, values: flags.FlagValues) -> int:
 
 
 def last_step(folder: Path) -> int:
-    """Of the log; 0 before there is one."""
+    """Return the last step in the log of a run; 0 if there is none."""
     return max((row["step"] for row in read_metrics(folder / "metrics.jsonl")), default=0)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The log without what depends on the clock."""
+    """Return the rows of the log without the values that depend on the clock."""
     return [{k: v for k, v in row.items() if k not in TIMING} for row in read_metrics(folder / "metrics.jsonl")]
 
 
 def numbers(folder: Path) -> list[np.ndarray]:
-    """Every array of the trained network."""
+    """Return every array of the trained network."""
     model, _ = load_model(RunDirectory(folder))
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.to_pure_dict(nnx.state(model)))]
 

@@ -7,12 +7,12 @@
 FOLDER of the first command holds imagenette128_webp.npz; it is needed once. The argument after the colon is `single`
 (the default), `class` (a token for each class, as in S60_multi) or `average` (the mean in place of attention).
 
-Nothing in Touvron et al. (2021) has this size: their smallest network is 384 wide and 60 deep and trained on ImageNet
+No network in Touvron et al. (2021) is this small: their smallest is 384 wide and 60 deep and trained on ImageNet
 for hundreds of epochs. It is trained by LAMB as theirs are; the layer scales start at 0.1, because at their 1e-4 a run
 of so few steps would leave the blocks almost switched off.
 
 Ours, one seed each, 3,925 held-out photographs at 96×96 (standard error 0.8): `single` 56.9 % with 346,318 parameters,
-`class` 57.8 % with 347,182; not told apart. About 20 minutes each on one busy core; `average` has not been run.
+`class` 57.8 % with 347,182; no clear difference. About 20 minutes each on one busy core; `average` was not run.
 `patchconvnet_maps.py` beside this file collects them in `experiments/results/patchconvnet_attention.json`.
 """
 

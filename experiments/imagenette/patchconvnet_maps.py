@@ -1,10 +1,10 @@
-"""What the runs of `patchconvnet.py` measured, and what their tokens look at in photographs of no data set of theirs.
+"""Results of the runs of `patchconvnet.py`, and what their tokens attend to in photographs from another data set.
 
     python experiments/imagenette/patchconvnet_maps.py --workdir=runs/patchconvnet --photos=FOLDER --write
 
 --workdir holds the finished runs `single`, `class` and `average`, or some of them. FOLDER holds val2017 and train2017
-with the photographs of COCO that `PHOTOS` names; their licences let a picture be made of them, Imagenette's do not.
-`python -m aa_flax.predict --workdir=DIR --attention=FOLDER --image_size=192 IMAGE...` draws the same of any photo.
+with the photographs of COCO that `PHOTOS` names; their licences permit a picture of them, Imagenette's do not.
+`python -m aa_flax.predict --workdir=DIR --attention=FOLDER --image_size=192 IMAGE...` draws the same for any photo.
 """
 
 import json
@@ -54,7 +54,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
-    """Collect, draw, report."""
+    """Collect the results, draw the picture and print the outcome."""
     del argv
     finished = {name: RunDirectory(Path(values.workdir) / name) for name in RUNS}
     finished = {name: run for name, run in finished.items() if run.result_file.exists()}
@@ -80,12 +80,12 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
 
 
 def drawn_runs(finished: dict[str, RunDirectory]) -> list[tuple[str, RunDirectory]]:
-    """Those whose pooling attends."""
+    """Return the runs whose pooling is attention."""
     return [(name, run) for name, run in finished.items() if name != "average"]
 
 
 def measured(name: str, run: RunDirectory) -> dict[str, Any]:
-    """The result of a run, and its held-out accuracy by epoch."""
+    """Return the result of a run, and its held-out accuracy by epoch."""
     result = run.read_result()
     assert result is not None
     keys = ("params", "flops", "accuracy", "loss", "examples", "epochs", "seed", "train_seconds", "device", "jax")
@@ -99,7 +99,7 @@ def measured(name: str, run: RunDirectory) -> dict[str, Any]:
 
 
 def look(run: RunDirectory, files: list[Path], side: int) -> tuple[np.ndarray, np.ndarray]:
-    """(weights [photos, tokens, h, w], probabilities [photos, classes]) of a run for photographs."""
+    """Return (weights [photos, tokens, h, w], probabilities [photos, classes]) of a run for photographs."""
     model, _ = load_model(run)
     preprocessing = run.read_preprocessing()
     pixels = np.stack([load_photo(file, (side, side), preprocessing.channels) for file in files])
@@ -110,13 +110,13 @@ def look(run: RunDirectory, files: list[Path], side: int) -> tuple[np.ndarray, n
 
 
 def most_probable(run: RunDirectory, probabilities: np.ndarray) -> dict[str, float]:
-    """The three most probable classes of a photo."""
+    """Return the three most probable classes of a photo with their probabilities."""
     names = run.read_preprocessing().class_names
     return {names[k]: round(float(probabilities[k]), 3) for k in np.argsort(-probabilities)[:3]}
 
 
 def picture(files: list[Path], drawn: dict[str, tuple[np.ndarray, np.ndarray]], names: tuple[str, ...]) -> Figure:
-    """A column for each photo: itself, then what the tokens of each run look at, in the colours of its classes."""
+    """Return a figure with a column for each photo: the photo, then each run's attention, a colour for each class."""
     photos = [load_photo(file, (_SHOWN, _SHOWN), 3) for file in files]
     figure = Figure(figsize=(2.5 * len(files), 2.5 * (1 + len(drawn)) + 0.75 * len(drawn)), layout="constrained")
     grid = figure.subplots(1 + len(drawn), len(files), squeeze=False)
@@ -135,7 +135,7 @@ def picture(files: list[Path], drawn: dict[str, tuple[np.ndarray, np.ndarray]], 
 
 
 def show(axes: Axes, pixels: Any) -> None:
-    """An image without frame or ticks."""
+    """Show an image without frame or ticks."""
     axes.imshow(pixels)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

@@ -4,8 +4,8 @@
         --config.data.source_dir=FOLDER --config.seed=0
 
 FOLDER holds imagenette128_webp.npz; it is needed once. The argument after the colon is `resnet18` (the default),
-`se_resnet18` or `aa_resnet18`; everything else is the same for the three. `compare.py` beside this file trains all
-three with several seeds and draws the curves.
+`se_resnet18` or `aa_resnet18`; everything else is the same for the three. `experiments/compare.py` trains all three
+with several seeds and draws the curves.
 
 No table of Bello et al. (2019) has this experiment; it asks their question at a size that two CPU cores can answer. The
 augmented network is that of their ResNet-34: the first 3×3 of every block of the last three stages, eight heads,

@@ -9,8 +9,8 @@ from ImageNet-21k, 384 from the weights of 224, 512 from those of 384. Each star
 one before writes, runs/patchconvnet/NETWORK_21k.safetensors or NETWORK_SIZE.safetensors there, or from
 `--config.model.init_from=FILE`, with `--config.model.init_source=deit` if it is one of the authors'.
 
-ImageNet is prepared once, from its two tar files. The catalogue of TFDS has no ImageNet-21k: one's own folder of it
-becomes `image_folder/imagenet21k`. `experiments/datasets.md` says how.
+ImageNet is prepared once, from its two tar files. The catalogue of TFDS has no ImageNet-21k: your own folder of it is
+prepared as `image_folder/imagenet21k`. `experiments/datasets.md` says how.
 
 The authors, top-1 on ImageNet:
 
@@ -22,7 +22,7 @@ The authors, top-1 on ImageNet:
 
 No top-5. L120 is from a leaderboard's copy, the others from the README.
 
-Not said: anything of how (DeiT III's commands, see `recipes.imagenet21k_patchconvnet`, `imagenet_from_21k` and
+Not said: the recipes (DeiT III's commands here, see `recipes.imagenet21k_patchconvnet`, `imagenet_from_21k` and
 `imagenet_tuned`), which classes of ImageNet-21k, whether 384 starts from 224 or from ImageNet-21k, whether 512 starts
 from 384.
 

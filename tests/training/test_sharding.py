@@ -28,6 +28,7 @@ def config_of(dtype="float32", **parallel):
     return resolve(
         {
             "batch_size": 16,
+            "epochs": 10,
             "model": {"options": options, "dtype": dtype, "param_dtype": dtype},
             "data": {"crop": "none"},
             "optimizer": {"ema_decay": 0.9, "learning_rate": 0.02},

@@ -53,7 +53,7 @@ def setup(rng, channels=2, apply=linear, **changes):
 
     def losses(params, batch_stats, images, targets, *, train, rngs):
         logits, batch_stats = apply(params, batch_stats, images, train=train)
-        return task.losses(lambda *_, **__: logits, images, targets, train=train, rngs=rngs), batch_stats
+        return task.losses(lambda *_, **__: logits, images, targets, train=train, rngs=None), batch_stats
 
     return make_train_step(task, losses, chain, config), state, batch
 

@@ -1,4 +1,4 @@
-"""The figures that the three papers print, beside ours: a module for each paper, and what they share in `counting`."""
+"""The ledger: figures that the three papers print, beside ours; a module for each paper, and `counting` for all."""
 
 from aa_flax.analysis.ledger import bello, touvron, zhu
 from aa_flax.analysis.ledger.counting import difference
@@ -7,7 +7,7 @@ __all__ = ["bello", "difference", "markdown", "touvron", "zhu"]
 
 
 def markdown() -> str:
-    """The whole ledger."""
+    """Return the whole ledger as Markdown."""
     head = [
         "# Ledger: the papers' counts beside ours",
         "",

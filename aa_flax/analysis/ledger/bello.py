@@ -11,7 +11,7 @@ from aa_flax.drawing.summary import Summary
 
 @dataclass(frozen=True)
 class Row:
-    """A network of a table; figures are kept as the paper prints them, "" where it prints none."""
+    """A row of a table, for one network; figures are as the paper prints them, "" where it prints none."""
 
     label: str
     model: str
@@ -73,13 +73,13 @@ TABLES: dict[str, list[Row]] = {
 
 @dataclass(frozen=True)
 class LayerRow:
-    """What attention adds in one layer of AA-ResNet-50: Table 9."""
+    """A row of Table 9: what attention adds in one layer of AA-ResNet-50."""
 
     label: str
     path: str
     params: str  # thousands
     mflops: str
-    map_kilobytes: str  # of the attention maps of one image, two bytes a number
+    map_kilobytes: str  # attention maps of one image, two bytes for each number
 
 
 TABLE_9 = [
@@ -90,7 +90,7 @@ TABLE_9 = [
 
 
 def counted(row: Row) -> Summary:
-    """Our counts of a row's network."""
+    """Return our counts of a row's network."""
     return summary(row.model, row.options)
 
 
@@ -105,7 +105,7 @@ class LayerCount:
 
 
 def counted_layer(row: LayerRow) -> LayerCount:
-    """Projections, tables and attention of one layer of AA-ResNet-50."""
+    """Return our counts of projections, relative tables and attention in one layer of AA-ResNet-50."""
     modules = summary("aa_resnet50").by_module
     whole, conv = modules[row.path], modules[f"{row.path}.conv"]
     layer = functools.reduce(getattr, row.path.split("."), network("aa_resnet50"))
@@ -119,7 +119,7 @@ def counted_layer(row: LayerRow) -> LayerCount:
 
 
 def lines() -> Iterator[str]:
-    """The paper's section of the ledger."""
+    """Yield the lines of the paper's section of the ledger."""
     yield from ("", "## Bello et al. (2019), arXiv version 5: attention-augmented convolution", "")
     yield "Parameters in millions; GFLOPs of one image as twice the multiply-adds: counted honestly, and by a rule that"
     yield "the paper's tables fit (attention as (h·w)² · key depth beside the projections)."

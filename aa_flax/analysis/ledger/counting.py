@@ -1,4 +1,4 @@
-"""Our counts of a network, and how they compare with a printed figure."""
+"""Our counts of a network, and their comparison with printed figures."""
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from aa_flax.models import create_model
 
 @functools.cache
 def _network(model: str, options: tuple[tuple[str, Any], ...]) -> Any:
-    """Shapes only."""
+    """Return a network as shapes only."""
     return nnx.eval_shape(lambda: create_model(model, rngs=nnx.Rngs(0), **dict(options)))
 
 
@@ -22,17 +22,17 @@ def _summary(model: str, options: tuple[tuple[str, Any], ...], image_size: int |
 
 
 def network(model: str) -> Any:
-    """A named network without its numbers."""
+    """Return a named network as shapes only."""
     return _network(model, ())
 
 
 def summary(model: str, options: Mapping[str, Any] | None = None, image_size: int | None = None) -> Summary:
-    """Parameters and FLOPs of a named network; each is counted once a process."""
+    """Return parameters and FLOPs of a named network; each network is counted once in a process."""
     return _summary(model, tuple(sorted((options or {}).items())), image_size)
 
 
 def difference(ours: float, printed: str) -> str:
-    """ "=" if our figure rounds to the printed one, else the relative difference."""
+    """Return "=" if our figure rounds to the printed one, else the relative difference; "" if none is printed."""
     if not printed:
         return ""
     decimals = len(printed.partition(".")[2])
@@ -42,7 +42,7 @@ def difference(ours: float, printed: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Lines of Markdown."""
+    """Yield the lines of a Markdown table."""
     yield f"| {' | '.join(columns)} |".replace("|  |", "| |")
     yield "|" + "---|" * len(columns)
     for row in rows:

@@ -1,6 +1,6 @@
-"""PatchConvNet (Touvron et al., 2021): what the README of the authors' repository prints, beside ours.
+"""PatchConvNet (Touvron et al., 2021): figures in the README of the authors' repository, beside ours.
 
-facebookresearch/deit, `README_patchconvnet.md`; the paper's own tables were not at hand. Its "FLOPs" are multiply-adds.
+It is README_patchconvnet.md of facebookresearch/deit; the paper's tables were not available. "FLOPs" are multiply-adds.
 """
 
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from aa_flax.analysis.ledger.counting import difference, summary, table
 
 @dataclass(frozen=True)
 class Row:
-    """A network at a size; figures as printed, "" where none is."""
+    """A network at an image size; figures are as printed, "" where none is printed."""
 
-    size: str  # of the network
+    size: str  # of the network, such as s60
     image_size: int
     params: str = ""  # millions
     multiply_adds: str = ""  # billions
@@ -77,13 +77,13 @@ RESULTS = [
 
 
 def counted(row: Row) -> tuple[int, float]:
-    """Our (parameters, multiply-adds in billions)."""
+    """Return our (parameters, multiply-adds in billions)."""
     found = summary(row.model, image_size=row.image_size)
     return found.params, found.flops / 2e9
 
 
 def lines() -> Iterator[str]:
-    """The paper's section of the ledger."""
+    """Yield the lines of the paper's section of the ledger."""
     yield from ("", "## Touvron et al. (2021): PatchConvNet", "")
     yield "The paper's own tables were not at hand: printed is what the README of the authors' repository has (deit,"
     yield "README_patchconvnet.md), whose FLOPs are multiply-adds. Ours are multiply-adds too, in billions."

@@ -1,4 +1,4 @@
-"""AW-convolution (Zhu et al., 2021), a reconstruction: its text was not to be had, so the counts are ours alone."""
+"""AW-convolution (Zhu et al., 2021), a reconstruction: the paper's text was not available, so all counts are ours."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Row:
 
     model: str
     plain: str
-    published: str  # all that is certain of it, from the abstract
+    published: str  # its gain according to the abstract
 
 
 ROWS = [
@@ -22,13 +22,13 @@ ROWS = [
 
 
 def counted(row: Row) -> tuple[int, int, float]:
-    """Our (parameters, those beyond the plain network, GFLOPs)."""
+    """Return our (parameters, parameters added to the plain network, GFLOPs)."""
     found = summary(row.model)
     return found.params, found.params - summary(row.plain).params, found.flops / 1e9
 
 
 def lines() -> Iterator[str]:
-    """The paper's section of the ledger."""
+    """Yield the lines of the paper's section of the ledger."""
     yield from ("", "## Zhu et al. (2021): AW-convolution, a reconstruction", "")
     yield "The paper's text was not to be had. The networks are rebuilt from its abstract and from summaries by others;"
     yield "the counts are those of the reconstruction (`expand`, reduction 16) and say nothing about the paper's."

@@ -1,13 +1,14 @@
 """Relative attention as kernels for GPUs (Pallas, Triton): logits and weights stay on the chip.
 
     shape.py     sizes, tiles, warps, what is refused
-    tiles.py     one tile of queries meets one of keys
+    tiles.py     mathematics of one tile of queries and one of keys
     kernels.py   the forward and the backward pass
     call.py      the call: custom gradient, meshes
 
-Triton because the other way, Mosaic GPU, takes Hopper and Blackwell only, and rows of memory that start at multiples of
-16 bytes, which a head of depth 20 does not. JAX has called its Triton backend deprecated since 0.11.0 and says so when
-a kernel is lowered. On a JAX without it these implementations refuse, and "auto" takes another.
+They use Triton because the alternative, Mosaic GPU, supports Hopper and Blackwell only, and needs rows of memory that
+start at multiples of 16 bytes, as those of a head of depth 20 do not. JAX has deprecated its Triton backend since
+0.11.0 and warns when a kernel is lowered. On a JAX without it these implementations raise an error, and "auto" takes
+another.
 """
 
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ def packed(
     scale: float,
     interpret: bool = False,
 ) -> Float[Array, "b h w _value"]:
-    """Relative attention over a map of queries, keys and values that lie side by side, each head-major.
+    """Return relative attention over a map of queries, keys and values that lie side by side, each head-major.
 
     A pass reads the map and writes the heads' outputs; the gradient comes in the same layout. Under an ambient mesh
     with an axis "data" each device serves its part of the batch.
@@ -65,7 +66,7 @@ def packed(
         interpret=interpret,
     )
     shape.check(None if interpret else target_capability())
-    from aa_flax.ops.pallas_gpu.call import attention  # what a JAX without Triton does not have
+    from aa_flax.ops.pallas_gpu.call import attention  # here, because a JAX without Triton cannot import it
 
     tables = () if rel_height is None or rel_width is None else (rel_height, rel_width)
     qkv, tables = varying_alike((qkv, tables))
@@ -82,9 +83,9 @@ def pallas_gpu(
     *,
     interpret: bool = False,
 ) -> Float[Array, "b h w n dv"]:
-    """Relative attention by the kernels, with queries, keys and values copied side by side.
+    """Return relative attention by the kernels, for which queries, keys and values are copied side by side.
 
-    `packed_attention` is the one to call where a projection writes them so.
+    If a projection writes them side by side, call `packed_attention` instead.
     """
     b, h, w, n, dv = value.shape
     qkv = jnp.concatenate([part.reshape(b, h, w, -1) for part in (query, key, value)], -1)

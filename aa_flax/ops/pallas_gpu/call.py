@@ -1,4 +1,4 @@
-"""The call of the GPU kernels: custom gradient, meshes, the tables' gradients from their parts."""
+"""The call of the GPU kernels: its custom gradient, meshes, and the tables' gradients as sums of their parts."""
 
 import functools
 import math
@@ -24,7 +24,7 @@ def attention(
     qkv: Float[Array, "b places depths"],
     tables: tuple[Array, ...],
 ) -> Float[Array, "b places value"]:
-    """Relative attention over maps whose queries, keys and values lie side by side."""
+    """Return relative attention over maps whose queries, keys and values lie side by side."""
     return _attention_forward(shape, qkv, tables)[0]
 
 
@@ -98,10 +98,10 @@ def _backward(
 
 
 def _by_offset(pairs: Float[Array, "query key dk"]) -> Float[Array, "offset dk"]:
-    """Sums over pairs of coordinates with the same offset: what `by_pair` does, transposed."""
+    """Return the sums over pairs of coordinates with the same offset: the transpose of `by_pair`."""
     length, _, depth = pairs.shape
     pairs, anywhere = varying_alike((pairs, jnp.zeros((2 * length - 1, depth), pairs.dtype)))
-    (summed,) = jax.vjp(by_pair, anywhere)[1](pairs)  # it is linear
+    (summed,) = jax.vjp(by_pair, anywhere)[1](pairs)  # `by_pair` is linear
     return summed
 
 
@@ -123,7 +123,7 @@ def _call(
         name=f"relative_attention_{'backward' if backward else 'forward'}",
         interpret=shape.interpret,
     )
-    with jax.enable_x64(False):  # what a kernel counts and sums has 32 bits
+    with jax.enable_x64(False):  # the numbers in a kernel have 32 bits
         return call(*arguments)
 
 

@@ -1,15 +1,16 @@
-"""The two passes. Logits and weights never leave a program.
+"""The kernels of the forward and the backward pass. Logits and weights never leave a program.
 
-Queries are taken from a row of the map and keys from a column, because there the position terms are cheap: the height's
-embedding depends on the key alone, so that its logits are one more product, the same for all columns; the width's
-depends on the query alone and its logit is one number for each query.
+A tile of queries lies in a row of the map and a tile of keys in a column, because this makes the position terms cheap.
+Within a tile the height's embedding depends on the key alone, so its logits are one more product, the same for all
+columns. The width's embedding depends on the query alone, so its logit is one number for each query.
 
 The forward pass has a program for each tile of queries: an online softmax (Milakov and Gimelshein, 2018) over all
-tiles of keys. The backward pass has two kinds of program in one launch. Those of a tile of queries make the gradients
-by the queries and by rel_height; those of a tile of keys make the gradients by the keys, the values and rel_width. Both
-compute the weights again from each query's log-sum-exp. No two programs add to one number: the same sums in every run.
+tiles of keys. The backward pass has two kinds of programs in one launch. The program of a tile of queries computes the
+gradients of the queries and of rel_height; that of a tile of keys computes the gradients of the keys, the values and
+rel_width. Both compute the weights again from each query's log-sum-exp. No two programs add to the same number, so
+every run gives the same sums.
 
-Logits are kept in base two: exp2 is what the hardware computes.
+Logits are kept in base two, because the hardware computes exp2.
 """
 
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def _tables(shape: Shape, refs: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, .
 
 
 def _height_logits(shape: Shape, rel_height: Any, query: Array, queries: Tile, segment: Any) -> Array:
-    """Of a tile of queries with a tile of keys, whichever column of the map these lie in; none for keys beyond it."""
+    """Return the height's logits of a query tile and a key tile in any column, `LOWEST` for keys outside the map."""
     keys = key_rows(shape, segment)
     logits = jnp.zeros((shape.query_tile, shape.key_tile))
     if shape.positions:
@@ -63,7 +64,7 @@ def _height_logits(shape: Shape, rel_height: Any, query: Array, queries: Tile, s
 
 
 def forward(shape: Shape, qkv: Any, *refs: Any) -> None:
-    """Fills the output [hw, n*dv] and the log-sum-exp [n, hw] of a tile of queries and a head."""
+    """Fill the output [hw, n*dv] and the log-sum-exp [n, hw] for a tile of queries and a head."""
     rel_height, rel_width, (output, log_sums) = _tables(shape, refs)
     head = pl.program_id(1)
     queries = query_tile(shape, *divided(pl.program_id(0), shape.row_tiles))
@@ -98,7 +99,7 @@ def forward(shape: Shape, qkv: Any, *refs: Any) -> None:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """Of the backward pass: slope is the gradient by the output, means its mean over each query's weights."""
+    """Inputs of the backward pass: slope is the output's gradient, means each query's sum of weight * its gradient."""
 
     qkv: Any
     slope: Any
@@ -108,23 +109,23 @@ class _Inputs:
     rel_width: Any
 
     def load_slope(self, shape: Shape, queries: Tile, head: Any) -> Array:
-        """Zero beyond the map, so that nothing comes of queries there."""
+        """Return the output's gradient, zero outside the map, so that queries there contribute nothing."""
         return load(self.slope, queries.place, outputs_of(shape, head), only=queries.inside)
 
     def load_mean(self, queries: Tile, head: Any) -> Array:
-        """Zero beyond the map."""
+        """Return the queries' means, zero outside the map."""
         return triton.load(self.means.at[queries.place, head], mask=queries.inside, other=0.0)
 
     def load_log_sum(self, queries: Tile, head: Any) -> Array:
-        """Of each query's logits."""
+        """Return the log-sum-exp of each query's logits."""
         return triton.load(self.log_sums.at[head, queries.place])
 
 
 def backward(shape: Shape, group: int, qkv: Any, slope: Any, log_sums: Any, means: Any, *refs: Any) -> None:
-    """Fills, of the gradient by queries, keys and values [hw, n*(2*dk+dv)], what a tile and `group` heads have.
+    """Fill the part of a tile and `group` heads in the gradient of queries, keys and values [hw, n*(2*dk+dv)].
 
-    And, unscaled, their parts of the tables' gradients: by_height [row of the query, its tile, row of the key, dk],
-    by_width [column of the key, its tile, column of the query, dk].
+    Fill also their parts of the tables' gradients, unscaled: by_height [row of the query, its tile, row of the key, dk]
+    and by_width [column of the key, its tile, column of the query, dk].
     """
     rel_height, rel_width, (by_qkv, *by_tables) = _tables(shape, refs)
     inputs = _Inputs(qkv, slope, log_sums, means, rel_height, rel_width)
@@ -235,7 +236,7 @@ def _by_keys(shape: Shape, inputs: _Inputs, number: Any, head: Any, begins: Any,
 
 
 def _add(shape: Shape, ref: Any, part: tuple[Any, Any], rows: Array, inside: Array, x: Array, begins: Any) -> None:
-    """Adds to rows of a partial sum that this program alone writes; the first head finds nothing there yet."""
+    """Add `x` to rows of a partial sum that this program alone writes; the sum starts with the program's first head."""
     columns = whole(shape)
     mask = inside[:, None] & columns.inside[None, :]
     here = ref.at[*part, rows[:, None], columns.number[None, :]]

@@ -1,4 +1,4 @@
-"""Sizes of the GPU kernels: what is padded to what, how large a tile is, how many warps work on it."""
+"""Sizes of the GPU kernels: padding, tiles, warps, and which calls they serve."""
 
 import importlib.util
 import math
@@ -9,23 +9,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-_TILES = (16, 32)  # places of a map row or column that meet; a tensor core takes 16 at least
+_TILES = (16, 32)  # locations of a tile along a row or column of the map; a tensor core takes at least 16
 _DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
-_DEEPEST = {2: 128, 4: 64}  # of a head's queries, and of its values, by bytes: the largest that stay in registers
-_PROGRAMS = 8192  # of a backward pass, timed on an H200; with more, tables' partial sums only grow
+_DEEPEST = {2: 128, 4: 64}  # by bytes of a number: the largest key or value depth per head that stays in registers
+_PROGRAMS = 8192  # enough for a backward pass, timed on an H200; with more, only the tables' partial sums grow
 _OLDEST = (8, 0)  # compute capability; tensor cores for bfloat16
 
 
 def power_of_two(number: int, least: int) -> int:
-    """The smallest power of two that is at least `number` and `least`."""
+    """Return the smallest power of two that is at least `number` and at least `least`."""
     return max(least, 1 << (number - 1).bit_length())
 
 
 def tile_of(length: int, dtype: Any) -> int:
-    """Places of a tile along a row or column of `length` places.
+    """Return the number of locations of a tile along a row or column of `length` locations.
 
-    The larger tile has fewer instructions for a logit, and only where it covers the line and holds two bytes for a
-    number do the passes stay in registers.
+    The larger tile takes fewer instructions for each logit, but the passes stay in registers only if it covers the row
+    or column and a number has two bytes.
     """
     small, large = _TILES
     return large if small < length <= large and jnp.dtype(dtype).itemsize == 2 else small
@@ -48,84 +48,86 @@ class Shape:
 
     @property
     def places(self) -> int:
-        """h*w."""
+        """The number of locations of the map, h*w."""
         return self.height * self.width
 
     @property
     def depths(self) -> int:
-        """Channels of a place: queries, keys and values of all heads."""
+        """The number of channels of the map: queries, keys and values of all heads."""
         return self.num_heads * (2 * self.key_depth + self.value_depth)
 
     @property
     def key_columns(self) -> int:
-        """Depth of queries and keys in products."""
+        """The depth of queries and keys in products."""
         return power_of_two(self.key_depth, 16)
 
     @property
     def value_columns(self) -> int:
-        """Depth of values in products."""
+        """The depth of values in products."""
         return power_of_two(self.value_depth, 16)
 
     @cached_property
     def query_tile(self) -> int:
-        """Queries of a tile: places of one row of the map."""
+        """The number of queries of a tile: locations of one row of the map."""
         return tile_of(self.width, self.dtype)
 
     @cached_property
     def key_tile(self) -> int:
-        """Keys of a tile: places of one column of the map."""
+        """The number of keys of a tile: locations of one column of the map."""
         return tile_of(self.height, self.dtype)
 
     @property
     def row_tiles(self) -> int:
-        """Tiles of queries in a row of the map."""
+        """The number of tiles of queries in a row of the map."""
         return math.ceil(self.width / self.query_tile)
 
     @property
     def column_tiles(self) -> int:
-        """Tiles of keys in a column of the map."""
+        """The number of tiles of keys in a column of the map."""
         return math.ceil(self.height / self.key_tile)
 
     @property
     def query_tiles(self) -> int:
-        """Tiles of queries in a map."""
+        """The number of tiles of queries in a map."""
         return self.height * self.row_tiles
 
     @property
     def key_tiles(self) -> int:
-        """Tiles of keys in a map."""
+        """The number of tiles of keys in a map."""
         return self.width * self.column_tiles
 
     @property
     def warps(self) -> int:
-        """Of a program: so few logits, and so little of the depths, for each that all of it stays in registers."""
+        """The number of warps of a program: enough that each warp's share of logits and depths stays in registers."""
         logits, depths = self.query_tile * self.key_tile, max(self.key_columns, self.value_columns)
         return max(1, logits // 512) * max(1, depths // 32) * (1 + (self.dtype == jnp.float32))
 
     def stages(self, *, backward: bool) -> int:
-        """Steps of a loop whose loads are under way at once: more pay in long loops (timed on an H200, in bfloat16)."""
+        """Return how many steps of a loop load at once; more pay off in long loops (timed on an H200, in bfloat16)."""
         steps = min(self.height, self.width)
         if not backward or steps < 10 or self.dtype == jnp.float32:
             return 1
         return 2 if steps < 24 else 3
 
     def group(self, batch: int) -> int:
-        """Heads that a program of the backward pass takes one after the other, a divisor of their number.
+        """Return how many heads a program of the backward pass takes one after the other, a divisor of their number.
 
-        It sums its part of the tables' gradients over them, so as many as leave the GPU enough programs.
+        A program sums its part of the tables' gradients over its heads. They are as many as leave the GPU enough
+        programs.
         """
         programs = batch * (self.query_tiles + self.key_tiles)
         divisors = [g for g in range(1, self.num_heads + 1) if self.num_heads % g == 0]
         return max(g for g in divisors if g == 1 or programs * self.num_heads // g >= _PROGRAMS)
 
     def cost(self, batch: int, *, backward: bool) -> tuple[int, int]:
-        """Floating-point operations of one pass over a batch, and exponentials; padding not counted."""
+        """Return the floating-point operations and the exponentials of one pass over a batch, padding not counted."""
         dk, dv, places = self.key_depth, self.value_depth, self.places
         h, w = (self.height, self.width) if self.positions else (0, 0)
         if backward:
-            # By queries: logits, by weight, by query; by keys: logits and their height terms, by weight, value and key.
+            # For queries: logits, gradients of weights and queries. For keys: logits and their height terms, gradients
+            # of weights, values and keys.
             of_a_pair = (4 + self.positions) * dk + 3 * dv
-            # Terms of height and width by queries, of width by keys, and the gradients of all three by query and table.
+            # Terms of height and width for queries, of width for keys; gradients of query and table through all three.
             of_a_query = (3 * h + 4 * w) * dk
         else:
             of_a_pair, of_a_query = dk + dv, (h + w) * dk
@@ -133,11 +135,17 @@ class Shape:
         return 2 * queries * (places * of_a_pair + of_a_query), queries * places * (1 + backward)
 
     def fits(self, capability: tuple[int, int] | None = None) -> bool:
-        """Whether the kernels serve this, on a GPU of this compute capability if it is known."""
+        """Return whether the kernels serve this shape, on a GPU of this compute capability if it is known."""
         return self._refusal(capability) is None
 
     def check(self, capability: tuple[int, int] | None = None) -> None:
-        """TypeError for dtypes that the kernels do not know, ValueError for depths, RuntimeError for GPU or JAX."""
+        """Raise an error if the kernels do not serve this shape, on a GPU of this compute capability if it is known.
+
+        Raises:
+            TypeError: a dtype that the kernels do not know.
+            ValueError: a depth per head that they do not take.
+            RuntimeError: a GPU on which they do not run, or a JAX without Triton.
+        """
         if refusal := self._refusal(capability):
             error, words = refusal
             raise error(f"implementation 'pallas_gpu' {words}; use 'folded'")
@@ -158,7 +166,7 @@ class Shape:
 
 
 def caller_precision(interpret: bool) -> Any:
-    """How float32 is multiplied, from `jax.default_matmul_precision`: in TF32 as GPUs do by default, or exactly."""
+    """Return how to multiply float32, by `jax.default_matmul_precision`: in TF32, the default on GPUs, or exactly."""
     if interpret:
         return jax.lax.Precision.HIGHEST
     wanted = str(jax.config.jax_default_matmul_precision or "default").lower()  # type: ignore[attr-defined]

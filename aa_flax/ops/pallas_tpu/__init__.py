@@ -2,14 +2,15 @@
 
     shape.py     sizes, tiles, constants, costs
     tiles.py     mathematics of one tile of queries
-    maps.py      where maps lie in HBM, and how an image is taken from them
-    turning.py   maps with images on lanes, turned on the chip
+    maps.py      layouts of maps in HBM, and how an image is read from them
+    turning.py   maps with images on lanes, transposed ("turned") on the chip
     kernels.py   the forward and the backward pass over one image
     branch.py    the call: parameters packed, custom gradient, meshes
 
-The algorithm is the fold of `aa_flax.ops.folded`, on transposed matrices: depths on sublanes, positions on lanes, so
-that neither a depth of 20 nor a value depth of 1 is padded to 128. A query's logits with columns and rows come from one
-product with the whole table and a shift that depends on its own position, made of binary rolls.
+The algorithm is the fold of `aa_flax.ops.folded`, on transposed matrices: depths on sublanes, locations of the map on
+lanes, so that neither a depth of 20 nor a value depth of 1 is padded to 128. A query's logits with columns and rows are
+one product with the whole table, shifted by an amount that depends on the query's own coordinates. The shift is made of
+one roll for each binary digit.
 """
 
 import jax.numpy as jnp
@@ -30,9 +31,9 @@ def pallas_tpu(
     *,
     interpret: bool = False,
 ) -> Float[Array, "b h w n dv"]:
-    """Relative attention by the branch's kernel, with identities for projections.
+    """Return relative attention by the branch's kernel, with identity matrices as projections.
 
-    `attention_branch` itself is the one to call where queries, keys and values come from a projection.
+    If queries, keys and values come from a projection, call `attention_branch` itself.
     """
     b, h, w, n, dv = value.shape
     x = jnp.concatenate([part.reshape(b, h, w, -1) for part in (query, key, value)], -1)

@@ -39,10 +39,10 @@ def attention_branch(
     added_to: Float[Array, "b ho wo all"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, "b ho wo _"]:
-    """Multi-head relative attention over a map, with its projections in and out (Bello et al., 2019, equations 2 to 4).
+    """Return multi-head relative attention over a map, with its projections (Bello et al., 2019, equations 2 to 4).
 
-    Neither queries, keys and values nor logits and weights reach HBM: a pass reads the map and writes the result. The
-    gradient recomputes both. Under an ambient mesh with an axis "data" each device serves its part of the batch.
+    Queries, keys, values, logits and weights never reach HBM: a pass reads the map and writes the result. The backward
+    pass computes them again. Under an ambient mesh with an axis "data" each device serves its part of the batch.
 
     Args:
         x: [b, h, w, c] in bfloat16 or float32, which is also the dtype of the products; sums are in float32.
@@ -51,9 +51,9 @@ def attention_branch(
         rel_height, rel_width: [2h-1, dk], [2w-1, dk], shared by the heads; both None for no position.
         num_heads: n, a divisor of key and value depth.
         scale: factor of the logits.
-        norm: a factor and a summand a channel; what is attended is relu(x * factor + summand) then.
+        norm: a factor and a summand for each channel; attention is then over relu(x * factor + summand).
         upsampled: size to which the result is interpolated, as `aa_flax.ops.upsample` does; None leaves it as it is.
-        added_to: a map to whose last channels the result is added, which is returned whole; None returns the result.
+        added_to: a map to whose last channels the result is added, returned whole; None returns the result alone.
         interpret: run step by step on any device, as the tests do; slow.
 
     Raises:
@@ -91,10 +91,10 @@ def attention_branch(
 
 
 def as_the_kernel_reads(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """`x` laid out in a TPU's memory as blocks of eight images lie, where its channels fill lanes; see `maps.py`.
+    """Return `x`, on a TPU in the memory layout of blocks of eight images if its channels fill lanes; see `maps.py`.
 
-    For what attention and a convolution read. The compiler chooses a layout by the convolution alone, and would relay
-    the map and its gradient for the kernel.
+    It is for maps that both attention and a convolution read. The compiler chooses a layout for the convolution alone,
+    and would copy the map and its gradient into another layout for the kernel.
     """
     if target_platform() != "tpu" or not fills_lanes(x.shape[-1]):
         return x
@@ -102,7 +102,7 @@ def as_the_kernel_reads(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 
 
 def _with_images(shape: Shape, batch: int) -> Shape:
-    """With blocks of several images where each device's part of the batch and its VMEM allow."""
+    """Return `shape` with blocks of several images, if each device's part of the batch and its VMEM allow it."""
     mesh = data_mesh()
     devices = 1 if mesh is None else mesh.shape["data"]
     for images in (LANES, SUBLANES):
@@ -114,7 +114,7 @@ def _with_images(shape: Shape, batch: int) -> Shape:
 
 
 def _laid_out(shape: Shape, x: Array) -> Array:
-    """As the kernels take maps, see `maps.py`."""
+    """Return `x` as the kernels take maps, see `maps.py`."""
     b, h, w, c = x.shape
     if shape.turned:
         return x.transpose(1, 2, 3, 0).reshape(h * w, c, b)
@@ -132,7 +132,7 @@ def _pack(
     tables: list[Array],
     norm: tuple[Array, Array] | None,
 ) -> Weights:
-    """Parameters as the kernels take them: by head, rows padded, transposed."""
+    """Return the parameters as the kernels take them: by head, rows padded, transposed."""
     n, dk, dv = shape.num_heads, shape.key_depth, shape.value_depth
 
     def by_head(matrix: Array, depth: int, rows: int) -> Array:
@@ -181,7 +181,7 @@ def _branch_forward(shape: Shape, interpret: bool, x: Array, weights: Weights, a
 def _branch_backward(shape: Shape, interpret: bool, residuals: Any, dy: Array) -> Any:
     x, weights = residuals
     given = dy if shape.takes_last_tile else dy[..., -shape.out_features :]
-    # Without the barrier XLA keeps the forward pass's relaid copy of x until here, beside x itself.
+    # Without the barrier, XLA keeps the copy of x in the kernel's layout from the forward pass until here, beside x.
     x, given = jax.lax.optimization_barrier((x, given))
     run = functools.partial(_backward, shape, interpret)
 
@@ -198,7 +198,7 @@ def _branch_backward(shape: Shape, interpret: bool, residuals: Any, dy: Array) -
 
 
 def _result_laid_out(shape: Shape, dy: Array) -> Array:
-    """The gradient of a result, or of the whole map that it is added to, as the kernels take it."""
+    """Return the gradient of a result, or of the whole map that it is added to, as the kernels take it."""
     dy = dy.reshape(dy.shape[0], shape.out_places, -1)
     if shape.takes_last_tile:
         return dy.swapaxes(0, 1)
@@ -237,7 +237,7 @@ def _backward(shape: Shape, interpret: bool, x: Array, dy: Array, weights: Weigh
 
 
 def _call(shape: Shape, kernel: Any, arguments: tuple, results: Any, batch: int, interpret: bool) -> Any:
-    """One pass over a batch: a program for each image and group of heads, in order."""
+    """Run one pass over a batch: a program for each image and group of heads, in order."""
     backward = kernel is kernels.backward
     flops, exponentials = shape.cost(batch, backward=backward)
     moved = sum(math.prod(array.shape) * array.dtype.itemsize for array in jax.tree.leaves((arguments, results)))
@@ -259,7 +259,7 @@ def _call(shape: Shape, kernel: Any, arguments: tuple, results: Any, batch: int,
         name="relative_attention_" + kernel.__name__,
         interpret=interpret,
     )
-    with jax.enable_x64(False):  # what a kernel counts and sums has 32 bits
+    with jax.enable_x64(False):  # the numbers in a kernel have 32 bits
         return call(*arguments)
 
 

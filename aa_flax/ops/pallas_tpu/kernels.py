@@ -1,7 +1,7 @@
-"""The two passes over one image: projections, relative attention and their gradients, maps never outside VMEM.
+"""The kernels of the two passes over one image: projections, relative attention and their gradients, all in VMEM.
 
-Grid: blocks of images, images of a block, groups of heads. Nothing of the forward pass is kept for the backward pass
-but its inputs. Gradients by parameters are summed over the grid, which runs in order: the same sums in every run.
+Grid: blocks of images, images of a block, groups of heads. Only the inputs of the forward pass are kept for the
+backward pass. Gradients of parameters are summed over the grid, which runs in order, so every run gives the same sums.
 """
 
 from typing import Any, NamedTuple
@@ -23,20 +23,20 @@ class Weights(NamedTuple):
     qkv_bias: Any  # [n, rows, 1]
     out: Any  # [n, out_rows, value_rows]
     out_bias: Any  # [out_rows, 1]
-    tables: tuple[Any, ...]  # by width, by height; [table_rows, key_rows]; none without positions
-    norm: tuple[Any, ...]  # factor and summand a channel, [1, c] or [c, 1]; none without normalisation
+    tables: tuple[Any, ...]  # of the width, of the height; [table_rows, key_rows]; empty without positions
+    norm: tuple[Any, ...]  # factors and summands of the channels, [1, c] or [c, 1]; empty without normalisation
 
 
 class Constants(NamedTuple):
-    """What depends on the sizes alone."""
+    """Arrays that depend on the sizes alone."""
 
     shifts: Any
     positions: Any
-    interpolation: Any  # None without
+    interpolation: Any  # None if the result keeps the map's size
 
 
 def scratch(shape: Shape, *, backward: bool) -> dict[str, Any]:
-    """The memory on the chip that a pass needs besides its blocks."""
+    """Return the memory on the chip that a pass needs besides its blocks."""
     projected = pltpu.VMEM((shape.group, shape.rows, shape.lanes), jnp.float32)
     shared = dict(
         projected=projected,
@@ -66,7 +66,7 @@ def forward(
     results: Any,
     work: Any,
 ) -> None:
-    """Fills y; `maps.py` says how x and y lie."""
+    """Fill y; `maps.py` states the layouts of x and y."""
     place = blocks.Place.here()
     first = place.group * shape.group
     blocks.load(shape, place, x, maps, work)
@@ -121,7 +121,7 @@ def backward(
     results: Any,
     work: Any,
 ) -> None:
-    """Fills the gradients: dx, laid out as x; of the parameters in float32, in their shapes, summed over the images."""
+    """Fill the gradients: dx, laid out as x, and those of the parameters, in float32 and summed over the images."""
     place = blocks.Place.here()
     first, key_rows = place.group * shape.group, shape.key_rows
 
@@ -160,7 +160,7 @@ def backward(
             d_y = sums[:, here].astype(shape.dtype)
             d_average = product(shape, out_of_head, d_y, (0, 0))
             gradients.out[first + h] += product(shape, d_y, average.astype(shape.dtype), (1, 1))
-            # sum over keys of weight * d_weight, which the softmax's derivative takes off
+            # sum over keys of weight * d_weight, which the softmax's derivative subtracts
             mean = (d_average * average).sum(0, keepdims=True)
             d_average = d_average.astype(shape.dtype)
 
@@ -210,7 +210,7 @@ def backward(
 
 
 def _activated(shape: Shape, raw: Array, weights: Weights) -> Array:
-    """What is projected of an image: relu(raw * factor + summand) where it has yet to be normalised."""
+    """Return the input of the projection: relu(raw * factor + summand) if the kernel normalises, else `raw`."""
     if not shape.normalized:
         return raw
     factor, summand = weights.norm
@@ -218,7 +218,7 @@ def _activated(shape: Shape, raw: Array, weights: Weights) -> Array:
 
 
 def _by_raw(shape: Shape, raw: Array, gradient: Array, weights: Weights, gradients: Weights) -> Array:
-    """The gradient by an image from that by what is projected of it; takes in the normalisation's gradients."""
+    """Return an image's gradient from that of the projection's input, and add to the normalisation's gradients."""
     if not shape.normalized:
         return gradient
     factor, summand = weights.norm
@@ -231,7 +231,7 @@ def _by_raw(shape: Shape, raw: Array, gradient: Array, weights: Weights, gradien
 
 
 def _project(shape: Shape, image: Array, weights: Weights, first: Any, projected: Any) -> None:
-    """Rows [group, rows, lanes] of the heads from `first` on."""
+    """Fill `projected` [group, rows, lanes] with the rows of the heads from `first` on."""
     heads = pl.ds(first, shape.group)
     kernel = weights.qkv[heads].reshape(shape.group * shape.rows, shape.in_features)
     bias = weights.qkv_bias[heads].reshape(shape.group * shape.rows, 1)
@@ -245,5 +245,8 @@ def _load_head(shape: Shape, projected: Any, keys: Any, values: Any, head: Any) 
 
 
 def _unrolled(shape: Shape) -> bool:
-    """Heads of small maps side by side hide each other's latency; on large ones a head is work enough."""
+    """Return whether to unroll the loop over heads: heads of small maps then hide each other's latency.
+
+    On large maps one head is enough work.
+    """
     return shape.lanes <= 256

@@ -1,15 +1,15 @@
-"""Where the maps of a block of images lie, and how the kernels take one image from them and give one back.
+"""Layouts of the maps of a block of images, and how the kernels read one image from them and write one back.
 
     images of a block   x in HBM                 an image         result in HBM
-    1                   [images, places, c]      [lanes, c]       [images, out, places]
-    8, on sublanes      [places, images, c]      [lanes, c]       [images, out, places]
-    128, on lanes       [places, c, images]      [c, lanes]       [places, out, images]
+    1                   [images, locations, c]   [lanes, c]       [images, out, locations]
+    8, on sublanes      [locations, images, c]   [lanes, c]       [images, out, locations]
+    128, on lanes       [locations, c, images]   [c, lanes]       [locations, out, images]
 
-The compiler lays maps out for its convolutions as the second where channels fill lanes, else as the third. Eight images
-are copied to float32 once, so that an image's rows can be read with a stride; 128 are turned (`turning.py`).
+For its convolutions the compiler takes the second layout if channels fill lanes, else the third. Eight images are
+copied to float32 once, so that an image's rows can be read with a stride; 128 images are turned (`turning.py`).
 
-Where the results of eight images are added to the last channels of a map, their gradient is read from that map's,
-[out places, images, c], of which the last 128 channels are taken.
+If the results of eight images are added to the last channels of a map, their gradient is read from the last 128
+channels of that map's gradient, [locations of the result, images, c].
 """
 
 from typing import Any, NamedTuple
@@ -24,11 +24,11 @@ from aa_flax.ops.pallas_tpu import turning
 from aa_flax.ops.pallas_tpu.shape import LANES, Shape, round_up
 from aa_flax.ops.pallas_tpu.tiles import masked, product, repeat
 
-_LARGEST_CHUNK = 64  # places that are copied at a time
+_LARGEST_CHUNK = 64  # locations that are copied at a time
 
 
 class Place(NamedTuple):
-    """Where in the grid a program is."""
+    """Coordinates of a program in the grid."""
 
     block: Any
     image: Any  # of the block
@@ -37,13 +37,13 @@ class Place(NamedTuple):
 
     @classmethod
     def here(cls) -> "Place":
-        """Of this program; asked for outside conditions, where it is not known."""
+        """Return the coordinates of this program. To be called outside conditions, inside which they are unknown."""
         group = pl.program_id(2)
         return cls(pl.program_id(0), pl.program_id(1), group, group == pl.num_programs(2) - 1)
 
 
 def scratch(shape: Shape, *, backward: bool) -> dict[str, Any]:
-    """The kernels' scratch for maps: `maps` of x and its gradient, `results` of y or its gradient, `work`."""
+    """Return the kernels' scratch for maps: `maps` for x and its gradient, `results` for y or its gradient, `work`."""
     if shape.images == 1:
         return dict(maps=None, results=None, work=None)
     if shape.turned:
@@ -63,7 +63,7 @@ def scratch(shape: Shape, *, backward: bool) -> dict[str, Any]:
 
 
 def map_spec(shape: Shape) -> pl.BlockSpec:
-    """How the kernels get x and give its gradient."""
+    """Return the block spec by which the kernels receive x and return its gradient."""
     if shape.turned:
         return pl.BlockSpec(memory_space=pl.ANY)
     if shape.images == 1:
@@ -72,7 +72,7 @@ def map_spec(shape: Shape) -> pl.BlockSpec:
 
 
 def result_spec(shape: Shape, *, backward: bool) -> pl.BlockSpec:
-    """How the kernels give the result and, in the pass `backward`, get its gradient."""
+    """Return the block spec by which the kernels return the result or, with `backward`, receive its gradient."""
     if shape.turned:
         return pl.BlockSpec(memory_space=pl.ANY)
     if backward and shape.takes_last_tile:
@@ -96,7 +96,7 @@ def load(shape: Shape, place: Place, x: Any, maps: Any, work: Any) -> None:
 
 
 def read(shape: Shape, place: Place, x: Any, maps: Any) -> Array:
-    """The grid's image, finite at places outside the map."""
+    """Return the program's image, finite at locations outside the map."""
     if shape.images == 1:
         return masked(x[0], 0, shape.places)
     if shape.turned:
@@ -107,7 +107,7 @@ def read(shape: Shape, place: Place, x: Any, maps: Any) -> Array:
 
 
 def write(shape: Shape, place: Place, image: Array, dx: Any, maps: Any, work: Any) -> None:
-    """Put an image's gradient, in float32, into `dx`; it takes the image's place in `maps`."""
+    """Write an image's gradient, given in float32, into `dx`; it overwrites the image in `maps`."""
     if shape.images == 1:
         dx[0] = image.astype(dx.dtype)
         return
@@ -125,7 +125,7 @@ def write(shape: Shape, place: Place, image: Array, dx: Any, maps: Any, work: An
 
 
 def write_result(shape: Shape, place: Place, result: Array, y: Any, results: Any, work: Any) -> None:
-    """Put an image's result [out_rows, out_lanes] into `y`."""
+    """Write an image's result [out_rows, out_lanes] into `y`."""
     if not shape.turned:
         y[0] = result.astype(y.dtype)
         return
@@ -137,7 +137,7 @@ def write_result(shape: Shape, place: Place, result: Array, y: Any, results: Any
 
 
 def read_result(shape: Shape, place: Place, dy: Any, results: Any, work: Any) -> Array:
-    """[out_rows, out_lanes] of the grid's image in float32, zeros at places outside the map."""
+    """Return the result's gradient for the program's image, [out_rows, out_lanes] in float32, zero outside the map."""
     if shape.takes_last_tile:
         return _from_last_tile(shape, place, dy, results)
     if not shape.turned:
@@ -172,7 +172,7 @@ def _from_last_tile(shape: Shape, place: Place, dy: Any, results: Any) -> Array:
 
 
 def _copy_in(block: Any, rows: Any, lanes: int) -> None:
-    """Rows [tiles, lanes * images, 128] in float32 from a block [places, images, c]; zeros beyond the places."""
+    """Fill `rows` [tiles, lanes * images, 128] in float32 from a block [locations, images, c], zero outside the map."""
     places, images, features = block.shape
 
     def one(here: Any, there: Any) -> None:
@@ -187,7 +187,7 @@ def _copy_in(block: Any, rows: Any, lanes: int) -> None:
 
 
 def _copy_out(rows: Any, block: Any) -> None:
-    """Undoes `_copy_in`."""
+    """Undo `_copy_in`: fill the block from `rows`."""
     places, images, features = block.shape
 
     def one(here: Any, there: Any) -> None:
@@ -198,7 +198,7 @@ def _copy_out(rows: Any, block: Any) -> None:
 
 
 def _each_chunk(places: int, images: int, body: Any) -> None:
-    """`body(places, rows)` for the places of a block, some at a time, and their rows."""
+    """Call `body` with the locations of a block, some at a time, and with their rows."""
     chunk = max(size for size in range(1, _LARGEST_CHUNK + 1) if places % size == 0)
 
     def one(index: Any, carry: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Sizes of the attention kernel: what is padded to what, and how large a tile is."""
+"""Sizes of the attention kernel: padding, tiles, memory and costs."""
 
 import math
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from aa_flax.ops.resampling import bilinear_weights
 
 LANES, SUBLANES = 128, 8
 _LARGEST_PIECE = 32  # channels of 128 images that are turned at a time
-_WHOLE = 1024  # positions up to which all keys make one tile
+_WHOLE = 1024  # h*w up to which all keys are one tile
 _LARGE_TILE = 512
 _SMALLEST_VMEM, _LARGEST_VMEM = 16 << 20, 128 << 20
-# VMEM of a core, as jax.experimental.pallas.tpu.get_tpu_info has it; chips not named here have the largest
+# VMEM of a core, as jax.experimental.pallas.tpu.get_tpu_info reports it; chips not named here have the largest
 _VMEM = {
     **dict.fromkeys(("TPU v2", "TPU v3", "TPU v4", "TPU v4 lite"), 16 << 20),
     **dict.fromkeys(("TPU v5", "TPU v5p", "TPU7", "TPU7x"), 64 << 20),
@@ -24,15 +24,15 @@ _VMEM = {
 
 
 def round_up(number: int, multiple: int) -> int:
-    """The smallest multiple that is at least `number`."""
+    """Return the smallest multiple of `multiple` that is at least `number`."""
     return -(-number // multiple) * multiple
 
 
 def fills_lanes(channels: int) -> bool:
-    """Whether the compiler is taken to lay out maps of so many channels with them on lanes, else with the images.
+    """Return whether the compiler is expected to put a map's channels on lanes, and not its images.
 
     It decides for a network as a whole. Networks double their width from stage to stage: those with 128, 256 and 512
-    channels fill lanes in each stage, Wide-ResNet's 160 and 320 do not, and its 640 lie as these do.
+    channels fill lanes in each stage. Wide-ResNet's 160 and 320 channels do not, and its 640 are laid out like those.
     """
     tiles, rest = divmod(channels, LANES)
     return rest == 0 and tiles & (tiles - 1) == 0
@@ -42,9 +42,9 @@ def fills_lanes(channels: int) -> bool:
 class Shape:
     """One attention function over a map, with the projections around it.
 
-    Positions lie on lanes, depths on sublanes. The rows of a head are its queries, keys and values, each padded to a
-    multiple of 8; the row after the values is one everywhere, so that their product with the softmax's numerators
-    holds the denominator too.
+    Locations of the map lie on lanes, depths on sublanes. The rows of a head are its queries, keys and values, each
+    padded to a multiple of 8; the row after the values is all ones, so that the product of values and the softmax's
+    numerators holds the denominator too.
     """
 
     height: int
@@ -57,106 +57,110 @@ class Shape:
     scale: float
     positions: bool
     dtype: Any
-    images: int = 1  # in a block: one, or as many as there are sublanes or lanes, side by side on them
+    images: int = 1  # in a block: 1, or 8 on sublanes, or 128 on lanes
     upsampled: tuple[int, int] | None = None  # (height, width) of the result, if other than the map's
     all_features: int = 0  # of the map to whose last channels the result is added, 0 without one
-    normalized: bool = False  # whether a factor and a summand a channel and a ReLU come before the projection
+    normalized: bool = False  # whether a factor and a summand for each channel and a ReLU precede the projection
 
     @property
     def places(self) -> int:
-        """h*w."""
+        """The number of locations of the map, h*w."""
         return self.height * self.width
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the result."""
+        """The height and width of the result."""
         return self.upsampled or (self.height, self.width)
 
     @property
     def out_places(self) -> int:
-        """h*w of the result."""
+        """The number of locations of the result, h*w."""
         return math.prod(self.size)
 
     @property
     def turned(self) -> bool:
-        """Whether images lie on lanes: maps are [places, channels, images] in memory."""
+        """Return whether images lie on lanes: maps are [locations, channels, images] in memory."""
         return self.images == LANES
 
     @property
     def takes_last_tile(self) -> bool:
-        """Whether the result's gradient is read from the last 128 channels of the map that the result is added to."""
+        """Return whether the result's gradient is read from the gradient of the whole map that the result is added to.
+
+        It is then in the last 128 channels of that gradient.
+        """
         whole = self.all_features > 0 and self.all_features % LANES == 0
         return whole and self.images == SUBLANES and self.out_features <= LANES
 
     @property
     def pack(self) -> int:
-        """Numbers in a word of 32 bits."""
+        """The count of numbers in a word of 32 bits."""
         return 4 // jnp.dtype(self.dtype).itemsize
 
     @property
     def out_rows(self) -> int:
-        """Rows of the result of an image on the chip."""
+        """The number of rows of an image's result on the chip."""
         return round_up(self.out_features, SUBLANES * self.pack) if self.turned else self.out_features
 
     @property
     def key_rows(self) -> int:
-        """Rows of a head's queries, and of its keys."""
+        """The number of rows of a head's queries, and of its keys."""
         return round_up(self.key_depth, SUBLANES)
 
     @property
     def value_rows(self) -> int:
-        """Rows of a head's values with the row of ones."""
+        """The number of rows of a head's values, with the row of ones."""
         return round_up(self.value_depth + 1, SUBLANES)
 
     @property
     def rows(self) -> int:
-        """Rows of a head."""
+        """The number of rows of a head."""
         return 2 * self.key_rows + self.value_rows
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """Lengths of the axes that have relative positions: width, then height."""
+        """The lengths of the axes that have relative positions: width, then height."""
         return (self.width, self.height) if self.positions else ()
 
     @property
     def folded_rows(self) -> int:
-        """Rows of a folded query: itself, its logits with each column and each row, ones."""
+        """The number of rows of a folded query: itself, its logits with each column and each row, ones."""
         return self.key_rows + sum(round_up(length, SUBLANES) for length in self.axes) + SUBLANES
 
     def table_rows(self, length: int) -> int:
-        """Rows of a relative table."""
+        """Return the number of rows of a relative table for an axis of `length`."""
         return round_up(2 * length - 1, SUBLANES)
 
     @property
     def single_tile(self) -> bool:
-        """Whether all keys make one tile, so that no online softmax is needed."""
+        """Return whether all keys are one tile, so that no online softmax is needed."""
         return self.places <= _WHOLE
 
     @property
     def lanes(self) -> int:
-        """h*w, padded."""
+        """The number of lanes of a map: h*w, padded."""
         return round_up(self.places, LANES if self.single_tile else _LARGE_TILE)
 
     @property
     def out_lanes(self) -> int:
-        """h*w of the result, padded."""
+        """The number of lanes of the result: its h*w, padded."""
         return round_up(self.out_places, LANES) if self.upsampled else self.lanes
 
     @property
     def key_tile(self) -> int:
-        """Keys of a tile."""
+        """The number of keys of a tile."""
         return round_up(self.places, 16) if self.single_tile else _LARGE_TILE
 
     @property
     def key_tiles(self) -> int:
-        """Tiles of keys."""
+        """The number of tiles of keys."""
         return 1 if self.single_tile else self.lanes // _LARGE_TILE
 
     @property
     def query_tile(self) -> int:
-        """Queries of a tile, a divisor of `lanes`: at most 2**18 logits in a tile, 2**16 where products take passes.
+        """Return the number of queries of a tile, a divisor of `lanes`.
 
-        Larger tiles make longer programs, which take the compiler long.
+        A tile has at most 2**18 logits, or 2**16 if products take several passes. Larger tiles make longer programs,
+        which take long to compile.
         """
         largest = (1 << (18 if self.precision is None else 16)) // self.key_tile
         fitting = [t for t in range(LANES, self.lanes + 1, LANES) if self.lanes % t == 0 and t <= largest]
@@ -164,35 +168,36 @@ class Shape:
 
     @property
     def query_tiles(self) -> int:
-        """Tiles of queries."""
+        """The number of tiles of queries."""
         return self.lanes // self.query_tile
 
     @property
     def group(self) -> int:
-        """Heads that are projected together; one at a time on large maps, whose projections would fill VMEM."""
+        """The number of heads that are projected together; 1 on large maps, whose projections would fill VMEM."""
         return self.num_heads if self.single_tile else 1
 
     @property
     def piece(self) -> int:
-        """Channels of 128 images that are turned at a time, a divisor of `in_features` that makes whole tiles."""
+        """The number of channels of a piece (`turning.py`), a divisor of `in_features` that makes whole tiles."""
         return next(size for size in (_LARGEST_PIECE, 16, 8) if self.in_features % size == 0)
 
     @property
     def can_be_turned(self) -> bool:
-        """Whether images lie on lanes, and the channels of maps and results make whole tiles of words."""
+        """Return whether the compiler puts images on lanes, and channels of map and result fill tiles of words."""
         whole = self.in_features % (SUBLANES * self.pack) == 0 and self.out_features % SUBLANES == 0
         return whole and not fills_lanes(self.in_features)
 
     @property
     def precision(self) -> jax.lax.Precision | None:
-        """Of every product: float32 takes several passes of the matrix unit."""
+        """The precision of every product; in float32 it takes several passes of the matrix unit."""
         return jax.lax.Precision.HIGHEST if self.dtype == jnp.float32 else None
 
     @cached_property
     def key_positions(self) -> np.ndarray:
-        """Rows that a folded key has below its own, [folded_rows - key_rows, lanes].
+        """Return the rows of a folded key below the key itself, [folded_rows - key_rows, lanes].
 
-        One-hot in its column and in its row of the map, and a row that takes places outside the map out of the softmax.
+        They are one-hot in the key's column and in its row of the map; one more row takes locations outside the map out
+        of the softmax.
         """
         place = np.arange(self.lanes)
         inside = place < self.places
@@ -206,7 +211,10 @@ class Shape:
 
     @cached_property
     def interpolation(self) -> np.ndarray:
-        """What each place gives to each of the result, [lanes, out_lanes]; bilinear, as `aa_flax.ops.upsample`."""
+        """Return the bilinear weights of the map's locations in those of the result, [lanes, out_lanes].
+
+        They interpolate as `aa_flax.ops.upsample` does.
+        """
         assert self.upsampled is not None
         axes = zip((self.height, self.width), self.upsampled, strict=True)
         matrix = np.kron(*(bilinear_weights(*lengths) for lengths in axes)).T
@@ -214,7 +222,7 @@ class Shape:
 
     @cached_property
     def shifts(self) -> np.ndarray:
-        """Row 0: w-1-ix of each place; row 1: h-1-iy. Integer [8, lanes]."""
+        """Return the shifts of each location, integers [8, lanes]: row 0 is w-1-ix, row 1 is h-1-iy."""
         place = np.minimum(np.arange(self.lanes), self.places - 1)
         rows = np.zeros((SUBLANES, self.lanes), np.int32)
         rows[0] = self.width - 1 - place % self.width
@@ -222,7 +230,7 @@ class Shape:
         return rows
 
     def vmem_bytes(self, *, backward: bool) -> int:
-        """What a pass needs on the chip, roughly: blocks twice (the next one is on its way), scratch, tiles."""
+        """Return roughly what a pass needs on the chip: each block twice (the next is being copied), scratch, tiles."""
         item, lanes = jnp.dtype(self.dtype).itemsize, self.lanes
         features = round_up(self.in_features, LANES)
         maps = lanes * self.images * (self.in_features if self.turned else features)
@@ -241,14 +249,14 @@ class Shape:
         return blocks + weights + scratch + folded + tiles
 
     def fits(self, device_kind: str = "") -> bool:
-        """Whether the VMEM of a chip, by default of the largest, holds a block of images."""
+        """Return whether the VMEM of a chip, by default of the largest, holds a block of images."""
         capacity, needed = _VMEM.get(device_kind, _LARGEST_VMEM), self.vmem_bytes(backward=True)
         if self.images > 1:
             return needed * 5 // 4 <= capacity
         return needed <= capacity and self._request(backward=True) <= _LARGEST_VMEM * 7 // 8
 
     def vmem_limit(self, *, backward: bool) -> int:
-        """Bytes to ask of the compiler."""
+        """Return the bytes of VMEM to request from the compiler."""
         return max(self._request(backward=backward), _SMALLEST_VMEM)
 
     def _request(self, *, backward: bool) -> int:
@@ -256,7 +264,7 @@ class Shape:
         return round_up(needed * 5 // 4 if self.turned else needed * 3 // 2, 1 << 20)
 
     def cost(self, batch: int, *, backward: bool) -> tuple[int, int]:
-        """Floating-point operations of one pass over a batch, and exponentials; padding not counted."""
+        """Return the floating-point operations and the exponentials of one pass over a batch, padding not counted."""
         places, heads = self.places, self.num_heads
         projection = self.in_features * heads * (2 * self.key_depth + self.value_depth)
         folded = self.key_depth + sum(self.axes)
@@ -264,8 +272,8 @@ class Shape:
         output = self.out_features * heads * self.value_depth
         output += self.out_features * self.out_places * (self.upsampled is not None)
         if backward:
-            # projections: recomputed, by input, by kernel. Logits: recomputed, by query, by key; weights: numerators
-            # again, by value, by weight. Large maps compute their logits twice.
+            # Projections: recomputed, gradients of input and kernel. Logits: recomputed, gradients of queries and keys.
+            # Weighted values: recomputed, gradients of values and weights. Large maps compute their logits twice.
             products = places * heads * ((2 + (not self.single_tile)) * folded + self.key_depth + 3 * self.value_depth)
             multiply_adds = 3 * projection + products + 3 * heads * tables + 2 * output
         else:
@@ -274,7 +282,7 @@ class Shape:
         return 2 * batch * places * multiply_adds, exponentials
 
     def check(self, device_kind: str = "") -> None:
-        """TypeError for dtypes that the kernel does not know, ValueError for maps that the chip cannot hold."""
+        """Raise a TypeError for a dtype that the kernel does not know, a ValueError for a map too large for a chip."""
         if self.dtype not in (jnp.bfloat16, jnp.float32):
             raise TypeError(
                 f"implementation 'pallas_tpu' computes in bfloat16 or float32, got {jnp.dtype(self.dtype).name}; "

@@ -1,4 +1,4 @@
-"""What the kernels do with one tile of queries, on values in registers."""
+"""Mathematics of one tile of queries in the kernels, on values in registers."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from aa_flax.ops.pallas_tpu.shape import SUBLANES, Shape, round_up
 
 
 def product(shape: Shape, left: Array, right: Array, axes: tuple[int, int] = (1, 0)) -> Array:
-    """Matrix product over `axes` of the two factors, summed in float32."""
+    """Return the matrix product over `axes` of the two factors, summed in float32."""
     contracted = (((axes[0],), (axes[1],)), ((), ()))
     return jax.lax.dot_general(left, right, contracted, precision=shape.precision, preferred_element_type=jnp.float32)
 
 
 def masked(x: Array, axis: int, places: int) -> Array:
-    """`x` with zeros from `places` on, where a block that overhangs its array holds anything."""
+    """Return `x` with zeros from index `places` on, where a block that exceeds its array holds arbitrary values."""
     if x.shape[axis] == places:
         return x
     place = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis)
@@ -26,17 +26,17 @@ def masked(x: Array, axis: int, places: int) -> Array:
 
 
 def span(index: Any, size: int, count: int) -> Any:
-    """The `index`-th of `count` spans of lanes."""
+    """Return the `index`-th of `count` spans of lanes."""
     return pl.ds(0, size) if count == 1 else pl.ds(pl.multiple_of(index * size, size), size)
 
 
 def repeat(count: int, body: Any, carry: Any, *, unroll: bool = False) -> Any:
-    """`jax.lax.fori_loop`, without a loop around a single turn."""
+    """Run `jax.lax.fori_loop`, or for a single step just its body."""
     return body(0, carry) if count == 1 else jax.lax.fori_loop(0, count, body, carry, unroll=unroll)
 
 
 def _shift(rows: Array, amounts: Array, length: int, *, down: bool) -> Array:
-    """Each lane's rows moved by that lane's amount, below `length`: one roll for each binary digit."""
+    """Return each lane's rows moved by that lane's amount, below `length`, by one roll for each binary digit."""
     for digit in range((length - 1).bit_length()):
         step = 1 << digit
         moved = pltpu.roll(rows, step if down else rows.shape[0] - step, 0)
@@ -45,10 +45,10 @@ def _shift(rows: Array, amounts: Array, length: int, *, down: bool) -> Array:
 
 
 def fold_queries(shape: Shape, query: Array, tables: list[Array], shifts: Array) -> Array:
-    """[folded_rows, t] from queries [key_rows, t]: q, q·rel_width by key column, q·rel_height by key row, ones.
+    """Fold queries [key_rows, t] to [folded_rows, t]: q, q·rel_width by key column, q·rel_height by key row, ones.
 
-    The product with a whole table holds, for offset o, row o + l - 1; moved up by l - 1 - position, row j is the logit
-    with the key at coordinate j.
+    In the product with a whole table, row o + l - 1 belongs to offset o. Moved up by l - 1 - i for a query at
+    coordinate i, row j is the logit with a key at coordinate j.
     """
     parts = [query]
     for axis, (table, length) in enumerate(zip(tables, shape.axes, strict=True)):
@@ -62,7 +62,7 @@ def fold_queries(shape: Shape, query: Array, tables: list[Array], shifts: Array)
 def unfold_queries(
     shape: Shape, gradient: Array, query: Array, tables: list[Array], shifts: Array
 ) -> tuple[Array, list[Array]]:
-    """Transpose of `fold_queries`: gradients by the queries and by each table."""
+    """Return the gradients of the queries and of each table: the transpose of `fold_queries`."""
     by_query = gradient[: shape.key_rows]
     by_tables, start = [], shape.key_rows
     for axis, (table, length) in enumerate(zip(tables, shape.axes, strict=True)):
@@ -78,16 +78,16 @@ def unfold_queries(
 
 
 def logits(shape: Shape, keys: Array, queries: Array) -> Array:
-    """[keys, queries] from folded ones."""
+    """Return the logits [keys, queries] of folded keys and queries."""
     return shape.scale * product(shape, keys, queries, (0, 0))
 
 
 def attend(shape: Shape, queries: Array, keys: Any, values: Any) -> tuple[Array, Array, Array | None]:
-    """Softmax over all keys for one tile of folded queries.
+    """Compute the softmax over all keys for one tile of folded queries.
 
-    Returns the largest logit of each query [1, t]; the values weighted by exp(logit - largest) and summed,
-    [value_rows, t], whose row of ones became the denominator; and those numerators [keys, t] where all keys make one
-    tile. Several tiles of keys go through an online softmax (Milakov and Gimelshein, 2018).
+    Returns the largest logit of each query [1, t]; the values weighted by the numerators exp(logit - largest) and
+    summed, [value_rows, t], whose row of ones became the denominator; and the numerators [keys, t] if all keys are one
+    tile, else None. Several tiles of keys go through an online softmax (Milakov and Gimelshein, 2018).
     """
     if shape.key_tiles == 1:
         logit = logits(shape, keys[:, : shape.key_tile], queries)

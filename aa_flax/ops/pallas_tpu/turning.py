@@ -1,8 +1,9 @@
-"""Maps [places, channels, images] in HBM, 128 images on lanes, turned on the chip so that each image lies by itself.
+"""Transposition on the chip ("turning") of maps [locations, channels, images], from 128 images on lanes in HBM.
 
-Turned, 128 images are words of 32 bits, [tiles, 128 * rows, 128]: a tile has 128 places on lanes, an image `rows` rows,
-a row one channel in float32 and two in bfloat16. Pieces of 128 places, some channels and 128 images are copied at a
-time, each row of them is a matrix [places, images] that is transposed.
+A turned map has rows of its own for each image. 128 images are words of 32 bits, [tiles, 128 * rows, 128]: a tile has
+128 locations on lanes, an image has `rows` rows, and a row has one channel in float32 or two in bfloat16. One piece is
+copied at a time: 128 locations, some channels and 128 images. Each row of a piece is a matrix [locations, images],
+which is transposed.
 """
 
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ WORD = jnp.uint32
 
 
 class Workspace(NamedTuple):
-    """Scratch for the pieces."""
+    """Scratch memory for one piece."""
 
     piece: Any  # [128, channels of a piece, 128] in the maps' dtype
     words: Any  # the same as words, [128 * rows of a piece, 128]
@@ -27,20 +28,20 @@ class Workspace(NamedTuple):
 
 
 def workspace(shape: Shape) -> Workspace:
-    """The scratch that pieces of a shape's maps need."""
+    """Return the scratch memory that a piece of a shape's maps needs."""
     piece = pltpu.VMEM((LANES, shape.piece, LANES), shape.dtype)
     words = pltpu.VMEM((LANES * shape.piece // shape.pack, LANES), WORD)
     return Workspace(piece, words, pltpu.SemaphoreType.DMA)
 
 
 def turned_maps(shape: Shape, channels: int, lanes: int) -> Any:
-    """The scratch that 128 images need, turned."""
+    """Return the scratch memory that 128 turned images need."""
     rows = round_up(channels, SUBLANES * shape.pack) // shape.pack
     return pltpu.VMEM((lanes // LANES, LANES * rows, LANES), WORD)
 
 
 def turn_in(shape: Shape, maps: Any, turned: Any, work: Workspace, block: Any) -> None:
-    """Fill `turned` from the images of a block of `maps`; zeros at places and channels that do not exist."""
+    """Fill `turned` from the images of a block of `maps`, with zeros at locations and channels that do not exist."""
 
     def one(tile: int, start: Any, channels: int) -> None:
         there, here = _piece(maps, work, block, tile, start, channels)
@@ -59,7 +60,7 @@ def turn_in(shape: Shape, maps: Any, turned: Any, work: Workspace, block: Any) -
 
 
 def turn_out(shape: Shape, turned: Any, maps: Any, work: Workspace, block: Any) -> None:
-    """Undoes `turn_in`."""
+    """Undo `turn_in`: fill the images of a block of `maps` from `turned`."""
 
     def one(tile: int, start: Any, channels: int) -> None:
         for source, target in _rows(shape, turned, tile, start, channels):
@@ -74,14 +75,14 @@ def turn_out(shape: Shape, turned: Any, maps: Any, work: Workspace, block: Any) 
 
 
 def read(shape: Shape, turned: Any, image: Any) -> Array:
-    """[rows of channels, lanes] of one image."""
+    """Return one image, [rows of channels, lanes]."""
     here = _image(turned, image)
     words = jnp.concatenate([turned[tile, here, :] for tile in range(turned.shape[0])], 1)
     return pltpu.bitcast(words, shape.dtype)
 
 
 def write(turned: Any, image: Any, channels: Array) -> None:
-    """Undoes `read`."""
+    """Undo `read`: write one image."""
     words, here = pltpu.bitcast(channels, WORD), _image(turned, image)
     for tile in range(turned.shape[0]):
         turned[tile, here, :] = words[:, tile * LANES : (tile + 1) * LANES]
@@ -106,7 +107,7 @@ def _each_piece(shape: Shape, maps: Any, body: Any) -> None:
 
 
 def _piece(maps: Any, work: Workspace, block: Any, tile: int, start: Any, channels: int) -> tuple[Any, Any]:
-    """A piece where it lies in HBM, and on the chip."""
+    """Return references to a piece in HBM and on the chip."""
     places = min(LANES, maps.shape[0] - tile * LANES)
     images = pl.ds(pl.multiple_of(block * LANES, LANES), LANES)
     there = maps.at[pl.ds(tile * LANES, places), pl.ds(pl.multiple_of(start, SUBLANES), channels), images]
@@ -114,7 +115,7 @@ def _piece(maps: Any, work: Workspace, block: Any, tile: int, start: Any, channe
 
 
 def _rows(shape: Shape, turned: Any, tile: int, start: Any, channels: int) -> list[tuple[Any, Any]]:
-    """Where each row of a piece lies among the words of the piece, and among those of the images."""
+    """Return where each row of a piece lies among the words of the piece, and among those of the images."""
     first, stride = start // shape.pack, turned.shape[1] // LANES
     return [
         (pl.ds(row, LANES, stride=shape.piece // shape.pack), pl.ds(first + row, LANES, stride=stride))

@@ -1,21 +1,22 @@
-"""All that a GPU can tell in ten minutes, the most important first, each part in a process of its own.
+"""Measurements on a GPU within ten minutes, the most important first, each part in a process of its own.
 
     python -m experiments.benchmarks.gpu --out=FOLDER                         480 seconds
     python -m experiments.benchmarks.gpu --out=FOLDER --budget=240 --parts steps profile
     python -m experiments.benchmarks.gpu --out=FOLDER --rehearse              on the CPU, with small shapes
     python -m experiments.benchmarks.gpu --wheels=FOLDER                      for a machine without a network
-    python -m experiments.benchmarks.gpu --out=FOLDER --compile=h100:1        compiles the programs, without a GPU
+    python -m experiments.benchmarks.gpu --out=FOLDER --compile=h100:1        only compiles the programs, without a GPU
 
 FOLDER gets at most eight files: env.json, correct.json, attention.json, steps.json, timm.json, profile.json, extra.json
 and summary.md. Numbers are written as soon as they are known. A part that fails or takes too long is named in the
-summary and the others go on; implementations that are wrong or refuse are left out of what follows.
+summary and the others go on; implementations that are wrong or refuse are left out of later parts.
 
-The machine needs jax with CUDA, flax, optax, Orbax, and for some parts PyTorch and timm. What else this library needs
-goes into a folder of wheels by --wheels, on a machine with a network and for Python 3.12 on Linux on x86-64; --install
-unpacks it for the run where the packages are missing.
+The machine needs jax with CUDA, flax, optax, Orbax, and for some parts PyTorch and timm. --wheels collects the other
+packages that this library needs in a folder, on a machine with a network, for Python 3.12 on Linux on x86-64; --install
+unpacks them for the run where packages are missing.
 
---compile needs JAX's CUDA plugin (`aa_flax[plan_gpu]`) and writes compiled.json: what the compiler made of each program
-of the parts correct, attention and steps, which --parts may choose from. A whole step takes a minute or more.
+--compile needs JAX's CUDA plugin (`aa_flax[plan_gpu]`) and writes compiled.json: whether each program of the parts
+correct, attention and steps compiles, and its memory; --parts may choose among them. A whole step takes a minute or
+more.
 """
 
 import argparse
@@ -48,13 +49,14 @@ PARTS = (
     Part("training", "extra.json", 0),
 )
 _BUDGET = 480.0
-_REHEARSAL = 3  # times the limits: what it takes is up to the machine, and nothing is measured
+_REHEARSAL = 3  # factor of the limits: the machine may be slow, and nothing is measured
 _LOOK_THEMSELVES = ("env", "timm", "tests")
-"""Parts that must not find JAX's devices started: XLA is told first what to write, or the card is not for this JAX."""
+"""Parts for which JAX's devices must not be started yet: they set XLA's flags first, or leave the card to others."""
 _MODULES = {"timm": "timm_step", "profile": "profiled", "pytorch": "pytorch", "training": "training"}
 
 
 def main() -> None:
+    """Do what the arguments ask for: make wheels, compile, run one part, or run all."""
     arguments = parse()
     if arguments.wheels:
         packages.make(arguments.wheels)
@@ -69,6 +71,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
+    """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmarks.gpu",
         description=__doc__,
@@ -101,12 +104,12 @@ def parse() -> argparse.Namespace:
 
 
 def _path(text: str) -> Path:
-    """Absolute: the parts run in the checkout's folder."""
+    """Return an absolute path, because the parts run in the checkout's folder."""
     return Path(text).resolve()
 
 
 def run_one(arguments: argparse.Namespace) -> None:
-    """One part, in this process."""
+    """Run one part, in this process."""
     setting = Setting(
         out=arguments.out,
         seconds=arguments.seconds,
@@ -122,8 +125,8 @@ def run_one(arguments: argparse.Namespace) -> None:
 
 
 def run_all(arguments: argparse.Namespace) -> int:
-    """All parts that are asked for; returns how many did not end well."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part at work ends too
+    """Run all parts that are asked for; return how many did not end well."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the running part ends too
     arguments.out.mkdir(parents=True, exist_ok=True)
     command = _command()
     slower = _REHEARSAL if arguments.rehearse else 1
@@ -134,7 +137,7 @@ def run_all(arguments: argparse.Namespace) -> int:
     ]
     budget = arguments.budget or slower * _BUDGET
     for part in chosen:
-        (arguments.out / part.file).unlink(missing_ok=True)  # what other parts have written stays, their verdicts too
+        (arguments.out / part.file).unlink(missing_ok=True)  # files of other parts stay, verdicts too
     with tempfile.TemporaryDirectory(prefix="aa_flax-gpu-") as scratch:
         site = packages.unpack(arguments.install, Path(scratch) / "site") if arguments.install else None
         cache = arguments.cache or Path(tempfile.gettempdir()) / f"aa_flax-gpu-cache-{os.getuid()}"
@@ -161,7 +164,7 @@ def _command() -> str:
 
 
 def environment(arguments: argparse.Namespace, site: Path | None, cache: Path) -> dict[str, str]:
-    """Variables of the parts."""
+    """Return the environment variables of the parts."""
     paths = [str(_ROOT), *([str(site)] if site else []), os.environ.get("PYTHONPATH", "")]
     variables = {
         **os.environ,

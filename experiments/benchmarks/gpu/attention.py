@@ -1,7 +1,7 @@
 """Relative attention at the shapes of the paper's networks: forward and with gradients, ours and the paper's algorithm.
 
-Two times of each program: by the clock, all of a shape in turn, and of its kernels alone, from a trace; at 7×7 the host
-needs longer to start a program than the card to run it.
+Each program has two times: wall-clock time, where the programs of a shape take turns, and the time of its kernels
+alone, from a trace. At 7×7 the host needs longer to start a program than the card to run it.
 """
 
 import functools
@@ -21,20 +21,20 @@ from experiments.benchmarks.gpu.checks import Verdicts
 from experiments.benchmarks.gpu.correct import implementations
 from experiments.benchmarks.gpu.settings import Setting
 
-# Map and value depth per head, what matters most first.
+# Side of the map and value depth per head, the most important first.
 ORDER = ((32, 2), (14, 3), (16, 4), (7, 6), (8, 8), (28, 1), (14, 1))
 _TINY = Case("rehearsal", 4, 4, 16, 3, cpu_batch=1, gpu_batch=1)
 _TRACED = 3  # runs of each program in a trace
 
 
 def cases(rehearse: bool) -> list[Case]:
-    """In the order in which they are measured."""
+    """Return the cases in the order in which they are measured."""
     by_size = {(case.height, case.value_depth): case for case in CASES}
     return [_TINY] if rehearse else [by_size[size] for size in ORDER]
 
 
 def run(setting: Setting) -> None:
-    """Write the rows of one shape after the other, as long as there is time."""
+    """Write the rows of one shape after the other while time is left."""
     dtype = "bfloat16"
     result = setting.record("attention.json", dtype=dtype, heads=HEADS, key_depth_per_head=KEY_DEPTH, rows=[])
     verdicts = Verdicts(record.read(setting.out / "correct.json"))
@@ -48,7 +48,7 @@ def run(setting: Setting) -> None:
 
 
 def measure(case: Case, dtype: str, verdicts: Verdicts, setting: Setting) -> list[dict[str, Any]]:
-    """A row for each implementation at one shape."""
+    """Return a row for each implementation at one shape."""
     batch = case.gpu_batch
     operands = [jnp.asarray(array, dtype) for array in shapes.inputs(case, batch)]
     names = [name for name in implementations(setting.rehearse) if name != "auto"]
@@ -86,7 +86,7 @@ def measure(case: Case, dtype: str, verdicts: Verdicts, setting: Setting) -> lis
 
 
 def device_times(programs: dict[tuple[str, str], timing.Program], setting: Setting) -> dict[tuple[str, str], float]:
-    """Milliseconds of the kernels of one run of each program; those are missing of which there is no trace."""
+    """Return milliseconds of the kernels of one run of each program; programs without a trace are missing."""
     times: dict[tuple[str, str], float] = {}
     for key, program in programs.items():
         if setting.left() < setting.pick(10.0, 0.0):
@@ -94,7 +94,7 @@ def device_times(programs: dict[tuple[str, str], timing.Program], setting: Setti
         try:
             with kernels.traced() as trace:
                 program(_TRACED)
-        except Exception as error:  # the times by the clock stand without it
+        except Exception as error:  # the wall-clock times do not need it
             print(f"no trace of {key}: {candidates.reason(error)}", flush=True)
             break
         if trace.kernels:
@@ -103,7 +103,7 @@ def device_times(programs: dict[tuple[str, str], timing.Program], setting: Setti
 
 
 def shown(row: dict[str, Any]) -> str:
-    """One line of the table."""
+    """Return a row as a line of text."""
     place = f"{row['map']:>7} dv{row['value_depth_per_head']} b{row['batch']} {row['implementation']:<20}"
     if row["forward_ms"] is None:
         return f"{place} {row['not_measured']['forward']}"

@@ -1,4 +1,4 @@
-"""What is asked of each implementation before it is timed, and the verdicts."""
+"""The checks that each implementation must pass before it is timed, and their verdicts."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -11,20 +11,20 @@ import numpy as np
 KEY_DEPTH = 20  # per head
 
 TOLERANCES = {
-    # Sums of up to 1,024 products in float32 (2**-24), against the largest entry.
+    # Sums of up to 1,024 products in float32 (2**-24), relative to the largest entry.
     ("float32", "highest"): 1e-5,
-    # TF32 rounds the factors of products to 11 bits (2**-12 relative); logits of several units carry it into weights.
+    # TF32 rounds factors of products to 11 bits (2**-12 relative); logits of several units pass the error to weights.
     ("float32", "default"): 3e-3,
-    # 8 bits (2**-9 relative) for arguments of products, position terms of the fold, weights and the result. A logit of
-    # up to 8 units is then off by 0.016, and so is its weight in proportion; gradients have two such factors.
+    # bfloat16 rounds arguments of products, position terms of the fold, weights and the result to 8 bits (2**-9
+    # relative). A logit of up to 8 units is then off by 0.016, its weight by 1.6 %; gradients have two such factors.
     ("bfloat16", "default"): 3e-2,
 }
-"""Largest error by dtype and matrix precision, over the largest entry of the exact result."""
+"""Largest permitted error by dtype and matrix precision, relative to the largest entry of the exact result."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One map in one dtype at one matrix precision."""
+    """A check of one map in one dtype at one matrix precision."""
 
     height: int
     width: int
@@ -36,16 +36,16 @@ class Check:
 
     @property
     def map(self) -> str:
-        """Height and width as text, 14x14."""
+        """The height and width as text, such as 14x14."""
         return f"{self.height}x{self.width}"
 
     @property
     def tolerance(self) -> float:
-        """What errors must stay within."""
+        """The largest permitted error."""
         return TOLERANCES[self.dtype, self.precision]
 
     def inputs(self) -> list[np.ndarray]:
-        """Query, key, value, both tables and a cotangent, in float32 but exact in the check's dtype."""
+        """Return query, key, value, both tables and a cotangent, in float32 but exact in the check's dtype."""
         rng = np.random.default_rng(zlib.crc32(f"{self.map} {self.value_depth}".encode()))
         place = (self.batch, self.height, self.width, self.heads)
         shapes: list[tuple[int, ...]] = [(*place, KEY_DEPTH), (*place, KEY_DEPTH), (*place, self.value_depth)]
@@ -56,7 +56,7 @@ class Check:
         return arrays
 
     def describe(self) -> dict[str, Any]:
-        """Columns of a result."""
+        """Return the check as columns of a result."""
         return {
             "map": self.map,
             "value_depth_per_head": self.value_depth,
@@ -69,23 +69,23 @@ class Check:
 
 
 def checks(maps: Sequence[tuple[int, int, int]], batch: int, heads: int) -> list[Check]:
-    """All checks of maps (height, width, value depth): first bfloat16, in which everything is timed."""
+    """Return all checks of maps (height, width, value depth): first bfloat16, in which everything is timed."""
     kinds = sorted(TOLERANCES)
     return [Check(*size, batch=batch, heads=heads, dtype=kind[0], precision=kind[1]) for kind in kinds for size in maps]
 
 
 def judged(check: Check, errors: Mapping[str, float]) -> dict[str, Any]:
-    """Columns of a result from its errors: NaN passes nowhere."""
+    """Return columns of a result from its errors; NaN never passes."""
     wrong = {name: error for name, error in errors.items() if not error <= check.tolerance}
     reason = ", ".join(f"{name} is off by {error:.2g}" for name, error in wrong.items())
     return {"passed": not wrong, "errors": dict(errors), **({"reason": reason} if wrong else {})}
 
 
 class Verdicts:
-    """Which implementations may be timed on which maps.
+    """The verdicts on which implementations may be timed on which maps.
 
     Args:
-        result: what the part "correct" has written; empty where it has not run.
+        result: the result of the part "correct"; empty if it has not run.
     """
 
     def __init__(self, result: Mapping[str, Any]) -> None:
@@ -96,7 +96,8 @@ class Verdicts:
     def objection(self, name: str, size: str, dtype: str) -> str | None:
         """Return why an implementation is left out on a map of a size such as 14x14, None if it is not.
 
-        On a map that was not checked, whoever was wrong anywhere is left out; whoever only refused a call is not.
+        On a map that was not checked, an implementation is left out if it was wrong on any map, but not if it only
+        refused a call.
         """
         rows = [row for row in self._rows if row["implementation"] == name and row["dtype"] == dtype]
         here = [row for row in rows if row["map"] == size]

@@ -1,4 +1,4 @@
-"""The programs of the parts compiled for a GPU that is not there: what would fail on it fails here first."""
+"""The programs of the parts, compiled for a GPU that is not present: failures show here first."""
 
 import functools
 import time
@@ -20,11 +20,11 @@ from experiments.benchmarks.gpu.attention import cases
 from experiments.benchmarks.gpu.settings import Setting
 
 Program = tuple[str, Callable[[], tuple[Any, ...]]]
-"""A label, and what gives a function and its arguments."""
+"""A label, and a function that returns a function to compile and its arguments."""
 
 
 def run(machine: str, out: Path, parts: Sequence[str], command: str, commit: str) -> int:
-    """Compile all and write a row for each; returns how many failed otherwise than by refusing a call."""
+    """Compile all programs and write a row for each; return how many failed, those that refuse a call not counted."""
     try:
         find_target(machine)
     except TargetError as error:
@@ -54,7 +54,7 @@ def run(machine: str, out: Path, parts: Sequence[str], command: str, commit: str
 
 
 def _shapes(arrays: Sequence[Any], dtype: str, batch: int | None = None) -> list[jax.ShapeDtypeStruct]:
-    """Of arrays, in another dtype; maps in a batch of another size, if given."""
+    """Return the shapes of arrays in another dtype; maps have another batch size, if it is given."""
     shapes = [(batch, *array.shape[1:]) if batch and array.ndim == 5 else array.shape for array in arrays]
     return [jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)) for shape in shapes]
 

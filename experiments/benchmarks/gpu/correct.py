@@ -1,7 +1,7 @@
-"""Every implementation against NumPy in float64, value and five gradients; the layer by each against the CPU.
+"""Checks of every implementation against NumPy in float64, value and five gradients, and of the layer against the CPU.
 
 Each implementation runs in a process of its own (`trial.py`), all at once, so that one that ends its process or never
-answers takes no other with it.
+answers does not stop the others.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ from experiments.benchmarks.gpu import exact
 from experiments.benchmarks.gpu.checks import KEY_DEPTH, Check, checks, judged
 from experiments.benchmarks.gpu.settings import Setting
 
-# Height, width, value depth per head: those of ResNet-50 and Wide-ResNet, and one that nothing divides.
+# Height, width, value depth per head: those of ResNet-50 and Wide-ResNet, and one with sides that no tile divides.
 MAPS = ((14, 14, 3), (7, 7, 6), (32, 32, 2), (8, 8, 8), (5, 11, 3))
 TINY_MAPS = ((4, 4, 8), (3, 5, 3))
 
 
 def implementations(rehearse: bool) -> list[str]:
-    """Names to be checked, those of them that this version has, the plainest first; "auto" is last."""
+    """Return the names of this version's implementations to check, the plainest first; "auto" is last."""
     from aa_flax.ops.relative_attention import IMPLEMENTATIONS
 
     kernel = "pallas_gpu_interpret" if rehearse else "pallas_gpu"
@@ -38,12 +38,12 @@ def implementations(rehearse: bool) -> list[str]:
 
 
 def all_checks(rehearse: bool) -> list[Check]:
-    """In the order in which they run."""
+    """Return all checks in the order in which they run."""
     return checks(TINY_MAPS, batch=1, heads=2) if rehearse else checks(MAPS, batch=2, heads=8)
 
 
 def run(setting: Setting) -> None:
-    """Check all and write a row for each implementation and check."""
+    """Check all implementations and write a row for each implementation and check."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # the GPU is for the trials
@@ -73,7 +73,7 @@ class Trial:
         self.results.mkdir()
         self._errors = self.results / "errors.txt"
         command = [sys.executable, "-m", "experiments.benchmarks.gpu.trial", name, str(self.results)]
-        # Nothing is timed here; trying algorithms out takes longer than all else.
+        # Nothing is timed here, and XLA's trials of algorithms would take the longest.
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0".strip()
         environment = {**os.environ, "XLA_FLAGS": flags}
         environment |= {} if rehearse else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
@@ -88,19 +88,19 @@ class Trial:
         self._stopped = False
 
     def answers(self) -> Any:
-        """Yield what it says, one object a line, until it ends."""
+        """Yield the answers of the process, one object for each line, until it ends."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):  # libraries may write there too
                 yield json.loads(line)
 
     def wait(self, seconds: float) -> None:
-        """For its end, but no longer than that."""
+        """Wait for the end of the process, but no longer than `seconds`."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
 
     def stop(self) -> None:
-        """End it if it has not ended."""
+        """Kill the process if it has not ended."""
         if self._process.poll() is None:
             self._stopped = True
             self._process.kill()
@@ -116,7 +116,7 @@ class Trial:
 
 
 def _told(trial: Trial, every: list[Check], references: list[Future], record: Any, lock: Any) -> None:
-    """A row for each check of a trial, as it answers."""
+    """Add a row for each check of a trial, when it answers."""
     answered = 0
     for answer in trial.answers():
         if "row" in answer:
@@ -150,7 +150,7 @@ def _exact(check: Check) -> list[np.ndarray]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A line for each implementation and kind of number: its largest error, or the first reason."""
+    """Return a line for each implementation and kind of number, with its largest error and the first failure."""
     lines = []
     for name in dict.fromkeys(row["implementation"] for row in rows):
         for kind in dict.fromkeys(map(_kind, rows)):

@@ -1,4 +1,4 @@
-"""The machine: versions, card, driver, two ceilings, and the description by which XLA compiles for this card."""
+"""The machine: versions, card, driver, two measured peaks, and the description by which XLA compiles for this card."""
 
 import os
 import shutil
@@ -23,14 +23,14 @@ _ASKED = "name,driver_version,memory.total,clocks.max.sm,clocks.max.memory,power
 
 
 def run(setting: Setting) -> None:
-    """Write all of it, what is quick first."""
+    """Write all of this, the quick parts first."""
     dump = Path(tempfile.mkdtemp())
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={dump}"  # before JAX reads it
     try:
         record = setting.record("env.json", packages=_versions(), **_driver())
         import jax
 
-        jax.config.update("jax_enable_compilation_cache", False)  # what is not compiled is not dumped
+        jax.config.update("jax_enable_compilation_cache", False)  # programs from the cache are not dumped
         setting.require_gpu()
         device = jax.devices()[0]
         record.put(platform=device.platform, platform_version=device.client.platform_version)
@@ -55,7 +55,7 @@ def _versions() -> dict[str, str]:
 
 
 def _driver() -> dict[str, Any]:
-    """What nvidia-smi says; it is only asked."""
+    """Return what nvidia-smi prints; no setting of the card is changed."""
     try:
         command = ["nvidia-smi", f"--query-gpu={_ASKED}", "--format=csv,noheader"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
@@ -68,7 +68,7 @@ def _driver() -> dict[str, Any]:
 
 
 def _ceilings(setting: Setting) -> dict[str, float]:
-    """Bytes per second of an addition, read and written, and operations per second of a square bfloat16 product."""
+    """Return bytes per second of an addition, read and written, and operations per second of a bfloat16 product."""
     import jax
     import jax.numpy as jnp
 

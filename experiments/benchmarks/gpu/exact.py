@@ -7,18 +7,18 @@ import numpy as np
 Arrays = Sequence[np.ndarray]
 
 NAMES = ("value", "query", "key", "values", "rel_height", "rel_width")
-"""What `attend` returns: the result, and the gradients by each argument."""
+"""Names of what `attend` returns: the result, and the gradients by each argument."""
 
 
 def attend(arrays: Arrays, scale: float) -> list[np.ndarray]:
     """Return the attended values and the gradients of sum(result * cotangent) by the five inputs, in float64.
 
-    Bello et al. (2019), equations 3 and 4. Memory is that of a few arrays of (h*w)**2 numbers.
+    It follows Bello et al. (2019), equations 3 and 4, and needs memory for a few arrays of (h*w)**2 numbers.
 
     Args:
         arrays: query, key, value, rel_height and rel_width, as in `aa_flax.ops.relative_attention_2d`, and a cotangent
             of the result.
-        scale: factor of the logits.
+        scale: the factor of the logits.
     """
     query, key, value, rel_height, rel_width, cotangent = (np.asarray(array, np.float64) for array in arrays)
     b, h, w, n, _ = query.shape
@@ -50,7 +50,7 @@ def attend(arrays: Arrays, scale: float) -> list[np.ndarray]:
 
 
 def _spread(by_offset: np.ndarray, h: int, w: int, axis: int) -> np.ndarray:
-    """[h*w, 2l-1] by offset to [h, w, l] by key coordinate; l is h on axis 0 and w on axis 1."""
+    """Turn [h*w, 2l-1] by offset into [h, w, l] by key coordinate; l is h on axis 0 and w on axis 1."""
     length = (h, w)[axis]
     by_offset = by_offset.reshape(h, w, -1)
     spread = np.zeros((h, w, length))
@@ -61,7 +61,7 @@ def _spread(by_offset: np.ndarray, h: int, w: int, axis: int) -> np.ndarray:
 
 
 def _gather(by_key: np.ndarray, axis: int) -> np.ndarray:
-    """The transpose of `_spread`: [h, w, l] by key coordinate to [h*w, 2l-1] by offset."""
+    """Apply the transpose of `_spread`: [h, w, l] by key coordinate to [h*w, 2l-1] by offset."""
     h, w, length = by_key.shape
     by_offset = np.zeros((h, w, 2 * length - 1))
     for i in range(length):

@@ -1,8 +1,8 @@
 """Times of single kernels, from a trace of JAX's profiler; it needs neither TensorFlow nor TensorBoard.
 
 A GPU's plane has a line for each stream, with an event for each kernel; its other lines show the same time again, by
-module or by operation. A CPU has no such plane: there the events of threads that name an operation of a program serve,
-so that a rehearsal takes the same way.
+module or by operation. A CPU has no such plane: there the events of threads that name an operation of a program are
+used, so that a rehearsal runs the same code.
 """
 
 import contextlib
@@ -24,20 +24,20 @@ class Kernel:
 
     name: str
     module: str  # the program
-    operation: str  # of the program, as the compiler names it
-    source: str = ""  # where in our code that came from
+    operation: str  # the compiler's name of the operation
+    source: str = ""  # the operation's place in our code
     calls: int = 0
     milliseconds: float = 0.0  # of all calls together
 
 
 @dataclass
 class Trace:
-    """What ran on the device while `traced` was open."""
+    """The kernels that ran on the device while `traced` was open."""
 
     kernels: list[Kernel] = field(default_factory=list)
 
     def longest(self, count: int) -> list[Kernel]:
-        """Return kernels by falling time, those of one name and program together."""
+        """Return the `count` longest kernels, the longest first; those of one name and program count together."""
         summed: dict[tuple[str, str], Kernel] = {}
         for kernel in self.kernels:
             key = kernel.name, kernel.module
@@ -56,7 +56,7 @@ class Trace:
 
 @contextlib.contextmanager
 def traced() -> Iterator[Trace]:
-    """Trace what runs on the device; the result is filled when this closes. Wait for the device before."""
+    """Trace what runs on the device; the trace is filled when this closes. Wait for the device before it closes."""
     trace = Trace()
     with tempfile.TemporaryDirectory() as folder:
         options = jax.profiler.ProfileOptions()
@@ -76,7 +76,7 @@ def read(folder: str | Path) -> list[Kernel]:
     if not files:
         raise ValueError(f"the profiler left no trace in {folder}")
     found: dict[tuple[str, str, str], Kernel] = {}
-    with warnings.catch_warnings():  # Python's about a type of JAX's, from 3.12 on; as an error it ends the process
+    with warnings.catch_warnings():  # Python 3.12 warns of a type of JAX; as an error that would end the process
         warnings.simplefilter("ignore", DeprecationWarning)
         events = [event for file in files for event in _events(jax.profiler.ProfileData.from_file(str(file)))]
     for name, stats, nanoseconds in events:
@@ -89,7 +89,7 @@ def read(folder: str | Path) -> list[Kernel]:
 
 
 def _events(data: Any) -> Iterator[tuple[str, dict[str, Any], float]]:
-    """Name, facts and nanoseconds of each run of a kernel."""
+    """Yield name, facts and nanoseconds of each run of a kernel."""
     planes = list(data.planes)
     devices = [plane for plane in planes if plane.name.startswith(_DEVICE)]
     for plane in devices:

@@ -1,4 +1,4 @@
-"""The whole `AAConv2D` on the device against itself on the CPU: its projections may go to a kernel as they are."""
+"""Checks of the whole `AAConv2D` on the device against the CPU: kernels may read its projections directly."""
 
 import functools
 from typing import Any
@@ -11,27 +11,27 @@ from flax import nnx
 from aa_flax.layers import AAConv2D
 from experiments.benchmarks.candidates import is_refusal, reason
 
-# Height and width, channels in and out: of ResNet-50 and Wide-ResNet, and one that nothing divides.
+# Height, width, channels in and out: those of ResNet-50 and Wide-ResNet, and one with sides that no tile divides.
 SIZES = ((14, 14, 256), (7, 7, 512), (32, 32, 160), (5, 11, 48))
 TINY_SIZES = ((4, 5, 32),)
 _BATCH = 2
 
 TOLERANCES = {
-    # Sums of up to 4,608 products of a 3×3 convolution and of all images' gradients, in another order.
+    # Sums of up to 4,608 products of a 3×3 convolution, and of all images' gradients, in another order.
     "float32": 1e-4,
-    # Weights are rounded to 8 bits too, and what three products in a row hand on.
+    # Weights are rounded to 8 bits too, and so are the results of three successive products.
     "bfloat16": 3e-2,
 }
-"""Largest error of a result or gradient, over the largest entry of the same on the CPU in float32."""
+"""Largest permitted error of a result or gradient, relative to its largest entry on the CPU in float32."""
 
 
 def checks(rehearse: bool) -> list[tuple[int, int, int, str]]:
-    """Height, width, channels and dtype of each check, first bfloat16."""
+    """Return height, width, channels and dtype of each check, bfloat16 first."""
     return [(*size, dtype) for dtype in sorted(TOLERANCES) for size in (TINY_SIZES if rehearse else SIZES)]
 
 
 def row(name: str, check: tuple[int, int, int, str]) -> dict[str, Any]:
-    """The row of an implementation, as the part "correct" writes it."""
+    """Return the row of an implementation, as the part "correct" writes it."""
     height, width, features, dtype = check
     tolerance = TOLERANCES[dtype]
     columns: dict[str, Any] = {"layer": f"AAConv2D({features})", "map": f"{height}x{width}", "dtype": dtype}
@@ -48,7 +48,7 @@ def row(name: str, check: tuple[int, int, int, str]) -> dict[str, Any]:
 
 
 def errors(name: str, size: tuple[int, int], features: int, dtype: str) -> dict[str, float]:
-    """Of the result and of the gradients by the input and each parameter."""
+    """Return the errors of the result and of the gradients by the input and each parameter."""
     on_device = _results(name, jax.devices()[0], size, features, dtype)
     found = {}
     for path, theirs in jax.tree_util.tree_leaves_with_path(_on_cpu(size, features)):

@@ -1,4 +1,4 @@
-"""Packages for a machine that has jax, flax, optax and PyTorch but no network: made here, unpacked there."""
+"""Packages for a machine with jax, flax, optax and PyTorch but without a network: collected here, unpacked there."""
 
 import importlib.metadata
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 _REQUIREMENTS = Path(__file__).parents[3] / "requirements.txt"
 
-# What `aa_flax.train` imports, directly or through TFDS and Grain, and such a machine lacks.
+# Packages that `aa_flax.train` imports, directly or through TFDS and Grain, and that such a machine lacks.
 WANTED = (
     "array-record",
     "beartype",
@@ -34,7 +34,7 @@ _TARGET += [f"--platform=manylinux_2_{minor}_x86_64" for minor in (28, 27, 24, 1
 
 
 def pins() -> list[str]:
-    """Return NAME==VERSION of what is wanted, as requirements.txt has it."""
+    """Return NAME==VERSION of each wanted package, from requirements.txt."""
     found = {}
     for line in _REQUIREMENTS.read_text().splitlines():
         requirement, _, marker = line.partition(";")
@@ -47,7 +47,7 @@ def pins() -> list[str]:
 
 
 def make(folder: Path) -> None:
-    """Put the wheels of all that is wanted into a folder, by pip and from its package index.
+    """Download the wheels of all wanted packages into a folder, by pip from its package index.
 
     Raises:
         SystemExit: there is no pip, or it fails.
@@ -69,9 +69,9 @@ def make(folder: Path) -> None:
 
 
 def unpack(folder: Path, site: Path) -> Path:
-    """Unpack those wheels of a folder whose packages are missing here; `site` then belongs on Python's path.
+    """Unpack the wheels of a folder whose packages are missing here into `site`, to be put on Python's path.
 
-    A wheel is an archive of what lies on the path, so no installer is needed.
+    A wheel is an archive of files for that path, so no installer is needed.
 
     Raises:
         SystemExit: there are no wheels in the folder.

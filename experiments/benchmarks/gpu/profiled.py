@@ -1,4 +1,4 @@
-"""Where the time of one augmented training step goes: its longest kernels."""
+"""The longest kernels of one training step of an augmented network."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ _SHOWN = 20
 
 
 def run(setting: Setting) -> None:
-    """Trace some steps of AA-ResNet-50 as "auto" has it; the part "steps" has left its program in the cache."""
+    """Trace some steps of AA-ResNet-50 with "auto"; the cache has its program from the part "steps"."""
     group = groups(setting.rehearse)[0]
     entry = next(entry for entry in group.entries if entry.implementation == "auto")
     result = setting.record("profile.json", label=entry.label, batch=group.batch, dtype="bfloat16", steps=_STEPS)
@@ -27,7 +27,7 @@ def run(setting: Setting) -> None:
 
 
 def of_trace(trace: kernels.Trace, runs: int) -> dict[str, Any]:
-    """Milliseconds and calls of one run: of all kernels together, and of the longest."""
+    """Return milliseconds and calls of one run, for all kernels together and for the longest."""
     total = sum(kernel.milliseconds for kernel in trace.kernels)
     rows = [dataclasses.asdict(kernel) for kernel in trace.longest(_SHOWN)]
     for row in rows:

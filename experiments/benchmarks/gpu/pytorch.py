@@ -12,7 +12,7 @@ from experiments.benchmarks.gpu.settings import Setting
 
 
 def run(setting: Setting) -> None:
-    """Write the rows of one shape after the other, as long as there is time."""
+    """Write the rows of one shape after the other while time is left."""
     dtype = "bfloat16"
     result = setting.record("extra.json", "pytorch", dtype=dtype, rows=[])
     if not candidates.HAS_PYTORCH:

@@ -1,4 +1,4 @@
-"""Numbers on disk as soon as they are known: a JSON file that is whole whenever its writer is killed."""
+"""Results on disk as soon as they are known: a JSON file that stays complete if its writer is killed."""
 
 import json
 import os
@@ -7,15 +7,15 @@ from typing import Any
 
 from aa_flax.json_values import finite
 
-HIDDEN = ".writing"  # what the name of a file that is being written ends in
+HIDDEN = ".writing"  # suffix of the names of files that are being written
 
 
 class Record:
     """A JSON object in a file, replaced as a whole at every change.
 
     Args:
-        file: where; what is there already is kept.
-        section: key of the object inside the file's, for a file that several parts share; "" is the file's own.
+        file: the file; what it has already is kept.
+        section: key of the object in the file's, for a file that several parts share; "" is the file's object itself.
     """
 
     def __init__(self, file: Path, section: str = "") -> None:
@@ -24,12 +24,12 @@ class Record:
         self._values: dict[str, Any] = self._all.setdefault(section, {}) if section else self._all
 
     def put(self, **values: Any) -> None:
-        """Set keys and write."""
+        """Set keys and write the file."""
         self._values.update(values)
         write(self._file, json.dumps(finite(self._all), indent=1) + "\n")
 
     def add(self, key: str, row: Any) -> None:
-        """Append to the list of a key and write."""
+        """Append to the list of a key and write the file."""
         self.put(**{key: [*self._values.get(key, []), row]})
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -38,12 +38,12 @@ class Record:
 
 
 def read(file: Path) -> dict[str, Any]:
-    """Return the object of a file, empty where there is no such file."""
+    """Return the object of a file, {} if there is no such file."""
     return json.loads(file.read_text()) if file.exists() else {}
 
 
 def write(file: Path, text: str) -> None:
-    """Put a text in a file's place at once: readers find the old one or the new one."""
+    """Replace the text of a file at once: readers find the old text or the new one."""
     beside = file.with_name(f".{file.name}{HIDDEN}")
     with beside.open("w") as stream:
         stream.write(text)
@@ -53,6 +53,6 @@ def write(file: Path, text: str) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left in a folder."""
+    """Remove the unfinished files that killed writers left in a folder."""
     for file in folder.glob(f".*{HIDDEN}"):
         file.unlink(missing_ok=True)

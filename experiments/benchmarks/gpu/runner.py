@@ -1,4 +1,4 @@
-"""Parts one after the other, each a process of its own under a time limit, whatever becomes of the others."""
+"""Running parts one after the other, each in a process of its own with a time limit, also if others fail."""
 
 import contextlib
 import os
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _GRACE = 3.0  # seconds between asking a part to stop and killing it
-_LEAST = 10.0  # seconds: with less a part is not started
+_LEAST = 10.0  # seconds; with less time a part is not started
 
 
 @dataclass(frozen=True)
 class Part:
-    """A step of the plan.
+    """A part of the benchmark.
 
     Attributes:
-        name: of its module in this package.
-        file: that it writes, in the folder of results.
-        seconds: its share of the plan; what earlier parts leave over is added.
-        most: seconds that it may have at most.
+        name: the name of the part.
+        file: the file that it writes, in the folder of results.
+        seconds: its planned share of the time; what earlier parts do not use is added.
+        most: the most seconds that it may have.
     """
 
     name: str
@@ -33,13 +33,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a part."""
+    """The outcome of a part."""
 
     name: str
     status: str  # "done", "failed", "stopped at its limit", "not started"
     limit: float
     seconds: float
-    line: str = ""  # the last that it wrote, where it did not end well
+    line: str = ""  # its last line of output, if it did not end well
 
 
 Command = Callable[[Part, float], Sequence[str]]
@@ -47,10 +47,10 @@ Command = Callable[[Part, float], Sequence[str]]
 
 
 def limits(parts: Sequence[Part], remaining: float) -> list[float]:
-    """Seconds of the first of the parts that are left, and what would be the others' if it took all of them.
+    """Return the limit in seconds of the first of the remaining parts, and the shares that would be left to the others.
 
-    Shares are the plan's, all smaller by one factor where they do not fit into what remains. What they do not take
-    goes to the first part, up to its `most`.
+    Shares are the planned ones, all reduced by one factor if they do not fit into the remaining time. Time that they do
+    not need goes to the first part, up to its `most`.
     """
     planned = sum(part.seconds for part in parts)
     factor = min(1.0, remaining / planned) if planned else 1.0
@@ -67,14 +67,14 @@ def run_parts(
     log: Path,
     told: Callable[[list[Outcome]], None],
 ) -> list[Outcome]:
-    """Run parts in order within `budget` seconds.
+    """Run parts in order within `budget` seconds and return their outcomes.
 
     Args:
-        parts: what to run.
-        budget: seconds of all together.
-        command: gives the command line of each.
-        environment: variables of the processes.
-        log: file that what they write is appended to, besides standard output.
+        parts: the parts to run.
+        budget: seconds for all parts together.
+        command: returns the command line of a part.
+        environment: environment variables of the processes.
+        log: file to which their output is appended, besides standard output.
         told: called with the outcomes so far after each part.
     """
     started, outcomes = time.monotonic(), list[Outcome]()
@@ -113,14 +113,14 @@ def _run(part: Part, limit: float, command: Sequence[str], environment: Mapping[
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a process and all that it started, also those that made a session of their own."""
+    """End a process and all processes that it started, also those in a session of their own."""
     family = {process.pid, *descendants(process.pid)}
     _signal(family, signal.SIGTERM)
-    with contextlib.suppress(ProcessLookupError):  # what outlived its parent has another one, but the same group
+    with contextlib.suppress(ProcessLookupError):  # orphans have another parent, but the same group
         os.killpg(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE
     while time.monotonic() < deadline and any(map(_alive, family)):
-        process.poll()  # a process that has ended is alive until it is waited for
+        process.poll()  # an ended process counts as alive until it is waited for
         time.sleep(0.02)
     _signal(family | {child for pid in family for child in descendants(pid)}, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):
@@ -129,7 +129,7 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def descendants(pid: int) -> set[int]:
-    """Return the processes that a process started, and those that these started, as far as /proc tells."""
+    """Return the processes that a process started, directly or through others, as far as /proc lists them."""
     parents = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -1,4 +1,4 @@
-"""What every part is told."""
+"""The setting that every part is given."""
 
 import time
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Setting:
-    """One part's orders.
+    """The setting of one part.
 
     Attributes:
         out: the folder of results.
-        seconds: after which the part is stopped.
-        command: that the results are to name.
-        commit: of the code, where the machine has no Git to ask; "" asks it.
-        rehearse: on the CPU, with small shapes.
-        data: the folder with images, None for those of the library.
+        seconds: the time after which the part is stopped.
+        command: the command that the results name.
+        commit: the commit of the code, for a machine without Git; "" asks Git.
+        rehearse: whether to run on the CPU, with small shapes.
+        data: the folder with images, None for the images of the library.
     """
 
     out: Path
@@ -32,22 +32,22 @@ class Setting:
     started: float = field(default_factory=time.monotonic)
 
     def left(self, reserve: float = 5.0) -> float:
-        """Seconds that are left to the part, less a reserve for writing and closing."""
+        """Return the seconds that are left to the part, less a reserve for writing and closing."""
         return self.seconds - reserve - (time.monotonic() - self.started)
 
     def require_gpu(self) -> None:
-        """Exit where JAX sees none, unless this is the rehearsal. Starts JAX's devices."""
+        """Exit if JAX finds no GPU, unless this is a rehearsal; it starts JAX's devices."""
         import jax
 
         if not self.rehearse and jax.default_backend() != "gpu":
             raise SystemExit(f"no GPU: JAX uses {jax.devices()[0].device_kind}; --rehearse tries the parts on a CPU")
 
     def pick(self, real: Value, tiny: Value) -> Value:
-        """The value for a GPU, or that of the rehearsal."""
+        """Return the value for a GPU, or that for a rehearsal."""
         return tiny if self.rehearse else real
 
     def record(self, file: str, section: str = "", **more: Any) -> Record:
-        """The part's file, begun with where its numbers come from; `more` replaces some of that."""
+        """Return the record of the part, with the origin of its numbers; `more` adds to that or replaces it."""
         from aa_flax.analysis.provenance import provenance
 
         record = Record(self.out / file, section)

@@ -1,8 +1,8 @@
 """Training steps of plain and augmented networks, in turn: milliseconds, images per second and ratios.
 
-All programs are compiled in three threads before any is timed; what is not ready after three quarters of the time
-is timed later, in turn with the plain network again. XLA tries out algorithms on the card, one program at a time, and
-remembers them for the next: all at once would try the same ones again and again.
+Programs are compiled in three threads before any is timed; those not ready after three quarters of the time are timed
+later, in turn with the plain network again. XLA tries out algorithms on the card for one program at a time and
+remembers them for the next; more threads at once would try the same algorithms repeatedly.
 """
 
 import itertools
@@ -23,9 +23,9 @@ from experiments.benchmarks.gpu.correct import implementations
 from experiments.benchmarks.gpu.settings import Setting
 from experiments.benchmarks.train_step import MODELS, PAPER
 
-_LEAST_WAIT = 0.2  # seconds between two looks at what the compiler has ready
-_FOR_TIMING = 0.25  # of the part's time
-# The networks attend on these maps.
+_LEAST_WAIT = 0.2  # seconds between two checks for compiled programs
+_FOR_TIMING = 0.25  # fraction of the part's time
+# The maps on which the networks attend.
 _RESNET, _WIDE = ("14x14", "7x7"), ("32x32", "16x16", "8x8")
 
 
@@ -36,17 +36,17 @@ class Entry:
     label: str
     name: str
     options: dict[str, Any] = field(default_factory=dict)
-    implementation: str = ""  # whose verdicts decide; "" for a network without attention
+    implementation: str = ""  # of attention, which must pass its checks; "" for none
     maps: tuple[str, ...] = ()
 
     def model_options(self) -> dict[str, Any]:
-        """What the network is built with."""
+        """Return the options that the network is built with."""
         return self.options | ({"implementation": self.implementation} if self.implementation else {})
 
 
 @dataclass(frozen=True)
 class Group:
-    """Networks that take turns; ratios are to the first."""
+    """Networks that take turns; ratios are relative to the first."""
 
     batch: int
     image_size: int
@@ -54,7 +54,7 @@ class Group:
 
 
 def groups(rehearse: bool) -> tuple[Group, ...]:
-    """In the order in which they are timed."""
+    """Return the groups in the order in which they are timed."""
     _, augmented = MODELS["aa_resnet50_025"]  # Table 2 of the paper
     small = {"blocks": (1, 1, 1, 1)} if rehearse else {}
     narrow = {"depth": 10, "widen_factor": 1} if rehearse else {}
@@ -73,14 +73,14 @@ def groups(rehearse: bool) -> tuple[Group, ...]:
 
 
 def prepared(entry: Entry, group: Group, dtype: str) -> library.Steps:
-    """A network of a group with its batch."""
+    """Return the steps of a network of a group, with its batch."""
     return library.prepare(
         entry.name, entry.model_options(), batch=group.batch, image_size=group.image_size, dtype=dtype
     )
 
 
 class Compilations:
-    """Networks on their way through the compiler, each once, whatever groups it is in."""
+    """The compilations of the networks, each done once, also for a network in several groups."""
 
     def __init__(self, dtype: str) -> None:
         self._dtype = dtype
@@ -91,7 +91,7 @@ class Compilations:
         self._texts: dict[int, str] = {}
 
     def start(self, entry: Entry, group: Group) -> str | None:
-        """Trace here, compile in a thread; returns the reason if that is not done: tracing fails, or it is known."""
+        """Trace a step here and compile it in a thread; return why not if tracing fails or the program is known."""
         if entry.label in self._compiled:
             return None
         try:
@@ -107,15 +107,15 @@ class Compilations:
         return None
 
     def wait(self, seconds: float) -> None:
-        """For all that is on its way, but no longer than that."""
+        """Wait for all compilations, but no longer than `seconds`."""
         wait(self._compiled.values(), timeout=max(0.0, seconds))
 
     def pending(self) -> list[str]:
-        """Return the labels that are not ready."""
+        """Return the labels of the networks that are not compiled yet."""
         return [label for label, future in self._compiled.items() if not future.done()]
 
     def running(self, label: str) -> library.Running:
-        """A compiled step with its state.
+        """Return a compiled step with its state.
 
         Raises:
             Exception: whatever compilation raised.
@@ -125,7 +125,7 @@ class Compilations:
         return self._running[label]
 
     def counts(self, label: str) -> dict[str, Any]:
-        """What is counted of a network."""
+        """Return the counts of a network."""
         summary, step = self._prepared[label].counted(), self._compiled[label].result()
         return {
             "params": summary.params,
@@ -162,11 +162,11 @@ def run(setting: Setting) -> None:
         for label in compilations.pending():
             result.add("rows", {"label": label, "not_measured": "it was still compiling"})
         sys.stdout.flush()
-        os._exit(0)  # a thread in the compiler cannot be stopped
+        os._exit(0)  # a compiling thread cannot be stopped
 
 
 def _in_turn(groups: Sequence[Group]) -> Iterator[tuple[Entry, Group]]:
-    """The first network of each group, then the second, and so on: groups have few algorithms in common."""
+    """Yield the first network of each group, then the second, and so on, since groups have few algorithms in common."""
     rows = itertools.zip_longest(*([(entry, group) for entry in group.entries] for group in groups))
     return filter(None, itertools.chain.from_iterable(rows))
 
@@ -186,14 +186,14 @@ def _compiled(label: str, lowered: Any) -> Any:
 
 
 def measure(group: Group, compilations: Compilations, result: record.Record, setting: Setting) -> None:
-    """Time what is ready of a group and has not been timed; nothing where that is the plain network alone."""
+    """Time the networks of a group that are compiled and not timed yet, with the plain one; do nothing without any."""
     known = {row["label"] for row in result.get("rows")} | set(compilations.pending())
     plain = group.entries[0].label
     fresh = [entry for entry in group.entries if entry.label not in known]
     if not fresh or plain in compilations.pending():
         return
     programs: dict[str, timing.Program] = {}
-    repeats = setting.pick(5, 1)  # steps between two looks at the clock
+    repeats = setting.pick(5, 1)  # steps between two readings of the clock
     for entry in [group.entries[0], *fresh]:
         try:
             running = compilations.running(entry.label)

@@ -1,4 +1,4 @@
-"""What a run came to, as text: made from the files that the parts have written."""
+"""The summary of a run as text, made from the files that the parts have written."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ _LAST = 2000  # characters of the log of a part that did not end well
 
 
 def text(folder: Path, outcomes: list[Outcome], command: str, log: Path) -> str:
-    """Return the summary, Markdown."""
+    """Return the summary in Markdown."""
     lines = ["# A GPU at hand", "", f"`{command}`", ""]
     origin = record.read(folder / "env.json")
     if origin:

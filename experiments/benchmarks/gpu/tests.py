@@ -11,11 +11,11 @@ from typing import Any
 from experiments.benchmarks.gpu.settings import Setting
 
 _ROOT = Path(__file__).parents[3]
-_FOLDERS = ("tests/gpu", "tests/ops", "tests/layers")  # others import packages that such a machine lacks
+_FOLDERS = ("tests/gpu", "tests/ops", "tests/layers")  # other tests import packages that such a machine lacks
 
 
 def run(setting: Setting) -> None:
-    """Run them and write how many passed, and which did not."""
+    """Run the tests and write how many passed, and which failed or were skipped."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # the GPU is for the tests
@@ -33,7 +33,7 @@ def outcomes(report: Path) -> dict[str, Any]:
     """Return the counts of a report of pytest, and a line for each test that failed or was skipped.
 
     Raises:
-        ValueError: there is no report; pytest did not come to its end.
+        ValueError: there is no report, because pytest did not finish.
     """
     if not report.exists():
         raise ValueError("pytest left no report")

@@ -1,6 +1,6 @@
-"""The kernel as it is launched and by other tiles, warps, stages and groups of heads: forward and with gradients.
+"""Times of the kernel with the library's and other tiles, warps, stages and groups of heads: forward, with gradients.
 
-`aa_flax/ops/pallas_gpu/shape.py` chooses; this shows what another choice would make of it on the card at hand.
+`aa_flax/ops/pallas_gpu/shape.py` makes the choice; this shows the times of other choices on this card.
 """
 
 import dataclasses
@@ -29,45 +29,45 @@ _TINY = ((4, 4, 8, 1),)
 
 @dataclass(frozen=True)
 class Launch(Shape):
-    """A shape with a launch of its own; None is the library's choice."""
+    """A shape with launch settings of its own; None is the library's choice."""
 
     tiles: tuple[int, int] | None = None  # queries and keys
     num_warps: int | None = None
     num_stages: int | None = None
-    heads: int | None = None  # that a program of the backward pass takes one after the other
+    heads: int | None = None  # that a program of the backward pass computes in turn
 
     @property
     def query_tile(self) -> int:
-        """Queries of a tile."""
+        """The queries of a tile."""
         return self.tiles[0] if self.tiles else super().query_tile
 
     @property
     def key_tile(self) -> int:
-        """Keys of a tile."""
+        """The keys of a tile."""
         return self.tiles[1] if self.tiles else super().key_tile
 
     @property
     def warps(self) -> int:
-        """Of a program."""
+        """The warps of a program."""
         return self.num_warps or super().warps
 
     def stages(self, *, backward: bool) -> int:
-        """Steps whose loads are under way."""
+        """Return the number of pipeline stages: steps whose loads are in flight."""
         return self.num_stages or super().stages(backward=backward)
 
     def group(self, batch: int) -> int:
-        """Heads of a program of the backward pass."""
+        """Return the heads of a program of the backward pass."""
         return self.heads or super().group(batch)
 
     def described(self, batch: int) -> dict[str, Any]:
-        """What it launches."""
+        """Return the launch settings as columns of a result."""
         tiles = [self.query_tile, self.key_tile]
         stages = [self.stages(backward=backward) for backward in (False, True)]
         return {"tiles": tiles, "warps": self.warps, "stages": stages, "group": self.group(batch)}
 
 
 def launches(height: int, width: int, value_depth: int, batch: int, interpret: bool) -> Iterator[Launch]:
-    """The library's first, then those that differ from it in one thing, or in tiles and warps."""
+    """Yield the library's launch, then launches that differ from it in one setting, or in tiles and warps."""
     first = Launch(
         height=height,
         width=width,
@@ -103,7 +103,7 @@ def run(setting: Setting) -> None:
 
 
 def measure(height: int, width: int, value_depth: int, batch: int, setting: Setting) -> list[dict[str, Any]]:
-    """A row for each launch at one shape."""
+    """Return a row for each launch at one shape."""
     rng = np.random.default_rng(0)
     depths = HEADS * (2 * KEY_DEPTH + value_depth)
     sizes = [(batch, height * width, depths), (2 * height - 1, KEY_DEPTH), (2 * width - 1, KEY_DEPTH)]

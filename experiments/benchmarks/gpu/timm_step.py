@@ -1,6 +1,6 @@
 """timm's ResNet-50 in PyTorch: a training step of the same batch, compiled, channels last, bfloat16.
 
-What it does is what ours does: uint8 images in, flips, cross-entropy, SGD with momentum. Parameters stay in float32;
+The step does what ours does: uint8 images in, flips, cross-entropy, SGD with momentum. Parameters stay in float32;
 autocast computes in bfloat16.
 """
 
@@ -12,18 +12,18 @@ from experiments.benchmarks import timing
 from experiments.benchmarks.candidates import reason
 from experiments.benchmarks.gpu.settings import Setting
 
-_STEPS = 5  # between two looks at the clock
+_STEPS = 5  # between two readings of the clock
 
 
 def run(setting: Setting) -> None:
-    """Write a row for the network run eagerly, which is known early, then for the compiled one."""
+    """Write a row for the network run eagerly, which is ready early, then for the compiled one."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # the card is PyTorch's
     try:
         import timm
         import torch
-    except Exception as error:  # versions that do not fit raise all kinds
+    except Exception as error:  # versions that do not fit raise various errors
         result = setting.record("timm.json", not_measured=reason(error))
         result.add("rows", {"label": "timm resnet50", "not_measured": reason(error)})
         print(reason(error))
@@ -64,7 +64,7 @@ def run(setting: Setting) -> None:
 
 
 def training_step(model: Any, batch: int, size: int, device: str, *, compiled: bool) -> Callable[[int], None]:
-    """Steps of SGD with momentum on random images; takes how many, and waits for the last."""
+    """Return the function that makes a number of steps of SGD on random images and waits for the last."""
     import torch
 
     model = model.to(device).train().to(memory_format=torch.channels_last)

@@ -1,8 +1,8 @@
-"""Plain, squeeze-and-excitation and attention-augmented networks on real images: equal budgets, seed after seed.
+"""Trainings of plain, squeeze-and-excitation and augmented networks on real images: equal budgets, seed after seed.
 
 All networks of a data set have the same epochs, batch, learning rate and augmentation; a seed decides the initial
-weights and the order of the images. Images lie on the device and are cropped and flipped there. The held-out split is
-scored after every epoch. Seeds are begun as long as there is time.
+weights and the order of the images. Images are kept on the device and cropped and flipped there. The held-out split is
+scored after every epoch. New seeds are started while time is left.
 """
 
 import dataclasses
@@ -36,8 +36,8 @@ _SMALL = {"depth": 10, "widen_factor": 1}
 class Task:
     """A data set and the networks that are trained on it."""
 
-    data: str  # as `aa_flax.data.load` names it
-    file: str  # that it is made from, in the folder of --data; "" comes with the library
+    data: str  # name for `aa_flax.data.load`
+    file: str  # its source, in the folder of --data; "" if it comes with the library
     models: dict[str, tuple[str, dict[str, Any]]]
     epochs: int
     crop_padding: int
@@ -73,7 +73,7 @@ TASKS = (
         maps=("32x32", "16x16", "8x8"),
     ),
 )
-# Of `experiments/quickstart.py`, which needs no files.
+# The data set of `experiments/quickstart.py`, which needs no files.
 _EMBEDDED = Task(
     "fashion_mnist_subset",
     "",
@@ -94,7 +94,7 @@ _EMBEDDED = Task(
 
 
 def run(setting: Setting) -> None:
-    """Write a row for each run, with its curve."""
+    """Train runs while time is left, and write a row for each, with its curve."""
     result = setting.record("extra.json", "training", batch=_batch(setting), dtype="bfloat16", rows=[])
     verdicts = Verdicts(record.read(setting.out / "correct.json"))
     there = [task for task in TASKS if setting.data and (setting.data / task.file).exists()]
@@ -127,13 +127,13 @@ def _batch(setting: Setting) -> int:
 
 
 def _implementation(task: Task, verdicts: Verdicts) -> str:
-    """The first that no verdict speaks against."""
+    """Return the first implementation that no verdict excludes."""
     names = ("auto", "folded_pieces", "folded")
     return next(n for n in names if n == "folded" or not any(verdicts.objection(n, m, "bfloat16") for m in task.maps))
 
 
 class Images:
-    """A data set, each of its splits once on the device."""
+    """A data set, with each of its splits on the device once."""
 
     def __init__(self, task: Task, setting: Setting) -> None:
         source = setting.data if task.file and setting.data else ""
@@ -181,7 +181,7 @@ class Trainer:
         self._score: Any = None
 
     def train(self, seed: int, left: Callable[[], float]) -> dict[str, Any]:
-        """Train from a seed; ends early, and says so, where no time is left."""
+        """Train from a seed and return a row; without time left it ends early, with fewer `epochs` than `of_epochs`."""
         steps = self._count // self._batch
         program = self._program(seed, steps)
         started, curve = time.monotonic(), []
@@ -211,14 +211,14 @@ class Trainer:
         }
 
     def _program(self, seed: int, epoch_steps: int) -> Program:
-        """What trains, with the weights of a seed."""
+        """Return the program of the run, with the initial weights of a seed."""
         config = dataclasses.replace(self._config, seed=seed)
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             return Program.of(config, self._preprocessing, self._layout, epoch_steps)
 
 
 def _scores(program: Program, variables: Any, pool: dict[str, jax.Array]) -> tuple[Any, Any]:
-    """Accuracy and mean cross-entropy of all images, 500 at a time; the first fill up the last, uncounted."""
+    """Return accuracy and mean cross-entropy of all images, 500 at a time; the last 500 are filled up uncounted."""
     count = pool["label"].shape[0]
     piece = min(500, count)
     pieces = -(-count // piece)

@@ -1,9 +1,10 @@
-"""One implementation's results of all checks, for `correct.py`, which compares them.
+"""Compute one implementation's results of all checks, for `correct.py`, which compares them.
 
     python -m experiments.benchmarks.gpu.trial NAME FOLDER [--rehearse]
 
 Writes an npz file and a line of JSON for each check: its number, whether a second run gave the same bits, what "auto"
-chose; or the reason why the implementation refuses. Then a line for each check of a whole layer, already judged.
+chose; or the reason why the implementation refuses. Then it writes a line for each check of a whole layer, with its
+verdict.
 """
 
 import argparse
@@ -24,10 +25,11 @@ from experiments.benchmarks.gpu import layers
 from experiments.benchmarks.gpu.checks import KEY_DEPTH, Check
 from experiments.benchmarks.gpu.correct import all_checks
 
-_THREADS = 4  # that compile at once; there are as many processes as implementations
+_THREADS = 4  # that compile at once, in each of as many processes as implementations
 
 
 def main() -> None:
+    """Compile and run all checks of an implementation, and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("folder", type=Path)
@@ -55,12 +57,12 @@ def main() -> None:
 
 
 def arrays(check: Check) -> list[jax.Array]:
-    """The check's inputs on the device."""
+    """Return the inputs of a check on the device."""
     return [jnp.asarray(array, check.dtype) for array in check.inputs()]
 
 
 def function(name: str, precision: str) -> Callable[..., Any]:
-    """Value and gradients of an implementation at a matrix precision, of inputs and a cotangent."""
+    """Return the function (*inputs, cotangent) -> value and gradients of an implementation at a matrix precision."""
 
     def results(*arrays: jax.Array) -> list[jax.Array]:
         *inputs, cotangent = arrays
@@ -72,7 +74,7 @@ def function(name: str, precision: str) -> Callable[..., Any]:
 
 
 def chosen(check: Check) -> str:
-    """What "auto" stands for here."""
+    """Return the implementation that "auto" chooses for a check."""
     place = (check.height, check.width, check.heads, KEY_DEPTH, check.value_depth)
     return choose(check.dtype, *place, True, batch=check.batch)
 

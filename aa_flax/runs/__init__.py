@@ -1,0 +1,1 @@
+"""A run on disk and among processes: directory, checkpoints, log, signals, hosts."""
