@@ -1,11 +1,11 @@
 """Prepare, check and shrink data sets: `python -m aa_flax.data prepare|check|shrink NAME`.
 
     prepare NAME --source_dir=FOLDER   writes a data set of this library into --data_dir, once
-    prepare NAME --manual_dir=FOLDER   the same for a data set of the TFDS catalogue; downloads the files that it may
-    check NAME                         prints what is wrong with a prepared data set, given by name or by the folder of
-                                       one version
-    shrink NAME --short_side=256       stores a prepared data set again as NAME_side256, as JPEGs of --quality
+    prepare NAME --manual_dir=FOLDER   writes one of the TFDS catalogue; downloads what it may
+    check NAME                         prints what is wrong with a prepared data set
+    shrink NAME --short_side=256       stores it again as NAME_side256, as JPEGs of --quality
 
+NAME may be the folder of one version of a prepared data set for `check` and `shrink`.
 `check` decodes 1,000 examples of each split, or with --full every one; its exit status is 1 if something is wrong.
 """
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def entries(text):
     """What is said of each name on the left, lines joined."""
     found = {}
-    for line in text.splitlines():
+    for line in text.partition("Flags, --NAME=VALUE:")[2].splitlines():
         if line.startswith("  ") and line[2] != " ":
             name, _, rest = line.strip().partition(" ")
             found[name] = rest.strip()
