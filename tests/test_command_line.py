@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import optax
 import pytest
@@ -17,9 +18,6 @@ from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.tasks import make_task
 from aa_flax.training import RunDirectory, build_model, default_config, functional, resolve
 from aa_flax.training.state import create_state
-
-sys.path.insert(0, str(Path(__file__).parent))
-import forked
 
 ROOT = Path(__file__).parents[1]
 SMALL = [

@@ -1,7 +1,7 @@
 import os
-import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,9 +10,6 @@ from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.source import ArraySource
 from aa_flax.tasks import make_task
 from aa_flax.training import resolve
-
-sys.path.insert(0, str(Path(__file__).parent))
-import forked
 
 ROOT = Path(__file__).parents[1]
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)

@@ -1,4 +1,4 @@
-"""Saving and restoring a run: Orbax writes in the background, and a manifest verifies the files before they are used."""
+"""Saving and restoring a run: Orbax writes in the background, and a manifest verifies the files before their use."""
 
 import shutil
 import threading
@@ -52,7 +52,7 @@ class State(Protocol):
     by_name: ClassVar[Mapping[str, tuple[str, ...]]]
 
     @property
-    def step(self) -> Any: ...  # noqa: D102
+    def step(self) -> Any: ...
 
     def items(self) -> dict[str, Any]:
         """Return the trees by the names of their items."""
@@ -125,7 +125,7 @@ class Checkpoints:
         return None if step < 0 else step
 
     def clean(self) -> None:
-        """Remove unfinished saves and half-deleted checkpoints of a killed run; only the run that trains may call it."""
+        """Remove unfinished saves and half-deleted checkpoints of a killed run; only a run that trains may call it."""
         if not is_first() or not self.folder.is_dir():
             return
         for child in self.folder.iterdir():

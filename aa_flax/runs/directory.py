@@ -153,7 +153,7 @@ class RunDirectory:
 
     @staticmethod
     def _portable(data: DataConfig) -> DataConfig:
-        """Return the options of the prepared data, with absolute paths: the run needs nothing else, wherever it is used."""
+        """Return the options of the prepared data with absolute paths: all that the run needs, wherever it is used."""
         absolute = str(Path(data.data_dir).expanduser().absolute()) if data.data_dir else ""
         return dataclasses.replace(data, source_dir="", data_dir=absolute)
 

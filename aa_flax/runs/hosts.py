@@ -134,7 +134,10 @@ class Meeting:
         Meeting._count += 1
         self._store: Any = distributed.global_state.client
         self._name = f"aa_flax/stop/{Meeting._count}"
-        self._moment, self._limit = 0, math.inf  # the last point passed, and the one not to pass before all have answered
+        self._moment, self._limit = (
+            0,
+            math.inf,
+        )  # the last point passed, and the one not to pass before all have answered
         self._lock, self._decided = threading.Lock(), threading.Event()
         self._stop_at = math.inf
 

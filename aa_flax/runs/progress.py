@@ -40,7 +40,9 @@ class ProgressBar:
 
     def update(self, step: int, epoch: int, means: Mapping[str, float], images_per_second: float) -> None:
         """Show the step and the means of a log window that ended."""
-        status = "".join(f"{name} {value:.3f}  " for name, value in means.items()) + f"{images_per_second:,.0f} images/s"
+        status = (
+            "".join(f"{name} {value:.3f}  " for name, value in means.items()) + f"{images_per_second:,.0f} images/s"
+        )
         self._bar.update(self._task, completed=step, status=status, description=f"epoch {epoch}/{self._epochs}")
 
     def say(self, text: str) -> None:

@@ -10,7 +10,7 @@ from aa_flax.runs.exits import LOST, leave
 
 
 class Watchdog:
-    """A thread that ends the process with exit code 76 when `alive` was not called for some time, and prints all stacks.
+    """A thread that ends the process with exit code 76 if `alive` was not called for some time, and prints all stacks.
 
     Args:
         minutes: how long to wait, compilation included; 0 is for ever.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import jax
 import numpy as np
 import pytest
@@ -32,9 +33,6 @@ from aa_flax.data.facts import FACTS
 from aa_flax.drawing.summary import summarize
 from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout, place_batch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import forked
 
 needs_libtpu = pytest.mark.skipif(not tpu_compiler.installed(), reason="libtpu is not installed")
 V5E = find_slice("v5e:2x2")

@@ -1,14 +1,11 @@
 """What `--help` says, and that it holds for every command."""
 
-import sys
 from pathlib import Path
 from typing import Literal
 
+import forked
 import pytest
 from absl import flags
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import forked
 from two_commands import COMMANDS
 
 from aa_flax.config.command_line import define_config

@@ -1,13 +1,10 @@
 """Fields that moved, where people still write their old names: in config files and on the command line."""
 
 import os
-import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import forked
+import pytest
 
 from aa_flax.config.moved import MOVED
 

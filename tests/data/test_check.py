@@ -3,9 +3,8 @@
 import json
 import re
 import shutil
-import sys
-from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -14,9 +13,6 @@ from aa_flax.data import load
 from aa_flax.data.check import check
 from aa_flax.data.images import encode_png
 from aa_flax.data.sets.own import open_origin, prepare
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import forked
 
 NAME = "aa_fashion_mnist-{}.array_record-00000-of-00001"
 

@@ -1,7 +1,6 @@
 import io
-import sys
-from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,9 +8,6 @@ from PIL import Image
 from aa_flax.data import DataError, load
 from aa_flax.data.sets.own import prepare
 from aa_flax.data.shrink import Shrunk, shrunk
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import forked
 
 SIZES = ((40, 61), (90, 30), (31, 32), (20, 100), (64, 64))  # height, width
 

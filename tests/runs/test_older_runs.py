@@ -8,10 +8,10 @@ compiled programs; the paths that Orbax wrote into commit_success.txt are taken 
 
 import dataclasses
 import json
-import sys
 import tarfile
 from pathlib import Path
 
+import forked
 import jax
 import numpy as np
 import pytest
@@ -23,9 +23,6 @@ from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.runs.metrics import TIMING, read_metrics
 from aa_flax.training.loop import train
 from aa_flax.training.trained import load_model
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import forked
 
 ROOT = Path(__file__).parents[1]
 

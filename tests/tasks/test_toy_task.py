@@ -41,7 +41,6 @@ from aa_flax.training.step import make_gradient
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "training")]
 import forked  # noqa: E402
 from hosts import finish, free_port  # noqa: E402
 
@@ -181,7 +180,7 @@ def folder(tmp_path_factory):
 def environment(folder, **more):
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE), str(HERE.parent)]),
         "JAX_NUM_CPU_DEVICES": "1",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
         **more,

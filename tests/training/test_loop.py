@@ -9,33 +9,10 @@ import pytest
 from aa_flax.models.functional import functional
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.directory import RunDirectoryError
-from aa_flax.runs.metrics import TIMING, read_metrics
 from aa_flax.training import ConfigError, RunDirectory, resolve
 from aa_flax.training.loop import train
-from aa_flax.training.program import Program
-from aa_flax.training.sharding import Layout
 from aa_flax.training.trained import load_model
 from aa_flax.training.window import NonFiniteError
-
-
-def final_state(path):
-    directory = RunDirectory(path)
-    config = directory.read_config()
-    program = Program.of(config, directory.read_preprocessing(), Layout.of(config), 4)
-    with Checkpoints(directory.checkpoints) as checkpoints:
-        return checkpoints.restore(program.new_state())
-
-
-def rows(path):
-    """The log without what depends on the machine."""
-    return [{k: v for k, v in row.items() if k not in TIMING} for row in read_metrics(path / "metrics.jsonl")]
-
-
-def assert_same(a, b):
-    for (path, x), (_, y) in zip(
-        jax.tree_util.tree_leaves_with_path(a), jax.tree_util.tree_leaves_with_path(b), strict=True
-    ):
-        np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
 
 
 def test_four_epochs_equal_two_and_two_bit_for_bit(tiny_config, tmp_path):

@@ -1,9 +1,8 @@
 """A run that diverges, and its step looked at again."""
 
 import json
-import sys
-from pathlib import Path
 
+import forked
 import jax
 import numpy as np
 import pytest
@@ -15,9 +14,6 @@ from aa_flax.training.loop import train
 from aa_flax.training.replay import replay
 from aa_flax.training.setup import set_up
 from aa_flax.training.window import NonFiniteError
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import forked
 
 
 @pytest.fixture(scope="module")

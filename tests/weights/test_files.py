@@ -2,8 +2,8 @@ import json
 import os
 import pickle
 import sys
-from pathlib import Path
 
+import forked
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,9 +18,6 @@ from aa_flax.training import functional
 from aa_flax.training.state import create_state
 from aa_flax.weights import WeightsError, load, read_state_dict, save
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import forked
 
 TINY = dict(depth=10, widen_factor=1)
 

@@ -5,18 +5,15 @@ import dataclasses
 import json
 import os
 import random
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
-from aa_flax.training import resolve
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
 import forked
 from drill_child import PAUSE
-from test_loop import assert_same, final_state, rows
+from run_files import assert_same, final_state, rows
+
+from aa_flax.training import resolve
 
 KILLS = Counter(step=8, save=6, delete=4, restore=2)
 

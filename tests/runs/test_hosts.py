@@ -4,20 +4,19 @@ import dataclasses
 import itertools
 import json
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from hosts import finish, start
+from run_files import arrays, flip
 
 from aa_flax.runs.exits import LOST, SAVED
 from aa_flax.runs.hosts import join
 from aa_flax.runs.metrics import read_metrics
 from aa_flax.training import ConfigError, resolve
 
-sys.path.insert(0, str(Path(__file__).parent))
-from hosts import finish, start
-from test_faults import arrays, flip
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def launch(plain_config, tmp_path, cache):
         file = tmp_path / "config.json"
         file.write_text(json.dumps(dataclasses.asdict(resolve(plain_config))))
         (tmp_path / workdir).mkdir(exist_ok=True)
-        return start(count, "host_child.py", file, tmp_path / workdir, tmp_path / workdir, cache=cache)
+        return start(count, HERE / "host_child.py", file, tmp_path / workdir, tmp_path / workdir, cache=cache)
 
     return go
 
@@ -112,7 +111,7 @@ def test_a_dead_peer_ends_the_others_with_a_code_to_restart_on(launch, dead):
 
 
 def test_what_processes_tell_each_other(tmp_path, cache):
-    outputs = finish(start(2, "agreement_child.py", tmp_path, cache=cache))
+    outputs = finish(start(2, HERE / "agreement_child.py", tmp_path, cache=cache))
     for output in outputs:
         assert "first says 0.25 False 7\n" in output
         assert "process 1 has another data, size than process 0" in output

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from run_files import assert_same, final_state, rows, state_with_many_blocks
 
 from aa_flax.data import DataError
 from aa_flax.runs.checkpoints import CheckpointError, Checkpoints, saved_steps
@@ -21,10 +22,6 @@ from aa_flax.runs.manifest import NAME, damage
 from aa_flax.runs.preemption import Preempted, Preemption
 from aa_flax.training import resolve
 from aa_flax.training.loop import train
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_checkpoints import state_with_many_blocks
-from test_loop import assert_same, final_state, rows
 
 
 def at_step(step):
@@ -40,17 +37,6 @@ def folder(tmp_path):
         for step in (3, 5):
             checkpoints.save(at_step(step))
     return tmp_path / "checkpoints"
-
-
-def arrays(folder):
-    """Its largest file."""
-    return max((f for f in folder.rglob("*") if f.is_file() and f.name != NAME), key=lambda f: f.stat().st_size)
-
-
-def flip(file):
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 16
-    file.write_bytes(content)
 
 
 def truncate(file):

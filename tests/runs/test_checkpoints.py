@@ -3,23 +3,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from aa_flax.runs.checkpoints import Checkpoints
-from aa_flax.training.state import create_state
-
-
-def state_with_many_blocks(metrics=None):
-    """Twelve blocks of one shape: a restore that sorts block10 before block2 would permute them unnoticed."""
-    params = {f"block{i}": {"kernel": jnp.full((2, 3), float(i))} for i in range(1, 13)}
-    batch_stats = {f"block{i}": {"mean": jnp.full((3,), -float(i))} for i in range(1, 13)}
-    chain = optax.chain(optax.trace(0.9), optax.adam(0.1))
-    state = create_state(params, batch_stats, chain, ema=True, metrics=metrics)
-    momentum = optax.TraceState(trace=jax.tree.map(lambda x: 10 * x, params))
-    return dataclasses.replace(
-        state, step=jnp.asarray(7, jnp.int32), opt_state=(momentum, *state.opt_state[1:]), params=params
-    )
 
 
 def test_twelve_equal_blocks_come_back_in_their_places(tmp_path):

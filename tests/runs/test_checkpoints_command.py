@@ -1,23 +1,16 @@
 """`python -m aa_flax.checkpoints` on a tiny run."""
 
-import sys
-from pathlib import Path
-
+import forked
 import jax
 import numpy as np
 import pytest
+from run_files import arrays, flip, rows
 
 from aa_flax import weights
 from aa_flax.runs.checkpoints import saved_steps
 from aa_flax.training import RunDirectory, functional, resolve
 from aa_flax.training.loop import train
 from aa_flax.training.trained import load_model
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
-import forked
-from test_faults import arrays, flip
-from test_loop import rows
 
 
 def command(*arguments):

@@ -2,10 +2,7 @@
 
 import os
 import socket
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import forked
 
 DEVICES = 4  # of all processes together
@@ -18,7 +15,7 @@ def free_port():
 
 
 def start(count, script, *arguments, cache):
-    """`count` processes of a script of this folder that find each other, with `DEVICES` devices among them."""
+    """`count` processes of a script that find each other, with `DEVICES` devices among them."""
     port = free_port()
     processes = []
     for index in range(count):
@@ -35,7 +32,7 @@ def start(count, script, *arguments, cache):
                 "AA_FLAX_PROCESS_COUNT": str(count),
                 "AA_FLAX_PROCESS_INDEX": str(index),
             }
-        command = [Path(__file__).with_name(script), *arguments]
+        command = [script, *arguments]
         processes.append(forked.start(*command, environment=environment, both=True))
     return processes
 
