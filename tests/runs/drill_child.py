@@ -1,6 +1,6 @@
 """A training run that says where it is, one line an event, and stays there for a moment: a target for `SIGKILL`.
 
-Usage: drill_child.py CONFIG.json WORKDIR
+Usage: drill_child.py CONFIG.json WORKDIR SECONDS
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 from aa_flax.runs import checkpoints
 from aa_flax.training import loop, resolve, setup
 
-PAUSE = 0.04
+PAUSE = float(sys.argv[3])
 
 
 def told(owner, name, event):

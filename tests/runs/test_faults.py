@@ -12,7 +12,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from run_files import assert_same, final_state, rows, state_with_many_blocks
+from run_files import arrays, assert_same, final_state, flip, rows, state_with_many_blocks
 
 from aa_flax.data import DataError
 from aa_flax.runs.checkpoints import CheckpointError, Checkpoints, saved_steps

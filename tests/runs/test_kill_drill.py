@@ -10,18 +10,18 @@ from collections import Counter
 from pathlib import Path
 
 import forked
-from drill_child import PAUSE
 from run_files import assert_same, final_state, rows
 
 from aa_flax.training import resolve
 
+PAUSE = 0.04  # seconds that the child stays at a place
 KILLS = Counter(step=8, save=6, delete=4, restore=2)
 
 
 def start(config_file, workdir, cache):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
     environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return forked.start(Path(__file__).parent / "drill_child.py", config_file, workdir, environment=environment)
+    return forked.start(Path(__file__).parent / "drill_child.py", config_file, workdir, PAUSE, environment=environment)
 
 
 def belongings(pid):
