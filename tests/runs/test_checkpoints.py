@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from run_files import state_with_many_blocks
 
 from aa_flax.runs.checkpoints import Checkpoints
 

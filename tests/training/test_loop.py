@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from run_files import assert_same, final_state, rows
 
 from aa_flax.models.functional import functional
 from aa_flax.runs.checkpoints import Checkpoints
