@@ -6,7 +6,7 @@ from aa_flax.training.loop import train
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """Where the embedded data set is prepared once for all tests."""
+    """Return the folder in which the embedded data set is prepared once for all tests."""
     return str(tmp_path_factory.mktemp("tfds"))
 
 
@@ -22,7 +22,7 @@ def tiny_config(data_dir):
 
 @pytest.fixture(scope="module")
 def straight(data_dir, tmp_path_factory):
-    """An undisturbed run of two epochs of `plain_config`."""
+    """Return the directory of an undisturbed run of `plain_config` with two epochs."""
     config = plain(data_dir)
     config.epochs = 2
     folder = tmp_path_factory.mktemp("straight")
@@ -31,7 +31,7 @@ def straight(data_dir, tmp_path_factory):
 
 
 def tiny(data_dir):
-    """A WRN-10-1, augmented in its last stage, on 64 embedded images shrunk to 8×8: four epochs of four steps."""
+    """Return a config of a WRN-10-1, augmented in its last stage, on embedded images of 8×8, with 4 epochs of 4 steps."""
     config = default_config()
     config.epochs = 4
     config.batch_size = 16
@@ -52,7 +52,7 @@ def tiny(data_dir):
 
 
 def plain(data_dir):
-    """The same without attention, for runs about something else: compiling and tracing takes all their time."""
+    """Return the config of `tiny` without attention, which traces and compiles faster."""
     config = tiny(data_dir)
     config.model.name = "wide_resnet28_10"
     config.model.options = dict(depth=10, widen_factor=1)

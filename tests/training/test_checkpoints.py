@@ -11,7 +11,10 @@ from aa_flax.training.state import create_state
 
 
 def state_with_many_blocks(metrics=None):
-    """Twelve blocks of one shape: a restore that sorts block10 before block2 would permute them unnoticed."""
+    """Return a state with twelve blocks of one shape.
+
+    A restore that sorted block10 before block2 would permute them without an error.
+    """
     params = {f"block{i}": {"kernel": jnp.full((2, 3), float(i))} for i in range(1, 13)}
     batch_stats = {f"block{i}": {"mean": jnp.full((3,), -float(i))} for i in range(1, 13)}
     chain = optax.chain(optax.trace(0.9), optax.adam(0.1))
@@ -41,7 +44,7 @@ def test_twelve_equal_blocks_come_back_in_their_places(tmp_path):
 
 
 def test_metrics_may_come_and_go(tmp_path):
-    """What the window of a checkpoint has no sum of starts at zero; what is no longer measured is left where it is."""
+    """A metric that the checkpoint's log window lacks starts at zero; one that is no longer measured is ignored."""
     integer, real = jnp.int32, jnp.float32
     state = state_with_many_blocks({"accuracy": integer, "gone": integer, "other": real})
     window = jax.tree.map(lambda x: x + 3, state.window)
