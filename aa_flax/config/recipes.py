@@ -188,13 +188,13 @@ def imagenet_patchconvnet() -> Any:
 
 
 def imagenet21k_patchconvnet() -> Any:
-    """Return a config for pretraining on ImageNet-21k, of which Touvron et al. (2021) say nothing.
+    """Return a config for pretraining on ImageNet-21k, as for the larger results of Touvron et al. (2021).
 
-    It is DeiT III's command for a ViT-S, by the same authors and with the same optimiser (facebookresearch/deit,
-    README_revenge.md, 2022): 240 epochs of LAMB, batches of 2048, learning rate 1e-3, weight decay 0.02, warm-up of 5
-    epochs, 3-Augment with colour jitter 0.3, cutmix 1.0, label smoothing 0.1, cross-entropy. That command resizes the
-    whole image and shifts it by up to 4 pixels; here crops are random resized ones. Its stochastic depth is 0.05; here
-    it is off.
+    Nothing is known of the paper's recipe. This one is DeiT III's command for a ViT-S, by the same authors and with the
+    same optimiser (facebookresearch/deit, README_revenge.md, 2022): 240 epochs of LAMB, batches of 2048, learning rate
+    1e-3, weight decay 0.02, warm-up of 5 epochs, 3-Augment with colour jitter 0.3, cutmix 1.0, label smoothing 0.1,
+    cross-entropy. That command resizes the whole image and shifts it by up to 4 pixels; here crops are random resized
+    ones. Its stochastic depth is 0.05; here it is off.
 
     The catalogue of TFDS does not have ImageNet-21k. `image_folder/imagenet21k` is the user's own data set, prepared
     from a folder with `train` and `val` (`experiments/datasets.md`). It is not known which of its classes the authors

@@ -188,7 +188,7 @@ def test_every_row(table, row, file, top_1, top_5):
     told = parameters_told(name)
     if expected := UNEXPLAINED.get(config.model.name):
         assert told == expected
-    elif printed.label != "MnasNet-1.25":  # 5.255486 M, told as 5.255 and printed as 5.26
+    elif printed.label != "MnasNet-1.25":  # 5.255486 M; the docstring has 5.255, the paper 5.26
         assert difference(told, printed.params) == "="
 
 

@@ -31,7 +31,7 @@ def straight(data_dir, tmp_path_factory):
 
 
 def tiny(data_dir):
-    """Return a config of a WRN-10-1, augmented in its last stage, on embedded images of 8×8, with 4 epochs of 4 steps."""
+    """Return a config of a WRN-10-1, augmented in its last stage, on embedded images of 8×8: 4 epochs of 4 steps."""
     config = default_config()
     config.epochs = 4
     config.batch_size = 16

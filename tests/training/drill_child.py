@@ -15,7 +15,7 @@ PAUSE = 0.04
 
 
 def told(owner, name, event):
-    """Make a function print `event` before each call, and pause and print after the call if it is no step."""
+    """Make a function print `event` before each call and, unless that is "step", pause, and print after the call."""
     original = getattr(owner, name)
 
     def wrapped(*arguments, **options):

@@ -169,7 +169,7 @@ LAMB = OptimizerConfig(
 @pytest.mark.parametrize("clip_norm", [0.0, 0.7])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_lamb_by_hand(rng, clip_norm, weight_decay):
-    """Updates equal those in float64; zero weights have trust ratio 1 in their first step, the bias always."""
+    """Updates equal those in float64; zero weights have trust ratio 1 until they move, the bias always."""
     config = dataclasses.replace(LAMB, clip_norm=clip_norm, weight_decay=weight_decay)
     p = {"kernel": rng.normal(size=(3, 5)), "zero": np.zeros((2, 3)), "bias": rng.normal(size=(2, 4))}
     chain = optimizer(config, 10, 2)

@@ -73,7 +73,7 @@ def test_augmented_mnasnet_starts_at_half_and_ends_the_same():
     plain, augmented = (resolve(recipes.imagenet_mnasnet(value)) for value in (False, True))
     _, rate, last = rates(augmented, IMAGENET_IMAGES)
     assert rate(4.999) == pytest.approx(0.032, rel=1e-3)
-    assert last == pytest.approx(rates(plain, IMAGENET_IMAGES)[2], rel=1e-4)  # one drop more or less changes 5e-3
+    assert last == pytest.approx(rates(plain, IMAGENET_IMAGES)[2], rel=1e-4)  # one drop more or less: 5e-3
     # 0.97 · 2 ** (1 / 145), by hand.
     assert augmented.optimizer.decay_factor == pytest.approx(0.9746480, abs=1e-7)
     assert augmented.model == plain.model and augmented.data == plain.data

@@ -26,7 +26,7 @@ def preprocessing(channels=2):
 
 
 def linear(params, batch_stats, images, *, train=False, rngs=None):
-    """Return a linear classifier that counts its calls in place of batch statistics."""
+    """Return the logits of a linear classifier, and the number of its calls instead of batch statistics."""
     logits = images.reshape(images.shape[0], -1) @ params["kernel"]
     return logits, {"calls": batch_stats["calls"] + 1} if train else batch_stats
 

@@ -1,7 +1,7 @@
 """The authors' PatchConvNet in NumPy, written from the names and shapes in its state dict.
 
-This file does not use aa_flax. As in the authors' code, maps are NCHW in the stem and the convolutions and [b,
-locations, channels] between the blocks. All values are float64.
+This file does not use aa_flax. As in the authors' code, maps are NCHW in the stem and the convolutions, and of shape
+[b, locations, channels] between the blocks. All values are float64.
 """
 
 import math
