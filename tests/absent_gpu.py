@@ -11,10 +11,9 @@ from aa_flax.ops.platform import traced_for
 
 @contextlib.contextmanager
 def absent_gpu() -> Iterator[None]:
-    """While open, programs are traced for an H100.
+    """Trace programs for an H100 inside the `with` block; lower them with `lowering_platforms=("cuda",)`.
 
-    From 0.11 on JAX wants to be told of the device that it writes kernels for. Lower the programs with
-    `lowering_platforms=("cuda",)`.
+    From version 0.11 on JAX must be given the device for which it compiles kernels.
     """
     fields = [field.name for field in dataclasses.fields(jax.sharding.AbstractDevice)]
     known = {"device_kind": "NVIDIA H100 80GB HBM3", "num_cores": None, "platform": "gpu"}

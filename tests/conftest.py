@@ -1,9 +1,9 @@
 """Settings that every test runs under.
 
-Shapes in annotations are checked by beartype here and only here. Eight CPU devices are simulated, implicit rank
-promotion is an error, and warnings are errors (pyproject.toml).
+Beartype checks the shapes in annotations, in tests only. Eight CPU devices are simulated, implicit rank promotion is an
+error, and warnings are errors (pyproject.toml).
 
-`pytest -m gpu` runs on the GPU, with all of the compiler's work; every other choice of tests runs on the CPU.
+`pytest -m gpu` runs on the GPU with all compiler optimisations; every other selection of tests runs on the CPU.
 """
 
 import atexit
@@ -25,8 +25,8 @@ import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tests compile many equal programs, in this process and in those that they start. Not shared with other workers or kept
-# for the next run: JAX writes entries in place, and a half-written one warns, which is an error here.
+# Tests compile many equal programs, in this process and in those that they start. The cache is not shared with other
+# workers or kept for the next run: JAX writes entries in place and warns of half-written ones, which is an error.
 _cache = tempfile.TemporaryDirectory(prefix="aa_flax-compilations-")
 atexit.register(_cache.cleanup)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
@@ -37,9 +37,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 install_import_hook("aa_flax", "beartype.beartype")
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m chooses
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items):
-    """Marks as thorough the cases of a test that go beyond what `few` lets run by default."""
+    """Mark as thorough the cases of a test beyond the number that its mark `few` allows by default."""
     seen = collections.Counter()
     for item in items:
         if few := item.get_closest_marker("few"):
@@ -64,8 +64,8 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def optimized():
-    """Lets the compiler do all its work, for programs that run long or need it."""
-    before = jax.config.read("jax_disable_most_optimizations")  # no attribute, as others are
+    """Turn all compiler optimisations on, for programs that run long or need them."""
+    before = jax.config.read("jax_disable_most_optimizations")  # other settings are attributes, this one is not
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
@@ -73,7 +73,7 @@ def optimized():
 
 @pytest.fixture
 def unchecked_shapes():
-    """Turns the shape checker off, so that a test meets the library's own error as a user does."""
+    """Turn the shape checker off, so that a test gets the library's own error as a user does."""
     from jaxtyping import config
 
     config.update("jaxtyping_disable", True)

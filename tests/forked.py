@@ -1,9 +1,8 @@
-"""Commands in processes of their own that need not import the library: each is a fork of one that did nothing else.
+"""Commands in processes of their own, each forked from a process that has only imported the library.
 
-Importing takes seconds of processor time, and the tests start a hundred commands. `run` stands for `subprocess.run`
-and `start` for `subprocess.Popen` of `python -m MODULE ...` and `python SCRIPT ...`. The process that is forked never
-starts JAX's devices, so these, signals, threads and exit codes are each command's own. What a fork has not is a fresh
-import.
+Importing takes seconds of processor time, and the tests start a hundred commands. `run` replaces `subprocess.run` and
+`start` replaces `subprocess.Popen` for `python -m MODULE ...` and `python SCRIPT ...`. The forked process never starts
+JAX's devices, so each command has its own devices, signals, threads and exit code. Only a fresh import is not tested.
 """
 
 import atexit
@@ -21,7 +20,7 @@ from pathlib import Path
 import jax
 
 _context = multiprocessing.get_context("forkserver")
-# Not the modules of commands: they define flags, each command its own.
+# Modules of commands are left out, because each defines its own flags.
 _context.set_forkserver_preload(
     [
         *("aa_flax.drawing.plots", "aa_flax.analysis.report", "aa_flax.data.sets.own", "aa_flax.data.shrink"),
@@ -32,7 +31,7 @@ _context.set_forkserver_preload(
 
 
 def run(*command, environment=None, cwd=None):
-    """A command to its end, and what it wrote."""
+    """Run a command to its end and return its exit code and output, as `subprocess.run` does."""
     command = [*map(str, command)]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = _forked(command, environment, cwd, [out.fileno(), err.fileno()])
@@ -43,7 +42,7 @@ def run(*command, environment=None, cwd=None):
 
 
 def start(*command, environment=None, cwd=None, both=False):
-    """A command at its start; its errors go where the tests' own go, or with `both` to its `stdout`."""
+    """Start a command; its errors go to those of the tests, or with `both` to its `stdout`."""
     reader, writer = os.pipe()
     try:
         return Child(_forked([*map(str, command)], environment, cwd, [writer] * (1 + both)), os.fdopen(reader))
@@ -52,7 +51,7 @@ def start(*command, environment=None, cwd=None, both=False):
 
 
 class Child:
-    """What a test needs of `subprocess.Popen`."""
+    """A started command, with the part of `subprocess.Popen` that tests need."""
 
     def __init__(self, process, stdout):
         self._process, self.stdout = process, stdout
@@ -91,7 +90,7 @@ class Child:
 
 
 def _forked(command, environment, cwd, outputs):
-    """Starts the process; `outputs` are for its standard output and, if there is a second, error."""
+    """Start the process; `outputs` are descriptors for its standard output and, if there is a second, its errors."""
     inherited = [Connection(os.dup(output), readable=False) for output in outputs]
     environment = dict(os.environ if environment is None else environment)
     process = _context.Process(target=_become, args=(command, environment, str(cwd or Path.cwd()), inherited))
@@ -111,7 +110,7 @@ def _become(command, environment, cwd, outputs):
     given = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:0] = [path for path in given if path and path not in sys.path]
     settings = jax.config.values
-    for name, value in environment.items():  # JAX has read its variables when it was imported
+    for name, value in environment.items():  # JAX reads its variables at import, which was before the fork
         if name.startswith("JAX_") and name.lower() in settings:
             before = settings[name.lower()]
             jax.config.update(name.lower(), value if before is None else type(before)(_plain(value)))
@@ -122,12 +121,12 @@ def _become(command, environment, cwd, outputs):
         else:
             sys.argv = command
             runpy.run_path(command[0], run_name="__main__")
-    finally:  # A fork ends without them; by JAX's the processes of one run wait for each other.
+    finally:  # A fork ends without exit functions; in that of JAX, processes of one run wait for each other.
         atexit._run_exitfuncs()
 
 
 def _plain(value):
-    """A number where there is one, so that "0" is false."""
+    """Return a value as a number if it is one, so that "0" is false."""
     with contextlib.suppress(ValueError):
         return float(value)
     return value

@@ -1,4 +1,4 @@
-"""Starting several processes of one run on this machine."""
+"""Functions that start and finish several processes of one run on this machine."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ def free_port():
 
 
 def start(count, script, *arguments, cache):
-    """`count` processes of a script that find each other, with `DEVICES` devices among them."""
+    """Start `count` processes of a script as one run, with `DEVICES` devices in total."""
     port = free_port()
     processes = []
     for index in range(count):
@@ -38,7 +38,7 @@ def start(count, script, *arguments, cache):
 
 
 def finish(processes, timeout=300):
-    """Output of each, once all have ended."""
+    """Return the output of each process when all have ended."""
     try:
         return [process.communicate(timeout=timeout)[0] for process in processes]
     finally:

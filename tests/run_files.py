@@ -25,7 +25,7 @@ def final_state(path):
 
 
 def rows(path):
-    """The log without what depends on the machine."""
+    """Return the rows of the log without values that depend on the machine."""
     return [{k: v for k, v in row.items() if k not in TIMING} for row in read_metrics(path / "metrics.jsonl")]
 
 
@@ -37,7 +37,7 @@ def assert_same(a, b):
 
 
 def arrays(folder):
-    """Its largest file."""
+    """Return the largest file of a checkpoint, which holds arrays."""
     return max((f for f in folder.rglob("*") if f.is_file() and f.name != NAME), key=lambda f: f.stat().st_size)
 
 
@@ -48,7 +48,10 @@ def flip(file):
 
 
 def state_with_many_blocks(metrics=None):
-    """Twelve blocks of one shape: a restore that sorts block10 before block2 would permute them unnoticed."""
+    """Return a state with twelve blocks of one shape.
+
+    A restore that sorted block10 before block2 would permute them without an error.
+    """
     params = {f"block{i}": {"kernel": jnp.full((2, 3), float(i))} for i in range(1, 13)}
     batch_stats = {f"block{i}": {"mean": jnp.full((3,), -float(i))} for i in range(1, 13)}
     chain = optax.chain(optax.trace(0.9), optax.adam(0.1))

@@ -1,4 +1,4 @@
-"""The commands as a user types them, in processes of their own."""
+"""Tests of the commands as a user types them, in processes of their own."""
 
 import json
 import os
@@ -29,7 +29,7 @@ SMALL = [
 
 
 def fresh(*command, environment, cwd):
-    """A process that imports all it needs, as a user's does."""
+    """Run a command in a process that imports everything itself, as a user's does."""
     command = [sys.executable, *map(str, command)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
 
@@ -43,7 +43,7 @@ def run(module, *arguments, code=0, start=forked.run):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of the quickstart's network on 200 images, and what the command printed."""
+    """Return the directory of a quickstart run on 200 images, its arguments, and the finished process."""
     folder = tmp_path_factory.mktemp("run")
     quickstart = [f"--config={ROOT}/experiments/quickstart.py", f"--config.data.data_dir={folder}/tfds", *SMALL]
     done = run("train", *quickstart, f"--workdir={folder}/aa", start=fresh)
@@ -94,14 +94,14 @@ def test_predict_names_classes_and_errors_do_not_hide_the_rest(trained, tmp_path
     assert lines[0] == f"{tmp_path}/photo.jpg"
     assert lines[-1] == f"  attention: {tmp_path}/maps/photo-attention.png"
     drawn = np.asarray(Image.open(tmp_path / "maps" / "photo-attention.png").convert("RGB")).astype(int)
-    assert (drawn[..., 2] - drawn[..., 0] > 150).sum() > 20  # the mark of the pixel, in each panel
+    assert (drawn[..., 2] - drawn[..., 0] > 150).sum() > 20  # the mark of the query pixel in each panel
     shares = [float(line.split("%")[0]) for line in lines[1:-1]]
     assert len(shares) == 10 and shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.1)
 
 
 @pytest.fixture
 def untrained(tmp_path):
-    """Makes the run directory of a network that has seen nothing, of two classes."""
+    """Return a function that makes the run directory of an untrained network of two classes."""
 
     def make(name, size, **options):
         config = default_config()

@@ -1,4 +1,4 @@
-"""What the documents point to exists: files, headings, modules, fields of the config, names of the library."""
+"""Tests that the targets of documents exist: files, headings, modules, config fields, names of the library."""
 
 import ast
 import importlib
@@ -21,19 +21,19 @@ DOCUMENTS = sorted(
 )
 TEXTS = {path: (ROOT / path).read_text() for path in DOCUMENTS}
 WRITTEN = [path for path in DOCUMENTS if "results" not in path.parts or path.name == "README.md"]
-"""Not made by a command, whose text is that of its day."""
+"""Documents that people write; those that a command writes keep the text of their day."""
 
 in_each = pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 in_each_written = pytest.mark.parametrize("document", WRITTEN, ids=str)
 
 
 def prose(text):
-    """A document without its blocks of code."""
+    """Return a document without its code blocks."""
     return re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def anchors(text):
-    """What GitHub calls the headings of a document in links."""
+    """Return the anchors that GitHub gives the headings of a document."""
     found = []
     for heading in re.findall(r"^#+ +(.+)$", prose(text), re.MULTILINE):
         words = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).lower()
@@ -42,13 +42,13 @@ def anchors(text):
 
 
 def links(text):
-    """Targets of links and pictures, and of those in tables, without what lies elsewhere."""
+    """Return the targets of links and pictures, in tables too, without web addresses."""
     targets = re.findall(r"\]\(([^)\s]+)\)", prose(text))
     return [target for target in targets if not re.match(r"[a-z]+:", target)]
 
 
 def commands(text):
-    """Modules that a document starts by `python -m`, and files by `python`, `bash` and `--config`."""
+    """Return the modules that a document runs by `python -m`, and the files after `python`, `bash` and `--config`."""
     flat = re.sub(r"(?:\\?\s)+", " ", text)  # a command may be broken over lines
     modules = re.findall(r"python -m ([a-zA-Z_]\w*(?:\.\w+)*)", flat)
     files = re.findall(r"(?:python|bash|--config[= ]) ?((?:aa_flax|experiments|tests)/[\w/.-]+\.\w+)", flat)
@@ -85,7 +85,7 @@ def test_links_lead_somewhere(document):
 @in_each_written
 def test_commands_exist(document):
     modules, files = commands(TEXTS[document])
-    # A word in capitals stands for any.
+    # A word in capitals is a placeholder.
     named = [name for name in (*modules, *files) if not any(part.isupper() for part in re.split(r"[./]", name))]
     assert not [
         name for name in named if not ((ROOT / name).is_file() if "/" in name else importlib.util.find_spec(name))
@@ -96,7 +96,7 @@ def test_commands_exist(document):
 def test_fields_of_the_config_exist(document):
     known = {*field_names()} | {f"task.options.{name}" for name in ClassificationOptions.__dataclass_fields__}
     named = {*re.findall(r"--config\.([a-z_]+(?:\.[a-z_]+)*)", TEXTS[document])}
-    # The changelog names fields that have moved.
+    # The changelog may name fields that have moved.
     if document.name != "CHANGELOG.md":
         named |= {*re.findall(r"`((?:data|optimizer|parallel|task)\.[a-z_]+(?:\.[a-z_]+)*)\b", TEXTS[document])}
     named = {name for name in named if not name.startswith("model.options.") and not name.endswith((".py", ".md"))}

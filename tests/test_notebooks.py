@@ -1,4 +1,4 @@
-"""The notebooks: stored without outputs, and every cell runs."""
+"""Tests that the notebooks are stored without outputs and that every cell runs."""
 
 import json
 import os
@@ -37,17 +37,17 @@ def test_is_stripped(notebook):
 
 @notebooks
 def test_executes(notebook, tmp_path, monkeypatch):
-    import nbclient  # here, so that what it warns of at import is the business of this test alone
+    import nbclient  # here, so that its warnings at import affect this test alone
     import nbformat
 
-    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this interpreter, not one of the user's
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")  # use this interpreter's kernel, not the user's
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
     environment |= {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "JAX_NUM_CPU_DEVICES": "1",
-        "AA_FLAX_NOTEBOOK_STEPS": "6",  # what is drawn is then of networks that have hardly learnt
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",  # one trains for many steps
+        "AA_FLAX_NOTEBOOK_STEPS": "6",  # networks then hardly learn before they are drawn
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",  # one notebook trains for many steps
         "MPLBACKEND": "Agg",
         "TFDS_DATA_DIR": str(tmp_path / "tfds"),
         "IPYTHONDIR": str(tmp_path / "ipython"),

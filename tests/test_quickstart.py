@@ -1,4 +1,4 @@
-"""The quickstart as a newcomer runs it, measured: accuracy, time and memory of the whole command."""
+"""Test of the quickstart as a newcomer runs it: accuracy, time and memory of the whole command."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The order of rooms: no import of the library runs up or in a circle."""
+"""Tests of the order of rooms, the library's folders: no import goes up or in a circle."""
 
 import ast
 import re
@@ -21,9 +21,9 @@ ROOMS = (
     "training",
     "analysis",
 )
-"""Each may import from those before it."""
+"""Rooms in order: each may import from those before it."""
 WITHOUT_NETWORKS = ("config", "evaluation", "data", "runs")
-"""Rooms that no array is computed in."""
+"""Rooms that must not import networks or their operations."""
 LEAVES = ("json_values", "typed")
 
 
@@ -36,7 +36,7 @@ MODULES = {module_of(path): path for path in PACKAGE.rglob("*.py")}
 
 
 def imported(path):
-    """Modules of the library that a file imports anywhere, inside functions too."""
+    """Yield the modules of the library that a file imports anywhere, inside functions too."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -55,7 +55,7 @@ GRAPH = {module: {*imported(path)} - {module} for module, path in MODULES.items(
 
 
 def room(module):
-    """The folder of a module; "" for commands, which may import all."""
+    """Return the room of a module; "" for commands, which may import everything."""
     parts = module.split(".")
     return "" if len(parts) == 1 or parts[-1] == "__main__" or (len(parts) == 2 and parts[1] not in ROOMS) else parts[1]
 
@@ -82,7 +82,7 @@ def test_imports_run_one_way():
 
 def test_no_import_runs_in_a_circle():
     graph = {module: {other for other in others if other != "aa_flax"} for module, others in GRAPH.items()}
-    # What a package hands on from its own modules is no import of theirs.
+    # A package may re-export names of its own modules.
     for module, path in MODULES.items():
         if path.name == "__init__.py":
             graph[module] = {other for other in graph[module] if not other.startswith(f"{module}.")}
@@ -94,7 +94,7 @@ OF_A_CLASSIFIER = re.compile(r"logits?|accurac(y|ies)|(num_)?class(es|_names)|cl
 
 
 def words_of(path):
-    """Names, and words of comments and strings, each with its line; not what Python itself calls a class."""
+    """Yield the names, and the words of comments and strings, each with its line."""
     with path.open("rb") as file:
         for token in tokenize.tokenize(file.readline):
             if token.type in (
@@ -107,7 +107,7 @@ def words_of(path):
 
 
 def test_what_steps_and_commands_name_no_target():
-    """All that differs between kinds of training is in `tasks`: adding one edits no other room."""
+    """Everything that differs between tasks is in `tasks`, so that a new task changes no other room."""
     named, files = [], [path for name in KNOW_NO_TARGET for path in sorted((PACKAGE / name).rglob("*.py"))]
     files += [PACKAGE / name for name in KNOW_NO_TARGET if name.endswith(".py")]
     files += [PACKAGE / "analysis" / f"{name}.py" for name in ("plan", "plan_report", "programs", "sweep", "slices")]

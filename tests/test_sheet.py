@@ -17,7 +17,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 @pytest.fixture
 def parts(rng):
-    """Preprocessing of 6 × 8 images, and a source of five."""
+    """Return the preprocessing of 6 × 8 images, and a source of five."""
     preprocessing = Preprocessing((6, 8), 3, MEAN, STD, ("ant", "bee"), "float32", "")
     return preprocessing, ArraySource("toy", rng.integers(0, 256, (5, 6, 8, 3), np.uint8), {"label": np.arange(5) % 2})
 
@@ -36,7 +36,7 @@ def test_without_augmentation_every_draw_is_the_image(parts):
     for row, example in enumerate(source):
         np.testing.assert_allclose(
             drawn[:, row], np.stack([example["image"]] * 3), atol=1e-3
-        )  # float32, there and back
+        )  # float32 rounds in both directions
 
 
 def test_what_the_step_does_is_drawn(parts):
@@ -46,7 +46,7 @@ def test_what_the_step_does_is_drawn(parts):
     as_is = np.abs(flips - originals).max((2, 3, 4)) < 0.01
     mirrored = np.abs(flips - originals[:, :, ::-1]).max((2, 3, 4)) < 0.01
     assert (as_is | mirrored).all() and as_is.any() and mirrored.any()
-    # What is cut out is set to the mean.
+    # Cutout sets its square to the mean.
     holes = np.abs(augmented({"cutout": 4}, preprocessing, source, 6) - 255 * np.asarray(MEAN)).max(-1) < 0.01
     assert holes.any((2, 3)).all() and not holes.all()
     crops = augmented({"crop": "resized", "image_size": 6}, preprocessing, source, 4)

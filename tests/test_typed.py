@@ -1,4 +1,4 @@
-"""Values and words as the types of options."""
+"""Tests of the conversion of values and words to the types of options."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -15,7 +15,7 @@ import where
         (["pytest", "-m", ""], False),
         (["pytest", "-m", "not gpu"], False),
         (["pytest", "-m", "thorough"], False),
-        (["pytest", "-m", "gpu or not slow"], False),  # tests for the CPU among them
+        (["pytest", "-m", "gpu or not slow"], False),  # the selection has tests for the CPU too
         (["pytest", "-m", "gpu and ("], False),
     ],
 )
@@ -34,7 +34,7 @@ def test_a_choice_of_gpu_tests_leaves_platform_and_optimisations_alone(monkeypat
                 patch.delenv(name, raising=False)
             patch.setattr(where.os, "environ", {key: value for key, value in environment.items() if value})
             where.prepare(arguments)
-            environment = dict(where.os.environ)  # a worker is started with these
+            environment = dict(where.os.environ)  # the environment of a worker
         assert where.on_gpu() is False  # the tests' own environment is untouched
         assert (environment.get("JAX_PLATFORMS") == "cpu") is not on_gpu
         assert ("JAX_DISABLE_MOST_OPTIMIZATIONS" in environment) is not on_gpu

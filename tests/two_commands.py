@@ -1,6 +1,6 @@
-"""Imports every command into one process and runs some, one after another: `two_commands.py '[["train", "--x"], ...]'`.
+"""Import every command into one process and run some in turn: `two_commands.py '[["train", "--x"], ...]'`.
 
-What they print is followed by a line with their exit statuses.
+Their output is followed by a line with their exit statuses.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Which device the tests run on, settled before JAX is imported."""
+"""Choice of the device that the tests run on, before JAX is imported."""
 
 import ast
 import os
@@ -8,26 +8,26 @@ _VARIABLE = "AA_FLAX_TESTS_ON"  # workers of pytest-xdist inherit it
 
 
 def prepare(arguments: Sequence[str]) -> None:
-    """Set JAX's variables for a command line of pytest; what the user has set stays."""
+    """Set JAX's environment variables for a command line of pytest; those that the user has set stay."""
     if wants_gpu(arguments):
         os.environ[_VARIABLE] = "gpu"
     if on_gpu():
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # workers share the card
     else:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-        # Most of the tests' time is LLVM's, for programs that run for milliseconds. What XLA makes of a program before
-        # that, its collectives for example, stays the same.
+        # LLVM takes most of the tests' time, for programs that run for milliseconds. The earlier passes of XLA, which
+        # insert collectives for example, stay the same.
         os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 
 
 def on_gpu() -> bool:
-    """Whether these tests are for the GPU."""
+    """Return whether the tests run on the GPU."""
     return os.environ.get(_VARIABLE) == "gpu"
 
 
 def wants_gpu(arguments: Sequence[str]) -> bool:
-    """Whether the last -m selects tests marked gpu and leaves out those without a mark."""
+    """Return whether the last `-m` selects tests marked gpu and no tests without a mark."""
     expression = ""
     for index, argument in enumerate(arguments):
         if argument == "-m" and index + 1 < len(arguments):
@@ -37,7 +37,7 @@ def wants_gpu(arguments: Sequence[str]) -> bool:
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
         return _holds(tree, {"gpu"}) and not _holds(tree, set())
-    except (SyntaxError, ValueError):  # nothing, or more than names, and, or, not
+    except (SyntaxError, ValueError):  # an empty expression, or one with more than names, and, or, not
         return False
 
 

@@ -1,1 +1,1 @@
-"""What a run is told: fields, their checks, recipes and the command line."""
+"""Configuration of a run: fields, their checks, recipes and the command line."""

@@ -1,4 +1,4 @@
-"""What no run can have though each of its fields is right: values that contradict each other."""
+"""Checks of a config whose fields are valid one by one, for values that contradict each other."""
 
 import dataclasses
 from typing import Any
@@ -7,7 +7,11 @@ from aa_flax.config.values import ConfigError
 
 
 def check(config: Any) -> None:
-    """ConfigError, in one line, for the first contradiction in a `Config`."""
+    """Check a `Config` for contradictions.
+
+    Raises:
+        ConfigError: names the first contradiction, in one line.
+    """
     _check_batch(config)
     _check_data(config.data)
     _check_optimizer(config.optimizer)

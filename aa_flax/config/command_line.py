@@ -1,4 +1,4 @@
-"""Command lines: `--config=FILE --config.FIELD=VALUE`, with every mistake told in one line."""
+"""Command lines `--config=FILE --config.FIELD=VALUE`, in which every mistake is reported in one line."""
 
 import functools
 import os
@@ -20,7 +20,7 @@ _HELP = frozenset({"--help", "-help", "-h", "-?", "--helpshort"})
 
 
 def define_config(values: flags.FlagValues, required: bool = False) -> None:
-    """Define `--config`, a Python file with `get_config()` (or `FILE:ARGUMENT` for `get_config(ARGUMENT)`)."""
+    """Define the flag `--config`, a Python file with `get_config()`, or `FILE:ARGUMENT` for `get_config(ARGUMENT)`."""
     meaning = "Python file whose get_config() returns the run's config."
     config_flags.DEFINE_config_file("config", None, meaning, flag_values=values)
     if required:
@@ -33,15 +33,15 @@ def run(
     expected: tuple[type[Exception], ...] = (),
     interrupted: str = "interrupted; the same command again goes on from the last checkpoint",
 ) -> NoReturn:
-    """Parse the command line, call `main` and exit; config errors and the `expected` ones are one line and status 2.
+    """Parse the command line, call `main` and exit; config errors and `expected` errors print one line, with status 2.
 
     Args:
-        main: is given what is no flag, the program's name first, and the values of the flags. What it returns is the
-            exit status.
-        define: defines the command's flags in the values that it is given. They are this call's own, so that two
-            commands in one process share no flag.
-        expected: errors that are told in one line.
-        interrupted: the line for Ctrl-C.
+        main: called with the arguments that are no flags, the program's name first, and with the values of the flags;
+            returns the exit status.
+        define: defines the command's flags in the flag values that it is given. These belong to this call alone, so
+            that two commands in one process share no flag.
+        expected: exceptions that are reported in one line without a traceback.
+        interrupted: the line that Ctrl-C prints; the exit status is then 130.
     """
     values = flags.FlagValues()
     define(values)
@@ -55,22 +55,22 @@ def run(
             fail(str(error))
         except KeyboardInterrupt:
             print(f"error: {interrupted}", file=sys.stderr, flush=True)
-            os._exit(130)  # a compilation may still run in a thread, which an orderly exit would pull the ground from
+            os._exit(130)  # an orderly exit would free what a thread that still compiles uses
 
-    logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows what Orbax, TFDS and "auto" have to say
+    logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows the messages of Orbax, TFDS and "auto"
     app.run(guarded, flags_parser=functools.partial(_parse, values, description))
     raise AssertionError("app.run does not return")
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
-    """Print one line and exit."""
+    """Print an error message as one line to stderr and exit with `status`."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
 
 
 def _parse(values: flags.FlagValues, description: str, argv: Sequence[str]) -> list[str]:
     known = field_names()
-    end = argv.index("--") if "--" in argv else len(argv)  # what comes after is no flag
+    end = argv.index("--") if "--" in argv else len(argv)  # arguments after it are no flags
     own = _take_options(argv[:end])
     argv = sys.argv[:] = [*own, *argv[end:]]  # ml_collections reads sys.argv itself
     if _HELP.intersection(own):
@@ -81,12 +81,12 @@ def _parse(values: flags.FlagValues, description: str, argv: Sequence[str]) -> l
         if match and match[1] not in known:
             fail(str(unknown_field(match[1])))
     values.append_flag_values(flags.FLAGS)  # absl's own, such as --verbosity
-    flags.FLAGS.mark_as_parsed()  # absl asks
+    flags.FLAGS.mark_as_parsed()  # absl refuses access to flags that are not parsed
     try:
         return values(list(argv))
     except flags.Error as error:
         text = str(error)
-        if "Error whilst parsing config file" in text:  # with the whole traceback in it
+        if "Error whilst parsing config file" in text:  # the message contains the whole traceback
             text = _file_mistake(text)
         fail(text)
     except Exception as error:  # from the config file itself
@@ -94,7 +94,7 @@ def _parse(values: flags.FlagValues, description: str, argv: Sequence[str]) -> l
 
 
 def _file_mistake(text: str) -> str:
-    """The last frame and the last line of a traceback in a message."""
+    """Return the last line of a traceback in a message, after the file and line of its last `get_config` frame."""
     frames = re.findall(r'File "([^"]+)", line (\d+), in get_config', text)
     last = [line for line in text.strip().splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
     place = f"{frames[-1][0]}, line {frames[-1][1]}: " if frames else ""
@@ -102,15 +102,21 @@ def _file_mistake(text: str) -> str:
 
 
 Fields = Callable[[str], Mapping[str, Any]]
-"""From the name of a model or task to the name and type of each of its options; ValueError for an unknown name."""
+"""Function from the name of a model or task to the name and type of each of its options.
+
+It raises a ValueError for an unknown name.
+"""
 
 _OPTION = r"--?config\.(model|task)\.options\.(\w+)"
 _words: dict[str, dict[str, str]] = {"model": {}, "task": {}}
-"""Of `--config.GROUP.options.NAME=WORD`, which ml_collections would accept only where the file has NAME."""
+"""Words of `--config.GROUP.options.NAME=WORD` by group and name.
+
+ml_collections itself accepts only names that the config file sets.
+"""
 
 
 def _take_options(argv: Sequence[str]) -> list[str]:
-    """The command line without the options of model and task, which are kept for `config_value`."""
+    """Return the command line without the options of model and task, which go to `_words` for `config_value`."""
     for words in _words.values():
         words.clear()
     rest = []
@@ -125,18 +131,22 @@ def _take_options(argv: Sequence[str]) -> list[str]:
 
 
 def config_value(values: flags.FlagValues, options: Mapping[str, Fields] = MappingProxyType({})) -> Any:
-    """What config file and command line made; mistakes in either end in one line.
+    """Return the config from the config file and the command line; a mistake in either prints one line and exits.
 
     Args:
-        values: of the command's flags.
-        options: for "model" and "task", what the options of each are; words of the command line become values of these
-            types. Without, or for an option that is not among them, words that look like literals become these.
+        values: values of the command's flags.
+        options: for "model" and "task", the function that returns the types of their options; words of the command
+            line are converted to these types. An option without a known type becomes a Python literal if its word
+            looks like one, otherwise a string.
+
+    Returns:
+        The config, or None if the command line has no `--config`.
     """
     try:
         config = values.config
     except Exception as error:
         fail(_explain(error, sys.argv))
-    # A file that cannot be opened comes as an object that raises at the first touch.
+    # For a file that cannot be opened, ml_collections gives an object that raises at the first access.
     failure = None if config is None else vars(config).get("_error")
     if isinstance(failure, Exception):
         fail(_explain(failure, sys.argv))
@@ -149,7 +159,7 @@ def config_value(values: flags.FlagValues, options: Mapping[str, Fields] = Mappi
 
 
 def _set_options(group: Any, name: str, words: Mapping[str, str], fields: Fields | None) -> None:
-    """Put the words of the command line into `options` of a config's group, as values."""
+    """Convert the words of the command line to values and store them in `options` of a config group."""
     try:
         types = {} if fields is None else fields(group.name)
     except ConfigError as error:
@@ -165,7 +175,7 @@ def _set_options(group: Any, name: str, words: Mapping[str, str], fields: Fields
 
 
 def _explain(error: Exception, argv: Sequence[str]) -> str:
-    """What went wrong in the config file, where, and the nearest field if one was mistyped."""
+    """Return a message with the error in the config file, its line, and the nearest field for an unknown one."""
     given = [a.split("=", 1)[1] for a in argv if re.match(r"--?config=", a)]
     file = given[0].split(":")[0] if given else "the config file"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(file)]

@@ -1,4 +1,4 @@
-"""Fields of a config that say what a run is trained on."""
+"""Config fields of the data set and of the processing of its images."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ from aa_flax.config.fields import field
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What the network is trained on, and what becomes of its images."""
+    """The data set that the network is trained on, and the processing of its images."""
 
     name: str = field("fashion_mnist_subset", "data set, as in aa_flax.data.load")
     data_dir: str = field(

@@ -1,8 +1,9 @@
-"""Fields of a config: beside type and default, what each means, takes and may do, in one declaration.
+"""Declarations of config fields: type, default, meaning, accepted values and permissions, in one statement.
 
     batch_size: int = field(256, "images of a batch, of all devices together", at_least=1)
 
-Choices are the type's, `Literal["pad", "none"]`. What relates several fields is in `aa_flax.config.checks`.
+A choice between words is declared by the type, `Literal["pad", "none"]`. Conditions between several fields are in
+`aa_flax.config.checks`.
 """
 
 import copy
@@ -20,14 +21,14 @@ Bound = int | float | None
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What is declared of a field besides its type and default.
+    """The parts of a field's declaration other than its type and default.
 
     Attributes:
-        meaning: what `--help` says.
-        accepts: pairs of what the value must be, in words such as "at least 1", and the test of it.
-        may_change: whether a run may resume with another value; it changes nothing in what the run computes but
-            rounding.
-        may_differ: whether the processes of one run may each have another value.
+        meaning: the text of `--help`.
+        accepts: pairs of a condition in words, such as "at least 1", and the function that tests it.
+        may_change: whether a run may resume with another value; True only for fields that do not affect what the run
+            computes, apart from rounding.
+        may_differ: whether the processes of one run may have different values.
     """
 
     meaning: str = ""
@@ -36,7 +37,11 @@ class Rules:
     may_differ: bool = False
 
     def check(self, name: str, value: Any) -> None:
-        """ConfigError, naming the field, its value and what it takes, unless the value fits."""
+        """Check a value of the field called `name`.
+
+        Raises:
+            ConfigError: the value fails a condition; the message names the field, the condition and the value.
+        """
         for accepted, fits in self.accepts:
             if not fits(value):
                 raise ConfigError(f"config field {name!r} must be {accepted}, got {value!r}")
@@ -54,13 +59,13 @@ def field(
     may_change: bool = False,
     may_differ: bool = False,
 ) -> Value:
-    """Return a field of a dataclass, to stand where its default would.
+    """Return a dataclass field with these rules, to be assigned where a plain default would be.
 
     Args:
-        default: the value where none is given.
-        meaning: a line for `--help`; begins small and ends without a stop.
-        at_least, above, at_most, below: bounds, of each item where the value is a tuple.
-        accepts: any other condition: what the value must be, in words, and a test of it.
+        default: the value if none is given.
+        meaning: a line for `--help`, which starts in lower case and ends without a full stop.
+        at_least, above, at_most, below: bounds of the value, or of each item of a tuple.
+        accepts: any other condition, in words that follow "must be", and the function that tests it.
         may_change, may_differ: see `Rules`.
     """
     conditions = _within(at_least, above, at_most, below) + ((accepts,) if accepts else ())
@@ -73,7 +78,7 @@ def field(
 
 
 def rules_of(schema: Any) -> dict[str, Rules]:
-    """Return what is declared of each field of a dataclass, groups of fields left out."""
+    """Return the rules of each field of a dataclass by name, without fields that are dataclasses themselves."""
     hints = get_type_hints(schema)
     return {
         each.name: each.metadata.get("rules", Rules())
@@ -83,16 +88,16 @@ def rules_of(schema: Any) -> dict[str, Rules]:
 
 
 def built(schema: type[Schema], tree: dict[str, Any], prefix: str, unknown: Callable[[str], ConfigError]) -> Schema:
-    """Return a dataclass of the values in a nested dict; fields left out keep their defaults.
+    """Build a dataclass from the values in a nested dict; missing fields keep their defaults.
 
     Args:
         schema: the dataclass, whose fields may be dataclasses.
         tree: values by name.
-        prefix: of the dotted names in errors, such as "task.options.".
-        unknown: makes the error for the dotted name of a field that the schema has not.
+        prefix: the start of dotted names in errors, such as "task.options.".
+        unknown: returns the error for the dotted name of a field that the schema does not have.
 
     Raises:
-        ConfigError: an unknown field, a wrong type, or a value that its field does not take.
+        ConfigError: an unknown field, a wrong type, or a value that its field does not accept.
     """
     hints, rules, values = get_type_hints(schema), rules_of(schema), {}
     for name, value in tree.items():
@@ -109,7 +114,7 @@ def built(schema: type[Schema], tree: dict[str, Any], prefix: str, unknown: Call
 
 
 def _within(at_least: Bound, above: Bound, at_most: Bound, below: Bound) -> tuple[tuple[str, Test], ...]:
-    """The condition that bounds make, in words and as a test; none without bounds."""
+    """Return the condition that the bounds make, in words and as a test; an empty tuple without bounds."""
 
     def fits(value: Any) -> bool:
         if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""What `--help` prints: the command, its flags, and the fields of the config where it takes one."""
+"""Text of `--help`: the command's description, its flags, and the config fields if it takes a config."""
 
 import dataclasses
 import re
@@ -24,8 +24,8 @@ def command_help(description: str, values: flags.FlagValues) -> str:
     """Return the help of a command, at most 100 columns wide.
 
     Args:
-        description: the docstring of its module.
-        values: its flags, not yet parsed.
+        description: the docstring of the command's module.
+        values: the command's flags, not yet parsed.
     """
     lines = [*_paragraphs(description)]
     if names := sorted(values):
@@ -38,7 +38,7 @@ def command_help(description: str, values: flags.FlagValues) -> str:
 
 
 def config_fields(schema: Any = Config, prefix: str = "") -> Iterator[str]:
-    """Yield the lines that tell the fields of a config: name, meaning, what each takes, and its default."""
+    """Yield the lines that describe the fields of a config: name, meaning, accepted values and default."""
     hints, rules, defaults = get_type_hints(schema), rules_of(schema), schema()
     for name, each in rules.items():
         marked = prefix + name + "*" * each.may_change
@@ -51,7 +51,7 @@ def config_fields(schema: Any = Config, prefix: str = "") -> Iterator[str]:
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    """Lines of a docstring, its prose filled anew; what is indented keeps its lines but for those that are too long."""
+    """Yield the lines of a docstring: prose is wrapped again, an indented paragraph only where lines are too long."""
     for number, paragraph in enumerate(re.split(r"\n\s*\n", text.strip())):
         yield from [""] * (number > 0)
         if paragraph.startswith(" "):
@@ -72,13 +72,13 @@ def _flag(flag: flags.Flag[Any], values: flags.FlagValues) -> list[str]:
         else _FLAG_TYPES.get(flag.flag_type(), number or flag.flag_type())
     )
     default = [] if flag.default in (None, "", []) else [f"default {_shown(flag.default)}"]
-    # Without what absl adds to lists and choices.
+    # absl adds a prefix to the help of choices and a suffix to that of lists.
     meaning = re.sub(r"^<[^>]*>: |;\s+repeat this option to specify a list of values$", "", flag.help or "")
     return _entry(flag.name, meaning, takes, *(["required"] if _is_required(flag, values) else default))
 
 
 def _is_required(flag: flags.Flag[Any], values: flags.FlagValues) -> bool:
-    """Whether the default is refused, as None of a required flag is."""
+    """Return whether a flag's validators refuse its default, as those of a required flag refuse None."""
     try:
         for validator in flag.validators:
             validator.verify(values)
@@ -88,7 +88,7 @@ def _is_required(flag: flags.Flag[Any], values: flags.FlagValues) -> bool:
 
 
 def _entry(name: str, meaning: str, *notes: str) -> list[str]:
-    """One flag or field: its name on the left and the rest beside it, or below where the name is long."""
+    """Return the lines of one flag or field: its name on the left, the text to the right, or below a long name."""
     margin = f"  {name:<{_LEFT - 4}}  "
     above, first = ([], margin) if len(margin) == _LEFT else ([margin.rstrip()], " " * _LEFT)
     text = f"{meaning if meaning.endswith('...') else meaning.removesuffix('.')} ({', '.join(notes)})"
@@ -97,7 +97,7 @@ def _entry(name: str, meaning: str, *notes: str) -> list[str]:
 
 
 def _takes(kind: Any, rules: Rules) -> str:
-    """What a field takes, in words."""
+    """Return the values that a field accepts, in words."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
         words = _either([_shown(each) for each in arguments])
@@ -114,7 +114,7 @@ def _either(choices: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as the command line takes it."""
+    """Return a value as it is written on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

@@ -1,14 +1,14 @@
-"""Fields that have another name than they had."""
+"""Config fields that have a new name, and the conversion of configs with old names."""
 
 from typing import Any, NamedTuple
 
 
 class Moved(NamedTuple):
-    """Where a field is now.
+    """The new name of a field.
 
     Attributes:
-        name: dotted, as of now.
-        default: that it had under the old name, which means the same as none under the new one.
+        name: the new dotted name.
+        default: the default under the old name; a field with this value needs no entry under the new name.
     """
 
     name: str
@@ -20,11 +20,11 @@ MOVED = {
     "optimizer.binary_targets": Moved("task.options.binary_targets", False),
     "optimizer.label_smoothing": Moved("task.options.label_smoothing", 0.0),
 }
-"""By their old dotted names."""
+"""The moved fields, by their old dotted names."""
 
 
 def under_new_names(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return the config that a run of an older version recorded, with what moved since under its new names."""
+    """Return the config that a run of an older version recorded, with moved fields under their new names."""
     new = _copied(tree)
     for old, moved in MOVED.items():
         group = _group(new, old, make=False)
@@ -41,7 +41,10 @@ def _copied(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _group(tree: dict[str, Any], name: str, make: bool) -> dict[str, Any] | None:
-    """The dict that a dotted name lies in, made where it is missing, or None."""
+    """Return the dict that holds the last part of a dotted name.
+
+    If the dict does not exist, the result is None, or a new one that is put into the tree if `make` is true.
+    """
     for part in name.split(".")[:-1]:
         if make:
             tree.setdefault(part, {})

@@ -1,4 +1,4 @@
-"""Fields of a config that say how the weights move."""
+"""Config fields of the optimiser, its learning rate and its regularisation."""
 
 import itertools
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ def _increase(epochs: tuple[float, ...]) -> bool:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How the weights move; defaults are the recipe of Bello et al. (2019), section 4.1, for augmented networks."""
+    """The optimiser; its defaults are the recipe of Bello et al. (2019), section 4.1, for augmented networks."""
 
     name: Literal["sgd", "rmsprop", "lamb"] = field("sgd", "name of the optimiser")
     learning_rate: float = field(0.2, "peak of the learning rate", at_least=0)

@@ -1,8 +1,8 @@
-"""The one schema of a run: every field, its type, its default and what it means.
+"""Schema of a run's config: every field with its type, default and meaning.
 
-Config files build on `default_config()`, an `ml_collections.ConfigDict` made from these dataclasses; `resolve` turns
-whatever a file and the command line made of it back into a checked `Config`, so that nothing else in the library reads
-an untyped key.
+Config files start from `default_config()`, an `ml_collections.ConfigDict` made from these dataclasses. `resolve`
+converts the ConfigDict that a file and the command line have changed to a checked `Config`, so that no other part of
+the library reads untyped keys.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from aa_flax.config.values import ConfigError
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What network is trained."""
+    """The network that is trained, and the weights that it starts from."""
 
     name: str = field("aa_wide_resnet28_10", "name of the network, one of aa_flax.models.list_models()")
     options: dict[str, Any] = field(
@@ -41,7 +41,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """What the network is trained for."""
+    """The task that the network is trained for."""
 
     name: str = field("classification", "name of the task, or module:Class")
     options: dict[str, Any] = field({}, "of the task, see its dataclass of options")
@@ -49,7 +49,7 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """How the work is spread over devices; but for rounding, only `batch_norm_groups` changes what is computed."""
+    """The distribution over devices; apart from rounding, only `batch_norm_groups` changes what is computed."""
 
     fsdp: bool = field(
         False, "split parameters, optimiser state and averages over the devices, not copy them", may_change=True
@@ -71,7 +71,7 @@ def _first_before_last(steps: tuple[int, ...]) -> bool:
 
 @dataclass(frozen=True)
 class Config:
-    """One training run."""
+    """The config of one training run."""
 
     label: str = field("", 'what tables call the run; "" is the name of the network', may_change=True, may_differ=True)
     seed: int = field(
@@ -127,7 +127,7 @@ class Config:
 
 
 def field_names(schema: type = Config, prefix: str = "") -> dict[str, Any]:
-    """Dotted name of every field and its type."""
+    """Return the type of every field by its dotted name."""
     names: dict[str, Any] = {}
     for name, kind in get_type_hints(schema).items():
         if dataclasses.is_dataclass(kind):
@@ -138,7 +138,7 @@ def field_names(schema: type = Config, prefix: str = "") -> dict[str, Any]:
 
 
 def field_rules(schema: Any = Config, prefix: str = "") -> dict[str, Rules]:
-    """Return what is declared of every field, by dotted name."""
+    """Return the rules of every field by its dotted name."""
     rules = {prefix + name: each for name, each in rules_of(schema).items()}
     for name, kind in get_type_hints(schema).items():
         if dataclasses.is_dataclass(kind):
@@ -147,14 +147,14 @@ def field_rules(schema: Any = Config, prefix: str = "") -> dict[str, Rules]:
 
 
 MAY_CHANGE_ON_RESUME = frozenset(name for name, rules in field_rules().items() if rules.may_change)
-"""Fields that change nothing in what a run computes but rounding; other changes are refused."""
+"""Fields that may change when a run resumes, because they do not affect what it computes, apart from rounding."""
 
 MAY_DIFFER = frozenset(name for name, rules in field_rules().items() if rules.may_differ)
-"""Fields that the processes of one run may each have another value of."""
+"""Fields that may have different values in the processes of one run."""
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """A locked ConfigDict of all defaults; `model.options` and `task.options` take any key."""
+    """Return a locked ConfigDict of all defaults; `model.options` and `task.options` accept any key."""
     config = ml_collections.ConfigDict(dataclasses.asdict(Config())).lock()
     config.model.options.unlock()
     config.task.options.unlock()
@@ -162,7 +162,7 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def flatten(config: Config | dict[str, Any]) -> dict[str, Any]:
-    """Dotted names to values; `model.options` and `task.options` stay one value each."""
+    """Return the values by dotted names; `model.options` and `task.options` stay one dictionary each."""
     tree = config if isinstance(config, dict) else dataclasses.asdict(config)
     flat: dict[str, Any] = {}
     for name, value in tree.items():
@@ -174,10 +174,11 @@ def flatten(config: Config | dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve(config: Any) -> Config:
-    """A checked `Config` from a ConfigDict or nested dict; fields left out keep their defaults.
+    """Return a checked `Config` from a ConfigDict or nested dict; missing fields keep their defaults.
 
     Raises:
-        ConfigError: an unknown field (with the nearest known one), a wrong type, or values that contradict.
+        ConfigError: an unknown field (the message has the nearest known one), a wrong type, a value that its field does
+            not accept, or values that contradict each other.
     """
     if not isinstance(config, dict | ml_collections.ConfigDict):
         raise ConfigError(
@@ -190,9 +191,9 @@ def resolve(config: Any) -> Config:
 
 
 def unknown_field(name: str) -> ConfigError:
-    """The error for a field that does not exist, naming what it is called now or the nearest one that does."""
+    """Return the error for a field that does not exist, with its new name if it moved, else the nearest known field."""
     for old, moved in MOVED.items():
-        if name in (old, old.rsplit(".", 1)[-1]):  # config files fail at the last part of a name
+        if name in (old, old.rsplit(".", 1)[-1]):  # errors of config files have only the last part of a name
             return ConfigError(f"config field {old!r} is {moved.name!r} now")
     known = list(field_names())
     last = name.rsplit(".", 1)[-1]

@@ -1,4 +1,4 @@
-"""Values of config fields as the types that the schema gives them."""
+"""Conversion of the values of config fields to the types of the schema."""
 
 import json
 from typing import Any, get_origin
@@ -12,10 +12,18 @@ class ConfigError(ValueError):
 
 
 def as_type(name: str, kind: Any, value: Any) -> Any:
-    """`value` as the field's type: an int serves as float and a list as tuple, nothing else changes.
+    """Return the value of a field, converted to the field's type.
+
+    A whole number is accepted for float and a list for tuple. A dictionary must hold values that JSON can keep; its
+    lists become tuples. Nothing else is converted.
+
+    Args:
+        name: dotted name of the field, for messages.
+        kind: type of the field.
+        value: the value, from a config file or a recorded config.
 
     Raises:
-        ConfigError: names the field, what it takes and the value.
+        ConfigError: another type; the message names the field, the accepted type and the value.
     """
     if get_origin(kind) is not dict:
         try:

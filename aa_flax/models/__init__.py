@@ -1,4 +1,4 @@
-"""Networks: they wire layers and own no mathematics."""
+"""Networks, which connect layers and contain no mathematics of their own."""
 
 from aa_flax.models.mnasnet import MnasNet  # importing a family registers its names
 from aa_flax.models.patchconvnet import PatchConvNet

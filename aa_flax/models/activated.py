@@ -1,4 +1,4 @@
-"""Batch normalisation, activation and convolution, where attention computes the first two itself."""
+"""Batch normalisation, ReLU and convolution in sequence, of which an attention kernel computes the first two itself."""
 
 from typing import Any
 
@@ -16,11 +16,13 @@ from aa_flax.ops.platform import target_platform
 def convolve_activated(
     norm: Any, conv: Any, x: Float[Array, "b h w c"], *, train: bool | None, recompute: bool
 ) -> Float[Array, "b hs ws out"]:
-    """`convolve(conv, relu(norm(x)))`; before attention on a TPU its kernel normalises `x`.
+    """Return `convolve(conv, relu(norm(x)))`; if `conv` attends on a TPU, the attention kernel normalises `x`.
 
-    XLA makes the normalised input of a convolution while it reads it. A kernel that did not make its own would need it
-    in memory beside `x`, in both passes. Where attention sees a pooled input, the kernel cannot: `recompute` says
-    whether the gradient normalises and pools again, which is more to read, or keeps what it needs, which is memory.
+    XLA computes the normalised input of a convolution while the convolution reads it. A kernel that did not normalise
+    its own input would need the normalised map in memory in addition to `x`, in both passes.
+
+    If attention sees a pooled input, the kernel cannot normalise it. `recompute` then says whether the backward pass
+    normalises and pools again, which reads more, or keeps the results of the forward pass, which takes memory.
     """
     attends = isinstance(conv, AAConv2D) and (conv.attends if recompute else conv.attends_to_input)
     plain = not attends or conv.takes_train or type(norm) is not BatchNorm or norm.groups > 1

@@ -1,4 +1,4 @@
-"""Whether a network that is named for its attention attends."""
+"""Check that a network whose name promises attention has layers that attend."""
 
 import dataclasses
 import functools
@@ -14,16 +14,16 @@ from aa_flax.models.factories import AugmentedConvFactory
 def require_attention(model: nnx.Module, name: str, options: Any) -> tuple[str, ...]:
     """Return the layers of an augmented network that are too narrow to attend, and log a warning that names them.
 
-    The value depth, upsilon times the channels, is rounded to a multiple of the heads, in a narrow layer to 0. With
-    upsilon=0 no layer is meant to attend, and none is named.
+    The value depth, upsilon times the channels, is rounded to a multiple of the number of heads; in a narrow layer
+    that is 0. With upsilon=0 no layer is meant to attend, and the result is empty.
 
     Args:
-        model: any network; one that is not augmented has no such layers.
-        name: of the network, for messages.
-        options: that it was built with.
+        model: any network; the result is empty for one that is not augmented.
+        name: name of the network, for messages.
+        options: dataclass of the options that the network was built with.
 
     Raises:
-        ValueError: no layer attends.
+        ValueError: no layer of an augmented network attends.
     """
     fields = (getattr(options, field.name) for field in dataclasses.fields(options))
     augmented = next((value for value in fields if isinstance(value, AugmentedConvFactory)), None)
@@ -53,5 +53,5 @@ def require_attention(model: nnx.Module, name: str, options: Any) -> tuple[str, 
 
 @functools.cache
 def _warn(message: str) -> None:
-    """Log a warning, each once in a process: a network is often built again, as shapes and as arrays."""
+    """Log a warning once in a process, because the same network is often built again, as shapes and as arrays."""
     logging.warning("%s", message)

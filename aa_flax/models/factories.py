@@ -1,8 +1,8 @@
-"""What a block takes from outside: the convolution that may be replaced, and what follows its residual branch.
+"""Factories that a block is given: they build the convolutions that may be replaced, and the recalibration.
 
-Networks wire these factories and know nothing of the layers behind them, so a new layer enters every network as one
-more factory here or in the user's own code. A factory with options is a frozen dataclass of them that can be called;
-`create_model`, its errors and the command line read the fields.
+Networks call these factories and do not know the layers that they build, so a new layer enters every network as one
+more factory, here or in the user's own code. A factory with options is a frozen dataclass whose fields are the options
+and which can be called; `create_model`, its error messages and the command line read the fields.
 """
 
 import functools
@@ -21,9 +21,9 @@ from aa_flax.ops import convolution
 from aa_flax.ops.tables import TableResize
 
 
-@runtime_checkable  # the shape checker of the tests asks
+@runtime_checkable  # the shape checker of the tests calls isinstance
 class ConvFactory(Protocol):
-    """Builds the convolution of a block; `map_shape` is (h, w) of its output, `stage` counts from 1."""
+    """Function that builds the convolution of a block; `map_shape` is (h, w) of its output, `stage` counts from 1."""
 
     def __call__(
         self,
@@ -40,9 +40,9 @@ class ConvFactory(Protocol):
     ) -> nnx.Module: ...
 
 
-@runtime_checkable  # the shape checker of the tests asks
+@runtime_checkable  # the shape checker of the tests calls isinstance
 class RecalibrationFactory(Protocol):
-    """Builds what scales a map [b, map_shape, features], or None for nothing.
+    """Function that builds a module which scales a map [b, *map_shape, features], or returns None for no scaling.
 
     The module is called as `module(x, train=...)` with True, False or None.
     """
@@ -65,7 +65,7 @@ def plain_conv(
     param_dtype: Any,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A convolution without bias, padding (kernel_size - 1) // 2 on every side whatever the stride."""
+    """Build a convolution without bias, with padding (kernel_size - 1) // 2 on every side for every stride."""
     padding = ((kernel_size - 1) // 2,) * 2
     return nnx.Conv(
         in_features,
@@ -94,9 +94,10 @@ _ATTENTION_INITS: dict[str, nnx.Initializer] = {
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentedConvFactory:
-    """A factory of `AAConv2D`, and its options; those without a comment are the layer's.
+    """Factory of `AAConv2D` with its options; options without a comment are those of the layer.
 
-    Stages that are not in `attention_stages` get what `convolution` makes alone, the others have it beside attention.
+    In stages that are not in `attention_stages` the result is what `convolution` builds; in the others it is an
+    `AAConv2D` with that convolution beside attention.
     """
 
     num_heads: int = 8
@@ -108,7 +109,7 @@ class AugmentedConvFactory:
     attention_stages: tuple[int, ...] = (1, 2, 3, 4)  # counted from 1
     position: Position = "relative"
     table_resize: TableResize = "linear"
-    table_init: TableInit | nnx.Initializer = "scaled"  # N(0, 1 / dk), or N(dk**-0.5, 1) as the authors' listing has it
+    table_init: TableInit | nnx.Initializer = "scaled"  # N(0, 1 / dk), or N(dk**-0.5, 1) as in the authors' listing
     attention_init: AttentionInit | nnx.Initializer = "glorot_uniform"  # of query, key, value and output projection
     attention_bias: bool = False
     implementation: str = "auto"
@@ -127,7 +128,11 @@ class AugmentedConvFactory:
         param_dtype: Any,
         rngs: nnx.Rngs,
     ) -> nnx.Module:
-        """Build the convolution of one block, see `ConvFactory`; ValueError for options that no layer can have."""
+        """Build the convolution of one block, see `ConvFactory`.
+
+        Raises:
+            ValueError: options that the layer refuses.
+        """
         beside = functools.partial(self.convolution, map_shape=map_shape, stage=stage)
         options: dict[str, Any] = dict(strides=strides, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         if stage not in self.attention_stages:
@@ -156,7 +161,7 @@ class AugmentedConvFactory:
         )
 
     def _downsample(self, stage: int) -> int:
-        """The factor of a stage."""
+        """Return the factor of `attention_downsample` for a stage, counted from 1."""
         given = self.attention_downsample
         factors = [given] * stage if isinstance(given, int) else [*given] * (stage if len(given) == 1 else 1)
         if stage > len(factors) or not all(isinstance(factor, int) and factor >= 1 for factor in factors):
@@ -189,7 +194,7 @@ class AugmentedConvFactory:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedConvOptions:
-    """Options of `WeightedConvFactory`, which are those of `AWConv2D`."""
+    """Options of `WeightedConvFactory`: the options of `AWConv2D`, with the prefix `aw_`."""
 
     aw_variant: AWVariant = "expand"
     aw_pool: Pool = "adaptive"
@@ -201,7 +206,7 @@ class WeightedConvOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedConvFactory(WeightedConvOptions):
-    """A factory of `AWConv2D`, and its options."""
+    """Factory of `AWConv2D` with its options."""
 
     def __call__(
         self,
@@ -217,7 +222,11 @@ class WeightedConvFactory(WeightedConvOptions):
         param_dtype: Any,
         rngs: nnx.Rngs,
     ) -> nnx.Module:
-        """Build the convolution of one block, see `ConvFactory`; ValueError for options that no layer can have."""
+        """Build the convolution of one block, see `ConvFactory`.
+
+        Raises:
+            ValueError: options that the layer refuses.
+        """
         return AWConv2D(
             in_features,
             out_features,
@@ -239,10 +248,10 @@ class WeightedConvFactory(WeightedConvOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentedWeightedConvFactory(AugmentedConvFactory, WeightedConvOptions):
-    """A factory of `AAConv2D` whose convolutions are `AWConv2D`, and the options of both."""
+    """Factory of `AAConv2D` whose convolutions are `AWConv2D`, with the options of both."""
 
     convolution: ConvFactory = field(init=False, default=plain_conv)
 
     def __post_init__(self) -> None:
         own = {each.name: getattr(self, each.name) for each in fields(WeightedConvOptions)}
-        object.__setattr__(self, "convolution", WeightedConvFactory(**own))  # the way of a frozen dataclass
+        object.__setattr__(self, "convolution", WeightedConvFactory(**own))  # for a frozen dataclass

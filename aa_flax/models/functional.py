@@ -1,4 +1,4 @@
-"""A module as a pure function of pure dicts: what jit, grad and the train loop use."""
+"""Conversion of a module to a pure function of nested dicts, for `jax.jit`, `jax.grad` and the train loop."""
 
 import functools
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from jaxtyping import Array
 PureDict = dict[str, Any]
 
 
-@runtime_checkable  # the shape checker of the tests asks
+@runtime_checkable  # the shape checker of the tests calls isinstance
 class Apply(Protocol):
-    """`apply(params, batch_stats, images, *, train=None, rngs=None) -> (outputs, batch_stats)`."""
+    """Function `apply(params, batch_stats, images, *, train=None, rngs=None) -> (outputs, batch_stats)`."""
 
     def __call__(
         self,
@@ -28,14 +28,17 @@ class Apply(Protocol):
 def functional(model: nnx.Module, call: Callable[..., Any] | None = None) -> tuple[Apply, PureDict, PureDict]:
     """Split a model once into `(apply, params, batch_stats)`.
 
-    `params` and `batch_stats` are nested dicts of arrays whose keys are the attribute names, and are the model's own
+    `params` and `batch_stats` are nested dicts whose keys are the attribute names and whose leaves are the model's own
     arrays. `apply(params, batch_stats, images, *, train=None, rngs=None)` returns the model's outputs and the batch
-    statistics after the call (the same ones but in training); it changes nothing and is meant for plain `jax.jit` and
-    `jax.grad`. Without `train` the model is in the mode that it had when it was split. `rngs` is an `nnx.Rngs` made
+    statistics after the call, which only training changes. It has no side effect and is meant for plain `jax.jit` and
+    `jax.grad`. With train=None the model is in the mode that it had when it was split. `rngs` is an `nnx.Rngs` made
     inside the trace, or a JAX random key.
 
-    With `call` what runs is `call(model, *arguments, train=train, rngs=rngs)`, and `apply` takes its arguments in place
-    of the images.
+    With `call`, `apply(params, batch_stats, *arguments, ...)` runs `call(model, *arguments, train=train, rngs=rngs)`
+    instead of the model itself.
+
+    Raises:
+        ValueError: the model holds variables other than Param and BatchStat.
     """
     split: Any = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
     graph, params, batch_stats, rest = split

@@ -1,4 +1,4 @@
-"""From the last map of a network to logits: the mean, or attention, and a classifier."""
+"""Heads of networks, from the last map to logits: the mean or attention pooling, and a classifier."""
 
 import functools
 from dataclasses import dataclass, fields
@@ -14,11 +14,12 @@ from aa_flax.layers.initializers import lecun_normal
 Tokens = Literal["single", "class"]
 
 
-@runtime_checkable  # the shape checker of the tests asks
+@runtime_checkable  # the shape checker of the tests calls isinstance
 class PoolingFactory(Protocol):
-    """Builds what turns a map [b, h, w, features] into [b, width], or None for the mean.
+    """Function that builds a module from a map [b, h, w, features] to [b, width], or returns None for the mean.
 
-    The module says its `width`, if that is not `features`. Only `AttentionPooling` may give several tokens.
+    If the width is not `features`, the module has it as attribute `width`. Only `AttentionPooling` may return several
+    tokens.
     """
 
     def __call__(
@@ -28,17 +29,17 @@ class PoolingFactory(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadOptions:
-    """Options of every network for what stands between its last map and its logits."""
+    """Options of every network for the pooling between its last map and its classifier."""
 
     pooling: Literal["average", "attention"] | PoolingFactory = "average"
     pooling_tokens: Tokens = "single"  # with "attention": one token, or one for each class
-    pooling_width: int | None = None  # of the tokens; None is that of the map
+    pooling_width: int | None = None  # width of the tokens; None is that of the map
     pooling_mlp_ratio: float = 3.0
-    pooling_layer_scale: float | None = None  # None is that of the network's blocks, where they have one, else 1e-4
+    pooling_layer_scale: float | None = None  # None is that of the network's blocks if they have one, else 1e-4
 
 
 def _attention_pooling(options: HeadOptions, layer_scale: float) -> PoolingFactory:
-    """A factory of `AttentionPooling`, with one token, or with one for each class."""
+    """Return a factory of `AttentionPooling` with one token, or with one for each class."""
 
     def build(features: int, num_classes: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> AttentionPooling:
         return AttentionPooling(
@@ -56,7 +57,10 @@ def _attention_pooling(options: HeadOptions, layer_scale: float) -> PoolingFacto
 
 
 class ClassHead(nnx.Module):
-    """A linear classifier for each token: logit k of token k, [b, k, width] to [b, k]; kernel [width, k], bias [k]."""
+    """Linear classifier from one token for each class, [b, k, width] to [b, k]; kernel [width, k], bias [k].
+
+    Logit k is computed from token k alone.
+    """
 
     def __init__(
         self,
@@ -73,7 +77,7 @@ class ClassHead(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((num_classes,), param_dtype))
 
     def __call__(self, tokens: Float[Array, "b k width"]) -> Float[Array, "b k"]:
-        """A logit of each token."""
+        """Return one logit for each token."""
         products = jnp.einsum("bkd,dk->bk", tokens.astype(self.dtype), self.kernel[...].astype(self.dtype))
         return products + self.bias[...].astype(self.dtype)[None]
 
@@ -87,21 +91,21 @@ def classifier(
     kernel_init: nnx.Initializer = lecun_normal,
     **arrays: Any,
 ) -> tuple[Any, Any]:
-    """Return `pooling` and `head` of a network.
+    """Build the pooling and the classifier of a network.
 
     Args:
         features: channels of the last map.
-        num_classes: width of the classifier; 0 builds none, and pooling with a token for each class has one then.
-        options: of the network.
-        layer_scale: of attention pooling, where the options say none.
-        kernel_init: of the classifier.
+        num_classes: width of the classifier; 0 builds none, and then pooling with a token for each class has one token.
+        options: options of the network.
+        layer_scale: initial layer scale of attention pooling, if the options set none.
+        kernel_init: initializer of the classifier's kernel.
         arrays: dtype, param_dtype and rngs.
 
     Returns:
-        What pools, None for the mean, and what classifies, None without classes.
+        The pooling module, None for the mean; and the classifier, None with num_classes=0.
 
     Raises:
-        ValueError: an unknown pooling, or options that go with another one.
+        ValueError: an unknown pooling, or options that only another pooling has.
     """
     pool: Any = _pooling(options, layer_scale)
     pool = None if pool is None else pool(features, num_classes, **arrays)
@@ -132,13 +136,17 @@ def _pooling(options: HeadOptions, layer_scale: float) -> PoolingFactory | None:
 
 
 def outputs(pooling: Any, head: Any, x: Float[Array, "b h w c"]) -> Float[Array, "b _"]:
-    """Return the logits [b, classes] of the last map, or what is pooled, [b, width], where there is no classifier."""
+    """Return the logits [b, classes] of the last map, or the pooled features [b, width] if there is no classifier."""
     tokens = pooled(pooling, x)
     return tokens if head is None else head(tokens)
 
 
 def pooled(pooling: Any, x: Float[Array, "b h w c"]) -> Float[Array, "b *tokens width"]:
-    """What the head takes: [b, width], or [b, tokens, width] where it takes several tokens."""
+    """Return the input of the classifier: [b, width], or [b, tokens, width] for several tokens.
+
+    Raises:
+        ValueError: the user's own pooling returns another shape.
+    """
     if pooling is None:
         return x.mean((1, 2))
     tokens = pooling(x)

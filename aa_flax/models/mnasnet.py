@@ -1,4 +1,4 @@
-"""MnasNet-A1 (Tan et al., 2019), as in Table 4 of Bello et al. (2019)."""
+"""MnasNet-A1 (Tan et al., 2019), plain and augmented as in Table 4 of Bello et al. (2019)."""
 
 import functools
 import math
@@ -23,7 +23,10 @@ from aa_flax.models.stages import FeatureInfo, Stage, require_images, require_rn
 
 
 class Group(NamedTuple):
-    """Blocks of one kind, as the paper's Figure 7 lists them; `stage` counts resolutions, 2 to 32."""
+    """Consecutive blocks of one kind, as the MnasNet paper's Figure 7 lists them.
+
+    `stage` numbers the resolutions: stages 1 to 5 have strides 2 to 32.
+    """
 
     stage: int
     kernel_size: int
@@ -46,17 +49,18 @@ GROUPS = (
 
 
 def scaled(features: int, width: float) -> int:
-    """Channels times width, to the nearest multiple of 8 that is not below 0.9 of the exact value."""
+    """Return features * width, rounded to the nearest multiple of 8 that is not below 0.9 of the exact value."""
     exact = features * width
     rounded = max(8, int(exact + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * exact else rounded
 
 
 class InvertedBottleneck(WithMode):
-    """1×1 to `expansion` times the channels, depthwise k×k, (squeeze-excite), 1×1 back; a shortcut where sizes agree.
+    """Block: 1×1 to `expansion` times the channels, depthwise k×k, (squeeze-and-excitation), 1×1 to `features`.
 
-    Batch norm after each convolution, ReLU after the first two. With expansion 1 the first 1×1 is absent. The expansion
-    comes from the factory `conv`, the depthwise convolution from `depthwise`, which gets `groups` too.
+    It has a shortcut if input and output have the same shape. Batch norm follows each convolution, ReLU the first two.
+    With expansion 1 the first 1×1 is absent. The factory `conv` builds the first 1×1, the factory `depthwise`, which is
+    given `groups` too, the depthwise convolution.
     """
 
     def __init__(
@@ -94,7 +98,7 @@ class InvertedBottleneck(WithMode):
     def __call__(
         self, x: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b hs ws f"]:
-        """The map after the block; drop path and dropout draw from `rngs` in training."""
+        """Return the map after the block; in training drop path draws from `rngs`."""
         y = x
         if self.expand is not None and self.expand_bn is not None:
             y = jax.nn.relu(self.expand_bn(convolve(self.expand, y, train=train), use_running_average=evaluates(train)))
@@ -113,21 +117,24 @@ class InvertedBottleneck(WithMode):
 class MnasNetOptions(HeadOptions):
     """Options of a `MnasNet`."""
 
-    width: float = 1.0  # factor of all channels but the head's 1280, each rounded by `scaled`
-    conv: ConvFactory = plain_conv  # of each block's expansion, whose map is the block's input
+    width: float = 1.0  # factor of all channels but the head's 1280; `scaled` rounds the products
+    conv: ConvFactory = plain_conv  # of each block's expansion; its map has the size of the block's input
     depthwise: Callable[..., nnx.Module] = plain_conv  # a ConvFactory that takes `groups` as well
-    dropout_rate: float = 0.0  # before the classifier, so none without one; 0.2 in the recipe
-    drop_path_rate: float = 0.0  # see aa_flax.layers.drop_path_rates; all blocks count, those with a shortcut drop
+    dropout_rate: float = 0.0  # before the classifier, unused without one; 0.2 in the recipe
+    drop_path_rate: float = 0.0  # see aa_flax.layers.drop_path_rates; only blocks with a shortcut drop, all count
     drop_path_rule: DropPathRule = "linear"
     batch_norm_momentum: float = 0.9  # of every batch norm
     batch_norm_epsilon: float = 1e-5
 
 
 class MnasNet(WithMode):
-    """Stem 3×3 of stride 2, sixteen inverted bottlenecks in seven groups, 1×1 to 1280, mean, classifier.
+    """MnasNet-A1: a 3×3 stem of stride 2, sixteen inverted bottlenecks in seven groups, 1×1 to 1280, mean, classifier.
 
-    The defaults of batch norm are those of the networks that PyTorch users have weights for; the recipe of the MnasNet
-    paper's code has momentum 0.99 and epsilon 1e-3.
+    By default batch norm has the momentum and epsilon of the networks for which PyTorch users have weights; the recipe
+    of the MnasNet paper's code has momentum 0.99 and epsilon 1e-3.
+
+    Raises:
+        ValueError: options that no such network can have; at call time images that do not fit.
     """
 
     def __init__(
@@ -187,20 +194,22 @@ class MnasNet(WithMode):
         self.bn = norm(1280, **arrays)
         self.dropout = nnx.Dropout(self.dropout_rate, deterministic=True) if self.dropout_rate else None
         self.pooling, self.head = classifier(1280, num_classes, options, **arrays)
-        self.eval()  # the mode of everything inside at first, whatever the factories say
+        self.eval()  # the first mode of all modules inside, whatever mode the factories left them in
 
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:
-        """Channels and stride of each entry of `features`."""
+        """Return the channels and the stride of each map of `features`."""
         return dict(self._info)
 
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b _"]:
-        """Logits [b, classes] of normalised images [b, h, w, c]; pooled features [b, width] with num_classes=0.
+        """Return logits [b, classes] of normalised images [b, h, w, c]; pooled features [b, width] with num_classes=0.
 
-        In training batch statistics are updated in place; with dropout or drop path that needs `rngs`, else
-        ValueError.
+        In training, batch statistics are updated in place, and dropout and drop path need `rngs`.
+
+        Raises:
+            ValueError: images that do not fit, or dropout or drop path in training without `rngs`.
         """
         require_rngs(self.trains(train), rngs, dropout=self.dropout_rate)
         x = self._stages(images, train=train, rngs=rngs)["stage5"]
@@ -212,9 +221,9 @@ class MnasNet(WithMode):
     def features(
         self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> dict[str, Array]:
-        """The maps "stage1" to "stage5", the last of each resolution 2 to 32; their blocks end without activation.
+        """Return the maps "stage1" to "stage5", the last at each of the strides 2 to 32; blocks end without activation.
 
-        In training as the call is, stochastic depth included.
+        In training they are those of the call in training, with drop path.
         """
         return self._stages(images, train=train, rngs=rngs)
 
@@ -228,8 +237,9 @@ class MnasNet(WithMode):
         return maps
 
 
-# Section 4.3: the expansions of the last 13 blocks, from 28×28 on, downsampled in the first of these stages. The
-# printed parameters need the value depth rounded to the nearest multiple of heads and no minimum of the key depth.
+# Section 4.3 of Bello et al. (2019): the expansions of the last 13 blocks, from 28×28 on, are augmented, with
+# downsampled attention in the first of these stages. The printed parameter counts require the value depth rounded to
+# the nearest multiple of the heads and no minimum of the key depth.
 _AUGMENTATION: dict[str, Any] = dict(
     num_heads=4,
     kappa=0.1,
@@ -240,9 +250,9 @@ _AUGMENTATION: dict[str, Any] = dict(
     attention_downsample=(1, 1, 2, 1, 1),
 )
 
-# What each prefix plugs in: the option of MnasNet, and the factory that makes it.
+# For each prefix of a name, the options of MnasNet that factories fill, and the factories.
 _VARIANTS: dict[str, dict[str, type]] = {"": {}, "aa_": {"conv": AugmentedConvFactory}}
-# With the convolutions of Zhu et al. (2021) besides.
+# The same with the convolutions of Zhu et al. (2021) as depthwise convolutions.
 _VARIANTS |= {f"aw_{prefix}": {"depthwise": WeightedConvFactory, **plugs} for prefix, plugs in _VARIANTS.items()}
 
 for _name, _width in (("mnasnet_075", 0.75), ("mnasnet_100", 1.0), ("mnasnet_125", 1.25), ("mnasnet_140", 1.4)):

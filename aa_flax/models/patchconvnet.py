@@ -1,7 +1,8 @@
 """PatchConvNet (Touvron et al., 2021, "Augmenting Convolutional networks with attention-based aggregation").
 
-As in the authors' code, facebookresearch/deit `patchconvnet_models.py`: the figures of the paper differ from it in the
-stem, which has no activation after its last convolution and no biases (the authors, issue 151 there).
+The networks are those of the authors' code, facebookresearch/deit `patchconvnet_models.py`. The figures of the paper
+differ from it in the stem, which has no activation after its last convolution and no biases (the authors, issue 151 of
+that repository).
 """
 
 import functools
@@ -27,7 +28,7 @@ from aa_flax.ops import convolution
 
 Norm = Literal["layer", "batch"]
 STRIDE = 16
-"""Pixels of the image per place of the map, along each side."""
+"""Pixels of the image for each location of the map, along each side."""
 
 
 def _gelu(x: Array) -> Array:
@@ -37,7 +38,7 @@ def _gelu(x: Array) -> Array:
 class Stem(nnx.Module):
     """Four 3×3 convolutions of stride 2, to an eighth, a quarter, a half and all of the width; GELU between them.
 
-    No biases, no norm; padding is 1 on every side.
+    There are no biases and no norms; padding is 1 on every side.
     """
 
     def __init__(self, in_channels: int, width: int, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> None:
@@ -65,7 +66,7 @@ class Stem(nnx.Module):
 
 
 class PatchConvBlock(WithMode):
-    """`x + gamma * f(norm(x))`, f = 1×1, GELU, 3×3 depthwise, GELU, squeeze-and-excitation, 1×1; all of one width.
+    """Block `x + gamma * f(norm(x))`, f = 1×1, GELU, 3×3 depthwise, GELU, squeeze-and-excitation, 1×1; of one width.
 
     Convolutions have biases; the hidden layer of squeeze-and-excitation has a quarter of the width.
     """
@@ -93,7 +94,7 @@ class PatchConvBlock(WithMode):
             **torch_defaults(9),
             **options,
         )
-        # As timm rounds a quarter of the width, the ties to even.
+        # timm rounds a quarter of the width in this way, ties to even.
         self.squeeze_excite = SqueezeExcite(width, hidden_features=max(1, round(width / 4)), linear=linear, **options)
         self.pointwise2 = linear(width, width, **options)
         self.gamma = nnx.Param(jnp.full((width,), layer_scale_init, param_dtype))
@@ -102,7 +103,7 @@ class PatchConvBlock(WithMode):
     def __call__(
         self, x: Float[Array, "b h w c"], *, train: bool | None = None, key: Array | None = None, rate: Any = None
     ) -> Float[Array, "b h w c"]:
-        """In training with drop path at `rate`, drawn from `key`; without a key there is none."""
+        """Return the map after the block; in training with a `key`, drop path at `rate` draws from that key."""
         mode = {"use_running_average": evaluates(train)} if isinstance(self.norm, nnx.BatchNorm) else {}
         y = self.norm(x, **mode)
         y = self.depthwise(_gelu(self.pointwise1(y)))
@@ -116,21 +117,24 @@ class PatchConvBlock(WithMode):
 class PatchConvNetOptions(HeadOptions):
     """Options of a `PatchConvNet`.
 
-    `norm` is "layer" as in the authors' code, or "batch", of which they say that it does better in large batches and
-    worse in large networks and at high resolution. More blocks in the loop's body (`unroll`) take longer to compile and
-    change nothing else, but on CPUs: there XLA takes far longer for the gradients of a depthwise convolution in a loop.
+    `norm` is "layer" as in the authors' code, or "batch", which according to the authors does better in large batches
+    and worse in large networks and at high resolution.
+
+    More blocks in the loop's body (`unroll`) take longer to compile and change nothing else, except on CPUs, where XLA
+    takes far longer for the gradient of a depthwise convolution inside a loop.
+
     The `drop_path_rate` of the published networks is not known.
     """
 
     width: int  # channels d; a multiple of 8
-    depth: int  # how many blocks
+    depth: int  # number of blocks
     layer_scale_init: float = 1e-6  # of each block's gamma; 1e-4 in the authors' S60, 1e-6 in their larger networks
     drop_path_rate: float = 0.0  # stochastic depth of all blocks, see aa_flax.layers.drop_path_rates
     drop_path_rule: DropPathRule = "constant"
     norm: Norm = "layer"
     pooling: Literal["average", "attention"] | PoolingFactory = "attention"
-    rematerialize: bool = True  # keep only each block's input for the gradient and compute the rest again
-    unroll: int = 1  # how many blocks the loop's body holds, up to `depth`
+    rematerialize: bool = True  # keep only each block's input for the backward pass and compute the rest again
+    unroll: int = 1  # number of blocks in the loop's body, up to `depth`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,19 +145,20 @@ class MultiTokenOptions(PatchConvNetOptions):
 
 
 class PatchConvNet(WithMode):
-    """A stem of stride 16, blocks of one size and width, attention in place of the mean, classifier.
+    """PatchConvNet: a stem of stride 16, blocks of one size and width, attention pooling, classifier.
 
-    Images of any height and width that 16 divides; there is no embedding of positions to resize.
+    Images may have any height and width that 16 divides; there is no position embedding to resize.
 
-    The blocks lie stacked and run in a loop (`aa_flax.models.stacked`): arrays at `trunk.blocks` have a leading depth
+    The blocks are stacked and run in a loop (`aa_flax.models.stacked`): arrays at `trunk.blocks` have a leading depth
     axis, and `trunk.block(i)` is block i as a module of its own.
 
     Args:
-        options: of the network.
-        num_classes, image_size, in_channels: of the data; `image_size` (height, width) only says what is expected.
+        options: options of the network.
+        num_classes, in_channels: number of classes, 0 for no classifier, and channels of the images.
+        image_size: expected (height, width) of the images; no parameter depends on it.
 
     Raises:
-        ValueError: sizes that do not fit, or an unknown option; at call time images that do not fit.
+        ValueError: sizes or options that no such network can have; at call time images that do not fit.
     """
 
     def __init__(
@@ -197,30 +202,32 @@ class PatchConvNet(WithMode):
             unroll=options.unroll,
             rngs=rngs,
         )
-        # Truncated at ±2 in the authors' code, which is at 100 standard deviations.
+        # The authors' code truncates at ±2, which is 100 standard deviations.
         head: dict[str, Any] = dict(layer_scale=options.layer_scale_init, kernel_init=normal(0.02))
         self.pooling, self.head = classifier(width, num_classes, options, **head, **arrays)
-        self.eval()  # the mode of everything inside at first, whatever the factories say
+        self.eval()  # the first mode of all modules inside, whatever mode the factories left them in
 
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:
-        """Channels and stride of each entry of `features`."""
+        """Return the channels and the stride of each map of `features`."""
         return {"stage1": FeatureInfo(self.width, STRIDE)}
 
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b _"]:
-        """Logits [b, classes] of normalised images [b, h, w, c]; pooled features [b, width] with num_classes=0.
+        """Return logits [b, classes] of normalised images [b, h, w, c]; pooled features [b, width] with num_classes=0.
 
-        In training batch statistics, where there are any, are updated in place; with drop path that needs `rngs`,
-        else ValueError.
+        In training, batch statistics (of norm="batch") are updated in place, and drop path needs `rngs`.
+
+        Raises:
+            ValueError: images that do not fit, or drop path in training without `rngs`.
         """
         return outputs(self.pooling, self.head, self._maps(images, train=train, rngs=rngs)[0])
 
     def features(
         self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> dict[str, Array]:
-        """The map "stage1" [b, h/16, w/16, width] after the last block; drop path draws from `rngs` in training."""
+        """Return the map "stage1" [b, h/16, w/16, width] after the last block; training draws drop path from `rngs`."""
         return {"stage1": self._maps(images, train=train, rngs=rngs)[0]}
 
     def block_features(
@@ -231,12 +238,13 @@ class PatchConvNet(WithMode):
         train: bool | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> dict[int, Float[Array, "b hs ws f"]]:
-        """The maps [b, h/16, w/16, width] after some of the blocks, by their numbers, counted from 0.
+        """Return the maps [b, h/16, w/16, width] after the blocks with the given numbers, counted from 0.
 
-        Other blocks' maps are not kept: (14, 29, 44, 59) are the quarters of a depth of 60.
+        The maps of other blocks are not kept. For example, (14, 29, 44, 59) are the ends of the quarters of a network
+        of depth 60.
 
         Raises:
-            ValueError: `blocks` does not name blocks, each once.
+            ValueError: `blocks` has a number that no block has, or the same number twice.
         """
         return self._maps(images, train=train, rngs=rngs, keep=blocks)[1]
 
@@ -250,7 +258,7 @@ class PatchConvNet(WithMode):
 
 
 def _require_size(name: str, height: int, width: int) -> None:
-    """ValueError that names what nearest sizes would do."""
+    """Raise a ValueError that names the nearest accepted size, unless `STRIDE` divides height and width."""
     if height % STRIDE or width % STRIDE or min(height, width) < STRIDE:
         nearest = "×".join(str(max(1, round(side / STRIDE)) * STRIDE) for side in (height, width))
         raise ValueError(
@@ -258,7 +266,7 @@ def _require_size(name: str, height: int, width: int) -> None:
         )
 
 
-# Width, depth, and what gamma and the gammas of the aggregation start from.
+# Width, depth, and the initial value of the gammas of blocks and attention pooling.
 _SIZES = {
     "s60": (384, 60, 1e-4),
     "s120": (384, 120, 1e-6),

@@ -1,4 +1,4 @@
-"""What may follow a residual branch or a stage: the factories of the modules that scale a map."""
+"""Factories of the modules that scale a map, after a residual branch or after a stage."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,71 +14,71 @@ from aa_flax.layers.gather_excite import Variant
 def no_recalibration(
     features: int, *, map_shape: tuple[int, int], dtype: Any, param_dtype: Any, rngs: nnx.Rngs
 ) -> None:
-    """Leaves the map as it is."""
+    """Build no module, so that the map stays as it is; see `RecalibrationFactory`."""
     return
 
 
 @dataclass(frozen=True, kw_only=True)
 class SqueezeExciteFactory:
-    """A factory of `SqueezeExcite`, and its options."""
+    """Factory of `SqueezeExcite` with its options."""
 
     reduction: int = 16
     squeeze_excite_bias: bool = True
 
     def __call__(self, features: int, *, map_shape: tuple[int, int], **arrays: Any) -> nnx.Module:
-        """Build the module, see `RecalibrationFactory`."""
+        """Build the module; see `RecalibrationFactory`."""
         return SqueezeExcite(features, reduction=self.reduction, use_bias=self.squeeze_excite_bias, **arrays)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatherExciteFactory:
-    """A factory of `GatherExcite`, and its options; by default the form without parameters over the whole map."""
+    """Factory of `GatherExcite` with its options; by default the variant without parameters over the whole map."""
 
     variant: Variant = "theta_minus"
     extent: int = 0
     reduction: int = 16
 
     def __call__(self, features: int, *, map_shape: tuple[int, int], **arrays: Any) -> nnx.Module:
-        """Build the module, see `RecalibrationFactory`."""
+        """Build the module; see `RecalibrationFactory`."""
         options: dict[str, Any] = dict(variant=self.variant, extent=self.extent, reduction=self.reduction)
         return GatherExcite(features, map_shape=map_shape, **options, **arrays)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BAMFactory:
-    """A factory of `BAM`, and its options."""
+    """Factory of `BAM` with its options."""
 
     reduction: int = 16
     combine: Combine = "add"
     dilation: int = 4
 
     def __call__(self, features: int, *, map_shape: tuple[int, int], **arrays: Any) -> nnx.Module:
-        """Build the module, see `RecalibrationFactory`."""
+        """Build the module; see `RecalibrationFactory`."""
         return BAM(features, reduction=self.reduction, combine=self.combine, dilation=self.dilation, **arrays)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CBAMFactory:
-    """A factory of `CBAM`, and its options."""
+    """Factory of `CBAM` with its options."""
 
     reduction: int = 16
     cbam_bias: bool = True
     gate_scale_init: float = 0.0
 
     def __call__(self, features: int, *, map_shape: tuple[int, int], **arrays: Any) -> nnx.Module:
-        """Build the module, see `RecalibrationFactory`."""
+        """Build the module; see `RecalibrationFactory`."""
         options: dict[str, Any] = dict(use_bias=self.cbam_bias, gate_scale_init=self.gate_scale_init)
         return CBAM(features, reduction=self.reduction, **options, **arrays)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GALAFactory:
-    """A factory of `GALA`, and its options."""
+    """Factory of `GALA` with its options."""
 
     reduction: int = 16
     squash: Squash = "tanh"
     extra_conv: bool = False
 
     def __call__(self, features: int, *, map_shape: tuple[int, int], **arrays: Any) -> nnx.Module:
-        """Build the module, see `RecalibrationFactory`."""
+        """Build the module; see `RecalibrationFactory`."""
         return GALA(features, reduction=self.reduction, squash=self.squash, extra_conv=self.extra_conv, **arrays)

@@ -1,4 +1,4 @@
-"""Every network by name."""
+"""Registry of all networks by name, and `create_model`, which builds one."""
 
 import difflib
 import fnmatch
@@ -18,14 +18,15 @@ from aa_flax.typed import as_type, field_types
 
 @dataclass(frozen=True)
 class Entry:
-    """A named network.
+    """A network with a name.
 
     Attributes:
-        network: called as `network(options, num_classes=..., image_size=..., ...)`.
+        network: function called as `network(options, num_classes=..., image_size=..., ...)`.
         options: dataclass of the network's options.
-        plugs: those of its options that are made by dataclasses of their own, whose fields the model has instead.
-        defaults: of options that the model has, in place of the dataclasses' own.
-        num_classes, image_size: where `create_model` is told none.
+        plugs: for some of these options, the factory dataclass that makes the value; the fields of the factory replace
+            the option among the options of the model.
+        defaults: values of options of the model that replace the defaults of the dataclasses.
+        num_classes, image_size: values that `create_model` uses if it is given none.
     """
 
     network: Callable[..., nnx.Module]
@@ -37,13 +38,13 @@ class Entry:
 
     @property
     def types(self) -> dict[str, Any]:
-        """The name and type of every option."""
+        """Return the name and type of every option of the model."""
         plugged = {name: kind for factory in self.plugs.values() for name, kind in field_types(factory).items()}
         own = {name: kind for name, kind in field_types(self.options).items() if name not in self.plugs}
         return {**plugged, **own}
 
     def assemble(self, given: Mapping[str, Any]) -> Any:
-        """Return the network's options, of what is given in place of defaults."""
+        """Return the network's dataclass of options from the given values, with defaults for the others."""
         values = {**self.defaults, **given}
 
         def of(schema: type) -> dict[str, Any]:
@@ -55,10 +56,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class BuiltFrom:
-    """What `create_model` made a network from; networks carry it as `built_from`.
+    """The arguments of `create_model` from which a network was built; the network has them as `built_from`.
 
-    `create_model(**built_from.arguments(), rngs=...)` makes the same again. `options` are those that were given, as
-    pairs; the rest is what holds, also where nothing was given.
+    `create_model(**built_from.arguments(), rngs=...)` builds the same network again. `options` holds only the overrides
+    that were given, as pairs; the other attributes hold the values used, defaults included.
     """
 
     name: str
@@ -100,7 +101,7 @@ _ELSEWHERE = {
     "norm_layer": "it is called norm here",
     "init_values": "it is called layer_scale_init here, in networks that have it",
 }
-"""What has another name, or another way, here than in timm and torchvision."""
+"""For option names of timm and torchvision, what this library has instead."""
 
 
 def register(
@@ -113,10 +114,10 @@ def register(
     num_classes: int,
     image_size: tuple[int, int],
 ) -> None:
-    """Give a network a name; see `Entry`.
+    """Register a network under a name; see `Entry` for the arguments.
 
     Raises:
-        ValueError: the name is taken, or defaults are of no option.
+        ValueError: the name is taken, or `defaults` names an option that the model does not have.
     """
     if name in _entries:
         raise ValueError(f"a model named {name!r} is registered already")
@@ -141,26 +142,26 @@ def create_model(
 
     Args:
         name: one of `list_models()`.
-        num_classes: width of the classifier; None is the model's own (100 for Wide-ResNet), 0 leaves it out.
-        image_size: height and width, or one number for both, that position tables are made for; None is the model's
-            own ((32, 32) for Wide-ResNet). Other sizes serve at call time all the same.
+        num_classes: width of the classifier; None is the model's own (100 for Wide-ResNet), 0 is no classifier.
+        image_size: (height, width), or one number for both, of the images for which position tables are made; None is
+            the model's own ((32, 32) for Wide-ResNet). Calls accept images of other sizes too.
         in_channels: channels of the images.
-        dtype, param_dtype: of the computation and of the parameters.
-        rngs: source of the initial weights, for example `nnx.Rngs(0)`; drawn on the host, and inside a trace by JAX
-            with other numbers (`aa_flax.layers.initializers`).
+        dtype, param_dtype: floating-point types of the computation and of the parameters.
+        rngs: source of the initial weights, for example `nnx.Rngs(0)`. They are drawn on the host; inside a trace JAX
+            draws them, and the numbers are others (`aa_flax.layers.initializers`).
         overrides: any option of the model (`model_options`), for example `depth=40` or `kappa=0.25`.
 
     Returns:
         A module called as `model(images [b,h,w,c], *, train=None, rngs=None) -> logits [b, classes]`, or, with
-        num_classes=0, pooled features [b, width]. None is the mode that `model.train()` and `model.eval()` set, which
-        is evaluation at first. It remembers all arguments as `built_from`, and as `without_attention` the layers that
-        were to attend and are too narrow for it, of which a warning is logged. The call can be traced:
+        num_classes=0, pooled features [b, width]. train=None is the mode that `model.train()` and `model.eval()` set,
+        which is evaluation at first. The module has all arguments as `built_from`, and as `without_attention` the
+        layers that were to attend but are too narrow for it; a warning names them. `create_model` can be traced:
         `nnx.eval_shape(lambda: create_model(name, rngs=nnx.Rngs(0)))` builds shapes only.
 
     Raises:
-        ValueError: an unknown name, with the nearest known ones, settings that the network refuses, or an augmented
-            network none of whose layers would attend.
-        TypeError: an unknown override, with the nearest known one, or a value of another type.
+        ValueError: an unknown name (the message has the nearest known ones), settings that the network refuses, or an
+            augmented network none of whose layers would attend.
+        TypeError: an unknown override (the message has the nearest known ones), or a value of another type.
     """
     entry = _find(name)
     options = entry.assemble(_checked(name, entry, overrides))
@@ -172,7 +173,7 @@ def create_model(
         int(in_channels),
         jnp.dtype(dtype),
         jnp.dtype(param_dtype),
-        # Static, so hashable: a list would not be.
+        # Attributes of a module are static and must be hashable, which a list is not.
         tuple((key, as_tuples(value)) for key, value in sorted(overrides.items())),
     )
     model: Any = entry.network(
@@ -190,7 +191,7 @@ def create_model(
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of all networks that match a shell pattern such as "aa_*", sorted."""
+    """Return the sorted names of all networks that match a shell pattern such as "aa_*"."""
     return sorted(fnmatch.filter(_entries, pattern))
 
 
@@ -198,25 +199,29 @@ def model_options(name: str) -> dict[str, Any]:
     """Return the name and type of each override that `create_model(name, ...)` accepts.
 
     Raises:
-        ValueError: an unknown name, with the nearest known ones.
+        ValueError: an unknown name (the message has the nearest known ones).
     """
     return _find(name).types
 
 
 def model_defaults(name: str) -> tuple[int, tuple[int, int]]:
-    """(number of classes, (height, width)) that `create_model(name, ...)` takes where it is told none."""
+    """Return (number of classes, (height, width)) that `create_model(name, ...)` uses if it is given none.
+
+    Raises:
+        ValueError: an unknown name (the message has the nearest known ones).
+    """
     entry = _find(name)
     return entry.num_classes, entry.image_size
 
 
 def nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
-    """`; did you mean ...?` for an error about a mistyped word, or all that is known."""
+    """Return `; did you mean ...?` for an error about a mistyped word, or `; known: ...` if no known word is near."""
     matches = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else f"; known: {', '.join(sorted(known))}"
 
 
 def _checked(name: str, entry: Entry, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides as the types of their options."""
+    """Return the overrides, converted to the types of their options."""
     types, checked = entry.types, {}
     for option, value in overrides.items():
         if option not in types:
@@ -229,7 +234,7 @@ def _checked(name: str, entry: Entry, overrides: Mapping[str, Any]) -> dict[str,
 
 
 def _where(option: str, known: tuple[str, ...]) -> str:
-    """`; aa_resnet18, ... have it` for an option of other models, else what it is here, or the nearest here."""
+    """Return the end of an error about an unknown option: which other models have it, or what to use instead."""
     others = [name for name, entry in sorted(_entries.items()) if option in entry.types]
     if others:
         return f"; {', '.join(others[:3])}{' and others' if len(others) > 3 else ''} have it"
@@ -237,7 +242,7 @@ def _where(option: str, known: tuple[str, ...]) -> str:
 
 
 def _height_and_width(image_size: Any) -> tuple[int, int]:
-    """Two numbers of what `create_model` is given as image size."""
+    """Return (height, width) from the image size that `create_model` is given."""
     try:
         side = as_type(int | tuple[int, ...], image_size)
     except (TypeError, ValueError):

@@ -1,6 +1,6 @@
 """Residual networks (He et al., 2016), version 1.5, as in Tables 2, 3 and 6 of Bello et al. (2019).
 
-Version 1.5 has the stride of a bottleneck in its 3×3 convolution: the GFLOPs that the paper prints need it.
+Version 1.5 has the stride of a bottleneck in its 3×3 convolution; the GFLOPs that Bello et al. print require it.
 """
 
 import math
@@ -44,9 +44,10 @@ BlockKind = Literal["basic", "bottleneck"]
 class ResidualBlock(WithMode):
     """A basic block (3×3, 3×3) or a bottleneck (1×1, 3×3, 1×1 to four times the width).
 
-    Batch norm after every convolution, ReLU between; `recalibration` scales the branch after its last batch norm; the
-    sum with the shortcut goes through ReLU. The convolution from the factory `conv` is the bottleneck's 3×3, or the
-    basic block's first: in both it carries the stride. A basic block's second comes from `second_conv`.
+    Batch norm follows every convolution, and ReLU every batch norm but the last. `recalibration` scales the branch
+    after its last batch norm, and ReLU follows the sum with the shortcut. The factory `conv` builds the 3×3 of a
+    bottleneck, or the first 3×3 of a basic block, which has the stride; `second_conv` builds the second 3×3 of a basic
+    block.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class ResidualBlock(WithMode):
     def __call__(
         self, x: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b hs ws f"]:
-        """The map after the block; drop path and dropout draw from `rngs` in training."""
+        """Return the map after the block; in training drop path draws from `rngs`."""
         running = evaluates(train)
         y = convolve(self.conv1, x, train=train)
         y = convolve_activated(self.bn1, self.conv2, y, train=train, recompute=False)
@@ -110,8 +111,8 @@ class ResNetOptions(HeadOptions):
     """Options of a `ResNet`."""
 
     kind: BlockKind
-    blocks: tuple[int, ...]  # how many in each of the four stages
-    conv: ConvFactory = plain_conv  # of the 3×3 convolution of each block, of a basic block's first
+    blocks: tuple[int, ...]  # number of blocks in each of the four stages
+    conv: ConvFactory = plain_conv  # of each bottleneck's 3×3, or of each basic block's first
     second_conv: ConvFactory = plain_conv  # of a basic block's second
     recalibration: RecalibrationFactory = no_recalibration  # follows each residual branch (SE, GE, CBAM, GALA)
     between_stages: RecalibrationFactory = no_recalibration  # follows each stage but the last (BAM)
@@ -121,7 +122,7 @@ class ResNetOptions(HeadOptions):
 
 
 class ResNet(WithMode):
-    """Stem 7×7 of stride 2 and max pooling, four stages at strides 4, 8, 16 and 32, mean or attention, classifier.
+    """ResNet: a 7×7 stem of stride 2, max pooling, four stages at strides 4, 8, 16 and 32, pooling, classifier.
 
     Raises:
         ValueError: options that no such network can have; at call time images that do not fit.
@@ -176,28 +177,31 @@ class ResNet(WithMode):
                 setattr(self, f"attention{i + 1}", options.between_stages(width, map_shape=map_shape, **arrays))
             in_features = width
         self.pooling, self.head = classifier(in_features, num_classes, options, **arrays)
-        self.eval()  # the mode of everything inside at first, whatever the factories say
+        self.eval()  # the first mode of all modules inside, whatever mode the factories left them in
 
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:
-        """Channels and stride of each entry of `features`."""
+        """Return the channels and the stride of each map of `features`."""
         return {f"stage{i + 1}": FeatureInfo(width, 4 * 2**i) for i, width in enumerate(self.widths)}
 
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b _"]:
-        """Logits [b, classes] of normalised images [b, h, w, c]; pooled features [b, width] with num_classes=0.
+        """Return logits [b, classes] of normalised images [b, h, w, c]; pooled features [b, width] with num_classes=0.
 
-        In training batch statistics are updated in place; with drop path that needs `rngs`, else ValueError.
+        In training, batch statistics are updated in place, and drop path needs `rngs`.
+
+        Raises:
+            ValueError: images that do not fit, or drop path in training without `rngs`.
         """
         return outputs(self.pooling, self.head, self._stages(images, train=train, rngs=rngs)["stage4"])
 
     def features(
         self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> dict[str, Array]:
-        """The maps "stage1" to "stage4" after each stage's last ReLU, and after BAM where there is one.
+        """Return the maps "stage1" to "stage4", after each stage's last ReLU and after BAM if the network has it.
 
-        In training as the call is, stochastic depth included.
+        In training they are those of the call in training, with drop path.
         """
         return self._stages(images, train=train, rngs=rngs)
 
@@ -223,7 +227,7 @@ _SIZES: dict[int, tuple[BlockKind, tuple[int, ...]]] = {
     101: ("bottleneck", (3, 4, 23, 3)),
     152: ("bottleneck", (3, 8, 36, 3)),
 }
-# What each prefix plugs in: the option of ResNet, and the factory that makes it.
+# For each prefix of a name, the options of ResNet that factories fill, and the factories.
 _VARIANTS: dict[str, dict[str, type]] = {
     "": {},
     "se_": {"recalibration": SqueezeExciteFactory},
@@ -233,14 +237,18 @@ _VARIANTS: dict[str, dict[str, type]] = {
     "gala_": {"recalibration": GALAFactory},
     "aa_": {"conv": AugmentedConvFactory},
 }
-# With the convolutions of Zhu et al. (2021) besides: both 3×3 of a basic block.
+# The same with the convolutions of Zhu et al. (2021); in a basic block they are both 3×3.
 _WEIGHTED: dict[str, type] = {"conv": WeightedConvFactory, "second_conv": WeightedConvFactory}
 _VARIANTS |= {f"aw_{prefix}": {**_WEIGHTED, **plugs} for prefix, plugs in _VARIANTS.items()}
 _VARIANTS["aw_aa_"]["conv"] = AugmentedWeightedConvFactory
 
 
 def _augmentation(depth: int) -> dict[str, Any]:
-    """Section 4.2: the last three stages, downsampled at 28×28; ResNet-34 has kappa = upsilon = 0.25."""
+    """Return the attention options of section 4.2 of Bello et al. (2019).
+
+    The last three stages attend, downsampled at 28×28. The paper's ResNet-34 has kappa = upsilon = 0.25, which
+    ResNet-18 has here too.
+    """
     ratios = dict(kappa=0.25, upsilon=0.25) if depth <= 34 else {}
     return dict(attention_stages=(2, 3, 4), attention_downsample=(1, 2, 1, 1), **ratios)
 

@@ -1,7 +1,7 @@
-"""Equal blocks in a row that lie stacked in memory and run in one loop, so that a compiler meets one block.
+"""Equal blocks whose arrays are stacked and which run in one loop, so that the compiler sees a single block.
 
-Everything below a module that is named as `STACKED` says has a leading axis, the blocks. What goes by whole arrays
-elsewhere, such as the norms of LAMB, asks `lies_stacked`.
+All arrays below a module that `STACKED` names have a leading axis that numbers the blocks. Code that treats each array
+as one layer, such as the norms of LAMB, asks `lies_stacked`.
 """
 
 import operator
@@ -22,24 +22,27 @@ STACKED = ("trunk.blocks",)
 
 
 def lies_stacked(path: str) -> bool:
-    """Whether the array at a dotted path has a leading depth axis, of which each entry is one block's own array."""
+    """Return whether the array at a dotted path has a leading depth axis, so that each entry is one block's array."""
     return any(re.search(rf"(^|\.){re.escape(name)}\.", path) for name in STACKED)
 
 
 class Trunk(WithMode):
-    """Blocks of equal shape, one after the other: `jax.lax.scan` over their stacked arrays.
+    """Blocks of equal shape that follow each other, as a `jax.lax.scan` over their stacked arrays.
 
-    `blocks` is a template: one block, of which each Param and BatchStat has a leading axis, the depth. It cannot be
-    called itself; `block(i)` is one that can.
+    `blocks` is one block whose Param and BatchStat have a leading depth axis. It cannot be called itself; `block(i)`
+    returns a block that can.
 
     Args:
-        make_block: builds one block from an `nnx.Rngs`. A block is called as `block(x, train=train, key=key,
-            rate=rate)`, the last two the random key and the rate of its drop path, None without; the result has the
-            shape and dtype of x. It holds no variables but Param and BatchStat.
-        drop_path_rates: of each block; how many there are is the depth.
-        rematerialize: keep only each block's input for the gradient and compute the rest again.
-        unroll: how many blocks the loop's body holds; `depth` is no loop.
-        rngs: of the initial weights, which are those of so many blocks built in turn.
+        make_block: builds one block from an `nnx.Rngs`. The block is called as `block(x, train=train, key=key,
+            rate=rate)`, where key and rate are the random key and the rate of its drop path, or None for no drop path.
+            The result has the shape and dtype of x. The block holds no variables but Param and BatchStat.
+        drop_path_rates: the rate of each block; their number is the depth.
+        rematerialize: keep only each block's input for the backward pass and compute the rest again.
+        unroll: number of blocks in the loop's body; with `depth` there is no loop.
+        rngs: source of the initial weights, which are those of as many blocks built one after another.
+
+    Raises:
+        ValueError: `unroll` below 1 or above the depth.
     """
 
     def __init__(
@@ -67,13 +70,14 @@ class Trunk(WithMode):
         rngs: nnx.Rngs | None = None,
         keep: Sequence[int] = (),
     ) -> tuple[Float[Array, "b h w c"], dict[int, Float[Array, "b h w c"]]]:
-        """The last block's output, and those of the blocks `keep`, counted from 0.
+        """Return the output of the last block, and the outputs of the blocks numbered in `keep`, counted from 0.
 
-        In training batch statistics are updated in place; without `train` the trunk's mode is that of all blocks. Drop
-        path draws once from the stream "dropout", and a key for each block from that.
+        In training, batch statistics are updated in place; with train=None all blocks have the mode of the trunk. Drop
+        path draws one key from the stream "dropout" and splits it into one for each block.
 
         Raises:
-            ValueError: `keep` does not name blocks, each once.
+            ValueError: `keep` has a number that no block has, or the same number twice; or drop path in training
+                without `rngs`.
         """
         train = self.trains(train)
         kept = self._numbers(keep)
@@ -93,8 +97,9 @@ class Trunk(WithMode):
         if self.rematerialize:
             # The loop itself keeps the compiler from merging the two computations of a block.
             run = jax.checkpoint(run, prevent_cse=False)
-        # Each block writes where the next kept one will, and is overwritten until that is itself; the last place takes
-        # what comes after all of them. No block's output is kept in vain.
+        # `maps` has one entry for each kept block, and a last one for the outputs after all kept blocks. Each block
+        # writes to the entry of the next kept block, which writes there last. So memory grows with the number of kept
+        # blocks and not with the depth.
         layers["place"] = jnp.asarray(np.searchsorted(kept, np.arange(self.depth)), jnp.int32)
 
         def step(carry: tuple[Array, Array | None], layer: dict[str, Any]) -> tuple[tuple[Array, Array | None], Any]:
@@ -110,7 +115,7 @@ class Trunk(WithMode):
         return x, {} if maps is None else {number: maps[i] for i, number in enumerate(kept)}
 
     def block(self, number: int) -> nnx.Module:
-        """Block `number`, counted from 0, as an ordinary module with arrays of its own.
+        """Return block `number`, counted from 0, as an ordinary module with arrays of its own.
 
         Raises:
             ValueError: there is no such block.
@@ -134,7 +139,7 @@ class Trunk(WithMode):
 
 
 def _stacked(make_block: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) -> nnx.Module:
-    """A block whose arrays are those of `depth` blocks."""
+    """Return a block whose arrays are those of `depth` blocks, stacked along a new first axis."""
 
     def arrays(block: nnx.Module) -> dict[str, Any]:
         return nnx.to_pure_dict(nnx.state(block, (nnx.Param, nnx.BatchStat)))
@@ -142,7 +147,7 @@ def _stacked(make_block: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx
     template = make_block(rngs)
     first = arrays(template)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(first)):
-        # Only shapes matter in most traces, and those of one block are found quickly.
+        # Most traces only need shapes, and `vmap` traces one block instead of `depth` blocks.
         keys = jax.random.split(rngs.params(), depth)
         together = jax.vmap(lambda key: arrays(make_block(nnx.Rngs(key))))(keys)
     else:

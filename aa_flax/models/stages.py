@@ -1,4 +1,4 @@
-"""What residual networks share: stages of blocks, and the description of their features."""
+"""Parts that networks share: stages of blocks, the description of their features, and checks of arguments."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,18 +9,18 @@ from jaxtyping import Array, Float
 
 
 class FeatureInfo(NamedTuple):
-    """Channels of a stage's features, and pixels of the image per place."""
+    """Channels of a stage's map, and its stride: pixels of the image for each location, along each side."""
 
     channels: int
     stride: int
 
 
 def require_images(images: Array, in_channels: int) -> None:
-    """Refuse what is no batch [b, h, w, in_channels] of normalised images.
+    """Check that an array is a batch [b, h, w, in_channels] of normalised images.
 
     Raises:
-        TypeError: pixels as they are stored, which are whole numbers.
-        ValueError: another shape, or no image or no pixel.
+        TypeError: whole numbers, as pixels are stored.
+        ValueError: another shape, or a dimension that is 0.
     """
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(
@@ -34,14 +34,14 @@ def require_images(images: Array, in_channels: int) -> None:
 
 
 def require_rngs(train: bool, rngs: nnx.Rngs | None, *, dropout: float = 0.0, drop_path: float = 0.0) -> None:
-    """ValueError where training draws at random and there is nothing to draw from, before statistics change."""
+    """Raise a ValueError, before statistics change, if training draws at random and `rngs` is None."""
     for name, rate in (("dropout", dropout), ("drop path", drop_path)):
         if train and rate and rngs is None:
             raise ValueError(f"train=True with {name} needs rngs, for example rngs=nnx.Rngs(0)")
 
 
 class Stage(nnx.Module):
-    """Blocks in a row, named `block1` ... `blockN`."""
+    """Blocks that follow each other, named `block1` ... `blockN`."""
 
     def __init__(self, blocks: Sequence[nnx.Module]) -> None:
         self.blocks = len(blocks)
@@ -51,14 +51,14 @@ class Stage(nnx.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b hs ws f"]:
-        """The map after all blocks; without `train` each is in its own mode."""
+        """Return the map after all blocks; with train=None each block is in its own mode."""
         for i in range(self.blocks):
             x = getattr(self, f"block{i + 1}")(x, train=train, rngs=rngs)
         return x
 
 
 def require_sizes(num_classes: int, in_channels: int) -> None:
-    """ValueError for fewer than 0 classes, which is a network without classifier, or fewer than 1 channel."""
+    """Raise a ValueError for fewer than 0 classes, where 0 is a network without classifier, or fewer than 1 channel."""
     if num_classes < 0 or in_channels < 1:
         raise ValueError(
             "num_classes must be at least 0, which is no classifier, and in_channels at least 1, "
@@ -75,7 +75,7 @@ def residual_stage(
     strides: int,
     **options: Any,
 ) -> Stage:
-    """Blocks that are equal but for their drop path; the first takes `in_features` and carries the strides."""
+    """Build a stage of blocks that differ in drop path only; but the first takes `in_features` and has the strides."""
     first, *others = drop_path_rates
     head = block(in_features, features, strides=strides, drop_path_rate=first, **options)
     return Stage([head, *(block(features, features, strides=1, drop_path_rate=rate, **options) for rate in others)])

@@ -32,7 +32,7 @@ Shortcut = Literal["parameter_free", "projection"]
 
 
 def parameter_free_shortcut(x: Float[Array, "b h w c"], strides: int, features: int) -> Float[Array, "b hs ws f"]:
-    """Average-pooled by the stride, with zero channels added on both sides."""
+    """Return the map average-pooled by the stride, with zero channels added before and after its own."""
     if strides > 1:
         x = average_pool(x, strides, window=strides)
     missing = features - x.shape[-1]
@@ -40,10 +40,10 @@ def parameter_free_shortcut(x: Float[Array, "b h w c"], strides: int, features: 
 
 
 class PreActivationBlock(WithMode):
-    """bn1, relu, conv1, bn2, relu, (dropout), conv2, (recalibration), added to the shortcut.
+    """Block: bn1, relu, conv1, bn2, relu, (dropout), conv2, (recalibration), added to the shortcut.
 
-    `conv1` comes from the factory and carries the stride; batch norm after it sees convolution and attention together.
-    A projecting shortcut starts after bn1 and relu, every other before.
+    The factory `conv` builds `conv1`, which has the stride; `bn2` normalises its convolution and attention together. A
+    projection shortcut starts after bn1 and relu, every other shortcut at the block's input.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class PreActivationBlock(WithMode):
     def __call__(
         self, x: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b hs ws f"]:
-        """The map after the block; drop path and dropout draw from `rngs` in training."""
+        """Return the map after the block; in training drop path and dropout draw from `rngs`."""
         if self.shortcut is None:
             skipped = parameter_free_shortcut(x, self.strides, self.features) if self.changes else x
             y = convolve_activated(self.bn1, self.conv1, x, train=train, recompute=True)
@@ -104,16 +104,16 @@ class PreActivationBlock(WithMode):
 class WideResNetOptions(HeadOptions):
     """Options of a `WideResNet`.
 
-    `shortcut`, where size or width changes: "parameter_free" is average pooling and zero channels (only this gives the
-    36.3 M parameters that the paper prints), "projection" a strided 1×1 convolution (36.5 M).
+    `shortcut` is used in blocks that change size or width: "parameter_free" is average pooling and zero channels (only
+    this gives the 36.3 M parameters that the paper prints), "projection" a strided 1×1 convolution (36.5 M).
 
-    `long_skips` adds shortcuts, likewise without parameters, around each stage and around all three. The code base that
-    the paper's baseline seems to come from has them; the paper does not mention them.
+    `long_skips` adds shortcuts without parameters around each stage and around all three. The code base that the
+    paper's baseline seems to come from has them; the paper does not mention them.
     """
 
     depth: int = 28  # 6n + 4
-    widen_factor: int = 10  # stages have 16, 32 and 64 times as many channels
-    conv: ConvFactory = plain_conv  # of each block's first convolution; attention augments all three (section 4.1)
+    widen_factor: int = 10  # stages have 16, 32 and 64 times this many channels
+    conv: ConvFactory = plain_conv  # of each block's first convolution; attention in all three stages (section 4.1)
     second_conv: ConvFactory = plain_conv  # of each block's second convolution
     recalibration: RecalibrationFactory = no_recalibration  # follows each residual branch (SE, GE)
     norm: NormFactory = batch_norm
@@ -125,7 +125,9 @@ class WideResNetOptions(HeadOptions):
 
 
 class WideResNet(WithMode):
-    """WRN-depth-widen_factor: a 3×3 stem of 16, three stages of (depth - 4) / 6 blocks, batch norm, mean, classifier.
+    """WRN-depth-widen_factor: a 3×3 stem to 16 channels, three stages of (depth - 4) / 6 blocks, pooling, classifier.
+
+    Batch norm and ReLU come before the pooling.
 
     Raises:
         ValueError: options that no such network can have; at call time images that do not fit.
@@ -185,20 +187,23 @@ class WideResNet(WithMode):
             in_features = width
         self.bn = options.norm(in_features, **arrays)
         self.pooling, self.head = classifier(in_features, num_classes, options, **arrays)
-        self.eval()  # the mode of everything inside at first, whatever the factories say
+        self.eval()  # the first mode of all modules inside, whatever mode the factories left them in
 
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:
-        """Channels and stride of each entry of `features`."""
+        """Return the channels and the stride of each map of `features`."""
         return {f"stage{i + 1}": FeatureInfo(width, 2**i) for i, width in enumerate(self.widths)}
 
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b _"]:
-        """Logits [b, classes] of normalised images [b, h, w, c]; pooled features [b, width] with num_classes=0.
+        """Return logits [b, classes] of normalised images [b, h, w, c]; pooled features [b, width] with num_classes=0.
 
-        In training batch statistics normalise, and the running ones are updated in place; with dropout or drop
-        path that needs `rngs`, else ValueError.
+        In training, the statistics of the batch normalise and the running statistics are updated in place; dropout
+        and drop path need `rngs`.
+
+        Raises:
+            ValueError: images that do not fit, or dropout or drop path in training without `rngs`.
         """
         last = self._stages(images, train=train, rngs=rngs)["stage3"]
         return outputs(self.pooling, self.head, last)
@@ -206,10 +211,10 @@ class WideResNet(WithMode):
     def features(
         self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> dict[str, Array]:
-        """The maps "stage1", "stage2" and "stage3".
+        """Return the maps "stage1", "stage2" and "stage3".
 
-        The network is pre-activated: the first two are the sums that leave their stages, the last has been through the
-        final batch norm and ReLU. In training as the call is, stochastic depth included.
+        Blocks are pre-activated, so the first two are sums without activation; the last is the map after the final
+        batch norm and ReLU. In training they are those of the call in training, with dropout and drop path.
         """
         return self._stages(images, train=train, rngs=rngs)
 
@@ -232,21 +237,21 @@ class WideResNet(WithMode):
         return maps
 
 
-# What each prefix plugs in: the option of WideResNet, and the factory that makes it.
+# For each prefix of a name, the options of WideResNet that factories fill, and the factories.
 _VARIANTS: dict[str, dict[str, type]] = {
     "": {},
     "se_": {"recalibration": SqueezeExciteFactory},
     "ge_": {"recalibration": GatherExciteFactory},
     "aa_": {"conv": AugmentedConvFactory},
 }
-# With the convolutions of Zhu et al. (2021) besides, in both places of a block.
+# The same with the convolutions of Zhu et al. (2021), which are both convolutions of a block.
 _WEIGHTED: dict[str, type] = {"conv": WeightedConvFactory, "second_conv": WeightedConvFactory}
 _VARIANTS |= {f"aw_{prefix}": {**_WEIGHTED, **plugs} for prefix, plugs in _VARIANTS.items()}
 _VARIANTS["aw_aa_"]["conv"] = AugmentedWeightedConvFactory
 
 # WRN-28-10 of Table 1: 36.3 M parameters and 80.3 % on CIFAR-100, with SE 36.5 M (without biases) and 81.0 %, with
-# parameter-free GE 36.3 M and 79.8 %, augmented 36.2 M and 81.6 %. The paper's own rules give 36.05 M for the last, and
-# the difference is unexplained.
+# parameter-free GE 36.3 M and 79.8 %, augmented 36.2 M and 81.6 %. The paper's own rules give 36.05 M for the augmented
+# one; the difference is unexplained.
 for _prefix, _plugs in _VARIANTS.items():
     register(
         f"{_prefix}wide_resnet28_10",

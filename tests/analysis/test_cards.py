@@ -1,4 +1,4 @@
-"""GPUs by name, and how programs for them are read."""
+"""Tests of GPUs by name, and of reading the programs that XLA compiles for them."""
 
 import pytest
 
@@ -111,7 +111,7 @@ def test_a_program_for_gpus():
     assert found["__cudnn$convForward"].bytes == 2 * map_bytes + kernel_bytes
     assert (found["f"].calls, found["f"].bytes) == (5, 5 * 2 * map_bytes)
     assert work(program).all_bytes == sum(launch.bytes for launch in found.values())
-    valid = (3 * 6 - 2) ** 2  # pairs of place and kernel place inside the map
+    valid = (3 * 6 - 2) ** 2  # pairs of a location and a kernel offset inside the map
     assert work(program).products == 2 * 8 * 16 * 16 * valid
 
 
@@ -148,11 +148,11 @@ ENTRY %main (x: f32[70,110], i: s32[], a: bf16[50,30], b: bf16[30,20]) -> f32[11
 
 
 def test_what_runs_beside_and_what_is_called():
-    """A fusion and a collective that are started and awaited, a captured graph with cuBLAS in it, a Pallas kernel."""
+    """The program has an asynchronous fusion and collective, a captured graph with cuBLAS in it and a Pallas kernel."""
     program = Program(BESIDE)
     found = {launch.name: (launch.calls, launch.bytes) for launch in launches(program)}
     assert found == {
-        "fusion": (1, 4 * (110 + 1 + 110)),  # of the 70 rows the one that it takes
+        "fusion": (1, 4 * (110 + 1 + 110)),  # it reads one of the 70 rows
         "__cublas$lt$matmul": (1, 2 * (50 * 30 + 30 * 20) + 4 * 50 * 20),  # without workspace
         "doubled": (1, 4 * 2 * 70 * 110),
         "all-reduce": (1, 4 * 2 * 110),
@@ -168,7 +168,7 @@ def test_what_runs_beside_and_what_is_called():
 
 
 def library_call(target, operands, result, rest=""):
-    """The products of one call of a library of NVIDIA's, and what they are multiplied in."""
+    """Return the number of products of one call of an NVIDIA library, by the precision of the products."""
     lines = [f"  %p{i} = {shape} parameter({i})" for i, shape in enumerate(operands)]
     names = ", ".join(f"%p{i}" for i in range(len(operands)))
     call = f'  ROOT %c = ({result}, u8[0]{{0}}) custom-call({names}){rest}, custom_call_target="{target}"'
@@ -182,11 +182,11 @@ def library_call(target, operands, result, rest=""):
     [("__cudnn$convForward", "xko"), ("__cudnn$convBackwardFilter", "xok"), ("__cudnn$convBackwardInput", "okx")],
 )
 def test_gradients_of_a_convolution_multiply_as_often_as_the_forward_pass(target, places, asked):
-    """cuDNN is told of the forward pass: window and dimensions are the same in all three."""
+    """All three calls have the window and the dimensions of the forward pass."""
     shapes = {"x": "f32[5,7,9,4]{3,2,1,0}", "k": "f32[6,3,3,4]{3,2,1,0}", "o": "f32[5,4,5,6]{3,2,1,0}"}
     first, second, result = (shapes[letter] for letter in places)
     window = ", window={size=3x3 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f"
-    meetings = (3 * 4 - 2) * (3 * 5 - 2)  # of an output place with a kernel place, those at the border aside
+    meetings = (3 * 4 - 2) * (3 * 5 - 2)  # pairs of an output location and a kernel offset inside the map
     expected = {"float32" if asked else "tf32": 2 * 5 * 4 * 6 * meetings}
     assert library_call(target, (first, second), result, window + asked) == expected
 

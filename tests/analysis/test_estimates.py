@@ -1,4 +1,4 @@
-"""What kernels' authors say that these cost, summed over a traced program."""
+"""Tests of the costs that the authors of kernels state, summed over a traced program."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def copied(x, flops=None):
 
 def test_loops_count_their_trips_and_conditionals_their_smallest_branch():
     def program(x, which):
-        x = jax.jit(lambda x: copied(copied(x, 7)))(x)  # of the other nothing is known
+        x = jax.jit(lambda x: copied(copied(x, 7)))(x)  # the outer call states no cost
         x, _ = jax.lax.scan(lambda x, _: (copied(x, 11), None), x, length=5)
         x = jax.checkpoint(lambda x: copied(x, 100))(x)
         return jax.lax.cond(which, lambda x: copied(x, 13), lambda x: copied(copied(x, 17), 19), x)
@@ -32,7 +32,7 @@ def test_loops_count_their_trips_and_conditionals_their_smallest_branch():
 
 @pytest.mark.parametrize("positions", [True, False])
 def test_attention_on_a_gpu(positions):
-    """Forward pass: of each query with each key and value, and with each row and column of the tables in its view."""
+    """The forward pass multiplies each query with each key and value, and with the h + w table rows of its offsets."""
     b, h, w, n, dk, dv = 2, 5, 7, 3, 20, 4
     tables = [(2 * h - 1, dk), (2 * w - 1, dk)] if positions else []
     shapes = [(b, h, w, n, dk), (b, h, w, n, dk), (b, h, w, n, dv), *tables]
@@ -49,7 +49,7 @@ def test_attention_on_a_gpu(positions):
         both = estimated_flops(jax.jit(jax.grad(summed, range(len(inputs)))).trace(*inputs))
     queries = b * n * h * w
     assert forward == 2 * queries * (h * w * (dk + dv) + (h + w) * dk * positions)
-    # Five products at least where the forward pass has two; ours compute logits and their gradient twice, and terms of
-    # position.
+    # The gradients need at least five products where the forward pass has two; our kernels compute the logits and their
+    # gradient twice, and the position terms too.
     least = 2 * queries * h * w * (3 * dk + 2 * dv)
     assert forward + least < both < forward + (2 + positions) * least

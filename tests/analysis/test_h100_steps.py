@@ -1,4 +1,4 @@
-"""Whole training steps compiled for an H100 that is not there, by the planner."""
+"""Tests of whole training steps that the planner compiles for an absent H100."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.h100, pytest.mark.usefixtures("optimized")]
 
 @functools.cache
 def planned(name, batch):
-    """With attention by the kernels; "auto" goes by time and takes cuDNN for most of it."""
+    """Return the plan of a training step with attention by our kernels; "auto" mostly chooses cuDNN, by time."""
     target = find_target("h100:1")
     compiler = compiler_of(target)
     compiler.prepare()
@@ -38,6 +38,6 @@ def test_every_layer_attends_by_the_kernels(name, batch, attending):
 
 
 def test_attention_in_a_wide_resnet_moves_half_as_much_again():
-    """Counted bytes; all (h*w)**2 weights once would be three times as much."""
+    """The bytes are counted; storing all (h*w)**2 weights once would move three times as much."""
     ratio = planned("aa_wide_resnet28_10", 128).counts.bytes_moved / planned("wide_resnet28_10", 128).counts.bytes_moved
     assert 1 < ratio <= 1.6

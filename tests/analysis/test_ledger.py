@@ -1,4 +1,4 @@
-"""The papers' counts: to the last printed digit, but for what is named here."""
+"""Tests of our counts against the papers', equal to the last printed digit except where named here."""
 
 import re
 
@@ -10,7 +10,7 @@ from aa_flax.analysis.provenance import ROOT
 
 TABLE_1, TABLE_4 = "Table 1: CIFAR-100, Wide-ResNet-28-10", "Table 4: ImageNet, MnasNets"
 PARAMS_DIFFER = {(TABLE_1, "AA"): 36.054, (TABLE_4, "MnasNet-1.4"): 6.106}
-# GFLOPs by the paper's rule: within 2 % of the printed figure, but for these, within 5 %
+# GFLOPs by the paper's rule are within 2 % of the printed figure, these within 5 %.
 GFLOPS_DIFFER = {(TABLE_1, "AA"), (TABLE_4, "AA-MnasNet-0.75")}
 ROWS = [(title, row) for title, rows in bello.TABLES.items() for row in rows]
 
@@ -40,7 +40,7 @@ def test_table_9(row):
     assert found.map_bytes / 1024 == pytest.approx(float(row.map_kilobytes), rel=0.01)
 
 
-# By the formulas of the network, by hand: parameters; multiply-adds in billions at 224, 384 and 512.
+# Parameters, and multiply-adds in billions at 224, 384 and 512, computed by hand from the formulas of the network.
 PATCHCONVNET = {
     "s60": (25_231_096, 3.98, 11.68, 20.76),
     "s120": (47_723_896, 7.49, 22.0, 39.1),

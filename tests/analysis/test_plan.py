@@ -1,4 +1,4 @@
-"""Planning: what is compiled, what is searched, what is said; and libtpu itself, in processes of its own."""
+"""Tests of planning: the compiled program, the search, the report; and of libtpu itself, in processes of its own."""
 
 import contextlib
 import dataclasses
@@ -36,10 +36,10 @@ from aa_flax.training.sharding import Layout, place_batch
 
 needs_libtpu = pytest.mark.skipif(not tpu_compiler.installed(), reason="libtpu is not installed")
 V5E = find_slice("v5e:2x2")
-LOCK = Path("/").joinpath("tmp", "libtpu_lockfile")  # where libtpu has it, whatever TMPDIR says
+LOCK = Path("/").joinpath("tmp", "libtpu_lockfile")  # libtpu's path, which TMPDIR does not change
 
 
-# What is compiled
+# The compiled program
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def tiny():
 
 @pytest.mark.usefixtures("unchecked_shapes")  # a state of shapes holds no arrays
 def test_the_program_is_the_one_that_runs(tiny):
-    """Lowered from shapes and from a run's own arrays, the text is the same."""
+    """A step lowered from shapes and one lowered from a run's own arrays have the same text."""
     subject = of_config(resolve(tiny))
     config, prepared = subject.config, subject.preprocessing
     layout = Layout.of(config)
@@ -116,7 +116,7 @@ def test_every_config_here_can_be_planned_without_its_data():
         assert config.data.name in FACTS and of_config(config).epoch_steps > 10, file
 
 
-# What is searched
+# The search
 
 
 @pytest.mark.parametrize("answer", [1, 3, 8, 9, 56, 64, 100, 1000])
@@ -137,7 +137,7 @@ def test_sweep_where_nothing_fits():
     assert [a.size for a in attempts] == [8, 4, 2, 1]
 
 
-# What is said
+# The report
 
 
 def some_plan(name="resnet18", scale=1, fits=True):
@@ -197,7 +197,7 @@ def test_the_table(capsys):
 
 
 def test_a_plan_for_gpus(capsys):
-    """The same numbers at the top, what runs by name, and the card in words."""
+    """The top-level numbers are those of a TPU plan; kernels are listed by name, and the card is described in words."""
     launches = [Launch(f"kernel{i}", "jit(step)/[b]", "", 1 + i, 1000 - i) for i in range(12)]
     planned = some_plan()
     counts = dataclasses.replace(planned.counts, bytes_by_compiler=None, launches=launches)
@@ -211,8 +211,8 @@ def test_a_plan_for_gpus(capsys):
     printed = capsys.readouterr().out
     assert "resnet18, training step, h100:8 (8 chips), batch 1,024" in printed
     assert "that JAX takes of a card of 84.94 GB" in printed and "the bound is set by HBM3" in printed
-    assert "kernel9" in printed and "kernel10" not in printed and "[b]" in printed  # no markup
-    assert "from and to" not in printed  # nothing is known to stay beside the cores
+    assert "kernel9" in printed and "kernel10" not in printed and "[b]" in printed  # brackets are not markup
+    assert "from and to" not in printed  # the plan does not know which arrays stay in on-chip memory
 
 
 def test_a_kernel_too_large_for_a_card_is_one_line():
@@ -263,7 +263,10 @@ def test_without_libtpu(monkeypatch):
 
 
 def python(*arguments, code=0, **environment):
-    """A process as a user starts it; several may load libtpu at once unless `environment` says otherwise."""
+    """Run Python as a user does and return the finished process.
+
+    Several processes may load libtpu at once unless `environment` forbids it.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JAX", "XLA"))}
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
@@ -284,7 +287,7 @@ def test_inference_on_a_slice_that_is_not_there(tmp_path):
     found = json.loads(done.stdout)
     expected = summarize("resnet18", 32, batch=64)
     assert found["params_bytes"] == 4 * expected.params and found["optimizer_bytes"] == 0
-    assert 0.9 < 16 * found["flops"] / expected.flops < 1.1  # the compiler leaves padding out
+    assert 0.9 < 16 * found["flops"] / expected.flops < 1.1  # the compiler does not count padding
     assert found["fits"] and found["chips"] == 16 and found["collective_bytes"] == 0
     assert found["params_bytes"] < found["hbm_bytes"] < found["bytes_moved"] == found["bytes_by_compiler"]
     assert found["bound_seconds"] >= found["hbm_bytes"] / 819e9
@@ -294,7 +297,7 @@ def test_inference_on_a_slice_that_is_not_there(tmp_path):
 
 @needs_libtpu
 def test_training_on_v4_in_pieces():
-    """Two cores of v4 are one device as they are when it runs, and a loop counts as often as it runs."""
+    """Two cores of a v4 chip are one device, as in a real run; the body of a loop counts as often as it runs."""
     arguments = ["--config=experiments/quickstart.py", "--topology=v4-8", "--batch=256", "--config.data.image_size=8"]
     options = [f"--config.model.options.{option}" for option in ("widen_factor=1", "attention_stages=(3,)")]
     found = json.loads(
@@ -402,11 +405,12 @@ print(json.dumps(rows))
 
 @needs_libtpu
 @pytest.mark.slow
-@pytest.mark.parametrize(("rematerialize", "batch"), [(True, 1024), (False, 256)])  # more than fits beside the cores
+@pytest.mark.parametrize(("rematerialize", "batch"), [(True, 1024), (False, 256)])  # more than on-chip memory holds
 def test_stacked_blocks_count_as_often_as_they_run(rematerialize, batch):
-    """Bytes and products of a gradient are those of so many blocks, whatever the loops keep.
+    """Bytes and products of a gradient grow in proportion to the number of blocks, whatever the loops keep.
 
-    To a tenth: the compiler does not place all arrays alike. A stack counted whole in each turn would double the ratio.
+    The tolerance is a tenth, because the compiler does not place all arrays alike. If the whole stack were counted in
+    each iteration, the ratio would double.
     """
     rows = json.loads(python("-c", STACKED, rematerialize, batch).stdout)
     assert [row["loops"] for row in rows] == [[4, 4], [8, 8], [16, 16]]
@@ -431,7 +435,7 @@ def test_another_process_has_libtpu():
         pytest.skip("the lock file is another user's")
     with LOCK.open("a") as lock, contextlib.ExitStack() as after:
         if new:
-            after.callback(LOCK.unlink, missing_ok=True)  # left behind, it would keep other users out
+            after.callback(LOCK.unlink, missing_ok=True)  # a lock file left behind would block other users
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

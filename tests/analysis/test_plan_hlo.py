@@ -1,4 +1,4 @@
-"""Reading compiled programs, on snippets of what libtpu 0.0.42.1 prints."""
+"""Tests of reading compiled programs, on excerpts of what libtpu 0.0.42.1 prints."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from aa_flax.models import create_model
         ("pred[11]", 11),
         ("u8[3,5]{1,0}", 15),
         ("bf16[64,20]{1,0:T(8,128)(2,1)}", 64 * 128 * 2),
-        ("bf16[64,20]{0,1:T(8,128)(2,1)}", 24 * 128 * 2),  # 64 is the minor dimension now
+        ("bf16[64,20]{0,1:T(8,128)(2,1)}", 24 * 128 * 2),  # 64 is the minor dimension here
         ("bf16[64,20]{1,0:T(8,128)(2,1)S(1)}", 64 * 128 * 2),
         ("f32[3,3,5,130]{3,2,1,0:T(8,128)}", 9 * 8 * 256 * 4),
         ("f32[64]{0:T(128)}", 128 * 4),
@@ -28,7 +28,7 @@ from aa_flax.models import create_model
         ("bf16[7]{0:T(256)}", 256 * 2),
         ("s32[]{:T(128)}", 128 * 4),
         ("u8[256,224,224,3]{0,2,3,1:T(32,128)(4,1)}", 224 * 3 * 224 * 256),
-        ("f32[6,5,100]{2,1,0:T(*,8,128)}", 32 * 128 * 4),  # 30 rows, the two axes together
+        ("f32[6,5,100]{2,1,0:T(*,8,128)}", 32 * 128 * 4),  # 30 rows: the first two axes are tiled together
         ("s4[10]{0:E(4)}", 5),
         ("s4[10]", 10),
         ("c64[3]", 24),
@@ -234,20 +234,20 @@ ENTRY %main (start: f32[64,128]) -> f32[8,8,128] {
 
 
 def test_of_a_stack_only_the_slice_counts():
-    """Taken by a fusion in a fusion; written in place to an operand, or into an array that is made there."""
+    """A nested fusion reads the slice; the slice is written in place to an operand, or to an array created there."""
     row, stack, index = 4 * 8 * 128, 4 * 64 * 128, 4
     fused = (row + index + 0) + (row + row + stack)
     alone = (row + 3 * index) + row
     assert work(Program(STACKS)).hbm_bytes == fused + alone
     outside = STACKS.replace("%main", "%unused").replace("ENTRY ", "").replace("%body (", "ENTRY %body (")
     everything = (stack + index + stack) + (stack + row + stack) + (stack + row + 3 * index) + stack
-    assert work(Program(outside)).hbm_bytes == everything  # as it stood before there were stacks
+    assert work(Program(outside)).hbm_bytes == everything  # outside a loop whole arrays count
 
 
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize("which", ["forward", "gradient of the input", "gradient of the kernel"])
 def test_products_are_those_of_the_compiler(strides, which):
-    """XLA's own count, on the CPU, of a convolution that is written in three ways."""
+    """The expected count is XLA's own on the CPU, for a convolution and its two gradients."""
 
     def convolve(x, kernel):
         return jax.lax.conv_general_dilated(
@@ -269,19 +269,19 @@ def test_products_are_those_of_the_compiler(strides, which):
 
 
 def test_products_of_stacked_blocks_grow_with_the_depth():
-    """In a loop forward and another one backward, before the compiler sees them; a turn is that of the blocks alone."""
+    """The programs have a forward and a backward loop and are not compiled; an iteration counts one block."""
     found = {
         depth: work(Program(trunk_program(depth, (4, 2, 3), 16).compiler_ir("hlo").as_hlo_text()))
         for depth in (2, 3, 9)
     }
     block = found[3].products - found[2].products
     assert found[9].products == found[2].products + 7 * block
-    # Twice 1×1, d to d: once forward, once again, twice backward.
+    # Two 1×1 convolutions, d to d: once forward, once recomputed, twice backward.
     assert block > 4 * 2 * 2 * 16 * 16 * 24
 
 
 def trunk_program(depth, map_shape, width, device=None):
-    """The lowered gradient of a trunk."""
+    """Return the lowered gradient of a trunk."""
     sharding = None if device is None else jax.sharding.SingleDeviceSharding(device)
     model = nnx.eval_shape(
         lambda: create_model("patchconvnet_s60", width=width, depth=depth, num_classes=2, rngs=nnx.Rngs(0))
@@ -323,4 +323,4 @@ ENTRY %main (x: f32[1000], y: f32[10], i: s32[]) -> f32[10] {
 }
 """)
     assert work(program).all_bytes == 2 * 40  # the negation of ten numbers
-    assert work(program, largest=True).all_bytes == 2 * 4000 + 2 * 40  # of a thousand, and the slice of ten
+    assert work(program, largest=True).all_bytes == 2 * 4000 + 2 * 40  # a thousand numbers, and the slice of ten

@@ -1,4 +1,4 @@
-"""A measurement names the commit that it was made on."""
+"""Tests of the commit and the versions that a measurement records."""
 
 import subprocess
 
@@ -47,7 +47,7 @@ def test_outside_a_checkout_the_commit_is_unknown(tmp_path, monkeypatch):
 
 
 def test_a_package_beside_the_library_that_a_variable_names(tmp_path, monkeypatch):
-    """As libtpu is where it is unpacked and not installed: no version on the path, and no path in what is written."""
+    """An unpacked libtpu is such a package: its path has no version, and the record must not contain its path."""
     monkeypatch.setenv("TPU_LIBRARY_PATH", str(tmp_path / "unpacked" / "unpacked.so"))
     assert provenance.package_version("unpacked") is None
     about = tmp_path / "unpacked-1.2.dist-info"

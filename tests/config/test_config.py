@@ -31,7 +31,7 @@ def test_config_files_cannot_mistype():
         config.optimizer.lerning_rate = 0.1
     with pytest.raises(TypeError, match="epochs"):
         config.epochs = "many"
-    config.optimizer.learning_rate = 1  # an int serves as float
+    config.optimizer.learning_rate = 1  # an int is accepted for float
     config.model.options.anything = 3
     assert resolve(config).optimizer.learning_rate == 1.0
     assert resolve(config).model.options == {"anything": 3}
@@ -164,7 +164,7 @@ def test_the_config_of_an_older_run_is_read_under_new_names():
 
 
 def test_every_field_is_read_somewhere():
-    """A key that nothing reads would promise what is not there."""
+    """A field that nothing reads would have no effect."""
     read = set()
     for file in Path(aa_flax.__file__).parent.rglob("*.py"):
         if "config" not in file.relative_to(Path(aa_flax.__file__).parent).parts:

@@ -1,4 +1,4 @@
-"""What `--help` says, and that it holds for every command."""
+"""Tests of the text of `--help`, for a config and for every command."""
 
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def entries(text):
-    """What is said of each name on the left, lines joined."""
+    """Return the text beside each name on the left, with its lines joined."""
     found = {}
     for line in text.partition("Flags, --NAME=VALUE:")[2].splitlines():
         if line.startswith("  ") and line[2] != " ":

@@ -1,4 +1,4 @@
-"""Fields that moved, where people still write their old names: in config files and on the command line."""
+"""Tests of old names of moved fields, in config files and on the command line."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ def get_config():
 
 
 def error_of(tmp_path, line, *arguments):
-    """What `train` says with a line in its config file."""
+    """Return the error of `train` for a config file that has this line."""
     file = tmp_path / "config.py"
     file.write_text(FILE.format(line=line))
     command = ["-m", "aa_flax.train", f"--config={file}", f"--workdir={tmp_path}/run", *arguments]

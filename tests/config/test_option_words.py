@@ -1,4 +1,4 @@
-"""Options of model and task on a command line: words become values of the types that the options have."""
+"""Tests of the options of model and task on a command line, whose words become values of the options' types."""
 
 import sys
 
@@ -9,7 +9,7 @@ from aa_flax.config import command_line
 from aa_flax.config.schema import resolve
 from aa_flax.tasks import OPTIONS
 
-# Of ml_collections, where it loads a config file.
+# ml_collections causes this warning when it loads a config file.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 CONFIG = """
@@ -24,7 +24,7 @@ def get_config():
 
 @pytest.fixture
 def parsed(tmp_path, monkeypatch):
-    """The config of a command line, as commands get it."""
+    """Return a function that parses a command line and returns the config as commands get it."""
 
     def parse(*words, name="aa_wide_resnet28_10", options=OPTIONS):
         file = tmp_path / "config.py"

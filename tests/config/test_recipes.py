@@ -1,4 +1,4 @@
-"""The papers' recipes, number by number, from the fact sheets and not from the recipes."""
+"""Tests of the recipes against the papers' numbers."""
 
 import dataclasses
 
@@ -15,12 +15,12 @@ IMAGENET_IMAGES = 1_281_167
 
 
 def options(config):
-    """What the recipe asks of the task."""
+    """Return the options of the task in a recipe."""
     return options_of(config, ClassificationOptions)
 
 
 def rates(config, images):
-    """The learning rate of every step of a run."""
+    """Return the learning rate of every step of a run."""
     epoch_steps = images // config.batch_size
     total = config.epochs * epoch_steps
     schedule = learning_rate(config.optimizer, total, epoch_steps)
@@ -73,7 +73,7 @@ def test_augmented_mnasnet_starts_at_half_and_ends_the_same():
     plain, augmented = (resolve(recipes.imagenet_mnasnet(value)) for value in (False, True))
     _, rate, last = rates(augmented, IMAGENET_IMAGES)
     assert rate(4.999) == pytest.approx(0.032, rel=1e-3)
-    assert last == pytest.approx(rates(plain, IMAGENET_IMAGES)[2], rel=1e-4)  # a drop too many or too few: 5e-3
+    assert last == pytest.approx(rates(plain, IMAGENET_IMAGES)[2], rel=1e-4)  # one drop more or less: 5e-3
     # 0.97 · 2 ** (1 / 145), by hand.
     assert augmented.optimizer.decay_factor == pytest.approx(0.9746480, abs=1e-7)
     assert augmented.model == plain.model and augmented.data == plain.data
@@ -117,7 +117,7 @@ def test_imagenet_patchconvnet():
     _, rate, last = rates(config, IMAGENET_IMAGES)
     assert rate(2.5) == pytest.approx(1.5e-3, rel=2e-3) and rate(5) == pytest.approx(3e-3)
     assert rate(202.5) == pytest.approx(1.5e-3, rel=1e-3) and last < 1e-9
-    # Three copies, as DeiT has, with the nearest batch that devices share in whole pairs.
+    # Three copies, as DeiT has, with the nearest batch that devices divide into whole pairs.
     three = recipes.imagenet_patchconvnet()
     three.data.repeats, three.batch_size = 3, 2016
     assert resolve(three).batch_size % (2 * 16) == 0

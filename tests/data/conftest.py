@@ -1,4 +1,4 @@
-"""Tiny data in the official formats, made at test time: no network, nothing copied from the real sets."""
+"""Tiny data sets in the official formats, made by the tests without a network or copies of the real sets."""
 
 import gzip
 import pickle
@@ -16,14 +16,14 @@ from aa_flax.data.source import ArraySource, Source
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
-    """Written independently of `aa_flax.data.sets.idx`."""
+    """Return an array in IDX format, written independently of `aa_flax.data.sets.idx`."""
     sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
     return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
 
 
 @pytest.fixture
 def fashion(tmp_path: Path) -> SimpleNamespace:
-    """A folder in Fashion-MNIST's official format with 23 + 11 images."""
+    """Return a folder in Fashion-MNIST's official format with 23 + 11 images."""
     rng = np.random.default_rng(3)
     folder = tmp_path / "fashion"
     folder.mkdir()
@@ -38,7 +38,7 @@ def fashion(tmp_path: Path) -> SimpleNamespace:
 
 @pytest.fixture
 def cifar(tmp_path: Path) -> Callable[..., SimpleNamespace]:
-    """Makes a CIFAR folder: `cifar(10 or 100, "binary" or "python")` with 3 images a file."""
+    """Return a function that makes a CIFAR folder, `cifar(10 or 100, "binary" or "python")`, with 3 images a file."""
 
     def make(classes: int, version: str) -> SimpleNamespace:
         rng = np.random.default_rng(classes)
@@ -92,13 +92,13 @@ def _cifar_pickle(planes: np.ndarray, labels: list[int], classes: int) -> bytes:
 
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The embedded set, prepared once."""
+    """Return the embedded data set, prepared once."""
     return load("fashion_mnist_subset", data_dir=tmp_path_factory.mktemp("tfds"))
 
 
 @pytest.fixture
 def toy() -> Source:
-    """37 images of 5 × 7, each told from the others by its pixels."""
+    """Return a source of 37 images of 5 × 7 with different pixels."""
     rng = np.random.default_rng(11)
     return ArraySource(
         "toy", rng.integers(0, 256, (37, 5, 7, 3), np.uint8), {"label": rng.integers(0, 4, 37, np.int32)}
@@ -107,7 +107,7 @@ def toy() -> Source:
 
 @pytest.fixture
 def take() -> Callable[..., Any]:
-    """The first `count` batches of an iterator, which is closed."""
+    """Return a function that takes the first `count` batches of an iterator and closes it."""
 
     def take(batches: Iterator[Any], count: int) -> list[Any]:
         with batches:  # type: ignore[attr-defined]

@@ -45,7 +45,7 @@ def test_normalize_takes_float_pixels(rng):
 
 
 def jittered(pixels, factors):
-    """In float64: factors [b, 3] for brightness, contrast and saturation."""
+    """Return the images after brightness, contrast and saturation with factors [b, 3], in float64."""
     result = []
     for image, (brightness, contrast, saturation) in zip(pixels.astype(np.float64), factors, strict=True):
         x = np.clip(brightness * image, 0, 255)

@@ -13,7 +13,7 @@ def test_without_tensorflow(tmp_path, monkeypatch):
 
 
 class Builder:
-    """Stands for a builder of the catalogue, which would need the network."""
+    """Replacement of a builder of the TFDS catalogue, which would need the network."""
 
     def __init__(self, folder, fails=False):
         self.data_dir, self.fails = folder, fails
@@ -59,5 +59,5 @@ def test_prepare_asks_the_catalogue_where_no_folder_is_named(monkeypatch, tmp_pa
     command.define(values)
     values(["prepare", f"--data_dir={tmp_path}", f"--source_dir={source_dir}"])
     with pytest.raises(DataError):
-        command._prepare(name, values)  # nothing is there in the end
+        command._prepare(name, values)  # raises because no prepared data is there in the end
     assert asked == [name] * asks

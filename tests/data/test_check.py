@@ -1,4 +1,4 @@
-"""Prepared folders, each damaged by hand in one way."""
+"""Tests of the check of prepared folders, each damaged in one way."""
 
 import json
 import re

@@ -24,7 +24,7 @@ def test_pad_crop_by_the_whole_side(rng):
 
 
 def test_resized_crop_takes_the_announced_parts(rng):
-    # The image holds its own coordinates, so a crop tells where it comes from.
+    # The pixels of the image are their own coordinates, so a crop shows its position.
     rows, columns = np.meshgrid(np.arange(200), np.arange(250), indexing="ij")
     image = np.stack([rows, columns, 0 * rows], -1).astype(np.uint8)
     areas, ratios = [], []
@@ -39,7 +39,7 @@ def test_resized_crop_takes_the_announced_parts(rng):
     assert 0.8 < max(areas) < 1.1
     assert 0.75 * 0.9 < min(ratios) < 0.85
     assert 1.2 < max(ratios) < 4 / 3 * 1.1
-    # Uniform in 0.08..1 but for what does not fit, which is mostly large: the mean is below the middle.
+    # Areas are uniform in 0.08..1, without boxes that do not fit, mostly large ones: the mean is below the middle.
     assert 0.4 < np.mean(areas) < 0.56
 
 

@@ -58,7 +58,7 @@ def test_script_reproduces_it(tmp_path):
 
     make(Path(official), tmp_path)
     made, kept = checksums(tmp_path), checksums(FOLDER)
-    # The decompressed content: a zlib of another maker compresses it to other bytes.
+    # The decompressed content is compared, because another zlib compresses it to other bytes.
     assert {k: v for k, v in made.items() if k.endswith(".idx")} == {
         k: v for k, v in kept.items() if k.endswith(".idx")
     }

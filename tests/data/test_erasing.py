@@ -29,8 +29,8 @@ def test_cutout_zeroes_one_clipped_square(size):
             hole[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = True
             possible.setdefault(hole.tobytes(), []).append((row, column))
     seen = {hole.tobytes() for hole in holes[..., 0]}
-    # Every reachable hole and no other; one of 35 centres is missed in 400 draws with probability below 4e-4, and the
-    # key is fixed.
+    # All possible holes occur and no others; 400 draws miss one of 35 centres with probability below 4e-4, and the key
+    # is fixed.
     assert seen == set(possible)
 
 
@@ -45,7 +45,7 @@ erase = jax.jit(random_erasing, static_argnames=("probability", "area", "aspect"
 
 
 def boxes(result):
-    """(height, width, top, left) of the box of each image that was all ones, and which images have one."""
+    """Return (height, width, top, left) of the box in each image of ones, and a mask of the images that have one."""
     erased = np.asarray(result, np.float64)[..., 0] != 1
     found = []
     for hole in erased:
@@ -68,7 +68,7 @@ def test_random_erasing_takes_the_announced_boxes():
     # Sides are rounded: a side of 6 or more may be half a pixel off.
     assert 0.02 * 0.85 < area.min() < 0.04 and 0.31 < area.max() < 1 / 3 * 1.03
     assert 0.3 * 0.9 < aspect.min() < 0.35 and 2.5 < aspect.max() < 1 / 0.3 * 1.1
-    # Uniform area: mean 0.177, standard deviation 0.09, but for the large ones that do not fit; log-uniform aspect.
+    # A uniform area has mean 0.177 and standard deviation 0.09, without large ones that do not fit; log-uniform aspect.
     assert abs(area.mean() - 0.177) < 0.03
     assert abs(np.log(aspect).mean()) < 0.15 and abs(np.log(aspect).std() - np.log(1 / 0.3) / np.sqrt(3)) < 0.08
     assert (top + height <= 60).all() and (left + width <= 90).all()
@@ -77,7 +77,7 @@ def test_random_erasing_takes_the_announced_boxes():
 
 
 def drawn(batch, height, width, area, aspect, dtype):
-    """The boxes in NumPy from the same uniform draws, and whether any fits."""
+    """Return the (height, width) of each image's box from the same uniform draws in NumPy, None if no draw fits."""
     _, area_key, aspect_key, *_ = jax.random.split(KEY, 6)
     areas = height * width * np.asarray(jax.random.uniform(area_key, (batch, 10), dtype, *area), np.float64)
     logs = jax.random.uniform(aspect_key, (batch, 10), dtype, *np.log(aspect))
@@ -90,7 +90,7 @@ def drawn(batch, height, width, area, aspect, dtype):
 
 
 def test_the_first_of_ten_boxes_that_fits():
-    """Of ranges that are mostly too tall for the image; in float64."""
+    """Most boxes of these ranges are too tall for the image; the test runs in float64."""
     area, aspect = (0.3, 0.7), (1.5, 6.0)
     with jax.enable_x64(True):
         ones = jnp.ones((200, 11, 17, 2))

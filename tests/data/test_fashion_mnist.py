@@ -55,6 +55,6 @@ def test_faulty_files(fashion, tmp_path, damage, message):
     damage(fashion)
     with pytest.raises(DataError, match=message):
         load("fashion_mnist", data_dir=tmp_path / "tfds", source_dir=fashion.folder)
-    # Nothing half-made is left that a later call would take for the data.
+    # No incomplete folder is left that a later call would take for the data.
     with pytest.raises(DataError, match="not prepared"):
         load("fashion_mnist", data_dir=tmp_path / "tfds")

@@ -16,7 +16,7 @@ SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
 
 
 def photo(rng, height, width):
-    """Soft shapes and some noise, as photographs have."""
+    """Return an image with soft shapes and some noise, as photographs have."""
     coarse = Image.fromarray(rng.integers(0, 256, (9, 11, 3), np.uint8)).resize((width, height), Image.BICUBIC)
     return np.clip(np.asarray(coarse, int) + rng.integers(-12, 13, (height, width, 3)), 0, 255).astype(np.uint8)
 
@@ -32,7 +32,7 @@ def window(height, width):
 
 
 def apart(encoded, channels, size, window=None):
-    """Largest and mean difference to Pillow, in levels."""
+    """Return the largest and the mean difference from Pillow's pixels, in grey levels."""
     ours, whole = fast_jpeg.decode_part_fast(encoded, channels, size, window)
     theirs, whole_by_pillow = decode_part(encoded, channels, size, window)
     assert whole == whole_by_pillow and ours.shape == theirs.shape == (*size, channels) and ours.dtype == np.uint8
@@ -45,7 +45,7 @@ def apart(encoded, channels, size, window=None):
 @pytest.mark.parametrize("options", [*({"subsampling": s} for s in SUBSAMPLINGS.values()), {"progressive": True}])
 def test_nearly_the_same_pixels(rng, options, channels, part):
     encoded = jpeg(photo(rng, 203, 301), **options)
-    repeated = channels == 3 and options.get("subsampling", 2) > 0  # chroma is, which moves colours at edges
+    repeated = channels == 3 and options.get("subsampling", 2) > 0  # chroma repeats, which shifts colours at edges
     for size in ((110, 160), (120, 301), (203, 301)):
         largest, mean = apart(encoded, channels, size, part)
         assert largest <= (30 if repeated else 2) and mean < (2 if repeated else 0.3)
@@ -68,7 +68,7 @@ def test_decoded_smaller_it_stays_close(rng, shape, part):
     encoded = jpeg(photo(rng, *shape), subsampling=2)
     for size in ((112, 120), (60, 56), (30, 25)):
         largest, mean = apart(encoded, 3, size, part)
-        # Another low-pass filter; a shift by half a pixel of these would differ by more.
+        # The low-pass filter differs; a shift by half a pixel would differ by more.
         assert largest <= 12 and mean < 1.5
 
 

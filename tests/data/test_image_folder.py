@@ -13,7 +13,7 @@ CLASSES = ("ant", "bee", "cat")
 
 
 def picture(number, height=9, width=11):
-    """Tells its number: a flat colour, which JPEG keeps to a few levels."""
+    """Return an image of one grey level that encodes its number; JPEG keeps it to a few levels."""
     return Image.fromarray(np.full((height, width, 3), 10 * number, np.uint8))
 
 
@@ -49,7 +49,7 @@ def test_every_image_byte_for_byte(photos, tmp_path):
         (path.read_bytes(), CLASSES.index(path.parent.name)) for path in photos.glob("train/*/image*") if path.is_file()
     }
     assert stored == files
-    # In a random order, so that a part of a split has every class.
+    # The order is random, so that a part of a split has every class.
     assert {example["label"] for example in dataset.split("train[:60%]")} == {0, 1, 2}
 
 
@@ -77,7 +77,7 @@ def test_a_folder_without_splits(tmp_path):
 
 
 def test_stored_as_a_viewer_shows_it(tmp_path):
-    """What the network learns from is what `aa_flax.predict` will show it."""
+    """The network trains on the same orientation that `aa_flax.predict` gives it."""
     fill(tmp_path, "photos", per_class=1)
     ant = tmp_path / "photos" / "ant"
     for path in ant.iterdir():
@@ -85,7 +85,7 @@ def test_stored_as_a_viewer_shows_it(tmp_path):
     half = np.zeros((16, 8, 3), np.uint8)
     half[:8] = 200
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise
+    exif[0x0112] = 6  # EXIF: turn a quarter clockwise
     Image.fromarray(half).save(ant / "turned.jpg", exif=exif, quality=95)
     alpha = np.dstack([half, np.full((16, 8), 0, np.uint8)])
     Image.fromarray(alpha).save(ant / "transparent.png")

@@ -1,4 +1,4 @@
-"""Each operation against NumPy in float64, to the grey level by which Pillow rounds."""
+"""Tests of each operation against NumPy in float64, to the one grey level that Pillow's rounding may differ by."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ FILL = {1: (40,), 3: (40, 50, 60)}
 
 @pytest.fixture(params=[1, 3])
 def image(request, rng):
-    # Not the whole range, so that auto-contrast has something to do.
+    # Pixels do not span the whole range, so that auto-contrast changes them.
     return rng.integers(30, 201, (13, 17, request.param), np.uint8)
 
 
@@ -40,7 +40,7 @@ def test_auto_contrast(image):
 
 
 def test_equalize(image):
-    """Value v becomes 255 times the part of the pixels below v, to the grey levels that whole steps allow."""
+    """Value v becomes 255 times the fraction of pixels below v, within the grey levels that integer steps allow."""
     expected = np.empty(image.shape)
     for channel in range(image.shape[-1]):
         values = image[..., channel]
@@ -72,7 +72,7 @@ def test_posterize(image, bits):
 def test_blends(image, factor):
     x, grey = image.astype(np.float64), luma(image)
     agree(image_ops.brightness(image, factor), blended(0, x, factor), image)
-    # What they are blended with is itself rounded to grey levels.
+    # The image that they blend with is itself rounded to grey levels.
     agree(image_ops.color(image, factor), blended(grey[..., None], x, factor), image, 1 + abs(1 - factor))
     agree(image_ops.contrast(image, factor), blended(grey.mean(), x, factor), image, 1 + abs(1 - factor))
     smooth = x.copy()
@@ -87,7 +87,10 @@ def test_blends(image, factor):
 
 
 def sampled(image, matrix, fill):
-    """Bilinear at where each pixel comes from; half-pixel centres, borders repeated, the fill where it lies outside."""
+    """Return the image sampled bilinearly at the source position of each pixel.
+
+    Pixels have half-pixel centres, the border repeats, and source positions outside the image give `fill`.
+    """
     a, b, c, d, e, f = matrix
     height, width = image.shape[:2]
     y, x = np.meshgrid(np.arange(height) + 0.5, np.arange(width) + 0.5, indexing="ij")
@@ -118,7 +121,7 @@ def test_shears_and_translations(image, amount):
 
 @pytest.mark.parametrize("degrees", [-27.0, 12.0, 30.0])
 def test_rotation(image, degrees):
-    """Counter-clockwise about the centre (8.5, 6.5); y points down."""
+    """The rotation is counter-clockwise about the centre (8.5, 6.5); y points down."""
     fill, angle = FILL[image.shape[-1]], np.radians(degrees)
     a, b = np.cos(angle), -np.sin(angle)
     matrix = (a, b, 8.5 - a * 8.5 - b * 6.5, -b, a, 6.5 + b * 8.5 - a * 6.5)
@@ -139,7 +142,7 @@ def test_whole_pixels_move_exactly(image):
 
 @pytest.mark.parametrize("radius", [0.5, 1.0, 2.0])
 def test_gaussian_blur(rng, radius):
-    """Against the bell curve itself: Pillow's repeated boxes come within a few grey levels of it on noise."""
+    """The expected result is the exact Gaussian; Pillow's repeated box filters differ by a few grey levels on noise."""
     image = rng.integers(0, 256, (31, 37, 3), np.uint8)
     offsets = np.arange(-12, 13)
     kernel = np.exp(-0.5 * (offsets / radius) ** 2)

@@ -22,7 +22,7 @@ def images(rng):
 
 @pytest.fixture
 def labels(rng):
-    """One-hot; the two of a pair differ."""
+    """Return one-hot labels that differ within each pair."""
     classes = np.arange(14) % 2 + 2 * rng.integers(0, 2, 14)
     return np.eye(4, dtype=np.float32)[classes]
 
@@ -54,7 +54,7 @@ def test_mixup_draws_from_beta():
 
 
 def kept_pixels(key, height, width, alpha, dtype):
-    """Which pixels stay, in NumPy from the same draws."""
+    """Return a mask of the pixels that cutmix keeps, computed in NumPy from the same draws."""
     beta_key, row_key, column_key = jax.random.split(key, 3)
     fraction = np.sqrt(1 - float(jax.random.beta(beta_key, alpha, alpha, dtype=dtype)))
     kept = np.ones((height, width), bool)
@@ -66,7 +66,7 @@ def kept_pixels(key, height, width, alpha, dtype):
 
 
 def test_cutmix_takes_a_box_of_the_partner(images, labels):
-    """In float64, bit for bit."""
+    """The result is exact, bit for bit, in float64."""
     shares = []
     with jax.enable_x64(True):
         given, targets = jnp.asarray(images, jnp.float64), jnp.asarray(labels)
@@ -82,7 +82,7 @@ def test_cutmix_takes_a_box_of_the_partner(images, labels):
 
 
 def test_cutmix_boxes_have_the_announced_distribution():
-    """With alpha 1 λ' is uniform: against as simple a simulation of the paper's equation 2."""
+    """With alpha 1, λ' is uniform; a NumPy simulation of the paper's equation 2 gives the expected labels."""
     keys = jax.random.split(KEY, 2000)
     target = jax.vmap(lambda key: cutmix(key, jnp.ones((2, 40, 60, 1)), jnp.eye(2), 1.0)[1][0, 0])
     shares = np.asarray(jax.jit(target)(keys))

@@ -26,7 +26,7 @@ CROPS = {
 
 
 def numbered(count):
-    """A source of `count` images; image i holds the bytes of i."""
+    """Return a source of `count` images; the pixels of image i are the bytes of i."""
     images = np.arange(count, dtype="<u4").view(np.uint8).reshape(count, 2, 2, 1)
     return ArraySource("numbered", images.copy(), {"label": np.arange(count, dtype=np.int32) % 3})
 
@@ -47,7 +47,7 @@ def test_each_epoch_is_part_of_a_permutation(count, data):
 
 
 def test_orders_differ_between_epochs_and_seeds():
-    # 8 orders of 50 examples; two that agree by chance would be a miracle. Neighbouring seeds share none either.
+    # 8 orders of 50 examples hardly agree by chance. Neighbouring seeds share none either.
     everything = [tuple(order) for seed in (0, 1) for order in orders(numbered(50), 4, batch_size=25, seed=seed)]
     assert len(set(everything)) == 8
 
@@ -62,7 +62,7 @@ def test_same_seed_same_order():
 
 
 def test_order_is_uniform_enough():
-    """Where the first eighth of the examples lands in 60 epochs: no eighth of the epoch is favoured."""
+    """In 60 epochs the first eighth of the examples is spread evenly over the eighths of the epoch."""
     epochs = orders(numbered(64), 60, batch_size=64, seed=2)
     places = [order.index(number) // 8 for order in epochs for number in range(8)]
     # About binomial(480, 1/8): mean 60, standard deviation 7.2; five of them.
@@ -196,7 +196,7 @@ def test_evaluation_sees_each_example_once(count, local, processes):
     batches = [batch for step in zip(*parts, strict=True) for batch in step]
     assert {batch["image"].shape for batch in batches} == {(local, 2, 2, 1)}
     seen = np.concatenate([batch["index"][batch["mask"]] for batch in batches])
-    # In order too, so that predictions can be written beside the data.
+    # The order is that of the data, so that predictions can be written beside it.
     assert seen.tolist() == list(range(count))
     for batch in batches:
         assert batch["mask"].dtype == bool
@@ -251,7 +251,7 @@ def prefetch_threads():
 
 @pytest.mark.parametrize("end", ["close", "drop"])
 def test_threads_end(toy, end):
-    before = prefetch_threads()  # of earlier tests, which may end at any time
+    before = prefetch_threads()  # threads of earlier tests may end at any time
     batches = train_batches(toy, batch_size=4, seed=0, num_threads=2, prefetch=4)
     next(batches)
     started = prefetch_threads() - before

@@ -11,7 +11,7 @@ from aa_flax.data.prepared import find_prepared, resolve_data_dir
 
 
 def build(data_dir, name="toy_photos", version="1.2.0", config=None, features=None, count=5):
-    """A data set as `aa_flax.data prepare --file_format=array_record` leaves it, shuffled as the catalogue's are."""
+    """Build a data set as `aa_flax.data prepare --file_format=array_record` does, shuffled as in the catalogue."""
     features = features or {
         "file_name": tfds.features.Text(),
         "image": tfds.features.Image(shape=(None, None, 3)),

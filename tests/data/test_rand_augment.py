@@ -20,7 +20,7 @@ def test_the_operations_of_the_paper():
 
 
 def by_table(name, magnitude, sign, increasing):
-    """What the table in the module's docstring calls for, as a function of `image_ops` and its arguments."""
+    """Return the arguments of an operation of `image_ops` by the table in the docstring of `rand_augment`."""
     m = magnitude / 10
     if name in ("auto_contrast", "equalize"):
         return ()
@@ -54,7 +54,7 @@ def test_ranges(rng, magnitude, increasing):
 
 
 def test_ranges_end(rng):
-    """Beyond magnitude 10 thresholds and bits stay where an image stays whole, or keeps one bit."""
+    """Beyond magnitude 10, settings stay at the end of their range: an image stays whole, or keeps one bit."""
     image = rng.integers(30, 201, (5, 7, 3), np.uint8)
     for increasing, kept in ((False, image), (True, image // 128 * 128)):
         np.testing.assert_array_equal(OPERATIONS["posterize"](image, Setting(2.8, 1, increasing, FILL)), kept)
@@ -65,7 +65,7 @@ def test_ranges_end(rng):
 
 
 def recorded(monkeypatch, **options):
-    """(names, settings) of the operations that 400 images get."""
+    """Return the (name, setting) pairs of the operations that 400 images get."""
     calls = []
 
     def record(name):
@@ -120,7 +120,7 @@ def test_what_comes_out(rng, channels, function):
 
 
 def test_three_augment(rng):
-    """One of three, each a third of the time; the blur is the only one with a number of its own."""
+    """One of three operations is applied, each a third of the time; only the blur draws a parameter."""
     image = rng.integers(0, 256, (9, 11, 3), np.uint8)
     known = {image_ops.grayscale(image).tobytes(): "grey", image_ops.solarize(image, 128).tobytes(): "solarized"}
     names, blurred = [], []
@@ -151,7 +151,7 @@ def test_wrong_arguments(options, message):
 
 @pytest.mark.parametrize("function", [augment, three_augment])
 def test_in_the_pipeline(toy, take, function):
-    """After the same crops as without; the same on several processes, and after a resumption."""
+    """The crops are those without augmentation, and the results are the same on several processes and on resumption."""
     crops = []
 
     def remember(image, rng):

@@ -9,7 +9,7 @@ PLAIN = {"num_threads": 0, "prefetch": 0}
 
 
 def numbered(count):
-    """A source of `count` images of the colour of their number."""
+    """Return a source of `count` images whose grey level is their number."""
     images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 6, 6, 1))
     return ArraySource("numbered", images.copy(), {"label": np.zeros(count, np.int32)})
 
@@ -22,7 +22,7 @@ def test_the_map_by_hand():
 
 @pytest.mark.parametrize(("count", "batch_size", "repeats"), [(40, 12, 3), (25, 8, 2), (30, 30, 10), (9, 4, 4)])
 def test_each_epoch_has_each_of_its_images_as_often(take, count, batch_size, repeats):
-    """Epochs of as many steps as without, on the first steps · batch / repeats images of an order of their own."""
+    """An epoch has as many steps as without repetition, and the first steps · batch / repeats images of its order."""
     source, steps = numbered(count), steps_per_epoch(count, batch_size)
     options = {"batch_size": batch_size, "seed": 4, **PLAIN}
     batches = take(train_batches(source, **options, repeats=repeats), 3 * steps)
@@ -41,11 +41,11 @@ def test_each_epoch_has_each_of_its_images_as_often(take, count, batch_size, rep
     for batch in batches:
         np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["index"])
         if distinct > 1:
-            assert (batch["index"][0::2] != batch["index"][1::2]).all()  # what mixup and cutmix would pair
+            assert (batch["index"][0::2] != batch["index"][1::2]).all()  # neighbours, which mixup and cutmix pair
 
 
 def test_copies_have_draws_of_their_own(take):
-    """The corner of the padding tells the crop: of 49 offsets three copies seldom draw the same."""
+    """The shape of the padding shows the crop; three copies seldom draw the same of 49 offsets."""
     options = {"batch_size": 12, "seed": 1, "crop": "pad", "crop_padding": 3, "fill": (255,), **PLAIN}
     same = []
     for batch in take(train_batches(numbered(40), **options, repeats=3), 9):

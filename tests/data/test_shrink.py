@@ -22,7 +22,7 @@ def jpeg(number, size):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes and two splits of images of several sizes, prepared."""
+    """Return the folder of a prepared data set with two classes, two splits and images of several sizes."""
     for split in ("train", "val"):
         for name in ("ant", "bee"):
             place = tmp_path / "photos" / split / name

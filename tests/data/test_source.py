@@ -89,7 +89,7 @@ def test_arrays_are_checked_and_left_alone(rng):
 
 
 def damage_record(prepared, split, pattern):
-    """Flips a byte in the middle of the first record whose stored bytes contain `pattern`."""
+    """Flip a byte in the middle of the first record whose stored bytes contain `pattern`."""
     path = prepared.folder / RECORDS.format(split)
     content = bytearray(path.read_bytes())
     position = content.index(pattern) + len(pattern) // 2
@@ -105,12 +105,12 @@ def test_flipped_bytes_name_file_and_index(prepared, fashion):
     source = prepared.split("train")
     with pytest.raises(DataError, match=re.escape(f"{path}: example 17 of aa_fashion_mnist[train]: damaged record")):
         source[17]
-    # A batched read finds the first one in the order asked for.
+    # A batched read reports the first damaged example in the requested order.
     with pytest.raises(DataError, match=re.escape(f"{path}: example 3 of")):
         source.__getitems__([0, 3, 17])
     with pytest.raises(DataError, match=re.escape(f"{path}: example 3 of")):
         source.cached()
-    # The index is that of the split asked for, and the rest of the file stays readable.
+    # The index is that of the requested split, and the rest of the file stays readable.
     with pytest.raises(DataError, match=re.escape(f"{path}: example 2 of aa_fashion_mnist[train[15:]]")):
         prepared.split("train[15:]")[2]
     np.testing.assert_array_equal(source[18]["image"][..., 0], fashion.train.images[18])
@@ -144,7 +144,7 @@ def test_missing_file(prepared):
 
 
 def with_example(tmp_path, monkeypatch, image, label):
-    """A prepared set whose record 1 holds these bytes and this label, intact as a record."""
+    """Return the source of a prepared data set whose record 1 is intact and has this image file and label."""
     from aa_flax.data.prepared import open_prepared
     from aa_flax.data.sets import fashion_mnist
     from aa_flax.data.sets.own import open_origin, prepare

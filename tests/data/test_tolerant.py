@@ -14,7 +14,7 @@ WINDOW = {"crop": "resized", "image_size": (4, 6)}
 
 
 class Damaged(Source):
-    """A source that cannot read some of its examples, and some others only at the second time."""
+    """Source that never reads its `damaged` examples, and reads its `flaky` ones from the second time on."""
 
     def __init__(self, source, damaged, flaky=()):
         self.name, self.image_shape, self.target_shapes = source.name, source.image_shape, source.target_shapes
@@ -89,7 +89,7 @@ def test_each_is_logged_once(toy, caplog):
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_the_same_on_any_number_of_processes(toy, take, count):
-    """Pixels too: the substitute gets the crop that was drawn for the place."""
+    """Pixels are equal too, because a substitute gets the crop that was drawn for the position in the batch."""
     options = {"batch_size": 12, "seed": 7, "num_threads": 0, "prefetch": 0, **WINDOW}
     whole = take(train_batches(TolerantSource(Damaged(toy, {4, 5, 36}, {1, 2, 3}), 3), **options), 7)
     sources = [TolerantSource(Damaged(toy, {4, 5, 36}), 3) for _ in range(count)]
@@ -123,7 +123,7 @@ def test_cached_is_the_same_and_goes_on_counting(toy):
 
 
 def test_a_damaged_record_costs_itself_alone(fashion, tmp_path):
-    """Records are stored one by one (`group_size:1`), so that no other goes with it."""
+    """Records are stored one by one (`group_size:1`), so that no other record is lost."""
     dataset = load("fashion_mnist", data_dir=tmp_path / "tfds", source_dir=fashion.folder)
     (path,) = dataset.folder.glob("*-train.array_record*")
     assert re.search(r"\bgroup_size:1\b", ArrayRecordReader(str(path)).writer_options_string())

@@ -1,4 +1,4 @@
-"""One way to see a photograph, whoever looks."""
+"""Tests of `View`, by which evaluation and prediction resize and crop an image."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from aa_flax.data.view import View
 
 
 class Files(RecordSource):
-    """Encoded images as a prepared data set has them, without the data set."""
+    """Source of encoded image files, as a prepared data set has them, without the data set."""
 
     name, target_shapes, _decode_part = "files", {}, staticmethod(decode_part)
 
@@ -61,7 +61,7 @@ def test_what_no_view_is(options, message):
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("resize", "fraction"), [("squash", 0.875), ("center_crop", 0.875), ("center_crop", 1.0)])
 def test_evaluation_and_predict_see_the_same_pixels(rng, tmp_path, resize, fraction, interpolation, channels):
-    """Of JPEGs of several sizes, none as high as wide, and a network's size that is not square either."""
+    """The JPEGs have several sizes; neither they nor the input of the network are square."""
     view = View((9, 13), resize, fraction, interpolation)
     files = []
     for index, shape in enumerate([(17, 40), (40, 17), (9, 13), (100, 77)]):

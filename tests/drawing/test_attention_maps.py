@@ -101,7 +101,7 @@ def test_figure(model, images, rng, tmp_path):
 
 @pytest.fixture
 def both():
-    """Attends in its last stage and in its pooling."""
+    """Return a network that attends in its last stage and in its pooling."""
     options = dict(depth=10, widen_factor=1, attention_stages=(3,), num_heads=2, upsilon=0.25, num_classes=3)
     pooling = dict(pooling="attention", pooling_tokens="class")
     return create_model("aa_wide_resnet28_10", image_size=(12, 8), **options, **pooling, rngs=nnx.Rngs(0))

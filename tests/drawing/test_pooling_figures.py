@@ -8,7 +8,7 @@ CLASSES = ("tench", "church", "chain saw", "gas pump")
 
 
 def corner(h=6, w=4):
-    """Weights that are large at the upper right and small elsewhere."""
+    """Return weights that are large at the upper right and small elsewhere."""
     weights = np.full((h, w), 0.01)
     weights[0, -1] = 0.5
     return weights

@@ -10,7 +10,7 @@ from aa_flax.models import create_model
 from aa_flax.ops.relative_attention import IMPLEMENTATIONS
 
 # Bello et al. (2019), Table 1, in millions of parameters and GFLOPs. The paper prints 36.2 M and 10.9 GFLOPs for AA;
-# its own rules give 36.05 M, and 12.38 counted honestly or 11.33 by the rule that fits its other tables (unexplained).
+# its own rules give 36.05 M, and 12.38 with all products or 11.33 by the rule that fits its other tables (unexplained).
 TABLE_1 = {
     "wide_resnet28_10": (36_278_324, 36.3, 10.43, 10.43),
     "se_wide_resnet28_10": (36_547_124, 36.5, 10.43, 10.43),
@@ -46,7 +46,7 @@ def test_modules_add_up_and_batch_multiplies():
 
 
 def test_count_does_not_depend_on_the_implementation():
-    """Those for GPUs and TPUs refuse to be traced for a CPU, and are counted on one all the same."""
+    """The kernels for GPUs and TPUs cannot be traced for a CPU, but are counted there too."""
     names = ("auto", *IMPLEMENTATIONS)
     counts = {name: summarize(small(implementation=name)).flops for name in names}
     assert len(set(counts.values())) == 1, counts
@@ -73,7 +73,7 @@ def test_one_layer_by_hand():
 
 
 def test_plain_network_agrees_with_xla():
-    """XLA leaves out products with padding, and adds the additions of batch norm and activations: 1 % or so."""
+    """XLA does not count products with padding, but counts additions of batch norm and activations, about 1 %."""
     model = create_model("wide_resnet28_10", depth=10, widen_factor=4, rngs=nnx.Rngs(0))
     graph, state = nnx.split(model)
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
@@ -94,16 +94,16 @@ def test_plain_network_agrees_with_xla():
         ("resnet50", {}, 0.03),
         ("se_resnet50", {}, 0.03),
         ("mnasnet_100", {}, 0.06),
-        # The paper's algorithm is the count, plus the additions and the softmax on maps of logits: few when heads are
-        # deep.
+        # The paper's algorithm has the counted products, plus additions and the softmax on maps of logits, which are
+        # few if heads are deep.
         ("aa_resnet50", dict(implementation="paper", min_key_depth_per_head=64, upsilon=0.5), 0.05),
         ("aa_mnasnet_100", dict(implementation="paper", min_key_depth_per_head=64, upsilon=0.5), 0.05),
     ],
 )
 def test_the_zoo_agrees_with_xla(monkeypatch, name, options, more):
-    """XLA counts what we count, and a little `more`: batch norm and activations, a few operations a place.
+    """XLA counts what we count and a little `more`: batch norm and activations, a few operations for each location.
 
-    XLA leaves out products with padding; here every convolution sees its padding as part of the map.
+    XLA does not count products with padding, so here the padding of every convolution is part of its input.
     """
     convolution = jax.lax.conv_general_dilated
 

@@ -13,7 +13,7 @@ PREPROCESSING = Preprocessing((2, 3), 1, (0.5,), (0.25,), tuple("abcde"), "float
 
 @pytest.mark.parametrize("size", [4, 7, 11, 16])
 def test_each_example_counts_once_whatever_the_batch(rng, size):
-    """Padded at the end and masked, as the pipeline gives batches."""
+    """The last batch is padded and masked, as batches of the pipeline are."""
     logits = rng.normal(size=(11, 5))
     labels = rng.integers(0, 3, 11).astype(np.int32)
     step = jax.jit(confusion_and_loss)

@@ -9,14 +9,14 @@ from experiments.benchmarks.gpu.record import Record
 
 
 def main(what: str, folder: Path) -> None:
-    """Do it."""
+    """Work, fail, hang or write without end, as `what` says."""
     if what == "work":
         Record(folder / "work.json").put(done=True)
     elif what == "fail":
         Record(folder / "fail.json").put(before=1)
         raise SystemExit("the reason why")
     elif what == "hang":
-        # One child in a session of its own, which no signal to the group reaches, and that ignores a polite one.
+        # A child in a session of its own, which no signal to the process group reaches, and which ignores SIGTERM.
         code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
         child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
         assert child.stdout is not None

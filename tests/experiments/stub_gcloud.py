@@ -1,4 +1,4 @@
-"""Plays `gcloud compute tpus` for test_cloud.py, from a script and without a network.
+"""Stub of `gcloud compute tpus` for test_cloud.py, which follows a script and uses no network.
 
 The folder $STUB holds `script.json`:
     lives: the states of each slice that is requested, in order
@@ -7,8 +7,9 @@ The folder $STUB holds `script.json`:
     create_seconds: how long a request takes
     train: exit codes of the first connections to a training, which break off
 
-`states.json` is the slice that is there: each look at it goes one state on, up to the last. `calls.jsonl` gets every
-call. A host is a folder with a HOME of its own, where ssh gives the command to a shell, as the real one does.
+`states.json` holds the remaining states of the existing slice: each `describe` advances it by one state, up to the
+last. `calls.jsonl` gets every call. A host is a folder that is its own HOME, where ssh gives the command to a shell, as
+the real one does.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ def fail(message, code=1):
 
 
 def scripted(verb):
-    """The next exit code that the script has for a verb, or None."""
+    """Return the next exit code that the script has for a verb, or None."""
     file = STUB / f"{verb}.count"
     count = int(file.read_text()) if file.exists() else 0
     file.write_text(str(count + 1))
@@ -48,7 +49,7 @@ def states():
 
 
 def create(arguments):
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a request is on its way even when gcloud is killed
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the request has been sent even if gcloud is killed
     time.sleep(SCRIPT.get("create_seconds", 0))
     if code := scripted("create"):
         fail("RESOURCE_EXHAUSTED: no quota", code)
@@ -99,7 +100,7 @@ def ssh(arguments):
             process.kill()
         sys.exit(code)
     codes = [process.wait() for process in processes]
-    if not STATES.exists() or states()[0] != "ACTIVE":  # gone from under the connection
+    if not STATES.exists() or states()[0] != "ACTIVE":  # the slice is gone during the connection
         sys.exit(255)
     sys.exit(next((code for code in codes if code), 0))
 

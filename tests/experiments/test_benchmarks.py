@@ -1,4 +1,4 @@
-"""What the benchmarks promise: turns in both orders, the networks' shapes, PyTorch's versions as the same functions."""
+"""Tests of the benchmarks: the order of turns, the networks' shapes, agreement with the versions for PyTorch."""
 
 import argparse
 import json
@@ -67,7 +67,7 @@ def test_the_pytorch_layer_agrees_with_ours(einsum):
 
 
 def test_the_branch_is_the_same_by_every_implementation(rng):
-    """With its gradients: as one operation, as the kernel for GPUs, and step by step."""
+    """Values and gradients agree: as one operation, by the kernel for GPUs, and step by step."""
     cotangent, inputs = branch.inputs(1, 3, 5, 8, "float32")
     arrays = [jnp.asarray(rng.normal(size=each.shape), each.dtype) for each in (cotangent, *inputs)]
     expected, *others = (
@@ -77,7 +77,7 @@ def test_the_branch_is_the_same_by_every_implementation(rng):
     for found in others:
         for ours, theirs in zip(found, expected, strict=True):
             scale = float(np.abs(theirs).max())
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * scale)  # float32, in another order
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * scale)  # float32 sums in another order
 
 
 def flags_of_run(**changes):
@@ -128,7 +128,7 @@ def test_rows_of_plans_are_networks_and_configs_that_there_are(table):
 
 
 def test_a_row_planned_again_leaves_the_others(monkeypatch, tmp_path):
-    """And ratios are to the row that the table names."""
+    """The other rows stay, and ratios are relative to the row that the table names."""
     asked = []
 
     def planned(row, topology):

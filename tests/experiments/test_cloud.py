@@ -1,4 +1,4 @@
-"""The launch on Cloud TPU against a stub of gcloud; nothing here reaches a cloud, or says what the real one does."""
+"""Tests of the launch on Cloud TPU with a stub of gcloud; they do not reach a cloud and do not show what it does."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 ARGUMENTS = ("--config=experiments/tiny.py", "--workdir=gs://bucket/runs/tiny", "--type=v5litepod-16")
 READY = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
 
-# Stands for aa_flax.train on the hosts: does what script.json has for its n-th start on its host.
+# Replaces aa_flax.train on the hosts: its n-th start on a host does what script.json says for that start.
 TRAIN = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -78,7 +78,7 @@ mkdir -p "$STUB/buckets/$1"
 
 @dataclasses.dataclass
 class Cloud:
-    """A checkout to launch from, and the stub."""
+    """A checkout from which to launch, and the folder of the stub."""
 
     checkout: Path
     folder: Path
@@ -97,9 +97,9 @@ class Cloud:
 
     @contextlib.contextmanager
     def running(self, *arguments: str, until: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
-        """A launch that has got as far as `until`."""
-        # What is started in the background ignores Ctrl-C, and by nohup a hang-up, and so may pytest be; env takes that
-        # back.
+        """Start a launch, wait until `until()` is true, and yield its process."""
+        # A process started in the background ignores SIGINT, and one started by nohup SIGHUP; pytest may be such a
+        # process, and its children inherit this. `env` restores the default.
         process = subprocess.Popen(
             ["env", "--default-signal=INT,TERM,HUP", *self.command(*arguments)],
             env=self.environment,
@@ -130,7 +130,7 @@ class Cloud:
         return [row for row in rows if row[3] == verb]
 
     def starts(self, host: int = 0) -> list[list[str]]:
-        """Environment and arguments of each start of the training."""
+        """Return the environment and the arguments of each start of the training on a host."""
         starts = self.folder / f"starts-{host}"
         return [json.loads(row) for row in starts.read_text().splitlines()] if starts.exists() else []
 

@@ -1,4 +1,4 @@
-"""Every config under experiments/: it loads as on the command line, and a row of the paper's tables is what it says."""
+"""Tests of every config under experiments/: it loads as on the command line, and has its row of the paper's tables."""
 
 import ast
 import functools
@@ -26,7 +26,7 @@ from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout
 from aa_flax.training.step import make_train_step
 
-# How ml_collections opens config files.
+# ml_collections causes this warning when it opens config files.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 FOLDERS = ("cifar", "imagenet", "ablations", "imagenette", "patchconvnet", "aw")
@@ -37,7 +37,7 @@ CONFIGS = [
     if "def get_config(" in file.read_text()
 ]
 
-# Title of the table, row, file, top-1 and top-5 as printed; "" where nothing is.
+# Title of the table, row, file, top-1 and top-5 as printed; "" if the paper prints none.
 ROWS = [
     ("Table 1", "Wide-ResNet", "cifar/wide_resnet28_10", "80.3", "95.0"),
     ("Table 1", "GE", "cifar/ge_wide_resnet28_10", "79.8", "95.0"),
@@ -90,7 +90,7 @@ UNEXPLAINED = {"aa_wide_resnet28_10": 36.054, "mnasnet_140": 6.106}  # tests/ana
 
 
 def load(name, *overrides):
-    """What `--config=experiments/... --config.FIELD=VALUE` makes of a file, before it is checked."""
+    """Return the unchecked config of `--config=experiments/... --config.FIELD=VALUE`."""
     line = ["test", f"--config={ROOT / name}", *overrides]
     values = flags.FlagValues()
     flag = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line)
@@ -106,7 +106,7 @@ def preprocessing(config, image_size, num_classes, channels=3):
 
 
 def stored_counts():
-    """Millions of parameters by model, of the rows of the stored ledger without options; a test ties it to the code."""
+    """Return millions of parameters by model, from rows of the stored ledger without options, which a test checks."""
     table, counts = "", {}
     for line in (ROOT / "experiments" / "results" / "ledger.md").read_text().splitlines():
         table = line[4:11] if line.startswith("### ") else table
@@ -124,7 +124,7 @@ NEUTRAL = {"dropout_rate", "batch_norm_momentum", "batch_norm_epsilon"}  # optio
 
 
 def counted(config):
-    """Millions of parameters of a resolved config's network on its own data."""
+    """Return millions of parameters of a resolved config's network on its own data."""
     if config.data.name in ("cifar100", "imagenet2012") and set(config.model.options) <= NEUTRAL:
         assert set(config.model.options) <= set(model_options(config.model.name))
         if config.model.name == "aw_se_resnet50":
@@ -149,7 +149,7 @@ def docstring(name):
 
 
 def parameters_told(name):
-    """What the docstring says of our parameters, in millions."""
+    """Return millions of parameters of our network as the docstring of a config says."""
     found = re.search(r"Ours: not run yet\. ([\d.]+) M parameters", docstring(name))
     assert found, f"{name} does not tell our parameter count"
     return float(found[1])
@@ -188,7 +188,7 @@ def test_every_row(table, row, file, top_1, top_5):
     told = parameters_told(name)
     if expected := UNEXPLAINED.get(config.model.name):
         assert told == expected
-    elif printed.label != "MnasNet-1.25":  # 5.255486 M, told as 5.255 and printed as 5.26
+    elif printed.label != "MnasNet-1.25":  # 5.255486 M; the docstring has 5.255, the paper 5.26
         assert difference(told, printed.params) == "="
 
 
@@ -220,10 +220,10 @@ TINY = {
 
 @pytest.mark.parametrize("file", TINY)
 def test_a_small_network_takes_a_step_of_the_recipe(file, rng, monkeypatch):
-    """Two steps of a run whose epochs have one step each: at a learning rate of 0, then at that of step 1."""
+    """The run takes two steps in epochs of one step each: at learning rate 0, then at the rate of step 1."""
     monkeypatch.setattr(mnasnet, "GROUPS", tuple(group._replace(repeats=1) for group in mnasnet.GROUPS))
     options, expected = TINY[file]
-    # In bfloat16 CPUs compile half as long again.
+    # On CPUs bfloat16 takes half as long again to compile.
     config = load(f"experiments/{file}.py", "--config.model.dtype=float32")
     config.model.options = {**config.model.options.to_dict(), **options}
     config = resolve(config)
@@ -250,16 +250,19 @@ def test_a_small_network_takes_a_step_of_the_recipe(file, rng, monkeypatch):
 
 
 def learning_rate_taken(config, before, after):
-    """What the classifier's biases, which weight decay spares, moved by, over what the optimiser's state explains."""
+    """Return the learning rate that explains the step of the classifier's biases, which have no weight decay.
+
+    It is their change divided by the direction that the optimiser's state gives.
+    """
     moved = np.asarray(after.params["head"]["bias"], np.float64) - np.asarray(before.params["head"]["bias"])
     if config.optimizer.name == "sgd":
         ratios = -moved / np.asarray(optax.tree.get(after.opt_state, "trace")["head"]["bias"])
-    elif config.optimizer.name == "lamb":  # no trust ratio for what weight decay spares
+    elif config.optimizer.name == "lamb":  # parameters without weight decay have no trust ratio
         mean, square = (
             np.asarray(optax.tree.get(after.opt_state, name)["head"]["bias"], np.float64) for name in ("mu", "nu")
         )
         ratios = -moved / (mean / (1 - 0.9**2) / (np.sqrt(square / (1 - 0.999**2)) + 1e-6))
-    else:  # no momentum yet, and the gradient from the mean squares
+    else:  # no momentum yet; the mean squares give the gradient
         old, new = (
             np.asarray(optax.tree.get(state.opt_state, "nu")["head"]["bias"], np.float64) for state in (before, after)
         )

@@ -1,4 +1,4 @@
-"""What the parts of the benchmark for a GPU judge and read: tolerances, verdicts, traces, packages."""
+"""Tests of the parts of the GPU benchmark: tolerances, verdicts, traces, packages."""
 
 import json
 import os
@@ -244,7 +244,7 @@ def test_where_there_is_no_git_the_commit_is_told(tmp_path):
 
 
 def test_launches_that_are_tried():
-    """The library's own first, and every other differs from it."""
+    """The library's own launch comes first, and every other differs from it."""
     described = [launch.described(128) for launch in launches(32, 32, 2, 128, interpret=False)]
     assert described[0] == {"tiles": [32, 32], "warps": 2, "stages": [1, 3], "group": 8}
     assert {"tiles": [32, 32], "warps": 1, "stages": [1, 3], "group": 8} in described

@@ -1,4 +1,4 @@
-"""All parts of the benchmark for a GPU at hand, on the CPU with small shapes."""
+"""Test of all parts of the GPU benchmark, rehearsed on the CPU with small shapes."""
 
 import json
 import subprocess

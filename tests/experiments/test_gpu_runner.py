@@ -1,4 +1,4 @@
-"""The runner of the benchmark for a GPU at hand, with parts that work, fail, hang and are killed while they write."""
+"""Tests of the runner of the GPU benchmark, with parts that work, fail, hang and are killed while they write."""
 
 import json
 import os
@@ -83,10 +83,10 @@ def test_the_plan_fits_the_budget_and_names_few_files():
 @pytest.mark.parametrize(
     ("parts", "remaining", "expected"),
     [
-        ([("a", 15), ("b", 60), ("rest", 0)], 100, [40, 60, 0]),  # what nobody has planned goes to the first
+        ([("a", 15), ("b", 60), ("rest", 0)], 100, [40, 60, 0]),  # the first part gets time that is not planned
         ([("b", 60), ("rest", 0)], 90, [90, 0]),
         ([("rest", 0)], 30, [30]),
-        ([("a", 100), ("b", 300)], 200, [50, 150]),  # too little: all shares shrink alike
+        ([("a", 100), ("b", 300)], 200, [50, 150]),  # too little time: all shares shrink alike
         ([("b", 300)], -3, [0]),
     ],
 )

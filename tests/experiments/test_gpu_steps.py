@@ -1,4 +1,4 @@
-"""The order of compiling and timing whole steps, with steps that compute nothing."""
+"""Tests of the order of compiling and timing whole steps, with steps that compute nothing."""
 
 import threading
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from experiments.benchmarks.gpu.settings import Setting
 
 
 class FakeSteps(SimpleNamespace):
-    """A network whose compilation waits for an event, or fails, as its options say."""
+    """Steps of a network whose compilation waits for an event, or fails, as its options say."""
 
     def lower_train(self):
         return self
@@ -42,7 +42,10 @@ class FakeSteps(SimpleNamespace):
 
 @pytest.fixture
 def rows(tmp_path, monkeypatch):
-    """Of a run with these entries beside a plain network; all steps take 4 ms, and those called double 8."""
+    """Return a function that runs these entries beside a plain network and returns the rows of the result.
+
+    All steps take 4 ms, those called "double" 8 ms.
+    """
 
     def run(*entries, left, timed=lambda: None, events=None):
         def take_turns(programs, **_):

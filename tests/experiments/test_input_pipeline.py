@@ -1,4 +1,4 @@
-"""The benchmark of the input, on a handful of small photographs."""
+"""Tests of the benchmark of the input pipeline, on three small photographs."""
 
 import argparse
 import io
@@ -19,7 +19,7 @@ def jpeg(rng, height, width):
 
 @pytest.fixture
 def photographs(rng, tmp_path):
-    """Two in an archive, one in a folder."""
+    """Return a folder with two photographs in an archive and one in a subfolder."""
     with tarfile.open(tmp_path / "archive.tar", "w") as archive:
         for name in ("a/1.jpg", "a/2.JPEG", "a/notes.txt"):
             content = jpeg(rng, 300, 330)

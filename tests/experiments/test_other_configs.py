@@ -1,4 +1,4 @@
-"""The configs of AW-convolution and PatchConvNet: each published result has one, and each is what it says."""
+"""Tests of the configs of AW-convolution and PatchConvNet: one for each published result, with true docstrings."""
 
 import re
 import sys
@@ -44,13 +44,13 @@ def test_every_published_result_has_its_config(name):
         assert f"{result.top_1} % top-1" in text
         assert f"{printed.params} M parameters, {printed.multiply_adds} G multiply-adds at 224" in text
         return
-    multiply_adds = "29.8" if argument == "b120_224" else printed.multiply_adds  # the README has 29.9 elsewhere
+    multiply_adds = "29.8" if argument == "b120_224" else printed.multiply_adds  # the README has 29.9 in another table
     assert re.search(rf"{argument} +{multiply_adds} +{result.top_1} %".replace(" + +", " +"), text)
 
 
 @pytest.mark.parametrize("network", ["s60", "b60", "b120", "l120"])
 def test_from_imagenet_21k_upwards(network):
-    """Each run starts from the file that the export of the one before has."""
+    """Each run starts from the file to which the run before it is exported."""
     runs = [resolved(f"patchconvnet/imagenet21k.py:{network}{size}") for size in ("", "_224", "_384", "_512")]
     assert [run.data.name for run in runs] == ["image_folder/imagenet21k"] + 3 * ["imagenet2012"]
     assert [run.data.image_size for run in runs] == [224, 224, 384, 512]

@@ -11,7 +11,10 @@ from aa_flax.data.sets import own
 
 @pytest.fixture
 def arrays(rng):
-    """Seven JPEG files of one size and quality share everything before their scan, so the header can be split off."""
+    """Return the arrays of a packed file of seven JPEGs.
+
+    JPEGs of one size and quality are equal before their scan, so one header serves all.
+    """
     files = []
     for _ in range(7):
         buffer = io.BytesIO()
@@ -77,7 +80,7 @@ def test_truncated_or_missing_file(arrays, tmp_path):
 
 
 def test_a_part_of_a_split_of_imagenette_has_every_class(tmp_path, rng):
-    """Its file is sorted by class; it is stored in a random order that is always the same."""
+    """The source file is sorted by class; the prepared data has a random order that is always the same."""
     files = []
     for _ in range(60):
         buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What a CUDA device computes, against NumPy in float64 and against the CPU."""
+"""Tests of the results of a CUDA device against NumPy in float64 and against the CPU."""
 
 import jax
 import jax.numpy as jnp
@@ -77,5 +77,5 @@ def test_a_small_augmented_network_learns_as_on_the_cpu(name):
     (loss, gradients), (expected, expected_gradients) = results
     assert abs(float(loss) - float(expected)) < 1e-4
     for ours, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected_gradients), strict=True):
-        # float32, through ten layers of batch norm that divide by deviations of few numbers
+        # float32 through ten layers of batch norm, whose standard deviations are of few numbers
         np.testing.assert_allclose(ours, theirs, rtol=1e-2, atol=1e-3 * max(1e-3, float(np.abs(theirs).max())))

@@ -1,4 +1,4 @@
-"""The layer against its definition: an independent numpy forward pass, and properties that no port should lose."""
+"""Tests of the layer against an independent NumPy forward pass, and of properties that every port must keep."""
 
 import math
 import sys
@@ -31,7 +31,7 @@ def random_input(rng, *shape):
 
 
 def conv(x, kernel, stride, bias=0.0):
-    """Convolution by its definition, padding (k-1)//2."""
+    """Return a convolution by its definition, with padding (k-1)//2."""
     k, pad = kernel.shape[0], (kernel.shape[0] - 1) // 2
     b, h, w, _ = x.shape
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -60,7 +60,7 @@ def upsample(x, size):
 
 
 def expected_output(module, x, strides=1, downsample=1):
-    """concat(conv, attention) from the parameters alone; positions relative or none."""
+    """Return concat(conv, attention) from the parameters alone, for relative positions or none."""
     p, x = params(module), np.asarray(x, np.float64)
     n, dk, dv = module.num_heads, module.key_depth, module.value_depth
     branches = [conv(x, p["conv"]["kernel"], strides, p["conv"].get("bias", 0.0))] if "conv" in p else []
@@ -138,7 +138,7 @@ def test_sine_is_added_and_coordconv_concatenated_to_the_attention_input_only(rn
 def test_parameter_count_is_the_closed_form(position, use_bias, kernel_size):
     f_in, f_out, dk, dv, n, h, w = 5, 14, 6, 4, 2, 5, 7
     module = layer(f_in, f_out, kernel_size, position=position, use_bias=use_bias)
-    # Fact sheet of the paper, equation 5 made exact: what attention adds to k*k*Fin*Fout
+    # What attention adds to k*k*Fin*Fout: the exact form of the paper's equation 5.
     expected = kernel_size**2 * f_in * f_out
     expected += f_in * (2 * dk + dv) + dv**2 - kernel_size**2 * f_in * dv
     expected += (2 * (h + w) - 2) * dk // n if position == "relative" else 0
@@ -158,7 +158,7 @@ def test_names_are_checkpoint_keys():
 
 @pytest.mark.parametrize("position", ["relative", "none"])
 def test_translation_equivariance_away_from_borders(position):
-    """A pattern on an empty map, moved: relative attention moves its output along, as the convolution does."""
+    """If a pattern on an empty map is shifted, relative attention shifts its output too, as the convolution does."""
     rng = np.random.default_rng(1)
     module = layer(spatial_shape=(9, 11), position=position)
     pattern = rng.normal(size=(2, 3, 5)).astype(np.float32)
@@ -166,8 +166,8 @@ def test_translation_equivariance_away_from_borders(position):
     images[0, 2:4, 2:5] = pattern
     images[1, 4:6, 5:8] = pattern
     here, there = module(jnp.asarray(images))
-    # The empty places have position terms too, so the softmax sees where the border is; among the places of the pattern
-    # itself the weights must be the same in both images.
+    # Empty locations have position terms too, so the softmax depends on the distance to the border; among the locations
+    # of the pattern the normalised weights must be equal in both images.
     weights = module.attention_weights(jnp.asarray(images))
     inside_here = weights[0, :, 2:4, 2:5, 2:4, 2:5]
     inside_there = weights[1, :, 4:6, 5:8, 4:6, 5:8]
@@ -186,7 +186,7 @@ def test_permutation_equivariance_without_position(rng):
     relative = layer(value_depth=14)
     moved = np.asarray(relative(jnp.asarray(x[:, order].reshape(2, 5, 7, 5)))).reshape(2, 35, 14)
     still = np.asarray(relative(jnp.asarray(x.reshape(2, 5, 7, 5)))).reshape(2, 35, 14)
-    assert np.abs(moved - still[:, order]).max() > 1e-2  # position is really in there
+    assert np.abs(moved - still[:, order]).max() > 1e-2  # with positions the result differs
 
 
 def test_smaller_maps_use_the_middle_of_the_tables_exactly(rng):
@@ -246,7 +246,7 @@ def test_bfloat16_layer_keeps_float32_parameters(rng):
     assert {leaf.dtype for leaf in jax.tree.leaves(params(module))} == {np.dtype("float32")}
     output = module(x)
     assert output.dtype == jnp.bfloat16
-    # 45 products a convolution output, each rounded by 2**-9 in its factors: a few hundredths of the largest output
+    # 45 products for each output of the convolution, with factors rounded by 2**-9: a few hundredths of the largest.
     np.testing.assert_allclose(np.asarray(output, np.float32), layer()(x), atol=0.06)
 
 
@@ -261,7 +261,7 @@ def test_every_parameter_gets_a_finite_gradient(rng, position):
         gradient = np.asarray(gradient[...])
         assert np.isfinite(gradient).all(), path
         if path == ("qkv", "bias"):
-            # A constant added to every key moves all logits of a query alike: softmax does not see a key bias.
+            # A constant added to every key shifts all logits of a query alike: softmax does not depend on a key bias.
             q, k, v = np.split(gradient, [6, 12])
             assert np.abs(q).min() > 1e-6 and np.abs(v).min() > 1e-6
             np.testing.assert_allclose(k, 0, atol=1e-4 * np.abs(v).max())
@@ -295,7 +295,7 @@ def test_settings_that_no_layer_can_have(changes, words):
 
 
 def dilated(in_features, out_features, kernel_size, strides, **options):
-    """A convolution that is no plain one."""
+    """Return a dilated convolution, which cannot leave room for other channels."""
     padding = ((kernel_size - 1, kernel_size - 1),) * 2
     shape = dict(kernel_size=(kernel_size,) * 2, strides=strides, padding=padding, kernel_dilation=2)
     return nnx.Conv(in_features, out_features, **shape, **options)

@@ -1,4 +1,4 @@
-"""Attention pooling against its definition, in numpy float64 from its parameters."""
+"""Tests of attention pooling against its definition in NumPy float64."""
 
 import math
 
@@ -15,7 +15,7 @@ QUICK = {"xla_backend_optimization_level": 0}
 
 
 def built(rng, **options):
-    """A layer with random parameters, layer scales of 0.2 to 0.6 among them, and those in float64."""
+    """Return a layer with random parameters, layer scales from 0.2 to 0.6, and the parameters in float64."""
     layer = AttentionPooling(FEATURES, **options, rngs=nnx.Rngs(0))
     params = {}
     for path, leaf in nnx.to_flat_state(nnx.state(layer)):
@@ -32,7 +32,7 @@ def built(rng, **options):
 
 
 def run(layer, x):
-    """(tokens out, weights over the map), in one program that is quick to compile."""
+    """Return (output tokens, weights over the map), from one program that is quick to compile."""
     graph, state = nnx.split(layer)
 
     def both(state, x):
@@ -56,7 +56,7 @@ def gelu(x):
 
 
 def one_image(x, p):
-    """(tokens out, weights over all keys) of a map [h, w, c]; a loop over the tokens, each attending by itself."""
+    """Return (output tokens, weights over all keys) of a map [h, w, c], by a loop over the tokens."""
     places = x.reshape(-1, x.shape[-1])
     if "reduce.kernel" in p:
         places = linear(places, p, "reduce")
@@ -85,7 +85,7 @@ def test_values(rng, tokens, options):
     # float32 through four layers whose products sum over at most 39 terms
     found, maps = run(layer, jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(found, out, rtol=2e-4, atol=2e-5)
-    own = 1 if tokens == 1 else 0  # the token's own place comes first, and is no place of the map
+    own = 1 if tokens == 1 else 0  # the first key is the token itself, which is no location of the map
     expected = np.stack(weights)[:, None, :, own:].reshape(2, 1, tokens, HEIGHT, WIDTH)
     np.testing.assert_allclose(maps, expected, rtol=2e-4, atol=1e-6)
     shares = np.asarray(maps, np.float64).sum((-2, -1))
@@ -97,7 +97,7 @@ def test_values(rng, tokens, options):
 
 
 def test_several_tokens_do_not_meet(rng):
-    """Each looks at the map alone: the first of three gives what it gives beside two others."""
+    """Tokens do not attend to each other: the first two of three give the same without the third."""
     three, _ = built(rng, tokens=3)
     two = AttentionPooling(FEATURES, tokens=2, rngs=nnx.Rngs(0))
     state = nnx.to_pure_dict(nnx.state(three))
@@ -108,7 +108,7 @@ def test_several_tokens_do_not_meet(rng):
 
 @pytest.mark.parametrize("tokens", [1, 3])
 def test_the_order_of_the_places_does_not_matter(rng, tokens):
-    """There is no position in it: turning the map turns the weights and leaves the tokens."""
+    """The layer has no positions: if the map is turned, the weights turn and the tokens stay."""
     layer, _ = built(rng, tokens=tokens)
     x = jnp.asarray(rng.normal(size=(2, HEIGHT, WIDTH, FEATURES)), jnp.float32)
     turned = x.transpose(0, 2, 1, 3)[:, ::-1]
@@ -127,7 +127,7 @@ def test_a_map_of_one_place_and_queries_that_change_nothing(rng):
 
 @pytest.mark.parametrize("tokens", [1, 3])
 def test_bfloat16(rng, tokens):
-    """Within what eight bits of mantissa leave after a few layers; the softmax stays in float32."""
+    """The tolerance is that of eight bits of mantissa after a few layers; the softmax stays in float32."""
     layer, params = built(rng, tokens=tokens, dtype=jnp.bfloat16)
     x = jnp.asarray(rng.normal(size=(2, HEIGHT, WIDTH, FEATURES)), jnp.bfloat16)
     out, maps = run(layer, x)
@@ -162,7 +162,7 @@ def test_every_parameter_learns(rng, tokens, width):
         for path, g in jax.tree_util.tree_leaves_with_path(gradients)
     }
     assert all(np.isfinite(value) for value in largest.values())
-    # A key's bias adds the same to every logit of a query, which softmax takes off again: zero but for rounding.
+    # A key's bias shifts all logits of a query alike, which softmax ignores: the gradient is zero except for rounding.
     assert {name for name, value in largest.items() if value < 1e-5} == {"key.bias"}
 
 

@@ -1,4 +1,4 @@
-"""The AW-convolution against an independent numpy forward pass, and what it must be by construction."""
+"""Tests of the AW-convolution against an independent NumPy forward pass, and of properties of its construction."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from aa_flax.layers import AWConv2D
 
 
 def layer(inputs=6, outputs=8, kernel_size=3, **changes):
-    """A layer whose gate has statistics as after training."""
+    """Return a layer whose gate has batch statistics as after training."""
     module = AWConv2D(inputs, outputs, kernel_size, **{"reduction": 2, "rngs": nnx.Rngs(5), **changes})
     drawn = np.random.default_rng(3)
     shape = module.bn.mean.shape
@@ -21,7 +21,7 @@ def layer(inputs=6, outputs=8, kernel_size=3, **changes):
 
 
 def adaptive(x, size):
-    """PyTorch's AdaptiveAvgPool2d by its definition."""
+    """Return PyTorch's AdaptiveAvgPool2d of a map by its definition."""
     b, h, w, c = x.shape
     out = np.zeros((b, size, size, c))
     for i, j in np.ndindex(size, size):
@@ -31,7 +31,7 @@ def adaptive(x, size):
 
 
 def expected_attention(module, x):
-    """A by the docstring's formula, [b, kh, kw, cg or 1, out], in float64."""
+    """Return the attention A by the formula of the docstring, [b, kh, kw, cg or 1, out], in float64."""
     params = jax.tree.map(lambda a: np.asarray(a, np.float64), nnx.to_pure_dict(nnx.state(module)))
     bn, excite = params["bn"], params["excite"]
     y = adaptive(x, module.kernel_size) @ params["squeeze"]["kernel"]
@@ -50,7 +50,7 @@ def expected_attention(module, x):
 
 
 def convolved(x, kernels, module):
-    """Each sample with its own kernel."""
+    """Return the convolution of each sample with its own kernel."""
     k, s, d = module.kernel_size, module.strides, module.dilation
     pad = d * (k - 1) // 2
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -109,7 +109,7 @@ def test_every_parameter_learns(rng, variant):
 
 
 def test_counts_of_the_variants():
-    """expand: C1²/r + C1 C2/r; full: C1²/r + C1 C2; outer: one more C1²/r; each with its biases and batch norm."""
+    """Weights are C1²/r + C1 C2/r (expand), C1²/r + C1 C2 (full), C1²/r more (outer), plus biases and batch norm."""
     for variant, weights, biases in (
         ("expand", 64 * 4 + 4 * 96, 96),
         ("full", 64 * 4 + 64 * 96, 64 * 96),
@@ -124,7 +124,7 @@ def test_counts_of_the_variants():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_gate_of_scale_zero_is_the_plain_convolution(rng, dtype):
-    """The kernels are the plain one bit for bit; the sums may lie in another order, which is a rounding apart."""
+    """The kernels equal the plain kernel bit for bit; sums may have another order, which changes the rounding."""
     module = layer(gate_scale=0.0, dtype=dtype)
     plain = nnx.Conv(6, 8, (3, 3), padding=((1, 1), (1, 1)), use_bias=False, dtype=dtype, rngs=nnx.Rngs(0))
     plain.kernel[...] = module.kernel[...]
@@ -134,7 +134,7 @@ def test_a_gate_of_scale_zero_is_the_plain_convolution(rng, dtype):
 
 
 def test_a_gate_of_scale_zero_can_leave_zero(rng):
-    """The scale has a gradient there; what is behind it has none yet."""
+    """At zero the scale has a gradient, and the layers of the gate have none yet."""
     graph, params, rest = nnx.split(layer(gate_scale=0.0), nnx.Param, ...)
     x = jnp.asarray(rng.normal(size=(2, 5, 7, 6)), jnp.float32)
     found = jax.grad(lambda p: (nnx.merge(graph, p, rest, copy=True)(x) ** 2).sum())(params)
@@ -152,7 +152,7 @@ def test_training_updates_the_gates_statistics_and_evaluation_knows_no_neighbour
 
 
 def test_pooling_by_strides(rng):
-    """7 rows into 3: windows of 7 - 2·2 = 3 at 0, 2, 4."""
+    """7 rows are pooled to 3 by pooling windows of 7 - 2·2 = 3 rows at 0, 2, 4."""
     from aa_flax.layers.aw_conv import pool_to
 
     x = rng.normal(size=(1, 7, 9, 2)).astype(np.float32)

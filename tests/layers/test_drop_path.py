@@ -26,7 +26,7 @@ def test_unknown_rule():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float64])
 def test_survivors_are_exact(rng, dtype):
-    """Each example whole or gone, the survivors times 1 / 0.75; 400 of them drop as binomial(400, 1/4)."""
+    """Each of 400 examples is zero or scaled by 1 / 0.75; the number of zeros is binomial(400, 1/4)."""
     with jax.enable_x64(dtype == jnp.float64):
         branch = jnp.asarray(rng.normal(size=(400, 3, 2, 5)), dtype)
         result = drop_path(branch, 0.25, train=True, rngs=nnx.Rngs(3))
@@ -40,7 +40,7 @@ def test_survivors_are_exact(rng, dtype):
 
 
 def test_expectation_and_gradient():
-    """The mean is the branch; the gradient of a sum is the scaled mask."""
+    """The mean over draws is the branch; the gradient of the sum is the scaled mask."""
     keys = jax.random.split(KEY, 2000)
     draws = jax.vmap(lambda key: surviving(key, jnp.full((3, 2), 2.0), jnp.float32(0.4)))(keys)
     # Each is 2 / 0.6 with probability 0.6: standard deviation 1.63; five standard errors.

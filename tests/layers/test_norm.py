@@ -14,7 +14,7 @@ def exact(x, axes=(0, 1, 2), epsilon=1e-5):
 
 
 def pure(norm):
-    """The layer in training as a function of its state and `x`, and the state."""
+    """Return the layer in training as a function of its state and `x`, and the state."""
     graph, state = nnx.split(norm)
 
     def apply(state, x):
@@ -30,7 +30,7 @@ def test_a_large_mean_leaves_the_deviation_at_one(rng, mean, deviation):
     x = jnp.asarray(mean + deviation * rng.normal(size=(8, 6, 7, 5)), jnp.float32)
     y = batch_norm(5, rngs=nnx.Rngs(0))(x, use_running_average=False)
     assert abs(float(y.std()) - 1) < 0.01
-    # x itself is known to half a unit in its last place: 2e-3 at 30,000, 3e-5 at 1,000.
+    # x itself is rounded to half a unit in its last digit: 2e-3 at 30,000, 3e-5 at 1,000.
     np.testing.assert_allclose(y, exact(x), rtol=1e-3, atol=3e-3)
 
 

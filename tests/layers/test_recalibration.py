@@ -1,4 +1,4 @@
-"""Each attention module against its definition, in numpy float64 from its parameters."""
+"""Tests of each attention module against its definition in NumPy float64."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def relu(x):
 
 
 def randomized(module, rng):
-    """The module with every parameter and statistic random, and those as numpy float64."""
+    """Return the module with random parameters and statistics, and these as NumPy float64."""
     draw = lambda v: jnp.asarray(rng.uniform(0.2, 1.0, v.shape) * rng.choice([-1, 1], v.shape), v.dtype)  # noqa: E731
     state = jax.tree.map(draw, nnx.to_pure_dict(nnx.state(module)))
     state = jax.tree_util.tree_map_with_path(lambda path, v: jnp.abs(v) if path[-1].key == "var" else v, state)
@@ -35,7 +35,7 @@ def batch_norm(x, p):
 
 
 def conv(x, p, dilation=1, stride=1, depthwise=False, padding=None):
-    """Convolution by its definition; padding keeps the size unless given."""
+    """Return a convolution by its definition; by default padding keeps the size."""
     kernel = p["kernel"]
     pads = [dilation * (k // 2) if padding is None else padding for k in kernel.shape[:2]]
     x = np.pad(x, ((0, 0), (pads[0],) * 2, (pads[1],) * 2, (0, 0)))

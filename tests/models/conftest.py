@@ -9,7 +9,7 @@ AUGMENTED = dict(num_heads=2, kappa=0.5, upsilon=0.25, min_key_depth_per_head=3,
 
 @pytest.fixture
 def tiny():
-    """Builds a tiny Wide-ResNet: WRN-10-1 for 8×10 images of two channels and seven classes."""
+    """Return a function that builds a tiny Wide-ResNet: WRN-10-1 for 8×10 images of two channels and seven classes."""
 
     def build(kind, **changes):
         own = {"aa_": AUGMENTED, "se_": {"reduction": 4}}.get(kind, {})

@@ -1,4 +1,4 @@
-"""Networks with AW-convolutions: where the layer stands, what it adds, and that it can start as nothing."""
+"""Tests of networks with AW-convolutions: where the layers are, what they add, and a start as the plain network."""
 
 import functools
 
@@ -26,7 +26,7 @@ def count(name, **options):
 @pytest.mark.usefixtures("unchecked_shapes")  # a third faster on networks of this size
 @pytest.mark.parametrize(("depth", "added"), [(50, 161_432), (101, 305_592)])
 def test_what_the_layer_adds(depth, added):
-    """Weights 157,184 and 296,448 (2 C²/16 a layer), batch norm of the gate, bias; the same beside other attention."""
+    """Layers add 157,184 and 296,448 weights (2 C²/16 each), and the batch norm and the bias of the gate."""
     plain, weighted = shapes(f"resnet{depth}"), shapes(f"aw_resnet{depth}")
     sizes = [sum(leaf.size for leaf in jax.tree.leaves(nnx.state(m, nnx.Param))) for m in (plain, weighted)]
     assert sizes[1] - sizes[0] == added
@@ -41,7 +41,7 @@ def test_what_the_layer_adds(depth, added):
 
 @pytest.mark.parametrize("kind", ["se_", "cbam_", "ge_", "bam_"])
 def test_the_other_module_stays_where_it_was(kind):
-    """Beside it the gates add what they add alone."""
+    """The gates add the same number of parameters with and without the other module."""
     few = dict(blocks=(1, 1, 1, 1))
     alone = count("aw_resnet50", **few) - count("resnet50", **few)
     assert count(f"aw_{kind}resnet50", **few) - count(f"{kind}resnet50", **few) == alone > 0
@@ -56,7 +56,7 @@ def test_aw_in_the_convolution_branch_of_aa():
 
 
 def test_placement():
-    """Both 3×3 of basic blocks, the depthwise convolutions of MnasNet."""
+    """AW-convolutions are both 3×3 of basic blocks, and the depthwise convolutions of MnasNet."""
     basic = shapes("aw_se_resnet18").stage2.block1
     assert isinstance(basic.conv1, AWConv2D) and isinstance(basic.conv2, AWConv2D) and basic.conv1.strides == 2
     wide = shapes("aw_wide_resnet28_10", depth=10, widen_factor=1).stage1.block1
@@ -76,7 +76,7 @@ def test_options_of_the_layer():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_network_can_start_as_the_plain_one(rng, dtype):
-    """Gates of scale zero leave the plain network's kernels bit for bit; its logits but for the order of the sums."""
+    """Gates of scale zero leave the kernels equal bit for bit, and the logits equal except for the order of sums."""
     options = dict(depth=10, widen_factor=1, num_classes=7, image_size=(8, 10), dtype=dtype)
     plain = create_model("wide_resnet28_10", rngs=nnx.Rngs(0), **options)
     for _, module in nnx.iter_modules(plain):
@@ -99,7 +99,7 @@ def test_a_network_can_start_as_the_plain_one(rng, dtype):
 
 
 def test_a_training_step_of_the_gates(rng):
-    """Every parameter of AW-AA in a basic block gets a finite gradient, and every gate's statistics move."""
+    """Every parameter of AW-AA in basic blocks gets a finite gradient, and all batch statistics change."""
     options = dict(
         kind="basic", blocks=(1, 1, 1, 1), num_classes=3, image_size=(32, 32), num_heads=2, attention_stages=(4,)
     )
@@ -121,7 +121,7 @@ def test_a_training_step_of_the_gates(rng):
 
 
 def test_gates_that_the_weights_have_are_taken():
-    """From an AW network to another number of classes; from one without the factor to one with it."""
+    """Gates are taken over to a network with another number of classes and with a gate scale, which is new."""
     options = dict(depth=10, widen_factor=1, image_size=(8, 10))
     trained = create_model("aw_wide_resnet28_10", num_classes=7, rngs=nnx.Rngs(0), **options)
     model = create_model("aw_wide_resnet28_10", num_classes=3, aw_gate_scale=1.0, rngs=nnx.Rngs(1), **options)

@@ -1,4 +1,4 @@
-"""Networks as parts of others: no classifier, what they are built from, images that they take."""
+"""Tests of networks as parts of others: without classifier, `built_from`, accepted images, weights."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ from aa_flax.weights.arrays import flat_arrays
 
 WIDE = dict(depth=10, widen_factor=1)
 AUGMENTED = dict(num_heads=2, upsilon=0.25, min_key_depth_per_head=3)
-SMALL = {  # and the width of the pooled features
+SMALL = {  # options, and the width of the pooled features
     "aw_se_resnet18": (dict(blocks=(1, 1, 1, 1)), 512),
     "resnet50": (dict(blocks=(1, 1, 1, 1), pooling="attention", pooling_width=24), 24),
     "aa_wide_resnet28_10": ({**WIDE, **AUGMENTED}, 64),
@@ -40,10 +40,10 @@ def build(name, **changes):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_backbone_is_the_classifier_without_its_head(name):
-    """The same arrays but those of the head, and a call that gives [b, width]; shapes only."""
+    """The backbone has the same arrays without those of the head, and its call returns [b, width]; only shapes run."""
     whole, backbone = (nnx.eval_shape(lambda n=n: build(name, num_classes=n)) for n in (5, 0))
     shapes = [{path: leaf.shape for path, leaf in flat_arrays(model).items()} for model in (whole, backbone)]
-    if name.endswith("_multi"):  # a token for each class, and one where there are none
+    if name.endswith("_multi"):  # one token for each class, or one token without classes
         assert shapes[0].pop("pooling.tokens") == (5, 16) and shapes[1].pop("pooling.tokens") == (1, 16)
     assert backbone.head is None and {*shapes[0]} - {*shapes[1]} == {"head.kernel", "head.bias"}
     assert shapes[1].items() <= shapes[0].items()
@@ -98,7 +98,7 @@ def test_built_from_holds_all_arguments():
 
 
 class Detector(nnx.Module):
-    """The smallest network that has another one as its backbone."""
+    """The smallest network that has another network as its backbone."""
 
     def __init__(self, backbone):
         self.backbone = backbone
@@ -121,7 +121,7 @@ def changed(rng, state):
     ],
 )
 def test_a_classifiers_file_serves_its_backbone(rng, name, source, head):
-    """The classifier's keys are left; every other key is still used once, or named."""
+    """The keys of the classifier may be left over; every other key must be used, or the error names it."""
     whole, backbone = build(name, num_classes=5), build(name, num_classes=0)
     state = changed(rng, to_torch_state_dict(whole, source=source))
     load_torch_state_dict(backbone, state, source=source)

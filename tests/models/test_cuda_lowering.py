@@ -1,4 +1,4 @@
-"""Every network lowers for NVIDIA GPUs, forward pass and gradient, at its default size; nothing is compiled or run."""
+"""Tests that every network lowers for NVIDIA GPUs at its default size, with gradients; nothing is compiled or run."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from aa_flax.models import create_model, list_models
 from aa_flax.models.registry import model_defaults
 from aa_flax.training import functional
 
-# One of each family, and of each kind of layer that has a choice to make by platform.
+# One network of each family, and of each kind of layer whose implementation depends on the platform.
 ONE_OF_EACH = (
     "aa_resnet18",
     "cbam_resnet18",
@@ -21,14 +21,14 @@ ONE_OF_EACH = (
     "patchconvnet_s60",
 )
 OTHERS = [
-    # 101 and 152 layers are more of the blocks of 50, and take half of the time.
+    # Networks of 101 and 152 layers have the blocks of the 50-layer network, and take half of the time.
     pytest.param(name, marks=pytest.mark.slow if name.endswith(("resnet101", "resnet152")) else pytest.mark.thorough)
     for name in sorted(set(list_models()) - set(ONE_OF_EACH))
 ]
 
 
 def lowered(name, dtype):
-    """The text of a training pass for CUDA, and whether any layer attends."""
+    """Return the text of a forward and backward pass for CUDA, and whether any layer attends."""
     with absent_gpu():
         model = nnx.eval_shape(lambda: create_model(name, dtype=dtype, rngs=nnx.Rngs(0)))
         apply, params, stats = functional(model)
@@ -47,7 +47,7 @@ def lowered(name, dtype):
 def check(name, dtype):
     text, attends = lowered(name, dtype)
     assert "stablehlo.convolution" in text
-    # By "auto" all attention goes through the kernel, which leaves no softmax behind.
+    # "auto" chooses the Triton kernel for all attention.
     assert ("xla.gpu.triton" in text) == attends
 
 

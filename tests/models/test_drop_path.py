@@ -1,4 +1,4 @@
-"""Stochastic depth as an option of the residual networks."""
+"""Tests of stochastic depth as an option of the residual networks."""
 
 import functools
 
@@ -27,7 +27,7 @@ def build(name, **options):
 
 
 def blocks(model):
-    """Residual blocks in the order in which images pass them."""
+    """Return the residual blocks in the order in which images pass them."""
     stages = [getattr(model, name) for name in model.feature_info]
     return [getattr(stage, f"block{i + 1}") for stage in stages for i in range(stage.blocks)]
 
@@ -59,7 +59,7 @@ def test_rngs_are_asked_for_before_anything_changes(name, images):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluation_and_a_rate_of_zero_are_the_same_programs(name, images):
-    """Neither evaluation at any rate nor training at a rate of 0 knows of drop path: XLA gets the same text."""
+    """Evaluation at any rate and training at rate 0 lower to the same text as without drop path."""
 
     def programs(rate, train):
         model = build(name, **rate)
@@ -74,7 +74,7 @@ def test_evaluation_and_a_rate_of_zero_are_the_same_programs(name, images):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_block_drops_its_own_branch(name, images, monkeypatch):
-    """Of ones in place of each branch; the compiler drops the network that leads there."""
+    """Ones replace each branch, so that the compiler removes the network before it and the masks remain."""
     model = build(name, drop_path_rate=0.5, drop_path_rule="constant")
     apply, params, stats = functional(model)
 
@@ -98,7 +98,7 @@ def test_each_block_drops_its_own_branch(name, images, monkeypatch):
 
 
 def test_a_dropped_block_is_its_shortcut(images):
-    """At a rate of nearly one every branch of a Wide-ResNet is gone: the maps are the stem's, pooled and padded."""
+    """At a rate near 1 every branch of a Wide-ResNet is dropped; the maps are those of the stem, pooled and padded."""
     from aa_flax.models.wide_resnet import parameter_free_shortcut
 
     model = create_model(

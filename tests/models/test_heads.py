@@ -1,4 +1,4 @@
-"""Pooling and classifier of every family: the mean, attention with one token or one a class, or a factory."""
+"""Tests of pooling and classifier: the mean, attention with one token or one for each class, or a factory."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from aa_flax.weights import load, save
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
 
 AUGMENTED = dict(num_heads=2, upsilon=0.25)
-BACKBONES = {  # small, with their last channels
+BACKBONES = {  # options of small networks, and their last channels
     "resnet18": (dict(blocks=(1, 1, 1, 1)), 512),
     "aa_resnet18": (dict(blocks=(1, 1, 1, 1), **AUGMENTED), 512),
     "wide_resnet28_10": (dict(depth=10, widen_factor=1), 64),
@@ -53,7 +53,7 @@ def size(module):
     ],
 )
 def test_every_family_takes_it(name, tokens):
-    """Traced only: logits, a training step's shapes, and exactly the parameters that it adds."""
+    """Only shapes run: of the logits and of a training step; and pooling adds exactly its parameters."""
     options, width = BACKBONES[name]
     model = nnx.eval_shape(lambda: small(name, tokens))
     plain = nnx.eval_shape(lambda: create_model(name, num_classes=5, image_size=(33, 50), rngs=nnx.Rngs(0), **options))
@@ -96,7 +96,7 @@ def test_logits_are_the_head_of_the_tokens_of_the_last_map(rng, tokens):
 
 
 def test_both_kinds_of_attention_in_one_network(rng):
-    """A layer that augments has a map for each query, pooling one for each token; queries are of the former."""
+    """An augmented layer has one map for each query, pooling one for each token; `queries` affects the former only."""
     model = small("aa_wide_resnet28_10", "class")
     x = jnp.asarray(rng.normal(size=(1, 33, 50, 3)), jnp.float32)
     maps = attention_maps(model, x, queries=[(0, 0), (32, 49)], layers=["stage3.*", "pooling"])
@@ -121,7 +121,7 @@ def test_weights_survive_the_file(rng, tmp_path):
 
 
 def test_a_factory_of_ones_own(rng):
-    """A module from a map to tokens; here the maximum over the map, without any name in the registry."""
+    """The pooling is the user's own module, the maximum over the map, which no registry names."""
 
     class Maximum(nnx.Module):
         def __call__(self, x):

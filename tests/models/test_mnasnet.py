@@ -28,7 +28,7 @@ def test_channels_are_multiples_of_eight_not_below_nine_tenths(features, width, 
 
 
 def test_the_network_is_that_of_the_paper():
-    """Kernel, expansion, channels, stride and squeeze-excite of the sixteen blocks of MnasNet-A1."""
+    """The sixteen blocks of MnasNet-A1 have the paper's kernels, widths, strides and squeeze-and-excitation."""
     model = shapes("mnasnet_100")
     found = []
     for stage in range(1, 6):
@@ -57,7 +57,7 @@ def test_the_network_is_that_of_the_paper():
 
 
 def test_what_is_augmented():
-    """The expansions of the last 13 blocks, 4 heads; the stage that begins at 56×56 is downsampled."""
+    """The expansions of the last 13 blocks attend with 4 heads, downsampled in the stage that begins at 56×56."""
     model = shapes("aa_mnasnet_100")
     found = {
         ".".join(map(str, path)): (module.rel_height.shape[0], module.num_heads, module.key_depth, module.value_depth)
@@ -65,13 +65,13 @@ def test_what_is_augmented():
         if getattr(module, "attends", False)
     }
     assert len(found) == 13 and all(path.endswith(".expand") for path in found)
-    assert found["stage3.block1.expand"] == (2 * 28 - 1, 4, 4, 4)  # 72 channels: 7.2 floors to 4, 3.6 goes to 4
-    assert found["stage3.block2.expand"] == (2 * 14 - 1, 4, 12, 8)  # 120 channels: 6 lies between 4 and 8 and goes up
+    assert found["stage3.block1.expand"] == (2 * 28 - 1, 4, 4, 4)  # 72 channels: 7.2 floors to 4, 3.6 rounds to 4
+    assert found["stage3.block2.expand"] == (2 * 14 - 1, 4, 12, 8)  # 120 channels: 6, between 4 and 8, rounds up
     assert found["stage5.block4.expand"] == (2 * 7 - 1, 4, 96, 48)
 
 
 def test_every_parameter_gets_a_gradient(rng, monkeypatch):
-    """At most two blocks of a kind. Four heads leave some of these narrow expansions plain, so both kinds are here."""
+    """There are at most two blocks of a kind; four heads leave some of the narrow expansions without attention."""
     monkeypatch.setattr(mnasnet, "GROUPS", [group._replace(repeats=min(group.repeats, 2)) for group in mnasnet.GROUPS])
     model = create_model("aa_mnasnet_100", width=0.25, num_classes=5, image_size=(64, 96), rngs=nnx.Rngs(0))
     assert [info.stride for info in model.feature_info.values()] == [2, 4, 8, 16, 32]

@@ -1,4 +1,4 @@
-"""What a call without `train` does: the mode of the module, which NNX's `train()` and `eval()` set."""
+"""Tests of calls without `train`, which have the mode that NNX's `train()` and `eval()` set."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def images(rng):
 
 
 def program(model, call=lambda model, images, **options: model(images, **options), **options):
-    """The text of a call and of what it makes of the batch statistics, as traced; equal texts are equal programs."""
+    """Return the traced text of a call and its update of the batch statistics; equal texts are equal programs."""
     graph, state = nnx.split(model)
 
     def run(state, images, key):
@@ -45,11 +45,11 @@ def test_the_mode_holds_without_train_and_what_is_said_wins(name):
     model = nnx.eval_shape(lambda: build(name))
     trained, evaluated = (program(model, train=train) for train in (True, False))
     assert trained != evaluated
-    assert program(model) == evaluated  # at first
+    assert program(model) == evaluated  # the first mode
     model.train()
     assert program(model) == program(nnx.merge(*nnx.split(model))) == trained
     assert program(model, train=False) == evaluated
-    nnx.merge(*nnx.split(model), copy=True).eval()  # another module
+    nnx.merge(*nnx.split(model), copy=True).eval()  # a copy does not change the module
     assert program(model) == trained
     model.eval()
     assert program(model) == evaluated and program(model, train=True) == trained
@@ -70,7 +70,7 @@ def test_maps_in_training_have_stochastic_depth(name):
 
 
 def test_values_of_both_modes(images):
-    """Of a network, and of it as a pure function, which has the mode that the network was in."""
+    """A network and its pure function agree; the function has the mode that the network had when it was split."""
     options = dict(depth=10, widen_factor=1, in_channels=2, rngs=nnx.Rngs(0))
     model = create_model("wide_resnet28_10", **options)
     apply, params, stats = functional(model)
@@ -88,7 +88,7 @@ def test_values_of_both_modes(images):
 
 
 def test_a_part_may_be_in_another_mode(images):
-    """As batch norms are frozen in NNX: the whole trains, one stage keeps its running statistics."""
+    """The network trains while one stage keeps its running statistics, which is how NNX freezes batch norms."""
     model = create_model("wide_resnet28_10", depth=10, widen_factor=1, in_channels=2, rngs=nnx.Rngs(0))
     model.train()
     model.stage1.eval()
@@ -129,7 +129,7 @@ def test_layers_alone(rng, layer):
 
 
 def later(features, **options):
-    """A norm that its maker left in training."""
+    """Return a norm in training mode, as a user's factory may leave it."""
     return nnx.BatchNorm(features, use_running_average=False, momentum=0.9, epsilon=1e-5, **options)
 
 

@@ -16,9 +16,9 @@ from aa_flax.models.stacked import Trunk, lies_stacked
 from aa_flax.training import functional
 from aa_flax.training.freezing import freeze_statistics
 
-# Parameters, and thousand millions of multiply-adds at 224, 384 and 512 pixels: from the shapes of the authors' code.
+# Parameters, and billions of multiply-adds at 224, 384 and 512 pixels: from the shapes of the authors' code.
 # Their README prints 25.2 M and 4.0, 11.8, 20.9 for S60; 47.7 M and 7.5; 99.4 M and 15.8, 46.5; 188.6 M and 29.9, 87.7;
-# 25.6 M and 5.3 for one token per class; the large ones are not listed there.
+# 25.6 M and 5.3 for one token per class; it does not list the large networks.
 TABLE = {
     "s60": (25_231_096, (3.98, 11.68, 20.76)),
     "s120": (47_723_896, (7.49, 22.0, 39.1)),
@@ -29,7 +29,7 @@ TABLE = {
     "s60_multi": (25_614_712, (5.31, 13.303, 22.728)),
 }
 SIZE = (32, 48)
-# Compiling is all that these tests do: twice as fast without the last optimisations, which change no value.
+# Compilation takes nearly all the time of these tests; without the last optimisations it is twice as fast.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -57,11 +57,11 @@ def images(rng):
     return jnp.asarray(rng.normal(size=(4, *SIZE, 3)), jnp.float32)
 
 
-# The loop against the same blocks in a row
+# The loop against the same blocks called one after another
 
 
 def in_a_row(trunk, x, *, train, rngs):
-    """What `Trunk` promises, block by block; the batch statistics of each, stacked."""
+    """Return the maps after each block, called one after another, and their batch statistics, stacked."""
     keys = [None] * trunk.depth
     if train and any(trunk.drop_path_rates):
         keys = jax.random.split(rngs.dropout(), trunk.depth)
@@ -78,7 +78,7 @@ def in_a_row(trunk, x, *, train, rngs):
     ("norm", "rate", "rematerialize", "unroll"), [("layer", 0.4, True, 1), ("batch", 0.0, False, 2)]
 )
 def test_the_loop_is_the_blocks_in_a_row(rng, norm, rate, rematerialize, unroll):
-    """Values, gradients and statistics, kept or computed again; to rounding, which sums in another order."""
+    """Values, gradients and statistics agree with and without rematerialisation; sums have another order."""
     options = dict(norm=norm, drop_path_rate=rate, drop_path_rule="linear", width=8, depth=2)
     trunk = build(**options, rematerialize=rematerialize, unroll=unroll).trunk
     graph, state = nnx.split(trunk)
@@ -109,7 +109,7 @@ def test_the_loop_is_the_blocks_in_a_row(rng, norm, rate, rematerialize, unroll)
 
 
 def test_every_block_drops_by_a_key_of_its_own(rng):
-    """Of 64 examples at rate 1/2, which branches survive: binomial in each block, and unlike between blocks."""
+    """The survivors of 64 examples at rate 1/2 are binomial in each block and differ between blocks."""
     trunk = build(width=8, depth=4, drop_path_rate=0.5).trunk
     trunk.blocks.gamma[...] = jnp.ones_like(trunk.blocks.gamma[...])
     x = jnp.asarray(rng.normal(size=(64, 1, 1, 8)), jnp.float32)
@@ -135,7 +135,7 @@ def test_a_program_holds_one_block_whatever_the_depth():
     assert equations(2) == equations(37) == 5  # four of the stem, one of the block
 
 
-# What the network does beside that
+# The rest of the network
 
 
 def test_features_of_blocks(images):
@@ -160,11 +160,11 @@ def test_features_of_blocks(images):
 
 @pytest.mark.parametrize("options", [dict(name="patchconvnet_s60_multi"), dict(norm="batch", drop_path_rate=0.2)])
 def test_every_parameter_learns(images, options):
-    """In each block. The bias of the keys moves all logits of a softmax alike, so its gradient is rounding alone."""
+    """Every parameter of each block has a gradient; that of the key bias, which softmax ignores, is only rounding."""
     apply, params, statistics = functional(build(**options))
     rng = np.random.default_rng(2)
     params = jax.tree.map(lambda p: p + 0.1 * rng.normal(size=p.shape).astype(np.float32), params)
-    params["trunk"]["blocks"]["squeeze_excite"]["squeeze"]["bias"] += 1  # no block's few units are all at zero
+    params["trunk"]["blocks"]["squeeze_excite"]["squeeze"]["bias"] += 1  # no block has all its units at zero
 
     @jit
     def gradient(params):
@@ -180,14 +180,14 @@ def test_every_parameter_learns(images, options):
 
 
 def test_batch_statistics(rng):
-    """Of the whole batch, of its parts on demand, and left alone once frozen."""
+    """Statistics are those of the whole batch, or of its parts with groups, and do not change if frozen."""
     model = build(norm="batch", width=8)
     trunk = model.trunk
     assert isinstance(trunk.block(1).norm, BatchNorm) and trunk.blocks.norm.mean.shape == (3, 8)
     x = jnp.asarray(rng.normal(1, 2, size=(4, 2, 3, 8)), jnp.float32)
 
     def run(train=True):
-        """The last map, and the statistics after it."""
+        """Return the last map and the batch statistics after the call."""
         graph, state = nnx.split(trunk)
 
         def call(state):
@@ -227,7 +227,7 @@ def test_statistics_are_updated_in_place(images):
 
 
 def test_bfloat16(images):
-    """Eight bits of mantissa through three blocks; a float32 carry would not be accepted by the loop."""
+    """The tolerance is that of eight bits of mantissa in three blocks; the loop would refuse a float32 carry."""
     full, half = (build(dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16))
     logits, expected = jit(half)(images), jit(full)(images)
     assert logits.dtype == jnp.bfloat16 and half.trunk.blocks.gamma.dtype == jnp.float32
@@ -244,7 +244,7 @@ def test_float64():
 
 
 def test_initial_weights():
-    """PyTorch's defaults for convolutions, biases too; 0.02 for what is linear; every block drawn apart."""
+    """Blocks have PyTorch's defaults, pooling and head a deviation of 0.02; every block has its own draws."""
     model = build(depth=5, width=32, layer_scale_init=1e-4, num_classes=200)
     blocks = model.trunk.blocks
     for leaf, fan_in in (
@@ -270,7 +270,7 @@ def test_initial_weights():
 
 
 def test_initial_weights_drawn_in_a_trace():
-    """The same distribution, and again every block drawn apart."""
+    """In a trace the distribution is the same, and every block has its own draws."""
 
     def draw():
         options = dict(norm="layer", layer_scale_init=0.1, dtype=jnp.float32, param_dtype=jnp.float32)

@@ -78,7 +78,7 @@ def test_a_network_remembers_how_it_was_built():
     assert model.built_from.options == (("blocks", (1, 1, 1, 1)), ("kappa", 0.5))
     graph, state = nnx.split(model)
     assert nnx.merge(graph, state).built_from == model.built_from
-    hash(graph)  # what jit keeps programs by
+    hash(graph)  # jit finds compiled programs by this hash
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
@@ -94,7 +94,7 @@ def test_timm_calls_stochastic_depth_as_this_library_does():
 
 
 def test_every_default_is_of_its_options_type():
-    """What a dataclass says and what a name puts in its place; so that errors and command line tell the truth."""
+    """Defaults of dataclasses and of registered names are of the types that errors and command line name."""
     for name in list_models():
         entry = registry._entries[name]
         for schema in (entry.options, *entry.plugs.values()):
@@ -155,7 +155,7 @@ def test_options_are_listed_without_those_of_create_model():
 
 
 def test_a_block_takes_any_convolution():
-    """The seam that later layers use: a network with the user's own layer, without touching the network."""
+    """A network takes the user's own layer through a factory, without a change of the network."""
 
     class Doubled(nnx.Module):
         def __init__(self, inner):

@@ -23,7 +23,7 @@ def test_every_name_of_the_family_is_registered():
 
 
 def test_what_is_augmented():
-    """The 3×3 of every block of the last three stages; basic blocks: the first; downsampled at 28×28 only."""
+    """Each block of the last three stages has one augmented 3×3, in basic blocks the first; downsampled at 28×28."""
     model = shapes("aa_resnet50")
     found = {
         ".".join(map(str, path)): (module.rel_height.shape, module.value_depth, module.key_depth, module.strides)
@@ -54,13 +54,13 @@ def test_bam_stands_between_stages():
     assert not hasattr(model, "attention4") and model.stage1.block1.recalibration is None
 
 
-# Unoptimised, a map is computed twice and not the same; the gradient of CBAM's maximum over channels is then 0 / 0.
+# Without optimisations a map is computed twice with different rounding, so the gradient of CBAM's maximum is 0 / 0.
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(
     ("kind", "recalibration"), [("basic", CBAMFactory(gate_scale_init=1.0)), ("bottleneck", GALAFactory())]
 )
 def test_every_parameter_gets_a_finite_gradient(rng, kind, recalibration):
-    """Two modules at once, in a network of one block a stage."""
+    """The network has one block in each stage and two attention modules at once."""
     modules = dict(recalibration=recalibration, between_stages=BAMFactory())
     options = ResNetOptions(kind=kind, blocks=(1, 1, 1, 1), **modules)
     model = ResNet(options, num_classes=5, image_size=(33, 64), in_channels=2, rngs=nnx.Rngs(0))
@@ -72,7 +72,7 @@ def test_every_parameter_gets_a_finite_gradient(rng, kind, recalibration):
 
     for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params)):
         assert np.isfinite(gradient).all(), path
-        # A bias right before batch norm is taken out with the mean again.
+        # Batch norm subtracts a bias right before it with the mean.
         before_norm = path[-1].key == "bias" and path[-2].key in ("squeeze", "reduce", "conv1", "conv2")
         if not (before_norm and path[0].key.startswith("attention")):
             assert np.abs(gradient).max() > 0, path

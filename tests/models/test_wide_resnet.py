@@ -49,7 +49,7 @@ def conv(x, kernel, stride=1):
 
 
 def test_plain_network_equals_its_definition(rng, tiny):
-    """A pre-activated WRN-10-1 written out from its parameters."""
+    """The definition is a pre-activated WRN-10-1 in NumPy, written out from its parameters."""
     model = tiny("")
     _, p, stats = functional(model)
     random = lambda s: jax.tree.map(lambda v: jnp.asarray(rng.uniform(0.5, 1.5, v.shape), jnp.float32), s)  # noqa: E731

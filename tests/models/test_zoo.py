@@ -1,4 +1,4 @@
-"""What every network of the registry does, whatever its family."""
+"""Tests of properties that every network of the registry has."""
 
 import subprocess
 import sys
@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def small(name):
-    """Options that leave a network its kinds of blocks and take their number and width."""
+    """Return options that make a network small and leave it its kinds of blocks."""
     if "wide" in name:
-        # Too narrow for a tenth of the channels to be a channel for each of eight heads.
+        # By default these narrow layers would not attend: a tenth of their channels is less than eight heads.
         attention = dict(num_heads=2, upsilon=0.25) if "aa_" in name else {}
         return dict(depth=10, widen_factor=1, **attention)
     if "mnasnet" in name:
@@ -32,12 +32,12 @@ def small(name):
 
 
 def sizes(name):
-    """An awkward size of image that the network takes, and the smallest."""
+    """Return an odd image size that the network accepts, and the smallest one."""
     return ((48, 80), (16, 16)) if "patchconvnet" in name else ((33, 50), (1, 1))
 
 
 def kinds():
-    """One name of each kind of network: depths and widths that `small` takes away do not count."""
+    """Return one name of each kind of network, where names that `small` makes equal are one kind."""
     found = {}
     for name in list_models():
         basic = name.endswith(("18", "34"))
@@ -59,14 +59,14 @@ def test_the_kinds_are_all_there():
 
 
 def computed():
-    """Kinds of which an image is computed: of the AW networks, each family and each way to place the layer."""
+    """Return the kinds that compute an image: of AW networks only one for each family and position of the layer."""
     alone = ("aw_resnet18", "aw_mnasnet_075", "aw_aa_resnet101", "aw_se_wide_resnet28_10", "aw_bam_resnet101")
     return [name for name in kinds() if not name.startswith("aw_") or name in alone]
 
 
 @pytest.mark.parametrize("name", computed())
 def test_odd_sizes_one_image_and_four_channels(rng, name):
-    """33×50 divides by no stage's stride; logits, features, attention maps and the summary agree on it."""
+    """No stage's stride divides 33×50; logits, features, attention maps and the summary agree on the sizes."""
     (h, w), _ = sizes(name)
     model = create_model(name, num_classes=5, image_size=(h, w), in_channels=4, **small(name), rngs=nnx.Rngs(0))
     graph, state = nnx.split(model)
@@ -79,7 +79,7 @@ def test_odd_sizes_one_image_and_four_channels(rng, name):
     maps = attention_maps(model, x, queries=[(0, 0), (h - 1, w - 1)])
     assert bool(maps) == name.removeprefix("aw_").startswith(("aa_", "fully", "patchconvnet"))
     for path, weights in maps.items():
-        if path == "pooling":  # its queries are tokens; a single one attends to itself too
+        if path == "pooling":  # the queries are tokens, and a single token attends to itself too
             tokens = model.pooling.tokens.shape[0]
             assert weights.shape == (1, 1, tokens, h // 16, w // 16) and weights.sum((-1, -2)).max() < 1 + 1e-5
             continue
@@ -93,7 +93,7 @@ def test_odd_sizes_one_image_and_four_channels(rng, name):
 
 @pytest.mark.parametrize("name", kinds())
 def test_shapes_of_other_inputs(name):
-    """Traced only: grey images, a batch of three, a training step, and the smallest image."""
+    """Only shapes run: grey images, a batch of three, a training step, and the smallest image."""
     model = nnx.eval_shape(lambda: create_model(name, num_classes=5, in_channels=1, **small(name), rngs=nnx.Rngs(0)))
     apply, params, batch_stats = functional(model)
     (h, w), smallest = sizes(name)
@@ -123,14 +123,14 @@ BIG = [f"{prefix}resnet152" for prefix in ("aa_", "gala_")] + [
 
 @pytest.mark.parametrize("name", BIG + [pytest.param(n, marks=pytest.mark.slow) for n in list_models() if n not in BIG])
 def test_building_takes_seconds(name):
-    start = time.process_time()  # of all threads, so at least what an idle machine would need
+    start = time.process_time()  # time of all threads, which is at least the wall time of an idle machine
     create_model(name, rngs=nnx.Rngs(0))
     assert time.process_time() - start < 10
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells a process its peak memory")
 def test_building_takes_little_memory():
-    """At most three times the parameters above what the process needs after its imports."""
+    """The peak is at most three times the size of the parameters above the memory after the imports."""
     code = """if True:
         import re
         from pathlib import Path

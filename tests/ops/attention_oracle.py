@@ -7,7 +7,7 @@ import numpy as np
 
 
 def attend(query, key, value, rel_height, rel_width, scale, cotangent=None):
-    """Output [b,h,w,n,dv] and, with a cotangent, the gradients of sum(output * cotangent) by all five inputs."""
+    """Return the output [b,h,w,n,dv] and the five gradients of sum(output * cotangent), zeros without a cotangent."""
     query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
     b, h, w, n, dk = query.shape
     no_position = rel_height is None
@@ -47,7 +47,7 @@ def attend(query, key, value, rel_height, rel_width, scale, cotangent=None):
 
 
 def inputs(rng, b, h, w, n, dk, dv, *, tables=True, dtype=np.float32):
-    """Random query, key, value, rel_height, rel_width."""
+    """Return random query, key, value, rel_height and rel_width; the last two are None without tables."""
     shapes = [(b, h, w, n, dk), (b, h, w, n, dk), (b, h, w, n, dv), (2 * h - 1, dk), (2 * w - 1, dk)]
     arrays = [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
     return arrays if tables else [*arrays[:3], None, None]

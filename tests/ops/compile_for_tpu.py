@@ -1,4 +1,4 @@
-"""Compiles attention for a TPU that is not there; prints what the compiler found as JSON, one line for each program.
+"""Compile attention for an absent TPU and print the compiler's figures as one line of JSON for each program.
 
 Run by test_tpu_compilation.py in a process of its own, because libtpu serves one process at a time.
 """
@@ -22,7 +22,7 @@ ALONE = Mesh(SLICE.devices.flat[:1], ("data",), axis_types=(jax.sharding.AxisTyp
 
 
 def compiled(batch, h, w, heads, dk, dv, channels, *, dtype="bfloat16", gradients=True, mesh=ALONE, positions=True):
-    """Forward pass, or forward and backward, of the branch with its projections."""
+    """Return figures of the compiled attention branch with its projections, forward or forward and backward."""
     depths, value = heads * (2 * dk + dv), heads * dv
     parameters = [(channels, depths), (depths,), (value, value), (value,)]
     parameters += [(2 * h - 1, dk), (2 * w - 1, dk)] if positions else []

@@ -1,4 +1,4 @@
-"""Compiles an AW-convolution and a plain one with gradients for four TPU chips; prints what the compiler found as JSON.
+"""Compile an AW-convolution and a plain one with gradients for four TPU chips; print the figures as JSON.
 
 Run by test_gated_tpu.py in a process of its own, because libtpu serves one process at a time.
 """
@@ -22,7 +22,7 @@ MESH = mesh_of(find_slice("v5e:2x2"))
 
 
 def found(layer):
-    """For 16 maps of 14×14 with 128 channels a chip."""
+    """Return figures of the compiled layer for 16 maps of 14×14 with 128 channels on each chip."""
     graph, params, rest = nnx.split(layer, nnx.Param, ...)
 
     def placed(leaf, spec):

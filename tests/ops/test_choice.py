@@ -1,4 +1,4 @@
-"""What "auto" takes, where, and that it says so."""
+"""Tests of the implementation that "auto" chooses, and of the message about it."""
 
 from types import SimpleNamespace
 
@@ -49,7 +49,7 @@ def test_the_table(monkeypatch, target, dtype, side, expected):
 
 @pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", "pallas_gpu"), ("float16", "folded")])
 def test_without_cudnn_another_serves(monkeypatch, dtype, expected):
-    """As where a program for GPUs is made on a machine that has none."""
+    """cuDNN is absent if a program for GPUs is compiled on a machine without one."""
     monkeypatch.setattr(choice, "target_platform", lambda: "gpu")
     assert choose(dtype, 14, 14, 8, 20, 3, True) == expected
 
@@ -59,7 +59,7 @@ def test_without_cudnn_another_serves(monkeypatch, dtype, expected):
     ("capability", "bfloat16", "float32"),
     [
         ("9.0", "cudnn", "pallas_gpu"),
-        ("8.0", "pallas_gpu", "pallas_gpu"),  # bytes count where there are no times
+        ("8.0", "pallas_gpu", "pallas_gpu"),  # without timings the choice goes by bytes
         ("7.5", "folded", "folded"),
         ("gfx942", "folded", "folded"),
     ],

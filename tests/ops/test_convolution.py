@@ -20,7 +20,7 @@ _NUMBERS = ("NHWC", "HWIO", "NHWC")
     ],
 )
 def test_maps_below_the_kernel_and_kernels_of_one_place(rng, size, kernel, padding, strides):
-    """Value and gradients equal those of XLA's convolution; float64, so that only an error of order 1 can hide."""
+    """Value and gradients equal those of XLA's convolution in float64."""
     with jax.enable_x64(True):
         x = jnp.asarray(rng.normal(size=(2, *size, 3)))
         w = jnp.asarray(rng.normal(size=(*kernel, 3, 5)))

@@ -1,4 +1,4 @@
-"""The fold in cuDNN's clothes, computed by XLA; the engine itself needs a GPU (`-m gpu`)."""
+"""Tests of the fold in the form that cuDNN takes, computed by XLA; cuDNN itself needs a GPU (`-m gpu`)."""
 
 import functools
 import sys
@@ -35,9 +35,9 @@ def _as_defined(arrays, scale, cotangent, atol):
 @pytest.mark.parametrize(
     ("size", "dk", "dv"),
     [
-        ((5, 7), 11, 1),  # 35 places, and a channel to spare for the one added
+        ((5, 7), 11, 1),  # 35 locations, and a spare channel that hides the added one
         ((5, 7), 11, 3),
-        ((5, 7), 12, 8),  # no channel to spare: 12 + 5 + 7
+        ((5, 7), 12, 8),  # no spare channel: 12 + 5 + 7
         ((3, 7), 8, 40),
         ((4, 7), 11, 3),
     ],
@@ -54,7 +54,7 @@ def test_padded_fold_equals_the_definition(rng, size, dk, dv, tables):
 def test_the_place_added_stays_hidden_at_any_scale(rng, scale, dtype):
     *arrays, _, _ = oracle.inputs(rng, 2, 3, 5, 2, 7, 3, tables=False, dtype=dtype)
     cotangent = jnp.asarray(rng.normal(size=arrays[2].shape), dtype)
-    # the same numbers, rounded to 8 or 11 bits on their way through 15 weights
+    # the same numbers with 15 weights rounded to 8 or 11 bits
     _as_defined([*arrays, None, None], scale, cotangent, 5e-2 if dtype == jnp.bfloat16 else 1e-2)
 
 
@@ -65,7 +65,7 @@ def test_the_place_added_stays_hidden_below_logits_of_minus_30000(rng, scale):
     query, key = (jnp.concatenate([x, sign * far], -1) for x, sign in ((query, 1), (key, -1 if scale > 0 else 1)))
     output = cudnn(query, key, value, None, None, scale, engine="xla")
     expected, _ = oracle.attend(query, key, value, None, None, scale)
-    np.testing.assert_allclose(output, expected, atol=1e-2)  # float32 tells logits of 30000 apart to 2e-3
+    np.testing.assert_allclose(output, expected, atol=1e-2)  # float32 resolves logits of 30000 to 2e-3
 
 
 def test_split_over_a_mesh_it_computes_the_same(rng):
@@ -92,7 +92,7 @@ def test_folded_width():
     assert folded_width(28, 28, 20, 3, True) == 80
     assert folded_width(28, 28, 20, 3, False) == 24
     assert folded_width(3, 5, 2, 40, True) == 40
-    assert folded_width(7, 7, 10, 3, True) == 32  # 24 and the channel that hides the place added
+    assert folded_width(7, 7, 10, 3, True) == 32  # 24, and the channel that hides the added location
     assert folded_width(7, 8, 9, 3, True) == 24
 
 
@@ -119,7 +119,7 @@ def test_where_it_cannot_run_is_said(rng, monkeypatch):
 
 @pytest.mark.parametrize("size", [(7, 7), (5, 11), (4, 7)])
 def test_jax_takes_it_with_gradients_for_a_gpu_that_is_not_here(size, monkeypatch):
-    """JAX checks shapes while it traces, and says so for a cuDNN that is not here; XLA sees the custom calls later."""
+    """JAX checks shapes while it traces, and the lowered text has cuDNN's custom calls; cuDNN itself is absent."""
     monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91900)
     shapes = _shapes(2, *size)
     with traced_for("gpu"):

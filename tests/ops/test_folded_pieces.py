@@ -1,4 +1,4 @@
-"""Attention in pieces of every kind: right, bounded in memory, and split over devices that send each other nothing."""
+"""Tests of attention in pieces of every kind: values, memory, and the split over devices without communication."""
 
 import functools
 import sys
@@ -20,9 +20,9 @@ from aa_flax.ops.platform import traced_for
 sys.path.insert(0, str(Path(__file__).parent))
 import attention_oracle as oracle
 
-# b, h, w, n, dk, dv, and what the weights of a piece may take; a map of 3x5 has 900 bytes of them in float32.
+# b, h, w, n, dk, dv, and the most bytes of a piece's weights; the weights of a 3x5 map take 900 bytes in float32.
 KINDS = {
-    "maps": ((2, 3, 5, 7, 11, 13), 2700),  # 3 of 14 maps, the last piece filled up
+    "maps": ((2, 3, 5, 7, 11, 13), 2700),  # 3 of 14 maps, the last piece padded
     "one map": ((3, 5, 2, 2, 7, 1), 500),
     "rows": ((2, 5, 3, 2, 3, 2), 400),  # 2 of 5 rows
     "columns": ((1, 3, 5, 2, 5, 4), 180),  # 3 of 5 columns
@@ -31,7 +31,7 @@ KINDS = {
 }
 
 
-WAYS = ("one device", "unknown devices")  # what a trace without a mesh may know of
+WAYS = ("one device", "unknown devices")  # what a trace without a mesh may know of the devices
 
 
 def limited(monkeypatch, piece, way="one device"):
@@ -110,7 +110,7 @@ def test_half_precision_is_as_near_as_the_whole_fold(rng, monkeypatch, kind, dty
     for mine, other, wanted in zip(ours, whole, [expected, *gradients], strict=True):
         assert mine.dtype == dtype
         errors = [np.abs(np.asarray(x, np.float64) - wanted).max() for x in (mine, other)]
-        # Both round products' operands and the result; the larger of two such errors may fall on either side.
+        # Both round the operands of products and the result, and either may have the larger error.
         assert errors[0] <= 2 * errors[1] + float(jnp.finfo(dtype).eps) * np.abs(wanted).max()
 
 
@@ -151,7 +151,7 @@ def test_pieces_cover_all_queries_within_the_budget(size, limit):
     assert all(filled >= length for filled, length in zip(pieces.filled, size, strict=True))
     queries = pieces.group * pieces.rows * pieces.columns
     assert queries * height * width * 4 <= limit or queries == 1
-    # Parts are even: less than one row of the last piece's axis is filled up in each of them.
+    # Pieces have nearly equal size: each piece has less than one row of padding.
     steps = pieces.steps
     assert pieces.filled[0] - maps < steps[0] and pieces.filled[1] - height < steps[1]
     assert pieces.filled[2] - width < steps[2]
@@ -182,7 +182,7 @@ def test_memory_is_a_small_part_of_the_fold_and_grows_with_the_places_only(monke
     seen_from(monkeypatch, way)
     pieces = temporary(folded_pieces, 8, 64)
     assert pieces <= temporary(folded, 8, 64) / 16
-    # Four times the places. The rows of the tables by pair of coordinates, the same for all images, make it no more.
+    # The map has four times the locations; table rows by pair of coordinates, shared by all images, add little.
     assert temporary(folded_pieces, 8, 128) <= 4.5 * pieces
 
 

@@ -1,4 +1,4 @@
-"""The gated convolution against its definition, its forms against each other, and what follows from the definition."""
+"""Tests of the gated convolution against its definition, of its forms, and of properties of the definition."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ CASES = [
     (5, 2, 1, 6, 6, 6, 1, (7, 6)),  # depthwise
     (3, 1, 1, 3, 3, 6, 1, (2, 3)),  # depthwise with two outputs a channel, a map smaller than the kernel
     (1, 2, 1, 2, 4, 6, 2, (5, 3)),
-    (3, 1, 1, 1, 40, 7, 1, (2, 3)),  # fewer places than channels
+    (3, 1, 1, 1, 40, 7, 1, (2, 3)),  # fewer locations than channels
 ]
 IDS = ["-".join(map(str, case[:6])) for case in CASES]
 
@@ -33,7 +33,7 @@ def operands(rng, case, batch=3, dtype=np.float64):
 
 
 def by_definition(x, kernel, gate, strides, padding, dilation, groups):
-    """What each output channel sees of the input is gated by its own map, then convolved: loops over everything."""
+    """Return the output by loops: each output channel gates the input that it sees by its own map, and convolves it."""
     b, h, w, _ = x.shape
     k, _, cg, outputs = kernel.shape
     (low, high), step, spread = padding[0], strides[0], dilation[0]
@@ -67,7 +67,7 @@ def value_and_gradients(implementation, arrays, settings):
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_every_form_is_the_definition(rng, case):
-    """Gating the input for each output channel = multiplying the kernel (Zhu et al., 2021); value and gradients."""
+    """Gating the input for each output channel equals multiplying the kernel by the gate (Zhu et al., 2021)."""
     with jax.enable_x64(True):
         arrays, settings = operands(rng, case)
         loop = value_and_gradients("loop", arrays, settings)
@@ -78,7 +78,7 @@ def test_every_form_is_the_definition(rng, case):
 
 
 def test_forms_are_chosen_apart(rng):
-    """Any form of the forward pass goes with any of the two gradients."""
+    """The forms of the forward pass and of the two gradients are independent choices."""
     with jax.enable_x64(True):
         arrays, settings = operands(rng, (3, 1, 1, 1, 2, 3, 1, (3, 4)), batch=2)
         loop = value_and_gradients("loop", arrays, settings)
@@ -89,7 +89,7 @@ def test_forms_are_chosen_apart(rng):
 
 @pytest.mark.parametrize("form", ["fold", "tap"])
 def test_samples_are_independent(rng, form):
-    """A sample's output does not change with the others, and goes where it goes."""
+    """A sample's output does not depend on the other samples, and is permuted with the samples."""
     arrays, settings = operands(rng, CASES[0], dtype=np.float32)
     x, kernel, gate = map(jnp.asarray, arrays)
 
@@ -105,7 +105,7 @@ def test_samples_are_independent(rng, form):
 
 @pytest.mark.parametrize("form", ["fold", "tap"])
 def test_bfloat16(rng, form):
-    """Products are summed in float32 and rounded once, but for the kernels of the fold: an error of a few 2**-8."""
+    """Products are summed in float32 and rounded once; the fold also rounds its kernels: errors are a few 2**-8."""
     for case in (CASES[0], CASES[4], CASES[7]):
         arrays, settings = operands(rng, case, dtype=np.float32)
         x, kernel, gate = arrays
@@ -117,7 +117,7 @@ def test_bfloat16(rng, form):
 
 
 def test_what_auto_takes():
-    """Depthwise by places; on a TPU the others folded, but for the gradient of the weights on small maps."""
+    """Depthwise takes "tap"; on a TPU others take "fold", except for the gradient of the weights on small maps."""
 
     def forms(platform, side, inputs, groups=1):
         return choose(Call(platform, side, side, inputs, 64, groups, separable=True))

@@ -1,4 +1,4 @@
-"""Kernels where the caller's settings are others than usual: a `shard_map` that checks, numbers of 64 bits."""
+"""Tests of the kernels under unusual settings of the caller: inside a `shard_map`, and with 64-bit numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def arguments(rng, dtype="float32"):
 @pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_gradients_inside_a_shard_map_of_the_caller(rng, platform, checked):
-    """Traced, because there is no such device and the interpreter of kernels takes no checked `shard_map`."""
+    """The gradient is only traced: the device is absent, and the kernels' interpreter refuses a checked `shard_map`."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     specs = (PartitionSpec("data"),) * 3 + (PartitionSpec(),) * 2
     arrays = arguments(rng)

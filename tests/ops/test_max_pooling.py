@@ -10,7 +10,7 @@ CASES = [((7, 10), 2, 3), ((1, 1), 2, 3), ((8, 5), 1, 3), ((9, 4), 3, 5), ((12, 
 
 
 def pooled(x, cotangent, stride, window):
-    """Maxima and the gradient by loops: the first place of a window, row by row, takes all of it."""
+    """Return maxima and gradient by loops; a pooling window's first maximum, row by row, gets all of its gradient."""
     before = (window - 1) // 2
     b, h, w, c = x.shape
     height, width = ((length + 2 * before - window) // stride + 1 for length in (h, w))
@@ -36,13 +36,13 @@ def test_values_and_gradients(rng, size, stride, window, ties):
     cotangent = rng.normal(size=y.shape).astype(np.float32)
     expected, gradient = pooled(x, cotangent, stride, window)
     np.testing.assert_array_equal(y, expected)
-    # Sums of up to ceil(window / stride)**2 numbers, in another order.
+    # Sums of up to ceil(window / stride)**2 numbers in another order.
     np.testing.assert_allclose(back(jnp.asarray(cotangent))[0], gradient, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("size", "stride", "window"), CASES)
 def test_both_ways_are_one_function(rng, size, stride, window):
-    """What a TPU runs, with ties, in bfloat16."""
+    """The form for TPUs equals the other, with ties, in bfloat16."""
     x = jnp.asarray(rng.integers(0, 3, (2, *size, 3)), jnp.bfloat16)
     y, back = jax.vjp(lambda x: max_pool(x, stride, window), x)
     other, other_back = jax.vjp(lambda x: _by_window(x, stride, window), x)
@@ -67,7 +67,7 @@ def test_a_window_of_the_least_number_keeps_its_gradient():
 
 
 def test_a_byte_a_window_is_kept():
-    """Nothing of the size of `x` goes from the forward to the backward pass."""
+    """The forward pass keeps one byte for each pooling window, and nothing of the size of `x`."""
     x = jnp.zeros((3, 10, 14, 5))
     y, back = jax.vjp(lambda x: _kept(2, 3, x), x)
     assert [leaf.dtype for leaf in jax.tree.leaves(back) if leaf.size] == [jnp.int8]
@@ -76,12 +76,12 @@ def test_a_byte_a_window_is_kept():
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_each_platform_gets_its_way(platform):
-    """Lowered for one that is not there."""
+    """The gradient is lowered for an absent platform."""
     gradient = jax.jit(jax.grad(lambda x: max_pool(x, 2).sum()))
     shape = jax.ShapeDtypeStruct((1, 4, 4, 1), jnp.float32)
     program = jax.export.export(gradient, platforms=[platform])(shape).mlir_module()
     assert ("select_and_scatter" in program) == (platform == "tpu")
-    assert "scatter" not in program or platform == "tpu"  # no sums in any order
+    assert "scatter" not in program or platform == "tpu"  # scatter would add in any order
 
 
 @pytest.mark.parametrize(

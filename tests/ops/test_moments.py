@@ -6,7 +6,7 @@ import pytest
 from aa_flax.ops import platform
 from aa_flax.ops.moments import moments
 
-# A TPU's way, which shifts by what is expected and makes a second pass where that is wrong, runs everywhere.
+# The form for TPUs, which shifts by the expected mean and makes a second pass if that is far off, runs on every device.
 WAYS = ("cpu", "tpu")
 SHAPES = [((7, 5, 6, 3), (0, 1, 2)), ((2, 7, 5, 6, 3), (1, 2, 3)), ((11, 3), (0,)), ((1, 5, 1, 3), (0, 1, 2))]
 
@@ -56,7 +56,7 @@ def test_sixteen_bits_are_summed_in_float32(rng, way):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("mean", [0, 30_000])
 def test_gradients(rng, way, mean):
-    """Of the definitions: dy/N for the mean, 2 (x - mean) dy/N for the variance."""
+    """The gradients are those of the definitions: dy/N for the mean, 2 (x - mean) dy/N for the variance."""
     x = (mean + rng.normal(size=(5, 3, 4, 2))).astype(np.float32)
     axes = (0, 1, 2)
     by_mean, by_variance = rng.normal(size=(2, 1, 1, 1, 2)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The GPU kernels, interpreted: against float64, at sizes that no tile divides, and as the layer uses them."""
+"""Tests of the interpreted GPU kernels: against float64, at sizes that no tile divides, and in the layer."""
 
 import functools
 import json
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import attention_oracle as oracle
 from absent_gpu import absent_gpu
 
-# float32: sums of some hundred products; the others round weights, gradients of logits and raised keys once each
+# float32: sums of some hundred products; others round weights, gradients of logits and keys with offsets once each
 TOLERANCE = {"float32": 3e-6, "bfloat16": 2e-2, "float16": 3e-3}
 ATTEND = functools.partial(ops.relative_attention_2d, implementation="pallas_gpu_interpret")
 
@@ -37,7 +37,7 @@ def output_and_gradients(cotangent, *arrays, scale=None):
 
 
 def assert_right(rng, size, dtype="float32", *, tables=True, scale=None):
-    """Output and five gradients equal to those of the definition in float64, from the same inputs."""
+    """Check that output and five gradients equal those of the definition in float64, from the same inputs."""
     arrays = [x for x in oracle.inputs(rng, *size, tables=tables, dtype=jnp.dtype(dtype)) if x is not None]
     cotangent = jnp.asarray(rng.normal(size=(*size[:4], size[-1])), dtype)
     got = output_and_gradients(cotangent, *arrays, scale=scale)
@@ -66,8 +66,8 @@ def test_value_and_five_gradients(rng, dv, dtype):
 @pytest.mark.parametrize(
     ("size", "tables"),
     [
-        ((1, 17, 3, 1, 20, 3), True),  # two tiles in a column of the map, or one that it does not fill
-        ((1, 2, 19, 1, 33, 2), True),  # the same in a row; depth in 64 columns
+        ((1, 17, 3, 1, 20, 3), True),  # two tiles in a column of the map, or one partly filled tile
+        ((1, 2, 19, 1, 33, 2), True),  # the same in a row; the depth is padded to 64
         pytest.param((1, 33, 2, 1, 5, 1), True, marks=pytest.mark.thorough),
         pytest.param((1, 3, 49, 1, 5, 1), True, marks=pytest.mark.thorough),
         ((2, 5, 3, 3, 4, 2), False),
@@ -87,7 +87,7 @@ def test_scales_of_either_sign_and_logits_far_from_zero(rng):
     for scale in (-0.7, 0.0):
         assert_right(rng, (1, 3, 2, 1, 3, 2), scale=scale)
     query, key, *rest = oracle.inputs(rng, 1, 3, 2, 1, 3, 2)
-    for scale in (100.0, -100.0):  # a largest logit that is not of the map would leave nothing of the others
+    for scale in (100.0, -100.0):  # a larger logit outside the map would leave the others no weight
         got, wanted = (
             ops.relative_attention_2d(30 * query, 30 * key, *rest, scale=scale, implementation=name)
             for name in ("pallas_gpu_interpret", "folded")
@@ -233,7 +233,7 @@ def test_auto_takes_another_where_jax_has_no_triton(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_it_lowers_for_a_gpu_that_is_not_here(dtype):
-    """With gradients."""
+    """The lowered program includes the gradients."""
     shapes = [(2, 5, 7, 2, 20), (2, 5, 7, 2, 20), (2, 5, 7, 2, 3), (9, 20), (13, 20)]
 
     def loss(*arrays):
@@ -249,9 +249,9 @@ def test_it_lowers_for_a_gpu_that_is_not_here(dtype):
 
 @pytest.mark.h100
 def test_compiled_for_an_h100_everything_stays_in_registers(tmp_path):
-    """At three shapes of the paper's networks, of those that `experiments/results/kernels_h100.json` has.
+    """The kernels are compiled at three of the shapes that `experiments/results/kernels_h100.json` has.
 
-    In a process of its own, whose compiler writes what it makes to files.
+    They are compiled in a process of its own, whose compiler writes its output to files.
     """
     if shutil.which("ptxas") is None:
         pytest.skip("needs ptxas")

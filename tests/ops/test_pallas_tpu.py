@@ -1,4 +1,4 @@
-"""The TPU kernel, interpreted: against float64, at sizes that no tile divides, and as the layer uses it."""
+"""Tests of the interpreted TPU kernel: against float64, at sizes that no tile divides, and in the layer."""
 
 import functools
 import sys
@@ -27,7 +27,7 @@ TOLERANCE = {"float32": 2e-6, "bfloat16": 1.5e-2}
 
 
 def both(rng, size, dtype, *, tables=True):
-    """Output and gradients of the kernel, and of the definition in float64, from the same inputs."""
+    """Return output and gradients of the kernel, and those of the definition in float64, from the same inputs."""
     dv = size[-1]
     arrays = [x for x in oracle.inputs(rng, *size, tables=tables, dtype=jnp.dtype(dtype)) if x is not None]
     nothing = [None] * (5 - len(arrays))
@@ -62,9 +62,9 @@ def test_value_and_five_gradients_at_the_papers_value_depths(rng, dv, dtype):
 @pytest.mark.parametrize(
     "size",
     [
-        (1, 13, 11, 3, 20, 3),  # 143 places in 256 lanes
+        (1, 13, 11, 3, 20, 3),  # 143 locations in 256 lanes
         (1, 17, 16, 1, 9, 2),  # three tiles of queries, one of keys
-        (1, 33, 35, 1, 4, 2),  # 1,155 places: several tiles of both, online softmax, heads one by one
+        (1, 33, 35, 1, 4, 2),  # 1,155 locations: several tiles of both, online softmax, heads one by one
     ],
     ids=str,
 )
@@ -79,7 +79,7 @@ def test_sizes_that_no_tile_divides(rng, size, tables):
     [
         (8, 5, 7, 2, 20, 3),  # one block
         (16, 2, 3, 2, 31, 35),  # two blocks; queries, keys and values together take two tiles of 128 channels
-        (8, 13, 11, 1, 9, 2),  # 143 places: copied 13 at a time
+        (8, 13, 11, 1, 9, 2),  # 143 locations: copied 13 at a time
     ],
     ids=str,
 )
@@ -236,7 +236,7 @@ def test_arguments_of_the_branch_that_do_not_fit(change, words):
 
 @pytest.mark.parametrize("implementation", ["auto", "folded", "folded_pieces", "paper", "pallas_tpu_interpret"])
 def test_a_mesh_whose_shardings_are_part_of_the_types(rng, implementation):
-    """Forward only: JAX has no gradient of a convolution there."""
+    """Only the forward pass runs, because JAX has no gradient of a convolution on such a mesh."""
     model = layer(implementation)
     x = jnp.asarray(rng.normal(size=(8, 5, 7, 11)), jnp.float32)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))

@@ -1,4 +1,4 @@
-"""The TPU kernel, interpreted: images one by one, side by side and on lanes; normalised and upsampled on the chip."""
+"""Tests of the interpreted TPU kernel: images one by one, side by side and on lanes; normalised and upsampled."""
 
 import functools
 
@@ -18,12 +18,12 @@ from aa_flax.ops.pallas_tpu.shape import Shape
 from aa_flax.ops.platform import traced_for
 from aa_flax.ops.reference import reference
 
-# As in test_pallas_tpu.py, and sums over a whole batch of terms that are rounded once each.
+# Errors as in test_pallas_tpu.py, and sums over a whole batch of terms that are rounded once each.
 TOLERANCE = {"float32": 5e-6, "bfloat16": 3.5e-2}
 
 
 def arguments(rng, b, h, w, n, dk, dv, c, out, dtype):
-    """x, both projections with biases, both tables, factor and summand of a normalisation."""
+    """Return x, both projections with biases, both tables, and factor and summand of a normalisation."""
     depths = n * (2 * dk + dv)
     sizes = [(b, h, w, c), (c, depths), (depths,), (n * dv, out), (out,), (2 * h - 1, dk), (2 * w - 1, dk)]
     scales = [1, c**-0.5, 0.3, 1, 1, 1, 1]
@@ -65,10 +65,10 @@ def kernel(n, upsampled, normalized, added_to, *arrays):
         ((8, 5, 7, 2, 20, 3, 11, 6), "bfloat16", (10, 13), True, 256),
         ((16, 3, 5, 1, 4, 2, 131, 5), "float32", (5, 7), False, 128),
         ((8, 3, 5, 1, 4, 2, 12, 5), "float32", None, False, 130),  # not a whole number of tiles
-        ((1, 33, 32, 2, 4, 2, 9, 3), "float32", (35, 37), True, 0),  # 1,056 places: heads one by one
+        ((1, 33, 32, 2, 4, 2, 9, 3), "float32", (35, 37), True, 0),  # 1,056 locations: heads one by one
         ((128, 3, 5, 1, 8, 4, 24, 8), "float32", None, True, 16),
         ((256, 2, 3, 2, 8, 4, 16, 24), "bfloat16", (3, 4), True, 0),  # two blocks; 24 are not whole tiles of words
-        ((128, 11, 13, 1, 4, 8, 48, 8), "bfloat16", None, False, 0),  # 143 places: a whole tile and a part
+        ((128, 11, 13, 1, 4, 8, 48, 8), "bfloat16", None, False, 0),  # 143 locations: a whole tile and a part
     ],
     ids=str,
 )
@@ -143,7 +143,7 @@ def test_bilinear_weights_are_those_of_upsample(rng, lengths):
 
 @pytest.mark.parametrize("options", [{}, {"position": "none"}, {"attention_downsample": 2, "spatial_shape": (3, 4)}])
 def test_norm_activation_and_augmented_convolution_are_the_same_with_both_inside_the_kernel(rng, options):
-    """`convolve_activated` on a TPU, where the kernel normalises, against elsewhere; the upsampling too."""
+    """`convolve_activated` gives the same on a TPU, where the kernel normalises and upsamples, as elsewhere."""
     settings = dict(num_heads=2, key_depth=10, value_depth=6, spatial_shape=(5, 7), use_bias=True)
     x = jnp.asarray(rng.normal(2, 3, size=(4, 5, 7, 11)), jnp.float32)
 

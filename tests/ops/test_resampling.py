@@ -38,7 +38,7 @@ def test_average_pool_on_a_cpu_is_that_of_other_devices(rng, stride, window):
 
 
 def bilinear(signal, length):
-    """Half-pixel centres, the border repeats: one axis, by the definition."""
+    """Return a signal interpolated along its axis by definition: half-pixel centres, repeated border."""
     centres = (np.arange(length) + 0.5) * len(signal) / length - 0.5
     return np.interp(centres, np.arange(len(signal)), signal)
 

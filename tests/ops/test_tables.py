@@ -24,7 +24,7 @@ def test_smaller_maps_keep_the_row_of_each_offset(rng, method):
 
 
 def test_linear_stretches_the_offsets():
-    offsets = jnp.arange(-2, 3, dtype=jnp.float32)[:, None]  # a table whose row is its own offset
+    offsets = jnp.arange(-2, 3, dtype=jnp.float32)[:, None]  # each row of the table is its own offset
     large = resize_relative_table(offsets, 5, method="linear")
     np.testing.assert_allclose(large[:, 0], np.arange(-4, 5) / 2)
 
@@ -72,7 +72,7 @@ def test_rows_of_all_pairs(rng, length):
 
 @pytest.mark.parametrize("implementation", ["paper", "folded", "folded_pieces"])
 def test_no_gradient_scatters(implementation):
-    """A GPU adds what is scattered in any order: an H200 gave other bits in every run. One place is no scatter."""
+    """A GPU adds scattered values in any order, so that an H200 gave other bits in every run; one index is harmless."""
     shapes = [(16, 32, 24, 8, 20), (16, 32, 24, 8, 20), (16, 32, 24, 8, 2), (63, 20), (47, 20)]
 
     def loss(*arrays):

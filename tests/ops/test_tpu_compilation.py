@@ -1,4 +1,4 @@
-"""The kernel through the TPU's own compiler, where libtpu is installed: what it refuses, it refuses here."""
+"""Tests of the kernel with the TPU's own compiler, where libtpu is installed."""
 
 import json
 import os
@@ -16,7 +16,7 @@ NAMES = ("batch", "h", "w", "heads", "dk", "dv", "channels")
 
 
 def results(*cases):
-    """What the compiler found for each case."""
+    """Return the compiler's figures for each case."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "JAX_NUM_CPU_DEVICES": "1"}
     environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
     done = subprocess.run(

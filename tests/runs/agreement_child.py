@@ -1,6 +1,6 @@
-"""What processes tell each other, step by step; prints one line for each thing found.
+"""One of several processes that exchange values and agree, and print one line for each result.
 
-Usage: agreement_child.py FOLDER, which is written to
+Usage: agreement_child.py FOLDER, in which files are written
 """
 
 import sys

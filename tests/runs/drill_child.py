@@ -1,4 +1,4 @@
-"""A training run that says where it is, one line an event, and stays there for a moment: a target for `SIGKILL`.
+"""A training run that prints one line for each event and pauses there, so that `SIGKILL` can hit it.
 
 Usage: drill_child.py CONFIG.json WORKDIR SECONDS
 """
@@ -15,7 +15,7 @@ PAUSE = float(sys.argv[3])
 
 
 def told(owner, name, event):
-    """Print before and after each call of a function."""
+    """Make a function print `event` before each call and, unless that is "step", pause, and print after the call."""
     original = getattr(owner, name)
 
     def wrapped(*arguments, **options):
@@ -31,9 +31,9 @@ def told(owner, name, event):
 
 if __name__ == "__main__":
     told(setup, "place_batch", "step")
-    told(checkpoints, "write_manifest", "save")  # all is written, and nothing counts yet
+    told(checkpoints, "write_manifest", "save")  # all files are written, but the checkpoint does not count yet
     told(checkpoints.ocp.AsyncCheckpointer, "save", "save")
-    told(checkpoints.shutil, "rmtree", "delete")  # after the name is gone
+    told(checkpoints.shutil, "rmtree", "delete")  # after the checkpoint has lost its name
     told(checkpoints.ocp.AsyncCheckpointer, "restore", "restore")
     outcome = loop.train(resolve(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]))
     print("finished", outcome.finished, flush=True)

@@ -1,4 +1,4 @@
-"""One process of a training run that writes down what it sees.
+"""One process of a training run, which records the examples that it sees and the scores.
 
 Usage: host_child.py CONFIG.json WORKDIR SEEN
 """

@@ -28,7 +28,7 @@ def test_twelve_equal_blocks_come_back_in_their_places(tmp_path):
 
 
 def test_metrics_may_come_and_go(tmp_path):
-    """What the window of a checkpoint has no sum of starts at zero; what is no longer measured is left where it is."""
+    """A metric that the checkpoint's log window lacks starts at zero; one that is no longer measured is ignored."""
     integer, real = jnp.int32, jnp.float32
     state = state_with_many_blocks({"accuracy": integer, "gone": integer, "other": real})
     window = jax.tree.map(lambda x: x + 3, state.window)

@@ -1,4 +1,4 @@
-"""`python -m aa_flax.checkpoints` on a tiny run."""
+"""Tests of `python -m aa_flax.checkpoints` on a tiny run."""
 
 import forked
 import jax

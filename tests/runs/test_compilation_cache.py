@@ -1,4 +1,4 @@
-"""Compiled programs in the run directory, and what becomes of damaged ones."""
+"""Tests of compiled programs in the run directory, and of damaged ones."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from aa_flax.runs.manifest import NAME
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """No cache is set, every compilation is worth a file, and the tests' own cache comes back."""
+    """Yield a folder for the cache while JAX has none and stores every compilation; then restore the tests' cache."""
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.setattr(compilation_cache, "_SHORTEST", 0.0)
@@ -21,7 +21,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def compiled(folder):
-    """Compile something; the names of the entries, by their time of writing."""
+    """Compile a program with the cache and return the time of writing of each entry, by name."""
     with CompilationCache(folder):
         jax.clear_caches()
         assert float(jax.jit(lambda x: jnp.sin(x) * 3)(jnp.float32(1.0))) == pytest.approx(2.5244, rel=1e-4)
@@ -38,7 +38,7 @@ def test_a_second_start_writes_nothing(folder):
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "not vouched for"])
 def test_damaged_entries_are_removed_and_made_again(folder, harm):
-    """Warnings are errors here: JAX meets no damaged entry."""
+    """JAX would warn of a damaged entry, which is an error in tests."""
     first = compiled(folder)
     file = folder / next(iter(first))
     content = file.read_bytes()

@@ -1,4 +1,4 @@
-"""What goes wrong around a run: damage, full disks, two runs in one folder, signals. Nothing may be lost or differ."""
+"""Tests of faults around a run, in which nothing may be lost or differ: damage, full disks, two runs, signals."""
 
 import dataclasses
 import os
@@ -32,7 +32,7 @@ def at_step(step):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Checkpoints of steps 3 and 5."""
+    """Return a folder with checkpoints of steps 3 and 5."""
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         for step in (3, 5):
             checkpoints.save(at_step(step))
@@ -80,9 +80,9 @@ def test_nothing_but_damage_is_an_error_not_a_new_start(folder):
 
 
 def test_what_was_cut_off_counts_for_nothing_and_is_cleaned_up(folder):
-    (folder / "5" / NAME).unlink()  # killed before it was vouched for
-    (folder / "7.orbax-checkpoint-tmp").mkdir()  # killed while it was written
-    (folder / ".deleting-1" / "model").mkdir(parents=True)  # killed while it was deleted
+    (folder / "5" / NAME).unlink()  # killed before the manifest was written
+    (folder / "7.orbax-checkpoint-tmp").mkdir()  # killed during writing
+    (folder / ".deleting-1" / "model").mkdir(parents=True)  # killed during deletion
     (folder / f".7.{NAME}.partial").write_text("{")
     assert saved_steps(folder) == [3]
     with Checkpoints(folder) as checkpoints:
@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_gives_way_to_a_new_one_of_its_step(folder):
 
 
 def test_what_is_saved_is_the_state_of_the_call(tmp_path):
-    """Saving goes on in the background while the step that donates the state overwrites it."""
+    """Saving continues in the background while a step, to which the state is donated, overwrites it."""
     import jax
 
     state = dataclasses.replace(at_step(4), params={"kernel": jnp.arange(4_000_000, dtype=jnp.float32)})
@@ -172,7 +172,7 @@ def test_one_run_at_a_time(tmp_path):
 
 @pytest.fixture
 def config(plain_config):
-    """That of `straight`."""
+    """Return the config of the run `straight`."""
     plain_config.epochs = 2
     return plain_config
 
@@ -248,7 +248,7 @@ with Preemption(grace=0.5).watching():
     print("ready", flush=True)
     {wait}
 """
-# The first waits in C without ever coming back to Python, as a compilation does: for a mutex that it holds itself.
+# The first waits in C for a mutex that it holds itself and never returns to Python, as during a compilation.
 WAITS = [
     "import ctypes; c, m = ctypes.CDLL(None), ctypes.create_string_buffer(64); [c.pthread_mutex_lock(m) for _ in '12']",
     "time.sleep(60)",

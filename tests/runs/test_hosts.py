@@ -1,4 +1,4 @@
-"""Several processes on one machine: they see what one sees, count what one counts, and end together."""
+"""Tests of several processes on one machine: they see and count the same as one process, and end together."""
 
 import dataclasses
 import itertools
@@ -26,7 +26,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def launch(plain_config, tmp_path, cache):
-    """Starts processes that train, with changed fields of the config."""
+    """Return a function that starts processes that train, with changed fields of the config."""
 
     def go(count, workdir, **changes):
         for name, value in changes.items():
@@ -40,7 +40,7 @@ def launch(plain_config, tmp_path, cache):
 
 
 def found(folder, count):
-    """What the processes wrote down: the examples of each step in the order of the whole batch, and the scores."""
+    """Return what the processes recorded: the examples of each step in the order of the whole batch, and the scores."""
     each = [json.loads((folder / f"{count}-{index}.json").read_text()) for index in range(count)]
     assert all(one["confusion"] == each[0]["confusion"] and one["loss"] == each[0]["loss"] for one in each)
     steps = zip(*(one["seen"] for one in each), strict=True)
@@ -53,7 +53,7 @@ def test_four_processes_go_on_as_two_and_as_one(launch, tmp_path, capsys):
     seen = []
     for count, epoch in ((4, 2), (2, 3), (1, 4)):
         if count == 2:
-            # The newest checkpoint is damaged: both go on from the one before, the same.
+            # The newest checkpoint is damaged, so both processes continue from the one before.
             flip(arrays(tmp_path / "moved" / "checkpoints" / "8"))
         output = finish(launch(count, "moved", stop_after_epoch=epoch))
         steps, scores = found(tmp_path / "moved", count)
@@ -68,7 +68,7 @@ def test_four_processes_go_on_as_two_and_as_one(launch, tmp_path, capsys):
         for name in ("moved", "straight")
     )
     assert [row["step"] for row in ours] == [row["step"] for row in theirs] == [4, 8, 12, 16]
-    # The uneven end of 50 examples in batches of 24, counted as integers.
+    # 50 examples do not fill batches of 24; accuracies are compared as integer counts.
     assert [round(50 * row["accuracy"]) for row in ours[:2]] == [round(50 * row["accuracy"]) for row in theirs[:2]]
     for one, other in zip(ours, theirs, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)

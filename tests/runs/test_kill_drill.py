@@ -1,4 +1,4 @@
-"""`SIGKILL` at 20 moments of a run: what it ends with is, bit for bit, what an undisturbed run ends with."""
+"""Test of `SIGKILL` at 20 moments of a run, which must end bit for bit as an undisturbed run does."""
 
 import contextlib
 import dataclasses
@@ -25,13 +25,13 @@ def start(config_file, workdir, cache):
 
 
 def belongings(pid):
-    """Shared-memory files and child processes that a process has."""
+    """Return the shared-memory files and the child processes of a process."""
     proc = Path("/proc") / str(pid)
     lines = (proc / "maps").read_text().splitlines()
     files = {Path(line.split()[5]) for line in lines if "/dev/shm/" in line}
     children = set()
     for task in (proc / "task").iterdir():
-        with contextlib.suppress(OSError):  # a thread that has ended since
+        with contextlib.suppress(OSError):  # the thread has ended since
             children |= {int(child) for child in (task / "children").read_text().split()}
     return files, children
 
@@ -39,7 +39,7 @@ def belongings(pid):
 def test_twenty_kills_change_nothing(plain_config, tmp_path, capsys):
     plain_config.epochs = 30
     plain_config.eval_every_epochs = 10
-    plain_config.checkpoint_every_minutes = 1e-6  # at every log window
+    plain_config.checkpoint_every_minutes = 1e-6  # save after every log window
     config_file = tmp_path / "config.json"
     config_file.write_text(json.dumps(dataclasses.asdict(resolve(plain_config))))
     with start(config_file, tmp_path / "straight", tmp_path / "cache") as child:

@@ -1,4 +1,4 @@
-"""The log on a disk that is full, or that cannot be written any more."""
+"""Tests of the log on a disk that is full or cannot be written any more."""
 
 import errno
 import json
@@ -15,7 +15,7 @@ from aa_flax.training.loop import train
 
 
 class FullDisk:
-    """Takes half of what is written, and then there is no room."""
+    """File on a full disk, which takes half of the written text and then raises."""
 
     def __init__(self, file):
         self._file = file

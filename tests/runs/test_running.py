@@ -1,4 +1,4 @@
-"""What a run says of its start, traces of its steps, and that it reads the device at log steps only."""
+"""Tests of the messages at a run's start, of traces of its steps, and of device reads at log steps only."""
 
 import re
 
@@ -23,7 +23,7 @@ def test_time_to_the_first_step_is_told_by_phase_and_a_trace_is_written(plain_co
 
 
 def test_the_device_is_read_at_log_steps_only(plain_config, tmp_path, monkeypatch):
-    """Every way from an array of the device to the host goes through its `_value` or `device_get`."""
+    """Every transfer of an array to the host goes through its `_value` or `device_get`, which the test counts."""
     plain_config.epochs, plain_config.eval_every_epochs, plain_config.log_every_steps = 2, 2, 4
     reads: list[int] = []
     steps: list[int] = []
@@ -38,7 +38,7 @@ def test_the_device_is_read_at_log_steps_only(plain_config, tmp_path, monkeypatc
     monkeypatch.setattr(loop.Setup, "placed", counted)
     train(resolve(plain_config), tmp_path)
     assert len(steps) == 8
-    # Before the first step the state is read; then only after the steps that close a window.
+    # The state is read before the first step, then only after steps that end a log window.
     assert set(reads) <= {0, 4, 8} and 4 in reads
 
 

@@ -1,4 +1,4 @@
-"""A run that hangs is ended, one that goes on is not."""
+"""Tests that the watchdog ends a run that hangs and no other."""
 
 import os
 import subprocess

@@ -1,7 +1,7 @@
-"""A second task, in this file alone: the mean colour of an image, where it is measured.
+"""Tests with a second task, defined in this file alone: the mean colour of an image, if it is measured.
 
-What it does, the library does without a word about colours: train by the command, resume bit for bit, accumulate,
-evaluate on two processes, predict, draw, plan.
+The library, which contains nothing about colours, does everything else: it trains by the command, resumes bit for bit,
+accumulates gradients, evaluates on two processes, predicts, draws and plans.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ CHANNELS = ("red", "green", "blue")
 
 
 class MeanColour:
-    """Mean of each channel, 0 to 1, and whether it counts: images of the class "unmeasured" have none."""
+    """Targets: the mean of each channel, 0 to 1, and whether it counts, which is false in the class "unmeasured"."""
 
     shapes: Mapping[str, Any] = {
         "colour": jax.ShapeDtypeStruct((3,), np.float32),
@@ -67,7 +67,7 @@ class MeanColour:
 
 @dataclass(frozen=True)
 class ColourOptions:
-    scale: float = 1.0  # of the loss
+    scale: float = 1.0  # factor of the loss
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Photographs of 12 × 8 pixels in one colour each, a config, and a cache of compilations."""
+    """Return a folder with photographs of 12 × 8 pixels in one colour each, and a config."""
     folder, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(3)
     for split, count in (("train", 20), ("test", 7)):
         for index in range(count):
@@ -195,12 +195,12 @@ def run(folder, module, *arguments, code=0):
 
 @pytest.fixture(scope="module")
 def trained(folder):
-    """The run of the config, and what the command printed."""
+    """Return the run directory of the config, and the output of the command."""
     return folder / "run", run(folder, "train", "--config=config.py", "--workdir=run")
 
 
 def config_of(folder, **fields):
-    sys.path.insert(0, str(HERE))  # the module that the config names
+    sys.path.insert(0, str(HERE))  # where the module is that the config names
     values: dict[str, Any] = json.loads((folder / "run" / "config.json").read_text())
     values["data"].update(data_dir=str(folder / "tfds"), source_dir="")
     return resolve({**values, **fields})
@@ -217,7 +217,7 @@ def test_its_scores_are_in_the_log_the_result_and_the_pictures(trained):
     assert all("error" in row for row in rows if row["split"] == "train")
     assert [row["step"] for row in rows if row["split"] == "eval"] == [2, 4]
     result = json.loads((workdir / "result.json").read_text())
-    assert result["finished"] and result["headline"] == "closeness" and result["examples"] == 6  # of 7, 1 unmeasured
+    assert result["finished"] and result["headline"] == "closeness" and result["examples"] == 6  # 7, 1 unmeasured
     last = [row for row in rows if row["split"] == "eval"][-1]
     assert (result["closeness"], result["loss"]) == (last["closeness"], last["loss"])
     assert result["error_by_channel"].keys() == {*CHANNELS}
@@ -294,7 +294,7 @@ def test_two_processes_reach_what_one_reaches(folder, trained):
 
 
 class Dot(nnx.Module):
-    """A network without batch statistics, so that pieces come to the same as the whole."""
+    """A network without batch statistics, so that micro-batches give the same gradient as the whole batch."""
 
     def __init__(self, rngs):
         self.linear = nnx.Linear(3, 3, rngs=rngs)
@@ -304,7 +304,7 @@ class Dot(nnx.Module):
 
 
 def test_pieces_come_to_the_gradient_of_the_whole(folder, trained, rng):
-    """The number of measured images differs from piece to piece; the loss is divided by that of the whole batch."""
+    """Micro-batches have different numbers of measured images; the loss is divided by that of the whole batch."""
     config = config_of(folder)
     subject = of_config(config)
     batch = {
@@ -333,7 +333,7 @@ def test_it_is_planned(folder, trained):
     lowered = lower(of_config(config), "train", mesh)
     compiled = lowered.program.compile()
     assert lowered.params_bytes > 100_000 and compiled.cost_analysis()["flops"] > 1e6
-    assert "8x3xf32" in lowered.program.as_text()  # the batch's colours
+    assert "8x3xf32" in lowered.program.as_text()  # the shape of the batch's colours
 
 
 def test_a_step_is_replayed(folder, trained):

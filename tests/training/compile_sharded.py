@@ -1,7 +1,7 @@
-"""Compiles training steps for a TPU slice that is not there; prints what they keep and send, one JSON line each.
+"""Compile training steps for an absent TPU slice and print their memory and collectives, one JSON line each.
 
 Usage: compile_sharded.py '[{"model": {...}, "parallel": {...}, ...}, ...]', configs as `resolve` takes them.
-A process of its own, because libtpu serves one at a time.
+It is a process of its own, because libtpu serves one process at a time.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A run that starts from weights in a file and leaves parts of them as they are."""
+"""Tests of a run that starts from weights in a file and freezes parts of them."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,10 @@ def is_frozen(path):
 
 @pytest.fixture
 def config(tmp_path, data_dir):
-    """The embedded images, 64 of them, from a plain network of other classes whose arrays are all unlike fresh ones."""
+    """Return a config for 64 embedded images that starts from a file of a plain network.
+
+    The network has another number of classes, and all its arrays differ from initial ones.
+    """
     plain = create_model("wide_resnet28_10", **TINY, num_classes=3, in_channels=1, rngs=nnx.Rngs(5))
     rng = np.random.default_rng(5)
     fill_arrays(plain, {p: rng.uniform(0.05, 0.2, v.shape) for p, v in flat_arrays(plain).items()})
@@ -64,11 +67,11 @@ def test_frozen_parts_stay_bit_for_bit_and_the_rest_learns(config, tmp_path, opt
     before, after = arrays(start), arrays(load_model(directory)[0])
     for path, value in after.items():
         assert (value == before[path]).all() == is_frozen(path), path
-    # The file's weights are where it started.
+    # Training started from the weights of the file.
     assert (before["stage1.block1.conv2.kernel"] != fresh["stage1.block1.conv2.kernel"]).all()
     report = (workdir / "initial_weights.txt").read_text()
     assert "stage1.block1.conv1.qkv.kernel" in report and "new      head.kernel" in report
-    # The same command again must not start from the file again, nor need it.
+    # The same command again does not need the file and does not start from it again.
     (tmp_path / "plain.safetensors").unlink()
     assert train(resolve(config), workdir).finished
 
@@ -90,7 +93,7 @@ def test_a_frozen_part_gets_no_gradient_and_its_batch_norm_uses_what_it_has(rng)
     for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(batch_stats), jax.tree.leaves(stats), strict=True):
         name = ".".join(part.key for part in path)
         assert (np.asarray(old) == np.asarray(new)).all() == is_frozen(name), name
-    # No update at all, whatever the chain before makes of it.
+    # Frozen parameters get no update, whatever the chain before returns.
     chain = leave_frozen(optax.identity(), FROZEN)
     updates, _ = chain.update(jax.tree.map(jnp.ones_like, params), chain.init(params))
     jax.tree.map(
@@ -99,7 +102,7 @@ def test_a_frozen_part_gets_no_gradient_and_its_batch_norm_uses_what_it_has(rng)
 
 
 def test_a_file_may_be_of_a_part(config):
-    """Weights of a classifier for the backbone of a network that is none."""
+    """The weights of a classifier initialise the backbone of a network that is no classifier."""
 
     class Detector(nnx.Module):
         def __init__(self):

@@ -1,4 +1,4 @@
-"""The loop end to end on a few images: resuming, stopping, diverging, data parallelism."""
+"""Tests of the loop end to end on a few images: resuming, stopping, diverging, data parallelism."""
 
 import json
 
@@ -24,7 +24,7 @@ def test_four_epochs_equal_two_and_two_bit_for_bit(tiny_config, tmp_path):
     assert not stopped.finished and stopped.epoch == 2
     halfway = rows(tmp_path / "resumed")
     assert halfway == rows(tmp_path / "straight")[: len(halfway)]  # the schedule is that of four epochs
-    # What a crash after the checkpoint leaves: a row of a later step, and a torn one.
+    # A crash after the checkpoint leaves a row of a later step and an incomplete one.
     with (tmp_path / "resumed" / "metrics.jsonl").open("a") as f:
         f.write(json.dumps({"step": 11, "split": "train", "loss": 9.0, "seconds": 0.0}) + '\n{"step": 12, "spl')
     tiny_config.stop_after_epoch = 0
@@ -34,7 +34,7 @@ def test_four_epochs_equal_two_and_two_bit_for_bit(tiny_config, tmp_path):
     assert rows(tmp_path / "straight") == rows(tmp_path / "resumed")
     assert straight.scores.values == resumed.scores.values
     assert straight.scores.details == resumed.scores.details
-    # The same command once more has nothing left to do and finds the same.
+    # The same command once more has nothing to do and returns the same scores.
     again = train(resolve(tiny_config), tmp_path / "resumed")
     assert again.finished and again.scores.values == resumed.scores.values
     assert rows(tmp_path / "straight") == rows(tmp_path / "resumed")
@@ -57,7 +57,7 @@ def test_log_has_every_window_and_every_evaluation(plain_config, tmp_path):
 def test_divergence_names_step_metrics_and_last_good_checkpoint(plain_config, tmp_path):
     plain_config.stop_after_epoch = 1
     train(resolve(plain_config), tmp_path)
-    # A run whose parameters are about to overflow: the same directory, with the learning rate changed by hand.
+    # The learning rate in the same directory is changed by hand so that the parameters overflow.
     config = json.loads((tmp_path / "config.json").read_text())
     config["optimizer"]["learning_rate"] = 1e38
     config["stop_after_epoch"] = 0
@@ -70,7 +70,7 @@ def test_divergence_names_step_metrics_and_last_good_checkpoint(plain_config, tm
     assert "infinite or NaN in 1 step, last in step 5" in message or "last in step 4" in message
     assert str(tmp_path / "checkpoints" / "4") in message
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        assert checkpoints.latest_step == 4  # nothing broken was saved
+        assert checkpoints.latest_step == 4  # no overflowed state was saved
 
 
 def test_a_changed_field_is_refused_on_resume_and_a_harmless_one_is_not(plain_config, tmp_path):
@@ -113,13 +113,13 @@ def test_a_run_that_diverged_before_its_first_checkpoint_may_start_again(plain_c
     with pytest.raises(NonFiniteError, match="last good checkpoint: none"):
         train(resolve(plain_config), tmp_path)
     plain_config.optimizer.learning_rate = 0.05
-    plain_config.log_every_steps = 100  # more than an epoch has: the rate is known from the second epoch on
+    plain_config.log_every_steps = 100  # more than an epoch: images per second are known from the second epoch on
     plain_config.epochs = 2
     outcome = train(resolve(plain_config), tmp_path)
     assert outcome.finished and outcome.images_per_second > 0
 
 
-@pytest.mark.slow  # half a minute; each is tested alone, and all others together in test_augmentation.py
+@pytest.mark.slow  # half a minute; each feature is tested alone too
 def test_accumulation_mixup_cutout_clipping_and_decoupled_decay_run(tiny_config, tmp_path):
     tiny_config.epochs = 1
     tiny_config.data.mixup, tiny_config.data.cutout = 0.2, 3

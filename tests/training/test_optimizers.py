@@ -53,7 +53,7 @@ def test_warm_up_then_cosine():
 
 
 def on_every_step(schedule, total_steps):
-    """Values of a schedule as a traced function, and outside of a trace where it is cheap to ask."""
+    """Return the values of a traced schedule, after a check of three of them outside a trace."""
     values = np.asarray(jax.jit(jax.vmap(schedule))(np.arange(total_steps)))
     for step in {0, total_steps // 2, total_steps - 1}:
         np.testing.assert_allclose(schedule(step), values[step], rtol=1e-6)
@@ -62,7 +62,7 @@ def on_every_step(schedule, total_steps):
 
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 0.45])
 def test_steps_drop_at_their_epochs(warmup):
-    """÷10 at 30, 60, 80 and 90 of 100 epochs of 7 steps: the last step before a boundary and the first after it."""
+    """The rate drops by 10 at 30, 60, 80 and 90 of 100 epochs of 7 steps, at the first step after each boundary."""
     config = OptimizerConfig(learning_rate=0.4, schedule="steps", warmup=warmup)
     values = on_every_step(learning_rate(config, 700, 7), 700)
     expected = np.zeros(700)
@@ -74,7 +74,7 @@ def test_steps_drop_at_their_epochs(warmup):
     if warmup < 0.3:
         np.testing.assert_allclose(values[[209, 210, 419, 420]], [0.4, 0.04, 0.04, 0.004], rtol=1e-6)
     else:
-        np.testing.assert_allclose(values[[314, 315]], [0.4 * 314 / 315, 0.04], rtol=1e-5)  # one boundary was warm-up
+        np.testing.assert_allclose(values[[314, 315]], [0.4 * 314 / 315, 0.04], rtol=1e-5)  # one drop is in the warm-up
 
 
 def test_boundaries_between_steps_fall_on_the_next():
@@ -92,7 +92,7 @@ def test_exponential_staircase(epoch_steps, every):
     )
     total = 30 * epoch_steps
     values = on_every_step(learning_rate(config, total, epoch_steps), total)
-    warm, due = 3 * epoch_steps, Fraction(str(every)) * epoch_steps  # exact, so that no drop is late by rounding
+    warm, due = 3 * epoch_steps, Fraction(str(every)) * epoch_steps  # exact fractions, so that rounding delays no drop
     drops = np.array([step // due for step in range(total)], float)
     steps = np.arange(total)
     np.testing.assert_allclose(
@@ -114,7 +114,7 @@ RMS_DECAY, EPSILON = 0.8, 0.02
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("clip_norm", [0.0, 0.7])
 def test_rmsprop_by_hand(rng, mode, momentum, clip_norm):
-    """TensorFlow 1's RMSPropOptimizer in float64, over steps whose learning rates differ."""
+    """Updates equal those of TensorFlow 1's RMSPropOptimizer in float64, over steps with different learning rates."""
     config = OptimizerConfig(
         name="rmsprop",
         learning_rate=0.3,
@@ -169,7 +169,7 @@ LAMB = OptimizerConfig(
 @pytest.mark.parametrize("clip_norm", [0.0, 0.7])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_lamb_by_hand(rng, clip_norm, weight_decay):
-    """In float64. A kernel of zeros has no trust ratio in the first step that moves, the bias never has one."""
+    """Updates equal those in float64; zero weights have trust ratio 1 until they move, the bias always."""
     config = dataclasses.replace(LAMB, clip_norm=clip_norm, weight_decay=weight_decay)
     p = {"kernel": rng.normal(size=(3, 5)), "zero": np.zeros((2, 3)), "bias": rng.normal(size=(2, 4))}
     chain = optimizer(config, 10, 2)
@@ -216,7 +216,7 @@ def test_trust_ratio(rng):
     p, u = rng.normal(size=(2, 3, 5))
     for weight, step in ((p, 0 * u), (0 * p, u), (0 * p, 0 * u)):
         assert float(trust_ratio(jnp.asarray(weight), jnp.asarray(step))) == 1
-    # float16 could not hold the squares of these.
+    # float16 cannot hold the squares of these values.
     assert float(trust_ratio(jnp.full(4, 1e4, jnp.float16), jnp.full(4, 1e-4, jnp.float16))) == pytest.approx(
         1e8, rel=0.01
     )

@@ -1,4 +1,4 @@
-"""A run that diverges, and its step looked at again."""
+"""Tests of `replay` on a run that diverges."""
 
 import json
 
@@ -18,7 +18,7 @@ from aa_flax.training.window import NonFiniteError
 
 @pytest.fixture(scope="module")
 def diverged(tmp_path_factory, data_dir):
-    """A run whose learning rate makes the parameters overflow in its second epoch."""
+    """Return the directory and the bad steps of a run whose parameters overflow in its second epoch."""
     folder = tmp_path_factory.mktemp("diverged")
     from aa_flax.config.schema import default_config
 
@@ -28,7 +28,7 @@ def diverged(tmp_path_factory, data_dir):
     config.data.data_dir, config.data.train_split, config.data.eval_split = data_dir, "train[:70]", "test[:50]"
     config.data.image_size, config.data.crop_padding = 8, 1
     config.max_nonfinite_steps = 2
-    config.optimizer.schedule, config.optimizer.warmup = "constant", 0.3  # the fifth step is too long
+    config.optimizer.schedule, config.optimizer.warmup = "constant", 0.3  # the fifth step is too large
     config.optimizer.learning_rate = 1e38
     with pytest.raises(NonFiniteError, match=f"aa_flax.replay --workdir={folder} looks at the step") as caught:
         train(resolve(config), folder)

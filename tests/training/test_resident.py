@@ -1,4 +1,4 @@
-"""Data that lies on the devices: the same step as with images from the host, and a run that goes on as any other."""
+"""Tests of data that is kept on the devices: steps equal those with images from the host, and runs resume."""
 
 import re
 
@@ -56,7 +56,7 @@ def test_random_crops_are_windows_of_the_padded_image(rng):
         fits = [(y, x) for y in range(5) for x in range(5) if (image[y : y + 5, x : x + 7] == crop).all()]
         assert len(fits) == 1
         starts |= set(fits)
-    assert len(starts) > 18  # of 25
+    assert len(starts) > 18  # of 25 offsets
 
 
 @pytest.fixture

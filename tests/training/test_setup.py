@@ -1,4 +1,4 @@
-"""From a config to the sources that a run reads."""
+"""Tests of the sources that a run reads for a config."""
 
 import shutil
 

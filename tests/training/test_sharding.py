@@ -1,4 +1,4 @@
-"""The same run on one device and on eight, however its state is placed; and what the compiled step sends."""
+"""Tests of a run on one and on eight devices with its state placed in several ways, and of the step's collectives."""
 
 import functools
 import json
@@ -56,7 +56,7 @@ def prepare(config, devices):
 
 
 def losses_of(config, devices, steps):
-    """The loss of each step."""
+    """Return the loss of each step."""
     step, state, layout = prepare(config, devices)
     losses = []
     with jax.set_mesh(layout.mesh):
@@ -78,11 +78,11 @@ EIGHT = {
 
 @functools.cache
 def alone():
-    """Losses of fifty steps in float64 on one device."""
+    """Return the losses of fifty steps in float64 on one device."""
     return losses_of(config_of("float64"), 1, 50)
 
 
-@pytest.mark.usefixtures("optimized")  # fifty steps are worth it
+@pytest.mark.usefixtures("optimized")  # optimisations pay off over fifty steps
 def test_fifty_steps_in_float64_are_those_of_one_device():
     with jax.enable_x64(True):
         assert alone().dtype == np.float64 and alone()[-5:].mean() < alone()[:5].mean()
@@ -102,7 +102,7 @@ def test_groups_of_batch_norm_are_the_same_on_any_number_of_devices():
 
 @pytest.fixture(scope="module")
 def one_step():
-    """A step in float32 on one device and, by name, on eight: the momentum after it, and what was compiled."""
+    """Return the momentum after a step in float32 and the compiled step, on one device and, by name, on eight."""
 
     def of(config, devices):
         step, state, layout = prepare(config, devices)
@@ -119,13 +119,13 @@ def one_step():
 
 @pytest.mark.parametrize("name", EIGHT)
 def test_the_gradient_is_that_of_one_device(one_step, name):
-    """The gradient is the first momentum."""
+    """The momentum after the first step is the gradient."""
     for a, b in zip(one_step["alone"][0], one_step[name][0], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(a).max())
 
 
 def sent(one_step, name):
-    """Calls of each kind of collective, and the largest array that any but all-reduces touch."""
+    """Return the calls of each kind of collective, and the largest array of those that are no all-reduces."""
     program = one_step[name][1]
     calls = {collective.kind: collective.calls for collective in collectives(program, 8)}
     others = (site.instruction for site in program.sites() if site.instruction.opcode in calls)
@@ -142,7 +142,7 @@ def test_a_step_sends_gradients_and_statistics_and_no_activations(one_step):
     for name in ("fsdp", "heads over two", "both"):
         calls, largest = sent(one_step, name)
         assert calls.keys() <= {"all-reduce", "all-gather", "reduce-scatter"} and calls["all-gather"] > 0
-        assert 0 < largest <= widest  # parameters
+        assert 0 < largest <= widest  # parameters, no activations
 
 
 def test_a_split_state_lies_in_pieces_and_stays_there():
@@ -171,7 +171,7 @@ def test_what_does_not_divide():
 
 
 def compiled(*trees):
-    """What the TPU's compiler makes of the steps of some configs."""
+    """Return figures of the steps of some configs, compiled by the TPU's compiler."""
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "JAX_NUM_CPU_DEVICES": "1"}
     environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
@@ -197,7 +197,7 @@ def test_what_four_tpu_chips_send():
     )
     norms = 7  # two in each of three blocks, and one before the classifier
     assert parallel["calls"].keys() == {"all-reduce"} and parallel["calls"]["all-reduce"] <= 2 * norms + 1
-    # All gradients in one: an all-reduce of at least the parameters in bfloat16.
+    # One all-reduce has all gradients, at least the size of the parameters in bfloat16.
     assert parallel["largest"]["all-reduce"] >= parallel["params"] / 2
     assert grouped["calls"] == {"all-reduce": 1}
     assert sharded["calls"].keys() <= {"all-reduce", "all-gather", "reduce-scatter"}

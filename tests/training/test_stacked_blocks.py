@@ -1,4 +1,4 @@
-"""Training a network whose blocks lie stacked is training the same blocks one by one."""
+"""Tests that training stacked blocks equals training the same blocks one by one."""
 
 import jax
 import jax.numpy as jnp
@@ -43,13 +43,13 @@ def test_what_lies_stacked():
 
 
 def unstacked(params):
-    """The same parameters with each block under a name of its own, which says nothing of a stack."""
+    """Return the same parameters with each block under a name of its own, without a stack."""
     blocks = {f"block{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params["trunk"]["blocks"]) for i in range(DEPTH)}
     return {**{name: part for name, part in params.items() if name != "trunk"}, "stage1": blocks}
 
 
 def test_lambs_steps_are_those_of_the_blocks_one_by_one(rng):
-    """LAMB goes by the norm of each layer, and the blocks' norms are far apart here."""
+    """LAMB uses the norm of each layer, and the norms of the blocks are far apart here."""
     config = OptimizerConfig(
         name="lamb", learning_rate=0.1, warmup=0.0, clip_norm=1.0, weight_decay=0.1, weight_decay_mode="decoupled"
     )
@@ -61,7 +61,7 @@ def test_lambs_steps_are_those_of_the_blocks_one_by_one(rng):
     params = {"head": params["head"], "trunk": {"blocks": scaled}}
     trees = [params, unstacked(params)]
     states = [chain.init(tree) for tree in trees]
-    update = jax.jit(chain.update, compiler_options={"xla_backend_optimization_level": 0})  # sooner compiled
+    update = jax.jit(chain.update, compiler_options={"xla_backend_optimization_level": 0})  # compiles faster
     for _ in range(2):
         grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), trees[0])
         for i, own in enumerate((grads, unstacked(grads))):
@@ -74,13 +74,13 @@ def test_lambs_steps_are_those_of_the_blocks_one_by_one(rng):
 
 
 def test_what_decay_spares():
-    """By name: biases and norms of stacked blocks are matrices, and tokens are too."""
+    """Decay excludes by name, because biases and norms of stacked blocks are matrices, and tokens are too."""
     exclude = OptimizerConfig().weight_decay_exclude
     for name in ("patchconvnet_s60", "patchconvnet_s60_multi"):
         params = params_of(name)
         decayed = {path for path, shrinks in dotted(decays(params, exclude)).items() if shrinks}
         assert decayed == {path for path in dotted(params) if path.endswith(".kernel")}
-        # The authors' code spares what has one dimension there, and the tokens.
+        # The authors' code excludes parameters of one dimension, and the tokens.
         one_dimension = {path for path, leaf in dotted(params).items() if leaf.ndim - lies_stacked(path) == 1}
         assert {path for path in dotted(params) if path not in decayed} == one_dimension | {"pooling.tokens"}
 
@@ -113,7 +113,7 @@ PREPARED = Preprocessing((16, 16), 3, (0.5,) * 3, (0.25,) * 3, tuple("01234"), "
 
 
 def test_where_a_split_state_lies():
-    """FSDP splits along the longest axis that divides, which need not be the depth; small arrays stay whole."""
+    """FSDP splits the longest axis that devices divide, which need not be the depth; small arrays stay whole."""
     config = config_of(fsdp=True)
     _, params, _ = functional(nnx.eval_shape(lambda: build_model(config, make_task(config, PREPARED))))
     shardings = Layout.of(config).of_state(params)["trunk"]["blocks"]

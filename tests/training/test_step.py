@@ -26,7 +26,7 @@ def preprocessing(channels=2):
 
 
 def linear(params, batch_stats, images, *, train=False, rngs=None):
-    """A linear classifier that counts its calls where batch statistics would be."""
+    """Return the logits of a linear classifier, and the number of its calls instead of batch statistics."""
     logits = images.reshape(images.shape[0], -1) @ params["kernel"]
     return logits, {"calls": batch_stats["calls"] + 1} if train else batch_stats
 
@@ -107,7 +107,7 @@ def test_draws_are_a_function_of_seed_and_step(rng):
 
 
 def test_color_jitter_has_a_key_of_its_own():
-    """A step with jitter is one without on images jittered beforehand: every other draw is the same."""
+    """A step with jitter equals a step without on images that were jittered before: all other draws are the same."""
     others = {"flip": True, "cutout": 2}
     step, state, batch = setup(np.random.default_rng(0), 1, data={**others, "color_jitter": 0.6})
     plain, _, _ = setup(np.random.default_rng(0), 1, data=others)
@@ -123,7 +123,7 @@ def test_color_jitter_has_a_key_of_its_own():
 
 
 def diverging(params, batch_stats, images, *, train=False, rngs=None):
-    """The linear classifier, with a NaN for the batch whose first label would be 4 and an infinite gradient for 3."""
+    """Return the linear classifier's logits, NaN if the first input exceeds 3, and times 1e30 if it exceeds 2.5."""
     logits, stats = linear(params, batch_stats, images, train=train)
     flag = images[0, 0, 0, 0]
     return jnp.where(flag > 3, jnp.nan, jnp.where(flag > 2.5, logits * 1e30, logits)), stats
@@ -147,7 +147,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(rng, pixel, pi
     for _ in range(9):
         after = run(after, bad)
     assert int(after.skipped) == 10 and after.bad_steps.tolist() == list(range(10, 2, -1))
-    # The schedule waited: the next good step is the second, on the eleventh batch's random draws.
+    # Skipped steps do not advance the schedule: the next good step is the second, with the draws of the eleventh batch.
     again = run(dataclasses.replace(before, step=after.step), good)
     chex.assert_trees_all_equal(run(after, good).params, again.params)
 
@@ -177,7 +177,7 @@ def test_binary_cross_entropy(rng, dtype):
 
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_step_on_binary_cross_entropy(rng, binary):
-    """Its gradient is (σ(x) - t) / classes; with `binary_targets` t is 1 for both classes of a mixed image."""
+    """The gradient is (σ(x) - t) / classes; with `binary_targets` t is 1 for both classes of a mixed image."""
     changes = dict(loss="binary_cross_entropy", binary_targets=binary, learning_rate=0.3, data={"mixup": 0.7})
     step, state, batch = setup(rng, **changes)
     new = jax.jit(step)(state, batch)

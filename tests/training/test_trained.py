@@ -1,4 +1,4 @@
-"""What a run's network says of a photograph, whoever asks."""
+"""Tests that all commands give the same predictions of a run's network for a photograph."""
 
 import dataclasses
 
@@ -16,13 +16,13 @@ from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout
 from aa_flax.training.trained import make_predict
 
-SIZE = (12, 20)  # of the network, in pixels
+SIZE = (12, 20)  # input size of the network in pixels
 CROPS = {"squashed": {}, "as trained on parts": {"crop": "resized"}, "whole centre": {"resize": "center_crop"}}
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder with photographs of three sizes, turned ones and grey ones among them, and the prepared data set."""
+    """Return a folder with photographs of three sizes, some turned or grey, and the prepared data set."""
     folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(5)
     for index in range(18):
         file = folder / "test" / ("ant", "bee")[index % 2] / f"{index}.{('png', 'jpg')[index % 3 == 0]}"
@@ -58,15 +58,15 @@ def test_predict_says_of_each_file_what_evaluation_said(photos, crop, interpolat
             logits = np.asarray(evaluate(variables, batch["image"]))
             said |= {source.record(index)["image"]: logits[i] for i, index in enumerate(batch["index"].tolist())}
     assert len(said) == 18
-    found, mean = [], np.mean([*said.values()], 0)  # an untrained network has its favourite
+    found, mean = [], np.mean([*said.values()], 0)  # an untrained network prefers one class
     for stored, logits in said.items():
         file = folder / "photo"
-        file.write_bytes(stored)  # as the data set keeps it: the file itself, but for what no reader need know of
+        file.write_bytes(stored)  # the bytes as the data set stores them
         ours = np.asarray(predict(load_photo(file, preprocessing.view(), 3)[None]))[0]
         np.testing.assert_allclose(ours, logits, rtol=1e-4, atol=1e-5)
         found.append(int((ours - mean).argmax()))
         assert found[-1] == (logits - mean).argmax()
-    # And the files that people have, of which the data set was made.
+    # The original files, from which the data set was made, give the same.
     by_file = [
         np.asarray(predict(load_photo(file, preprocessing.view(), 3)[None]))[0]
         for file in sorted((folder / "test").rglob("*.*"))

@@ -1,4 +1,4 @@
-"""Log windows by themselves."""
+"""Tests of log windows without a run."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from aa_flax.training import resolve, window
 from aa_flax.training.state import create_state
 
 
-@pytest.mark.usefixtures("unchecked_shapes")  # what the windows tell is noted, and the run is not there
+@pytest.mark.usefixtures("unchecked_shapes")  # stubs replace the run and its log
 def test_the_rate_of_a_run_that_goes_on_counts_its_own_steps(monkeypatch):
     rows, now = [], [50.0]
     setup = SimpleNamespace(config=resolve({"batch_size": 16}), learning_rate=lambda step: 0.1, epoch_steps=4)

@@ -5,7 +5,7 @@ from flax import nnx
 from aa_flax.models import create_model
 from aa_flax.weights import to_torch_state_dict
 
-# One block of each kind that the names differ in, so that a test is quick.
+# One block of each kind whose names differ, so that tests are quick.
 SMALL = {
     "resnet18": dict(blocks=(2, 1, 1, 1), num_classes=7),
     "resnet50": dict(blocks=(1, 2, 1, 1), num_classes=7),
@@ -16,7 +16,10 @@ SMALL = {
 
 @pytest.fixture
 def random_state_dict(rng):
-    """A state dict under PyTorch's names, for a network of ours; variances positive, gates and norms not neutral."""
+    """Return a function that makes a random state dict under PyTorch's names for a network.
+
+    Variances are positive; gates and norms are not neutral.
+    """
 
     def make(model, source="timm"):
         state = {}

@@ -1,7 +1,7 @@
 """The authors' PatchConvNet in NumPy, written from the names and shapes in its state dict.
 
-Nothing here knows of aa_flax. NCHW for the stem and the convolutions, [b, places, channels] between the blocks, as
-theirs. In float64.
+This file does not use aa_flax. As in the authors' code, maps are NCHW in the stem and the convolutions, and of shape
+[b, locations, channels] between the blocks. All values are float64.
 """
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def shapes(width, depth, classes, *, per_class=False, in_channels=3):
-    """Every key of the state dict, and its shape."""
+    """Return the shape of every array of the state dict, by key."""
     d, r = width, round(width / 4)
     found = {}
     widths = (in_channels, d // 8, d // 4, d // 2, d)
@@ -50,9 +50,9 @@ def shapes(width, depth, classes, *, per_class=False, in_channels=3):
 
 
 def random_state_dict(rng, *arguments, **options):
-    """Weights of such a size that every part of the network moves the logits; layer scales from 0.2 to 0.6.
+    """Return random weights with which every part of the network affects the logits; layer scales from 0.2 to 0.6.
 
-    At the authors' initial layer scale of 1e-6 no error in a block would show.
+    With the authors' initial layer scale of 1e-6 an error in a block would not show.
     """
     state = {}
     for key, shape in shapes(*arguments, **options).items():
@@ -70,7 +70,7 @@ def random_state_dict(rng, *arguments, **options):
 
 
 def logits(state, images):
-    """[b, classes] of images [b, c, h, w]."""
+    """Return the logits [b, classes] of images [b, c, h, w]."""
     p = {key: np.asarray(value, np.float64) for key, value in state.items()}
     x = np.asarray(images, np.float64)
     for i in range(4):
@@ -104,7 +104,7 @@ def _branch(block, x):
 
 
 def _aggregate(p, tokens, x):
-    """One token looks at itself and the places, several at the places alone."""
+    """Return the tokens after attention: a single token attends to itself and the map, several to the map alone."""
     keys = x if tokens.shape[1] > 1 else np.concatenate([tokens, x], 1)
     keys = _layer_norm(keys, p["norm1.weight"], p["norm1.bias"])
     queries = _layer_norm(tokens, p["norm1.weight"], p["norm1.bias"])

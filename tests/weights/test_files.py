@@ -27,14 +27,14 @@ def arrays(model):
 
 
 def distinct(model, seed=3):
-    """Every array with values of its own, so that a permutation cannot pass."""
+    """Give every array different values, so that a permutation fails the test."""
     rng = np.random.default_rng(seed)
     fill_arrays(model, {path: rng.normal(size=value.shape) for path, value in flat_arrays(model).items()})
     return arrays(model)
 
 
 def test_twelve_equal_blocks_come_back_in_their_places(tmp_path):
-    """Integer keys would be sorted 0, 1, 10, 11, 2, ...; through safetensors and through a checkpoint."""
+    """Blocks keep their order in safetensors and checkpoints, which would sort integer keys 0, 1, 10, 11, 2, ..."""
     options = dict(blocks=(13, 1, 1, 1))
     model = create_model("resnet18", **options, num_classes=3, image_size=(32, 40), rngs=nnx.Rngs(0))
     before = distinct(model)
@@ -99,7 +99,7 @@ def test_files_that_do_not_belong_together(saved):
 
 
 def test_options_without_arrays_come_back_too(tmp_path, rng):
-    """GALA's squashing has no parameters: nothing but the card can tell it."""
+    """GALA's squashing has no parameters, so only the card records it."""
     options = dict(blocks=[1, 1, 1, 1], num_classes=3, image_size=(32, 32), squash="sigmoid")
     model = create_model("gala_resnet18", **options, rngs=nnx.Rngs(0))
     save(model, tmp_path / "deep" / "w.safetensors")
@@ -148,7 +148,7 @@ def test_a_pickle_with_code_is_never_run(tmp_path, monkeypatch):
         read_state_dict(file)
     assert not (tmp_path / "was_run").exists()
     pickle.loads(file.read_bytes())
-    assert (tmp_path / "was_run").exists()  # the file is one that does harm
+    assert (tmp_path / "was_run").exists()  # the file is harmful
 
 
 def test_without_pytorch_a_pickle_is_refused(tmp_path, monkeypatch):
@@ -177,7 +177,7 @@ def test_pytorch_files(tmp_path):
 
 
 def test_command_line(tmp_path, build, random_state_dict):
-    """Import and export in processes of their own, with the full SE-ResNet-18; wrong calls end in a line."""
+    """Import and export run in processes of their own with the full SE-ResNet-18; wrong calls print one line."""
     theirs = random_state_dict(build("se_resnet18", image_size=(224, 224)))
     safetensors.numpy.save_file(theirs, tmp_path / "theirs.safetensors")
 

@@ -1,4 +1,4 @@
-"""The authors' checkpoints of PatchConvNet: names, values, and the logits that they give."""
+"""Tests of the authors' checkpoints of PatchConvNet: names, values, and logits."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ def build(name, classes=5, depth=DEPTH, **options):
 
 @pytest.fixture
 def theirs(rng):
-    """A state dict of the authors' network of the same kind."""
+    """Return a function that makes a random state dict of the authors' network of the same kind."""
 
     def make(name, classes=5, depth=DEPTH):
         return official.random_state_dict(rng, WIDTH, depth, classes, per_class=name.endswith("multi"))
@@ -41,7 +41,7 @@ def theirs(rng):
 
 @pytest.mark.parametrize(("name", "size"), [(NAMES[0], (1, 1)), (NAMES[0], (2, 3)), (NAMES[1], (3, 2))])  # of the map
 def test_logits_equal_the_official_networks(rng, theirs, name, size):
-    """1e-4 is what float32 leaves with room to spare; a GELU by tanh is off by 1e-3, a swapped axis by order one."""
+    """float32 errors are well below 1e-4; a tanh GELU causes errors of 1e-3, a swapped axis of order one."""
     model, state = build(name), theirs(name)
     load_torch_state_dict(model, state, source="deit")
     x = rng.normal(size=(2, 16 * size[0], 16 * size[1], 3)).astype(np.float32)
@@ -65,7 +65,7 @@ def test_there_and_back(theirs, name):
 
 @pytest.mark.parametrize("name", [*NAMES, "patchconvnet_b120"])
 def test_the_keys_are_the_authors(name):
-    """At full size; by shapes alone, since nothing is computed."""
+    """The networks have full size; only shapes are compared, and nothing is computed."""
     width, depth = (768, 120) if "b120" in name else (384, 60)
     model = nnx.eval_shape(lambda: create_model(name, rngs=nnx.Rngs(0)))
     graph, state = nnx.split(model)
@@ -75,7 +75,7 @@ def test_the_keys_are_the_authors(name):
 
 
 def hollow_arrays(model):
-    """As `to_torch_state_dict`, but views of one zero."""
+    """Return the result of `to_torch_state_dict` with views of a single zero as arrays."""
     found = {}
     for path, value in flat_arrays(model).items():
         found |= counterpart(table_of(model, "deit"), path, value.shape).to_theirs(value)
@@ -117,7 +117,7 @@ def test_what_the_authors_do_not_have():
 @pytest.mark.parametrize("classes", [4, 7])
 @pytest.mark.parametrize("name", NAMES)
 def test_another_number_of_classes_starts_fresh(theirs, name, classes, source):
-    """Fewer and more than the five of the checkpoint: neither takes a part of them."""
+    """Neither fewer nor more classes than the five of the checkpoint take over a part of its classifier."""
     state = theirs(name)
     if source == "aa_flax":
         plain = build(name)

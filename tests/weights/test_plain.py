@@ -52,7 +52,7 @@ def test_an_augmented_network_from_a_plain_one(
             assert f"{conv}.{part}" in report.new
     # The next layer keeps its rows, and so does everything else that the plain network has.
     for path in report.loaded:
-        # An augmented layer that is too narrow for any attention is a plain one under another path.
+        # An augmented layer that is too narrow to attend is a plain convolution under another path.
         np.testing.assert_array_equal(after[path], whole[path.replace(".conv.kernel", ".kernel")])
     assert not report.unused
     assert sorted([*report.loaded, *report.partial, *report.new]) == sorted(after)
@@ -61,7 +61,7 @@ def test_an_augmented_network_from_a_plain_one(
 
 
 def test_without_attention_the_logits_are_those_of_the_plain_network(rng, build, random_state_dict):
-    """upsilon = 0 makes every augmented convolution a plain one, so nothing may be lost."""
+    """With upsilon = 0 every augmented convolution is a plain one, so all weights must be taken over."""
     plain = build("resnet18")
     state = random_state_dict(plain)
     model = build("aa_resnet18", blocks=(2, 1, 1, 1), num_classes=7, upsilon=0.0)
@@ -73,7 +73,7 @@ def test_without_attention_the_logits_are_those_of_the_plain_network(rng, build,
 
 
 def test_weights_of_this_library_serve_too(build):
-    """Batch norm comes before the convolutions in Wide-ResNet, so bn2 is the one that sees the augmented conv1."""
+    """In Wide-ResNet bn2 follows the augmented conv1, because batch norm comes before the convolutions."""
     options = dict(depth=10, widen_factor=1, num_classes=7, image_size=(8, 8))
     plain = build("wide_resnet28_10", **options)
     state = arrays(plain)
@@ -134,7 +134,7 @@ def test_what_should_fit_and_does_not(build, random_state_dict):
     ids=["single", "class", "narrow", "classes"],
 )
 def test_attention_pooling_starts_fresh(build, random_state_dict, options, head_is_new):
-    """The classifier is taken over where its shape is that of the plain one, and then as a whole."""
+    """The classifier is taken over as a whole if its shape is that of the plain one, and else not at all."""
     state = random_state_dict(build("resnet18"))
     model = build("resnet18", pooling="attention", **options)
     fresh = arrays(model)
@@ -150,7 +150,7 @@ def test_attention_pooling_starts_fresh(build, random_state_dict, options, head_
 
 
 def test_attention_pooling_from_attention_pooling(build):
-    """Other classes have other tokens; everything else of the pooling is taken over, and must fit."""
+    """With other classes the tokens are new; everything else of the pooling is taken over and must fit."""
     options = dict(depth=10, widen_factor=1, image_size=(8, 8), pooling="attention")
     first = build("wide_resnet28_10", **options, pooling_tokens="class", num_classes=7)
     state = arrays(first)

@@ -1,13 +1,13 @@
 """The networks of PyTorch's libraries, written from the names in their state dicts.
 
-NCHW; one backend in NumPy and one in PyTorch. Nothing here knows of aa_flax.
+Maps are NCHW. One backend is in NumPy and one in PyTorch. This file does not use aa_flax.
 """
 
 import numpy as np
 
 
 class NumpyBackend:
-    """Each function as PyTorch's documentation defines it."""
+    """Functions in NumPy as PyTorch's documentation defines them."""
 
     def conv(self, x, weight, stride, groups=1):
         kernel = weight.shape[-1]
@@ -71,7 +71,7 @@ class TorchBackend:
 
 
 class Network:
-    """What both families need of a state dict."""
+    """Layers of a state dict that both families of networks use."""
 
     def __init__(self, state, backend):
         self.state, self.backend = state, backend
@@ -101,7 +101,7 @@ class Network:
 
 
 def resnet(state, x, backend):
-    """torchvision's and timm's ResNet, version 1.5: the stride in a bottleneck's 3×3."""
+    """Return the logits of torchvision's and timm's ResNet, version 1.5, with the stride in a bottleneck's 3×3."""
     net = Network(state, backend)
     x = backend.max_pool(backend.relu(net.norm(net.conv(x, "conv1", 2), "bn1")))
     for layer in (1, 2, 3, 4):
@@ -124,7 +124,7 @@ def resnet(state, x, backend):
 
 
 def semnasnet(state, x, backend):
-    """timm's semnasnet: MnasNet-A1 in seven groups of blocks."""
+    """Return the logits of timm's semnasnet, MnasNet-A1 in seven groups of blocks."""
     net = Network(state, backend)
     x = backend.relu(net.norm(net.conv(x, "conv_stem", 2), "bn1"))
     y = backend.relu(net.norm(net.conv(x, "blocks.0.0.conv_dw", depthwise=True), "blocks.0.0.bn1"))
