@@ -63,8 +63,12 @@ class DataConfig:
     cutmix_probability: float = field(
         0.5, "probability that a batch has cutmix and not mixup, where both are on", above=0, below=1
     )
-    mean: tuple[float, ...] = field((), "of each channel of pixels in [0, 1], subtracted; () is the data set's own")
-    std: tuple[float, ...] = field((), "of each channel, what is divided by; () is the data set's own", above=0)
+    mean: tuple[float, ...] = field(
+        (), "mean of each channel, of pixels in [0, 1], which normalisation subtracts; () is the data set's own"
+    )
+    std: tuple[float, ...] = field(
+        (), "standard deviation of each channel, which normalisation divides by; () is the data set's own", above=0
+    )
     cache: bool = field(False, "decode once and keep the images in memory", may_change=True, may_differ=True)
     on_device: bool = field(False, "keep the training split on the devices and crop it there; for small images")
     fast_decode: bool = field(

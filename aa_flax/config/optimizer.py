@@ -48,7 +48,7 @@ class OptimizerConfig:
         "ends of the dotted names of parameters that do not decay",
     )
     clip_norm: float = field(0.0, "largest global norm of the gradient; 0 is off", at_least=0)
-    accumulation_steps: int = field(1, "pieces in which a batch goes through the network", at_least=1)
+    accumulation_steps: int = field(1, "micro-batches that a batch is cut into", at_least=1)
     ema_decay: float = field(
         0.0,
         "decay of the moving average of parameters and batch statistics, which is evaluated; 0 is off",

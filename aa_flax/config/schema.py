@@ -26,14 +26,16 @@ class ModelConfig:
 
     name: str = field("aa_wide_resnet28_10", "name of the network, one of aa_flax.models.list_models()")
     options: dict[str, Any] = field(
-        {}, "of the network, as aa_flax.models.create_model takes them: --config.model.options.NAME=VALUE"
+        {}, "options of the network, as aa_flax.models.create_model takes them: --config.model.options.NAME=VALUE"
     )
     dtype: Literal["float32", "bfloat16", "float64"] = field("float32", "type of the computation")
     param_dtype: Literal["float32", "float64"] = field("float32", "type of the parameters")
     init_from: str = field(
-        "", '.safetensors or .pth: what fits of these weights is where training starts; "" is at random'
+        "", '.safetensors or .pth whose weights, where they fit, are the first ones; "" draws all at random'
     )
-    init_source: Literal["aa_flax", "timm", "torchvision", "deit"] = field("aa_flax", "whose names that file has")
+    init_source: Literal["aa_flax", "timm", "torchvision", "deit"] = field(
+        "aa_flax", "library whose names that file uses"
+    )
     init_part: str = field("", 'network in this one that the file is of, such as "backbone"; "" is all of this one')
     init_zero_output: bool = field(False, "output projections of attention that is not in that file start at zero")
     frozen: tuple[str, ...] = field((), 'parts that stay as in that file, such as ("stem", "bn", "stage1")')
@@ -44,7 +46,7 @@ class TaskConfig:
     """The task that the network is trained for."""
 
     name: str = field("classification", "name of the task, or module:Class")
-    options: dict[str, Any] = field({}, "of the task, see its dataclass of options")
+    options: dict[str, Any] = field({}, "options of the task, see its dataclass of options")
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,19 @@ class Config:
     seed: int = field(
         0, "decides the first weights, the order of examples and all random draws", at_least=0, below=2**32
     )
-    epochs: int = field(500, "how often the training split is gone through", at_least=1)
+    epochs: int = field(500, "passes over the training split", at_least=1)
     batch_size: int = field(256, "images of a batch, of all devices together", at_least=1)
     eval_batch_size: int = field(
-        256, "images of a batch of held-out ones, of all devices together", at_least=1, may_change=True
+        256, "images of a batch in evaluation, of all devices together", at_least=1, may_change=True
     )
     eval_every_epochs: int = field(1, "epochs between evaluations", at_least=1)
     log_every_steps: int = field(20, "steps between rows of the log", at_least=1)
     checkpoint_every_epochs: int = field(1, "epochs between checkpoints", at_least=1)
     checkpoint_every_minutes: float = field(
-        10.0, "minutes between further ones, each at the end of a log window; 0 is off", at_least=0, may_change=True
+        10.0,
+        "minutes between further checkpoints, each at the end of a log window; 0 is off",
+        at_least=0,
+        may_change=True,
     )
     keep_checkpoints: int = field(2, "how many of the newest checkpoints stay", at_least=1, may_change=True)
     max_nonfinite_steps: int = field(
