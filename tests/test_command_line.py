@@ -159,6 +159,7 @@ def get_config():
 """
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

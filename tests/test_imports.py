@@ -12,6 +12,7 @@ def modules_after(statement):
     return set(done.stdout.split())
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     "statement",
     [

@@ -35,6 +35,7 @@ def test_is_stripped(notebook):
         assert not re.search(r"(?<![\w.])/(home|root|tmp|work|Users)/", "".join(cell["source"])), cell["id"]
 
 
+@pytest.mark.thorough
 @notebooks
 def test_executes(notebook, tmp_path, monkeypatch):
     import nbclient  # here, so that its warnings at import affect this test alone

@@ -53,6 +53,7 @@ def test_what_the_step_does_is_drawn(parts):
     assert len(np.unique(crops[:, 0].round(3), axis=0)) == 4
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("arguments", [["--rows=3", "--columns=2"], []])
 def test_command(tmp_path, arguments):
     def command(*extra):

@@ -18,6 +18,7 @@ ROWS = [(title, row) for title, rows in bello.TABLES.items() for row in rows]
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")  # a third faster on networks of this size
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(("title", "row"), ROWS, ids=lambda x: getattr(x, "label", str(x)[:7]))
 def test_every_row(title, row):
     found = bello.counted(row)
@@ -52,6 +53,7 @@ PATCHCONVNET = {
 }
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("row", touvron.ROWS, ids=lambda row: f"{row.size}-{row.image_size}")
 def test_patchconvnet(row):
     params, multiply_adds = touvron.counted(row)
@@ -68,6 +70,7 @@ def test_patchconvnet_has_every_size_and_the_published_results():
     assert len({result.config for result in touvron.RESULTS}) == len(touvron.RESULTS) == 14
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(("row", "added"), [(zhu.ROWS[0], 161_432), (zhu.ROWS[1], 305_592)], ids=["50", "101"])
 def test_aw_convolution_adds(row, added):
     assert zhu.counted(row)[1] == added

@@ -54,6 +54,7 @@ def tiny():
     return config
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("unchecked_shapes")  # a state of shapes holds no arrays
 def test_the_program_is_the_one_that_runs(tiny):
     """A step lowered from shapes and one lowered from a run's own arrays have the same text."""
@@ -280,6 +281,7 @@ def python(*arguments, code=0, **environment):
     return done
 
 
+@pytest.mark.thorough
 @needs_libtpu
 def test_inference_on_a_slice_that_is_not_there(tmp_path):
     arguments = ["--model=resnet18", "--image_size=32", "--mode=infer", "--topology=v5litepod-16", "--batch=64"]
@@ -295,6 +297,7 @@ def test_inference_on_a_slice_that_is_not_there(tmp_path):
     assert "compiling resnet18 for v5e:4x4, batch 64" in done.stderr
 
 
+@pytest.mark.thorough
 @needs_libtpu
 def test_training_on_v4_in_pieces():
     """Two cores of a v4 chip are one device, as in a real run; the body of a loop counts as often as it runs."""
@@ -347,6 +350,7 @@ print(counts.bytes_by_compiler, counts.bytes_moved, x.size * 4)
 """
 
 
+@pytest.mark.thorough
 @needs_libtpu
 def test_a_branch_that_is_seldom_taken_does_not_count():
     by_compiler, moved, size = map(int, python("-c", BRANCHES).stdout.split())
@@ -419,6 +423,7 @@ def test_stacked_blocks_count_as_often_as_they_run(rematerialize, batch):
         assert third - second == pytest.approx(2 * (second - first), rel=0.1), name
 
 
+@pytest.mark.thorough
 @needs_libtpu
 def test_mistakes_and_verdicts_of_the_command():
     model = ["-m", "aa_flax.plan", "--model=resnet18", "--image_size=32", "--mode=infer"]
@@ -445,6 +450,7 @@ def test_another_process_has_libtpu():
     assert done.stderr.startswith("error: another process is using libtpu") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.thorough
 def test_mistakes_that_need_no_libtpu():
     for arguments, words in (
         ((), "--batch must be given with --model: images of all chips together"),

@@ -36,6 +36,7 @@ def test_every_layer_at_its_attended_size(model, images):
         np.testing.assert_allclose(weights.sum((-2, -1)), np.ones(weights.shape[:4]), rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_the_maps_are_those_of_the_forward_pass(model, images):
     """The last layer's map times its values is what the layer returns."""
     layer = model.stage3.block1.conv1
@@ -107,6 +108,7 @@ def both():
     return create_model("aa_wide_resnet28_10", image_size=(12, 8), **options, **pooling, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.thorough
 def test_figures_of_a_network_with_both_kinds(both, images, rng, tmp_path):
     pixels = rng.integers(0, 256, (2, 12, 8, 3), np.uint8)
     assert draw_attention(both, images, pixels, ["cat", "dog"], tmp_path / "maps.png", ["cat", "dog", "eel"])

@@ -19,6 +19,7 @@ TABLE_1 = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", TABLE_1)
 def test_table_1(name):
     params, millions, gflops, by_the_papers_rule = TABLE_1[name]
@@ -87,6 +88,7 @@ def test_plain_network_agrees_with_xla():
     assert summarize(model).flops - padding == pytest.approx(compiled.cost_analysis()["flops"], rel=0.02)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     ("name", "options", "more"),
     [
@@ -126,6 +128,7 @@ def test_summarize_takes_names_and_sizes():
     )
 
 
+@pytest.mark.thorough
 def test_model_is_left_as_it_was(rng):
     model = small()
     x = jnp.asarray(rng.normal(size=(1, 6, 10, 3)), jnp.float32)

@@ -66,6 +66,7 @@ def test_the_pytorch_layer_agrees_with_ours(einsum):
     assert layer(jnp.asarray(x)).shape == (2, 5, 7, 19)
 
 
+@pytest.mark.thorough
 def test_the_branch_is_the_same_by_every_implementation(rng):
     """Values and gradients agree: as one operation, by the kernel for GPUs, and step by step."""
     cotangent, inputs = branch.inputs(1, 3, 5, 8, "float32")

@@ -228,6 +228,7 @@ def test_a_spot_slice_that_is_taken_away_is_replaced_and_the_run_goes_on(cloud):
     assert not cloud.slice_is_there
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("code", [SAVED, LOST])
 def test_training_that_asks_for_it_is_run_again_on_the_same_slice(cloud, code):
     cloud.script(training=[code, code, 0])

@@ -155,6 +155,7 @@ def parameters_told(name):
     return float(found[1])
 
 
+@pytest.mark.few(29)
 @pytest.mark.usefixtures("unchecked_shapes")  # a third faster on networks of this size
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_resolves_builds_and_tells_its_command(name):
@@ -192,6 +193,7 @@ def test_every_row(table, row, file, top_1, top_5):
         assert difference(told, printed.params) == "="
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("percent", FIGURE_4)
 def test_figure_4_without_position(percent):
     name = f"experiments/ablations/attention_ratio_{percent}.py"
@@ -218,6 +220,7 @@ TINY = {
 }
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("file", TINY)
 def test_a_small_network_takes_a_step_of_the_recipe(file, rng, monkeypatch):
     """The run takes two steps in epochs of one step each: at learning rate 0, then at the rate of step 1."""

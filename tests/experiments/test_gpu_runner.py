@@ -33,6 +33,7 @@ def is_running(pid):
         return False
 
 
+@pytest.mark.thorough
 def test_parts_that_fail_or_hang_are_named_and_the_others_go_on(tmp_path):
     parts = [Part("fail", "fail.json", 20), Part("hang", "hang.json", 2, most=2), Part("work", "work.json", 20)]
     log, told = tmp_path / "log.txt", []

@@ -76,6 +76,7 @@ def expected_output(module, x, strides=1, downsample=1):
 
 
 # height, width, strides, attention_downsample: even and odd, h != w
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("h", "w", "strides", "downsample"), [(5, 7, 1, 1), (6, 3, 2, 1), (7, 5, 1, 2), (9, 6, 2, 2), (5, 4, 1, 3)]
 )
@@ -250,6 +251,7 @@ def test_bfloat16_layer_keeps_float32_parameters(rng):
     np.testing.assert_allclose(np.asarray(output, np.float32), layer()(x), atol=0.06)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("position", ["relative", "sine", "coordconv"])
 def test_every_parameter_gets_a_finite_gradient(rng, position):
     module = layer(position=position, use_bias=True, attention_downsample=2, spatial_shape=(3, 4))

@@ -149,6 +149,7 @@ def test_float64(rng):
         np.testing.assert_allclose(maps.ravel(), weights[0, 1:], rtol=1e-10)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(("tokens", "width"), [(1, None), (3, 13)])
 def test_every_parameter_learns(rng, tokens, width):
     layer, _ = built(rng, tokens=tokens, width=width)

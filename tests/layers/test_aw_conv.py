@@ -76,6 +76,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: ",".join(f"{k}={v}" for k, v in s.items()) or "default")
 def test_the_layer_is_its_formula(rng, settings):
     module = layer(**settings)

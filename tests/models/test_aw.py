@@ -23,6 +23,7 @@ def count(name, **options):
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes(name, **options), nnx.Param)))
 
 
+@pytest.mark.few
 @pytest.mark.usefixtures("unchecked_shapes")  # a third faster on networks of this size
 @pytest.mark.parametrize(("depth", "added"), [(50, 161_432), (101, 305_592)])
 def test_what_the_layer_adds(depth, added):
@@ -39,6 +40,7 @@ def test_what_the_layer_adds(depth, added):
     )
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("kind", ["se_", "cbam_", "ge_", "bam_"])
 def test_the_other_module_stays_where_it_was(kind):
     """The gates add the same number of parameters with and without the other module."""
@@ -74,6 +76,7 @@ def test_options_of_the_layer():
     assert layer.recalibration.squeeze.kernel.shape == (256, 32)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_network_can_start_as_the_plain_one(rng, dtype):
     """Gates of scale zero leave the kernels equal bit for bit, and the logits equal except for the order of sums."""
@@ -98,6 +101,7 @@ def test_a_network_can_start_as_the_plain_one(rng, dtype):
     assert error <= (1e-6 if dtype == jnp.float32 else 0.02)
 
 
+@pytest.mark.thorough
 def test_a_training_step_of_the_gates(rng):
     """Every parameter of AW-AA in basic blocks gets a finite gradient, and all batch statistics change."""
     options = dict(

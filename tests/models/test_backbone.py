@@ -38,6 +38,7 @@ def build(name, **changes):
     return create_model(name, **options)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", SMALL)
 def test_a_backbone_is_the_classifier_without_its_head(name):
     """The backbone has the same arrays without those of the head, and its call returns [b, width]; only shapes run."""
@@ -54,6 +55,7 @@ def test_a_backbone_is_the_classifier_without_its_head(name):
         assert pooled.shape == (3, SMALL[name][1])
 
 
+@pytest.mark.thorough
 def test_what_it_gives_is_what_the_classifier_is_given(rng):
     images = jnp.asarray(rng.normal(size=(2, 9, 14, 3)), jnp.float32)
     whole, backbone = (create_model("wide_resnet28_10", **WIDE, num_classes=n, rngs=nnx.Rngs(0)) for n in (5, 0))
@@ -113,6 +115,7 @@ def changed(rng, state):
     return {key: rng.uniform(0.5, 1.5, value.shape).astype(np.float32) for key, value in state.items()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "source", "head"),
     [
@@ -184,6 +187,7 @@ def test_a_part_that_is_not_there():
 # Attention that is asked for
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", [name for name in list_models("*aa_*") if "125" not in name and "140" not in name])
 def test_every_augmented_network_attends_wherever_it_may(name):
     assert nnx.eval_shape(lambda: create_model(name, rngs=nnx.Rngs(0))).without_attention == ()

@@ -51,6 +51,7 @@ def check(name, dtype):
     assert ("xla.gpu.triton" in text) == attends
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_a_network_of_each_kind_lowers_for_cuda(name):
     check(name, jnp.bfloat16)

@@ -37,6 +37,7 @@ def images(rng):
     return jnp.asarray(rng.normal(size=(4, 16, 24, 2)), jnp.float32)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", NAMES)
 def test_rates_of_the_blocks(name):
     for rule in ("linear", "constant"):
@@ -57,6 +58,7 @@ def test_rngs_are_asked_for_before_anything_changes(name, images):
     jax.tree.map(np.testing.assert_array_equal, before, nnx.to_pure_dict(nnx.state(model)))
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluation_and_a_rate_of_zero_are_the_same_programs(name, images):
     """Evaluation at any rate and training at rate 0 lower to the same text as without drop path."""
@@ -72,6 +74,7 @@ def test_evaluation_and_a_rate_of_zero_are_the_same_programs(name, images):
         assert one == other and "threefry" not in one[0]
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", NAMES)
 def test_each_block_drops_its_own_branch(name, images, monkeypatch):
     """Ones replace each branch, so that the compiler removes the network before it and the masks remain."""

@@ -42,6 +42,7 @@ def size(module):
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("name", "tokens"),
     [
@@ -141,6 +142,7 @@ def test_a_factory_of_ones_own(rng):
     assert flat_arrays(mean).keys() == flat_arrays(model).keys()
 
 
+@pytest.mark.few(14)
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("options", "words"),

@@ -70,6 +70,7 @@ def test_what_is_augmented():
     assert found["stage5.block4.expand"] == (2 * 7 - 1, 4, 96, 48)
 
 
+@pytest.mark.thorough
 def test_every_parameter_gets_a_gradient(rng, monkeypatch):
     """There are at most two blocks of a kind; four heads leave some of the narrow expansions without attention."""
     monkeypatch.setattr(mnasnet, "GROUPS", [group._replace(repeats=min(group.repeats, 2)) for group in mnasnet.GROUPS])

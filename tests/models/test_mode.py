@@ -40,6 +40,7 @@ def program(model, call=lambda model, images, **options: model(images, **options
     return str(jax.make_jaxpr(run)(state, jnp.zeros((4, *SIZE, 2)), jax.random.key(0)))
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", SMALL)
 def test_the_mode_holds_without_train_and_what_is_said_wins(name):
     model = nnx.eval_shape(lambda: build(name))
@@ -55,6 +56,7 @@ def test_the_mode_holds_without_train_and_what_is_said_wins(name):
     assert program(model) == evaluated and program(model, train=True) == trained
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", SMALL)
 def test_maps_in_training_have_stochastic_depth(name):
     def features(model, images, **options):
@@ -113,6 +115,7 @@ def test_dropout_follows_the_mode(images):
     assert np.abs(one - other).max() > 1e-3
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     "layer", [lambda **o: BAM(6, reduction=2, **o), lambda **o: AWConv2D(6, 4, 3, norm=later, **o)], ids=["BAM", "AW"]
 )

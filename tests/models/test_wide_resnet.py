@@ -20,6 +20,7 @@ def images(rng, *shape):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_features_and_their_description_agree(rng, tiny, kind):
     model = tiny(kind)
@@ -78,6 +79,7 @@ def test_parameter_free_shortcut_pools_and_pads_on_both_sides(rng):
     np.testing.assert_allclose(y[0, 2, 1, 1:3], np.asarray(x)[0, 4:, 2:].mean((0, 1)), rtol=1e-6)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_gets_a_finite_gradient(rng, tiny, kind):
     apply, params, batch_stats = functional(tiny(kind))
@@ -93,6 +95,7 @@ def test_every_parameter_gets_a_finite_gradient(rng, tiny, kind):
         assert np.abs(gradient).max() > 0, path
 
 
+@pytest.mark.thorough
 def test_eager_training_updates_batch_norm_in_place_and_functional_does_not(rng, tiny):
     model = tiny("aa_")
     apply, params, batch_stats = functional(model)
@@ -144,12 +147,14 @@ def test_other_shortcuts(rng, tiny, changes):
     assert count(other) - count(plain) == extra
 
 
+@pytest.mark.thorough
 def test_any_image_size_serves(rng, tiny):
     model = tiny("aa_")
     for size in ((8, 10), (5, 3), (17, 12)):
         assert np.isfinite(forward(model, images(rng, 1, *size, 2))).all()
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("train", [True, False])
 def test_recomputed_activations_change_nothing(rng, tiny, train):
     apply, params, stats = functional(tiny("aa_", implementation="folded"))

@@ -64,6 +64,7 @@ def computed():
     return [name for name in kinds() if not name.startswith("aw_") or name in alone]
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", computed())
 def test_odd_sizes_one_image_and_four_channels(rng, name):
     """No stage's stride divides 33×50; logits, features, attention maps and the summary agree on the sizes."""
@@ -91,6 +92,7 @@ def test_odd_sizes_one_image_and_four_channels(rng, name):
     assert summary.flops > 2 * summary.by_module["head"].params - 20 and "head" in summary.table()
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", kinds())
 def test_shapes_of_other_inputs(name):
     """Only shapes run: grey images, a batch of three, a training step, and the smallest image."""
@@ -104,6 +106,7 @@ def test_shapes_of_other_inputs(name):
         assert jax.tree.structure(stats) == jax.tree.structure(batch_stats)
 
 
+@pytest.mark.few(5)
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("name", ["resnet18", "mnasnet_075", "wide_resnet28_10", "patchconvnet_s60"])
 @pytest.mark.parametrize("shape", [(2, 33, 50, 3), (2, 33, 50), (0, 33, 50, 4), (2, 0, 50, 4)])
@@ -121,6 +124,7 @@ BIG = [f"{prefix}resnet152" for prefix in ("aa_", "gala_")] + [
 ]
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", BIG + [pytest.param(n, marks=pytest.mark.slow) for n in list_models() if n not in BIG])
 def test_building_takes_seconds(name):
     start = time.process_time()  # time of all threads, which is at least the wall time of an idle machine

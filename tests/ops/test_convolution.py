@@ -11,6 +11,7 @@ from aa_flax.ops.platform import traced_for
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("strides", [(1, 1), (2, 1), (2, 2)])
 @pytest.mark.parametrize(
     ("size", "kernel", "padding"),

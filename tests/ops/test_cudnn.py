@@ -31,6 +31,7 @@ def _as_defined(arrays, scale, cotangent, atol):
         np.testing.assert_allclose(np.asarray(gradient, np.float64), wanted, atol=atol * max(1, np.abs(wanted).max()))
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("tables", [True, False])
 @pytest.mark.parametrize(
     ("size", "dk", "dv"),
@@ -49,6 +50,7 @@ def test_padded_fold_equals_the_definition(rng, size, dk, dv, tables):
     _as_defined(arrays, 0.25, cotangent, 2e-2)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 @pytest.mark.parametrize("scale", [0.0, 1e-7, -0.3, 1.0, 7.0])
 def test_the_place_added_stays_hidden_at_any_scale(rng, scale, dtype):
@@ -68,6 +70,7 @@ def test_the_place_added_stays_hidden_below_logits_of_minus_30000(rng, scale):
     np.testing.assert_allclose(output, expected, atol=1e-2)  # float32 resolves logits of 30000 to 2e-3
 
 
+@pytest.mark.thorough
 def test_split_over_a_mesh_it_computes_the_same(rng):
     arrays = oracle.inputs(rng, 8, 3, 5, 2, 7, 3, dtype=jnp.bfloat16)
     attend = functools.partial(cudnn, scale=0.25, engine="xla")

@@ -59,6 +59,7 @@ def with_gradients(attend, arrays, cotangent, scale):
     return [output, *gradients]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("way", "tables"), [(WAYS[0], True), (WAYS[0], False), (WAYS[1], True)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_value_and_five_gradients_equal_brute_force(rng, monkeypatch, kind, way, tables):
@@ -73,6 +74,7 @@ def test_value_and_five_gradients_equal_brute_force(rng, monkeypatch, kind, way,
         np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 6, 8, 16])
 def test_equals_the_whole_fold_at_every_value_depth(rng, monkeypatch, depth):
     limited(monkeypatch, 3000)
@@ -84,6 +86,7 @@ def test_equals_the_whole_fold_at_every_value_depth(rng, monkeypatch, depth):
         np.testing.assert_allclose(ours, whole, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("kind", ["maps", "rows"])
 def test_float64_is_not_cut_to_float32(rng, monkeypatch, kind):
     size, piece = KINDS[kind]
@@ -97,6 +100,7 @@ def test_float64_is_not_cut_to_float32(rng, monkeypatch, kind):
             np.testing.assert_allclose(ours, wanted, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("kind", ["maps", "columns"])
 def test_half_precision_is_as_near_as_the_whole_fold(rng, monkeypatch, kind, dtype):
@@ -135,6 +139,7 @@ def test_second_derivatives_in_reverse(rng, monkeypatch):
     np.testing.assert_allclose(slope(folded_pieces)(arrays[0]), slope(folded)(arrays[0]), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("way", WAYS)
 def test_under_vmap(rng, monkeypatch, way):
     limited(monkeypatch, 300, way)
@@ -177,6 +182,7 @@ def temporary(attend, batch, side, heads=8, value_depth=1):
     return jax.jit(both).lower(*structs).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("way", WAYS)
 def test_memory_is_a_small_part_of_the_fold_and_grows_with_the_places_only(monkeypatch, way):
     seen_from(monkeypatch, way)
@@ -190,6 +196,7 @@ def mesh_of(kind=AxisType.Auto, **sizes):
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(kind,) * len(sizes))
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     ("sizes", "split", "ambient"),
     [
@@ -224,6 +231,7 @@ def test_devices_compute_their_own_images(rng, monkeypatch, sizes, split, ambien
         np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("check", [True, False])
 def test_inside_a_users_shard_map(rng, monkeypatch, check):
     monkeypatch.setattr(module, "budget", lambda: Budget(0, 2000))
@@ -245,6 +253,7 @@ def test_inside_a_users_shard_map(rng, monkeypatch, check):
         np.testing.assert_allclose(ours, whole, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("images", [8, 3])
 def test_a_mesh_whose_shardings_are_part_of_the_types(rng, monkeypatch, images):
     monkeypatch.setattr(module, "budget", lambda: Budget(0, 2000))

@@ -65,6 +65,7 @@ def value_and_gradients(implementation, arrays, settings):
     return both(*map(jnp.asarray, arrays))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_every_form_is_the_definition(rng, case):
     """Gating the input for each output channel equals multiplying the kernel by the gate (Zhu et al., 2021)."""
@@ -103,6 +104,7 @@ def test_samples_are_independent(rng, form):
     np.testing.assert_array_equal(run(others, gate)[0], y[0])
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("form", ["fold", "tap"])
 def test_bfloat16(rng, form):
     """Products are summed in float32 and rounded once; the fold also rounds its kernels: errors are a few 2**-8."""

@@ -13,6 +13,7 @@ from aa_flax.analysis.tpu_compiler import installed
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not installed(), reason="libtpu is not installed")
 def test_kernels_of_samples_stay_out_of_memory():
     """On four chips with their own samples nothing is gathered, and memory never holds a kernel for each sample."""

@@ -34,6 +34,7 @@ def test_gradients_inside_a_shard_map_of_the_caller(rng, platform, checked):
     assert [each.shape for each in gradients.out_avals] == [each.shape for each in arrays]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("implementation", ["pallas_gpu_interpret", "pallas_tpu_interpret"])
 def test_where_numbers_have_64_bits(rng, implementation):
     def run(attend, *arrays):

@@ -40,6 +40,7 @@ def test_values_and_gradients(rng, size, stride, window, ties):
     np.testing.assert_allclose(back(jnp.asarray(cotangent))[0], gradient, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("size", "stride", "window"), CASES)
 def test_both_ways_are_one_function(rng, size, stride, window):
     """The form for TPUs equals the other, with ties, in bfloat16."""

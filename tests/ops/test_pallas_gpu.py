@@ -83,6 +83,7 @@ def test_larger_tiles_in_sixteen_bits(rng):
     assert_right(rng, (1, 17, 19, 1, 5, 2), "bfloat16")
 
 
+@pytest.mark.thorough
 def test_scales_of_either_sign_and_logits_far_from_zero(rng):
     for scale in (-0.7, 0.0):
         assert_right(rng, (1, 3, 2, 1, 3, 2), scale=scale)
@@ -168,6 +169,7 @@ def of_layer(model, x, mesh=None):
         return jax.tree.leaves(run(state, jax.device_put(x, jax.NamedSharding(mesh, jax.P("data")))))
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     "options", [{}, {"position": "none", "use_bias": False}], ids=["relative_and_bias", "no_position"]
 )

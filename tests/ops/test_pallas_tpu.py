@@ -53,12 +53,14 @@ def assert_close(got, wanted, dtype):
         assert error <= TOLERANCE[dtype] * max(1.0, np.abs(exact).max())
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("dv", [1, 2, 3, 6, 8])
 def test_value_and_five_gradients_at_the_papers_value_depths(rng, dv, dtype):
     assert_close(*both(rng, (2, 5, 7, 2, 20, dv), dtype), dtype)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     "size",
     [
@@ -73,6 +75,7 @@ def test_sizes_that_no_tile_divides(rng, size, tables):
     assert_close(*both(rng, size, "float32", tables=tables), "float32")
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     "size",
@@ -89,6 +92,7 @@ def test_eight_images_side_by_side(rng, size, dtype):
     assert_close(*both(rng, size, dtype), dtype)
 
 
+@pytest.mark.thorough
 def test_eight_images_and_heads_one_by_one(rng):
     assert_close(*both(rng, (8, 33, 32, 2, 3, 2), "bfloat16"), "bfloat16")
 
@@ -150,6 +154,7 @@ def output_and_gradients(model, x, mesh=None):
         return jax.tree.leaves(run(state, jax.device_put(x, jax.NamedSharding(mesh, jax.P("data")))))
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     "options",
     [{}, {"use_bias": False}, {"position": "none"}, {"strides": 2, "spatial_shape": (3, 4)}],
@@ -164,6 +169,7 @@ def test_the_layer_with_the_fused_branch_is_the_layer(rng, options):
         np.testing.assert_allclose(ours, theirs, rtol=3e-6, atol=3e-5)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("options", [{}, {"use_bias": False}, {"strides": 2, "spatial_shape": (3, 4)}])
 def test_attention_in_the_convolutions_last_channels_is_the_concatenation(rng, options):
     x = jnp.asarray(rng.normal(size=(2, 5, 7, 11)), jnp.float32)
@@ -174,6 +180,7 @@ def test_attention_in_the_convolutions_last_channels_is_the_concatenation(rng, o
         np.testing.assert_allclose(ours, theirs, rtol=3e-6, atol=3e-5)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("batch", [8, 64])  # one image on a device, or eight side by side
 def test_split_over_a_mesh_it_computes_the_same(rng, batch):
     x = jnp.asarray(rng.normal(size=(batch, 5, 7, 11)), jnp.float32)
@@ -234,6 +241,7 @@ def test_arguments_of_the_branch_that_do_not_fit(change, words):
         ops.attention_branch(*arrays, **options)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("implementation", ["auto", "folded", "folded_pieces", "paper", "pallas_tpu_interpret"])
 def test_a_mesh_whose_shardings_are_part_of_the_types(rng, implementation):
     """Only the forward pass runs, because JAX has no gradient of a convolution on such a mesh."""

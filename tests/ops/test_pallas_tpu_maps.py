@@ -56,6 +56,7 @@ def kernel(n, upsampled, normalized, added_to, *arrays):
     return attention_branch(*arrays, **options, added_to=added_to)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     ("size", "dtype", "upsampled", "normalized", "channels"),
     [
@@ -141,6 +142,7 @@ def test_bilinear_weights_are_those_of_upsample(rng, lengths):
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", [{}, {"position": "none"}, {"attention_downsample": 2, "spatial_shape": (3, 4)}])
 def test_norm_activation_and_augmented_convolution_are_the_same_with_both_inside_the_kernel(rng, options):
     """`convolve_activated` gives the same on a TPU, where the kernel normalises and upsamples, as elsewhere."""

@@ -34,6 +34,7 @@ def case(*sizes, **options):
     return {**dict(zip(NAMES, sizes, strict=True)), **options}
 
 
+@pytest.mark.thorough
 def test_forward_and_backward_compile_at_any_size():
     cases = [
         case(2, 5, 11, 2, 7, 1, 13),
@@ -48,12 +49,14 @@ def test_forward_and_backward_compile_at_any_size():
         assert found["kernels"] == 2
 
 
+@pytest.mark.thorough
 def test_split_over_four_chips_nothing_is_gathered():
     found, alone = results(case(16, 14, 14, 8, 20, 3, 64, sharded=True), case(4, 14, 14, 8, 20, 3, 64))
     assert found["gathers"] == 0 and found["reduces"] >= 1
     assert found["moved"] <= 1.1 * alone["moved"]
 
 
+@pytest.mark.thorough
 def test_the_branch_moves_little_and_large_maps_fit():
     # Key depth 160, value depths 24, 8, 16: the paper's algorithm moves 3.02, 12.60 and 13.84 GB.
     branches = [case(256, 14, 14, 8, 20, 3, 256), case(64, 28, 28, 8, 20, 1, 128), case(32, 32, 32, 8, 20, 2, 160)]

@@ -28,6 +28,7 @@ def compiled(folder):
     return {file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file.name.endswith("-cache")}
 
 
+@pytest.mark.thorough
 def test_a_second_start_writes_nothing(folder):
     first = compiled(folder)
     assert first and (folder / NAME).exists()

@@ -195,6 +195,7 @@ def signalled(monkeypatch, module, name, call, number=signal.SIGTERM):
     monkeypatch.setattr(module, name, wrapped)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_mid_epoch_and_the_same_call_goes_on(config, straight, tmp_path, monkeypatch, number):
     from aa_flax.training import setup
@@ -221,6 +222,7 @@ def test_a_signal_in_the_evaluation_costs_no_row(config, straight, tmp_path, mon
     assert_same_run(tmp_path / "stopped", straight)
 
 
+@pytest.mark.thorough
 def test_damage_in_a_run_costs_only_the_steps_since(config, straight, tmp_path):
     config.stop_after_epoch = 1
     train(resolve(config), tmp_path / "run")
@@ -233,6 +235,7 @@ def test_damage_in_a_run_costs_only_the_steps_since(config, straight, tmp_path):
     assert_same_run(tmp_path / "run", straight)
 
 
+@pytest.mark.thorough
 def test_checkpoints_by_the_clock(config, straight, tmp_path):
     config.checkpoint_every_minutes = 1e-6
     config.keep_checkpoints = 9
@@ -255,6 +258,7 @@ WAITS = [
 ]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("wait", WAITS, ids=["in_c", "in_python"])
 @pytest.mark.parametrize("signals", [1, 2])
 def test_a_loop_that_does_not_notice_is_ended(wait, signals):

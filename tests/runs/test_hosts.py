@@ -47,6 +47,7 @@ def found(folder, count):
     return [list(itertools.chain(*parts)) for parts in steps], each[0]
 
 
+@pytest.mark.thorough
 def test_four_processes_go_on_as_two_and_as_one(launch, tmp_path, capsys):
     finish(launch(1, "straight"))
     straight, alone = found(tmp_path / "straight", 1)
@@ -77,6 +78,7 @@ def test_four_processes_go_on_as_two_and_as_one(launch, tmp_path, capsys):
         print(f"\n{len(seen)} steps compared over 4, 2 and 1 processes, {sum(map(len, seen))} examples, 0 differ")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("number", "index"), [(signal.SIGTERM, 1)])
 def test_a_signal_to_one_process_saves_all_at_one_step(launch, tmp_path, number, index):
     processes = launch(2, "run", epochs=200, eval_every_epochs=100)
@@ -97,6 +99,7 @@ def test_a_signal_to_one_process_saves_all_at_one_step(launch, tmp_path, number,
     assert (tmp_path / "run" / "checkpoints" / str(step) / "manifest.json").exists()
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("dead", [0, 1])
 def test_a_dead_peer_ends_the_others_with_a_code_to_restart_on(launch, dead):
     processes = launch(2, "run", epochs=200, eval_every_epochs=100, peer_timeout_seconds=10)
@@ -110,6 +113,7 @@ def test_a_dead_peer_ends_the_others_with_a_code_to_restart_on(launch, dead):
     assert time.monotonic() - killed < 30
 
 
+@pytest.mark.thorough
 def test_what_processes_tell_each_other(tmp_path, cache):
     outputs = finish(start(2, HERE / "agreement_child.py", tmp_path, cache=cache))
     for output in outputs:

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import forked
+import pytest
 from run_files import assert_same, final_state, rows
 
 from aa_flax.training import resolve
@@ -36,6 +37,7 @@ def belongings(pid):
     return files, children
 
 
+@pytest.mark.thorough
 def test_twenty_kills_change_nothing(plain_config, tmp_path, capsys):
     plain_config.epochs = 30
     plain_config.eval_every_epochs = 10

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from aa_flax.runs import watchdog
 from aa_flax.runs.exits import LOST
 from aa_flax.training import loop, resolve, setup
@@ -27,6 +29,7 @@ def test_what_hangs_ends_with_its_stacks():
     assert "in waits_for_ever" in done.stderr and "no progress for 0.6 s" in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_hung_step_is_noticed_in_a_run(plain_config, tmp_path, monkeypatch):
     left, place_batch, steps = [], setup.place_batch, []
 

@@ -274,6 +274,7 @@ def test_evaluate_predict_and_sheet(folder, trained):
     assert (folder / "sheet.png").stat().st_size > 1000
 
 
+@pytest.mark.thorough
 def test_two_processes_reach_what_one_reaches(folder, trained):
     workdir, _ = trained
     port, processes = free_port(), []

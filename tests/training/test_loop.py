@@ -16,6 +16,7 @@ from aa_flax.training.trained import load_model
 from aa_flax.training.window import NonFiniteError
 
 
+@pytest.mark.thorough
 def test_four_epochs_equal_two_and_two_bit_for_bit(tiny_config, tmp_path):
     straight = train(resolve(tiny_config), tmp_path / "straight")
     assert straight.finished and straight.epoch == 4 and straight.scores.examples == 50
@@ -54,6 +55,7 @@ def test_log_has_every_window_and_every_evaluation(plain_config, tmp_path):
         assert checkpoints.latest_step == 8
 
 
+@pytest.mark.thorough
 def test_divergence_names_step_metrics_and_last_good_checkpoint(plain_config, tmp_path):
     plain_config.stop_after_epoch = 1
     train(resolve(plain_config), tmp_path)
@@ -73,6 +75,7 @@ def test_divergence_names_step_metrics_and_last_good_checkpoint(plain_config, tm
         assert checkpoints.latest_step == 4  # no overflowed state was saved
 
 
+@pytest.mark.thorough
 def test_a_changed_field_is_refused_on_resume_and_a_harmless_one_is_not(plain_config, tmp_path):
     plain_config.stop_after_epoch = 1
     train(resolve(plain_config), tmp_path)
@@ -106,6 +109,7 @@ def test_a_start_that_fails_leaves_nothing_behind(tiny_config, tmp_path):
         train(resolve(tiny_config), tmp_path / "run")
 
 
+@pytest.mark.thorough
 def test_a_run_that_diverged_before_its_first_checkpoint_may_start_again(plain_config, tmp_path):
     plain_config.optimizer.learning_rate = 1e38
     plain_config.max_nonfinite_steps = 0

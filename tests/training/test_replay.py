@@ -35,6 +35,7 @@ def diverged(tmp_path_factory, data_dir):
     return RunDirectory(folder), caught.value.bad_steps
 
 
+@pytest.mark.thorough
 def test_the_step_is_the_one_that_was_left_out(diverged):
     directory, bad_steps = diverged
     assert len(bad_steps) >= 3 and directory.read_failure() == bad_steps
@@ -48,6 +49,7 @@ def test_the_step_is_the_one_that_was_left_out(diverged):
     assert [names[source[index]["label"]] for index in found.indices] == found.titles
 
 
+@pytest.mark.thorough
 def test_a_good_step_is_bit_for_bit_what_the_run_computed(tiny_config, tmp_path):
     tiny_config.stop_after_epoch = 2
     train(resolve(tiny_config), tmp_path)

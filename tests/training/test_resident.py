@@ -66,6 +66,7 @@ def config(plain_config):
     return plain_config
 
 
+@pytest.mark.thorough
 def test_the_step_is_that_of_images_from_the_host(config, tmp_path):
     config.data.crop = "none"
     setup = set_up(resolve(config), RunDirectory(tmp_path))
@@ -81,6 +82,7 @@ def test_the_step_is_that_of_images_from_the_host(config, tmp_path):
     chex.assert_trees_all_equal(*(each.window["metrics"] for each in after))
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_and_sends_no_images_between_devices(config, tmp_path):
     config.epochs, config.stop_after_epoch = 2, 1
     train(resolve(config), tmp_path)

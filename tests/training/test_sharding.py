@@ -82,6 +82,7 @@ def alone():
     return losses_of(config_of("float64"), 1, 50)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("optimized")  # optimisations pay off over fifty steps
 def test_fifty_steps_in_float64_are_those_of_one_device():
     with jax.enable_x64(True):
@@ -91,6 +92,7 @@ def test_fifty_steps_in_float64_are_those_of_one_device():
             assert np.abs(many - alone()).max() < 1e-9, (name, np.abs(many - alone()).max())
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("optimized")
 def test_groups_of_batch_norm_are_the_same_on_any_number_of_devices():
     with jax.enable_x64(True):
@@ -117,6 +119,7 @@ def one_step():
     return {"alone": of(config_of(), 1)} | {name: of(config_of(**parallel), 8) for name, parallel in several.items()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", EIGHT)
 def test_the_gradient_is_that_of_one_device(one_step, name):
     """The momentum after the first step is the gradient."""
@@ -132,6 +135,7 @@ def sent(one_step, name):
     return calls, max((hlo.shape_bytes(i.shape) for i in others if i.opcode != "all-reduce"), default=0)
 
 
+@pytest.mark.thorough
 def test_a_step_sends_gradients_and_statistics_and_no_activations(one_step):
     norms = 7  # two in each of three blocks, and one before the classifier
     calls, _ = sent(one_step, "data parallel")

@@ -48,6 +48,7 @@ def unstacked(params):
     return {**{name: part for name, part in params.items() if name != "trunk"}, "stage1": blocks}
 
 
+@pytest.mark.thorough
 def test_lambs_steps_are_those_of_the_blocks_one_by_one(rng):
     """LAMB uses the norm of each layer, and the norms of the blocks are far apart here."""
     config = OptimizerConfig(

@@ -175,6 +175,7 @@ def test_binary_cross_entropy(rng, dtype):
     np.testing.assert_allclose(loss, expected.mean(1), rtol=1e-12 if dtype == jnp.float64 else 1e-5)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_step_on_binary_cross_entropy(rng, binary):
     """The gradient is (σ(x) - t) / classes; with `binary_targets` t is 1 for both classes of a mixed image."""

@@ -36,6 +36,7 @@ def photos(tmp_path_factory):
     return folder, data.load("image_folder/photos", data_dir=folder / "tfds", source_dir=folder)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("crop", CROPS)
 def test_predict_says_of_each_file_what_evaluation_said(photos, crop, interpolation):

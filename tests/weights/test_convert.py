@@ -32,6 +32,7 @@ THEIR_KEYS = {
 }
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(("name", "source"), THEIR_KEYS)
 def test_names_and_shapes_are_those_of_the_pytorch_networks(name, source):
     model = create_model(name, rngs=nnx.Rngs(0))
@@ -46,6 +47,7 @@ def logits(model, x):
         return np.asarray(jax.jit(lambda s, x: nnx.merge(graph, s, copy=True)(x))(state, x))
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("name", SMALL)
 def test_logits_equal_those_of_the_pytorch_network(rng, build, random_state_dict, name, backend):
@@ -93,6 +95,7 @@ def test_logits_equal_those_of_the_libraries_themselves(rng, ours, theirs, sourc
     np.testing.assert_allclose(logits(model, jnp.asarray(x)), want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", SMALL)
 def test_there_and_back(build, random_state_dict, name):
     model = build(name)

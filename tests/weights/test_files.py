@@ -33,6 +33,7 @@ def distinct(model, seed=3):
     return arrays(model)
 
 
+@pytest.mark.thorough
 def test_twelve_equal_blocks_come_back_in_their_places(tmp_path):
     """Blocks keep their order in safetensors and checkpoints, which would sort integer keys 0, 1, 10, 11, 2, ..."""
     options = dict(blocks=(13, 1, 1, 1))
@@ -98,6 +99,7 @@ def test_files_that_do_not_belong_together(saved):
         load(saved)
 
 
+@pytest.mark.thorough
 def test_options_without_arrays_come_back_too(tmp_path, rng):
     """GALA's squashing has no parameters, so only the card records it."""
     options = dict(blocks=[1, 1, 1, 1], num_classes=3, image_size=(32, 32), squash="sigmoid")
@@ -176,6 +178,7 @@ def test_pytorch_files(tmp_path):
         read_state_dict(tmp_path / "tensor.pth")
 
 
+@pytest.mark.thorough
 def test_command_line(tmp_path, build, random_state_dict):
     """Import and export run in processes of their own with the full SE-ResNet-18; wrong calls print one line."""
     theirs = random_state_dict(build("se_resnet18", image_size=(224, 224)))

@@ -39,6 +39,7 @@ def theirs(rng):
     return make
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("name", "size"), [(NAMES[0], (1, 1)), (NAMES[0], (2, 3)), (NAMES[1], (3, 2))])  # of the map
 def test_logits_equal_the_official_networks(rng, theirs, name, size):
     """float32 errors are well below 1e-4; a tanh GELU causes errors of 1e-3, a swapped axis of order one."""
@@ -113,6 +114,7 @@ def test_what_the_authors_do_not_have():
         load_torch_state_dict(model, state, source="deit")
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize("source", ["deit", "aa_flax"])
 @pytest.mark.parametrize("classes", [4, 7])
 @pytest.mark.parametrize("name", NAMES)

@@ -12,6 +12,7 @@ def arrays(model):
     return {path: np.asarray(value) for path, value in flat_arrays(model).items()}
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     ("plain", "name", "options", "augmented_convs"),
     [
@@ -128,6 +129,7 @@ def test_what_should_fit_and_does_not(build, random_state_dict):
         init_from_plain(build("resnet18"), {"a": np.zeros(2, np.float32)}, source="timm")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("options", "head_is_new"),
     [({}, False), (dict(pooling_tokens="class"), False), (dict(pooling_width=24), True), (dict(num_classes=3), True)],
