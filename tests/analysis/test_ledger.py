@@ -33,6 +33,7 @@ def test_every_row(title, row):
         assert found.flops >= found.paper_flops
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("row", bello.TABLE_9, ids=lambda row: row.label)
 def test_table_9(row):
     found = bello.counted_layer(row)
@@ -70,12 +71,13 @@ def test_patchconvnet_has_every_size_and_the_published_results():
     assert len({result.config for result in touvron.RESULTS}) == len(touvron.RESULTS) == 14
 
 
-@pytest.mark.few
+@pytest.mark.thorough
 @pytest.mark.parametrize(("row", "added"), [(zhu.ROWS[0], 161_432), (zhu.ROWS[1], 305_592)], ids=["50", "101"])
 def test_aw_convolution_adds(row, added):
     assert zhu.counted(row)[1] == added
 
 
+@pytest.mark.thorough
 def test_the_reconstruction_is_called_one_and_quotes_the_abstract_alone():
     text = "\n".join(zhu.lines())
     assert "reconstruction" in text and "not found" in text
@@ -94,6 +96,7 @@ def test_differences_are_told_at_the_printed_precision():
     assert ledger.difference(7.33, "") == ""
 
 
+@pytest.mark.thorough
 def test_the_stored_ledger_is_that_of_the_code():
     stored = (ROOT / "experiments" / "results" / "ledger.md").read_text()
     assert stored == ledger.markdown(), "python -m aa_flax.ledger > experiments/results/ledger.md"

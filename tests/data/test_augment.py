@@ -58,6 +58,7 @@ def jittered(pixels, factors):
     return np.stack(result)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("strength", [0.4, 1.0])
 def test_color_jitter(rng, channels, strength):

@@ -115,6 +115,7 @@ def test_random_erasing_fills_with_noise(images):
     assert jax.eval_shape(lambda x: random_erasing(KEY, x, 0.5), half).dtype == jnp.bfloat16
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("function", [lambda k, x: cutout(k, x, 3), lambda k, x: random_erasing(k, x, 0.5)])
 def test_sharded_images_stay_where_they_are(rng, function):
     devices = jax.devices()

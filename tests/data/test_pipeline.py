@@ -99,6 +99,7 @@ def test_any_number_of_processes_reads_one_order(toy, take, crop, count):
     same(whole, joined)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("crop", CROPS)
 def test_resuming_equals_continuing(toy, take, crop):
     options = {"batch_size": 12, "seed": 7, **CROPS[crop], **PLAIN}

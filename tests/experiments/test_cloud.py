@@ -239,6 +239,7 @@ def test_training_that_asks_for_it_is_run_again_on_the_same_slice(cloud, code):
     assert (cloud.folder / "uv").read_text().count("venv --quiet") == 1
 
 
+@pytest.mark.thorough
 def test_training_goes_on_while_the_connection_is_lost(cloud):
     cloud.script(training=["slow"], train=[255])
     done = cloud.launch()
@@ -287,6 +288,7 @@ def test_a_request_that_fails_in_the_queue_ends_it_and_is_deleted(cloud):
     assert not cloud.slice_is_there
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_the_training_and_deletes_the_slice(cloud, number, code):
     cloud.script(training=["wait"])

@@ -76,7 +76,7 @@ def expected_output(module, x, strides=1, downsample=1):
 
 
 # height, width, strides, attention_downsample: even and odd, h != w
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("h", "w", "strides", "downsample"), [(5, 7, 1, 1), (6, 3, 2, 1), (7, 5, 1, 2), (9, 6, 2, 2), (5, 4, 1, 3)]
 )
@@ -157,6 +157,7 @@ def test_names_are_checkpoint_keys():
     }
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("position", ["relative", "none"])
 def test_translation_equivariance_away_from_borders(position):
     """If a pattern on an empty map is shifted, relative attention shifts its output too, as the convolution does."""
@@ -303,6 +304,7 @@ def dilated(in_features, out_features, kernel_size, strides, **options):
     return nnx.Conv(in_features, out_features, **shape, **options)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("options", [{}, {"use_bias": True, "strides": 2}, {"convolution_layer": dilated}])
 def test_a_tpu_adds_what_others_concatenate(rng, options):
     module = layer(implementation="folded", **options)

@@ -76,6 +76,7 @@ def one_image(x, p):
     return np.stack(outputs), np.stack(weights)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("tokens", [1, 3])
 @pytest.mark.parametrize("options", [{}, dict(width=13, mlp_ratio=1.5)], ids=["own", "reduced"])
 def test_values(rng, tokens, options):

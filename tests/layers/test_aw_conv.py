@@ -76,7 +76,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.few(2)
+@pytest.mark.few
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: ",".join(f"{k}={v}" for k, v in s.items()) or "default")
 def test_the_layer_is_its_formula(rng, settings):
     module = layer(**settings)
@@ -123,6 +123,7 @@ def test_counts_of_the_variants():
     assert few.squeeze.kernel.shape == (3, 1)  # at least one hidden channel
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_gate_of_scale_zero_is_the_plain_convolution(rng, dtype):
     """The kernels equal the plain kernel bit for bit; sums may have another order, which changes the rounding."""

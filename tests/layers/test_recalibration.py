@@ -70,6 +70,7 @@ def test_squeeze_excite_keeps_one_hidden_unit():
     assert SqueezeExcite(5, reduction=16, rngs=nnx.Rngs(0)).squeeze.kernel.shape == (5, 1)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("combine", ["add", "mul"])
 def test_bam(rng, x, combine):
     module, p = randomized(BAM(12, reduction=4, combine=combine, dilation=2, rngs=nnx.Rngs(0)), rng)

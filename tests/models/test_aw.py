@@ -57,6 +57,7 @@ def test_aw_in_the_convolution_branch_of_aa():
     assert isinstance(model.stage1.block1.conv2, AWConv2D)  # attention begins in stage 2
 
 
+@pytest.mark.thorough
 def test_placement():
     """AW-convolutions are both 3×3 of basic blocks, and the depthwise convolutions of MnasNet."""
     basic = shapes("aw_se_resnet18").stage2.block1

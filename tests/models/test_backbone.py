@@ -38,7 +38,7 @@ def build(name, **changes):
     return create_model(name, **options)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few
 @pytest.mark.parametrize("name", SMALL)
 def test_a_backbone_is_the_classifier_without_its_head(name):
     """The backbone has the same arrays without those of the head, and its call returns [b, width]; only shapes run."""
@@ -68,6 +68,7 @@ def test_what_it_gives_is_what_the_classifier_is_given(rng):
     np.testing.assert_allclose(attention(images), token[:, 0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.few(2)
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("name", ["resnet18", "wide_resnet28_10", "mnasnet_100", "patchconvnet_s60"])
 def test_sizes_and_images_that_do_not_fit(name):

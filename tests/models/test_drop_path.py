@@ -58,7 +58,7 @@ def test_rngs_are_asked_for_before_anything_changes(name, images):
     jax.tree.map(np.testing.assert_array_equal, before, nnx.to_pure_dict(nnx.state(model)))
 
 
-@pytest.mark.few
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluation_and_a_rate_of_zero_are_the_same_programs(name, images):
     """Evaluation at any rate and training at rate 0 lower to the same text as without drop path."""
@@ -100,6 +100,7 @@ def test_each_block_drops_its_own_branch(name, images, monkeypatch):
     assert np.unique(masks).tolist() == [0.0, 2.0]
 
 
+@pytest.mark.thorough
 def test_a_dropped_block_is_its_shortcut(images):
     """At a rate near 1 every branch of a Wide-ResNet is dropped; the maps are those of the stem, pooled and padded."""
     from aa_flax.models.wide_resnet import parameter_free_shortcut
@@ -115,6 +116,7 @@ def test_a_dropped_block_is_its_shortcut(images):
         np.testing.assert_allclose(x, expected, rtol=1e-6)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_key_serves_inside_of_a_trace(name, images):
     apply, params, stats = functional(build(name, drop_path_rate=0.2))

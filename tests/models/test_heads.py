@@ -42,7 +42,7 @@ def size(module):
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
 
 
-@pytest.mark.few(3)
+@pytest.mark.few
 @pytest.mark.parametrize(
     ("name", "tokens"),
     [
@@ -70,6 +70,7 @@ def test_every_family_takes_it(name, tokens):
     assert plain.pooling is None and model.feature_info == plain.feature_info
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("tokens", ["single", "class"])
 def test_logits_are_the_head_of_the_tokens_of_the_last_map(rng, tokens):
     model = small("wide_resnet28_10", tokens, pooling_width=12, pooling_mlp_ratio=2.0, pooling_layer_scale=0.5)
@@ -142,7 +143,7 @@ def test_a_factory_of_ones_own(rng):
     assert flat_arrays(mean).keys() == flat_arrays(model).keys()
 
 
-@pytest.mark.few(14)
+@pytest.mark.few(10)
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("options", "words"),

@@ -33,7 +33,7 @@ SIZE = (32, 48)
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-@pytest.mark.few(3)
+@pytest.mark.few
 @pytest.mark.parametrize("name", TABLE)
 def test_parameters_and_multiply_adds(name):
     params, multiply_adds = TABLE[name]
@@ -160,7 +160,7 @@ def test_features_of_blocks(images):
         model.trunk.block(3)
 
 
-@pytest.mark.few
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", [dict(name="patchconvnet_s60_multi"), dict(norm="batch", drop_path_rate=0.2)])
 def test_every_parameter_learns(images, options):
     """Every parameter of each block has a gradient; that of the key bias, which softmax ignores, is only rounding."""

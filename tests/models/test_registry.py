@@ -19,7 +19,7 @@ def test_list_models_matches_patterns():
     assert list_models("nothing*") == []
 
 
-@pytest.mark.few(2)
+@pytest.mark.few
 @pytest.mark.parametrize("name", NAMES)
 def test_create_model_can_be_traced_and_has_the_models_own_defaults(name):
     model = nnx.eval_shape(lambda: create_model(name, rngs=nnx.Rngs(0)))

@@ -22,6 +22,7 @@ def test_every_name_of_the_family_is_registered():
     assert expected == {name for name in list_models("*resnet*") if "wide" not in name}
 
 
+@pytest.mark.thorough
 def test_what_is_augmented():
     """Each block of the last three stages has one augmented 3×3, in basic blocks the first; downsampled at 28×28."""
     model = shapes("aa_resnet50")
@@ -55,7 +56,7 @@ def test_bam_stands_between_stages():
 
 
 # Without optimisations a map is computed twice with different rounding, so the gradient of CBAM's maximum is 0 / 0.
-@pytest.mark.few
+@pytest.mark.thorough
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(
     ("kind", "recalibration"), [("basic", CBAMFactory(gate_scale_init=1.0)), ("bottleneck", GALAFactory())]

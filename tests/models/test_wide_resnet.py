@@ -20,7 +20,7 @@ def images(rng, *shape):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_features_and_their_description_agree(rng, tiny, kind):
     model = tiny(kind)

@@ -92,7 +92,7 @@ def test_odd_sizes_one_image_and_four_channels(rng, name):
     assert summary.flops > 2 * summary.by_module["head"].params - 20 and "head" in summary.table()
 
 
-@pytest.mark.few
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", kinds())
 def test_shapes_of_other_inputs(name):
     """Only shapes run: grey images, a batch of three, a training step, and the smallest image."""

@@ -59,7 +59,7 @@ def with_gradients(attend, arrays, cotangent, scale):
     return [output, *gradients]
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("way", "tables"), [(WAYS[0], True), (WAYS[0], False), (WAYS[1], True)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_value_and_five_gradients_equal_brute_force(rng, monkeypatch, kind, way, tables):

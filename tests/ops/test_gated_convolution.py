@@ -65,7 +65,7 @@ def value_and_gradients(implementation, arrays, settings):
     return both(*map(jnp.asarray, arrays))
 
 
-@pytest.mark.few(2)
+@pytest.mark.few
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_every_form_is_the_definition(rng, case):
     """Gating the input for each output channel equals multiplying the kernel by the gate (Zhu et al., 2021)."""

@@ -26,6 +26,7 @@ def pooled(x, cotangent, stride, window):
     return y, gradient
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(("size", "stride", "window"), CASES)
 def test_values_and_gradients(rng, size, stride, window, ties):

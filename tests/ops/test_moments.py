@@ -17,7 +17,7 @@ def traced(way, x, axes, expected=None, epsilon=1e-9):
         return jax.jit(lambda x: moments(x, axes, expected=expected, epsilon=epsilon))(jnp.asarray(x))
 
 
-@pytest.mark.few(20)
+@pytest.mark.few(15)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("mean", "deviation"), [(0, 1), (1_000, 0.1), (30_000, 1), (-30_000, 1), (3, 1e-4)])
 @pytest.mark.parametrize(("shape", "axes"), SHAPES)

@@ -49,6 +49,7 @@ def assert_right(rng, size, dtype="float32", *, tables=True, scale=None):
         assert error <= TOLERANCE[dtype] * max(1.0, np.abs(wanted).max())
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     ("dv", "dtype"),
     [
@@ -63,6 +64,7 @@ def test_value_and_five_gradients(rng, dv, dtype):
     assert_right(rng, (2, 3, 5, 2, 7, dv), dtype)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     ("size", "tables"),
     [
@@ -79,6 +81,7 @@ def test_sizes_that_no_tile_divides(rng, size, tables):
     assert_right(rng, size, tables=tables)
 
 
+@pytest.mark.thorough
 def test_larger_tiles_in_sixteen_bits(rng):
     assert_right(rng, (1, 17, 19, 1, 5, 2), "bfloat16")
 
@@ -110,6 +113,7 @@ def test_long_loops_of_the_backward_pass_have_several_loads_under_way(side, dtyp
     assert shape.stages(backward=True) == stages and shape.stages(backward=False) == 1
 
 
+@pytest.mark.thorough
 def test_the_gradients_do_not_depend_on_how_heads_are_taken(rng, monkeypatch):
     size = (2, 3, 5, 4, 7, 3)
     arrays, cotangent = oracle.inputs(rng, *size), jnp.asarray(rng.normal(size=(*size[:4], 3)), jnp.float32)
@@ -169,7 +173,7 @@ def of_layer(model, x, mesh=None):
         return jax.tree.leaves(run(state, jax.device_put(x, jax.NamedSharding(mesh, jax.P("data")))))
 
 
-@pytest.mark.few
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options", [{}, {"position": "none", "use_bias": False}], ids=["relative_and_bias", "no_position"]
 )
@@ -181,6 +185,7 @@ def test_the_layer_hands_the_projection_on_as_it_is(rng, options):
         np.testing.assert_allclose(ours, theirs, rtol=3e-6, atol=3e-5)
 
 
+@pytest.mark.thorough
 def test_split_over_a_mesh_it_computes_the_same(rng):
     x = jnp.asarray(rng.normal(size=(8, 3, 5, 11)), jnp.float32)
     model = layer("pallas_gpu_interpret")

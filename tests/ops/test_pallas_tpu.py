@@ -97,6 +97,7 @@ def test_eight_images_and_heads_one_by_one(rng):
     assert_close(*both(rng, (8, 33, 32, 2, 3, 2), "bfloat16"), "bfloat16")
 
 
+@pytest.mark.thorough
 def test_large_maps_in_bfloat16_and_two_heads(rng):
     assert_close(*both(rng, (1, 31, 37, 2, 20, 3), "bfloat16"), "bfloat16")
 

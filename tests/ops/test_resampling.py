@@ -22,7 +22,7 @@ def test_average_pool_leaves_padding_out_of_the_mean(rng, stride, size):
             np.testing.assert_allclose(pooled[:, i, j], x[:, rows, columns].mean((1, 2)), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.few(3)
+@pytest.mark.few
 @pytest.mark.parametrize(("stride", "window"), [(2, 3), (1, 3), (3, 3), (2, 7)])
 def test_average_pool_on_a_cpu_is_that_of_other_devices(rng, stride, window):
     x, cotangent = jnp.asarray(rng.normal(size=(2, 7, 10, 3)), jnp.float32), rng.normal(size=(2, 10, 10, 3))

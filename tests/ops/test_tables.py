@@ -60,7 +60,7 @@ def test_errors(rng):
         resize_relative_table(table[:4], 2)
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("length", [1, 2, 3, 14])
 def test_rows_of_all_pairs(rng, length):
     table = jnp.asarray(rng.normal(size=(2 * length - 1, 3)), jnp.float32)

@@ -37,6 +37,7 @@ def test_a_second_start_writes_nothing(folder):
     assert compiled(folder) == first
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "not vouched for"])
 def test_damaged_entries_are_removed_and_made_again(folder, harm):
     """JAX would warn of a damaged entry, which is an error in tests."""

@@ -195,7 +195,7 @@ def signalled(monkeypatch, module, name, call, number=signal.SIGTERM):
     monkeypatch.setattr(module, name, wrapped)
 
 
-@pytest.mark.few
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_mid_epoch_and_the_same_call_goes_on(config, straight, tmp_path, monkeypatch, number):
     from aa_flax.training import setup
@@ -210,6 +210,7 @@ def test_a_signal_saves_mid_epoch_and_the_same_call_goes_on(config, straight, tm
     assert_same_run(tmp_path / "stopped", straight)
 
 
+@pytest.mark.thorough
 def test_a_signal_in_the_evaluation_costs_no_row(config, straight, tmp_path, monkeypatch):
     from aa_flax.training import scoring
 
@@ -258,7 +259,7 @@ WAITS = [
 ]
 
 
-@pytest.mark.few(2)
+@pytest.mark.few
 @pytest.mark.parametrize("wait", WAITS, ids=["in_c", "in_python"])
 @pytest.mark.parametrize("signals", [1, 2])
 def test_a_loop_that_does_not_notice_is_ended(wait, signals):

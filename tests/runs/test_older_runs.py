@@ -80,6 +80,7 @@ def test_its_config_is_todays(finished, config):
     assert found == dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir=""))
 
 
+@pytest.mark.thorough
 def test_a_stopped_run_ends_as_the_other_did(finished, config, tmp_path):
     stopped = unpacked("stopped", tmp_path)
     before = rows(stopped)

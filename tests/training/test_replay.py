@@ -72,6 +72,7 @@ def test_a_good_step_is_bit_for_bit_what_the_run_computed(tiny_config, tmp_path)
         replay(directory, 16)
 
 
+@pytest.mark.thorough
 def test_the_command(diverged):
     directory, bad_steps = diverged
     done = forked.run("-m", "aa_flax.replay", f"--workdir={directory.path}", f"--step={bad_steps[0]}")

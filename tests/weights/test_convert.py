@@ -154,6 +154,7 @@ def test_what_is_no_array(build, random_state_dict):
         load_torch_state_dict(model, "resnet18.safetensors", source="timm")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
 def test_what_wrappers_put_before_every_name_is_taken_off(build, random_state_dict, prefix):
     model = build("resnet18")

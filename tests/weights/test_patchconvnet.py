@@ -114,7 +114,7 @@ def test_what_the_authors_do_not_have():
         load_torch_state_dict(model, state, source="deit")
 
 
-@pytest.mark.few(7)
+@pytest.mark.few(5)
 @pytest.mark.parametrize("source", ["deit", "aa_flax"])
 @pytest.mark.parametrize("classes", [4, 7])
 @pytest.mark.parametrize("name", NAMES)

@@ -61,6 +61,7 @@ def test_an_augmented_network_from_a_plain_one(
     assert f"{len(report.new)} new" in str(report) and f"{conv}.conv.kernel: {kept} of {total}" in str(report)
 
 
+@pytest.mark.thorough
 def test_without_attention_the_logits_are_those_of_the_plain_network(rng, build, random_state_dict):
     """With upsilon = 0 every augmented convolution is a plain one, so all weights must be taken over."""
     plain = build("resnet18")
@@ -129,7 +130,7 @@ def test_what_should_fit_and_does_not(build, random_state_dict):
         init_from_plain(build("resnet18"), {"a": np.zeros(2, np.float32)}, source="timm")
 
 
-@pytest.mark.few(2)
+@pytest.mark.few
 @pytest.mark.parametrize(
     ("options", "head_is_new"),
     [({}, False), (dict(pooling_tokens="class"), False), (dict(pooling_width=24), True), (dict(num_classes=3), True)],
