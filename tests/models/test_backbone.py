@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from aa_flax.models import create_model, list_models
+from aa_flax.models import create_model
 from aa_flax.models.functional import functional
 from aa_flax.weights import (
     WeightsError,
@@ -188,10 +188,10 @@ def test_a_part_that_is_not_there():
 # Attention that is asked for
 
 
-@pytest.mark.few
 AUGMENTED = ("aa_resnet18", "aa_resnet50", "aa_wide_resnet28_10", "aa_mnasnet_075", "aw_aa_resnet18")
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", AUGMENTED)
 def test_every_augmented_network_attends_wherever_it_may(name):
     assert nnx.eval_shape(lambda: create_model(name, rngs=nnx.Rngs(0))).without_attention == ()
