@@ -37,16 +37,28 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 install_import_hook("aa_flax", "beartype.beartype")
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
-    """Mark as thorough the cases of a test beyond the number that its mark `few` allows by default."""
-    seen = collections.Counter()
+    """Mark the cases of a test beyond what its mark `few` lets run."""
+    cases = collections.defaultdict(list)
     for item in items:
-        if few := item.get_closest_marker("few"):
-            test = item.nodeid.partition("[")[0]
-            seen[test] += 1
-            if seen[test] > (few.args[0] if few.args else 1):
-                item.add_marker("thorough")
+        if item.get_closest_marker("few"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for several in cases.values():
+        few = several[0].get_closest_marker("few")
+        by_default = few.args[0] if few.args else 1
+        most = few.kwargs.get("thorough", len(several))
+        spread = {round(i * len(several) / most) for i in range(most)}  # the kinds lie side by side in most lists
+        for place, item in enumerate(several):
+            if place >= by_default:
+                item.add_marker("thorough" if place in spread else "slow")
+
+
+@pytest.fixture(autouse=True)
+def _fast_where_thorough(request):
+    """Turn the shape checker off in long tests: the default ones have it, and tracing takes a third less without."""
+    if request.node.get_closest_marker("thorough"):
+        request.getfixturevalue("unchecked_shapes")
 
 
 def pytest_runtest_setup(item):

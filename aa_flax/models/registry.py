@@ -13,6 +13,7 @@ from flax import nnx
 
 from aa_flax.json_values import as_tuples
 from aa_flax.models.attending import require_attention
+from aa_flax.models.traced_rngs import for_trace
 from aa_flax.typed import as_type, field_types
 
 
@@ -183,7 +184,7 @@ def create_model(
         in_channels=built_from.in_channels,
         dtype=dtype,
         param_dtype=param_dtype,
-        rngs=rngs,
+        rngs=for_trace(rngs),
     )
     model.built_from = built_from
     model.without_attention = require_attention(model, name, options)

@@ -88,7 +88,7 @@ def test_plain_network_agrees_with_xla():
     assert summarize(model).flops - padding == pytest.approx(compiled.cost_analysis()["flops"], rel=0.02)
 
 
-@pytest.mark.few
+@pytest.mark.few(1, thorough=4)
 @pytest.mark.parametrize(
     ("name", "options", "more"),
     [

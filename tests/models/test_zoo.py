@@ -64,7 +64,7 @@ def computed():
     return [name for name in kinds() if not name.startswith("aw_") or name in alone]
 
 
-@pytest.mark.few
+@pytest.mark.few(1, thorough=16)
 @pytest.mark.parametrize("name", computed())
 def test_odd_sizes_one_image_and_four_channels(rng, name):
     """No stage's stride divides 33×50; logits, features, attention maps and the summary agree on the sizes."""
@@ -92,7 +92,7 @@ def test_odd_sizes_one_image_and_four_channels(rng, name):
     assert summary.flops > 2 * summary.by_module["head"].params - 20 and "head" in summary.table()
 
 
-@pytest.mark.thorough
+@pytest.mark.few(0, thorough=20)
 @pytest.mark.parametrize("name", kinds())
 def test_shapes_of_other_inputs(name):
     """Only shapes run: grey images, a batch of three, a training step, and the smallest image."""
@@ -124,7 +124,7 @@ BIG = [f"{prefix}resnet152" for prefix in ("aa_", "gala_")] + [
 ]
 
 
-@pytest.mark.few
+@pytest.mark.few(1, thorough=3)
 @pytest.mark.parametrize("name", BIG + [pytest.param(n, marks=pytest.mark.slow) for n in list_models() if n not in BIG])
 def test_building_takes_seconds(name):
     start = time.process_time()  # time of all threads, which is at least the wall time of an idle machine

@@ -59,7 +59,7 @@ def with_gradients(attend, arrays, cotangent, scale):
     return [output, *gradients]
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(2, thorough=9)
 @pytest.mark.parametrize(("way", "tables"), [(WAYS[0], True), (WAYS[0], False), (WAYS[1], True)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_value_and_five_gradients_equal_brute_force(rng, monkeypatch, kind, way, tables):
@@ -74,7 +74,7 @@ def test_value_and_five_gradients_equal_brute_force(rng, monkeypatch, kind, way,
         np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.few
+@pytest.mark.few(1, thorough=4)
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 6, 8, 16])
 def test_equals_the_whole_fold_at_every_value_depth(rng, monkeypatch, depth):
     limited(monkeypatch, 3000)

@@ -53,14 +53,14 @@ def assert_close(got, wanted, dtype):
         assert error <= TOLERANCE[dtype] * max(1.0, np.abs(exact).max())
 
 
-@pytest.mark.few
+@pytest.mark.few(1, thorough=5)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("dv", [1, 2, 3, 6, 8])
 def test_value_and_five_gradients_at_the_papers_value_depths(rng, dv, dtype):
     assert_close(*both(rng, (2, 5, 7, 2, 20, dv), dtype), dtype)
 
 
-@pytest.mark.few
+@pytest.mark.few(1, thorough=3)
 @pytest.mark.parametrize(
     "size",
     [
@@ -75,7 +75,7 @@ def test_sizes_that_no_tile_divides(rng, size, tables):
     assert_close(*both(rng, size, "float32", tables=tables), "float32")
 
 
-@pytest.mark.few
+@pytest.mark.few(1, thorough=3)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     "size",

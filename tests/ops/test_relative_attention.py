@@ -43,7 +43,7 @@ def value_and_gradients(arrays, cotangent, **options):
     return output, gradients
 
 
-@pytest.mark.few
+@pytest.mark.few(1, thorough=24)
 @pytest.mark.parametrize("implementation", ON_A_CPU)
 @pytest.mark.parametrize("tables", [True, False], ids=["relative", "no_position"])
 @pytest.mark.parametrize("size", SIZES, ids=str)

@@ -32,7 +32,7 @@ THEIR_KEYS = {
 }
 
 
-@pytest.mark.few
+@pytest.mark.few(1, thorough=6)
 @pytest.mark.parametrize(("name", "source"), THEIR_KEYS)
 def test_names_and_shapes_are_those_of_the_pytorch_networks(name, source):
     model = create_model(name, rngs=nnx.Rngs(0))
