@@ -24,4 +24,4 @@ if ! "$python" -c 'import jax_plugins.xla_cuda13' 2>/dev/null; then
   # No other wheel of NVIDIA is needed to compile.
   install --no-deps "jax-cuda13-plugin==$jax" "jax-cuda13-pjrt==$jax"
 fi
-"$python" -m pytest -m h100 "$@"
+"$python" -m pytest -m "h100 and not slow" "$@"

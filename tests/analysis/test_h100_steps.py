@@ -25,7 +25,10 @@ def planned(name, batch):
     return plan(subject, "train", target, compiler.mesh_of(target))
 
 
-@pytest.mark.parametrize(("name", "batch", "attending"), [("aa_resnet50", 64, 13), ("aa_wide_resnet28_10", 128, 12)])
+@pytest.mark.parametrize(
+    ("name", "batch", "attending"),
+    [("aa_resnet50", 64, 13), pytest.param("aa_wide_resnet28_10", 128, 12, marks=pytest.mark.slow)],
+)
 def test_every_layer_attends_by_the_kernels(name, batch, attending):
     found = planned(name, batch)
     assert found.fits and found.counts is not None
@@ -37,6 +40,7 @@ def test_every_layer_attends_by_the_kernels(name, batch, attending):
     assert 0 < found.counts.kernel_flops < found.counts.flops / 2
 
 
+@pytest.mark.slow  # a minute for each of two networks
 def test_attention_in_a_wide_resnet_moves_half_as_much_again():
     """The bytes are counted; storing all (h*w)**2 weights once would move three times as much."""
     ratio = planned("aa_wide_resnet28_10", 128).counts.bytes_moved / planned("wide_resnet28_10", 128).counts.bytes_moved

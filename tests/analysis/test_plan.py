@@ -297,7 +297,7 @@ def test_inference_on_a_slice_that_is_not_there(tmp_path):
     assert "compiling resnet18 for v5e:4x4, batch 64" in done.stderr
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @needs_libtpu
 def test_training_on_v4_in_pieces():
     """Two cores of a v4 chip are one device, as in a real run; the body of a loop counts as often as it runs."""

@@ -56,7 +56,7 @@ def test_bam_stands_between_stages():
 
 
 # Without optimisations a map is computed twice with different rounding, so the gradient of CBAM's maximum is 0 / 0.
-@pytest.mark.thorough
+@pytest.mark.few(0, thorough=1)
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(
     ("kind", "recalibration"), [("basic", CBAMFactory(gate_scale_init=1.0)), ("bottleneck", GALAFactory())]

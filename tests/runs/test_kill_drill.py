@@ -1,4 +1,4 @@
-"""Test of `SIGKILL` at 20 moments of a run, which must end bit for bit as an undisturbed run does."""
+"""Test of `SIGKILL` at 6 or 20 moments of a run, which must end bit for bit as an undisturbed run does."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ from run_files import assert_same, final_state, rows
 from aa_flax.training import resolve
 
 PAUSE = 0.04  # seconds that the child stays at a place
-KILLS = Counter(step=8, save=6, delete=4, restore=2)
+KILLS = {20: Counter(step=8, save=6, delete=4, restore=2), 6: Counter(step=2, save=2, delete=1, restore=1)}
 
 
 def start(config_file, workdir, cache):
@@ -37,8 +37,10 @@ def belongings(pid):
     return files, children
 
 
-@pytest.mark.thorough
-def test_twenty_kills_change_nothing(plain_config, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "kills", [pytest.param(6, marks=pytest.mark.thorough), pytest.param(20, marks=pytest.mark.slow)]
+)
+def test_kills_change_nothing(plain_config, tmp_path, capsys, kills):
     plain_config.epochs = 30
     plain_config.eval_every_epochs = 10
     plain_config.checkpoint_every_minutes = 1e-6  # save after every log window
@@ -48,7 +50,7 @@ def test_twenty_kills_change_nothing(plain_config, tmp_path, capsys):
         assert child.communicate()[0].splitlines()[-1] == "finished True"
 
     drawn = random.Random(0)
-    plan = list(KILLS.elements())
+    plan = list(KILLS[kills].elements())
     drawn.shuffle(plan)
     plan.sort(key=lambda kind: kind == "restore", reverse=False)
     plan = plan[: len(plan) // 2] + plan[-2:] + plan[len(plan) // 2 : -2]  # a restore needs a checkpoint
@@ -73,7 +75,8 @@ def test_twenty_kills_change_nothing(plain_config, tmp_path, capsys):
     with capsys.disabled():
         print("\nkilled at " + ", ".join(f"{where} ({step} steps into its life)" for where, step in fell))
     counts = Counter(where for where, _ in fell)
-    assert len(fell) == 20 and counts["save"] >= 5 and counts["delete"] >= 3 and counts["restore"] >= 2
+    wanted = KILLS[kills]
+    assert len(fell) == kills and all(counts[kind] >= wanted[kind] - 1 for kind in ("save", "delete", "restore"))
 
     with start(config_file, workdir, tmp_path / "cache") as child:
         assert child.communicate()[0].splitlines()[-1] == "finished True"

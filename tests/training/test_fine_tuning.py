@@ -53,7 +53,7 @@ def config(tmp_path, data_dir):
     return config
 
 
-@pytest.mark.thorough
+@pytest.mark.few(0, thorough=1)
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
 def test_frozen_parts_stay_bit_for_bit_and_the_rest_learns(config, tmp_path, optimizer):
     config.optimizer.name = optimizer

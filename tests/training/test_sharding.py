@@ -82,14 +82,14 @@ def alone():
     return losses_of(config_of("float64"), 1, 50)
 
 
-@pytest.mark.thorough
+@pytest.mark.few(0, thorough=2)
+@pytest.mark.parametrize("name", EIGHT)
 @pytest.mark.usefixtures("optimized")  # optimisations pay off over fifty steps
-def test_fifty_steps_in_float64_are_those_of_one_device():
+def test_fifty_steps_in_float64_are_those_of_one_device(name):
     with jax.enable_x64(True):
         assert alone().dtype == np.float64 and alone()[-5:].mean() < alone()[:5].mean()
-        for name, parallel in EIGHT.items():
-            many = losses_of(config_of("float64", **parallel), 8, 50)
-            assert np.abs(many - alone()).max() < 1e-9, (name, np.abs(many - alone()).max())
+        many = losses_of(config_of("float64", **EIGHT[name]), 8, 50)
+        assert np.abs(many - alone()).max() < 1e-9, np.abs(many - alone()).max()
 
 
 @pytest.mark.thorough
