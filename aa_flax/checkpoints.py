@@ -115,7 +115,8 @@ def _scores(directory: RunDirectory) -> tuple[str, dict[int, float]]:
     """Return the headline score of the run's task by name, and its value at each evaluated step."""
     headline = make_task(directory.read_config(), directory.read_preprocessing()).headline
     rows = read_metrics(directory.path / "metrics.jsonl")
-    return headline, {row["step"]: row[headline] for row in rows if row["split"] == "eval"}
+    evaluated = (row for row in rows if row["split"] == "eval" and row.get(headline) is not None)
+    return headline, {row["step"]: row[headline] for row in evaluated}
 
 
 def command() -> NoReturn:

@@ -1,8 +1,10 @@
 """Score a trained network on its held-out data, each example once: `python -m aa_flax.evaluate --workdir=DIR`.
 
-With --config the data of that config are used instead of the run's. The last line printed is one JSON object.
+With --config the data of that config are scored instead of the run's; they are seen as the run's were, whatever that
+config says of sizes and crops. The last line printed is one JSON object.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +15,7 @@ from absl import flags
 from aa_flax import data
 from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import resolve
+from aa_flax.json_values import finite
 from aa_flax.models.functional import functional
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.tasks import OPTIONS
@@ -37,7 +40,10 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
     directory = RunDirectory(Path(values.workdir))
     given = config_value(values, OPTIONS)
-    config = directory.read_config() if given is None else resolve(given)
+    config = directory.read_config()
+    if given is not None:
+        other = resolve(given)
+        config = dataclasses.replace(config, data=other.data, eval_batch_size=other.eval_batch_size)
     preprocessing = directory.read_preprocessing()
     layout = Layout.of(config)
     layout.check_batch_size("eval_batch_size", config.eval_batch_size)
@@ -50,9 +56,11 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     variables = layout.place((params, batch_stats))
     with jax.set_mesh(layout.mesh):
         scores = make_scorer(program)(variables, dataset.split(split, program.task.targets))
-    print("\n".join(program.task.lines(scores)))
+    for line in program.task.lines(scores):
+        print(line)
     result = {**scores.values, "examples": scores.examples, "step": step}
-    print(json.dumps({**result, "dataset": dataset.name, "split": split, "workdir": str(directory.path)}))
+    last = {**result, "dataset": dataset.name, "split": split, "workdir": str(directory.path)}
+    print(json.dumps(finite(last)))
 
 
 def command() -> NoReturn:

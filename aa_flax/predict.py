@@ -91,11 +91,10 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
 def _displays(argv: Sequence[str]) -> list[type]:
     """Return what the task of the run in `argv` can be asked to print; where none is named, what each task can be."""
     given = re.search(r"(?:^|\n)--?workdir[=\n]([^\n]*)", "\n".join(argv))
-    names = list(TASKS)
     if given:
         with contextlib.suppress(RunDirectoryError, ValueError):  # `main` says what is wrong
-            names = [RunDirectory(Path(given[1])).read_config().task.name]
-    return [task_class(name).display for name in names]
+            return [task_class(RunDirectory(Path(given[1])).read_config().task.name).display]
+    return [task_class(name).display for name in TASKS]
 
 
 def _define_display(display: Any, values: flags.FlagValues) -> None:

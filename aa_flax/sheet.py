@@ -20,6 +20,7 @@ from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.data.augment.host import make_host_augment
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
+from aa_flax.drawing.saving import saved
 from aa_flax.tasks import OPTIONS, Task, make_task
 
 
@@ -125,7 +126,7 @@ def draw(
             axes.set_axis_off()
             if column == 0:
                 axes.set_title(names[row][:24], fontsize=7)
-    figure.savefig(file, dpi=110)
+    saved(figure, file, 110)
 
 
 def command() -> NoReturn:

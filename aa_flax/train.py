@@ -15,6 +15,7 @@ from aa_flax.analysis.results import model_costs, print_results
 from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.drawing.plots import learning_curves
+from aa_flax.json_values import finite
 from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.runs.exits import SAVED, leave
@@ -58,7 +59,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
             outcome = train(config, directory.path)
             if not is_first():
                 return
-            result = report(config, directory, outcome)
+            result = finite(report(config, directory, outcome))
             if outcome.finished:
                 directory.write_result(result)
         if not outcome.finished:

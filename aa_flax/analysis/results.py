@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from aa_flax.drawing.summary import summarize
+from aa_flax.json_values import finite
+from aa_flax.tasks.contract import is_table
 
 
 def model_costs(model: nnx.Module) -> dict[str, int]:
@@ -27,14 +29,14 @@ def print_results(
         headline: the name of the score in the first table.
         fractions: names of scores between 0 and 1, which are printed in percent.
     """
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names are data
     console.print(_overview(results, headline, headline in fractions))
     last = results[-1]
-    by_name = [name for name, value in last.items() if isinstance(value, dict)]
+    by_name = [name for name, value in last.items() if is_table(value)]
     for name in by_name:
         console.print(_by_name(results, name, name in fractions))
     line = {name: value for name, value in last.items() if not isinstance(value, dict | list)}
-    print(json.dumps(line), flush=True)
+    print(json.dumps(finite(line)), flush=True)
 
 
 def _overview(results: Sequence[Mapping[str, Any]], headline: str, percent: bool) -> Table:

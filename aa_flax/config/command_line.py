@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn
 
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -80,12 +81,18 @@ def _parse(values: flags.FlagValues, description: str, argv: Sequence[str]) -> l
         match = re.match(r"--?config\.([\w.]+)", argument)
         if match and match[1] not in known:
             fail(str(unknown_field(match[1])))
+    for group, words in _words.items():
+        if words and "config" not in values:
+            fail(f"unknown command line flag '--config.{group}.options.{next(iter(words))}': no config here")
     values.append_flag_values(flags.FLAGS)  # absl's own, such as --verbosity
     flags.FLAGS.mark_as_parsed()  # absl refuses access to flags that are not parsed
     try:
         return values(list(argv))
     except flags.Error as error:
         text = str(error)
+        if missing := re.fullmatch(r"flag --(\w+)=None: Flag --\w+ must have a value other than None\.?", text):
+            file = _config_file(argv) if missing[1] == "config" else ""
+            fail(_returned_nothing(file) if file else f"--{missing[1]}=VALUE is required")
         if "Error whilst parsing config file" in text:  # the message contains the whole traceback
             text = _file_mistake(text)
         fail(text)
@@ -146,6 +153,10 @@ def config_value(values: flags.FlagValues, options: Mapping[str, Fields] = Mappi
         config = values.config
     except Exception as error:
         fail(_explain(error, sys.argv))
+    if isinstance(config, dict):
+        config = ml_collections.ConfigDict(config)
+    if config is None and (file := _config_file(sys.argv)):
+        fail(_returned_nothing(file))
     # For a file that cannot be opened, ml_collections gives an object that raises at the first access.
     failure = None if config is None else vars(config).get("_error")
     if isinstance(failure, Exception):
@@ -176,11 +187,20 @@ def _set_options(group: Any, name: str, words: Mapping[str, str], fields: Fields
 
 def _explain(error: Exception, argv: Sequence[str]) -> str:
     """Return a message with the error in the config file, its line, and the nearest field for an unknown one."""
-    given = [a.split("=", 1)[1] for a in argv if re.match(r"--?config=", a)]
-    file = given[0].split(":")[0] if given else "the config file"
+    file = _config_file(argv) or "the config file"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(file)]
     place = f"{file}, line {lines[-1]}" if lines else file
     missing = re.search(r'Key "(\w+)" does not exist', str(error))
     if missing:
         return f"{place}: {unknown_field(missing[1])}"
     return f"{place}: {type(error).__name__}: {error}"
+
+
+def _config_file(argv: Sequence[str]) -> str:
+    """Return the file that `--config` names on a command line, "" if there is none."""
+    given = [argument.split("=", 1)[1] for argument in argv if re.match(r"--?config=", argument)]
+    return given[0].split(":")[0] if given else ""
+
+
+def _returned_nothing(file: str) -> str:
+    return f"{file}: a config must be a ConfigDict or a dictionary, got None; does get_config() return it?"

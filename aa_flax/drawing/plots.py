@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from matplotlib.figure import Figure
 
+from aa_flax.drawing.saving import saved
+
 _INK = "#333333"
 _NO_SCORES = ("step", "split", "epoch", "seconds")
 _TRAIN, _HELD_OUT = "#9aa5b1", "#b3322c"
@@ -35,7 +37,7 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25)
         axes.legend(frameon=False, fontsize=9)
-    return _saved(figure, file, 110)
+    return saved(figure, file, 110)
 
 
 def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[str], file: Path | None = None) -> Figure:
@@ -56,7 +58,7 @@ def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[st
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     figure.colorbar(shown, ax=axes, shrink=0.7, label="fraction of the true class")
-    return _saved(figure, file, 130)
+    return saved(figure, file, 130)
 
 
 def attention_figure(
@@ -102,10 +104,4 @@ def attention_figure(
         for axes in line:
             axes.plot(column, row, marker="+", ms=9, mew=2, color="#39d0ff")
             axes.set_axis_off()
-    return _saved(figure, file, 90)
-
-
-def _saved(figure: Figure, file: Path | None, dpi: int) -> Figure:
-    if file is not None:
-        figure.savefig(file, dpi=dpi)
-    return figure
+    return saved(figure, file, 90)

@@ -16,6 +16,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from aa_flax.drawing.saving import saved
+
 COLORS = ("#ffcf1f", "#25c1f2", "#ff5fa2", "#7be04f", "#b58cff")
 """The colours of the most probable classes, in turn; a single token has the first."""
 _INK = "#333333"
@@ -134,9 +136,7 @@ def captioned_figure(
         )
         for i, axes in enumerate(line[2:]):
             _panel(axes, pixels / 255 * maps[i][..., None], words[i], _peak(chosen[i]), COLORS[i % len(COLORS)])
-    if file is not None:
-        figure.savefig(file, dpi=110)
-    return figure
+    return saved(figure, file, 110)
 
 
 def _peak(weights: Float[np.ndarray, "h w"]) -> str:

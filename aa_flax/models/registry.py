@@ -86,6 +86,17 @@ class BuiltFrom:
 
 _entries: dict[str, Entry] = {}
 
+NO_OPTIONS = {
+    "num_classes": "the data set says how many there are",
+    "image_size": "'data.image_size' of a config says it",
+    "in_channels": "the data set says how many there are",
+    "dtype": "'model.dtype' of a config says it",
+    "param_dtype": "'model.param_dtype' of a config says it",
+    "rngs": "'seed' of a config says it",
+    "name": "'model.name' of a config says it",
+}
+"""Arguments of `create_model` that are no options, and where the config of a run has them."""
+
 _FEATURES = "every network gives its maps by model.features(images), and with num_classes=0 has no classifier"
 _WEIGHTS = "aa_flax.weights.load_torch_state_dict and init_from_plain take weights into a network, from a file"
 _ELSEWHERE = {

@@ -14,7 +14,7 @@ class ProgressBar:
     """A bar with loss, metrics, images/s and time left on a terminal; elsewhere one line an epoch."""
 
     def __init__(self, total_steps: int, done: int, epochs: int) -> None:
-        self._console = Console(quiet=not is_first())
+        self._console = Console(quiet=not is_first(), markup=False, emoji=False)
         self._epochs = epochs
         self._started, self._first = time.monotonic(), done
         self._total = total_steps

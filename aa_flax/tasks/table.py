@@ -1,12 +1,14 @@
 """The table of tasks, by the name that a config gives them."""
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from aa_flax.config.schema import Config, ConfigError
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.models.registry import model_options
+from aa_flax.tasks.contract import check_task
 from aa_flax.tasks.task import Task
 from aa_flax.typed import field_types
 
@@ -15,14 +17,21 @@ TASKS = {"classification": "aa_flax.tasks.classification:Classification"}
 
 
 def task_class(name: str) -> Any:
-    """Return the class of a task by its name, a key of `TASKS` or "module:Class"; ConfigError if there is none."""
-    module, _, kind = TASKS.get(name, name).partition(":")
-    if not kind:
+    """Return the class of a task by its name, a key of `TASKS` or "module:Class"; ConfigError if there is none.
+
+    The module must be importable where the command is started: it lies there, or its folder is in PYTHONPATH.
+    """
+    path = TASKS.get(name, name)
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", path):
         raise ConfigError(f"config field 'task.name' must be one of {', '.join(TASKS)} or module:Class, got {name!r}")
+    module, _, kind = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), kind)
+        found = getattr(importlib.import_module(module), kind)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"config field 'task.name': {name!r} cannot be imported ({error})") from None
+    if not isinstance(found, type):
+        raise ConfigError(f"config field 'task.name': {name!r} is not a class")
+    return found
 
 
 def task_options(name: str) -> dict[str, Any]:
@@ -39,6 +48,12 @@ def make_task(config: Config, preprocessing: Preprocessing) -> Task:
     """Return the task of a config, for images that are prepared by `preprocessing`.
 
     Raises:
-        ConfigError: there is no such task, or its options do not fit.
+        ConfigError: there is no such task, its options do not fit, or it does not keep to `aa_flax.tasks.contract`.
     """
-    return task_class(config.task.name)(config, preprocessing)
+    name = config.task.name
+    try:
+        task = task_class(name)(config, preprocessing)
+        check_task(name, task)
+    except (TypeError, AttributeError) as error:
+        raise ConfigError(f"config field 'task.name': {name!r} is not a task ({error})") from error
+    return task

@@ -7,6 +7,7 @@ from flax import nnx
 
 from aa_flax.config.schema import Config, ConfigError
 from aa_flax.layers.norm import set_groups
+from aa_flax.models.registry import NO_OPTIONS
 from aa_flax.tasks import Task
 from aa_flax.training.freezing import freeze_statistics
 from aa_flax.weights import Report, WeightsError, init_from_plain, read_state_dict
@@ -22,6 +23,8 @@ def build_model(config: Config, task: Task) -> nnx.Module:
         raise ConfigError(
             "config field 'model.dtype' or 'model.param_dtype' is 'float64', which needs JAX_ENABLE_X64=1"
         )
+    if taken := [name for name in NO_OPTIONS if name in config.model.options]:
+        raise ConfigError(f"config field 'model.options.{taken[0]}' is no option of a network: {NO_OPTIONS[taken[0]]}")
     try:
         model = task.build(nnx.Rngs(config.seed))
         freeze_statistics(model, config.model.frozen)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from aa_flax import data
 from aa_flax.models.functional import PureDict
 from aa_flax.tasks import Scores
+from aa_flax.tasks.contract import checked_scores
 from aa_flax.training.program import Program
 from aa_flax.training.sharding import place_batch
 
@@ -37,7 +38,7 @@ def make_scorer(program: Program) -> Scorer:
             totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
         if totals is None:
             raise ValueError("there is no example to evaluate on")
-        return task.scores(totals)
+        return checked_scores(task, task.scores(totals))
 
     return scorer
 

@@ -21,3 +21,11 @@ def test_confusion_matrix_of_few_and_of_many_classes(tmp_path):
     for k in (3, 40):
         confusion_matrix(np.eye(k, dtype=int) * 5, [f"class {i}" for i in range(k)], tmp_path / f"{k}.png")
         assert pixels(tmp_path / f"{k}.png").std() > 10
+
+
+def test_names_between_dollars_are_no_mathematics(tmp_path):
+    names = [r"$\foo$", "[red]", "a_b^c", "$x$"]
+    figure = confusion_matrix(np.eye(4, dtype=int), names, tmp_path / "names.png")
+    assert (tmp_path / "names.png").stat().st_size > 1000
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == names
+    assert not any(label.get_parse_math() for label in figure.axes[0].get_yticklabels())

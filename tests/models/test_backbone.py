@@ -188,11 +188,11 @@ def test_a_part_that_is_not_there():
 # Attention that is asked for
 
 
-AUGMENTED = ("aa_resnet18", "aa_resnet50", "aa_wide_resnet28_10", "aa_mnasnet_075", "aw_aa_resnet18")
+ATTENDING = ("aa_resnet18", "aa_resnet50", "aa_wide_resnet28_10", "aa_mnasnet_075", "aw_aa_resnet18")
 
 
 @pytest.mark.few
-@pytest.mark.parametrize("name", AUGMENTED)
+@pytest.mark.parametrize("name", ATTENDING)
 def test_every_augmented_network_attends_wherever_it_may(name):
     assert nnx.eval_shape(lambda: create_model(name, rngs=nnx.Rngs(0))).without_attention == ()
 

@@ -1,0 +1,57 @@
+"""What every task keeps to, checked where a task is made and where it gives scores."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aa_flax.config.schema import ConfigError
+
+TARGETS = frozenset({"image", "index", "mask", "pool"})
+"""Names in batches that no target may have."""
+METRICS = frozenset({"step", "split", "epoch", "seconds", "loss", "grad_norm", "learning_rate", "skipped"})
+"""Names in rows of the log that no metric of training may have."""
+SCORES = frozenset(
+    {"step", "split", "epoch", "seconds", "finished", "examples", "label", "model", "dataset", "epochs", "seed"}
+    | {"params", "flops", "paper_flops", "train_seconds", "images_per_second", "device", "jax", "headline", "workdir"}
+)
+"""Names in rows of the log and in results that no score may have."""
+
+
+def check_task(name: str, task: Any) -> None:
+    """Raise ConfigError, in one line, if the attributes of a task clash with what the library keeps of a run."""
+    for what, names, taken in (("target", task.targets.shapes, TARGETS), ("metric", task.metrics, METRICS)):
+        if clash := sorted(taken & {*names}):
+            raise ConfigError(f"task {name!r}: a {what} may not be called {clash[0]!r}; also not {_others(taken)}")
+    if not dataclasses.is_dataclass(task.display):
+        raise ConfigError(f"task {name!r}: display must be a dataclass, got {task.display!r}")
+
+
+def checked_scores(task: Any, scores: Any) -> Any:
+    """Return scores of a task with numbers of Python.
+
+    Raises:
+        ConfigError: "loss" or the headline is not among them, a name is taken, or a value is no number.
+    """
+    name = type(task).__name__
+    if missing := [score for score in ("loss", task.headline) if score not in scores.values]:
+        raise ConfigError(f"task {name}: {missing[0]!r} is not among the scores {', '.join(scores.values)}")
+    if clash := sorted(SCORES & {*scores.values, *scores.details}):
+        raise ConfigError(f"task {name}: a score may not be called {clash[0]!r}; also not {_others(SCORES)}")
+    try:
+        values = {score: float(value) for score, value in scores.values.items()}
+    except (TypeError, ValueError):
+        raise ConfigError(f"task {name}: scores must be numbers, got {dict(scores.values)!r}") from None
+    return dataclasses.replace(scores, values=values)
+
+
+def is_table(value: Any) -> bool:
+    """Return whether a detail is a number by name, None where there is none, so that tables can show it."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and (number is None or (isinstance(number, int | float) and not math.isnan(number)))
+        for name, number in value.items()
+    )
+
+
+def _others(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
