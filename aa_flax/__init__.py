@@ -9,7 +9,7 @@ Sub-packages load at first use, so `import aa_flax` is cheap.
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _SUBPACKAGES = ("analysis", "data", "evaluation", "layers", "models", "ops", "training", "weights")
 

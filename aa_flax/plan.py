@@ -34,7 +34,7 @@ from aa_flax.analysis.sweep import sweep_batch
 from aa_flax.analysis.targets import Target, compiler_of, find_target
 from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import resolve
-from aa_flax.tasks import OPTIONS
+from aa_flax.tasks import OPTIONS, option_schemas
 
 
 def define(values: flags.FlagValues) -> None:
@@ -147,7 +147,13 @@ def _progress(text: str) -> Iterator[None]:
 
 def command() -> NoReturn:
     """Run the command line and exit."""
-    run(main, define, expected=(TargetError, CompilerError, data.DataError), interrupted="interrupted")
+    run(
+        main,
+        define,
+        expected=(TargetError, CompilerError, data.DataError),
+        interrupted="interrupted",
+        tasks=option_schemas,
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.data.augment.host import make_host_augment
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.drawing.saving import saved
-from aa_flax.tasks import OPTIONS, Task, make_task
+from aa_flax.tasks import OPTIONS, Task, make_task, option_schemas
 
 
 def define(values: flags.FlagValues) -> None:
@@ -131,7 +131,7 @@ def draw(
 
 def command() -> NoReturn:
     """Run the command line and exit."""
-    run(main, define, expected=(data.DataError, OSError))
+    run(main, define, expected=(data.DataError, OSError), tasks=option_schemas)
 
 
 if __name__ == "__main__":

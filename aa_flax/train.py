@@ -22,7 +22,7 @@ from aa_flax.runs.exits import SAVED, leave
 from aa_flax.runs.hosts import is_first, join, parting
 from aa_flax.runs.metrics import MetricsError, read_metrics
 from aa_flax.runs.preemption import Preempted, leaving
-from aa_flax.tasks import OPTIONS, make_task
+from aa_flax.tasks import OPTIONS, make_task, option_schemas
 from aa_flax.training import determinism
 from aa_flax.training.loop import Outcome, train
 from aa_flax.training.window import NonFiniteError
@@ -111,7 +111,7 @@ def _main(argv: list[str], values: flags.FlagValues) -> None:
 
 def command() -> NoReturn:
     """Run the command line and exit."""
-    run(_main, define, expected=_EXPECTED)
+    run(_main, define, expected=_EXPECTED, tasks=option_schemas)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def run(
     define: Callable[[flags.FlagValues], None] = lambda values: None,
     expected: tuple[type[Exception], ...] = (),
     interrupted: str = "interrupted; the same command again goes on from the last checkpoint",
+    tasks: Callable[[], Mapping[str, type]] = dict,
 ) -> NoReturn:
     """Parse the command line, call `main` and exit; config errors and `expected` errors print one line, with status 2.
 
@@ -43,6 +44,7 @@ def run(
             that two commands in one process share no flag.
         expected: exceptions that are reported in one line without a traceback.
         interrupted: the line that Ctrl-C prints; the exit status is then 130.
+        tasks: returns the dataclass of the options of each task by name, which `--help` lists.
     """
     values = flags.FlagValues()
     define(values)
@@ -59,7 +61,7 @@ def run(
             os._exit(130)  # an orderly exit would free what a thread that still compiles uses
 
     logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows the messages of Orbax, TFDS and "auto"
-    app.run(guarded, flags_parser=functools.partial(_parse, values, description))
+    app.run(guarded, flags_parser=functools.partial(_parse, values, description, tasks))
     raise AssertionError("app.run does not return")
 
 
@@ -69,13 +71,15 @@ def fail(message: str, status: int = 2) -> NoReturn:
     sys.exit(status)
 
 
-def _parse(values: flags.FlagValues, description: str, argv: Sequence[str]) -> list[str]:
+def _parse(
+    values: flags.FlagValues, description: str, tasks: Callable[[], Mapping[str, type]], argv: Sequence[str]
+) -> list[str]:
     known = field_names()
     end = argv.index("--") if "--" in argv else len(argv)  # arguments after it are no flags
     own = _take_options(argv[:end])
     argv = sys.argv[:] = [*own, *argv[end:]]  # ml_collections reads sys.argv itself
     if _HELP.intersection(own):
-        print(command_help(description, values))
+        print(command_help(description, values, tasks()))
         sys.exit()
     for argument in own[1:]:
         match = re.match(r"--?config\.([\w.]+)", argument)

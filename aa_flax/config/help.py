@@ -3,7 +3,8 @@
 import dataclasses
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from absl import flags
@@ -20,12 +21,13 @@ _FLAG_TYPES = {
 }
 
 
-def command_help(description: str, values: flags.FlagValues) -> str:
+def command_help(description: str, values: flags.FlagValues, tasks: Mapping[str, type] = MappingProxyType({})) -> str:
     """Return the help of a command, at most 100 columns wide.
 
     Args:
         description: the docstring of the command's module.
         values: the command's flags, not yet parsed.
+        tasks: dataclass of the options of each task by name, for commands that take a config.
     """
     lines = [*_paragraphs(description)]
     if names := sorted(values):
@@ -34,6 +36,8 @@ def command_help(description: str, values: flags.FlagValues) -> str:
     if any(values[name].flag_type() == "config object" for name in names):
         lines += ["", "Fields of the config, as --config.NAME=VALUE; those with * may change when a run resumes:"]
         lines += config_fields()
+        for task, schema in tasks.items():
+            lines += ["", f"Options of the task {task}:", *config_fields(schema, "task.options.")]
     return "\n".join(lines)
 
 

@@ -26,7 +26,8 @@ class ModelConfig:
 
     name: str = field("aa_wide_resnet28_10", "name of the network, one of aa_flax.models.list_models()")
     options: dict[str, Any] = field(
-        {}, "options of the network, as aa_flax.models.create_model takes them: --config.model.options.NAME=VALUE"
+        {},
+        "options of the network, --config.model.options.NAME=VALUE; aa_flax.models.model_options(NAME) has them",
     )
     dtype: Literal["float32", "bfloat16", "float64"] = field("float32", "type of the computation")
     param_dtype: Literal["float32", "float64"] = field("float32", "type of the parameters")

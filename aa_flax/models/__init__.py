@@ -2,8 +2,8 @@
 
 from aa_flax.models.mnasnet import MnasNet  # importing a family registers its names
 from aa_flax.models.patchconvnet import PatchConvNet
-from aa_flax.models.registry import create_model, list_models
+from aa_flax.models.registry import create_model, list_models, model_options
 from aa_flax.models.resnet import ResNet
 from aa_flax.models.wide_resnet import WideResNet
 
-__all__ = ["MnasNet", "PatchConvNet", "ResNet", "WideResNet", "create_model", "list_models"]
+__all__ = ["MnasNet", "PatchConvNet", "ResNet", "WideResNet", "create_model", "list_models", "model_options"]

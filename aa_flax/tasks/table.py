@@ -40,6 +40,11 @@ def task_options(name: str) -> dict[str, Any]:
     return {} if schema is None else field_types(schema)
 
 
+def option_schemas() -> dict[str, type]:
+    """Return the dataclass of the options of each task of the library by name."""
+    return {name: task_class(name).options_type for name in TASKS}
+
+
 OPTIONS: Mapping[str, Callable[[str], Mapping[str, Any]]] = {"model": model_options, "task": task_options}
 """Functions from the name of a network or task to the types of its options, which `config_value` is called with."""
 

@@ -75,3 +75,17 @@ def test_every_command_has_help(command):
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert ("optimizer.learning_rate" in entries(done.stdout)) == (command in ("train", "evaluate", "plan", "sheet"))
+
+
+def test_options_of_tasks_are_listed():
+    from aa_flax.tasks import option_schemas
+
+    found = entries(command_help("Train.", flags_with_config(), option_schemas()))
+    for name in ("loss", "binary_targets", "label_smoothing"):
+        assert "default" in found[f"task.options.{name}"]
+
+
+def flags_with_config():
+    values = flags.FlagValues()
+    define_config(values)
+    return values
