@@ -66,9 +66,11 @@ class RunDirectory:
         """
         try:
             # What old runs did not record follows from their config.
-            return Preprocessing.from_json(seen_by(self.read_config()) | self._read("preprocessing.json"))
-        except TypeError as error:
+            found = Preprocessing.from_json(seen_by(self.read_config()) | self._read("preprocessing.json"))
+            found.view()  # raises for a size or a filter that is none
+        except (TypeError, ValueError) as error:
             raise RunDirectoryError(f"{self.path / 'preprocessing.json'}: damaged ({error})") from None
+        return found
 
     def read_result(self) -> dict[str, Any] | None:
         """Return the result of the finished run, or None if it is not finished."""

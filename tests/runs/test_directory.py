@@ -1,0 +1,27 @@
+"""Tests of what is read of a run directory."""
+
+import dataclasses
+import json
+
+import pytest
+
+from aa_flax.config.schema import resolve
+from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.runs.directory import RunDirectory, RunDirectoryError
+
+SEEN = dataclasses.asdict(Preprocessing((6, 8), 3, (0.5,) * 3, (0.25,) * 3, ("ant", "bee"), "float32", ""))
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize(
+    "changes", [{"resize": "fit"}, {"image_size": 3}, {"interpolation": 1}, {"crop_fraction": 0.0}, {"more": 1}]
+)
+def test_damaged_preprocessing_is_one_line(tmp_path, changes):
+    (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(resolve({}))))
+    file = tmp_path / "preprocessing.json"
+    file.write_text(json.dumps(SEEN))
+    assert RunDirectory(tmp_path).read_preprocessing().image_size == (6, 8)
+    file.write_text(json.dumps({**SEEN, **changes}))
+    with pytest.raises(RunDirectoryError, match=r"preprocessing\.json: damaged") as error:
+        RunDirectory(tmp_path).read_preprocessing()
+    assert "\n" not in str(error.value)
