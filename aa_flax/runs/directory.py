@@ -64,9 +64,9 @@ class RunDirectory:
         Raises:
             RunDirectoryError: a file of it is missing or damaged.
         """
+        before = seen_by(self.read_config())  # what old runs did not record
         try:
-            # What old runs did not record follows from their config.
-            found = Preprocessing.from_json(seen_by(self.read_config()) | self._read("preprocessing.json"))
+            found = Preprocessing.from_json(before | self._read("preprocessing.json"))
             found.view()  # raises for a size or a filter that is none
         except (TypeError, ValueError) as error:
             raise RunDirectoryError(f"{self.path / 'preprocessing.json'}: damaged ({error})") from None
