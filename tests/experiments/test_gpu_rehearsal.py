@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 FILES = {"env", "correct", "attention", "steps", "timm", "profile", "extra"}
 
 
-@pytest.mark.thorough
+@pytest.mark.slow  # three minutes
 def test_the_rehearsal_takes_every_part_to_its_end(tmp_path):
     command = [sys.executable, "-m", "experiments.benchmarks.gpu", f"--out={tmp_path / 'out'}", "--rehearse"]
     command += [f"--cache={tmp_path / 'cache'}"]
