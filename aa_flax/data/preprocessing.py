@@ -71,12 +71,8 @@ def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
     Raises:
         ConfigError: a field of the config does not fit the data set; the message names the field.
     """
-    height, width, channels = dataset.image_shape
-    size = config.data.image_size
-    if size:
-        height = width = size
-    if height is None or width is None or channels is None:
-        raise ConfigError(f"images of {dataset.name!r} differ in size: config field 'data.image_size' must be set")
+    channels = dataset.image_shape[-1]
+    height, width = _image_size(config, dataset.name, dataset.image_shape)
     if config.data.on_device and (height, width) != dataset.image_shape[:2]:
         raise ConfigError("config field 'data.on_device' needs images of one size, and 'data.image_size' of that or 0")
     mean, std = config.data.mean or dataset.mean, config.data.std or dataset.std
@@ -110,13 +106,10 @@ def preprocessing_without_data(config: Config, facts: Facts, size: tuple[int, in
     Raises:
         ConfigError: the images differ in size and no size is given.
     """
-    height, width, channels = facts.image_shape
-    height, width = size or ((config.data.image_size,) * 2 if config.data.image_size else (height, width))
-    if height is None or width is None:
-        raise ConfigError(f"images of {config.data.name!r} differ in size: config field 'data.image_size' must be set")
+    channels = facts.image_shape[-1]
     mean, std = mean_and_std(config.data.name, channels)
     return Preprocessing(
-        image_size=(height, width),
+        image_size=size or _image_size(config, config.data.name, facts.image_shape),
         channels=channels,
         mean=config.data.mean or mean,
         std=config.data.std or std,
@@ -125,6 +118,15 @@ def preprocessing_without_data(config: Config, facts: Facts, size: tuple[int, in
         data_fingerprint="",
         **seen_by(config),
     )
+
+
+def _image_size(config: Config, name: str, shape: tuple[int | None, int | None, int]) -> tuple[int, int]:
+    """Return (height, width) of what images of a shape become; ConfigError if they differ in size and none is set."""
+    side = config.data.image_size
+    height, width = (side, side) if side else shape[:2]
+    if height is None or width is None:
+        raise ConfigError(f"images of {name!r} differ in size: config field 'data.image_size' must be set")
+    return height, width
 
 
 def seen_by(config: Config) -> dict[str, Any]:
