@@ -32,7 +32,7 @@ def parsed(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["train", f"--config={file}", *words])
         values = flags.FlagValues()
         command_line.define_config(values)
-        command_line._parse(values, "", sys.argv)
+        command_line._parse(values, "", dict, sys.argv)
         return command_line.config_value(values, options)
 
     return parse
