@@ -68,7 +68,7 @@ def as_type(kind: Any, value: Any, form: str = "of type ") -> Any:
 def parse(kind: Any, text: str) -> Any:
     """Return the value of type `kind` that a word of a command line stands for.
 
-    A bool is written as true or false, in upper or lower case; None as none; a tuple as (2, 1), [2, 1] or 2,1. Words
+    A bool is written as true or false, in upper or lower case; None as none; a tuple as (2, 1), [2, 1] or 2,1. Strings
     may be quoted.
 
     Raises:

@@ -87,7 +87,7 @@ def rules_of(schema: Any) -> dict[str, Rules]:
     }
 
 
-def built(schema: type[Schema], tree: dict[str, Any], prefix: str, unknown: Callable[[str], ConfigError]) -> Schema:
+def built(schema: type[Schema], tree: dict[Any, Any], prefix: str, unknown: Callable[[str], ConfigError]) -> Schema:
     """Build a dataclass from the values in a nested dict; missing fields keep their defaults.
 
     Args:
@@ -102,7 +102,7 @@ def built(schema: type[Schema], tree: dict[str, Any], prefix: str, unknown: Call
     hints, rules, values = get_type_hints(schema), rules_of(schema), {}
     for name, value in tree.items():
         if name not in hints:
-            raise unknown(prefix + name)
+            raise unknown(f"{prefix}{name}")
         if name in rules:
             values[name] = as_type(prefix + name, hints[name], value)
             rules[name].check(prefix + name, values[name])

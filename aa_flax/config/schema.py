@@ -196,16 +196,43 @@ def resolve(config: Any) -> Config:
     return resolved
 
 
+_ELSEWHERE = {
+    "lr": "optimizer.learning_rate",
+    "base_lr": "optimizer.learning_rate",
+    "wd": "optimizer.weight_decay",
+    "ema": "optimizer.ema_decay",
+    "model_ema": "optimizer.ema_decay",
+    "clip_grad": "optimizer.clip_norm",
+    "grad_clip": "optimizer.clip_norm",
+    "accum_steps": "optimizer.accumulation_steps",
+    "num_epochs": "epochs",
+    "dataset": "data.name",
+    "img_size": "data.image_size",
+    "num_workers": "data.num_threads",
+    "random_seed": "seed",
+    "arch": "model.name",
+}
+"""Names of fields in other libraries and their examples (timm, torchvision, Flax), and the field of this config."""
+
+
 def unknown_field(name: str) -> ConfigError:
-    """Return the error for a field that does not exist, with its new name if it moved, else the nearest known field."""
+    """Return the error for a field that does not exist, with its new name if it moved, else the nearest known field.
+
+    For the name of a group, the error lists the fields of the group.
+    """
     for old, moved in MOVED.items():
         if name in (old, old.rsplit(".", 1)[-1]):  # errors of config files have only the last part of a name
             return ConfigError(f"config field {old!r} is {moved.name!r} now")
     known = list(field_names())
-    last = name.rsplit(".", 1)[-1]
-    by_last_part = {k.rsplit(".", 1)[-1]: k for k in known}
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.6) or [
-        by_last_part[m] for m in difflib.get_close_matches(last, list(by_last_part), n=1, cutoff=0.6)
-    ]
-    hint = f"; did you mean {matches[0]!r}?" if matches else f"; known fields: {', '.join(known)}"
-    return ConfigError(f"unknown config field {name!r}{hint}")
+    if inside := [each for each in known if each.startswith(f"{name}.")]:
+        return ConfigError(f"{name!r} is a group of config fields: {', '.join(inside)}")
+    group, _, last = name.rpartition(".")
+    if last in _ELSEWHERE:
+        return ConfigError(f"unknown config field {name!r}; it is {_ELSEWHERE[last]!r} here")
+    beside = [each for each in known if each.rpartition(".")[0] == group]
+    for fields, cutoff in ((known, 1.0), (beside, 0.6), (known, 0.6)):
+        by_last_part = {each.rpartition(".")[2]: each for each in fields}
+        if matches := difflib.get_close_matches(last, list(by_last_part), n=1, cutoff=cutoff):
+            return ConfigError(f"unknown config field {name!r}; did you mean {by_last_part[matches[0]]!r}?")
+    known = beside if group and beside else known
+    return ConfigError(f"unknown config field {name!r}; known fields: {', '.join(known)}")

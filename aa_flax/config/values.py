@@ -34,6 +34,8 @@ def as_type(name: str, kind: Any, value: Any) -> Any:
         raise ConfigError(f"config field {name!r} must be a dictionary, got {value!r}")
     try:
         json.dumps(value)
+        if numbers := [key for key in value if not isinstance(key, str)]:  # JSON would make words of them
+            raise TypeError(f"keys must be strings, got {numbers[0]!r}")
     except (TypeError, ValueError) as error:
         raise ConfigError(f"config field {name!r} must hold plain values that JSON can keep: {error}") from None
     return {key: as_tuples(item) for key, item in value.items()}

@@ -1,6 +1,6 @@
 """Stochastic depth (Huang et al., 2016, "Deep Networks with Stochastic Depth"), also known as drop path."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,33 @@ def drop_path(
 
     Raises:
         ValueError: train=True with a rate above 0 and no `rngs`.
+        TypeError: `rngs` is another object, or has no stream "dropout".
     """
     if not train or not rate:
         return branch
+    return surviving(dropout_stream(rngs, "drop path")(), branch, rate)
+
+
+def dropout_stream(rngs: nnx.Rngs | None, reason: str) -> Any:
+    """Return the stream "dropout" of `rngs`, which gives a new random key at each call.
+
+    Args:
+        rngs: the random number generators of a call in training.
+        reason: what draws from the stream, for the error message.
+
+    Raises:
+        ValueError: `rngs` is None.
+        TypeError: `rngs` is another object, or has no stream "dropout" and no default.
+    """
     if rngs is None:
-        raise ValueError("train=True with drop path needs rngs, for example rngs=nnx.Rngs(0)")
-    return surviving(rngs.dropout(), branch, rate)
+        raise ValueError(f"train=True with {reason} needs rngs, for example rngs=nnx.Rngs(0)")
+    expected = f"train=True with {reason} needs rngs with a stream 'dropout', for example nnx.Rngs(dropout=0)"
+    if not isinstance(rngs, nnx.Rngs):
+        raise TypeError(f"{expected}, got an object of type {type(rngs).__name__}")
+    try:
+        return rngs.dropout
+    except (AttributeError, KeyError):  # which of them depends on Flax's version
+        raise TypeError(f"{expected}; those given have {', '.join(rngs) or 'none'}") from None
 
 
 def surviving(key: Array, branch: Float[Array, "b ..."], rate: float | Float[Array, ""]) -> Float[Array, "b ..."]:

@@ -250,7 +250,7 @@ def _where(option: str, known: tuple[str, ...]) -> str:
     others = [name for name, entry in sorted(_entries.items()) if option in entry.types]
     if others:
         return f"; {', '.join(others[:3])}{' and others' if len(others) > 3 else ''} have it"
-    return f"; {_ELSEWHERE[option]}" if option in _ELSEWHERE else nearest(option, known)
+    return f"; {_ELSEWHERE[option]}" if option in _ELSEWHERE else nearest(option, (*known, *NO_OPTIONS))
 
 
 def _height_and_width(image_size: Any) -> tuple[int, int]:
@@ -270,10 +270,16 @@ def _require_types(num_classes: Any, in_channels: Any, dtype: Any, param_dtype: 
         if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
             raise TypeError(f"{name} must be a whole number, got {value!r}")
     for name, value in (("dtype", dtype), ("param_dtype", param_dtype)):
-        if not jnp.issubdtype(value, jnp.floating):
-            raise TypeError(f"{name} must be a floating-point type, got {value!r}")
+        try:
+            floating = jnp.issubdtype(jnp.dtype(value), jnp.floating)
+        except TypeError:  # no type at all, such as "foo"
+            floating = False
+        if not floating:
+            raise TypeError(f"{name} must be a floating-point type, such as jnp.bfloat16, got {value!r}")
     if not isinstance(rngs, nnx.Rngs):
-        raise TypeError(f"rngs must be an nnx.Rngs, for example nnx.Rngs(0), got {rngs!r}")
+        raise TypeError(
+            f"rngs must be an nnx.Rngs, for example nnx.Rngs(0), got an object of type {type(rngs).__name__}"
+        )
 
 
 def _find(name: str) -> Entry:

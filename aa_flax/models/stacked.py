@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aa_flax.layers.drop_path import dropout_stream
 from aa_flax.layers.mode import WithMode
 
 STACKED = ("trunk.blocks",)
@@ -84,9 +85,7 @@ class Trunk(WithMode):
         graph, params, statistics = self._split()
         layers: dict[str, Any] = {"params": params, "statistics": statistics}
         if train and any(self.drop_path_rates):
-            if rngs is None:
-                raise ValueError("train=True with drop path needs rngs, for example rngs=nnx.Rngs(0)")
-            layers["key"] = jax.random.split(rngs.dropout(), self.depth)
+            layers["key"] = jax.random.split(dropout_stream(rngs, "drop path")(), self.depth)
             layers["rate"] = jnp.asarray(self.drop_path_rates, jnp.float32)
 
         def run(x: Array, layer: dict[str, Any]) -> tuple[Array, Any]:

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aa_flax.layers.drop_path import dropout_stream
+
 
 class FeatureInfo(NamedTuple):
     """Channels of a stage's map, and its stride: pixels of the image for each location, along each side."""
@@ -34,10 +36,10 @@ def require_images(images: Array, in_channels: int) -> None:
 
 
 def require_rngs(train: bool, rngs: nnx.Rngs | None, *, dropout: float = 0.0, drop_path: float = 0.0) -> None:
-    """Raise a ValueError, before statistics change, if training draws at random and `rngs` is None."""
+    """Raise the error of `dropout_stream`, before statistics change, if training draws at random and cannot."""
     for name, rate in (("dropout", dropout), ("drop path", drop_path)):
-        if train and rate and rngs is None:
-            raise ValueError(f"train=True with {name} needs rngs, for example rngs=nnx.Rngs(0)")
+        if train and rate:
+            dropout_stream(rngs, name)
 
 
 class Stage(nnx.Module):

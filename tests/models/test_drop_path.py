@@ -48,6 +48,7 @@ def test_rates_of_the_blocks(name):
         build(name, drop_path_rate=1.0)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("name", NAMES)
 def test_rngs_are_asked_for_before_anything_changes(name, images):
     model = build(name, drop_path_rate=0.3)
@@ -55,6 +56,9 @@ def test_rngs_are_asked_for_before_anything_changes(name, images):
     for call in (model, model.features):
         with pytest.raises(ValueError, match=r"train=True with drop path needs rngs, for example rngs=nnx.Rngs\(0\)"):
             call(images, train=True)
+        for rngs in (jax.random.key(0), 0, nnx.Rngs(params=0)):
+            with pytest.raises(TypeError, match="needs rngs with a stream 'dropout', .* (of type|have params)"):
+                call(images, train=True, rngs=rngs)
     jax.tree.map(np.testing.assert_array_equal, before, nnx.to_pure_dict(nnx.state(model)))
 
 
