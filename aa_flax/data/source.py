@@ -18,7 +18,7 @@ from aa_flax.data.errors import DataError
 from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
 from aa_flax.data.images import Interpolation, Window, decode_image, decode_part, resize
 from aa_flax.data.prepared import Prepared
-from aa_flax.data.targets import ClassLabel, Targets
+from aa_flax.data.targets import ClassLabel, Targets, check_targets
 
 _CHUNK = 256  # records that one thread reads and decodes at a time when caching
 
@@ -190,6 +190,7 @@ class RecordSource(Source):
             targets = self._targets_of(record)
         except ValueError as error:
             raise DataError(f"{self.place(index)}: {error}") from None
+        check_targets(targets, self.target_shapes)  # a mistake in the task, not in the example
         return {"image": image, **targets, "index": int(index)}
 
     def record(self, index: int) -> dict[str, Any]:

@@ -60,6 +60,21 @@ class ClassLabel:
         return read
 
 
+def check_targets(targets: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+    """Raise TypeError if the targets that were read of an example are not those that `Targets.shapes` declares."""
+    if targets.keys() != shapes.keys():
+        raise TypeError(f"targets {_named(targets)} were read of an example; declared are {_named(shapes)}")
+    for name, declared in shapes.items():
+        value = np.asarray(targets[name])
+        if value.shape != declared.shape or value.dtype != declared.dtype:
+            read = f"{value.dtype} {list(value.shape)}"
+            raise TypeError(f"target {name!r} was read as {read}; declared is {declared.dtype} {list(declared.shape)}")
+
+
+def _named(targets: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, sorted(targets))) or "none"
+
+
 def class_labels(features: tfds.features.FeaturesDict) -> list[str]:
     """Return the names, sorted, of the class labels among the features of a data set."""
     return sorted(key for key, feature in features.items() if type(feature) is tfds.features.ClassLabel)

@@ -27,6 +27,13 @@ def check_task(name: str, task: Any) -> None:
         raise ConfigError(f"task {name!r}: display must be a dataclass, got {task.display!r}")
 
 
+def check_metrics(task: Any, metrics: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless the metrics that `task.losses` returns are those that the task declares."""
+    if metrics.keys() != task.metrics.keys():
+        returned, declared = _others(metrics) or "none", _others(task.metrics) or "none"
+        raise ConfigError(f"task {type(task).__name__}: losses returns the metrics {returned}; declared are {declared}")
+
+
 def checked_scores(task: Any, scores: Any) -> Any:
     """Return scores of a task with numbers of Python.
 

@@ -12,6 +12,7 @@ from jaxtyping import Array
 from aa_flax.config.schema import Config
 from aa_flax.models.functional import PureDict
 from aa_flax.tasks import Task
+from aa_flax.tasks.contract import check_metrics
 from aa_flax.training.freezing import stop_gradients
 from aa_flax.training.optimizers import moving_average
 from aa_flax.training.resident import taken
@@ -53,6 +54,7 @@ def make_gradient(
     def share(params: PureDict, batch_stats: PureDict, images: Any, targets: Any, total: Array, key: Array) -> Any:
         params = stop_gradients(params, config.model.frozen)
         (losses_, metrics), batch_stats = losses(params, batch_stats, images, targets, train=True, rngs=key)
+        check_metrics(task, metrics)
         measured = {name: dict(zip(("sum", "count"), pair, strict=True)) for name, pair in metrics.items()}
         return losses_.sum() / total, (batch_stats, measured)
 

@@ -46,7 +46,7 @@ def test_overrides_reach_the_network():
     ("arguments", "message"),
     [
         (dict(name=None), "name must be a string"),
-        (dict(rngs=0), r"rngs must be an nnx.Rngs, for example nnx.Rngs\(0\), not of type int"),
+        (dict(rngs=0), r"rngs must be an nnx.Rngs, for example nnx.Rngs\(0\), got an object of type int"),
         (dict(dtype="foo"), "dtype must be a floating-point type, such as jnp.bfloat16, got .foo."),
         (dict(num_class=3), "resnet18 has no option .num_class.; did you mean .num_classes."),
         (dict(num_classes="ten"), "num_classes must be a whole number, got 'ten'"),

@@ -3,14 +3,16 @@
 import dataclasses
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
 from aa_flax.config.schema import ConfigError, resolve
 from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.data.targets import check_targets
 from aa_flax.tasks import Scores, make_task, task_class
 from aa_flax.tasks.classification import Classification
-from aa_flax.tasks.contract import METRICS, TARGETS, check_task, checked_scores, is_table
+from aa_flax.tasks.contract import METRICS, TARGETS, check_metrics, check_task, checked_scores, is_table
 
 PREPROCESSING = Preprocessing((2, 3), 1, (0.5,), (0.25,), ("ant", "bee"), "float32", "")
 
@@ -57,6 +59,31 @@ def test_scores():
     ):
         with pytest.raises(ConfigError, match=words):
             checked_scores(task, dataclasses.replace(good, **changed))
+
+
+def test_metrics_that_are_not_those_declared():
+    task = make_task(resolve({}), PREPROCESSING)
+    check_metrics(task, dict.fromkeys(task.metrics))
+    for metrics, words in (
+        ({}, "returns the metrics none; declared are "),
+        ({"more": 1}, "returns the metrics more; "),
+    ):
+        with pytest.raises(ConfigError, match=f"task Classification: losses {words}"):
+            check_metrics(task, metrics)
+
+
+def test_targets_that_are_not_those_declared():
+    shapes = {"boxes": jax.ShapeDtypeStruct((2, 4), np.float32), "count": jax.ShapeDtypeStruct((), np.int32)}
+    good = {"boxes": np.zeros((2, 4), np.float32), "count": np.int32(1)}
+    check_targets(good, shapes)
+    for changed, words in (
+        ({"boxes": np.zeros((1, 4), np.float32)}, r"target 'boxes' was read as float32 \[1, 4\]; .* float32 \[2, 4\]"),
+        ({"boxes": np.zeros((2, 4))}, r"target 'boxes' was read as float64 \[2, 4\]; declared is float32"),
+        ({"count": [1]}, r"target 'count' was read as int64 \[1\]; declared is int32 \[\]"),
+        ({"more": 1}, "targets 'boxes', 'count', 'more' were read of an example; declared are 'boxes', 'count'"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            check_targets({**good, **changed}, shapes)
 
 
 def test_details_that_tables_show():
