@@ -12,7 +12,6 @@ need JAX's plugin for CUDA (Linux). --verbosity=0 shows which implementation of 
 import contextlib
 import functools
 import json
-import re
 import shlex
 import sys
 import time
@@ -32,7 +31,7 @@ from aa_flax.analysis.plan_report import as_json, print_plan
 from aa_flax.analysis.programs import Mode, Subject, of_config, of_model
 from aa_flax.analysis.sweep import sweep_batch
 from aa_flax.analysis.targets import Target, compiler_of, find_target
-from aa_flax.config.command_line import config_value, define_config, fail, run
+from aa_flax.config.command_line import config_value, define_config, fail, height_and_width, run
 from aa_flax.config.schema import resolve
 from aa_flax.tasks import OPTIONS, option_schemas
 
@@ -52,7 +51,7 @@ def define(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_enum("mode", "train", ["train", "infer"], "Whole optimiser step, or forward pass.", flag_values=values)
     flags.DEFINE_string(
-        "image_size", None, "224 or 224x160 (height x width); the network's own by default.", flag_values=values
+        "image_size", None, "SIDE or HEIGHTxWIDTH in pixels; the network's own if not given.", flag_values=values
     )
     flags.DEFINE_string("baseline", None, "Network to compare with, everything else being equal.", flag_values=values)
     flags.DEFINE_enum("sweep", None, ["batch"], "batch: find the largest that fits.", flag_values=values)
@@ -96,7 +95,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
 def _subject(values: flags.FlagValues, mode: Mode) -> Subject:
     """Return the subject that the command line asks for, with its batch."""
     config, name = config_value(values, OPTIONS), values.model
-    size = _image_size(values.image_size)
+    size = height_and_width("image_size", values.image_size) if values.image_size is not None else None
     batch = None
     if name is not None and config is None:
         subject = of_model(name, size)
@@ -110,15 +109,6 @@ def _subject(values: flags.FlagValues, mode: Mode) -> Subject:
     if batch is None:
         fail("--batch must be given with --model: images of all chips together")
     return subject.with_batch(batch)
-
-
-def _image_size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    sides = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
-    if not sides:
-        fail(f"--image_size must be a side or HEIGHTxWIDTH, such as 224 or 224x160, got {text!r}")
-    return int(sides[1]), int(sides[2] or sides[1])
 
 
 def _compiled(subject: Subject, mode: Mode, wanted: Target, mesh: Mesh, told: bool) -> Plan:

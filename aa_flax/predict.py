@@ -21,7 +21,7 @@ from typing import Any, NoReturn, get_type_hints
 import jax
 from absl import flags
 
-from aa_flax.config.command_line import fail, run
+from aa_flax.config.command_line import fail, height_and_width, run
 from aa_flax.config.fields import rules_of
 from aa_flax.data.photo import PhotoError, load_photo
 from aa_flax.drawing.photo_attention import AttentionError, draw_photos, layers_to_draw, picture_files
@@ -35,8 +35,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True, flag_values=values)
     attention = "Folder for a picture of what the network attends to in each image."
     flags.DEFINE_string("attention", "", attention, flag_values=values)
-    size = "SIDE or HEIGHT,WIDTH in pixels; the run's own if not given."
-    flags.DEFINE_list("image_size", [], size, flag_values=values)
+    size = "SIDE or HEIGHTxWIDTH in pixels; the run's own if not given."
+    flags.DEFINE_string("image_size", None, size, flag_values=values)
     query = "ROW,COLUMN of the pixel to draw the attention of; the centre if not given."
     flags.DEFINE_list("query", [], query, flag_values=values)
     for display in _displays(sys.argv):
@@ -52,7 +52,9 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
     config, preprocessing = directory.read_config(), directory.read_preprocessing()
     task = make_task(config, preprocessing)
     display = task.display(**{field.name: values[field.name].value for field in dataclasses.fields(task.display)})
-    size = _image_size(values.image_size) or preprocessing.image_size
+    size = preprocessing.image_size
+    if values.image_size is not None:
+        size = height_and_width("image_size", values.image_size)
     query = _query(values, size)
     photos, errors = {}, {}
     for file in files:
@@ -68,7 +70,7 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
         try:
             jax.eval_shape(predict, next(iter(photos.values()))[None])
         except ValueError as error:
-            fail(f"--image_size={','.join(values.image_size)}: {error}")
+            fail(f"--image_size={values.image_size}: {error}")
         layers = layers_to_draw(model, query is not None) if values.attention else []
         pictures = picture_files(Path(values.attention), photos) if layers else {}
         for file, photo in photos.items():
@@ -112,14 +114,6 @@ def _define_display(display: Any, values: flags.FlagValues) -> None:
         kinds[types[name]](name, defaults[name], f"{rules.meaning[:1].upper()}{rules.meaning[1:]}.", flag_values=values)
         for accepted, fits in rules.accepts:
             flags.register_validator(name, fits, f"must be {accepted}", flag_values=values)
-
-
-def _image_size(given: Sequence[str]) -> tuple[int, int] | None:
-    if not given:
-        return None
-    if len(given) > 2 or not all(number.isdecimal() and int(number) for number in given):
-        fail(f"--image_size must be SIDE or HEIGHT,WIDTH in pixels, such as 384 or 384,256; got {','.join(given)}")
-    return int(given[0]), int(given[-1])
 
 
 def _query(values: flags.FlagValues, size: tuple[int, int]) -> tuple[int, int] | None:

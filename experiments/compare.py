@@ -4,8 +4,9 @@
     python experiments/compare.py --config=experiments/cifar/weighted_and_pooled.py --source_dir=FOLDER --seeds=0,1
 
 The config file lists in MODELS the networks that its get_config accepts; FOLDER holds the data. Each run is a process
-of its own. The same command resumes a run that was interrupted. --write stores the results under
-`experiments/results/`, by the name of the config file or --name.
+of its own. The same command resumes a run that was interrupted. What follows `--` goes to every training, such as
+`-- --config.epochs=2`. --write stores the results under `experiments/results/`, by the name of the config file or
+--name.
 """
 
 import json
@@ -28,11 +29,11 @@ from experiments.compare_report import collect, draw, table  # noqa: E402
 def define(values: flags.FlagValues) -> None:
     """Define the flags of the script."""
     flags.DEFINE_string("config", None, "Config file with a list MODELS.", required=True, flag_values=values)
-    flags.DEFINE_string("name", "", "Of the outcome's files; the config file's if not given.", flag_values=values)
+    flags.DEFINE_string("name", "", "Name of the outcome's files; the config file's if not given.", flag_values=values)
     flags.DEFINE_string("workdir", "", "Folder of the run directories; runs/NAME if not given.", flag_values=values)
     flags.DEFINE_string("source_dir", "", "Folder with the data; needed once.", flag_values=values)
     flags.DEFINE_list("seeds", ["0", "1"], "Seeds, each of which trains every model.", flag_values=values)
-    flags.DEFINE_list("models", [], "Which of the file's; all if not given.", flag_values=values)
+    flags.DEFINE_list("models", [], "Names among MODELS of the file; all if not given.", flag_values=values)
     flags.DEFINE_bool("write", False, "Store JSON, table and curves under experiments/results/.", flag_values=values)
 
 
@@ -50,7 +51,6 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
             (folder / "commit.txt").write_text(commit() + "\n")
         command = [sys.executable, "-m", "aa_flax.train", f"--workdir={folder}"]
         command += [f"--config={config}:{model}", f"--config.seed={seed}"]
-        # Anything after the script's own flags overrides the config.
         command += [*([f"--config.data.source_dir={values.source_dir}"] if values.source_dir else []), *argv[1:]]
         subprocess.run(command, env=environment, check=True)
     source = os.path.relpath(config, _ROOT)

@@ -65,6 +65,14 @@ def run(
     raise AssertionError("app.run does not return")
 
 
+def height_and_width(flag: str, text: str) -> tuple[int, int]:
+    """Return the (height, width) in pixels that a flag's value names: SIDE, HEIGHTxWIDTH or HEIGHT,WIDTH."""
+    sides = re.fullmatch(r"([1-9]\d*)(?:[x,]([1-9]\d*))?", text.strip())
+    if not sides:
+        fail(f"--{flag} must be SIDE or HEIGHTxWIDTH in pixels, such as 224 or 224x160, got {text!r}")
+    return int(sides[1]), int(sides[2] or sides[1])
+
+
 def fail(message: str, status: int = 2) -> NoReturn:
     """Print an error message as one line to stderr and exit with `status`."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
@@ -85,9 +93,12 @@ def _parse(
         match = re.match(r"--?config\.([\w.]+)", argument)
         if match and match[1] not in known:
             fail(str(unknown_field(match[1])))
+    takes_config = "config" in values and values["config"].flag_type() == "config object"
     for group, words in _words.items():
-        if words and "config" not in values:
+        if words and not takes_config:
             fail(f"unknown command line flag '--config.{group}.options.{next(iter(words))}': no config here")
+    if takes_config and (words := _without_file(own)):
+        fail(words)
     values.append_flag_values(flags.FLAGS)  # absl's own, such as --verbosity
     flags.FLAGS.mark_as_parsed()  # absl refuses access to flags that are not parsed
     try:
@@ -102,6 +113,15 @@ def _parse(
         fail(text)
     except Exception as error:  # from the config file itself
         fail(_explain(error, argv))
+
+
+def _without_file(argv: Sequence[str]) -> str:
+    """Return what is wrong with a command line whose config has fields and no file, "" if nothing is."""
+    given = [argument for argument in argv if re.match(r"--?config(=|$)", argument)]
+    if any(re.fullmatch(r"--?config=", argument) for argument in given):
+        return "--config= names no file, --config=FILE is expected"
+    fields = [argument for argument in argv if re.match(r"--?config\.", argument)]
+    return f"{fields[0]} needs --config=FILE, whose config it changes" if fields and not given else ""
 
 
 def _file_mistake(text: str) -> str:

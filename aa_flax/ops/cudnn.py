@@ -103,7 +103,7 @@ def cudnn(
         raise error(f"implementation 'cudnn' {words}; use 'folded'")
     if engine == "cudnn" and (platform := target_platform()) != "gpu":
         raise RuntimeError(
-            f"implementation 'cudnn' is not to be had here: it runs on NVIDIA GPUs, and this program is traced for a "
+            f"implementation 'cudnn' cannot run here: it runs on NVIDIA GPUs, and this program is traced for a "
             f"{platform}; use 'folded'"
         )
     width = folded_width(h, w, query.shape[-1], dv, positions)
@@ -123,7 +123,7 @@ def cudnn(
         split = over_mesh(attend, b, (BATCHED,) * 3, BATCHED, name="cudnn")
         output = split(padded(query), padded(key), padded(value))
     except (NotImplementedError, RuntimeError) as error:
-        raise RuntimeError(f"implementation 'cudnn' is not to be had here: {error}") from error
+        raise RuntimeError(f"implementation 'cudnn' cannot run here: {error}") from error
     return output[:, : h * w, :, :dv].reshape(b, h, w, n, dv)
 
 

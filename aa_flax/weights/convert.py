@@ -49,7 +49,7 @@ def load_torch_state_dict(model: nnx.Module, state_dict: Mapping[str, Any], *, s
             problems += wrong
         else:
             values[path] = found.to_ours([given[key] for key in found.keys])
-    problems += [f"{key}: the network has no place for it" for key in given if key not in used]
+    problems += [f"{key}: the network has no such array" for key in given if key not in used]
     if problems:
         raise_all(problems, f"{source}'s weights do not fit this {type(model).__name__}{hint(model, given, source)}")
     fill_arrays(model, values)

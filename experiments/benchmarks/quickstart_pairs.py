@@ -47,7 +47,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = results.flags(__doc__, "quickstart_pieces.json")
+    parser = results.flags(__doc__, "quickstart_pairs.json")
     parser.add_argument("--against", type=Path, required=True, metavar="CHECKOUT")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help=f"at most {max(T95) + 1}")
     parser.add_argument("--epochs", type=int, help="stop after so many, for a rough look at the speed")

@@ -12,6 +12,7 @@ they need that this machine does not have, or how they are started by themselves
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -84,7 +85,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for each in chosen:
             command = command_of(each, arguments, Path(scratch))
-            print(f"\n{each.name}: {' '.join(command[1:])}", flush=True)
+            print(f"\n{each.name}: {shlex.join(['python', *command[1:]])}", flush=True)
             if not arguments.list and subprocess.run(command, cwd=_ROOT, env=environment(arguments.device)).returncode:
                 failed.append(each.name)
     print("\nleft out:")

@@ -136,7 +136,7 @@ def test_a_classifiers_file_serves_its_backbone(rng, name, source, head):
     assert state.keys() - written.keys() == head
     fresh = build(name, num_classes=0)
     assert set(init_from_plain(fresh, state, source=source).unused) == head
-    with pytest.raises(WeightsError, match="1 problems:\n  head.extra.weight: the network has no place for it"):
+    with pytest.raises(WeightsError, match="1 problems:\n  head.extra.weight: the network has no such array"):
         load_torch_state_dict(backbone, {**state, "head.extra.weight": np.zeros(2, np.float32)}, source=source)
 
 

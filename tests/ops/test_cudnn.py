@@ -113,7 +113,7 @@ def test_what_it_cannot_serve_is_said(rng):
 
 def test_where_it_cannot_run_is_said(rng, monkeypatch):
     half = oracle.inputs(rng, 1, 2, 3, 1, 5, 3, dtype=jnp.bfloat16)
-    with traced_for("tpu"), pytest.raises(RuntimeError, match="not to be had here: .* traced for a tpu; use 'folded'"):
+    with traced_for("tpu"), pytest.raises(RuntimeError, match="cannot run here: .* traced for a tpu; use 'folded'"):
         ops.relative_attention_2d(*half, implementation="cudnn")
     monkeypatch.setattr(sys.modules["aa_flax.ops.cudnn"], "target_capability", lambda: (7, 5))
     with traced_for("gpu"), pytest.raises(RuntimeError, match=r"capability 8.0 or newer, got 7.5; use 'folded'"):

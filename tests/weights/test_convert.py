@@ -122,7 +122,7 @@ def test_one_error_lists_everything(build, random_state_dict):
         "fc.bias: missing (for head.bias)",
         "fc.weight: shape (1000, 512), expected (7, 512) (for head.kernel)",
         "layer1.1.conv2.weight: missing (for stage1.block2.conv2.kernel)",
-        "layer5.0.conv1.weight: the network has no place for it",
+        "layer5.0.conv1.weight: the network has no such array",
     ]
     for key, value in to_torch_state_dict(model, source="timm").items():
         np.testing.assert_array_equal(value, before[key])  # nothing was changed

@@ -97,9 +97,9 @@ def test_one_error_lists_everything(theirs):
     assert sorted(lines) == [
         "blocks.1.norm1.bias: missing (for trunk.blocks.norm.bias)",
         "blocks.2.gamma_1: shape (3,), expected (16,) (for trunk.blocks.gamma)",
-        "blocks.3.gamma_1: the network has no place for it",
+        "blocks.3.gamma_1: the network has no such array",
         "cls_token: missing (for pooling.tokens)",
-        "pos_embed: the network has no place for it",
+        "pos_embed: the network has no such array",
     ]
     for path, value in flat_arrays(model).items():
         np.testing.assert_array_equal(value, before[path])

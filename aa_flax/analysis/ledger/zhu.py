@@ -30,7 +30,7 @@ def counted(row: Row) -> tuple[int, int, float]:
 def lines() -> Iterator[str]:
     """Yield the lines of the paper's section of the ledger."""
     yield from ("", "## Zhu et al. (2021): AW-convolution, a reconstruction", "")
-    yield "The paper's text was not to be had. The networks are rebuilt from its abstract and from summaries by others;"
+    yield "The paper's text was not available. The networks are rebuilt from its abstract and from summaries by others;"
     yield "the counts are those of the reconstruction (`expand`, reduction 16) and say nothing about the paper's."
     yield ""
     columns = ["model", "params, ours", "beyond the plain network", "GFLOPs, ours", "paper's params, GFLOPs"]

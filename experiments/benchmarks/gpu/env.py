@@ -60,7 +60,7 @@ def _driver() -> dict[str, Any]:
         command = ["nvidia-smi", f"--query-gpu={_ASKED}", "--format=csv,noheader"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return {"nvidia_smi": f"not to be had: {type(error).__name__}"}
+        return {"nvidia_smi": f"not available: {type(error).__name__}"}
     if done.returncode:
         return {"nvidia_smi": done.stderr.strip()[:300]}
     values = [value.strip() for value in done.stdout.splitlines()[0].split(",")]

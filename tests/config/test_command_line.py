@@ -1,0 +1,65 @@
+"""Tests of command lines with a config and of the values of their flags."""
+
+import sys
+
+import pytest
+from absl import flags
+
+from aa_flax.config import command_line
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Return a function that parses the words of a command, with `--config` as commands define it or as a string."""
+
+    def parsed(*words, takes_config=True):
+        monkeypatch.setattr(sys, "argv", ["evaluate", *words])
+        values = flags.FlagValues()
+        if takes_config:
+            command_line.define_config(values)
+        else:
+            flags.DEFINE_string("config", None, "A file.", flag_values=values)
+        command_line._parse(values, "", dict, sys.argv)
+        return values
+
+    return parsed
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["--config.data.eval_split=test"],
+            "--config.data.eval_split=test needs --config=FILE, whose config it changes",
+        ),
+        (["--config.epochs", "3"], "--config.epochs needs --config=FILE, whose config it changes"),
+        (["--config="], "--config= names no file, --config=FILE is expected"),
+        (["-config=", "--config.epochs=3"], "--config= names no file, --config=FILE is expected"),
+        (["--config.data=3"], "'data' is a group of config fields: data.name, "),
+    ],
+)
+def test_fields_without_a_file(parse, capsys, words, told):
+    with pytest.raises(SystemExit) as ended:
+        parse(*words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {told}")
+
+
+def test_options_are_refused_by_a_command_whose_config_is_a_name_only(parse, capsys):
+    assert parse("--config=x.py", takes_config=False).config == "x.py"
+    with pytest.raises(SystemExit):
+        parse("--config=x.py", "--config.model.options.depth=1", takes_config=False)
+    assert "unknown command line flag '--config.model.options.depth'" in capsys.readouterr().err
+
+
+def test_height_and_width(capsys):
+    for text, size in (("224", (224, 224)), ("224x160", (224, 160)), ("96,64", (96, 64)), (" 8 ", (8, 8))):
+        assert command_line.height_and_width("image_size", text) == size
+    for text in ("", "0", "2x", "x2", "-3", "1x2x3", "8.5", "8 x 8"):
+        with pytest.raises(SystemExit):
+            command_line.height_and_width("image_size", text)
+        assert f"error: --image_size must be SIDE or HEIGHTxWIDTH in pixels, such as 224 or 224x160, got {text!r}" in (
+            capsys.readouterr().err
+        )
