@@ -97,8 +97,8 @@ def _parse(
     for group, words in _words.items():
         if words and not takes_config:
             fail(f"unknown command line flag '--config.{group}.options.{next(iter(words))}': no config here")
-    if takes_config and (words := _without_file(own)):
-        fail(words)
+    if takes_config and (mistake := _without_file(own)):
+        fail(mistake)
     values.append_flag_values(flags.FLAGS)  # absl's own, such as --verbosity
     flags.FLAGS.mark_as_parsed()  # absl refuses access to flags that are not parsed
     try:
