@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 from absl import flags
 
 from aa_flax import weights
-from aa_flax.config.command_line import fail, run
-from aa_flax.runs.checkpoints import CheckpointError, delete_checkpoint, saved_steps
+from aa_flax.config.command_line import define_workdir, fail, run
+from aa_flax.runs.checkpoint_files import delete_checkpoint, saved_steps
+from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.runs.manifest import damage
 from aa_flax.runs.metrics import read_metrics
@@ -26,7 +27,7 @@ from aa_flax.training.trained import load_model
 
 def define(values: flags.FlagValues) -> None:
     """Define the flags of the command."""
-    flags.DEFINE_string("workdir", None, "Run directory.", required=True, flag_values=values)
+    define_workdir(values, "Run directory.")
     flags.DEFINE_integer("keep", None, "prune: how many of the newest stay.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("keep_every", 0, "prune: steps that divide by it stay too.", lower_bound=0, flag_values=values)
     flags.DEFINE_bool(

@@ -13,7 +13,7 @@ import jax
 from absl import flags
 
 from aa_flax import data
-from aa_flax.config.command_line import config_value, define_config, fail, run
+from aa_flax.config.command_line import config_value, define_config, define_workdir, fail, run
 from aa_flax.config.schema import resolve
 from aa_flax.json_values import finite
 from aa_flax.models.functional import functional
@@ -28,7 +28,7 @@ from aa_flax.training.trained import load_model
 def define(values: flags.FlagValues) -> None:
     """Define the flags of the command."""
     define_config(values)
-    flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True, flag_values=values)
+    define_workdir(values)
     flags.DEFINE_string(
         "split", "", "Split to score instead of the config's held-out one, such as train[:10%].", flag_values=values
     )

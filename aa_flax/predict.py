@@ -21,7 +21,7 @@ from typing import Any, NoReturn, get_type_hints
 import jax
 from absl import flags
 
-from aa_flax.config.command_line import fail, height_and_width, run
+from aa_flax.config.command_line import define_workdir, fail, height_and_width, run
 from aa_flax.config.fields import rules_of
 from aa_flax.data.photo import PhotoError, load_photo
 from aa_flax.drawing.photo_attention import AttentionError, draw_photos, layers_to_draw, picture_files
@@ -32,7 +32,7 @@ from aa_flax.training.trained import load_model, make_predict
 
 def define(values: flags.FlagValues) -> None:
     """Define the flags of the command: its own, and the display options of the run's task."""
-    flags.DEFINE_string("workdir", None, "Run directory of a trained network.", required=True, flag_values=values)
+    define_workdir(values)
     attention = "Folder for a picture of what the network attends to in each image."
     flags.DEFINE_string("attention", "", attention, flag_values=values)
     size = "SIDE or HEIGHTxWIDTH in pixels; the run's own if not given."

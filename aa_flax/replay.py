@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from aa_flax import data
-from aa_flax.config.command_line import fail, run
+from aa_flax.config.command_line import define_workdir, fail, run
 from aa_flax.data.images import encode_png
 from aa_flax.json_values import finite
 from aa_flax.runs.checkpoints import CheckpointError
@@ -26,7 +26,7 @@ _MOST = 16  # pictures to write at most
 
 def define(values: flags.FlagValues) -> None:
     """Define the flags of the command."""
-    flags.DEFINE_string("workdir", None, "Run directory.", required=True, flag_values=values)
+    define_workdir(values, "Run directory.")
     flags.DEFINE_integer(
         "step", None, "Which step, from 0; the first that made the run diverge if not given.", flag_values=values
     )

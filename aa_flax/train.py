@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-from absl import flags
+from absl import flags, logging
 
 from aa_flax import data
 from aa_flax.analysis.results import model_costs, print_results
-from aa_flax.config.command_line import config_value, define_config, fail, run
+from aa_flax.config.command_line import config_value, define_config, define_workdir, fail, run
 from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.drawing.plots import learning_curves
 from aa_flax.json_values import finite
 from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
+from aa_flax.runs.display import displayed
 from aa_flax.runs.exits import SAVED, leave
 from aa_flax.runs.hosts import is_first, join, parting
 from aa_flax.runs.metrics import MetricsError, read_metrics
@@ -33,9 +34,7 @@ _EXPECTED = (ConfigError, NonFiniteError, CheckpointError, MetricsError, RunDire
 def define(values: flags.FlagValues) -> None:
     """Define the flags of the command."""
     define_config(values, required=True)
-    flags.DEFINE_string(
-        "workdir", None, "Run directory: created, or resumed if a run lies there.", required=True, flag_values=values
-    )
+    define_workdir(values, "Run directory: created, or resumed if a run lies there.")
     flags.DEFINE_multi_string(
         "beside", [], "Finished run directories whose rows the final table shows too.", flag_values=values
     )
@@ -56,12 +55,13 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         directory.check(config)
     else:
         with leaving():
-            outcome = train(config, directory.path)
+            outcome = train(config, directory.path, leave=leave)
             if not is_first():
                 return
-            result = finite(report(config, directory, outcome))
+            result = finite(result_of(config, outcome))
             if outcome.finished:
                 directory.write_result(result)
+            draw(directory, outcome)
         if not outcome.finished:
             print(f"stopped after epoch {outcome.epoch} of {config.epochs}; the same command without it goes on")
     if is_first():
@@ -70,11 +70,24 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         print_results(results, task.headline, task.fractions)
 
 
-def report(config: Config, directory: RunDirectory, outcome: Outcome) -> dict[str, Any]:
-    """Draw the run's pictures into its directory and return its result."""
+def draw(directory: RunDirectory, outcome: Outcome) -> None:
+    """Draw the run's pictures into its directory; one that cannot be drawn costs a warning."""
+    folder, setup = directory.path, outcome.setup
+    pictures = (
+        lambda: learning_curves(read_metrics(folder / "metrics.jsonl"), folder / "learning_curves.png"),
+        lambda: setup.program.task.report(outcome.model, outcome.scores, setup.eval_source, folder),
+    )
+    for picture in pictures:
+        try:
+            picture()
+        except Exception as error:  # of any library that draws; the run itself is finished
+            reason = " ".join(str(error).split())[:300]
+            logging.warning("a picture of the run could not be drawn: %s: %s", type(error).__name__, reason)
+
+
+def result_of(config: Config, outcome: Outcome) -> dict[str, Any]:
+    """Return the result of a run."""
     setup, scores = outcome.setup, outcome.scores
-    learning_curves(read_metrics(directory.path / "metrics.jsonl"), directory.path / "learning_curves.png")
-    setup.program.task.report(outcome.model, scores, setup.eval_source, directory.path)
     return {
         "finished": outcome.finished,
         **scores.values,
@@ -102,7 +115,7 @@ def _finished(path: str) -> dict[str, Any]:
 
 
 def _main(argv: list[str], values: flags.FlagValues) -> None:
-    with parting(_EXPECTED):
+    with displayed(), parting(_EXPECTED):
         try:
             main(argv, values)
         except Preempted as reason:

@@ -28,6 +28,14 @@ def define_config(values: flags.FlagValues, required: bool = False) -> None:
         flags.mark_flag_as_required("config", flag_values=values)
 
 
+def define_workdir(values: flags.FlagValues, meaning: str = "Run directory of a trained network.") -> None:
+    """Define the flag `--workdir`, which must be given and not be empty."""
+    flags.DEFINE_string("workdir", None, meaning, required=True, flag_values=values)
+    flags.register_validator(
+        "workdir", lambda given: given is None or given.strip(), "names no folder", flag_values=values
+    )
+
+
 def run(
     main: Callable[[list[str], flags.FlagValues], int | None],
     define: Callable[[flags.FlagValues], None] = lambda values: None,
@@ -55,7 +63,7 @@ def run(
         try:
             return main(argv, values)
         except expected as error:
-            fail(str(error))
+            fail(str(error), getattr(error, "exit_status", 2))
         except KeyboardInterrupt:
             print(f"error: {interrupted}", file=sys.stderr, flush=True)
             os._exit(130)  # an orderly exit would free what a thread that still compiles uses

@@ -1,8 +1,8 @@
 """Saving and restoring a run: Orbax writes in the background, and a manifest verifies the files before their use."""
 
-import shutil
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -11,30 +11,28 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
+from aa_flax.runs.checkpoint_files import (
+    delete_checkpoint,
+    make_way,
+    publish,
+    remove_remains,
+    saved_steps,
+    unfinished,
+    unvouched,
+)
+from aa_flax.runs.exits import UNSAVED
 from aa_flax.runs.hosts import first_says, is_first
-from aa_flax.runs.manifest import damage, has_manifest, write_manifest
-
-_DELETED = ".deleted-"
-_UNFINISHED = ".orbax-checkpoint-tmp"
+from aa_flax.runs.manifest import damage
 
 
 class CheckpointError(Exception):
     """Nothing can be restored, or saving failed too often; the message is one line."""
 
 
-def saved_steps(folder: Path) -> list[int]:
-    """Return the steps of the checkpoints whose saving was completed, oldest first; damaged ones too."""
-    found = [child for child in folder.iterdir() if child.name.isdigit()] if folder.is_dir() else []
-    return sorted(int(child.name) for child in found if has_manifest(child))
+class NotSavedError(CheckpointError):
+    """The state that a run ends with is not on disk; the message says what is."""
 
-
-def delete_checkpoint(folder: Path, step: int) -> None:
-    """Delete a checkpoint: first rename it, then remove its files, so that a kill leaves no half of a checkpoint."""
-    doomed = folder / f"{_DELETED}{step}"
-    if doomed.exists():
-        shutil.rmtree(doomed)
-    (folder / str(step)).rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    exit_status = UNSAVED
 
 
 Kind = TypeVar("Kind", bound="State")
@@ -66,9 +64,9 @@ class State(Protocol):
 class Checkpoints:
     """The checkpoints of one run directory: the items of a state, of which `model` is all that inference needs.
 
-    A folder that is named after its step is complete: it gets this name when all files are written, then its manifest,
-    and loses the name before any of its files is deleted. A checkpoint without a manifest was cut off and is ignored;
-    one that differs from its manifest is skipped, with a warning, and the one before it is used.
+    A folder that is named after its step is complete: it gets this name when all files and its manifest are written,
+    and loses the name before any of its files is deleted. One without a manifest is not proved to be ours, and one that
+    differs from its manifest is damaged: either is passed over, with a warning, and the one before it is used.
 
     Restoring always uses an abstract tree: otherwise Orbax returns integer keys and named tuples as plain dicts, and
     layers would be permuted without an error.
@@ -77,15 +75,19 @@ class Checkpoints:
         folder: the folder of the checkpoints.
         keep: how many of the newest are kept.
         failures: how many saves may fail in a row, as on a full disk, before an error ends the run.
+        saved: called in the first process, in a thread, when a checkpoint is complete.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, failures: int = 3) -> None:
+    def __init__(
+        self, folder: Path, keep: int = 2, failures: int = 3, saved: Callable[[], None] = lambda: None
+    ) -> None:
         self.folder = folder.absolute()
-        self._keep, self._most_failures = keep, failures
-        self._failures = 0
+        self._keep, self._most_failures, self._saved_one = keep, failures, saved
+        self._failures, self._reason = 0, ""
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._saving: threading.Thread | None = None
         self._failure: Exception | None = None
+        self._named: set[Path] = set()  # folders without a manifest that a warning has named
         self._whole: set[int] = set()  # steps whose files were compared and are undamaged
 
     def __enter__(self) -> "Checkpoints":
@@ -126,12 +128,8 @@ class Checkpoints:
 
     def clean(self) -> None:
         """Remove unfinished saves and half-deleted checkpoints of a killed run; only a run that trains may call it."""
-        if not is_first() or not self.folder.is_dir():
-            return
-        for child in self.folder.iterdir():
-            cut_off = child.name.isdigit() and not has_manifest(child)
-            if cut_off or child.name.startswith((_DELETED, ".")) or _UNFINISHED in child.name:
-                shutil.rmtree(child) if child.is_dir() else child.unlink()
+        if is_first():
+            remove_remains(self.folder)
 
     def save(self, state: State) -> None:
         """Start writing the whole state under its step; return when the state is copied from the devices.
@@ -145,10 +143,10 @@ class Checkpoints:
         step = int(state.step)
         items = {name: ocp.args.StandardSave(tree) for name, tree in state.items().items()}
         self._whole.discard(step)
-        if is_first() and (self.folder / str(step)).exists():
-            delete_checkpoint(self.folder, step)  # damaged, or the run would have gone on from there
         try:
-            self._checkpointer.save(self.folder / str(step), args=ocp.args.Composite(**items))
+            if is_first():
+                make_way(self.folder, step)
+            self._checkpointer.save(unfinished(self.folder, step), args=ocp.args.Composite(**items))
         except Exception as error:
             self._failed(step, error)
             return
@@ -168,6 +166,27 @@ class Checkpoints:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
+
+    def require(self, step: int) -> None:
+        """Wait until the last save is on disk and undamaged; all processes must call this.
+
+        Raises:
+            NotSavedError: the checkpoint of `step` is not there; the message says why, and what is there.
+        """
+        try:
+            self.wait()
+        except CheckpointError as error:
+            logging.debug("%s", error)  # told below
+        newest = self.latest_step
+        if newest == step:
+            return
+        reason = self._reason or "process 0 says why"
+        there = "no checkpoint is there" if newest is None else f"the newest there is of step {newest}"
+        again = "begins anew" if newest is None else "goes on from it"
+        raise NotSavedError(
+            f"the state after step {step} could not be saved in {self.folder}: {reason}; {there}; the same command "
+            f"{again} and tries again"
+        )
 
     def restore(self, like: Kind, step: int | None = None) -> Kind:
         """Return the newest undamaged state, or that of `step`, with shapes, dtypes, structure and placement of `like`.
@@ -212,7 +231,10 @@ class Checkpoints:
         else:
             step = self.latest_step
         if step is None:
-            raise CheckpointError(f"{self.folder}: no checkpoint yet")
+            others = ", ".join(child.name for child in unvouched(self.folder))
+            raise CheckpointError(
+                f"{self.folder}: " + (f"{others} without manifest" if others else "no checkpoint yet")
+            )
         return step
 
     def _saved(self, step: int, item: str) -> Any:
@@ -224,6 +246,9 @@ class Checkpoints:
         return self._checkpointer.restore(self.folder / str(step), args=ocp.args.Composite(**items))
 
     def _newest_good(self) -> int | None:
+        for folder in {*unvouched(self.folder)} - self._named:
+            logging.warning("%s has no manifest: it is kept, and not used", folder)
+            self._named.add(folder)
         damaged = []
         for step in reversed(saved_steps(self.folder)):
             found = self._damage(step)
@@ -249,7 +274,8 @@ class Checkpoints:
         try:
             self._checkpointer.wait_until_finished()
             if is_first():
-                write_manifest(self.folder / str(step))
+                publish(self.folder, step)
+                self._saved_one()
                 for old in saved_steps(self.folder)[: -self._keep]:
                     delete_checkpoint(self.folder, old)
             self._failures = 0
@@ -261,13 +287,11 @@ class Checkpoints:
 
     def _failed(self, step: int, error: Exception) -> None:
         self._failures += 1
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        self._reason = reason = " ".join(str(error).split())[:300] or type(error).__name__
         logging.warning("checkpoint of step %d was not saved (%d in a row): %s", step, self._failures, reason)
-        if is_first() and self.folder.is_dir():
-            for child in self.folder.glob(f"{step}{_UNFINISHED}*"):
-                shutil.rmtree(child, ignore_errors=True)
-            if not has_manifest(self.folder / str(step)):
-                shutil.rmtree(self.folder / str(step), ignore_errors=True)
+        if is_first():
+            with contextlib.suppress(OSError):
+                remove_remains(self.folder, step)
         if self._failures >= self._most_failures:
             raise CheckpointError(
                 f"{self._failures} checkpoints in a row could not be saved in {self.folder}: {reason}"

@@ -12,8 +12,9 @@ from typing import Any
 from aa_flax.config.moved import under_new_names
 from aa_flax.config.schema import MAY_CHANGE_ON_RESUME, Config, ConfigError, DataConfig, flatten, resolve
 from aa_flax.data.preprocessing import Preprocessing, seen_by
-from aa_flax.runs.checkpoints import saved_steps
-from aa_flax.runs.hosts import is_first
+from aa_flax.runs.birth import foreign, is_run, lost, mark
+from aa_flax.runs.checkpoint_files import saved_steps
+from aa_flax.runs.hosts import first_says, is_first
 
 
 class RunDirectoryError(Exception):
@@ -81,13 +82,20 @@ class RunDirectory:
 
         Raises:
             ConfigError: the directory holds a run, and a field differs that may not change.
-            RunDirectoryError: the path is no usable folder, or the run in it cannot be read.
+            RunDirectoryError: the path is no usable folder, holds something else than a run, or a run that cannot be
+                read.
         """
         if re.match(r"\w{2,}:/", str(self.path)):
             raise RunDirectoryError(f"{self.path} is no folder; a bucket must be mounted")
         if set(str(self.path.absolute())) & set("[]\\"):
             raise RunDirectoryError(f"{self.path}: checkpoints cannot be read from a path with [, ] or a backslash")
-        if not self.has_checkpoint:
+        names = foreign(self.path) if is_first() and not is_run(self.path) else []
+        if first_says(bool(names)):
+            shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") or "what process 0 says"
+            raise RunDirectoryError(
+                f"{self.path} is no run directory and not empty: it has {shown}; choose another directory for the run"
+            )
+        if not self.has_checkpoint and not self.result_file.exists():
             return  # nothing that a change could spoil
         old, new = flatten(self.read_config()), flatten(config)
         changed = [name for name in old if old[name] != new[name] and name not in MAY_CHANGE_ON_RESUME]
@@ -98,6 +106,28 @@ class RunDirectory:
             seen, now = dataclasses.asdict(self.read_preprocessing()), dataclasses.asdict(preprocessing)
             changed = [name for name in seen if seen[name] != now[name]]
             raise ConfigError(f"{self.path} holds a run on other data: {', '.join(changed)} changed")
+
+    def mark(self, *, saved: bool = False) -> None:
+        """Mark the directory as that of a run, and with `saved` as one that has a checkpoint, in the first process.
+
+        Raises:
+            RunDirectoryError: the directory cannot be written.
+        """
+        if is_first():
+            try:
+                mark(self.path, **({"saved": True} if saved else {}))
+            except OSError as error:
+                raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror}") from error
+
+    def require_nothing_lost(self) -> None:
+        """Check that a run without a usable checkpoint may begin at its first step; all processes must call this.
+
+        Raises:
+            RunDirectoryError: it had a checkpoint or has a result; the message says how to start over.
+        """
+        words = lost(self.path) if is_first() else ""
+        if first_says(bool(words)):
+            raise RunDirectoryError(words or f"{self.path} cannot start over; process 0 says why")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -192,7 +192,7 @@ def parting(expected: tuple[type[Exception], ...] = ()) -> Iterator[None]:
         if not told:
             traceback.print_exc()
         reason = " ".join(str(error).split())[: None if told else 300]
-        code = LOST if lost else 2 if told else 1
+        code = LOST if lost else getattr(error, "exit_status", 2) if told else 1
         leave(code, f"error: process {jax.process_index()} of {jax.process_count()}: {reason}")
 
 

@@ -11,15 +11,20 @@ from typing import Any
 
 import jax
 
-from aa_flax.runs.exits import SAVED, leave
+from aa_flax.runs.display import say
+from aa_flax.runs.exits import SAVED, Leave, leave
 from aa_flax.runs.hosts import Meeting
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""The signals on which a run stops: a request to end, Ctrl-C, a terminal that is gone, and the warnings of schedulers.
+
+Slurm sends the one that `--signal` names, usually SIGUSR1, before the time of a job is over.
+"""
 
 
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
-    """End the process at once with exit code 75 on SIGTERM and Ctrl-C, for work that the same command does again."""
+    """End the process at once with exit code 75 on any of the signals, for work that the same command does again."""
 
     def leave_at_once(number: int, frame: FrameType | None) -> None:
         leave(SAVED, f"{signal.Signals(number).name}: the same command goes on from here")
@@ -30,8 +35,13 @@ def leaving() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Install a handler for both signals while open; restore the earlier ones then."""
-    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    """Install a handler for the signals while open; restore the earlier ones then.
+
+    A SIGHUP that is ignored stays so: `nohup` asks for that.
+    """
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    handled = [number for number in SIGNALS if not (ignored and number == signal.SIGHUP)]
+    before = {number: signal.signal(number, handler) for number in handled}
     try:
         yield
     finally:
@@ -44,20 +54,23 @@ class Preempted(Exception):
 
 
 class Preemption:
-    """A watch for SIGTERM and Ctrl-C, on which the loop stops after its current step.
+    """A watch for `SIGNALS`, on which the loop stops after its current step.
 
-    If the loop does not notice a signal in time, because the main thread compiles or waits for data, the process ends
-    with exit code 75 all the same: checkpoints on disk are complete at any time. A second signal does this at once.
+    With `leave`, the process ends with exit code 75 if the loop does not notice a signal in time, because the main
+    thread compiles or waits for data: checkpoints on disk are complete at any time. A second signal does this at once.
+    Without it, in a process that is the caller's, a second signal raises KeyboardInterrupt in the main thread, as soon
+    as that runs Python code.
 
     With several processes a signal to one stops all of them at the same step. These handlers replace the one of
     `jax.distributed`, which handles SIGTERM only and has no time limit.
 
     Args:
+        leave: ends the process; None leaves that to the caller.
         grace: seconds that the loop has to notice a signal.
     """
 
-    def __init__(self, grace: float = 20.0) -> None:
-        self._grace = grace
+    def __init__(self, leave: Leave | None = None, grace: float = 20.0) -> None:
+        self._leave, self._grace = leave, grace
         self._signal: int | None = None
         self._noticed = threading.Event()
         self._closed = threading.Event()
@@ -108,19 +121,24 @@ class Preemption:
         return Preempted(f"{name} {where}: saved; the same command goes on from there")
 
     def _handle(self, number: int, frame: FrameType | None) -> Any:
+        if self._signal is not None and self._leave is None:
+            raise KeyboardInterrupt(f"a second signal, {signal.Signals(number).name}")
         self._signal = number
 
     def _watch(self, reader: int) -> None:
         waiting: threading.Timer | None = None
         while byte := os.read(reader, 1):
-            if byte[0] not in _SIGNALS:
+            if byte[0] not in SIGNALS:
                 continue
             if waiting is not None:
-                leave(SAVED, "a second signal")
+                if self._leave is not None:
+                    self._leave(SAVED, "a second signal")
+                continue
             if self._meeting:
                 self._meeting.call()
             waiting = self._give_time()
-            print("stopping after this step; a second signal ends the process at once", file=sys.stderr, flush=True)
+            more = "raises KeyboardInterrupt" if self._leave is None else "ends the process at once"
+            say(f"stopping after this step; a second signal {more}", sys.stderr)
         if waiting is not None:
             waiting.cancel()
 
@@ -139,7 +157,7 @@ class Preemption:
         return waiting
 
     def _too_late(self) -> None:
-        if not self._noticed.is_set():
-            leave(
+        if self._leave is not None and not self._noticed.is_set():
+            self._leave(
                 SAVED, f"no step ended within {self._grace:g} s of the signal; the run goes on from its last checkpoint"
             )

@@ -1,12 +1,15 @@
 """The progress that the terminal shows while a run trains."""
 
+import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from aa_flax.runs.display import Display
 from aa_flax.runs.hosts import is_first
 
 
@@ -14,7 +17,8 @@ class ProgressBar:
     """A bar with loss, metrics, images/s and time left on a terminal; elsewhere one line an epoch."""
 
     def __init__(self, total_steps: int, done: int, epochs: int) -> None:
-        self._console = Console(quiet=not is_first(), markup=False, emoji=False)
+        stream: Any = Display(sys.stdout)
+        self._console = Console(file=stream, quiet=not is_first(), markup=False, emoji=False)
         self._epochs = epochs
         self._started, self._first = time.monotonic(), done
         self._total = total_steps

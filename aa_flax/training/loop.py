@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -13,6 +14,8 @@ from aa_flax.config.schema import Config
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.compilation_cache import CompilationCache
 from aa_flax.runs.directory import RunDirectory
+from aa_flax.runs.display import say
+from aa_flax.runs.exits import Leave
 from aa_flax.runs.hosts import first_says, is_first, part, prove_shared
 from aa_flax.runs.metrics import MetricsError, MetricsLog, read_metrics
 from aa_flax.runs.phases import Phases
@@ -40,33 +43,49 @@ class Outcome:
     setup: Setup
 
 
-def train(config: Config, workdir: Path) -> Outcome:
+def train(config: Config, workdir: Path, *, leave: Leave | None = None) -> Outcome:
     """Train as `config` says in `workdir`, from the newest undamaged checkpoint there if there is one.
 
-    SIGTERM and Ctrl-C are heeded between steps while this runs in the main thread: the state is saved first.
+    While this runs in the main thread it handles SIGTERM, Ctrl-C, SIGHUP, SIGUSR1 and SIGUSR2, and restores the earlier
+    handlers at its end: the first signal ends training after the current step, with the state saved, by an exception;
+    a second one raises KeyboardInterrupt. Python delivers a signal that comes during a compilation when that is over.
+    The process never ends here, unless `leave` is given.
+
+    Args:
+        config: what to train.
+        workdir: the run directory: a folder that does not exist, is empty, or holds this run.
+        leave: ends the process, as `aa_flax.runs.exits.leave` does: on a second signal, on one that is not noticed
+            within 20 s, and where nothing has gone on for `config.hang_minutes`. It is for commands; None is for
+            notebooks and other programs, where a hang gives a warning and the stacks of all threads.
 
     Raises:
         ConfigError, aa_flax.data.DataError: the run is not possible; raised before anything is compiled.
-        RunDirectoryError: another process trains there, or it cannot be written.
+        RunDirectoryError: another process trains there, it cannot be written, it is none of a run, or its checkpoints
+            are gone.
         NonFiniteError: loss or gradient became infinite or NaN.
-        Preempted: a signal came.
-        CheckpointError: all checkpoints are damaged, or several in a row could not be saved.
+        Preempted: a signal came, and the state is saved.
+        CheckpointError: all checkpoints are damaged, several in a row could not be saved, or the last one could not.
     """
     directory, phases = RunDirectory(workdir), Phases()
     with contextlib.ExitStack() as stack:
-        preemption = stack.enter_context(Preemption().watching())
-        watchdog = stack.enter_context(Watchdog(config.hang_minutes))
+        preemption = stack.enter_context(Preemption(leave).watching())
+        watchdog = stack.enter_context(Watchdog(config.hang_minutes, leave))
         setup = set_up(config, directory)
         phases.done("data and network")
         stack.enter_context(directory.locked())
+        directory.mark()
         cache = CompilationCache(directory.path / "compiled")
         cache.clean()
         prove_shared(directory.path)
         stack.enter_context(cache)
         if setup.weights and is_first():
-            print(f"weights of {config.model.init_from}: {setup.weights.splitlines()[0]}", flush=True)
+            say(f"weights of {config.model.init_from}: {setup.weights.splitlines()[0]}")
         directory.begin(config, setup.preprocessing, setup.weights)
-        checkpoints = stack.enter_context(Checkpoints(directory.checkpoints, config.keep_checkpoints))
+        checkpoints = stack.enter_context(
+            Checkpoints(
+                directory.checkpoints, config.keep_checkpoints, saved=functools.partial(directory.mark, saved=True)
+            )
+        )
         profile = stack.enter_context(contextlib.closing(Profile(config.profile_steps, directory.path / "profile")))
         run = _Run(setup, directory, checkpoints, _Services(preemption, watchdog, cache, profile, phases))
         try:
@@ -97,7 +116,10 @@ class _Run:
         self._preemption, self._watchdog = services.preemption, services.watchdog
         checkpoints.clean()
         state = setup.program.new_state()
-        if checkpoints.latest_step is not None:
+        if checkpoints.latest_step is None:
+            directory.require_nothing_lost()
+        else:
+            directory.mark(saved=True)
             state = checkpoints.restore(state)
         services.phases.done("state")
         self._state: TrainState = state
@@ -145,6 +167,7 @@ class _Run:
                     self._save()
                 if self._preemption.agreed():
                     self._stop(f"after step {self._step}")
+            self._checkpoints.require(self._saved_step)
             scores = self._scores or self._scorer(evaluated(self._state), setup.eval_source, self._between)
             model = program.model(setup.layout.fetched(evaluated(self._state)))
         return Outcome(
@@ -181,11 +204,12 @@ class _Run:
             except Preempted:
                 self._stop(f"in the evaluation after step {self._step}")
             self._log.write(self._step, "eval", epoch=epoch, **scores.values, seconds=self._elapsed())
-            said = "  ".join(f"{name} {value:.4f}" for name, value in scores.values.items())
-            self._progress.epoch(self._step, epoch, f"held-out {said}")
             self._scores = scores
         if not saved and (epoch % self._config.checkpoint_every_epochs == 0 or is_last):
             self._save()
+        if self._scores is not None and due:
+            said = "  ".join(f"{name} {value:.4f}" for name, value in self._scores.values.items())
+            self._progress.epoch(self._step, epoch, f"held-out {said}")
         self._windows.restart()  # evaluation and saving are not training
 
     def _save_is_due(self) -> bool:
@@ -206,11 +230,13 @@ class _Run:
         self._saved_at, self._saved_step = time.monotonic(), self._step
 
     def _stop(self, where: str) -> NoReturn:
-        """Save the state if it is not saved yet, and raise Preempted."""
+        """Save the state if it is not saved yet, and raise Preempted, or NotSavedError if it cannot be saved."""
         if self._saved_step != self._step:
             self._save()
-        self._checkpoints.wait()
-        part()
+        try:
+            self._checkpoints.require(self._saved_step)
+        finally:
+            part()
         raise self._preemption.error(where)
 
     def _last_good(self) -> str:

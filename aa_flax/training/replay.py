@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from aa_flax.runs.checkpoints import Checkpoints, saved_steps
+from aa_flax.runs.checkpoint_files import saved_steps
+from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.training.program import Program
 from aa_flax.training.resident import taken

@@ -7,7 +7,7 @@ import pytest
 from run_files import arrays, flip, rows
 
 from aa_flax import weights
-from aa_flax.runs.checkpoints import saved_steps
+from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.training import RunDirectory, functional, resolve
 from aa_flax.training.loop import train
 from aa_flax.training.trained import load_model

@@ -15,7 +15,8 @@ import pytest
 from run_files import arrays, assert_same, final_state, flip, rows, state_with_many_blocks
 
 from aa_flax.data import DataError
-from aa_flax.runs.checkpoints import CheckpointError, Checkpoints, saved_steps
+from aa_flax.runs.checkpoint_files import saved_steps
+from aa_flax.runs.checkpoints import CheckpointError, Checkpoints
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.runs.exits import SAVED
 from aa_flax.runs.manifest import NAME, damage
