@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 
+from aa_flax.alive import reporting
 from aa_flax.data.errors import DataError
 from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
 from aa_flax.data.images import Interpolation, Window, decode_image, decode_part, resize
@@ -245,7 +246,7 @@ class ArraySource(Source):
                     values[example["index"]] = example[name]
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in pool.map(fill, range(0, len(source), _CHUNK)):
+            for _ in reporting(pool.map(fill, range(0, len(source), _CHUNK))):
                 pass
         return cls(source.name, arrays.pop("image"), arrays)
 

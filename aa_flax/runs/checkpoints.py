@@ -1,6 +1,8 @@
 """Saving and restoring a run: Orbax writes in the background, and a manifest verifies the files before their use."""
 
 import contextlib
+import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +25,7 @@ from aa_flax.runs.checkpoint_files import (
 from aa_flax.runs.exits import UNSAVED
 from aa_flax.runs.hosts import first_says, is_first
 from aa_flax.runs.manifest import damage
+from aa_flax.runs.quiet import without_tracebacks
 
 
 class CheckpointError(Exception):
@@ -85,12 +88,14 @@ class Checkpoints:
         self._keep, self._most_failures, self._saved_one = keep, failures, saved
         self._failures, self._reason = 0, ""
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._open = contextlib.ExitStack()
         self._saving: threading.Thread | None = None
         self._failure: Exception | None = None
         self._named: set[Path] = set()  # folders without a manifest that a warning has named
         self._whole: set[int] = set()  # steps whose files were compared and are undamaged
 
     def __enter__(self) -> "Checkpoints":
+        self._open.enter_context(without_tracebacks())
         return self
 
     def __exit__(self, kind: object, *exception: object) -> None:
@@ -101,6 +106,7 @@ class Checkpoints:
                 raise
         finally:
             self._checkpointer.close()
+            self._open.close()
 
     @property
     def latest_step(self) -> int | None:
@@ -154,7 +160,7 @@ class Checkpoints:
         self._saving.start()
 
     def wait(self) -> None:
-        """Wait until the last save is on disk.
+        """Wait until the last save has ended.
 
         Raises:
             CheckpointError: it failed, and with it too many in a row.
@@ -287,7 +293,7 @@ class Checkpoints:
 
     def _failed(self, step: int, error: Exception) -> None:
         self._failures += 1
-        self._reason = reason = " ".join(str(error).split())[:300] or type(error).__name__
+        self._reason = reason = _in_short(error)
         logging.warning("checkpoint of step %d was not saved (%d in a row): %s", step, self._failures, reason)
         if is_first():
             with contextlib.suppress(OSError):
@@ -296,6 +302,14 @@ class Checkpoints:
             raise CheckpointError(
                 f"{self._failures} checkpoints in a row could not be saved in {self.folder}: {reason}"
             ) from error
+
+
+def _in_short(error: Exception) -> str:
+    """Return what the operating system said where the error tells its code, else the beginning of the message."""
+    text = " ".join(str(error).split())
+    if code := re.search(r"os_error_code='(\d+)'", text):  # TensorStore's form; the message itself repeats long paths
+        return os.strerror(int(code[1]))
+    return text[:300] or type(error).__name__
 
 
 def _as_saved(saved: Any, wanted: Any, anywhere: Any) -> Any:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
 from absl import logging
 
@@ -15,12 +15,12 @@ class Display:
     A terminal that is gone, a pipe that nobody reads and a full disk raise OSError; a closed stream raises ValueError.
 
     Args:
-        stream: the stream to write to.
+        stream: the stream to write to: anything with `write` and `flush`, as notebooks have it too.
         ours: whether the process is ours, so that its file descriptor may be turned to the null device after an error;
             Python writes what is left in its buffer at its exit, which would otherwise fail once more.
     """
 
-    def __init__(self, stream: TextIO, ours: bool = False) -> None:
+    def __init__(self, stream: Any, ours: bool = False) -> None:
         self._stream, self._ours = stream, ours
         self._dead = False
 
@@ -71,7 +71,7 @@ def displayed() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-def say(text: str, file: TextIO | None = None) -> None:
+def say(text: str, file: Any = None) -> None:
     """Print a line to standard output or `file` if that is possible."""
     with contextlib.suppress(OSError, ValueError):
         print(text, file=file or sys.stdout, flush=True)

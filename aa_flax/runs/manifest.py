@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from aa_flax.alive import alive
+
 NAME = "manifest.json"
 
 
@@ -87,5 +89,6 @@ def damage(folder: Path) -> str | None:
 
 
 def _digest(file: Path) -> str:
+    alive()  # a large checkpoint takes minutes
     with file.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from aa_flax.alive import reporting
 from aa_flax.data.source import Source
 from aa_flax.training.sharding import Layout
 
@@ -15,7 +16,7 @@ def resident(source: Source, layout: Layout) -> dict[str, Any]:
 
     The pool, which becomes a part of every batch, also has the targets by name, each [n, ...].
     """
-    examples = source.__getitems__(range(len(source)))
+    examples = list(reporting(source))
     pool = {name: np.stack([example[name] for example in examples]) for name in ("image", *source.target_shapes)}
     return {"pool": jax.tree.map(lambda array: layout.placed(array, layout.everywhere), pool)}
 

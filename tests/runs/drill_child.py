@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from aa_flax.runs import checkpoints
+from aa_flax.runs import checkpoint_files, checkpoints
 from aa_flax.training import loop, resolve, setup
 
 PAUSE = float(sys.argv[3])
@@ -31,9 +31,9 @@ def told(owner, name, event):
 
 if __name__ == "__main__":
     told(setup, "place_batch", "step")
-    told(checkpoints, "write_manifest", "save")  # all files are written, but the checkpoint does not count yet
+    told(checkpoint_files, "write_manifest", "save")  # all files are written, but the checkpoint does not count yet
     told(checkpoints.ocp.AsyncCheckpointer, "save", "save")
-    told(checkpoints.shutil, "rmtree", "delete")  # after the checkpoint has lost its name
+    told(checkpoint_files.shutil, "rmtree", "delete")  # after the checkpoint has lost its name
     told(checkpoints.ocp.AsyncCheckpointer, "restore", "restore")
     outcome = loop.train(resolve(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]))
     print("finished", outcome.finished, flush=True)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from aa_flax.alive import reporting
 from aa_flax.data.errors import DataError
 
 Example = tuple[bytes, int]  # (encoded image, label)
@@ -44,7 +45,7 @@ class Origin(abc.ABC):
     def checksums(self) -> dict[str, str]:
         """Return the SHA-256 of the content of each file by its name; raise DataError if one cannot be read."""
         sums = {}
-        for path in self.files:
+        for path in reporting(self.files):
             try:
                 with path.open("rb") as file:
                     sums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -111,5 +112,5 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
         return {name: self._generate_examples(examples) for name, examples in self._origin.splits().items()}
 
     def _generate_examples(self, examples: Iterator[Example]) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, (image, label) in enumerate(examples):
+        for index, (image, label) in enumerate(reporting(examples)):
             yield index, {"image": image, "label": label}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from aa_flax.alive import reporting_growth
 from aa_flax.data.errors import DataError
 from aa_flax.data.facts import FACTS, Facts
 from aa_flax.data.prepared import find_prepared
@@ -104,7 +105,7 @@ def prepare(origin: Origin, data_dir: Path) -> Path:
     folder = find_prepared(name, data_dir)
     if folder is not None and source_checksums(folder) == checksums:
         return folder
-    with _locked(data_dir, origin.stored_name):
+    with reporting_growth(data_dir / origin.stored_name), _locked(data_dir, origin.stored_name):
         folder = find_prepared(name, data_dir)
         if folder is None:
             _write(origin, checksums, data_dir)
