@@ -31,7 +31,8 @@ class CompilationCache:
         """Remove entries that the manifest does not have; in the first process, before any other opens the cache."""
         if is_first() and self._folder.is_dir():
             for file in unvouched(self._folder):
-                file.unlink(missing_ok=True)
+                if file.name.endswith(("-cache", "-atime")):  # JAX's names
+                    file.unlink(missing_ok=True)
 
     def __enter__(self) -> "CompilationCache":
         if getattr(jax.config, _FOLDER) is None:

@@ -15,14 +15,14 @@ class Display:
     A terminal that is gone, a pipe that nobody reads and a full disk raise OSError; a closed stream raises ValueError.
 
     Args:
-        stream: the stream to write to: anything with `write` and `flush`, as notebooks have it too.
+        stream: the stream to write to: anything with `write` and `flush`, as notebooks have it too, or None.
         ours: whether the process is ours, so that its file descriptor may be turned to the null device after an error;
             Python writes what is left in its buffer at its exit, which would otherwise fail once more.
     """
 
     def __init__(self, stream: Any, ours: bool = False) -> None:
         self._stream, self._ours = stream, ours
-        self._dead = False
+        self._dead = stream is None  # Python's where the descriptor was closed at its start
 
     def write(self, text: str) -> int:
         """Write text; at the end of a line also pass it on, so that an error is noticed here and not later."""

@@ -58,7 +58,7 @@ class Watchdog:
                 self._hangs()
 
     def _hangs(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # stderr may be closed, or no file
+        with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError):  # stderr may be closed, or no file
             faulthandler.dump_traceback(sys.stderr, all_threads=True)
         told = f"no progress for {self._seconds:g} s"
         if self._leave is not None:

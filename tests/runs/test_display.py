@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import signal
 import subprocess
@@ -53,6 +54,7 @@ def test_a_stream_that_fails_is_dropped_once(error, at, caplog):
     assert stream.getvalue().startswith("line 0\n") and stream.calls == 2
     assert caplog.text.count("can no longer be written, and is left out from here on") == 1
     say("a line", Broken(error, at))
+    Display(None).write("a line\n")
 
 
 def test_progress_goes_on_without_its_terminal(monkeypatch):
@@ -108,3 +110,15 @@ def test_a_vanished_terminal_is_a_signal_and_no_error(tmp_path):
             display.write("another\n")
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.thorough
+def test_a_training_whose_output_goes_to_a_full_disk_ends_with_its_result(plain_config, tmp_path):
+    plain_config.epochs = 1
+    (tmp_path / "config.py").write_text(f"def get_config():\n    return {plain_config.to_dict()!r}\n")
+    command = [sys.executable, "-m", "aa_flax.train", f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/run"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT, check=False, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["finished"]
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
