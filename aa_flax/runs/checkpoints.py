@@ -105,7 +105,10 @@ class Checkpoints:
             if kind is None:
                 raise
         finally:
-            self._checkpointer.close()
+            try:
+                self._checkpointer.close()
+            except Exception as error:  # of a save whose failure was told, or will be by who needs it
+                logging.warning("checkpoints in %s: %s", self.folder, _in_short(error))
             self._open.close()
 
     @property

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 
 import pytest
 from run_files import assert_same, final_state, rows, state_with_many_blocks
@@ -23,10 +24,16 @@ def fill(monkeypatch):
     """Return a function that makes saving fail from now on: "at once", or "in the background"."""
 
     def fail(when, error=FULL):
-        def raised(*arguments, **options):
-            raise error
-
         name = "save" if when == "at once" else "wait_until_finished"
+        finish = getattr(ocp.AsyncCheckpointer, name)
+
+        def raised(*arguments, **options):
+            if when == "at once":
+                raise error
+            finish(*arguments, **options)
+            if threading.current_thread().name == "checkpoint":
+                raise error
+
         monkeypatch.setattr(ocp.AsyncCheckpointer, name, raised)
 
     return fail
