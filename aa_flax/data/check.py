@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
-from aa_flax.data.errors import DataError
+from aa_flax.data.errors import DataError, one_line
 from aa_flax.data.prepared import Prepared, open_prepared
 from aa_flax.data.source import RecordSource
+from aa_flax.literal import quoted
 
 _CHUNK = 64  # examples that one thread reads at a time
 
@@ -71,11 +72,9 @@ def _check_split(prepared: Prepared, split: str, sample: int | None, report: Rep
     source = RecordSource(prepared, split, missing_ok=True)
     labels = _look(source, indices.tolist(), report)
     report.read += len(indices)
-    if len(indices) == info.num_examples:
-        names = prepared.builder.info.features[prepared.label_key].names
-        if absent := [repr(name) for label, name in enumerate(names) if label not in labels]:
-            some = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-            report.findings.append(f"{prepared.folder}: split {split!r} has no example of class {some}")
+    absent = [name for label, name in enumerate(prepared.class_names) if label not in labels]
+    if absent and len(indices) == info.num_examples:
+        report.findings.append(f"{prepared.folder}: split {split!r} has no example of class {quoted(absent, 5)}")
 
 
 def _file_is_whole(file: Path, expected: int, report: Report) -> bool:
@@ -88,7 +87,7 @@ def _file_is_whole(file: Path, expected: int, report: Report) -> bool:
         count, options = reader.num_records(), reader.writer_options_string()
         reader.close()
     except Exception as error:
-        report.findings.append(f"{file}: cannot be opened, truncated or damaged ({_one_line(error)})")
+        report.findings.append(f"{file}: cannot be opened, truncated or damaged ({one_line(error, 200)})")
         return False
     group = [option for option in options.split(",") if option.startswith("group_size:")]
     if group and group[0] != "group_size:1":
@@ -119,7 +118,3 @@ def _look(source: RecordSource, indices: Sequence[int], report: Report) -> set[i
             report.findings += faults
             seen |= labels
     return seen
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

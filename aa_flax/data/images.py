@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
 Box = tuple[float, float, float, float]
 """(left, upper, right, lower) in pixels."""
@@ -15,7 +15,6 @@ Window = Callable[[int, int], Box]
 Interpolation = Literal["bilinear", "bicubic"]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _MODES = {1: "L", 3: "RGB"}
-_ORIENTATION = 0x0112  # the EXIF tag
 
 
 def decode_image(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
@@ -50,33 +49,6 @@ def decode_part(
         image = opened if opened.mode == mode else opened.convert(mode)
         part = part_of(image, size, window, interpolation)
         return np.asarray(part).reshape(*size, channels), (image.height, image.width)
-
-
-class FloatPixels(ValueError):
-    """An image of floating-point pixels, whose range is not defined, so that there is no one way to show it."""
-
-
-def as_shown(image: Image.Image) -> Image.Image:
-    """Return an opened image as a viewer shows it.
-
-    It is turned upright as its EXIF says, 16 bits per channel are scaled to 8, and transparency is composited over
-    white. An image that needs none of these is returned as it is.
-
-    Raises:
-        FloatPixels: the image has floating-point pixels.
-        OSError, ValueError, SyntaxError: as `decode_image`.
-    """
-    if image.mode == "F":
-        raise FloatPixels("floating-point pixels have no defined range; save it with 8 or 16 bits a channel")
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray(np.clip((values + 128) // 257, 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image
 
 
 def encode_png(image: UInt8[np.ndarray, "h w c"]) -> bytes:

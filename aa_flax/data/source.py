@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 
-from aa_flax.data.errors import DataError
+from aa_flax.data.errors import DataError, one_line
 from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
 from aa_flax.data.images import Interpolation, Window, decode_image, decode_part, resize
 from aa_flax.data.prepared import Prepared
@@ -175,7 +175,7 @@ class RecordSource(Source):
         try:
             return self._records[index]
         except Exception as error:
-            raise DataError(f"{self.place(index)}: damaged record ({_one_line(error)})") from None
+            raise DataError(f"{self.place(index)}: damaged record ({one_line(error)})") from None
 
     def _decoded(self, record: dict[str, Any], index: int, decode: Decode = _whole) -> dict[str, Any]:
         channels = self.image_shape[-1]
@@ -183,7 +183,7 @@ class RecordSource(Source):
             image, whole = decode(record[self._image_key], channels)
         # Pillow raises many types for damaged files.
         except Exception as error:
-            raise DataError(f"{self.place(index)}: the image cannot be decoded ({_one_line(error)})") from None
+            raise DataError(f"{self.place(index)}: the image cannot be decoded ({one_line(error)})") from None
         if any(expected not in (None, found) for found, expected in zip(whole, self.image_shape, strict=False)):
             raise DataError(f"{self.place(index)}: an image of shape {(*whole, channels)}, expected {self.image_shape}")
         try:
@@ -261,7 +261,3 @@ class ArraySource(Source):
 
     def cached(self) -> "ArraySource":
         return self
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
