@@ -30,6 +30,11 @@ def literal(text: str) -> str:
     return "".join(map(_shown, text))
 
 
+def literal_lines(text: str) -> str:
+    """Return text of several lines, each as `literal` gives it."""
+    return "\n".join(map(literal, text.split("\n")))
+
+
 def told_apart(names: Sequence[str]) -> list[str]:
     """Return each name as it is shown, and those that look alike, as "cat" and "cat " do, as Python writes them.
 

@@ -1,6 +1,7 @@
 """Command lines `--config=FILE --config.FIELD=VALUE`, in which every mistake is reported in one line."""
 
 import functools
+import io
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ from ml_collections import config_flags
 
 from aa_flax.config.help import command_help
 from aa_flax.config.schema import ConfigError, field_names, unknown_field
+from aa_flax.literal import literal
 from aa_flax.typed import guessed, parse
 
 _HELP = frozenset({"--help", "-help", "-h", "-?", "--helpshort"})
@@ -60,6 +62,10 @@ def run(
             print(f"error: {interrupted}", file=sys.stderr, flush=True)
             os._exit(130)  # an orderly exit would free what a thread that still compiles uses
 
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks is shown as escapes; it must not end the command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows the messages of Orbax, TFDS and "auto"
     app.run(guarded, flags_parser=functools.partial(_parse, values, description, tasks))
     raise AssertionError("app.run does not return")
@@ -75,7 +81,7 @@ def height_and_width(flag: str, text: str) -> tuple[int, int]:
 
 def fail(message: str, status: int = 2) -> NoReturn:
     """Print an error message as one line to stderr and exit with `status`."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {literal(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -10,6 +10,7 @@ import jax
 from flax import nnx
 
 from aa_flax.config.schema import Config
+from aa_flax.literal import literal
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.compilation_cache import CompilationCache
 from aa_flax.runs.directory import RunDirectory
@@ -64,7 +65,7 @@ def train(config: Config, workdir: Path) -> Outcome:
         prove_shared(directory.path)
         stack.enter_context(cache)
         if setup.weights and is_first():
-            print(f"weights of {config.model.init_from}: {setup.weights.splitlines()[0]}", flush=True)
+            print(literal(f"weights of {config.model.init_from}: {setup.weights.splitlines()[0]}"), flush=True)
         directory.begin(config, setup.preprocessing, setup.weights)
         checkpoints = stack.enter_context(Checkpoints(directory.checkpoints, config.keep_checkpoints))
         profile = stack.enter_context(contextlib.closing(Profile(config.profile_steps, directory.path / "profile")))
