@@ -65,9 +65,7 @@ def without_metadata(content: bytes) -> bytes:
             if marker not in (*_APPLICATIONS, _COMMENT) or end - start - 2 >= _OF_PIXELS.get(marker, len(content))
         )
     if content.startswith(_PNG):
-        kept = [
-            content[start:end] for name, start, end in _png_chunks(content) if name[:1].isupper() or name == b"tRNS"
-        ]
+        kept = [content[start:end] for name, start, end in png_chunks(content) if name[:1].isupper() or name == b"tRNS"]
         return _PNG + b"".join(kept)
     return _bare_tiff(content) if content[:4] in _TIFF else content
 
@@ -79,7 +77,7 @@ def exif_in(content: bytes) -> bytes:
             if marker == 0xE1 and content.startswith(_EXIF_IN_JPEG, start + 4):
                 return content[start + 10 : end]
     if content.startswith(_PNG):
-        return next((content[start + 8 : end - 4] for name, start, end in _png_chunks(content) if name == b"eXIf"), b"")
+        return next((content[start + 8 : end - 4] for name, start, end in png_chunks(content) if name == b"eXIf"), b"")
     return content if content[:4] in _TIFF else b""
 
 
@@ -131,9 +129,9 @@ def _jpeg_parts(content: bytes) -> Iterator[tuple[int, int, int]]:
         place = end
 
 
-def _png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, start and end of each chunk of a PNG; it ends early where the bytes are cut off."""
-    place = len(_PNG)
+def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and end of each chunk of a PNG, none of other bytes; it ends early where these are cut off."""
+    place = len(_PNG) if content.startswith(_PNG) else len(content)
     while place + 12 <= len(content):
         end = place + 12 + int.from_bytes(content[place : place + 4])
         yield content[place + 4 : place + 8], place, end

@@ -1,5 +1,6 @@
 """An image file as a viewer shows it: upright, with 8 bits a channel, over white."""
 
+import contextlib
 import io
 import re
 import warnings
@@ -47,32 +48,38 @@ class Shown:
     as_stored: bool
 
 
-def shown(content: bytes) -> Shown:
+def shown(content: bytes, quiet: bool = True) -> Shown:
     """Decode the bytes of an image file as a viewer shows it; of several images the first.
 
     The image is turned by the orientation in its metadata, which decide nothing else and may be damaged; grey of 12, 16
     and 32 bits is scaled to 8, where white is the largest number of the format (or 0, as the file says); transparency
     is composited over white.
 
+    Args:
+        content: the bytes of the file.
+        quiet: drop Pillow's warnings of metadata. Python has one filter of warnings for all threads, so among threads
+            the caller does that once.
+
     Raises:
         UnknownRange: the pixels are floating-point or signed numbers.
         Exception: what Pillow raises for bytes that are no whole image, which may be of any type.
     """
-    content = first_jpeg(content)
-    meant = samples(content)
-    bare = without_metadata(content)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of metadata
-        # Of a TIFF, Pillow turns the pixels itself, by more of the metadata than the orientation.
+    with warnings.catch_warnings() if quiet else contextlib.nullcontext():
+        if quiet:
+            warnings.simplefilter("ignore")
+        content = first_jpeg(content)
+        meant = samples(content)
+        bare = without_metadata(content)
+        if meant:  # of a TIFF, Pillow turns the pixels itself, by more of the metadata than the orientation
+            return _shown(bare, content, meant)
         try:
-            return _shown(bare if meant else content, content, meant)
+            return _shown(content, content, None)
         except UnknownRange:
             raise
         except Exception:
-            if meant or bare == content:
+            if bare == content:
                 raise
-            with_metadata = content
-        return _shown(bare, with_metadata, meant)
+        return _shown(bare, content, None)
 
 
 def _shown(content: bytes, with_metadata: bytes, meant: Samples | None) -> Shown:

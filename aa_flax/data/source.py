@@ -198,6 +198,10 @@ class RecordSource(Source):
         self._require_index(index)
         return self._read_one(index)
 
+    def encoded(self, index: int) -> bytes:
+        """Return the image of an example as it is stored."""
+        return bytes(self.record(index)[self._image_key])
+
     def place(self, index: int) -> str:
         """Return the file and the index of an example in words, for messages."""
         return f"{self._files[bisect.bisect_right(self._ends, index)]}: example {index} of {self.name}"
