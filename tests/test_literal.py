@@ -8,8 +8,10 @@ import odd_names
 import pytest
 from absl import flags
 
+from aa_flax.analysis.results import print_results
 from aa_flax.config import command_line
 from aa_flax.literal import literal, literal_lines, quoted, told_apart
+from aa_flax.runs.progress import ProgressBar
 
 
 def test_what_is_shown_as_itself():
@@ -86,3 +88,31 @@ def test_a_name_that_the_encoding_lacks_ends_no_command(encoding, monkeypatch):
     out, error = (stream.buffer.getvalue().decode(encoding) for stream in streams)
     assert len(out.splitlines()) == len(odd_names.NAMES) + 1 and out.endswith("literal\n")
     assert error.startswith("error: ") and len(error.splitlines()) == 1 and odd_names.is_clean(error)
+
+
+def test_progress_lines_and_tables_show_names_as_they_are(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    with ProgressBar(10, 0, 2) as progress:
+        for name in odd_names.NAMES:
+            progress.say(f"<{name}>")
+    said = capsys.readouterr().out
+    assert said == "".join(f"{literal_lines(f'<{name}>')}\n" for name in odd_names.NAMES) and odd_names.is_clean(said)
+    result = {
+        "dataset": "[x]$y$\x1b",
+        "examples": 1,
+        "params": 1,
+        "flops": 1,
+        "images_per_second": 1,
+        "train_seconds": 1,
+    }
+    results = [
+        {**result, "label": label, "accuracy": 0.5, "per_name": dict.fromkeys(odd_names.NAMES, 0.25)}
+        for label in ("[bold]one[/bold]", "\x1b[31mtwo")
+    ]
+    print_results(results, "accuracy", {"accuracy", "per_name"})
+    table = capsys.readouterr().out
+    assert odd_names.is_clean(table) and "[x]$y$\\x1b, 1 held-out" in table
+    assert "[bold]one[/bold]" in table and "\\x1b[31mtwo" in table
+    rows = [line.strip("\u2502 ") for line in table.splitlines()]
+    for name in told_apart(odd_names.NAMES):
+        assert any(row.startswith(name.strip()) for row in rows) or len(name) > 80, name

@@ -2,17 +2,20 @@
 
 import io
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+
+from aa_flax.data.encoded import without_metadata
 
 Box = tuple[float, float, float, float]
 """(left, upper, right, lower) in pixels."""
 Window = Callable[[int, int], Box]
 """A function from the height and width of an image to its crop window, the part that is wanted."""
 Interpolation = Literal["bilinear", "bicubic"]
+Result = TypeVar("Result")
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _MODES = {1: "L", 3: "RGB"}
 
@@ -24,9 +27,13 @@ def decode_image(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
         OSError, ValueError, SyntaxError: what Pillow raises for bytes that are no whole image. The caller, who knows
             the file and the index, adds them to the message.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
-        pixels = np.asarray(image.convert(_MODES[channels]))
-    return pixels.reshape(*pixels.shape[:2], channels)
+
+    def pixels(content: bytes) -> UInt8[np.ndarray, "..."]:
+        with Image.open(io.BytesIO(content)) as image:
+            return np.asarray(image.convert(_MODES[channels]))
+
+    found = _whatever_the_metadata(pixels, encoded)
+    return found.reshape(*found.shape[:2], channels)
 
 
 def decode_part(
@@ -45,10 +52,25 @@ def decode_part(
         As `decode_image`.
     """
     mode = _MODES[channels]
-    with Image.open(io.BytesIO(encoded)) as opened:
-        image = opened if opened.mode == mode else opened.convert(mode)
-        part = part_of(image, size, window, interpolation)
-        return np.asarray(part).reshape(*size, channels), (image.height, image.width)
+
+    def part(content: bytes) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
+        with Image.open(io.BytesIO(content)) as opened:
+            image = opened if opened.mode == mode else opened.convert(mode)
+            found = part_of(image, size, window, interpolation)
+            return np.asarray(found).reshape(*size, channels), (image.height, image.width)
+
+    return _whatever_the_metadata(part, encoded)
+
+
+def _whatever_the_metadata(decode: Callable[[bytes], Result], encoded: bytes) -> Result:
+    """Return what `decode` makes of an image, without its metadata if it fails with them."""
+    try:
+        return decode(encoded)
+    except Exception:
+        bare = without_metadata(encoded)
+        if bare == encoded:
+            raise
+    return decode(bare)
 
 
 def encode_png(image: UInt8[np.ndarray, "h w c"]) -> bytes:

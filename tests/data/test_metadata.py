@@ -10,6 +10,7 @@ import pytest
 from image_files import ASCII, LONG, RATIONAL, SHORT, SIZES, chunk, grey_tiff, png, tiff, with_segment
 from PIL import Image
 
+from aa_flax.data.images import decode_image, decode_part
 from aa_flax.data.photo import PhotoError, load_photo
 from aa_flax.data.shown import shown
 
@@ -150,6 +151,22 @@ def test_other_metadata_of_a_png():
         for place in ([odd, orientation], [orientation, odd]):
             assert is_close(seen(png(STORED, 8, 0, place)), TURNS[6]), odd[4:20]
         assert is_close(seen(png(STORED, 8, 0, [orientation], [odd])), TURNS[6]), odd[4:20]
+
+
+def test_training_reads_what_is_stored_with_any_metadata():
+    """Data sets that others have prepared hold files as they came."""
+    jpeg = written("jpeg", b"")
+    bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1 << 23)))
+    for odd in (
+        png(STORED, 8, 0, [bomb]),
+        png(STORED, 8, 0, [chunk(b"tEXt", b"Comment\0x", checksum=0)]),
+        with_segment(jpeg, 0xED, b"Photoshop 3.0\x008BIM\x03\xed"),
+        with_segment(jpeg, 0xE0, b"JFIF"),
+        with_segment(jpeg, 0xE2, b"MPF\0" + tiff([(0xB001, 7, 4, b"\xff" * 4), (0xB002, 7, 32, b"\xff" * 32)])),
+    ):
+        assert is_close(decode_image(odd, 1)[..., 0].astype(int), STORED)
+        part, whole = decode_part(odd, 1, STORED.shape)
+        assert whole == STORED.shape and is_close(part[..., 0].astype(int), STORED)
 
 
 def test_orientations_that_are_written_elsewhere():
