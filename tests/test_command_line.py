@@ -107,7 +107,15 @@ def rewrite(file, **values):
     file.write_text(json.dumps({**content, **{key: change(content[key]) for key, change in values.items()}}))
 
 
-@pytest.mark.parametrize("names", [(*odd_names.SPACES[:5], *odd_names.MARKUP[:5]), odd_names.NAMES[-24:-14]])
+@pytest.mark.few
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cat", "cat ", "cat\nbig", r"$\frac$", "[red]x", "x[/red]", "<b>", "\x1b[31mred", "\u202eabc", "\udcff\udcfe"),
+        (*odd_names.SPACES[2:7], *odd_names.MARKUP[4:9]),
+        odd_names.NAMES[-24:-14],
+    ],
+)
 def test_names_are_printed_as_they_are(trained, names, tmp_path):
     """The classes of a finished run are renamed, in the run and in its data."""
     (workdir, quickstart, _), copy = trained, tmp_path / "run$x$"

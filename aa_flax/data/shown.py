@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 
 from aa_flax.data.encoded import Samples, exif_in, first_jpeg, orientation_in, samples, without_metadata
 
@@ -61,7 +61,7 @@ def shown(content: bytes, quiet: bool = True) -> Shown:
             the caller does that once.
 
     Raises:
-        UnknownRange: the pixels are floating-point or signed numbers.
+        UnknownRange: the pixels are floating-point or negative numbers.
         Exception: what Pillow raises for bytes that are no whole image, which may be of any type.
     """
     with warnings.catch_warnings() if quiet else contextlib.nullcontext():
@@ -86,6 +86,9 @@ def _shown(content: bytes, with_metadata: bytes, meant: Samples | None) -> Shown
     with Image.open(io.BytesIO(content)) as image:
         tile: Any = image.tile[0].args if image.tile else None
         image.load()
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and meant is None:  # a BigTIFF, which is not bared
+            tags = image.tag_v2
+            meant = Samples(tags.get(258, (1,))[0], tags.get(339, (1,))[0], tags.get(262) == 0)
         picture = _over_white(_eight_bits(image, tile if isinstance(tile, str) else "", meant))
         turn = _TURNS.get(_orientation(with_metadata, image.info))
         if turn is not None:
@@ -116,19 +119,13 @@ def _eight_bits(image: Image.Image, rawmode: str, meant: Samples | None) -> Imag
         meant: what a TIFF says of its samples.
 
     Raises:
-        UnknownRange: the pixels are floating-point or signed numbers.
+        UnknownRange: the pixels are floating-point or negative numbers.
     """
     if image.mode == "F":
         raise UnknownRange("floating-point pixels have no defined range; save it with 8 or 16 bits a channel")
-    if meant and meant.format == 2:
-        raise UnknownRange("signed pixels have no defined range; save it with 8 or 16 bits a channel, unsigned")
     transparent = image.info.get("transparency")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        bits = meant.bits if meant else 16
-        values = np.asarray(image).astype(np.int64) & (2**bits - 1)  # Pillow reads 32 bits as if they were signed
-        if meant and meant.white_is_zero:
-            values = 2**bits - 1 - values
-        grey = Image.fromarray((values * 255 / (2**bits - 1) + 0.5).astype(np.uint8))
+    if image.mode == "I" or image.mode.startswith("I;16") or (meant and meant.format == 2):
+        grey, values = _scaled(image, meant or Samples(16, 1, False))
         return _with_alpha(grey, values != transparent) if isinstance(transparent, int) else grey
     if image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
@@ -144,6 +141,20 @@ def _eight_bits(image: Image.Image, rawmode: str, meant: Samples | None) -> Imag
         color = [level >> 8 if rawmode.startswith("RGB;16") else level & 255 for level in transparent]
         return _with_alpha(image, (np.asarray(image) != color).any(-1))
     return image
+
+
+def _scaled(image: Image.Image, meant: Samples) -> tuple[Image.Image, np.ndarray]:
+    """Return integers as grey, from 0 to the largest number of their format, and the integers themselves."""
+    signed = meant.format == 2
+    values, most = np.asarray(image).astype(np.int64), 2 ** (meant.bits - signed) - 1
+    if signed and meant.bits == 8:
+        values = values.astype(np.int8).astype(np.int64)  # Pillow reads 8 bits as unsigned
+    elif not signed:
+        values &= most  # and 32 bits as signed
+    if values.min() < 0:
+        raise UnknownRange("negative pixels have no defined range; save it with 8 or 16 bits a channel, unsigned")
+    levels = (most - values if meant.white_is_zero else values) * 255 / most
+    return Image.fromarray((levels + 0.5).astype(np.uint8)), values
 
 
 def _with_alpha(image: Image.Image, opaque: np.ndarray) -> Image.Image:

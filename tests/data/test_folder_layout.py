@@ -93,6 +93,26 @@ def found(folder):
             {"train": "images/{}/1.jpg"},
             "files left out: 3 (3 .png)",
         ),
+        (  # Food-101
+            ["images/{}/1.jpg", "meta/train.txt", "README.txt"],
+            {"train": "images/{}/1.jpg"},
+            "files left out: 2 (2 .txt)",
+        ),
+        (  # Caltech-101
+            ["101_ObjectCategories/{}/1.jpg", "Annotations/{}/1.mat"],
+            {"train": "101_ObjectCategories/{}/1.jpg"},
+            "files left out: 3 (3 .mat)",
+        ),
+        (  # CUB-200
+            ["CUB/images/001.{}/1.jpg", "CUB/parts/parts.txt", "segmentations/001.{}/1.png", "attributes.txt"],
+            {"train": "CUB/images/001.{}/1.jpg"},
+            "files left out: 5 (3 .png, 2 .txt)",
+        ),
+        (  # ImageNet, whose validation images have no folders
+            ["Data/CLS-LOC/train/{}/1.JPEG", "Data/CLS-LOC/val/1.JPEG", "Annotations/CLS-LOC/train/{}/1.xml"],
+            {"train": "Data/CLS-LOC/train/{}/1.JPEG"},
+            "files left out: 4 (3 .xml, 1 .jpeg; the split 'val', whose images have no classes)",
+        ),
         (["archive/pets/{}/1.jpg"], {"train": "archive/pets/{}/1.jpg"}, ""),
         (
             ["data/Train/{}/1.jpg", "data/Valid/{}/1.jpg", "data/labels.csv"],
@@ -105,7 +125,10 @@ def found(folder):
 )
 def test_layouts(paths, splits, left_out, tmp_path):
     folder = make(tmp_path / "it", *paths)
-    expected = {split: {name: [path.format(name)] for name in CLASSES} for split, path in splits.items()}
+    expected = {}
+    for split, path in splits.items():
+        (named,) = (part for part in Path(path).parts if "{}" in part)
+        expected[split] = {named.format(name): [path.format(name)] for name in CLASSES}
     by_split, line = found(folder)
     assert by_split == expected
     assert line.startswith(left_out) and bool(line) == bool(left_out) and "\n" not in line
@@ -153,7 +176,9 @@ def test_classes_that_are_called_as_splits(tmp_path):
         (["train/{}/1.jpg", "val/ant/1.jpg", "val/bee/1.jpg"], "'train' and 'val' differ in their classes: 'cat'"),
         (["train/{}/1.jpg", "val/{}/1.jpg", "val/dog/1.jpg"], "'train' and 'val' differ in their classes: 'dog'"),
         (["val/{}/1.jpg", "test/{}/1.jpg"], "no folder 'train' beside 'test', 'val'"),
-        (["{}/1.jpg", "docs/readme.txt"], "no image in the class 'docs'"),
+        (["{}/1.jpg", "docs/readme.txt"], "no image in the class 'docs', only 1 .txt"),
+        (["ant/1.heic", "ant/2.HEIC", "bee/1.jpg"], "no image in the class 'ant', only 2 .heic"),
+        (["ant/a/1.jpg", "bee/notes.txt"], "no image in the class 'bee', only 1 .txt"),
         (["ant/1.jpg"], "folders of classes, expected at least 2"),
         (["1.jpg", "2.jpg"], "0 folders of classes, expected at least 2, and 2 images in none"),
     ],
@@ -171,14 +196,16 @@ def test_links(tmp_path):
     (folder / "ant" / "more").symlink_to(tmp_path / "elsewhere")
     (folder / "bee" / "up").symlink_to(folder)
     (folder / "cat" / "3.jpg").symlink_to(tmp_path / "gone.jpg")
+    (folder / "cat" / "itself").symlink_to(folder / "cat" / "itself")
+    (folder / "cat" / "4.jpg").symlink_to(folder / "cat" / "4.jpg")
     os.mkfifo(folder / "cat" / "pipe.jpg")
     splits, line = found(folder)
     assert splits["train"] == {
         "ant": ["ant/1.jpg", "ant/more/2.jpg"],
         "bee": ["bee/1.jpg"],
-        "cat": ["cat/1.jpg", "cat/3.jpg"],
+        "cat": ["cat/1.jpg", "cat/3.jpg", "cat/4.jpg"],
     }
-    assert line == "files left out: 1 (1 .jpg)"
+    assert line == "files left out: 2 (1 without a suffix, 1 .jpg)"
 
 
 def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):

@@ -166,7 +166,7 @@ def test_all_damaged_images_are_named_at_once(photos, tmp_path):
     message = str(error.value)
     for file in files:
         assert f"{file}: the image cannot be decoded (" in message
-    assert message.endswith("; 4 of 19 images; --skip_damaged leaves them out") and "\n" not in message
+    assert "; 4 of 19 images; " in message and "--skip_damaged" in message and "\n" not in message
     with pytest.raises(DataError, match="is not prepared"):
         load("image_folder/mine", data_dir=tmp_path / "tfds")
 

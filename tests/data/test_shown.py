@@ -9,6 +9,7 @@ from image_files import chunk, grey_tiff, png
 from PIL import Image
 
 from aa_flax.data.photo import PhotoError, load_photo
+from aa_flax.data.shown import shown
 
 GREY, COLOUR, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 4, 6  # colour types of PNG
 LEVELS = np.array([[0, 1, 0.5], [0.25, 0.75, 1]])
@@ -75,8 +76,28 @@ def test_grey_tiff_of_any_depth_and_photometric(bits, photometric, order, tmp_pa
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("bits", "sample_format"), [(8, 2), (16, 2), (32, 2), (32, 3)])
 def test_numbers_without_a_defined_white_are_refused(bits, sample_format, order, tmp_path):
-    with pytest.raises(PhotoError, match=r"file: (signed|floating-point) pixels have no defined range; save it with 8"):
-        seen(grey_tiff([[1, 2, 3], [4, 5, 6]], bits, 1, sample_format, order), tmp_path)
+    with pytest.raises(PhotoError, match=r"file: (negative|floating-point) pixels have no defined range; save it with"):
+        seen(grey_tiff([[1, 2, 3], [4, -5, 6]], bits, 1, sample_format, order), tmp_path)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_signed_numbers_are_grey_from_zero_to_the_largest(bits, order, tmp_path):
+    values = np.floor(LEVELS * (2 ** (bits - 1) - 1)).astype(np.int64)
+    twin = values * 255 / (2 ** (bits - 1) - 1)
+    np.testing.assert_allclose(seen(grey_tiff(values, bits, 1, 2, order), tmp_path), twin, atol=1)
+
+
+@pytest.mark.parametrize("options", [{}, {"big_tiff": True}, {"compression": "tiff_deflate"}])
+def test_tiffs_that_pillow_writes(options, tmp_path):
+    """Of 1, 8, 16 and 32 bits, in any container; Pillow turns some of them itself."""
+    for mode, most in (("1", 1), ("L", 255), ("I;16", 65535), ("I", 2**31 - 1)):
+        values = np.floor(LEVELS * most)
+        array = {"1": bool, "L": np.uint8, "I;16": np.uint16, "I": np.int32}[mode]
+        buffer = io.BytesIO()
+        Image.fromarray(values.astype(array)).save(buffer, "tiff", tiffinfo={274: 8}, **options)
+        found = np.asarray(shown(buffer.getvalue()).picture.convert("L"))
+        np.testing.assert_allclose(found, np.rot90(values * 255 / most), atol=1, err_msg=mode)
 
 
 def test_grey_of_sixteen_bits_in_other_formats(tmp_path):

@@ -7,7 +7,7 @@ one belong to it. Splits, and folders that hold images beside annotations, are k
 import collections
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,22 @@ from aa_flax.data.errors import DataError
 from aa_flax.literal import quoted
 
 SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"),
+    *(
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".webp",
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+    ),
 )
 """The names of images end in one of these, in small letters or capitals."""
 _SPLITS = {
@@ -23,7 +38,7 @@ _SPLITS = {
     "training": "train",
     "testing": "test",
 }
-_OF_IMAGES = frozenset(("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "pictures"))
+_OF_IMAGES = frozenset(("data", "image", "images", "img", "imgs", "jpegimages", "photo", "photos", "pictures"))
 _OF_ANNOTATIONS = frozenset(
     ("annotation", "annotations", "label", "labels", "list", "lists", "mask", "masks", "segmentations", "trimaps")
 )
@@ -114,15 +129,23 @@ def _scanned(folder: Path, above: tuple[str, ...]) -> _Folder:
         path = folder / entry.name
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if _is(entry.is_dir):
             if entry.name not in _OF_SYSTEMS and os.path.realpath(path) not in above:
                 found.folders.append(_scanned(path, above))
         # A link that leads nowhere is an image that cannot be read.
-        elif path.suffix.lower() in SUFFIXES and (entry.is_file() or entry.is_symlink()):
+        elif path.suffix.lower() in SUFFIXES and (_is(entry.is_file) or entry.is_symlink()):
             found.images.append(path)
         else:
             found.others.append(path)
     return found
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """Return whether an entry of a folder is of a kind; a link to itself is of none."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _words(folder: _Folder) -> set[str]:
@@ -142,14 +165,15 @@ def _unwrapped(folder: _Folder) -> _Folder:
         DataError: images lie beside annotations, without folders of classes.
     """
     while True:
-        inside = [child for child in folder.folders if _words(child) & _OF_IMAGES]
+        annotations = [child for child in folder.folders if _words(child) & _OF_ANNOTATIONS]
+        others = [child for child in folder.folders if child not in annotations]
+        inside = [child for child in others if _words(child) & _OF_IMAGES] or others
         beside = [child for child in folder.folders if child not in inside]
-        parted = len(inside) == 1 and beside and all(_words(child) & _OF_ANNOTATIONS for child in beside)
-        if not parted and len(folder.folders) != 1:
+        if len(inside) != 1 or any(child.has_images() and child not in annotations for child in beside):
             return folder
-        child = inside[0] if parted else folder.folders[0]
+        (child,) = inside
         if not any(below.has_images() for below in child.folders):
-            if parted and any(other.has_images() for other in beside):
+            if child.has_images() and any(other.has_images() for other in beside):
                 names = quoted([other.name for other in beside])
                 raise DataError(f"{child.path}: no folders of classes; what lies beside it, {names}, are annotations")
             return folder
@@ -200,7 +224,8 @@ def _classes(split: _Folder, needed: bool) -> Classes:
         if needed:
             raise DataError(f"{split.path}: {len(classes)} folders of classes, expected at least 2{bare}")
     elif empty := [name for name, paths in classes.items() if not paths]:
-        raise DataError(f"{split.path}: no image in the class {quoted(empty)}")
+        held = _kinds(child for child in split.folders if child.name in empty)
+        raise DataError(f"{split.path}: no image in the class {quoted(empty)}{f', only {held}' if held else ''}")
     return dict(sorted(classes.items()))
 
 
@@ -232,13 +257,19 @@ def _listed(split: _Folder, listing: Path) -> Classes:
 def _left_out(root: _Folder, splits: Mapping[str, Classes], notes: list[str]) -> str:
     """Return one line about the files in no class of a split, and what else is left out."""
     used = {path for classes in splits.values() for paths in classes.values() for path in paths}
-    kinds: collections.Counter[str] = collections.Counter()
-    for folder in root.below():
-        kinds.update(path.suffix.lower() or "without a suffix" for path in folder.others)
-        kinds.update(path.suffix.lower() for path in folder.images if path not in used)
+    unused = [path for folder in root.below() for path in folder.images if path not in used]
+    kinds = _kinds([root], unused)
     if not kinds:
         return ""
+    count = len(unused) + sum(len(folder.others) for folder in root.below())
+    return f"{root.path}: files left out: {count:,} ({'; '.join([kinds, *notes])})"
+
+
+def _kinds(folders: Iterable[_Folder], more: Iterable[Path] = ()) -> str:
+    """Return how many files there are of each kind among those that are no images by their names, and `more`."""
+    kinds = collections.Counter(
+        path.suffix.lower() or "without a suffix"
+        for path in [*(path for folder in folders for below in folder.below() for path in below.others), *more]
+    )
     some = [f"{count:,} {kind}" for kind, count in kinds.most_common(_KINDS)]
-    some += [f"{len(kinds) - len(some)} other kinds"] if len(kinds) > len(some) else []
-    what = "; ".join([", ".join(some), *notes])
-    return f"{root.path}: files left out: {kinds.total():,} ({what})"
+    return ", ".join([*some, f"{len(kinds) - len(some)} other kinds"] if len(kinds) > len(some) else some)

@@ -110,8 +110,9 @@ class ImageFolder(Origin):
             found.add(label)
             yield example
         if self._damaged and not self._skip_damaged and last:
-            count = f"{len(self._damaged):,} of {len(self.files):,} images; --skip_damaged leaves them out"
-            raise DataError(f"{'; '.join(self._damaged)}; {count}")
+            count = f"{len(self._damaged):,} of {len(self.files):,} images"
+            way_out = "`python -m aa_flax.data prepare` with --skip_damaged leaves them out"
+            raise DataError(f"{'; '.join(self._damaged)}; {count}; {way_out}")
         empty = [name for label, name in enumerate(self._names) if label not in found]
         if empty and self._skip_damaged:
             raise DataError(f"{self._folder}: no image of {split!r} can be decoded in the class {quoted(empty)}")
