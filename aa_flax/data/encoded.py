@@ -84,13 +84,13 @@ def exif_in(content: bytes) -> bytes:
 def orientation_in(exif: bytes) -> int:
     """Return the orientation of EXIF data, 1 to 8: how the image is to be turned or mirrored to be upright.
 
-    Only this value is read, whatever else the data hold. It may have any type of number; 1, upright, stands for data
-    that are damaged and values that mean nothing.
+    Only this value is read, whatever else the data hold. It may have any type of number; 0 stands for data that are
+    damaged or without it, and for values that mean nothing.
     """
     exif = exif.removeprefix(_EXIF_IN_JPEG)
     entry = _tiff_entries(exif).get(_ORIENTATION)
     values = _values(exif, entry) if entry else ()
-    return int(values[0]) if len(values) == 1 and values[0] in range(1, 9) else 1
+    return int(values[0]) if len(values) == 1 and values[0] in range(1, 9) else 0
 
 
 def samples(content: bytes) -> Samples | None:

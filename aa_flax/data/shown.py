@@ -97,7 +97,7 @@ def _shown(content: bytes, with_metadata: bytes, meant: Samples | None) -> Shown
 
 
 def _orientation(content: bytes, info: Mapping[Any, Any]) -> int:
-    """Return the orientation, 1 to 8, of a file's EXIF data, or else of its XMP data; 1 if there is none."""
+    """Return the orientation, 1 to 8, of a file's EXIF data, or else of its XMP data; 0 if there is none."""
     exif = exif_in(content) or info.get("exif") or b""
     raw = info.get("Raw profile type exif")  # as ImageMagick writes it into PNG: a heading, and digits
     if not exif and isinstance(raw, str):
@@ -105,7 +105,7 @@ def _orientation(content: bytes, info: Mapping[Any, Any]) -> int:
         exif = bytes.fromhex(digits) if re.fullmatch(r"([0-9a-fA-F]{2})*", digits) else b""
     orientation = orientation_in(exif)
     xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or b""
-    if orientation == 1 and (found := _XMP_ORIENTATION.search(xmp.encode() if isinstance(xmp, str) else bytes(xmp))):
+    if not orientation and (found := _XMP_ORIENTATION.search(xmp.encode() if isinstance(xmp, str) else bytes(xmp))):
         return int(found[1])
     return orientation
 

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from image_files import ASCII, LONG, RATIONAL, SHORT, SIZES, chunk, grey_tiff, png, tiff, with_segment
-from PIL import Image
+from PIL import Image, features
 
 from aa_flax.data.images import decode_image, decode_part
 from aa_flax.data.photo import PhotoError, load_photo
@@ -178,6 +178,21 @@ def test_orientations_that_are_written_elsewhere():
     plain = written("jpeg", b"")
     xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
     assert is_close(seen(with_segment(plain, 0xE1, xmp)), TURNS[3])
+    for orientation in (1, 8):  # EXIF data count first
+        both = with_segment(written("jpeg", [(274, SHORT, 1, orientation)]), 0xE1, xmp)
+        assert is_close(seen(both), TURNS[orientation])
+    with_neither = with_segment(written("jpeg", [(274, SHORT, 1, 0)]), 0xE1, xmp)
+    assert is_close(seen(with_neither), TURNS[3])
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow was built without AVIF")
+def test_orientations_of_avif():
+    """Its file says itself how it is turned, and Pillow gives that as EXIF data."""
+    for orientation, expected in TURNS.items():
+        exif, buffer = Image.Exif(), io.BytesIO()
+        exif[274] = orientation
+        Image.fromarray(STORED).save(buffer, "avif", quality=100, exif=exif)
+        assert is_close(seen(buffer.getvalue()), expected), orientation
 
 
 @pytest.mark.parametrize(
