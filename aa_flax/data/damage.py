@@ -17,7 +17,7 @@ def damage_in(encoded: bytes) -> str:
     needs simplejpeg (`pip install "aa_flax[fast]"`), without which nothing is said of JPEGs.
     """
     wrong = [
-        name.decode()
+        name.decode("ascii", "backslashreplace")
         for name, start, end in png_chunks(encoded)
         if name[:1].isupper() and zlib.crc32(encoded[start + 4 : end - 4]) != int.from_bytes(encoded[end - 4 : end])
     ]

@@ -30,11 +30,15 @@ def resolve_data_dir(data_dir: str | Path) -> Path:
     if re.match(r"\w{2,}:/", str(given)):
         raise DataError(f"data_dir: {given} is no folder; a bucket must be mounted")
     folder = Path(given).expanduser().absolute()
+    _require_utf8(folder)
+    return folder
+
+
+def _require_utf8(folder: Path) -> None:
     try:
         os.fsencode(folder).decode()
     except UnicodeDecodeError:
-        raise DataError(f"data_dir: {folder} has bytes that are no UTF-8; prepared data needs another folder") from None
-    return folder
+        raise DataError(f"{folder}: the path has bytes that are no UTF-8; prepared data needs another folder") from None
 
 
 def find_prepared(name: str, data_dir: Path) -> Path | None:
@@ -88,9 +92,10 @@ def open_prepared(folder: Path) -> Prepared:
     """Open a prepared folder.
 
     Raises:
-        DataError: the description is damaged, the format is not ArrayRecord, or an example does not have exactly one
+        DataError: the path is no UTF-8, the description is damaged, the format is not ArrayRecord, or an example does not have exactly one
             image, grey or RGB in uint8, and one class label.
     """
+    _require_utf8(folder)
     try:
         builder = tfds.builder_from_directory(folder)
     # TFDS raises whatever parsing its own two JSON files raises.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from aa_flax.data import DataError, load
+from aa_flax.data.check import check
 from aa_flax.data.prepared import names_in_lines, open_prepared
 from aa_flax.data.sets.own import open_origin, prepare
 from aa_flax.data.shrink import Shrunk
@@ -98,11 +100,13 @@ def test_names_that_look_alike_are_named_apart_in_errors(tmp_path):
         load("image_folder/it", data_dir=tmp_path, source_dir=tmp_path / "it")
 
 
-def test_a_data_dir_with_bytes_that_are_no_utf8_is_one_line(tmp_path):
+def test_a_data_dir_with_bytes_that_are_no_utf8_is_one_line(dataset, tmp_path):
     folder = tmp_path / os.fsdecode(b"d\xe9")
-    folder.mkdir()
-    with pytest.raises(DataError, match="data_dir: .* has bytes that are no UTF-8"):
+    shutil.copytree(dataset.folder, folder)
+    with pytest.raises(DataError, match="the path has bytes that are no UTF-8; prepared data needs another folder"):
         load("fashion_mnist_subset", data_dir=folder)
+    (finding,) = check(folder).findings
+    assert finding.startswith(f"{folder}: the path has bytes that are no UTF-8")
 
 
 @pytest.mark.few
