@@ -92,8 +92,8 @@ def open_prepared(folder: Path) -> Prepared:
     """Open a prepared folder.
 
     Raises:
-        DataError: the path is no UTF-8, the description is damaged, the format is not ArrayRecord, or an example does not have exactly one
-            image, grey or RGB in uint8, and one class label.
+        DataError: the path is no UTF-8, the description is damaged, the format is not ArrayRecord, or an example does
+            not have exactly one image, grey or RGB in uint8, and one class label.
     """
     _require_utf8(folder)
     try:

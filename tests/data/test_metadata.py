@@ -10,6 +10,8 @@ import pytest
 from image_files import ASCII, LONG, RATIONAL, SHORT, SIZES, chunk, grey_tiff, png, tiff, with_segment
 from PIL import Image, features
 
+from aa_flax.data.damage import damage_in
+from aa_flax.data.encoded import exif_in, first_jpeg, orientation_in, samples, without_metadata
 from aa_flax.data.images import decode_image, decode_part
 from aa_flax.data.photo import PhotoError, load_photo
 from aa_flax.data.shown import shown
@@ -193,6 +195,20 @@ def test_orientations_of_avif():
         exif[274] = orientation
         Image.fromarray(STORED).save(buffer, "avif", quality=100, exif=exif)
         assert is_close(seen(buffer.getvalue()), expected), orientation
+
+
+def test_the_parts_of_any_bytes_are_found_without_an_error(rng):
+    for kind in KINDS:
+        whole = written(kind, [(274, SHORT, 1, 6), (0x8769, LONG, 1, 8)])
+        for _ in range(150):
+            content = bytearray(whole[: rng.integers(1, len(whole) + 1)] if rng.random() < 0.3 else whole)
+            for place in rng.integers(len(content), size=3):
+                content[place] = rng.integers(256)
+            content = bytes(content)
+            assert len(without_metadata(first_jpeg(content))) <= len(content) + 400
+            assert orientation_in(exif_in(content)) in range(9)
+            samples(content)
+            assert "\n" not in damage_in(content)
 
 
 @pytest.mark.parametrize(
