@@ -6,7 +6,7 @@ import sys
 
 import odd_names
 import pytest
-from absl import flags
+from absl import flags, logging
 
 from aa_flax.analysis.results import print_results
 from aa_flax.config import command_line
@@ -74,12 +74,14 @@ def test_a_name_that_the_encoding_lacks_ends_no_command(encoding, monkeypatch):
     streams = [io.TextIOWrapper(io.BytesIO(), encoding, errors="strict", write_through=True) for _ in range(2)]
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])
+    monkeypatch.setattr(logging.get_absl_handler().python_handler, "stream", streams[1])
     monkeypatch.setattr(sys, "argv", ["command"])
 
     def main(argv, values: flags.FlagValues):
         for name in odd_names.NAMES:
             print(literal(name))
         print("\udcff", "not even made literal")
+        logging.warning("%s of %d%%", "\x1b[31m\udcff", 7)
         command_line.fail("; ".join(odd_names.NAMES))
 
     with pytest.raises(SystemExit) as left:
@@ -87,7 +89,9 @@ def test_a_name_that_the_encoding_lacks_ends_no_command(encoding, monkeypatch):
     assert left.value.code == 2
     out, error = (stream.buffer.getvalue().decode(encoding) for stream in streams)
     assert len(out.splitlines()) == len(odd_names.NAMES) + 1 and out.endswith("literal\n")
-    assert error.startswith("error: ") and len(error.splitlines()) == 1 and odd_names.is_clean(error)
+    logged, last = error.splitlines()
+    assert logged.endswith("] \\x1b[31m\\xff of 7%")
+    assert last.startswith("error: ") and odd_names.is_clean(error)
 
 
 def test_progress_lines_and_tables_show_names_as_they_are(capsys, monkeypatch):

@@ -9,7 +9,6 @@ from absl import logging
 from aa_flax.data.errors import DataError
 from aa_flax.data.images import Interpolation, Window
 from aa_flax.data.source import ArraySource, Source
-from aa_flax.literal import literal
 
 
 class TolerantSource(Source):
@@ -90,4 +89,4 @@ class TolerantSource(Source):
                 f"{message}; that makes {len(damaged)} damaged examples, where {self.budget} may be replaced: "
                 f"{', '.join(map(str, damaged))}"
             )
-        logging.warning("%s; the next example takes its place (%d of %d)", literal(message), len(damaged), self.budget)
+        logging.warning("%s; the next example takes its place (%d of %d)", message, len(damaged), self.budget)

@@ -4,6 +4,8 @@ import os
 import sys
 from typing import NoReturn
 
+from aa_flax.literal import literal_lines
+
 SAVED = 75
 """EX_TEMPFAIL: the machine is taken away, or the user stopped the run. The state was saved if there was time."""
 
@@ -13,5 +15,5 @@ LOST = 76
 
 def leave(code: int, reason: str) -> NoReturn:
     """Print the reason and end the process at once: other threads may be compiling, or waiting for ever."""
-    print(reason, file=sys.stderr, flush=True)
+    print(literal_lines(reason), file=sys.stderr, flush=True)
     os._exit(code)
