@@ -11,6 +11,9 @@ from aa_flax.data.shown import UnknownRange, shown
 from aa_flax.data.view import View
 
 
+_MOST_BYTES = 2 * 10**9  # of a film given by mistake, nothing is read into memory
+
+
 class PhotoError(Exception):
     """A file that is not a usable image. The message is one line and names the file."""
 
@@ -32,6 +35,8 @@ def load_photo(file: str | Path, view: View | tuple[int, int], channels: int) ->
         PhotoError: the file is missing, not an image, truncated, or of a kind without a defined range of pixels.
     """
     try:
+        if Path(file).stat().st_size > _MOST_BYTES:
+            raise PhotoError(f"{file}: not an image that can be read; it has more than {_MOST_BYTES / 1e9:.0f} GB")
         content = Path(file).read_bytes()
     except FileNotFoundError:
         raise PhotoError(f"{file}: no such file") from None
