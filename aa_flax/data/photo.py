@@ -10,7 +10,6 @@ from aa_flax.data.errors import one_line
 from aa_flax.data.shown import UnknownRange, shown
 from aa_flax.data.view import View
 
-
 _MOST_BYTES = 2 * 10**9  # of a film given by mistake, nothing is read into memory
 
 
