@@ -162,8 +162,10 @@ def test_tiny_imagenet(tmp_path):
             lay_out(folder)
 
 
-def test_classes_that_are_called_as_splits(tmp_path):
+def test_classes_that_are_called_as_splits_or_annotations(tmp_path):
     splits, _ = found(make(tmp_path, "train/1.jpg", "bus/2.jpg", "test_tube/3.jpg"))
+    masks, _ = found(make(tmp_path / "it", "cat/2024/1.jpg", "cat/2025/2.jpg", "masks/3.jpg"))
+    assert masks == {"train": {"cat": ["cat/2024/1.jpg", "cat/2025/2.jpg"], "masks": ["masks/3.jpg"]}}
     assert splits == {"train": {"bus": ["bus/2.jpg"], "test_tube": ["test_tube/3.jpg"], "train": ["train/1.jpg"]}}
 
 

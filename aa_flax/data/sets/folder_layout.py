@@ -172,6 +172,8 @@ def _unwrapped(folder: _Folder) -> _Folder:
         if len(inside) != 1 or any(child.has_images() and child not in annotations for child in beside):
             return folder
         (child,) = inside
+        if not _words(child) & _OF_IMAGES and any(other.images for other in beside):
+            return folder  # "masks" beside a folder that is not called "images" is a class
         if not any(below.has_images() for below in child.folders):
             if child.has_images() and any(other.has_images() for other in beside):
                 names = quoted([other.name for other in beside])
