@@ -70,7 +70,7 @@ class ImageFolder(Origin):
     @property
     def notes(self) -> list[str]:
         """Return lines about files that are left out: those that are no images, and those that are damaged."""
-        damaged = f"{self._folder}: {len(self._damaged)} images are left out: {'; '.join(self._damaged)}"
+        damaged = f"{self._folder}: images left out: {len(self._damaged):,} ({'; '.join(self._damaged)})"
         return [self._left_out] * bool(self._left_out) + [damaged] * bool(self._damaged)
 
     def checksums(self) -> dict[str, str]:
