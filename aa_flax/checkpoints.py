@@ -16,6 +16,7 @@ from absl import flags
 
 from aa_flax import weights
 from aa_flax.config.command_line import define_workdir, fail, run
+from aa_flax.literal import literal
 from aa_flax.runs.checkpoint_files import delete_checkpoint, saved_steps
 from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
@@ -102,7 +103,7 @@ def _export(directory: RunDirectory, values: flags.FlagValues, name: str) -> Non
         fail(f"{file}: expected a name that ends in .safetensors")
     model, step = load_model(directory, values.step)
     weights.save(model, file, origin={"run": directory.read_config().label or directory.path.name, "step": step})
-    print(f"step {step:,} in {file}")
+    print(f"step {step:,} in {literal(str(file))}")
 
 
 def _delete(directory: RunDirectory, steps: list[int]) -> None:

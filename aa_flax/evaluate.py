@@ -16,6 +16,7 @@ from aa_flax import data
 from aa_flax.config.command_line import config_value, define_config, define_workdir, fail, run
 from aa_flax.config.schema import resolve
 from aa_flax.json_values import finite
+from aa_flax.literal import literal
 from aa_flax.models.functional import functional
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.tasks import OPTIONS, option_schemas
@@ -57,7 +58,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     with jax.set_mesh(layout.mesh):
         scores = make_scorer(program)(variables, dataset.split(split, program.task.targets))
     for line in program.task.lines(scores):
-        print(line)
+        print(literal(line))
     result = {**scores.values, "examples": scores.examples, "step": step}
     last = {**result, "dataset": dataset.name, "split": split, "workdir": str(directory.path)}
     print(json.dumps(finite(last)))

@@ -25,6 +25,7 @@ from aa_flax.config.command_line import define_workdir, fail, height_and_width, 
 from aa_flax.config.fields import rules_of
 from aa_flax.data.photo import PhotoError, load_photo
 from aa_flax.drawing.photo_attention import AttentionError, draw_photos, layers_to_draw, picture_files
+from aa_flax.literal import literal
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.tasks import TASKS, make_task, task_class
 from aa_flax.training.trained import load_model, make_predict
@@ -80,13 +81,13 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
             draw_photos(model, preprocessing, photos, captions, layers, query or (size[0] // 2, size[1] // 2), pictures)
     for file in files:
         if file in errors:
-            print(f"error: {errors[file]}", file=sys.stderr)
+            print(f"error: {literal(str(errors[file]))}", file=sys.stderr)
             continue
-        print(file)
+        print(literal(file))
         for line in task.describe(predictions[file], display):
-            print(line)
+            print(literal(line))
         if file in pictures:
-            print(f"  attention: {pictures[file]}")
+            print(f"  attention: {literal(str(pictures[file]))}")
     return 1 if errors else 0
 
 

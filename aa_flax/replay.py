@@ -17,6 +17,7 @@ from aa_flax import data
 from aa_flax.config.command_line import define_workdir, fail, run
 from aa_flax.data.images import encode_png
 from aa_flax.json_values import finite
+from aa_flax.literal import literal
 from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.training.replay import Replay, replay
@@ -47,7 +48,9 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     chosen = found.bad_examples or np.argsort(found.losses)[::-1][:3].tolist()
     print("examples with an infinite or NaN loss:" if found.bad_examples else "examples with the largest losses:")
     for position in chosen[:_MOST]:
-        print(f"  index {found.indices[position]}, {found.titles[position]}: loss {found.losses[position]:.6g}")
+        print(
+            f"  index {found.indices[position]}, {literal(found.titles[position])}: loss {found.losses[position]:.6g}"
+        )
     _draw(found, chosen[:_MOST], directory.path / "replay")
     told = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "images"}
     print(json.dumps(finite({**told, "bad_examples": [found.indices[p] for p in found.bad_examples]})))

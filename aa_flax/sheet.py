@@ -21,6 +21,7 @@ from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.data.augment.host import make_host_augment
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.drawing.saving import saved
+from aa_flax.literal import literal
 from aa_flax.tasks import OPTIONS, Task, make_task, option_schemas
 
 
@@ -54,7 +55,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     draws = augmented(config, task, preprocessing, shown, values.columns)
     names = [task.title(shown[row]) for row in range(rows)]
     draw([shown[row]["image"] for row in range(rows)], draws, names, file)
-    print(f"{file}: {rows} examples of {source.name}, {values.columns} draws each")
+    print(f"{literal(str(file))}: {rows} examples of {source.name}, {values.columns} draws each")
 
 
 class Shown(data.Source):

@@ -3,17 +3,20 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import forked
 import numpy as np
+import odd_names
 import optax
 import pytest
 from PIL import Image
 
 from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.literal import literal, told_apart
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.tasks import make_task
 from aa_flax.training import RunDirectory, build_model, default_config, functional, resolve
@@ -97,6 +100,48 @@ def test_predict_names_classes_and_errors_do_not_hide_the_rest(trained, tmp_path
     assert (drawn[..., 2] - drawn[..., 0] > 150).sum() > 20  # the mark of the query pixel in each panel
     shares = [float(line.split("%")[0]) for line in lines[1:-1]]
     assert len(shares) == 10 and shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.1)
+
+
+def rewrite(file, **values):
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, **{key: change(content[key]) for key, change in values.items()}}))
+
+
+@pytest.mark.few
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cat", "cat ", "cat\nbig", r"$\frac$", "[red]x", "x[/red]", "<b>", "\x1b[31mred", "\u202eabc", "\udcff\udcfe"),
+        (*odd_names.SPACES[2:7], *odd_names.MARKUP[4:9]),
+        odd_names.NAMES[-24:-14],
+    ],
+)
+def test_names_are_printed_as_they_are(trained, names, tmp_path):
+    """The classes of a finished run are renamed, in the run and in its data."""
+    (workdir, quickstart, _), copy = trained, tmp_path / "run$x$"
+    shutil.copytree(workdir, copy)
+    shutil.copytree(workdir.parent / "tfds", tmp_path / "tfds")
+    rewrite(copy / "preprocessing.json", class_names=lambda before: names)
+    rewrite(copy / "config.json", data=lambda before: {**before, "data_dir": str(tmp_path / "tfds")})
+    rewrite(copy / "result.json", accuracy_per_class=lambda before: dict(zip(names, before.values(), strict=True)))
+    rewrite(next((tmp_path / "tfds").glob("*/1.0.0/metadata.json")), class_names=lambda before: names)
+    shown = told_apart(names)
+    evaluated = run("evaluate", f"--workdir={copy}").stdout
+    assert [line.partition("%  ")[2].removesuffix(", no examples") for line in evaluated.splitlines()[:-1]] == shown
+
+    photos = [tmp_path / f"{name}.png".replace("/", "") for name in ("[red]$x$", "\x1b[31m", "caf\udce9")]
+    for photo in photos:
+        Image.new("L", (9, 9)).save(photo)
+    missing = tmp_path / "no\x1b[1m\nfile.png"
+    predicted = run("predict", f"--workdir={copy}", "--top=10", *photos, missing, code=1)
+    lines = predicted.stdout.splitlines()
+    assert lines[::11] == [literal(str(photo)) for photo in photos]
+    assert sorted(line.partition("%  ")[2] for line in lines[1:11]) == sorted(shown)
+    assert predicted.stderr == f"error: {literal(str(missing))}: no such file\n"
+    again = run("train", *quickstart, f"--workdir={copy}", f"--config.data.data_dir={tmp_path}/tfds").stdout
+    for name in shown:
+        assert any(line.strip("\u2502 ").startswith(name.strip()) for line in again.splitlines()), name
+    assert all(map(odd_names.is_clean, (evaluated, predicted.stdout, predicted.stderr, again)))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from aa_flax.drawing.summary import summarize
 from aa_flax.json_values import finite
+from aa_flax.literal import literal, told_apart
 from aa_flax.tasks.contract import is_table
 
 
@@ -40,14 +41,14 @@ def print_results(
 
 
 def _overview(results: Sequence[Mapping[str, Any]], headline: str, percent: bool) -> Table:
-    table = Table(title=f"{results[-1]['dataset']}, {results[-1]['examples']:,} held-out images")
+    table = Table(title=f"{literal(results[-1]['dataset'])}, {results[-1]['examples']:,} held-out images")
     table.add_column("model")
     for column in ("params", "GFLOPs", headline, "images/s", "seconds"):
         table.add_column(column, justify="right")
     for result in results:
         rate, score = result["images_per_second"], result.get(headline)
         table.add_row(
-            result["label"],
+            literal(result["label"]),
             f"{result['params']:,}",
             f"{result['flops'] / 1e9:.4g}",
             "-" if score is None else f"{100 * score:.2f} %" if percent else f"{score:.4g}",
@@ -59,11 +60,12 @@ def _overview(results: Sequence[Mapping[str, Any]], headline: str, percent: bool
 
 def _by_name(results: Sequence[Mapping[str, Any]], name: str, percent: bool) -> Table:
     table = Table(title=name.replace("_", " ") + ", %" * percent)
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for result in results:
-        table.add_column(result["label"], justify="right")
-    for key in results[-1][name]:
+        table.add_column(literal(result["label"]), justify="right")
+    keys = list(results[-1][name])
+    for key, words in zip(keys, told_apart(keys), strict=True):
         cells = [result.get(name, {}).get(key) for result in results]
         written = ("-" if cell is None else f"{100 * cell:.1f}" if percent else f"{cell:.4g}" for cell in cells)
-        table.add_row(key, *written)
+        table.add_row(words, *written)
     return table

@@ -1,11 +1,13 @@
 """Command lines `--config=FILE --config.FIELD=VALUE`, in which every mistake is reported in one line."""
 
 import functools
+import io
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from logging import LogRecord
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -15,6 +17,7 @@ from ml_collections import config_flags
 
 from aa_flax.config.help import command_help
 from aa_flax.config.schema import ConfigError, field_names, unknown_field
+from aa_flax.literal import literal, literal_lines
 from aa_flax.typed import guessed, parse
 
 _HELP = frozenset({"--help", "-help", "-h", "-?", "--helpshort"})
@@ -68,9 +71,20 @@ def run(
             print(f"error: {interrupted}", file=sys.stderr, flush=True)
             os._exit(130)  # an orderly exit would free what a thread that still compiles uses
 
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks is shown as escapes; it must not end the command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    logging.get_absl_handler().python_handler.addFilter(_literally)
     logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows the messages of Orbax, TFDS and "auto"
     app.run(guarded, flags_parser=functools.partial(_parse, values, description, tasks))
     raise AssertionError("app.run does not return")
+
+
+def _literally(record: LogRecord) -> bool:
+    """Let a logged message pass, with its control characters as escapes: it may quote names of files."""
+    record.msg, record.args = literal_lines(record.getMessage()), ()
+    return True
 
 
 def height_and_width(flag: str, text: str) -> tuple[int, int]:
@@ -83,7 +97,7 @@ def height_and_width(flag: str, text: str) -> tuple[int, int]:
 
 def fail(message: str, status: int = 2) -> NoReturn:
     """Print an error message as one line to stderr and exit with `status`."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {literal(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(status)
 
 

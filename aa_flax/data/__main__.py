@@ -1,6 +1,7 @@
 """Prepare, check and shrink data sets: `python -m aa_flax.data prepare|check|shrink NAME`.
 
     prepare NAME --source_dir=FOLDER   writes a data set of this library into --data_dir, once
+                                       --skip_damaged leaves out images that cannot be decoded
     prepare NAME --manual_dir=FOLDER   writes one of the TFDS catalogue; downloads what it may
     check NAME                         prints what is wrong with a prepared data set
     shrink NAME --short_side=256       stores it again as NAME_side256, as JPEGs of --quality
@@ -22,6 +23,7 @@ from aa_flax.data.prepared import resolve_data_dir
 from aa_flax.data.sets.catalogue import prepare_from_catalogue
 from aa_flax.data.sets.own import in_catalogue, prepare
 from aa_flax.data.shrink import Shrunk
+from aa_flax.literal import literal
 
 
 def define(values: flags.FlagValues) -> None:
@@ -30,6 +32,9 @@ def define(values: flags.FlagValues) -> None:
         "data_dir", "", "Where prepared data lies; $TFDS_DATA_DIR or ~/tensorflow_datasets.", flag_values=values
     )
     flags.DEFINE_string("source_dir", "", "prepare: folder with the files.", flag_values=values)
+    flags.DEFINE_bool(
+        "skip_damaged", False, "prepare: leave out images of a folder that cannot be decoded.", flag_values=values
+    )
     flags.DEFINE_string("manual_dir", "", "prepare: folder with files that TFDS may not download.", flag_values=values)
     flags.DEFINE_bool("full", False, "check: decode every example.", flag_values=values)
     flags.DEFINE_integer(
@@ -53,15 +58,15 @@ def main(argv: list[str], values: flags.FlagValues) -> int | None:
 def _prepare(name: str, values: flags.FlagValues) -> None:
     if in_catalogue(name) and not values.source_dir and not is_prepared(name, values.data_dir):
         prepare_from_catalogue(name, resolve_data_dir(values.data_dir), values.manual_dir)
-    dataset = load(name, data_dir=values.data_dir, source_dir=values.source_dir)
+    dataset = load(name, data_dir=values.data_dir, source_dir=values.source_dir, skip_damaged=values.skip_damaged)
     sizes = ", ".join(f"{split} {count:,}" for split, count in dataset.splits.items())
-    print(f"{dataset.folder}: {sizes}; {dataset.num_classes} classes")
+    print(literal(f"{dataset.folder}: {sizes}; {dataset.num_classes} classes"))
 
 
 def _check(name: str, values: flags.FlagValues) -> int:
     report = check(_folder(name, values.data_dir), None if values.full else 1000)
     for finding in report.findings:
-        print(finding)
+        print(literal(finding))
     print(report)
     return 1 if report.findings else 0
 

@@ -1,6 +1,7 @@
 """The check of a prepared data set: its description, files, records, images and labels."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,11 +10,17 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
-from aa_flax.data.errors import DataError
+from aa_flax.data.damage import damage_in
+from aa_flax.data.errors import DataError, one_line
 from aa_flax.data.prepared import Prepared, open_prepared
+from aa_flax.data.sets.image_folder import PREFIX
+from aa_flax.data.sets.own import stored_name
+from aa_flax.data.shown import shown
 from aa_flax.data.source import RecordSource
+from aa_flax.literal import quoted
 
 _CHUNK = 64  # examples that one thread reads at a time
+_OF_FOLDERS = stored_name(PREFIX)
 
 
 @dataclass
@@ -69,13 +76,11 @@ def _check_split(prepared: Prepared, split: str, sample: int | None, report: Rep
     if not len(indices):
         return
     source = RecordSource(prepared, split, missing_ok=True)
-    labels = _look(source, indices.tolist(), report)
+    labels = _look(source, indices.tolist(), report, own=prepared.folder.parent.name.startswith(_OF_FOLDERS))
     report.read += len(indices)
-    if len(indices) == info.num_examples:
-        names = prepared.builder.info.features[prepared.label_key].names
-        if absent := [repr(name) for label, name in enumerate(names) if label not in labels]:
-            some = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-            report.findings.append(f"{prepared.folder}: split {split!r} has no example of class {some}")
+    absent = [name for label, name in enumerate(prepared.class_names) if label not in labels]
+    if absent and len(indices) == info.num_examples:
+        report.findings.append(f"{prepared.folder}: split {split!r} has no example of class {quoted(absent, 5)}")
 
 
 def _file_is_whole(file: Path, expected: int, report: Report) -> bool:
@@ -88,7 +93,7 @@ def _file_is_whole(file: Path, expected: int, report: Report) -> bool:
         count, options = reader.num_records(), reader.writer_options_string()
         reader.close()
     except Exception as error:
-        report.findings.append(f"{file}: cannot be opened, truncated or damaged ({_one_line(error)})")
+        report.findings.append(f"{file}: cannot be opened, truncated or damaged ({one_line(error, 200)})")
         return False
     group = [option for option in options.split(",") if option.startswith("group_size:")]
     if group and group[0] != "group_size:1":
@@ -101,25 +106,41 @@ def _file_is_whole(file: Path, expected: int, report: Report) -> bool:
     return count == expected
 
 
-def _look(source: RecordSource, indices: Sequence[int], report: Report) -> set[int]:
-    """Decode each example, report each one that cannot be used, and return the labels of the others."""
+def _look(source: RecordSource, indices: Sequence[int], report: Report, own: bool) -> set[int]:
+    """Decode each example, report each one that is damaged, and return the labels of those that can be used.
+
+    Args:
+        source: the split.
+        indices: which examples.
+        report: where the findings go.
+        own: whether the images are those of a folder, which are stored as a viewer shows them.
+    """
 
     def look(start: int) -> tuple[list[str], set[int]]:
         faults, labels = [], set()
         for index in indices[start : start + _CHUNK]:
             try:
                 labels.add(int(source[index]["label"]))
+                if fault := _let_through(source, index, own):
+                    faults.append(f"{source.place(index)}: {fault}")
             except DataError as error:
                 faults.append(str(error))
         return faults, labels
 
     seen: set[int] = set()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # Pillow warns of metadata
         for faults, labels in pool.map(look, range(0, len(indices), _CHUNK)):
             report.findings += faults
             seen |= labels
     return seen
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+def _let_through(source: RecordSource, index: int, own: bool) -> str:
+    """Return what is wrong with an example that can be decoded, "" if nothing is."""
+    encoded = source.encoded(index)
+    if damage := damage_in(encoded):
+        return f"decoded, but damaged ({damage})"
+    if own and not shown(encoded, quiet=False).as_stored:
+        return "shown otherwise than stored: turned, transparent or of more than 8 bits; prepare the folder again"
+    return ""

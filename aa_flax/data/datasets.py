@@ -99,7 +99,7 @@ def available() -> list[str]:
     return sorted([*EMBEDDED, *FROM_FOLDER])
 
 
-def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "") -> Dataset:
+def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "", skip_damaged: bool = False) -> Dataset:
     """Open a data set. One of this library's that is not prepared yet is prepared from its files first.
 
     The data is looked for in this order: the files in `source_dir`; this library's prepared copy in `data_dir`; a copy
@@ -111,6 +111,8 @@ def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "") -
         data_dir: the folder of prepared data; "" means $TFDS_DATA_DIR, or ~/tensorflow_datasets.
         source_dir: for a data set of this library that does not come with it, the folder with its files. It is needed
             once; when it is given again, its files must be those that were prepared.
+        skip_damaged: when an image folder is prepared, leave out the images that cannot be decoded, and name them on
+            stderr; otherwise they are an error that names them.
 
     Raises:
         DataError: the data set is not there (the message says how to get it) or is faulty.
@@ -119,7 +121,7 @@ def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "") -
     if name == PREFIX.rstrip("/"):
         raise DataError(f"{name}: give your data set a name of its own, such as {PREFIX}flowers")
     if name in EMBEDDED or (source_dir and takes_folder(name)):
-        return _own(name, prepare(open_origin(name, source_dir), root))
+        return _own(name, prepare(open_origin(name, source_dir, skip_damaged), root))
     if source_dir:
         raise DataError(
             f"source_dir: only {', '.join(FROM_FOLDER)} and {PREFIX}NAME are read from a folder, got the name {name!r}"
@@ -167,7 +169,7 @@ def _opened(name: str, folder: Path, fingerprint: str) -> Dataset:
     mean, std = mean_and_std(name.partition(":")[0], image_shape[-1])
     return Dataset(
         name=name,
-        class_names=tuple(features[prepared.label_key].names),
+        class_names=prepared.class_names,
         image_shape=image_shape,
         mean=mean,
         std=std,

@@ -2,20 +2,22 @@
 
 import io
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
+
+from aa_flax.data.encoded import without_metadata
 
 Box = tuple[float, float, float, float]
 """(left, upper, right, lower) in pixels."""
 Window = Callable[[int, int], Box]
 """A function from the height and width of an image to its crop window, the part that is wanted."""
 Interpolation = Literal["bilinear", "bicubic"]
+Result = TypeVar("Result")
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _MODES = {1: "L", 3: "RGB"}
-_ORIENTATION = 0x0112  # the EXIF tag
 
 
 def decode_image(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
@@ -25,9 +27,13 @@ def decode_image(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
         OSError, ValueError, SyntaxError: what Pillow raises for bytes that are no whole image. The caller, who knows
             the file and the index, adds them to the message.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
-        pixels = np.asarray(image.convert(_MODES[channels]))
-    return pixels.reshape(*pixels.shape[:2], channels)
+
+    def pixels(content: bytes) -> UInt8[np.ndarray, "..."]:
+        with Image.open(io.BytesIO(content)) as image:
+            return np.asarray(image.convert(_MODES[channels]))
+
+    found = _whatever_the_metadata(pixels, encoded)
+    return found.reshape(*found.shape[:2], channels)
 
 
 def decode_part(
@@ -46,37 +52,25 @@ def decode_part(
         As `decode_image`.
     """
     mode = _MODES[channels]
-    with Image.open(io.BytesIO(encoded)) as opened:
-        image = opened if opened.mode == mode else opened.convert(mode)
-        part = part_of(image, size, window, interpolation)
-        return np.asarray(part).reshape(*size, channels), (image.height, image.width)
+
+    def part(content: bytes) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
+        with Image.open(io.BytesIO(content)) as opened:
+            image = opened if opened.mode == mode else opened.convert(mode)
+            found = part_of(image, size, window, interpolation)
+            return np.asarray(found).reshape(*size, channels), (image.height, image.width)
+
+    return _whatever_the_metadata(part, encoded)
 
 
-class FloatPixels(ValueError):
-    """An image of floating-point pixels, whose range is not defined, so that there is no one way to show it."""
-
-
-def as_shown(image: Image.Image) -> Image.Image:
-    """Return an opened image as a viewer shows it.
-
-    It is turned upright as its EXIF says, 16 bits per channel are scaled to 8, and transparency is composited over
-    white. An image that needs none of these is returned as it is.
-
-    Raises:
-        FloatPixels: the image has floating-point pixels.
-        OSError, ValueError, SyntaxError: as `decode_image`.
-    """
-    if image.mode == "F":
-        raise FloatPixels("floating-point pixels have no defined range; save it with 8 or 16 bits a channel")
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray(np.clip((values + 128) // 257, 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image
+def _whatever_the_metadata(decode: Callable[[bytes], Result], encoded: bytes) -> Result:
+    """Return what `decode` makes of an image, without its metadata if it fails with them."""
+    try:
+        return decode(encoded)
+    except Exception:
+        bare = without_metadata(encoded)
+        if bare == encoded:
+            raise
+    return decode(bare)
 
 
 def encode_png(image: UInt8[np.ndarray, "h w c"]) -> bytes:

@@ -6,8 +6,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from aa_flax.data.images import FloatPixels, as_shown
+from aa_flax.data.errors import one_line
+from aa_flax.data.shown import UnknownRange, shown
 from aa_flax.data.view import View
+
+_MOST_BYTES = 2 * 10**9  # of a film given by mistake, nothing is read into memory
 
 
 class PhotoError(Exception):
@@ -17,9 +20,9 @@ class PhotoError(Exception):
 def load_photo(file: str | Path, view: View | tuple[int, int], channels: int) -> UInt8[np.ndarray, "h w c"]:
     """Read a PNG or JPEG (or whatever else Pillow reads) of any size as uint8 [h, w, c].
 
-    In this order, the image is turned upright as its EXIF says; 16 bits per channel are scaled to 8; transparency is
-    composited over white; colour is converted to grey (ITU-R BT.601 luma), or grey to three equal channels; and `view`
-    selects and resizes what is seen.
+    In this order, more than 8 bits per channel are scaled to 8; transparency is composited over white; the image is
+    turned upright as its EXIF says (`aa_flax.data.shown`); colour is converted to grey (ITU-R BT.601 luma), or grey to
+    three equal channels; and `view` selects and resizes what is seen.
 
     Args:
         file: the image file.
@@ -31,15 +34,21 @@ def load_photo(file: str | Path, view: View | tuple[int, int], channels: int) ->
         PhotoError: the file is missing, not an image, truncated, or of a kind without a defined range of pixels.
     """
     try:
-        with Image.open(file) as opened:
-            image = as_shown(opened).convert("L" if channels == 1 else "RGB")
+        if Path(file).stat().st_size > _MOST_BYTES:
+            raise PhotoError(f"{file}: not an image that can be read; it has more than {_MOST_BYTES / 1e9:.0f} GB")
+        content = Path(file).read_bytes()
     except FileNotFoundError:
         raise PhotoError(f"{file}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise PhotoError(f"{file}: cannot be decoded: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        image = shown(content).picture.convert("L" if channels == 1 else "RGB")
     except Image.UnidentifiedImageError:
         raise PhotoError(f"{file}: not an image that can be read; PNG and JPEG are") from None
-    except FloatPixels as error:
+    except UnknownRange as error:
         raise PhotoError(f"{file}: {error}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PhotoError(f"{file}: cannot be decoded: {error}") from None
+    # Pillow raises many types for damaged files.
+    except Exception as error:
+        raise PhotoError(f"{file}: cannot be decoded: {one_line(error)}") from None
     view = view if isinstance(view, View) else View(view, "center_crop", crop_fraction=1.0)
     return view.of(image)

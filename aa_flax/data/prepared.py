@@ -4,8 +4,10 @@ Nothing is generated or downloaded. TensorFlow is not needed, because only the f
 """
 
 import hashlib
+import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +24,21 @@ def resolve_data_dir(data_dir: str | Path) -> Path:
     """Return the absolute path of `data_dir`, where "" stands for $TFDS_DATA_DIR or else ~/tensorflow_datasets.
 
     Raises:
-        DataError: it is the URL of a bucket.
+        DataError: it is the URL of a bucket, or has bytes that are no UTF-8, which the readers of records refuse.
     """
     given = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if re.match(r"\w{2,}:/", str(given)):
         raise DataError(f"data_dir: {given} is no folder; a bucket must be mounted")
-    return Path(given).expanduser().absolute()
+    folder = Path(given).expanduser().absolute()
+    _require_utf8(folder)
+    return folder
+
+
+def _require_utf8(folder: Path) -> None:
+    try:
+        os.fsencode(folder).decode()
+    except UnicodeDecodeError:
+        raise DataError(f"{folder}: the path has bytes that are no UTF-8; prepared data needs another folder") from None
 
 
 def find_prepared(name: str, data_dir: Path) -> Path | None:
@@ -68,21 +79,23 @@ def _newest(folder: Path, version: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared folder that holds images with one label each."""
+    """A prepared folder that holds images with one label each, and the names of their classes."""
 
     folder: Path
     builder: tfds.core.DatasetBuilder
     image_key: str
     label_key: str
+    class_names: tuple[str, ...]
 
 
 def open_prepared(folder: Path) -> Prepared:
     """Open a prepared folder.
 
     Raises:
-        DataError: the description is damaged, the format is not ArrayRecord, or an example does not have exactly one
-            image, grey or RGB in uint8, and one class label.
+        DataError: the path is no UTF-8, the description is damaged, the format is not ArrayRecord, or an example does
+            not have exactly one image, grey or RGB in uint8, and one class label.
     """
+    _require_utf8(folder)
     try:
         builder = tfds.builder_from_directory(folder)
     # TFDS raises whatever parsing its own two JSON files raises.
@@ -105,7 +118,35 @@ def open_prepared(folder: Path) -> Prepared:
         raise DataError(
             f"{folder}: {images[0]!r} has {image.shape[-1]} channels of {image.np_dtype}, expected 1 or 3 of uint8"
         )
-    return Prepared(folder, builder, images[0], labels[0])
+    return Prepared(folder, builder, images[0], labels[0], _class_names(folder, features[labels[0]]))
+
+
+def names_in_lines(names: Sequence[str]) -> list[str]:
+    """Return class names as TFDS can keep them, each in a line of ASCII that is stripped when it is read.
+
+    Backslash and all that is not ASCII or not printable become escapes; so do spaces at the ends. What this library
+    reads are the names themselves, beside them in `metadata.json`.
+    """
+    escaped = (name.encode("unicode_escape").decode() for name in names)
+    return [re.sub(r"^ | $", r"\\x20", name) for name in escaped]
+
+
+def _class_names(folder: Path, label: tfds.features.ClassLabel) -> tuple[str, ...]:
+    """Return the names of the classes, as this library stored them, or else as TFDS did.
+
+    Raises:
+        DataError: they are damaged.
+    """
+    path = folder / "metadata.json"
+    try:
+        names = json.loads(path.read_bytes())["class_names"]
+    except (FileNotFoundError, KeyError, TypeError):  # TFDS or an older version has prepared it
+        names = list(label.names)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: damaged ({error}); remove {folder} and prepare again") from None
+    if not isinstance(names, list) or len(names) != label.num_classes or not all(isinstance(n, str) for n in names):
+        raise DataError(f"{path}: expected the names of {label.num_classes} classes; remove {folder} and prepare again")
+    return tuple(names)
 
 
 def _require_array_record(builder: tfds.core.DatasetBuilder, folder: Path) -> None:

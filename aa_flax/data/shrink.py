@@ -54,7 +54,7 @@ class Shrunk(Origin):
 
     @property
     def class_names(self) -> list[str]:
-        return list(self._prepared.builder.info.features[self._prepared.label_key].names)
+        return list(self._prepared.class_names)
 
     def checksums(self) -> dict[str, str]:
         setting = f"{content_fingerprint(self._prepared.folder)} {self._short_side} {self._quality}"

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from aa_flax.alive import reporting
-from aa_flax.data.errors import DataError
+from aa_flax.data.errors import DataError, one_line
 from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
 from aa_flax.data.images import Interpolation, Window, decode_image, decode_part, resize
 from aa_flax.data.prepared import Prepared
@@ -176,7 +176,7 @@ class RecordSource(Source):
         try:
             return self._records[index]
         except Exception as error:
-            raise DataError(f"{self.place(index)}: damaged record ({_one_line(error)})") from None
+            raise DataError(f"{self.place(index)}: damaged record ({one_line(error)})") from None
 
     def _decoded(self, record: dict[str, Any], index: int, decode: Decode = _whole) -> dict[str, Any]:
         channels = self.image_shape[-1]
@@ -184,7 +184,7 @@ class RecordSource(Source):
             image, whole = decode(record[self._image_key], channels)
         # Pillow raises many types for damaged files.
         except Exception as error:
-            raise DataError(f"{self.place(index)}: the image cannot be decoded ({_one_line(error)})") from None
+            raise DataError(f"{self.place(index)}: the image cannot be decoded ({one_line(error)})") from None
         if any(expected not in (None, found) for found, expected in zip(whole, self.image_shape, strict=False)):
             raise DataError(f"{self.place(index)}: an image of shape {(*whole, channels)}, expected {self.image_shape}")
         try:
@@ -198,6 +198,10 @@ class RecordSource(Source):
         """Return an example as it is stored: the image is encoded and nothing is checked."""
         self._require_index(index)
         return self._read_one(index)
+
+    def encoded(self, index: int) -> bytes:
+        """Return the image of an example as it is stored."""
+        return bytes(self.record(index)[self._image_key])
 
     def place(self, index: int) -> str:
         """Return the file and the index of an example in words, for messages."""
@@ -262,7 +266,3 @@ class ArraySource(Source):
 
     def cached(self) -> "ArraySource":
         return self
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

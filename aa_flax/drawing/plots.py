@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from matplotlib.figure import Figure
 
-from aa_flax.drawing.saving import saved
+from aa_flax.drawing.saving import drawable_names, saved
 
 _INK = "#333333"
 _NO_SCORES = ("step", "split", "epoch", "seconds")
@@ -42,7 +42,7 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None)
 
 def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[str], file: Path | None = None) -> Figure:
     """Draw the counts of each true class (row) and predicted class (column), coloured by the fraction of the row."""
-    k = len(class_names)
+    names, k = drawable_names(class_names), len(class_names)
     fraction = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     side = min(max(0.55 * k, 3.5), 18)
     figure = Figure(figsize=(side + 1.2, side + 0.6), layout="constrained")
@@ -53,8 +53,8 @@ def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[st
             if confusion[i, j]:
                 color = "white" if fraction[i, j] > 0.5 else _INK
                 axes.text(j, i, str(confusion[i, j]), ha="center", va="center", fontsize=7, color=color)
-        axes.set_xticks(range(k), class_names, rotation=60, ha="right", fontsize=8)
-        axes.set_yticks(range(k), class_names, fontsize=8)
+        axes.set_xticks(range(k), names, rotation=60, ha="right", fontsize=8)
+        axes.set_yticks(range(k), names, fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     figure.colorbar(shown, ax=axes, shrink=0.7, label="fraction of the true class")

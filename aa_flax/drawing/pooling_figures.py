@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from aa_flax.drawing.saving import saved
+from aa_flax.drawing.saving import drawable_names, saved
 
 COLORS = ("#ffcf1f", "#25c1f2", "#ff5fa2", "#7be04f", "#b58cff")
 """The colours of the most probable classes, in turn; a single token has the first."""
@@ -93,9 +93,9 @@ def pooling_figure(
             f"photos, weights and probabilities must be of as many images, and of {classes} classes; got "
             f"{len(photos)}, {len(weights)} and {probabilities.shape}"
         )
-    ranked = np.argsort(-probabilities)
+    ranked, names = np.argsort(-probabilities), drawable_names(class_names)
     captions = [
-        [(int(k), f"{class_names[k]}\n{100 * row[k]:.1f} %") for k in order]
+        [(int(k), f"{names[k]}\n{100 * row[k]:.1f} %") for k in order]
         for row, order in zip(probabilities, ranked, strict=True)
     ]
     return captioned_figure(photos, weights, captions, titles=titles, top=top, file=file)

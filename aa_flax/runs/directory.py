@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,10 @@ class RunDirectory:
         """
         if re.match(r"\w{2,}:/", str(self.path)):
             raise RunDirectoryError(f"{self.path} is no folder; a bucket must be mounted")
+        try:
+            os.fsencode(self.path.absolute()).decode()
+        except UnicodeDecodeError:
+            raise RunDirectoryError(f"{self.path}: checkpoints cannot be written to a path that is no UTF-8") from None
         if set(str(self.path.absolute())) & set("[]\\"):
             raise RunDirectoryError(f"{self.path}: checkpoints cannot be read from a path with [, ] or a backslash")
         names = foreign(self.path) if is_first() and not is_run(self.path) else []
@@ -166,7 +171,7 @@ class RunDirectory:
             )
             self._write("preprocessing.json", dataclasses.asdict(preprocessing))
             if weights:
-                (self.path / "initial_weights.txt").write_text(weights + "\n")
+                (self.path / "initial_weights.txt").write_text(weights + "\n", "utf-8", "surrogateescape")
         except OSError as error:
             raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror}") from error
 

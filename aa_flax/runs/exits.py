@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from aa_flax.literal import literal_lines
+
 UNSAVED = 74
 """EX_IOERR: the last state could not be saved. The same command tries again, once there is room."""
 
@@ -21,6 +23,6 @@ Leave = Callable[[int, str], NoReturn]
 def leave(code: int, reason: str) -> NoReturn:
     """Print the reason and end the process at once: other threads may be compiling, or waiting for ever."""
     try:
-        print(reason, file=sys.stderr, flush=True)
+        print(literal_lines(reason), file=sys.stderr, flush=True)
     finally:  # stderr may be closed
         os._exit(code)

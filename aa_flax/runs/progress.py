@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from aa_flax.literal import literal_lines
 from aa_flax.runs.display import Display
 from aa_flax.runs.hosts import is_first
 
@@ -23,10 +24,10 @@ class ProgressBar:
         self._started, self._first = time.monotonic(), done
         self._total = total_steps
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", markup=False),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
@@ -51,7 +52,7 @@ class ProgressBar:
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(literal_lines(text), highlight=False, soft_wrap=True)
 
     def epoch(self, step: int, epoch: int, text: str) -> None:
         """Print a line that stays about an epoch that ended, with `text` and the time left."""

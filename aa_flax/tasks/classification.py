@@ -1,5 +1,6 @@
 """Training a network to name the one class of each image."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from aa_flax.data.targets import ClassLabel, Targets
 from aa_flax.drawing.attention_figures import draw_attention
 from aa_flax.drawing.plots import confusion_matrix
 from aa_flax.evaluation.classification import confusion_and_loss, per_class
+from aa_flax.literal import quoted, told_apart
 from aa_flax.models import create_model
 from aa_flax.tasks.augmentation import make_augment
 from aa_flax.tasks.losses import LOSSES, target_distribution
@@ -77,6 +79,11 @@ class Classification:
         """The number of classes."""
         return len(self.preprocessing.class_names)
 
+    @functools.cached_property
+    def shown_names(self) -> list[str]:
+        """The name of each class as it is printed and drawn, different from all others."""
+        return told_apart(self.preprocessing.class_names)
+
     def check(self, devices: int) -> None:
         """Raise ConfigError unless every device gets whole pairs of images, if images are mixed."""
         check_pairs(self.config, devices)
@@ -86,8 +93,7 @@ class Classification:
         trained, found = self.preprocessing.class_names, dataset.class_names
         if found != trained:
             raise ConfigError(
-                f"{dataset.name} has the classes {', '.join(found[:5])}, ...; "
-                f"the run was trained on {', '.join(trained[:5])}, ..."
+                f"{dataset.name} has the classes {quoted(found, 5)}; the run was trained on {quoted(trained, 5)}"
             )
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
@@ -148,10 +154,10 @@ class Classification:
 
     def lines(self, scores: Scores) -> list[str]:
         """Return lines with the accuracy of each class."""
-        by_name = scores.details["accuracy_per_class"].items()
+        accuracies = scores.details["accuracy_per_class"].values()
         return [
             f"     - %  {name}, no examples" if accuracy is None else f"{100 * accuracy:6.2f} %  {name}"
-            for name, accuracy in by_name
+            for name, accuracy in zip(self.shown_names, accuracies, strict=True)
         ]
 
     def report(self, model: nnx.Module, scores: Scores, source: Source, folder: Path) -> None:
@@ -168,7 +174,7 @@ class Classification:
 
     def title(self, example: Mapping[str, Any]) -> str:
         """Return the name of the class."""
-        return self.preprocessing.class_names[int(example["label"])]
+        return self.shown_names[int(example["label"])]
 
     def describe(self, prediction: Any, display: ClassificationDisplay) -> list[str]:
         """Return the most probable classes, a line each."""
@@ -181,8 +187,8 @@ class Classification:
         return [(k, f"{name}\n{100 * probability:.1f} %") for k, name, probability in self._ranked(prediction)]
 
     def _ranked(self, logits: Any) -> list[tuple[int, str, float]]:
-        """Return (number, name, probability) of each class, the most probable first."""
+        """Return (number, name as it is shown, probability) of each class, the most probable first."""
         shifted = np.exp(np.asarray(logits, np.float32) - np.max(logits).astype(np.float32))
         probabilities = shifted / shifted.sum()
-        names = self.preprocessing.class_names
+        names = self.shown_names
         return [(int(k), names[k], float(probabilities[k])) for k in np.argsort(-probabilities, kind="stable")]

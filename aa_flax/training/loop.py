@@ -11,6 +11,7 @@ import jax
 from flax import nnx
 
 from aa_flax.config.schema import Config
+from aa_flax.literal import literal
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.compilation_cache import CompilationCache
 from aa_flax.runs.directory import RunDirectory
@@ -79,7 +80,7 @@ def train(config: Config, workdir: Path, *, leave: Leave | None = None) -> Outco
         prove_shared(directory.path)
         stack.enter_context(cache)
         if setup.weights and is_first():
-            say(f"weights of {config.model.init_from}: {setup.weights.splitlines()[0]}")
+            say(literal(f"weights of {config.model.init_from}: {setup.weights.splitlines()[0]}"))
         directory.begin(config, setup.preprocessing, setup.weights)
         checkpoints = stack.enter_context(
             Checkpoints(

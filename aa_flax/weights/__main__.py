@@ -19,6 +19,7 @@ from flax import nnx
 
 import aa_flax
 from aa_flax.config.command_line import fail, run
+from aa_flax.literal import literal, literal_lines
 from aa_flax.models import create_model
 from aa_flax.weights import WeightsError, init_from_plain, load, load_torch_state_dict, read_state_dict, save
 from aa_flax.weights.convert import to_torch_state_dict
@@ -77,7 +78,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         model, card = load(read)
         arrays = to_torch_state_dict(model, source=source)
         write(written, arrays, {"format": "pt"})
-        print(f"{card['model']}: {len(arrays)} arrays under the names of {source} in {written}")
+        print(literal(f"{card['model']}: {len(arrays)} arrays under the names of {source} in {written}"))
 
 
 def _import(read: Path, written: Path, source: str, values: flags.FlagValues) -> None:
@@ -114,7 +115,7 @@ def _import(read: Path, written: Path, source: str, values: flags.FlagValues) ->
         load_torch_state_dict(model, state_dict, source=source)
         text = ""
     save(model, written, origin=origin)
-    print(f"{text}{name}: {written} and {written.with_suffix('.json')}")
+    print(literal_lines(f"{text}{name}: {written} and {written.with_suffix('.json')}"))
 
 
 def guarded(argv: list[str], values: flags.FlagValues) -> None:
@@ -122,7 +123,7 @@ def guarded(argv: list[str], values: flags.FlagValues) -> None:
     try:
         main(argv, values)
     except WeightsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(literal_lines(f"error: {error}"), file=sys.stderr)
         sys.exit(2)
 
 

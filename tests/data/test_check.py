@@ -1,13 +1,17 @@
 """Tests of the check of prepared folders, each damaged in one way."""
 
+import io
 import json
 import re
 import shutil
+from pathlib import Path
 
 import forked
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from image_files import SHORT, chunk, png, tiff, with_segment
+from PIL import Image
 
 from aa_flax.data import load
 from aa_flax.data.check import check
@@ -102,6 +106,41 @@ def test_images_and_labels(tmp_path):
     assert len(findings) == len(expected)
     for line, pattern in zip(findings, expected, strict=True):
         assert re.match(pattern, line), line
+
+
+def test_what_prepare_let_through(tmp_path, rng, monkeypatch):
+    """Images that Pillow decodes although they are damaged, and those that an older version stored unturned."""
+    pytest.importorskip("simplejpeg")
+    names, buffer = ("ant", "bee"), io.BytesIO()
+    smooth = Image.fromarray(np.cumsum(np.cumsum(rng.normal(0, 1, (64, 64)), 0), 1).clip(-99, 99).astype(np.uint8) + 99)
+    smooth.save(buffer, "jpeg", quality=95)
+    jpeg, grey = buffer.getvalue(), np.arange(16).reshape(4, 4)
+    garbled = jpeg[: len(jpeg) // 2] + jpeg[len(jpeg) // 2 + 200 :]
+    whole = png(grey, 8, 0)
+    start = whole.index(b"IDAT") - 4
+    size = int.from_bytes(whole[start : start + 4])
+    torn = whole[:start] + chunk(b"IDAT", whole[start + 8 : start + 8 + size], checksum=7) + whole[start + size + 12 :]
+    turned = with_segment(jpeg, 0xE1, b"Exif\0\0" + tiff([(274, SHORT, 1, 6)]))
+    files = {
+        "1.jpg": (jpeg, ""),
+        "2.png": (whole, ""),
+        "3.jpg": (garbled, r"decoded, but damaged \((Corrupt JPEG data|Premature end).*\)"),
+        "4.png": (torn, r"decoded, but damaged \(the checksum of IDAT is wrong\)"),
+        "5.jpg": (turned, "shown otherwise than stored"),
+        "6.png": (png(257 * grey, 16, 0), "shown otherwise than stored"),
+        "7.png": (png(grey, 8, 0, [chunk(b"tRNS", b"\0\3")]), "shown otherwise than stored"),
+    }
+    for name in names:
+        (tmp_path / "it" / name).mkdir(parents=True)
+    for name, (content, _) in files.items():
+        (tmp_path / "it" / names[int(name[0]) % 2] / name).write_bytes(content)
+    monkeypatch.setattr("aa_flax.data.sets.image_folder._encoded", Path.read_bytes)
+    folder = load("image_folder/it", data_dir=tmp_path, source_dir=tmp_path / "it").folder
+    expected = [words for _, words in files.values() if words]
+    findings = check(folder, None).findings
+    assert len(findings) == len(expected)
+    for words in expected:
+        assert any(re.search(rf"example \d of aa_image_folder_it\[train\]: {words}", line) for line in findings), words
 
 
 def test_other_files(folder):

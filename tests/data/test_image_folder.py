@@ -1,5 +1,6 @@
 import shutil
 
+import forked
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -118,12 +119,6 @@ def spoil(folder, how):
     elif how == "torn":
         path = folder / "train" / "cat" / "image1.png"
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif how == "text":
-        (folder / "train" / "cat" / "notes.txt").write_text("x")
-    elif how == "sub-folder":
-        (folder / "train" / "cat" / "more").mkdir()
-    elif how == "beside":
-        (folder / "extra").mkdir()
     elif how == "no train":
         shutil.rmtree(folder / "train")
     elif how == "nothing":
@@ -139,9 +134,6 @@ def spoil(folder, how):
         ("class too many", "photos: 'train' and 'val' differ in their classes: 'dog'"),
         ("one class", "train: 1 folders of classes, expected at least 2"),
         ("torn", "train/cat/image1.png: the image cannot be decoded"),
-        ("text", "train/cat: 'notes.txt': not an image by its name"),
-        ("sub-folder", "train/cat: 'more': not an image by its name"),
-        ("beside", "photos: beside the splits 'train', 'val' there is 'extra'"),
         ("no train", "photos: no folder 'train' beside 'val'"),
         ("nothing", "photos: 0 folders of classes, expected at least 2"),
     ],
@@ -154,6 +146,58 @@ def test_faulty_folders(photos, tmp_path, how, message):
     # Nothing that looks prepared is left.
     with pytest.raises(DataError, match="image_folder/mine is not prepared .* name the folder that holds train/CLASS"):
         load("image_folder/mine", data_dir=tmp_path / "tfds")
+
+
+def damage(photos):
+    """Damage four images of three classes in two splits, and return their files."""
+    torn, empty = photos / "train" / "cat" / "image1.png", photos / "val" / "bee" / "image0.jpg"
+    text, gone = photos / "train" / "ant" / "image2.webp", photos / "train" / "ant" / "link.jpg"
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    empty.write_bytes(b"")
+    text.write_text("no image")
+    gone.symlink_to(photos / "nowhere.jpg")
+    return torn, empty, text, gone
+
+
+def test_all_damaged_images_are_named_at_once(photos, tmp_path):
+    files = damage(photos)
+    with pytest.raises(DataError) as error:
+        opened(photos, tmp_path)
+    message = str(error.value)
+    for file in files:
+        assert f"{file}: the image cannot be decoded (" in message
+    assert "BytesIO" not in message
+    assert "; 4 of 19 images; " in message and "--skip_damaged" in message and "\n" not in message
+    with pytest.raises(DataError, match="is not prepared"):
+        load("image_folder/mine", data_dir=tmp_path / "tfds")
+
+
+def test_damaged_images_are_left_out_on_request(photos, tmp_path, capfd):
+    files = damage(photos)
+    where = [f"--data_dir={tmp_path}/tfds", f"--source_dir={photos}"]
+    done = forked.run("-m", "aa_flax.data", "prepare", "image_folder/mine", *where)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and all(str(f) in done.stderr for f in files)
+    done = forked.run("-m", "aa_flax.data", "prepare", "image_folder/mine", "--skip_damaged", *where)
+    assert done.returncode == 0 and done.stdout.endswith("train 10, val 5; 3 classes\n"), done.stderr
+    others, damaged = done.stderr.splitlines()
+    assert others == f"{photos}: files left out: 1 (1 .txt)"
+    assert damaged.startswith(f"{photos}: images left out: 4 (") and all(str(file) in damaged for file in files)
+    capfd.readouterr()
+    dataset = opened(photos, tmp_path)  # prepared, and the files are the same
+    assert dataset.splits == {"train": 10, "val": 5} and capfd.readouterr().err == ""
+    assert {example["label"] for example in dataset.split("val")} == {0, 1, 2}
+    files[0].write_bytes((photos / "train" / "cat" / "image0.jpg").read_bytes())
+    with pytest.raises(DataError, match=r"other files than those that were prepared \(train/cat\)"):
+        opened(photos, tmp_path)
+
+
+def test_a_class_whose_images_are_all_damaged_is_an_error(photos, tmp_path):
+    for file in (photos / "val" / "bee").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="no image of 'val' can be decoded in the class 'bee'"):
+        load("image_folder/mine", data_dir=tmp_path, source_dir=photos, skip_damaged=True)
+    with pytest.raises(DataError, match="skip_damaged: only image_folder/NAME may leave out images"):
+        load("fashion_mnist", data_dir=tmp_path, source_dir=photos, skip_damaged=True)
 
 
 @pytest.mark.parametrize("name", ["image_folder", "image_folder/", "image_folder/a b", "image_folder/a/b"])

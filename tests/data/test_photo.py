@@ -77,6 +77,10 @@ def test_errors_name_the_file(rng, tmp_path):
     (tmp_path / "torn.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(PhotoError, match=r"torn\.jpg: cannot be decoded"):
         load_photo(tmp_path / "torn.jpg", (4, 4), 1)
+    with (tmp_path / "film.mp4").open("wb") as film:
+        film.truncate(2**31)  # without content on the disk
+    with pytest.raises(PhotoError, match=r"film\.mp4: not an image that can be read; it has more than 2 GB"):
+        load_photo(tmp_path / "film.mp4", (4, 4), 1)
     with pytest.raises(PhotoError, match=r"cannot be decoded: .*[Dd]irectory"):
         load_photo(tmp_path, (4, 4), 1)
     save(rng.normal(size=(4, 4)).astype(np.float32), tmp_path / "float.tiff")

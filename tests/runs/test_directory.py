@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 
@@ -25,3 +26,11 @@ def test_damaged_preprocessing_is_one_line(tmp_path, changes):
     with pytest.raises(RunDirectoryError, match=r"preprocessing\.json: damaged") as error:
         RunDirectory(tmp_path).read_preprocessing()
     assert "\n" not in str(error.value)
+
+
+def test_a_path_that_is_no_utf8_is_refused_before_anything_is_written(tmp_path):
+    """The writer of checkpoints takes paths in UTF-8 only."""
+    folder = tmp_path / os.fsdecode(b"run\xff")
+    with pytest.raises(RunDirectoryError, match="checkpoints cannot be written to a path that is no UTF-8"):
+        RunDirectory(folder).check(resolve({}))
+    assert not folder.exists()

@@ -7,7 +7,7 @@ an `Origin` says otherwise.
 
 import abc
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 
 from aa_flax.alive import reporting
 from aa_flax.data.errors import DataError
+from aa_flax.data.prepared import names_in_lines
 
 Example = tuple[bytes, int]  # (encoded image, label)
 
@@ -41,6 +42,11 @@ class Origin(abc.ABC):
     @abc.abstractmethod
     def splits(self) -> Mapping[str, Iterator[Example]]:
         """Return the examples of each split by its name, in the order of the files; iterating checks each example."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Return lines about what was left out, said once the data set is prepared."""
+        return ()
 
     def checksums(self) -> dict[str, str]:
         """Return the SHA-256 of the content of each file by its name; raise DataError if one cannot be read."""
@@ -100,12 +106,12 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=self._origin.image_shape, encoding_format=self._origin.encoding),
-                    "label": tfds.features.ClassLabel(names=self._origin.class_names),
+                    "label": tfds.features.ClassLabel(names=names_in_lines(self._origin.class_names)),
                 }
             ),
             supervised_keys=("image", "label"),
             disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(source_sha256=self._checksums),
+            metadata=tfds.core.MetadataDict(source_sha256=self._checksums, class_names=self._origin.class_names),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import hashlib
 import io
 import json
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -15,12 +16,13 @@ import tensorflow_datasets as tfds
 from aa_flax.alive import reporting_growth
 from aa_flax.data.errors import DataError
 from aa_flax.data.facts import FACTS, Facts
-from aa_flax.data.prepared import find_prepared
+from aa_flax.data.prepared import find_prepared, open_prepared
 from aa_flax.data.sets.builder import Origin, make_builder
 from aa_flax.data.sets.cifar import Cifar10, Cifar100
 from aa_flax.data.sets.fashion_mnist import FashionMnist, FashionMnistSubset
 from aa_flax.data.sets.image_folder import PREFIX, ImageFolder
 from aa_flax.data.statistics import STATISTICS, Moments
+from aa_flax.literal import literal, told_apart
 
 # EMBEDDED data sets come with the library; those FROM_FOLDER need a folder with their files.
 EMBEDDED: dict[str, type[FashionMnistSubset]] = {"fashion_mnist_subset": FashionMnistSubset}
@@ -73,13 +75,20 @@ def stored_name(name: str) -> str:
     return f"aa_{name.replace('/', '_')}"
 
 
-def open_origin(name: str, source_dir: str | Path) -> Origin:
+def open_origin(name: str, source_dir: str | Path, skip_damaged: bool = False) -> Origin:
     """Return the source files of one of this library's data sets.
 
+    Args:
+        name: the name of the data set.
+        source_dir: the folder with its files; "" for the embedded data set.
+        skip_damaged: for an image folder, leave out the images that cannot be decoded.
+
     Raises:
-        DataError: there is no such folder, files are missing or unreadable, or a folder is given for the embedded data
-            set.
+        DataError: there is no such folder, files are missing or unreadable, a folder is given for the embedded data
+            set, or damaged files are to be left out of another data set than an image folder.
     """
+    if skip_damaged and not name.startswith(PREFIX):
+        raise DataError(f"skip_damaged: only {PREFIX}NAME may leave out images, got the name {name!r}")
     if name in EMBEDDED:
         if source_dir:
             raise DataError(f"source_dir: {name} comes with the library and takes no folder, got {str(source_dir)!r}")
@@ -87,7 +96,7 @@ def open_origin(name: str, source_dir: str | Path) -> Origin:
     folder = Path(source_dir).expanduser().absolute()
     if not folder.exists():
         raise DataError(f"source_dir: no such folder: {folder}")
-    return ImageFolder(name, folder) if name.startswith(PREFIX) else FROM_FOLDER[name](folder)
+    return ImageFolder(name, folder, skip_damaged) if name.startswith(PREFIX) else FROM_FOLDER[name](folder)
 
 
 def prepare(origin: Origin, data_dir: Path) -> Path:
@@ -111,13 +120,16 @@ def prepare(origin: Origin, data_dir: Path) -> Path:
             _write(origin, checksums, data_dir)
             folder = find_prepared(name, data_dir)
             assert folder is not None
+            _require_names(folder, origin.class_names)
+            for line in origin.notes:
+                print(literal(line), file=sys.stderr, flush=True)
         elif (before := source_checksums(folder)) != checksums:
             changed = sorted(
                 name for name in before.keys() | checksums.keys() if before.get(name) != checksums.get(name)
             )
             raise DataError(
-                f"{origin.files[0].parent}: other files than those that were prepared ({', '.join(changed)}); to "
-                f"prepare these instead, remove {folder}"
+                f"{origin.files[0].parent}: other files than those that were prepared "
+                f"({', '.join(told_apart(changed))}); to prepare these instead, remove {folder}"
             )
     return folder
 
@@ -130,7 +142,7 @@ def source_checksums(folder: Path) -> dict[str, str]:
     """
     path = folder / "metadata.json"
     try:
-        return dict(json.loads(path.read_text())["source_sha256"])
+        return dict(json.loads(path.read_bytes())["source_sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}); remove {folder} and prepare again") from None
 
@@ -139,6 +151,15 @@ def source_fingerprint(folder: Path) -> str:
     """Return a hash of the files from which one of this library's data sets was prepared, equal on all machines."""
     content = json.dumps([folder.parent.name, folder.name, source_checksums(folder)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _require_names(folder: Path, names: Sequence[str]) -> None:
+    """Remove what was just prepared and raise DataError unless it has the class names that it was prepared from."""
+    found = open_prepared(folder).class_names
+    if found != tuple(names):
+        shutil.rmtree(folder, ignore_errors=True)
+        wrong = [name for name, read in zip(names, found, strict=False) if name != read] or list(names)
+        raise DataError(f"{folder}: class names cannot be stored: {', '.join(map(ascii, wrong[:3]))}; removed again")
 
 
 def _write(origin: Origin, checksums: dict[str, str], data_dir: Path) -> None:
