@@ -105,8 +105,8 @@ def test_run_says_what_it_leaves_out(monkeypatch, capsys, libtpu, plugin):
     would_run, left_out = capsys.readouterr().out.split("left out:")
     for each in run.BENCHMARKS:
         assert (f"\n{each.name}: " in would_run) != (f"\n  {each.name}: " in left_out)
-    assert ("attention_v5e: -m" in would_run) == libtpu and ("kernels_h100: -m" in would_run) == plugin
-    assert ("input_pipeline: needs photographs" in left_out) and ("attention: -m" in would_run)
+    assert ("attention_v5e: python -m" in would_run) == libtpu and ("kernels_h100: python -m" in would_run) == plugin
+    assert ("input_pipeline: needs photographs" in left_out) and ("attention: python -m" in would_run)
 
 
 def test_whole_networks_are_compiled_when_asked(monkeypatch):
