@@ -48,8 +48,9 @@ class _Storage:
 class _Pickler(pickle._Pickler):  # the one in Python, whose table of types can be extended
     dispatch = dict(pickle._Pickler.dispatch)
 
-    def __init__(self, file):
+    def __init__(self, file, older):
         super().__init__(file, 2)
+        self.end = (None,) if older else ()  # the older form says of what a storage is a view
         self.storages = {}  # key and array, by identity
 
     def persistent_id(self, value):
@@ -58,7 +59,7 @@ class _Pickler(pickle._Pickler):  # the one in Python, whose table of types can 
         key, _ = self.storages.setdefault(id(value.array), (str(len(self.storages)), value.array))
         kind = "UntypedStorage" if value.array.dtype.name not in STORAGES else STORAGES[value.array.dtype.name]
         module = "torch.storage" if kind == "UntypedStorage" else "torch"
-        return ("storage", Name(module, kind), key, "cpu", value.array.size)
+        return ("storage", Name(module, kind), key, "cpu", value.array.size, *self.end)
 
     def save_name(self, value):
         self.write(pickle.GLOBAL + f"{value.module}\n{value.name}\n".encode())
@@ -92,7 +93,7 @@ class _Pickler(pickle._Pickler):  # the one in Python, whose table of types can 
 def write(content, file, *, older=False, root="archive", compressed=False):
     """Write `content`, with arrays and `View`s as tensors, in the zipped or the older form."""
     out = io.BytesIO()
-    pickler = _Pickler(out)
+    pickler = _Pickler(out, older)
     if not older:
         pickler.dump(content)
         kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
