@@ -38,14 +38,15 @@ def define(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer("in_channels", 3, "import: channels of the images.", flag_values=values)
     flags.DEFINE_string(
-        "source", None, "timm, torchvision or deit: whose names the PyTorch file has; import --from_plain: aa_flax too.", flag_values=values
+        "source",
+        None,
+        "timm, torchvision or deit: whose names the PyTorch file has; import --from_plain takes aa_flax too.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "key", "", "import: entry of the file that is the state dict, if it holds several.", flag_values=values
     )
-    flags.DEFINE_bool(
-        "adapt_stem", False, "import: make the first convolution for --in_channels.", flag_values=values
-    )
+    flags.DEFINE_bool("adapt_stem", False, "import: make the first convolution for --in_channels.", flag_values=values)
     flags.DEFINE_bool(
         "from_plain", False, "import: take what fits of a plain network; the rest starts fresh.", flag_values=values
     )

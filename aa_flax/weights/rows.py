@@ -9,6 +9,7 @@ axis 0, of PyTorch's arrays for n = 0, 1, 2 ...
 "Ours" is an array, module or name of this library, "theirs" one of PyTorch.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -125,9 +126,13 @@ def speaks_of(row: Row, key: str) -> bool:
 
 def match(template: str, path: str) -> dict[str, int] | None:
     """Return the number that each letter of `template` stands for in `path`, or None if the path does not match."""
-    pattern = re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\d+)", re.escape(template))
-    found = re.fullmatch(pattern, path)
+    found = _pattern(template).fullmatch(path)
     return {letter: int(number) for letter, number in found.groupdict().items()} if found else None
+
+
+@functools.cache  # a network has hundreds of arrays, each compared with every row of a table
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\d+)", re.escape(template)))
 
 
 def fill(template: str, numbers: Mapping[str, int]) -> str:

@@ -30,7 +30,9 @@ def same(read, state=STATE):
     return list(read) == list(state) and all((np.asarray(read[key]) == state[key]).all() for key in state)
 
 
-@pytest.mark.parametrize("name", ["w.pth", "w.PTH", "w.pt", "w.bin", "w.ckpt", "w.pth.tar", "w.safetensors", "w", "w.x"])
+@pytest.mark.parametrize(
+    "name", ["w.pth", "w.PTH", "w.pt", "w.bin", "w.ckpt", "w.pth.tar", "w.safetensors", "w", "w.x"]
+)
 @pytest.mark.parametrize("form", ["zip", "older", "safetensors"])
 def test_the_content_decides_and_not_the_name(tmp_path, form, name):
     if form == "safetensors":
@@ -93,7 +95,9 @@ def test_a_whole_network_is_no_state_dict(tmp_path):
     with pytest.raises(WeightsError, match="holds no state dict but an object of torchvision.models.resnet.ResNet"):
         read_state_dict(tmp_path / "w.pth")
     write({"model": network, "epoch": 1}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=r"it holds 'model' \(an object of torchvision.models.resnet.ResNet\), 'epoch'"):
+    with pytest.raises(
+        WeightsError, match=r"it holds 'model' \(an object of torchvision.models.resnet.ResNet\), 'epoch'"
+    ):
         read_state_dict(tmp_path / "w.pth")
     write([STATE], tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="holds no state dict but list"):

@@ -1,6 +1,7 @@
 """Tests of reading PyTorch's files without PyTorch; what PyTorch itself writes is compared where it is installed."""
 
 import collections
+import contextlib
 import pickle
 import struct
 import sys
@@ -113,10 +114,8 @@ def test_files_that_are_cut_or_changed(tmp_path, state, older):
     rng = np.random.default_rng(0)
     for place in rng.integers(len(whole), size=60):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ rng.integers(1, 256)]) + whole[place + 1 :])
-        try:
+        with contextlib.suppress(WeightsError):
             read_state_dict(file)
-        except WeightsError:
-            pass
 
 
 def test_other_archives_and_pickles(tmp_path):
@@ -162,8 +161,12 @@ def test_what_pytorch_itself_writes_and_reads(tmp_path, state, older):
     optimizer.step()
     kinds = {str(t).split(".")[1]: torch.randn(4).to(t) for t in (torch.half, torch.bfloat16, torch.float8_e4m3fn)}
     whole = {
-        **{"state_dict": network.state_dict(), "optimizer": optimizer.state_dict(), "network": network},
-        **{"kinds": kinds, "size": torch.Size([2]), "args": collections.Counter(a=1)},
+        "state_dict": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "network": network,
+        "kinds": kinds,
+        "size": torch.Size([2]),
+        "args": collections.Counter(a=1),
     }
     torch.save(whole, tmp_path / "w.ckpt", _use_new_zipfile_serialization=not older)
     for key, expected in (("state_dict", network.state_dict()), ("kinds", kinds)):

@@ -46,7 +46,7 @@ class _Storage:
 
 
 class _Pickler(pickle._Pickler):  # the one in Python, whose table of types can be extended
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch = {**pickle._Pickler.dispatch}  # noqa: RUF012, the base class has it as an attribute of the class
 
     def __init__(self, file, older):
         super().__init__(file, 2)
@@ -57,7 +57,7 @@ class _Pickler(pickle._Pickler):  # the one in Python, whose table of types can 
         if not isinstance(value, _Storage):
             return None
         key, _ = self.storages.setdefault(id(value.array), (str(len(self.storages)), value.array))
-        kind = "UntypedStorage" if value.array.dtype.name not in STORAGES else STORAGES[value.array.dtype.name]
+        kind = STORAGES.get(value.array.dtype.name, "UntypedStorage")
         module = "torch.storage" if kind == "UntypedStorage" else "torch"
         return ("storage", Name(module, kind), key, "cpu", value.array.size, *self.end)
 
