@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from aa_flax.models import create_model
 from aa_flax.ops import resize_relative_table
@@ -37,9 +38,6 @@ def distinct(model, seed=3):
 
 def build(name, **options):
     return create_model(name, **{**FAMILIES.get(name, TINY), **options}, rngs=nnx.Rngs(0))
-
-
-from flax import nnx  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +159,7 @@ def test_biases_of_attention_may_be_missing(tiny):
 
 def test_files_and_parts(tmp_path, tiny):
     """From a file, and into the backbone of another network, under the names of the whole."""
-    state, network = tiny
+    _, network = tiny
     save(network, tmp_path / "w.safetensors")
 
     class Detector(nnx.Module):
