@@ -95,9 +95,9 @@ class Places:
     def takes_head(self, given: Mapping[str, np.ndarray], arrays: Mapping[str, Any]) -> bool:
         """Return whether the classifier's arrays are to be taken from the weights, all of them or none.
 
-        A classifier for another number of classes is not taken, and one of the user's own only as a whole. One whose input has another width is not taken either
-        if the network has attention pooling, which changes that width; without pooling it is a mistake, so True is
-        returned and the caller reports the shapes.
+        A classifier for another number of classes is not taken, and one of the user's own only as a whole. One whose
+        input has another width is not taken either if the network has attention pooling, which changes that width;
+        without pooling it is a mistake, so True is returned and the caller reports the shapes.
         """
         if "head.kernel" not in arrays:  # the user's own
             own = {path: array.shape for path, array in arrays.items() if path.startswith("head.")}
