@@ -177,5 +177,10 @@ def hint(model: nnx.Module, given: Mapping[str, Any], source: str) -> str:
         return f"; these look like the names of source={best!r}"
     if _stem_of_other_channels(model, given, source) is not None:
         return "; adapt_stem=True takes a first convolution for another number of channels"
-    augmented = any(isinstance(module, AAConv2D | AWConv2D) for _, module in nnx.iter_modules(model))
+    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+    theirs = [key.removesuffix(".qkv.kernel") for key in given if key.endswith(".qkv.kernel")] if source == OWN else []
+    plain = [path for path in theirs if not isinstance(modules.get(path), AAConv2D)]
+    if plain:
+        return f"; the weights have attention in {len(plain)} layers that are plain here, such as {plain[0]}"
+    augmented = any(isinstance(module, AAConv2D | AWConv2D) for module in modules.values())
     return "; init_from_plain starts an augmented network from a plain one's weights" if augmented else ""

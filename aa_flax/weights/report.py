@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from aa_flax.weights.errors import printable
+
 
 @dataclass(frozen=True, repr=False)
 class Report:
@@ -32,7 +34,7 @@ class Report:
         lines += [f"  resized  {path}: {before} to {after} rows" for path, (before, after) in self.resized.items()]
         lines += [f"  new      {path}" for path in self.new]
         lines += [f"  unused   {key}" for key in self.unused]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def __repr__(self) -> str:
         return f"<Report: {self._summary()}; print it for all>"

@@ -220,7 +220,10 @@ def _zipped(path: Path, file: BinaryIO, stack: contextlib.ExitStack) -> Any:
         def numbers() -> np.ndarray:
             if key not in read:
                 stored = dtype.newbyteorder(">") if order == b"big" else dtype
-                content = archive.read(f"{root}data/{key}")
+                entry = archive.getinfo(f"{root}data/{key}")
+                if entry.file_size != count * dtype.itemsize:
+                    raise pickle.UnpicklingError(f"a storage of {entry.file_size} bytes for {count} {dtype} numbers")
+                content = archive.read(entry)
                 read[key] = np.frombuffer(content, stored, count).astype(dtype, copy=False)
             return read[key]
 

@@ -144,3 +144,18 @@ def test_the_lenient_reader_leaves_what_it_does_not_need(tmp_path, model, state)
 def test_names_are_strings(model):
     with pytest.raises(WeightsError, match="must map names to arrays, got 3 as a name"):
         load_torch_state_dict(model, {3: np.ones(3)}, source="timm")
+
+
+def test_names_that_could_steer_a_terminal_are_shown_with_escapes(model, state):
+    state |= {"a\nb": np.ones(1, np.float32), "\x1b[2Jc\u202e": np.ones(1, np.float32)}
+    with pytest.raises(WeightsError) as error:
+        load_torch_state_dict(model, state, source="timm")
+    assert str(error.value).split("\n  ")[1:] == [
+        r"a\nb: the network has no such array",
+        r"\x1b[2Jc\u202e: the network has no such array",
+    ]
+    report = init_from_plain(model, state, source="timm")
+    assert report.unused == ("a\nb", "\x1b[2Jc\u202e")
+    assert str(report).endswith("\n  unused   a\\nb\n  unused   \\x1b[2Jc\\u202e")
+    with pytest.raises(WeightsError, match=r"^/no/\\x1b\[0m: no such file$"):
+        read_state_dict("/no/\x1b[0m")
