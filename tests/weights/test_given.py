@@ -26,7 +26,7 @@ def stem_is(model, state):
     return (np.asarray(model.stem.kernel[...]) == state["conv_stem.weight"].transpose(2, 3, 1, 0)).all()
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_what_stands_before_every_name_is_taken_off_and_named(model, state, prefix):
     given = {prefix + key: value for key, value in state.items()}
@@ -37,7 +37,8 @@ def test_what_stands_before_every_name_is_taken_off_and_named(model, state, pref
     assert report.notes == (f"names without their prefix {prefix!r}",) and not report.unused
 
 
-@pytest.mark.parametrize("prefix", ["backbone.", "detector.neck.backbone."])
+@pytest.mark.few
+@pytest.mark.parametrize("prefix", ["detector.neck.backbone.", "backbone."])
 def test_so_is_the_prefix_of_our_own_names(model, state, prefix):
     load_torch_state_dict(model, state, source="timm")
     ours = {prefix + path: np.asarray(value) for path, value in flat_arrays(model).items()}
@@ -79,7 +80,8 @@ def test_a_network_without_classifier_leaves_one_beside_the_prefix(build, state)
     assert {*report.unused} == {"m.classifier.weight", "m.classifier.bias"}
 
 
-@pytest.mark.parametrize("parts", [("student.", "teacher."), ("encoder_q.", "encoder_k."), ("", "ema_model.module.")])
+@pytest.mark.few(2)
+@pytest.mark.parametrize("parts", [("student.", "teacher."), ("", "ema_model.module."), ("encoder_q.", "encoder_k.")])
 def test_several_networks_are_told_apart_by_the_user_only(tmp_path, model, state, parts):
     both = {part + key: value + i for i, part in enumerate(parts) for key, value in state.items()}
     if parts[0]:
@@ -102,6 +104,7 @@ def test_few_known_names_are_no_prefix():
     assert common_prefix(["m.a", "m.b", "x", "y"], {"a", "b", "c"}) == "m."
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "counters",
     [
