@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from flax import nnx
 
 from aa_flax.layers import AAConv2D, AWConv2D, GatherExcite
 from aa_flax.ops import resize_relative_table
+from aa_flax.weights.card import described_network
 from aa_flax.weights.convert import OWN, place_of
 from aa_flax.weights.rows import Counterpart
 from aa_flax.weights.tables import family_of, table_of
@@ -133,3 +135,34 @@ def resized_table(table: np.ndarray, shape: tuple[int, ...], method: Any) -> np.
         return None
     length = (shape[0] + 1) // 2
     return np.asarray(resize_relative_table(jnp.asarray(table, jnp.float32), length, method=method))
+
+
+def other_heads(
+    model: nnx.Module, given: Mapping[str, np.ndarray], card: Mapping[str, Any] | None, prefix: str
+) -> list[str]:
+    """Return a line for each layer whose attention is divided among other heads in the weights than here.
+
+    Without position tables no shape tells, and only the card of the weights does.
+
+    Args:
+        model: the network that takes the weights.
+        given: the weights, of this library.
+        card: their card, if they have one.
+        prefix: what was taken off their names.
+    """
+    ours = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+    untold = {
+        path: module.num_heads
+        for path, module in ours.items()
+        if isinstance(module, AAConv2D) and module.rel_height is None and f"{path}.qkv.kernel" in given
+    }
+    if card is None or not untold:
+        return []
+    shapes = {prefix + path: array.shape for path, array in given.items()}
+    network = described_network(Path("the weights"), card, shapes)
+    theirs = {".".join(map(str, path)): module for path, module in nnx.iter_modules(network)}
+    return [
+        f"{path}: {there} heads in the weights, {here} here"
+        for path, here in untold.items()
+        if (there := getattr(theirs.get(prefix + path), "num_heads", here)) != here
+    ]

@@ -7,10 +7,10 @@ import numpy as np
 from flax import nnx
 
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
-from aa_flax.weights.convert import adapt, hint, misfits, said, without
+from aa_flax.weights.convert import OWN, adapt, hint, misfits, said, without
 from aa_flax.weights.errors import WeightsError, raise_all
 from aa_flax.weights.given import given_arrays
-from aa_flax.weights.places import Places, resized_table
+from aa_flax.weights.places import Places, other_heads, resized_table
 from aa_flax.weights.report import Report
 
 
@@ -108,6 +108,8 @@ def init_from_plain(
             values[path] = np.concatenate([value[..., : place.kept], np.asarray(array)[..., place.kept :]], -1)
         else:
             new.append(path)
+    if source == OWN:
+        problems += other_heads(model, given, getattr(state_dict, "card", None), prefix)
     if not values:
         problems.append(f"nothing fits; the keys begin with {', '.join(list(given)[:3]) or 'none'}")
     if problems:

@@ -4,6 +4,7 @@ What a file is called says nothing: `.pth`, `.pt`, `.bin`, `.ckpt`, `.pth.tar`, 
 in use for the same contents, so that the first bytes decide.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from aa_flax.weights.card import read_card
 from aa_flax.weights.described import Description, described
 from aa_flax.weights.errors import WeightsError
 from aa_flax.weights.torch_files import ZIP, Opaque, Tensor, torch_content, with_arrays
@@ -33,10 +35,12 @@ class StateDict(dict[str, Any]):
     Attributes:
         notes: which entry of the file it is, if the file holds more.
         description: what the file, or a `config.json` of timm beside it, says of the network; None if nothing does.
+        card: the card beside a file of this library; None if there is none that can be read.
     """
 
     notes: tuple[str, ...] = ()
     description: Description | None = None
+    card: Mapping[str, Any] | None = None
 
 
 def read_state_dict(file: str | Path, *, key: str = "") -> StateDict:
@@ -79,6 +83,8 @@ def read_state_dict(file: str | Path, *, key: str = "") -> StateDict:
     if name:
         state.notes = (f"entry {name!r} of {path.name}",)
     state.description = described(path, content)
+    with contextlib.suppress(WeightsError):  # of another program, or none
+        state.card = read_card(path)
     return state
 
 

@@ -152,6 +152,17 @@ def test_attention_of_another_shape_is_an_error(tiny, change):
     assert all((value == before[path]).all() for path, value in arrays(model).items())
 
 
+def test_other_heads_that_no_shape_tells(tmp_path):
+    """Without tables the shapes of attention with other heads are the same; the card of the file tells."""
+    depths = dict(position="none", kappa=0.5, min_key_depth_per_head=2)
+    save(build("aa_wide_resnet28_10", **depths), tmp_path / "w.safetensors")
+    state = read_state_dict(tmp_path / "w.safetensors")
+    model = build("aa_wide_resnet28_10", **depths, num_heads=4)
+    with pytest.raises(WeightsError, match=r"3 problems:\n  stage1.block1.conv1: 2 heads in the weights, 4 here\n"):
+        init_from_plain(model, state, source="aa_flax")
+    assert not init_from_plain(build("aa_wide_resnet28_10", **depths), state, source="aa_flax").new
+
+
 def test_biases_of_attention_may_be_missing(tiny):
     state, _ = tiny
     model = build("aa_wide_resnet28_10", attention_bias=True)
