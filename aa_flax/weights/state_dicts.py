@@ -126,12 +126,10 @@ def _chosen(path: Path, content: Any, key: str) -> tuple[Mapping[str, Any], str]
             inner, given = entry, key
         else:
             prefix = key.rstrip(".") + "."
-    found = {
-        name: entry for name, entry in _state_dicts(inner) if not prefix or any(n.startswith(prefix) for n in entry)
-    }
+    found = {name: entry for name, entry in _state_dicts(inner) if not prefix or _following(prefix, entry)}
     if not found:
         known = ", ".join(_shown(name, value) for name, value in list(content.items())[:8]) or "nothing"
-        what = f"has no entry {key!r}" if key else "holds no state dict"
+        what = "holds no state dict" if not key else f"has no {'state dict at' if given else 'entry'} {key!r}"
         raise WeightsError(f"{path}: {what}; it holds {known}")
     most = max(map(_count, found.values()))
     likely = [name for name, entry in found.items() if 2 * _count(entry) >= most]  # not a few tensors beside a network
@@ -140,9 +138,15 @@ def _chosen(path: Path, content: Any, key: str) -> tuple[Mapping[str, Any], str]
         raise WeightsError(f"{path}: holds several state dicts; choose {' or '.join(map(repr, full))} as key")
     entries = found[likely[0]]
     if prefix:
-        entries = {name.removeprefix(prefix): value for name, value in entries.items() if name.startswith(prefix)}
+        entries = _following(prefix, entries)
         full[0] = ".".join(part for part in (full[0], prefix) if part)
     return entries, full[0]
+
+
+def _following(prefix: str, entries: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the entries whose names begin with a prefix, by what follows it."""
+    names = [name for name in entries if isinstance(name, str) and name.startswith(prefix)]
+    return {name.removeprefix(prefix): entries[name] for name in names}
 
 
 def _entry(content: Mapping[Any, Any], key: str) -> Mapping[Any, Any] | None:

@@ -9,7 +9,8 @@ from flax import nnx
 
 from aa_flax.models import create_model
 from aa_flax.weights import WeightsError, init_from_plain, load_torch_state_dict, read_state_dict
-from aa_flax.weights.described import check_description
+from aa_flax.weights.described import _SAME, check_description
+from aa_flax.weights.tables import _FAMILIES
 
 from .torch_written import write
 
@@ -157,3 +158,7 @@ def test_other_families(folder, resnet, small):
     with pytest.raises(WeightsError, match="are of 'semnasnet_100', which may have the names and shapes of a ResNet"):
         check_description(resnet, said, "timm")
     assert check_description(resnet, said, "aa_flax") == ()
+
+
+def test_every_family_that_others_have_says_which_of_theirs_are_the_same():
+    assert {kind for kind, family in _FAMILIES.items() if {"timm", "torchvision"} & {*family.sources}} == {*_SAME}

@@ -77,6 +77,11 @@ def test_of_several_state_dicts_one_is_chosen_by_name(tmp_path):
         assert same(read_state_dict(tmp_path / "w.pth.tar", key=key), averaged)
     with pytest.raises(WeightsError, match="has no entry 'net'; it holds 'epoch', 'state_dict', 'ema'"):
         read_state_dict(tmp_path / "w.pth.tar", key="net")
+    write({"model": {**STATE, 3: COUNT}, "optimizer": BESIDE["optimizer"]}, tmp_path / "w.pth.tar")
+    with pytest.raises(WeightsError, match="has no state dict at 'optimizer'; it holds 'model', 'optimizer'"):
+        read_state_dict(tmp_path / "w.pth.tar", key="optimizer")
+    with pytest.raises(WeightsError, match="has no entry 'conv'; it holds 'model', 'optimizer'"):
+        read_state_dict(tmp_path / "w.pth.tar", key="conv")
 
 
 @pytest.mark.parametrize("key", ["encoder_q", "encoder_q.", "module.encoder_q"])

@@ -3,10 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from aa_flax.models import create_model
 from aa_flax.weights import WeightsError, init_from_plain, load_torch_state_dict
 from aa_flax.weights.arrays import flat_arrays
 from aa_flax.weights.stem import adapted_stem
+from aa_flax.weights.tables import _FAMILIES, family_of
 
 from . import official_patchconvnet as official
 
@@ -83,3 +86,12 @@ def test_a_request_without_need_changes_nothing(small):
     state = {**state, "conv_stem.weight": np.zeros((8, 1, 5, 5), np.float32)}  # differs in more than channels
     with pytest.raises(WeightsError, match=r"fit this MnasNet; 1 problems:\n  conv_stem.weight: shape \(8, 1, 5, 5\)"):
         load_torch_state_dict(model, state, source="timm", adapt_stem=True)
+
+
+def test_every_family_says_where_its_stem_is():
+    kinds = set()
+    for name in ("resnet18", "mnasnet_100", "wide_resnet28_10", "patchconvnet_s60", "patchconvnet_s60_multi"):
+        model = nnx.eval_shape(lambda name=name: create_model(name, in_channels=5, rngs=nnx.Rngs(0)))
+        assert flat_arrays(model)[family_of(model).stem].shape[2] == 5
+        kinds.add(type(model))
+    assert kinds == {*_FAMILIES}
