@@ -17,7 +17,7 @@ def check(config: Any) -> None:
     _check_optimizer(config.optimizer)
     if not config.model.init_from:
         for field in dataclasses.fields(config.model):
-            meaningless = field.name in ("init_zero_output", "init_source", "init_part", "frozen")
+            meaningless = field.name == "frozen" or (field.name.startswith("init_") and field.name != "init_from")
             if meaningless and getattr(config.model, field.name) != field.default:
                 raise ConfigError(f"config field 'model.{field.name}' needs 'model.init_from'")
 

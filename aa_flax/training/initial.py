@@ -42,10 +42,11 @@ def take_weights(model: nnx.Module, config: Config) -> Report:
     try:
         return init_from_plain(
             model,
-            read_state_dict(file),
+            read_state_dict(file, key=config.model.init_key),
             source=config.model.init_source,
             zero_output=config.model.init_zero_output,
             init_part=config.model.init_part,
+            adapt_stem=config.model.init_adapt_stem,
         )
     except WeightsError as error:
         summary, *problems = str(error).split("\n")

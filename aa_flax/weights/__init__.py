@@ -6,8 +6,10 @@ python -m aa_flax.weights export --source=timm ours.safetensors theirs.safetenso
 
 from aa_flax.weights.convert import load_torch_state_dict, to_torch_state_dict
 from aa_flax.weights.errors import WeightsError
-from aa_flax.weights.files import load, read_state_dict, save
-from aa_flax.weights.plain import Report, init_from_plain
+from aa_flax.weights.files import load, save
+from aa_flax.weights.plain import init_from_plain
+from aa_flax.weights.report import Report
+from aa_flax.weights.state_dicts import read_state_dict
 
 __all__ = [
     "Report",

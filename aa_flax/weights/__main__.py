@@ -39,11 +39,15 @@ def define(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer("in_channels", 3, "import: channels of the images.", flag_values=values)
     flags.DEFINE_string(
-        "source", None, "timm, torchvision or deit: whose names the PyTorch file has.", flag_values=values
+        "source",
+        None,
+        "timm, torchvision or deit: whose names the PyTorch file has; import --from_plain takes aa_flax too.",
+        flag_values=values,
     )
     flags.DEFINE_string(
-        "key", "", "import: entry of the file that is the state dict, if it holds more.", flag_values=values
+        "key", "", "import: entry of the file that is the state dict, if it holds several.", flag_values=values
     )
+    flags.DEFINE_bool("adapt_stem", False, "import: make the first convolution for --in_channels.", flag_values=values)
     flags.DEFINE_bool(
         "from_plain", False, "import: take what fits of a plain network; the rest starts fresh.", flag_values=values
     )
@@ -107,14 +111,16 @@ def _import(read: Path, written: Path, source: str, values: flags.FlagValues) ->
     }
     if values.from_plain:
         model = build()
-        report = init_from_plain(model, state_dict, source=source, zero_output=values.zero_output)
+        report = init_from_plain(
+            model, state_dict, source=source, zero_output=values.zero_output, adapt_stem=values.adapt_stem
+        )
         origin |= {"from_plain": True, "zero_output": values.zero_output, "seed": values.seed, "new": list(report.new)}
         text = f"{report}\n"
     else:
         model = shapes
-        load_torch_state_dict(model, state_dict, source=source)
-        text = ""
-    save(model, written, origin=origin)
+        report = load_torch_state_dict(model, state_dict, source=source, adapt_stem=values.adapt_stem)
+        text = "".join(f"{note}\n" for note in report.notes)
+    save(model, written, origin=origin | {"notes": list(report.notes)})
     print(literal_lines(f"{text}{name}: {written} and {written.with_suffix('.json')}"))
 
 

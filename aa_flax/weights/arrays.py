@@ -10,18 +10,22 @@ from flax import nnx
 
 def flat_arrays(model: nnx.Module) -> dict[str, Any]:
     """Return the array of every parameter and batch statistic by dotted path; shapes where the model has only those."""
-    state = nnx.state(model, (nnx.Param, nnx.BatchStat))
-    return {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
+    return {".".join(map(str, path)): leaf.get_value() for path, leaf in _leaves(model)}
 
 
 def fill_arrays(model: nnx.Module, values: Mapping[str, np.ndarray]) -> None:
     """Replace a network's arrays by those of `values`, by dotted path, each converted to the dtype of the old one."""
-    tree: dict[str, Any] = {}
-    before = flat_arrays(model)
-    for path, value in values.items():
-        *parents, name = path.split(".")
-        branch = tree
-        for parent in parents:
-            branch = branch.setdefault(parent, {})
-        branch[name] = jnp.asarray(value, before[path].dtype)
+    tree: dict[Any, Any] = {}
+    for path, leaf in _leaves(model):
+        name = ".".join(map(str, path))
+        if name in values:
+            *parents, last = path  # numbers in lists of modules, where the dotted path has their digits
+            branch = tree
+            for parent in parents:
+                branch = branch.setdefault(parent, {})
+            branch[last] = jnp.asarray(values[name], leaf.get_value().dtype)
     nnx.update(model, tree)
+
+
+def _leaves(model: nnx.Module) -> Any:
+    return nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))

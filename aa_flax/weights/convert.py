@@ -1,6 +1,6 @@
 """Conversion between our networks and the state dicts of PyTorch's networks, name by name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,38 +8,55 @@ from flax import nnx
 
 from aa_flax.layers import AAConv2D, AWConv2D
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
-from aa_flax.weights.errors import WeightsError
-from aa_flax.weights.rows import Counterpart, counterpart
+from aa_flax.weights.described import check_description
+from aa_flax.weights.errors import raise_all
+from aa_flax.weights.given import given_arrays
+from aa_flax.weights.report import Report
+from aa_flax.weights.rows import Counterpart, Leaf, Row, counterpart
+from aa_flax.weights.stem import adapted_stem
 from aa_flax.weights.tables import classifier_keys, family_of, table_of
 
 OWN = "aa_flax"
 """The source of weights that this library wrote, with our dotted paths and order of axes."""
-_WRAPPERS = ("module.", "_orig_mod.", "model.")
-_IGNORED = "num_batches_tracked"  # a count of steps, for a momentum that these networks do not use
 
 
-def load_torch_state_dict(model: nnx.Module, state_dict: Mapping[str, Any], *, source: str) -> None:
+def load_torch_state_dict(
+    model: nnx.Module, state_dict: Mapping[str, Any], *, source: str, adapt_stem: bool = False
+) -> Report:
     """Fill a network with the weights of the same network in PyTorch, in place.
 
-    Every key is used once (`num_batches_tracked` is ignored) and every parameter and batch statistic is filled. A
-    network without a classifier (`num_classes=0`) takes the weights of one that has it, and leaves the classifier's
-    keys unused.
+    Every key is used once and every parameter and batch statistic is filled. A prefix that all names share, such as
+    "module." or "model.backbone.", is taken off; counters such as `num_batches_tracked` are left out. A network without
+    a classifier (`num_classes=0`) takes the weights of one that has it, and leaves the classifier's keys unused.
 
     Args:
         model: a network of a family that has a key table for `source`.
-        state_dict: arrays by PyTorch's names, of any type that numpy accepts, with PyTorch's order of axes.
+        state_dict: arrays by PyTorch's names, of any type that numpy accepts, with PyTorch's order of axes. One that
+            `read_state_dict` returned also knows what a `config.json` of timm beside its file says.
         source: "timm" (ResNet, SE-ResNet, `semnasnet_*`), "torchvision" (ResNet) or "deit" (the authors' PatchConvNet).
+        adapt_stem: make the first convolution for the network's number of channels where that of the weights has
+            another (`aa_flax.weights.stem.adapted_stem`); otherwise another number is an error.
+
+    Returns:
+        What was taken, and in notes what was done to the names and the stem.
 
     Raises:
-        WeightsError: there is no table, or keys are missing, left over or of another shape; one message lists them all.
+        WeightsError: there is no table; or keys are missing, left over or of another shape, and one message lists them
+            all; or the weights are said to be of a network that may have the same names and compute something else.
     """
     table = table_of(model, source)
     arrays = flat_arrays(model)
-    given = numpy_arrays(state_dict)
-    used = classifier_keys(model, source, given) if getattr(model, "head", None) is None else set()
+    places = {path: counterpart(table, path, array.shape) for path, array in arrays.items()}
+    given, prefix, others, notes = given_arrays(state_dict, [k for p in places.values() if p for k in p.keys])
+    notes = (*said(model, state_dict, source), *notes)
+    if adapt_stem:
+        notes += adapt(model, given, source)
+    headless = getattr(model, "head", None) is None
+    classifier = classifier_keys(model, source, [*given, *others]) if headless else set()
+    used = {*classifier}
     problems, values = [], {}
     for path, array in arrays.items():
-        found = counterpart(table, path, array.shape)
+        found = places[path]
         if found is None:
             problems.append(f"{path}: {source} has no such layer")
             continue
@@ -49,10 +66,14 @@ def load_torch_state_dict(model: nnx.Module, state_dict: Mapping[str, Any], *, s
             problems += wrong
         else:
             values[path] = found.to_ours([given[key] for key in found.keys])
-    problems += [f"{key}: the network has no such array" for key in given if key not in used]
+    left = [key for key in given if key not in used] + [key for key in others if key not in classifier]
+    problems += [f"{key}: the network has no such array" for key in left]
     if problems:
-        raise_all(problems, f"{source}'s weights do not fit this {type(model).__name__}{hint(model, given, source)}")
+        why = hint(model, given, source)
+        raise_all(problems, f"{source}'s weights{without(prefix)} do not fit this {type(model).__name__}{why}")
     fill_arrays(model, values)
+    unused = [prefix + key for key in given if key in classifier] + [key for key in others if key in classifier]
+    return Report(loaded=tuple(values), unused=tuple(unused), notes=notes)
 
 
 def to_torch_state_dict(model: nnx.Module, *, source: str) -> dict[str, np.ndarray]:
@@ -76,49 +97,50 @@ def to_torch_state_dict(model: nnx.Module, *, source: str) -> dict[str, np.ndarr
     return values
 
 
-def numpy_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return the arrays of a state dict, without those that are ignored and without wrappers' prefixes of the names.
+def said(model: nnx.Module, state_dict: Mapping[str, Any], source: str) -> tuple[str, ...]:
+    """Return the notes that a state dict brings; raise WeightsError if it is said to be of another network."""
+    description = getattr(state_dict, "description", None)
+    return (*getattr(state_dict, "notes", ()), *check_description(model, description, source))
 
-    Raises:
-        WeightsError: `state_dict` is no mapping, or entries are no arrays of finite floating-point numbers; one message
-            lists them all.
+
+def adapt(model: nnx.Module, given: dict[str, np.ndarray], source: str) -> tuple[str, ...]:
+    """Replace, among the given arrays, the first convolution by one for the network's channels; return a note on it."""
+    stem = _stem_of_other_channels(model, given, source)
+    if stem is None:
+        return ()
+    path, found, kernel, channels = stem
+    given |= found.to_theirs(adapted_stem(kernel, channels))
+    return (f"{path}: made for {channels} channels from the {kernel.shape[2]} of the weights",)
+
+
+def _stem_of_other_channels(
+    model: nnx.Module, given: Mapping[str, np.ndarray], source: str
+) -> tuple[str, Counterpart, np.ndarray, int] | None:
+    """Return the path and place of the first convolution, its given kernel, and the channels that ours takes.
+
+    None is returned if the given kernel is missing, has as many, or differs in more.
     """
-    if not isinstance(state_dict, Mapping):
-        raise WeightsError(
-            f"state_dict must map names to arrays, got {type(state_dict).__name__}; read_state_dict(file) reads a "
-            "file, and a PyTorch module has state_dict()"
-        )
-    arrays, problems = {}, []
-    for key, value in _without_wrapper(state_dict).items():
-        if key.endswith(_IGNORED):
-            continue
-        try:
-            arrays[key] = np.asarray(_plain(value))
-        except (TypeError, ValueError, RuntimeError) as error:  # what NumPy and PyTorch raise
-            problems.append(f"{key}: numpy cannot take it ({error})")
-            continue
-        if arrays[key].dtype.kind not in "fV":
-            problems.append(f"{key}: has dtype {arrays[key].dtype}, expected floating point")
-        elif not np.isfinite(arrays[key].astype(np.float32)).all():
-            problems.append(f"{key}: holds infinity or NaN")
-    raise_all(problems, "the state dict holds other things than arrays of finite floating-point numbers")
-    return arrays
+    path = family_of(model).stem
+    stem = flat_arrays(model).get(path)
+    ours: tuple[int, ...] = () if stem is None else stem.shape
+    found = place_of(None if source == OWN else table_of(model, source), path, ours) if len(ours) == 4 else None
+    if found is None or found.keys[0] not in given or given[found.keys[0]].ndim != 4:
+        return None
+    kernel = found.to_ours([given[found.keys[0]]])
+    differs = [kernel.shape[axis] != ours[axis] for axis in range(4)]
+    return (path, found, kernel, ours[2]) if differs == [False, False, True, False] and kernel.size else None
 
 
-def _without_wrapper(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove the prefixes that training on several devices, compiling and Lightning put before every name."""
-    stripped = dict(state_dict)
-    while prefix := next((p for p in _WRAPPERS if stripped and all(key.startswith(p) for key in stripped)), ""):
-        stripped = {key.removeprefix(prefix): value for key, value in stripped.items()}
-    return stripped
+def place_of(table: Sequence[Row] | None, path: str, shape: tuple[int, ...]) -> Counterpart | None:
+    """Return the counterpart of our array at `path` by a key table; without one, as this library names it."""
+    if table is None:
+        return Counterpart((path,), Leaf("", lambda x: x, lambda x: x))
+    return counterpart(table, path, shape)
 
 
-def _plain(value: Any) -> Any:
-    """Detach a PyTorch tensor, in a dtype that NumPy has, without importing PyTorch; return anything else as it is."""
-    if not hasattr(value, "detach"):
-        return value
-    value = value.detach().cpu()
-    return value.float() if str(value.dtype) == "torch.bfloat16" else value
+def without(prefix: str) -> str:
+    """Return what an error says of a prefix that was taken off the names it lists."""
+    return f", named without {prefix!r}," if prefix else ""
 
 
 def misfits(given: Mapping[str, np.ndarray], found: Counterpart, path: str, shape: tuple[int, ...]) -> list[str]:
@@ -142,7 +164,7 @@ def misfits(given: Mapping[str, np.ndarray], found: Counterpart, path: str, shap
 def hint(model: nnx.Module, given: Mapping[str, Any], source: str) -> str:
     """Return a hint, for the end of an error message, at why weights do not fit; "" if there is none.
 
-    The names may be those of another source, or the weights those of a plain network.
+    The names may be those of another source, the images have other channels, or the weights be a plain network's.
     """
     arrays = flat_arrays(model)
     names: dict[str, set[str]] = {OWN: set(arrays)}
@@ -153,11 +175,12 @@ def hint(model: nnx.Module, given: Mapping[str, Any], source: str) -> str:
     best = max(fitting, key=lambda other: fitting[other])
     if fitting[best] > 2 * fitting.get(source, 0):
         return f"; these look like the names of source={best!r}"
-    augmented = any(isinstance(module, AAConv2D | AWConv2D) for _, module in nnx.iter_modules(model))
+    if _stem_of_other_channels(model, given, source) is not None:
+        return "; adapt_stem=True takes a first convolution for another number of channels"
+    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+    theirs = [key.removesuffix(".qkv.kernel") for key in given if key.endswith(".qkv.kernel")] if source == OWN else []
+    plain = [path for path in theirs if not isinstance(modules.get(path), AAConv2D)]
+    if plain:
+        return f"; the weights have attention in {len(plain)} layers that are plain here, such as {plain[0]}"
+    augmented = any(isinstance(module, AAConv2D | AWConv2D) for module in modules.values())
     return "; init_from_plain starts an augmented network from a plain one's weights" if augmented else ""
-
-
-def raise_all(problems: list[str], summary: str) -> None:
-    """Raise WeightsError with a line for each problem, if there are any."""
-    if problems:
-        raise WeightsError("\n  ".join([f"{summary}; {len(problems)} problems:", *problems]))

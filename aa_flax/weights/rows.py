@@ -9,6 +9,7 @@ axis 0, of PyTorch's arrays for n = 0, 1, 2 ...
 "Ours" is an array, module or name of this library, "theirs" one of PyTorch.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -102,18 +103,15 @@ def counterpart(table: Sequence[Row], path: str, shape: tuple[int, ...]) -> Coun
     """Return the counterpart of our array of that shape at the dotted `path`, or None if no row has it."""
     module, _, name = path.rpartition(".")
     for row in table:
-        numbers = match(row.ours, module)
-        if numbers is None or name not in row.kind:
+        # A network has hundreds of arrays, each compared with every row.
+        if name not in row.kind or _pattern(row.ours).fullmatch(module) is None:
             continue
-        leaf = row.kind[name]
-
-        def key(n: int, row: Row = row, leaf: Leaf = leaf, numbers: dict[str, int] = numbers) -> str:
-            return f"{fill(row.theirs, {'n': n, **numbers})}.{leaf.name}".lstrip(".")
-
+        leaf, numbers = row.kind[name], match(row.ours, module) or {}
+        total = 0 if row.axis is None else shape[row.axis]
+        keys = [f"{fill(row.theirs, {'n': n, **numbers})}.{leaf.name}".lstrip(".") for n in range(total + 1)]
         if row.axis is None:
-            return Counterpart((key(0),), leaf)
-        total = shape[row.axis]
-        return Counterpart(tuple(key(n) for n in range(total)), leaf, row.axis, key(total))
+            return Counterpart((keys[0],), leaf)
+        return Counterpart(tuple(keys[:-1]), leaf, row.axis, keys[-1])
     return None
 
 
@@ -125,9 +123,13 @@ def speaks_of(row: Row, key: str) -> bool:
 
 def match(template: str, path: str) -> dict[str, int] | None:
     """Return the number that each letter of `template` stands for in `path`, or None if the path does not match."""
-    pattern = re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\d+)", re.escape(template))
-    found = re.fullmatch(pattern, path)
+    found = _pattern(template).fullmatch(path)
     return {letter: int(number) for letter, number in found.groupdict().items()} if found else None
+
+
+@functools.cache
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\d+)", re.escape(template)))
 
 
 def fill(template: str, numbers: Mapping[str, int]) -> str:

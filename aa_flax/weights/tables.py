@@ -94,10 +94,12 @@ class Family(NamedTuple):
     """The key tables of a family of networks, by source, and its batch norms after convolutions.
 
     `followed_by` is a template of convolutions that may be augmented, and one of the batch norms that follow them.
+    `stem` is the dotted path of the kernel that the images meet first.
     """
 
     sources: Mapping[str, tuple[Row, ...]]
     followed_by: tuple[str, str] = ("", "")
+    stem: str = "stem.kernel"
 
     def norm_after(self, conv: str) -> str:
         """Return the dotted path of the batch norm that takes the output of the convolution at `conv`."""
@@ -114,9 +116,11 @@ _FAMILIES: dict[type[nnx.Module], Family] = {
     MnasNet: Family({"timm": _TIMM_MNASNET}, ("stage{s}.block{b}.expand", "stage{s}.block{b}.expand_bn")),
     # In a wide ResNet batch norms precede the convolutions, so that bn2 follows conv1.
     WideResNet: Family({}, ("stage{s}.block{b}.conv{k}", "stage{s}.block{b}.bn{k+1}")),
-    PatchConvNet: Family({"deit": _DEIT_SINGLE}),
+    PatchConvNet: Family({"deit": _DEIT_SINGLE}, stem="stem.conv1.kernel"),
 }
-_TOKEN_PER_CLASS: dict[type[nnx.Module], Family] = {PatchConvNet: Family({"deit": _DEIT_MULTI})}
+_TOKEN_PER_CLASS: dict[type[nnx.Module], Family] = {
+    PatchConvNet: Family({"deit": _DEIT_MULTI}, stem="stem.conv1.kernel")
+}
 """The families whose tables differ for networks with a token for each class, because the classifier has other names."""
 
 

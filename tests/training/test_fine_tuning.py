@@ -141,7 +141,10 @@ def test_mistakes_end_before_anything_is_compiled(config, tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("init_zero_output", True), ("init_source", "timm"), ("init_part", "backbone"), ("frozen", ("stem",))],
+    [
+        *(("init_zero_output", True), ("init_source", "timm"), ("init_part", "backbone"), ("frozen", ("stem",))),
+        *(("init_key", "ema"), ("init_adapt_stem", True)),
+    ],
 )
 def test_what_means_nothing_without_weights(field, value):
     with pytest.raises(ConfigError, match=f"config field 'model.{field}' needs 'model.init_from'"):

@@ -1,7 +1,4 @@
 import json
-import os
-import pickle
-import sys
 
 import forked
 import jax
@@ -16,7 +13,7 @@ from aa_flax.models.factories import plain_conv
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.training import functional
 from aa_flax.training.state import create_state
-from aa_flax.weights import WeightsError, load, read_state_dict, save
+from aa_flax.weights import WeightsError, load, save
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
 
 TINY = dict(depth=10, widen_factor=1)
@@ -124,58 +121,6 @@ def test_what_cannot_be_saved(tmp_path):
     with pytest.raises(WeightsError, match="cannot be written"):
         save(model, tmp_path / "file" / "w.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_what_cannot_be_read(tmp_path):
-    with pytest.raises(WeightsError, match="no such file"):
-        read_state_dict(tmp_path / "w.safetensors")
-    (tmp_path / "w.h5").write_bytes(b"")
-    with pytest.raises(WeightsError, match="expected .safetensors, .pth, .pt or .bin"):
-        read_state_dict(tmp_path / "w.h5")
-    (tmp_path / "w.safetensors").write_bytes(b"garbage")
-    with pytest.raises(WeightsError, match="cannot be read as safetensors"):
-        read_state_dict(tmp_path / "w.safetensors")
-
-
-class Mischief:
-    def __reduce__(self):
-        return os.mkdir, (os.environ["MISCHIEF"],)
-
-
-def test_a_pickle_with_code_is_never_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("MISCHIEF", str(tmp_path / "was_run"))
-    file = tmp_path / "w.pth"
-    file.write_bytes(pickle.dumps({"conv1.weight": Mischief()}))
-    with pytest.raises(WeightsError, match="weights_only=True|needs PyTorch"):
-        read_state_dict(file)
-    assert not (tmp_path / "was_run").exists()
-    pickle.loads(file.read_bytes())
-    assert (tmp_path / "was_run").exists()  # the file is harmful
-
-
-def test_without_pytorch_a_pickle_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    (tmp_path / "w.pth").write_bytes(b"x")
-    with pytest.raises(WeightsError, match="needs PyTorch .*; a .safetensors file does not"):
-        read_state_dict(tmp_path / "w.pth")
-
-
-def test_pytorch_files(tmp_path):
-    torch = pytest.importorskip("torch")
-    state = {"module.conv1.weight": torch.ones(2, 3), "module.bn1.weight": torch.zeros(2)}
-    torch.save(state, tmp_path / "w.pth")
-    read = read_state_dict(tmp_path / "w.pth")
-    assert list(read) == list(state)
-    np.testing.assert_array_equal(np.asarray(read["module.conv1.weight"]), np.ones((2, 3)))
-    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "checkpoint.pt")
-    with pytest.raises(WeightsError, match="holds more than a state dict; choose 'state_dict' as key"):
-        read_state_dict(tmp_path / "checkpoint.pt")
-    assert list(read_state_dict(tmp_path / "checkpoint.pt", key="state_dict")) == list(state)
-    with pytest.raises(WeightsError, match="has no entry 'ema'; it holds 'state_dict', 'epoch'"):
-        read_state_dict(tmp_path / "checkpoint.pt", key="ema")
-    torch.save(torch.ones(3), tmp_path / "tensor.pth")
-    with pytest.raises(WeightsError, match="holds no state dict but Tensor"):
-        read_state_dict(tmp_path / "tensor.pth")
 
 
 @pytest.mark.thorough

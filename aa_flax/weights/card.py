@@ -1,0 +1,105 @@
+"""The card beside a file of this library's weights, which says what network they are of."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from aa_flax.json_values import as_tuples
+from aa_flax.models import create_model
+from aa_flax.weights.errors import WeightsError, raise_all
+
+FORMAT = 1
+LAYERS = ("blocks", "depth")
+"""Options of networks that count layers."""
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+_FIELDS: dict[str, tuple[Any, str]] = {
+    "format": (lambda value: _whole(value, 0), "a whole number"),
+    "model": (lambda value: isinstance(value, str), "the name of a network"),
+    "options": (lambda value: isinstance(value, dict), "an object"),
+    "num_classes": (lambda value: _whole(value, 0), "a whole number"),
+    "image_size": (
+        lambda value: isinstance(value, list) and len(value) == 2 and all(_whole(side, 1) for side in value),
+        "height and width",
+    ),
+    "in_channels": (lambda value: _whole(value, 1), "a whole number of at least 1"),
+    "sha256": (lambda value: isinstance(value, str), "a hash"),
+}
+"""For each field that a card must have, whether a value will do, and what is expected."""
+
+
+def read_card(file: Path) -> dict[str, Any]:
+    """Return the card beside a file that `save` wrote.
+
+    Raises:
+        WeightsError: it is missing or damaged, or fields are missing or have values that they cannot have.
+    """
+    path = file.with_suffix(".json")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: the card of {file.name} is missing or damaged ({error})") from None
+    if not isinstance(card, dict):
+        raise WeightsError(f"{path}: the card of {file.name} is no JSON object but {type(card).__name__}")
+    missing = sorted({*_FIELDS} - {*card})
+    if missing or card["format"] != FORMAT:
+        raise WeightsError(f"{path}: not a card of format {FORMAT}; missing: {', '.join(missing) or 'nothing'}")
+    raise_all(
+        [
+            f"{name}: expected {what}, got {card[name]!r}"
+            for name, (serves, what) in _FIELDS.items()
+            if not serves(card[name])
+        ],
+        f"{path}: the card of {file.name} has values that it cannot have",
+    )
+    return card
+
+
+def described_network(
+    path: Path, card: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], dtype: Any = np.float32
+) -> nnx.Module:
+    """Return the network that a card describes, with shapes in place of arrays.
+
+    Args:
+        path: the file whose card it is, for errors.
+        card: a card as `read_card` returns it.
+        shapes: the shapes of the file's arrays by path.
+        dtype: of the computation.
+
+    Raises:
+        WeightsError: there is no such network, or it would have more layers than the file has arrays for.
+    """
+    # Building takes time and memory that grow with the layers, so that their number is compared before. Every layer has
+    # an array of its own, or is an entry along the first axis of one.
+    most = max(len(shapes), *(shape[0] for shape in shapes.values() if shape), 0)
+    for name in LAYERS:
+        counts = card["options"].get(name, 0)
+        for count in counts if isinstance(counts, list) else [counts]:
+            if isinstance(count, int | float) and count > most:
+                raise WeightsError(
+                    f"{path}: its card asks for {name}={counts}, and the file has arrays of {most} layers at most"
+                )
+    options = {key: as_tuples(value) for key, value in card["options"].items()}
+    try:
+        return nnx.eval_shape(
+            lambda: create_model(
+                card["model"],
+                num_classes=card["num_classes"],
+                image_size=tuple(card["image_size"]),
+                in_channels=card["in_channels"],
+                dtype=dtype,
+                rngs=nnx.Rngs(0),
+                **options,
+            )
+        )
+    # What a network does with numbers that it was never meant for depends on the network.
+    except Exception as error:
+        raise WeightsError(f"{path}: its card describes no network of this version ({error})") from None
