@@ -23,7 +23,7 @@ from aa_flax.runs.watchdog import Watchdog
 from aa_flax.tasks import Scores
 from aa_flax.training.scoring import make_scorer
 from aa_flax.training.setup import Setup, set_up
-from aa_flax.training.state import TrainState, evaluated
+from aa_flax.training.state import TrainState, evaluated, raw
 from aa_flax.training.window import NonFiniteError, Windows
 
 
@@ -145,7 +145,7 @@ class _Run:
                     self._save()
                 if self._preemption.agreed():
                     self._stop(f"after step {self._step}")
-            scores = self._scores or self._scorer(evaluated(self._state), setup.eval_source, self._between)
+            scores = self._scores or self._score()
             model = program.model(setup.layout.fetched(evaluated(self._state)))
         return Outcome(
             finished=self._step >= program.total_steps,
@@ -177,7 +177,7 @@ class _Run:
         due = epoch % self._config.eval_every_epochs == 0 or is_last
         if due and not (saved and self._is_evaluated):
             try:
-                scores = self._scorer(evaluated(self._state), self._setup.eval_source, self._between)
+                scores = self._score()
             except Preempted:
                 self._stop(f"in the evaluation after step {self._step}")
             self._log.write(self._step, "eval", epoch=epoch, **scores.values, seconds=self._elapsed())
@@ -187,6 +187,11 @@ class _Run:
         if not saved and (epoch % self._config.checkpoint_every_epochs == 0 or is_last):
             self._save()
         self._windows.restart()  # evaluation and saving are not training
+
+    def _score(self) -> Scores:
+        """Return the held-out scores; where the run averages, those of the last step's weights are beside them."""
+        state = self._state
+        return self._scorer(evaluated(state), self._setup.eval_source, self._between, raw=raw(state))
 
     def _save_is_due(self) -> bool:
         """Return whether `checkpoint_every_minutes` have passed since the last save, by the clock of the first host."""

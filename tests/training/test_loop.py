@@ -49,6 +49,9 @@ def test_log_has_every_window_and_every_evaluation(plain_config, tmp_path):
     assert [row["step"] for row in found if row["split"] == "train"] == [3, 4, 6, 8]
     assert [row["step"] for row in found if row["split"] == "eval"] == [8]
     assert set(found[0]) == {"step", "split", "epoch", "loss", "accuracy", "grad_norm", "learning_rate", "skipped"}
+    scored = {"loss", "accuracy", "raw_loss", "raw_accuracy"}  # of averaged weights, and of those of the last step
+    assert {*found[-1]} == {"step", "split", "epoch", *scored}
+    assert found[-1]["loss"] != found[-1]["raw_loss"]
     assert all(np.isfinite(row["loss"]) for row in found)
     assert list(tmp_path.glob("events.out.tfevents*"))
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
