@@ -17,8 +17,8 @@ from aa_flax.training.sharding import place_batch
 Scorer = Callable[..., Scores]
 """((params, batch_stats), source, between=nothing, raw=None) -> scores of all examples.
 
-`between` is called before each batch. `raw` is another (params, batch_stats), scored on the same batches; its values are
-among the scores under their names after "raw_".
+`between` is called before each batch. `raw` is another (params, batch_stats), scored on the same batches; its values
+are among the scores under their names after "raw_".
 """
 
 
