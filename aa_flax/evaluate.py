@@ -5,7 +5,6 @@ config says of sizes and crops. The last line printed is one JSON object.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,7 +14,7 @@ from absl import flags
 from aa_flax import data
 from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import resolve
-from aa_flax.json_values import finite
+from aa_flax.json_values import to_json
 from aa_flax.models.functional import functional
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.tasks import OPTIONS, option_schemas
@@ -60,7 +59,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         print(line)
     result = {**scores.values, "examples": scores.examples, "step": step}
     last = {**result, "dataset": dataset.name, "split": split, "workdir": str(directory.path)}
-    print(json.dumps(finite(last)))
+    print(to_json(last))
 
 
 def command() -> NoReturn:

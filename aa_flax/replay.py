@@ -6,7 +6,6 @@ to DIR/replay. It needs the data of the run. The last line printed is one JSON o
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,7 +15,7 @@ from absl import flags
 from aa_flax import data
 from aa_flax.config.command_line import fail, run
 from aa_flax.data.images import encode_png
-from aa_flax.json_values import finite
+from aa_flax.json_values import to_json
 from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.training.replay import Replay, replay
@@ -50,7 +49,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         print(f"  index {found.indices[position]}, {found.titles[position]}: loss {found.losses[position]:.6g}")
     _draw(found, chosen[:_MOST], directory.path / "replay")
     told = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "images"}
-    print(json.dumps(finite({**told, "bad_examples": [found.indices[p] for p in found.bad_examples]})))
+    print(to_json({**told, "bad_examples": [found.indices[p] for p in found.bad_examples]}))
 
 
 def _draw(found: Replay, positions: list[int], folder: Path) -> None:

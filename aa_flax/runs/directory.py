@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import fcntl
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from aa_flax.config.moved import under_new_names
 from aa_flax.config.schema import MAY_CHANGE_ON_RESUME, Config, ConfigError, DataConfig, flatten, resolve
 from aa_flax.data.preprocessing import Preprocessing, seen_by
+from aa_flax.json_values import from_json, to_json
 from aa_flax.runs.checkpoints import saved_steps
 from aa_flax.runs.hosts import is_first
 
@@ -161,7 +161,7 @@ class RunDirectory:
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
-            value = json.loads((self.path / name).read_text())
+            value = from_json((self.path / name).read_text())
             if not isinstance(value, dict):
                 raise ValueError(f"an object was expected, not {type(value).__name__}")
             return value
@@ -172,7 +172,7 @@ class RunDirectory:
         """Replace a file as a whole, so that a reader never finds half of it."""
         temporary = self.path / f".{name}.partial"
         try:
-            temporary.write_text(json.dumps(value, indent=1) + "\n")
+            temporary.write_text(to_json(value, indent=1) + "\n")
             temporary.replace(self.path / name)
         except OSError as error:
             raise RunDirectoryError(f"{self.path / name} cannot be written: {error.strerror}") from error
