@@ -81,7 +81,7 @@ class _Events:
 
     def __init__(self, workdir: Path, step: int) -> None:
         self._writer = EventsWriter(str(workdir / "events"))
-        # Makes TensorBoard drop what an earlier process wrote of later steps; before the first checkpoint, of all steps.
+        # Makes TensorBoard drop what an earlier process wrote of later steps: of all, before the first checkpoint.
         self._put([Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))])
 
     def write(self, step: int, values: dict[str, Any]) -> None:

@@ -57,6 +57,7 @@ def train(config: Config, workdir: Path) -> Outcome:
         preemption = stack.enter_context(Preemption().watching())
         watchdog = stack.enter_context(Watchdog(config.hang_minutes))
         setup = set_up(config, directory)
+        setup.check_splits()
         phases.done("data and network")
         stack.enter_context(directory.locked())
         cache = CompilationCache(directory.path / "compiled")
