@@ -20,7 +20,7 @@ from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.tasks import OPTIONS, option_schemas
 from aa_flax.training.program import Program
 from aa_flax.training.scoring import make_scorer
-from aa_flax.training.sharding import Layout
+from aa_flax.training.sharding import Layout, on_these_devices
 from aa_flax.training.trained import load_model
 
 
@@ -43,9 +43,9 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     if given is not None:
         other = resolve(given)
         config = dataclasses.replace(config, data=other.data, eval_batch_size=other.eval_batch_size)
+    config = on_these_devices(config)
     preprocessing = directory.read_preprocessing()
     layout = Layout.of(config)
-    layout.check_batch_size("eval_batch_size", config.eval_batch_size)
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
     program = Program.of(config, preprocessing, layout, 1, shapes=True)
     program.task.check_dataset(dataset)

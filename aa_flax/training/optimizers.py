@@ -149,9 +149,9 @@ def moving_average(average: Any, new: Any, decay: float, bias: Any) -> tuple[Any
         bias: 1 before the first value, then what the last call returned; a scalar array. With 0 it stays 0, and nothing
             is corrected: the average is `decay * average + (1 - decay) * new`.
     """
-    decay = jnp.asarray(decay, bias.dtype)
-    bias = decay * bias
-    weight = (1 - decay) / (1 - bias)  # exactly 1 at the first value
+    kept = jnp.asarray(decay, bias.dtype)
+    bias = kept * bias
+    weight = (1 - kept) / (1 - bias)  # exactly 1 at the first value
 
     def taken_in(a: Any, n: Any) -> Any:
         return a + weight.astype(a.dtype) * (n - a) if jnp.issubdtype(a.dtype, jnp.inexact) else n

@@ -11,6 +11,7 @@ from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.training.program import Program
 from aa_flax.training.resident import taken
 from aa_flax.training.setup import Setup, set_up
+from aa_flax.training.sharding import on_these_devices
 from aa_flax.training.state import TrainState
 from aa_flax.training.step import step_keys
 
@@ -51,7 +52,7 @@ def replay(directory: RunDirectory, step: int | None = None) -> Replay:
     Raises:
         RunDirectoryError: no step is given and the run did not diverge, or the run has no such step.
     """
-    config = directory.read_config()
+    config = on_these_devices(directory.read_config())
     if step is None:
         if not (kept := directory.read_failure()):
             raise RunDirectoryError(f"{directory.path}: the run did not diverge; name a step with --step")
