@@ -4,10 +4,13 @@ Nothing is generated or downloaded. TensorFlow is not needed, because only the f
 """
 
 import hashlib
+import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -15,6 +18,8 @@ from aa_flax.data.errors import DataError
 from aa_flax.data.targets import class_labels
 
 _NAME = re.compile(r"\w+(/[\w.-]+)?(:\d+\.\d+\.\d+)?")
+_FEATURE = re.compile(r"tensorflow_datasets\.core\.features\.\w+\.\w+")
+"""The classes of features that may be read. TFDS imports the module of whatever class a folder names."""
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -80,10 +85,13 @@ def open_prepared(folder: Path) -> Prepared:
     """Open a prepared folder.
 
     Raises:
-        DataError: the description is damaged, the format is not ArrayRecord, or an example does not have exactly one
-            image, grey or RGB in uint8, and one class label.
+        DataError: the description is damaged, or names a class that is not TFDS's own; the format is not ArrayRecord;
+            or an example does not have exactly one image, grey or RGB in uint8, and one class label.
     """
     try:
+        for name in _classes(json.loads((folder / "features.json").read_text())):
+            if not _FEATURE.fullmatch(name):
+                raise ValueError(f"features.json names {name!r}, which is no feature of TFDS; it is not imported")
         builder = tfds.builder_from_directory(folder)
     # TFDS raises whatever parsing its own two JSON files raises.
     except Exception as error:
@@ -106,6 +114,22 @@ def open_prepared(folder: Path) -> Prepared:
             f"{folder}: {images[0]!r} has {image.shape[-1]} channels of {image.np_dtype}, expected 1 or 3 of uint8"
         )
     return Prepared(folder, builder, images[0], labels[0])
+
+
+def _classes(description: Any) -> Iterator[str]:
+    """Yield the names of all classes in the content of a features.json.
+
+    They stand under either spelling of the Protobuf field or, as older versions of TFDS wrote it, under "type". A part
+    of the description may be JSON inside a string.
+    """
+    if isinstance(description, list):
+        for item in description:
+            yield from _classes(item)
+    if isinstance(description, dict):
+        for key, value in description.items():
+            if key in ("pythonClassName", "python_class_name", "type") and isinstance(value, str):
+                yield value
+            yield from _classes(json.loads(value) if key == "json" and isinstance(value, str) else value)
 
 
 def _require_array_record(builder: tfds.core.DatasetBuilder, folder: Path) -> None:

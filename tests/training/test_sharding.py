@@ -168,7 +168,8 @@ def test_what_does_not_divide():
 
 
 @pytest.mark.parametrize(
-    ("trained_on", "here", "heads", "batch"), [(2, 1, 1, 20), (2, 3, 1, 21), (2, 8, 2, 20), (8, 4, 4, 20), (4, 6, 2, 21)]
+    ("trained_on", "here", "heads", "batch"),
+    [(2, 1, 1, 20), (2, 3, 1, 21), (2, 8, 2, 20), (8, 4, 4, 20), (4, 6, 2, 21)],
 )
 def test_a_run_is_used_on_other_devices_than_it_was_trained_on(trained_on, here, heads, batch):
     config = dataclasses.replace(config_of(model_devices=trained_on), eval_batch_size=20)
