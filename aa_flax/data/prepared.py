@@ -27,12 +27,18 @@ def resolve_data_dir(data_dir: str | Path) -> Path:
     """Return the absolute path of `data_dir`, where "" stands for $TFDS_DATA_DIR or else ~/tensorflow_datasets.
 
     Raises:
-        DataError: it is the URL of a bucket.
+        DataError: it is the URL of a bucket, or lies in a home directory that there is not.
     """
     given = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if re.match(r"\w{2,}:/", str(given)):
         raise DataError(f"data_dir: {given} is no folder; a bucket must be mounted")
-    return Path(given).expanduser().absolute()
+    try:
+        return Path(given).expanduser().absolute()
+    except RuntimeError:
+        raise DataError(
+            f"data_dir: {given} cannot be found without a home directory (HOME is not set); name another folder as "
+            "data_dir or in TFDS_DATA_DIR"
+        ) from None
 
 
 def find_prepared(name: str, data_dir: Path) -> Path | None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from aa_flax.config.moved import under_new_names
 from aa_flax.config.schema import MAY_CHANGE_ON_RESUME, Config, ConfigError, DataConfig, flatten, resolve
+from aa_flax.data.locking import lock
 from aa_flax.data.preprocessing import Preprocessing, seen_by
 from aa_flax.json_values import from_json, to_json
 from aa_flax.runs.checkpoints import saved_steps
@@ -27,7 +27,10 @@ class RunDirectory:
     path: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path).expanduser())
+        try:
+            object.__setattr__(self, "path", Path(self.path).expanduser())
+        except RuntimeError:
+            raise RunDirectoryError(f"{self.path}: there is no home directory here (HOME is not set)") from None
 
     @property
     def checkpoints(self) -> Path:
@@ -116,7 +119,7 @@ class RunDirectory:
             except OSError as error:
                 raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror}") from error
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file, wait=False)
             except BlockingIOError:
                 raise RunDirectoryError(f"another process is training in {self.path}") from None
             yield

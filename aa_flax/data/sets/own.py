@@ -1,7 +1,6 @@
 """The data sets of this library: their names, and their preparation, once, from the files that the user names."""
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -14,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
 from aa_flax.data.facts import FACTS, Facts
+from aa_flax.data.locking import lock
 from aa_flax.data.prepared import find_prepared
 from aa_flax.data.sets.builder import Origin, make_builder
 from aa_flax.data.sets.cifar import Cifar10, Cifar100
@@ -104,10 +104,10 @@ def prepare(origin: Origin, data_dir: Path) -> Path:
     folder = find_prepared(name, data_dir)
     if folder is not None and source_checksums(folder) == checksums:
         return folder
-    with _locked(data_dir, origin.stored_name):
+    with _locked(data_dir, origin.stored_name) as alone:
         folder = find_prepared(name, data_dir)
         if folder is None:
-            _write(origin, checksums, data_dir)
+            _write(origin, checksums, data_dir, alone)
             folder = find_prepared(name, data_dir)
             assert folder is not None
         elif (before := source_checksums(folder)) != checksums:
@@ -140,9 +140,9 @@ def source_fingerprint(folder: Path) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _write(origin: Origin, checksums: dict[str, str], data_dir: Path) -> None:
-    # Remove what a killed process has left; the caller holds the lock, so no other process is writing.
-    for leftover in (data_dir / origin.stored_name).glob("*incomplete*"):
+def _write(origin: Origin, checksums: dict[str, str], data_dir: Path, alone: bool) -> None:
+    # Remove what a killed process has left, unless without a lock another process may be writing it.
+    for leftover in (data_dir / origin.stored_name).glob("*incomplete*") if alone else ():
         shutil.rmtree(leftover, ignore_errors=True)
     builder = make_builder(origin, checksums, data_dir)
     try:
@@ -167,12 +167,12 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(data_dir: Path, name: str) -> Iterator[None]:
+def _locked(data_dir: Path, name: str) -> Iterator[bool]:
+    """Keep other processes from preparing a data set while open; yield whether that is so, see `lock`."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         file = (data_dir / f".{name}.lock").open("w")
     except OSError as error:
         raise DataError(f"data_dir: cannot write to {data_dir} ({error.strerror or error})") from None
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield lock(file, wait=True)
