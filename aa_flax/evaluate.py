@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import NoReturn
 
 import jax
-from absl import flags
+from absl import flags, logging
 
 from aa_flax import data
 from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import resolve
+from aa_flax.data.recorded import DATA_DIR, found_again
 from aa_flax.json_values import to_json
 from aa_flax.models.functional import functional
+from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.tasks import OPTIONS, option_schemas
 from aa_flax.training.program import Program
@@ -31,6 +33,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "split", "", "Split to score instead of the config's held-out one, such as train[:10%].", flag_values=values
     )
+    flags.DEFINE_string("data_dir", "", DATA_DIR, flag_values=values)
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
@@ -42,11 +45,16 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     config = directory.read_config()
     if given is not None:
         other = resolve(given)
-        config = dataclasses.replace(config, data=other.data, eval_batch_size=other.eval_batch_size)
+        fields = dataclasses.replace(other.data, data_dir=values.data_dir or other.data.data_dir)
+        config = dataclasses.replace(config, data=fields, eval_batch_size=other.eval_batch_size)
+    else:
+        config = dataclasses.replace(config, data=found_again(config.data, values.data_dir))
     config = on_these_devices(config)
     preprocessing = directory.read_preprocessing()
     layout = Layout.of(config)
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
+    if given is None and preprocessing.data_fingerprint not in ("", dataset.fingerprint):
+        logging.warning("%s: not the files that the run was trained on; scores may differ", dataset.folder)
     program = Program.of(config, preprocessing, layout, 1, shapes=True)
     program.task.check_dataset(dataset)
     model, step = load_model(directory)
@@ -64,7 +72,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
 
 def command() -> NoReturn:
     """Run the command line and exit."""
-    run(main, define, expected=(RunDirectoryError, data.DataError), tasks=option_schemas)
+    run(main, define, expected=(RunDirectoryError, CheckpointError, data.DataError), tasks=option_schemas)
 
 
 if __name__ == "__main__":

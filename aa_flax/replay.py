@@ -15,6 +15,7 @@ from absl import flags
 from aa_flax import data
 from aa_flax.config.command_line import fail, run
 from aa_flax.data.images import encode_png
+from aa_flax.data.recorded import DATA_DIR
 from aa_flax.json_values import to_json
 from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
@@ -29,6 +30,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "step", None, "Which step, from 0; the first that made the run diverge if not given.", flag_values=values
     )
+    flags.DEFINE_string("data_dir", "", DATA_DIR, flag_values=values)
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
@@ -36,7 +38,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
     directory = RunDirectory(Path(values.workdir))
-    found = replay(directory, values.step)
+    found = replay(directory, values.step, values.data_dir)
     print(f"step {found.step}, replayed from step {found.replayed_from}")
     print(f"loss {found.loss:.6g}, norm of the gradient {found.gradient_norm:.6g}")
     print(f"largest parameter {found.largest_parameter:.6g}")

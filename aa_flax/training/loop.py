@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 from flax import nnx
+from ml_collections import ConfigDict
 
-from aa_flax.config.schema import Config
+from aa_flax.config.schema import Config, resolve
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.compilation_cache import CompilationCache
 from aa_flax.runs.directory import RunDirectory
@@ -40,8 +41,10 @@ class Outcome:
     setup: Setup
 
 
-def train(config: Config, workdir: Path) -> Outcome:
+def train(config: Config | ConfigDict | dict[str, Any], workdir: str | Path) -> Outcome:
     """Train as `config` says in `workdir`, from the newest undamaged checkpoint there if there is one.
+
+    A ConfigDict, as `default_config` and the functions `get_config` return it, or a nested dict is resolved first.
 
     SIGTERM and Ctrl-C are heeded between steps while this runs in the main thread: the state is saved first.
 
@@ -52,7 +55,8 @@ def train(config: Config, workdir: Path) -> Outcome:
         Preempted: a signal came.
         CheckpointError: all checkpoints are damaged, or several in a row could not be saved.
     """
-    directory, phases = RunDirectory(workdir), Phases()
+    config = config if isinstance(config, Config) else resolve(config)
+    directory, phases = RunDirectory(Path(workdir)), Phases()
     with contextlib.ExitStack() as stack:
         preemption = stack.enter_context(Preemption().watching())
         watchdog = stack.enter_context(Watchdog(config.hang_minutes))

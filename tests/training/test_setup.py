@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from aa_flax.data import DataError, TolerantSource
 from aa_flax.training import ConfigError, RunDirectory, resolve
@@ -48,6 +49,16 @@ def test_splits_that_share_examples_are_refused_unless_it_is_meant(tiny_config, 
     assert not directory.path.exists()
     tiny_config.data.allow_overlap = True
     dataclasses.replace(setup, program=dataclasses.replace(setup.program, config=resolve(tiny_config))).check_splits()
+
+
+@pytest.mark.parametrize("form", [ConfigDict, dict, resolve, lambda config: config.to_dict()])
+def test_train_takes_a_config_in_each_form(tiny_config, tmp_path, form):
+    """In a notebook one gives `train` what `default_config` returns. A split that is too small ends it at once."""
+    tiny_config.data.train_split = "train[:15]"
+    with pytest.raises(DataError, match="batch_size is 16, expected 1 to 15"):
+        train(form(tiny_config), str(tmp_path / "run"))
+    with pytest.raises(ConfigError, match="a config must be a ConfigDict or a dictionary, got None"):
+        train(None, str(tmp_path / "run"))
 
 
 def test_balanced_classes_are_counted_on_the_training_split(tiny_config, tmp_path):
