@@ -51,6 +51,7 @@ def test_splits_that_share_examples_are_refused_unless_it_is_meant(tiny_config, 
     dataclasses.replace(setup, program=dataclasses.replace(setup.program, config=resolve(tiny_config))).check_splits()
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("form", [ConfigDict, dict, resolve, lambda config: config.to_dict()])
 def test_train_takes_a_config_in_each_form(tiny_config, tmp_path, form):
     """In a notebook one gives `train` what `default_config` returns. A split that is too small ends it at once."""
