@@ -66,7 +66,8 @@ def test_cross_entropy_is_that_of_pytorch(rng, smoothing):
     assert found == pytest.approx(float(expected), rel=1e-5)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.few
+@pytest.mark.parametrize("smoothing", [0.3, 0.0])
 def test_mixed_images_weigh_what_their_classes_do(rng, smoothing):
     batch, logits = batch_of(rng), rng.normal(size=(12, 5)).astype(np.float32)
     mixup = {"mixup": 0.7}
@@ -78,8 +79,9 @@ def test_mixed_images_weigh_what_their_classes_do(rng, smoothing):
     assert found == pytest.approx((weights * targets * nll).sum() / (shares * weights).sum(), rel=1e-5)
 
 
-@pytest.mark.parametrize("binary", [False, True])
-@pytest.mark.parametrize("data", [{}, {"mixup": 0.7}])
+@pytest.mark.few
+@pytest.mark.parametrize("data", [{"mixup": 0.7}, {}])
+@pytest.mark.parametrize("binary", [True, False])
 def test_binary_cross_entropy_is_the_weighted_mean_of_images(rng, binary, data):
     batch, logits = batch_of(rng), rng.normal(size=(12, 5)).astype(np.float32)
     options = {"loss": "binary_cross_entropy", "binary_targets": binary}
@@ -98,6 +100,7 @@ def test_equal_weights_are_none(rng, loss):
     assert weighted == pytest.approx(loss_of(task_with(**options), logits, batch)[0], rel=1e-6)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
 def test_a_step_in_pieces_divides_by_the_weight_of_the_whole_batch(rng, loss):
     batch, states = batch_of(rng), []
