@@ -5,24 +5,25 @@ config says of sizes and crops. The last line printed is one JSON object.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import NoReturn
 
 import jax
-from absl import flags
+from absl import flags, logging
 
 from aa_flax import data
 from aa_flax.config.command_line import config_value, define_config, define_workdir, fail, run
 from aa_flax.config.schema import resolve
-from aa_flax.json_values import finite
+from aa_flax.data.recorded import DATA_DIR, found_again
+from aa_flax.json_values import to_json
 from aa_flax.literal import literal
 from aa_flax.models.functional import functional
+from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.tasks import OPTIONS, option_schemas
 from aa_flax.training.program import Program
 from aa_flax.training.scoring import make_scorer
-from aa_flax.training.sharding import Layout
+from aa_flax.training.sharding import Layout, on_these_devices
 from aa_flax.training.trained import load_model
 
 
@@ -33,6 +34,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "split", "", "Split to score instead of the config's held-out one, such as train[:10%].", flag_values=values
     )
+    flags.DEFINE_string("data_dir", "", DATA_DIR, flag_values=values)
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
@@ -44,11 +46,16 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     config = directory.read_config()
     if given is not None:
         other = resolve(given)
-        config = dataclasses.replace(config, data=other.data, eval_batch_size=other.eval_batch_size)
+        fields = dataclasses.replace(other.data, data_dir=values.data_dir or other.data.data_dir)
+        config = dataclasses.replace(config, data=fields, eval_batch_size=other.eval_batch_size)
+    else:
+        config = dataclasses.replace(config, data=found_again(config.data, values.data_dir))
+    config = on_these_devices(config)
     preprocessing = directory.read_preprocessing()
     layout = Layout.of(config)
-    layout.check_batch_size("eval_batch_size", config.eval_batch_size)
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
+    if given is None and preprocessing.data_fingerprint not in ("", dataset.fingerprint):
+        logging.warning("%s: not the files that the run was trained on; scores may differ", dataset.folder)
     program = Program.of(config, preprocessing, layout, 1, shapes=True)
     program.task.check_dataset(dataset)
     model, step = load_model(directory)
@@ -61,12 +68,12 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         print(literal(line))
     result = {**scores.values, "examples": scores.examples, "step": step}
     last = {**result, "dataset": dataset.name, "split": split, "workdir": str(directory.path)}
-    print(json.dumps(finite(last)))
+    print(to_json(last))
 
 
 def command() -> NoReturn:
     """Run the command line and exit."""
-    run(main, define, expected=(RunDirectoryError, data.DataError), tasks=option_schemas)
+    run(main, define, expected=(RunDirectoryError, CheckpointError, data.DataError), tasks=option_schemas)
 
 
 if __name__ == "__main__":

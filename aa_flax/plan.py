@@ -11,7 +11,6 @@ need JAX's plugin for CUDA (Linux). --verbosity=0 shows which implementation of 
 
 import contextlib
 import functools
-import json
 import shlex
 import sys
 import time
@@ -33,6 +32,7 @@ from aa_flax.analysis.sweep import sweep_batch
 from aa_flax.analysis.targets import Target, compiler_of, find_target
 from aa_flax.config.command_line import config_value, define_config, fail, height_and_width, run
 from aa_flax.config.schema import resolve
+from aa_flax.json_values import to_json
 from aa_flax.tasks import OPTIONS, option_schemas
 
 
@@ -87,7 +87,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         print(f"nothing was compiled that fits, so nothing is written to {hlo}", file=sys.stderr)
     if values.json:
         command = shlex.join(["python", "-m", "aa_flax.plan", *sys.argv[1:]])
-        print(json.dumps(as_json(found, other, tried, command)))
+        print(to_json(as_json(found, other, tried, command)))
     else:
         print_plan(found, other, tried)
 

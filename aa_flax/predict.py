@@ -26,6 +26,7 @@ from aa_flax.config.fields import rules_of
 from aa_flax.data.photo import PhotoError, load_photo
 from aa_flax.drawing.photo_attention import AttentionError, draw_photos, layers_to_draw, picture_files
 from aa_flax.literal import literal
+from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.tasks import TASKS, make_task, task_class
 from aa_flax.training.trained import load_model, make_predict
@@ -38,6 +39,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("attention", "", attention, flag_values=values)
     size = "SIDE or HEIGHTxWIDTH in pixels; the run's own if not given."
     flags.DEFINE_string("image_size", None, size, flag_values=values)
+    unused = "Accepted as by aa_flax.evaluate; the prediction for a file needs no data set."
+    flags.DEFINE_string("data_dir", "", unused, flag_values=values)
     query = "ROW,COLUMN of the pixel to draw the attention of; the centre if not given."
     flags.DEFINE_list("query", [], query, flag_values=values)
     for display in _displays(sys.argv):
@@ -131,7 +134,7 @@ def _query(values: flags.FlagValues, size: tuple[int, int]) -> tuple[int, int] |
 
 def command() -> NoReturn:
     """Run the command line and exit."""
-    run(main, define, expected=(RunDirectoryError, AttentionError))
+    run(main, define, expected=(RunDirectoryError, CheckpointError, AttentionError))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ to DIR/replay. It needs the data of the run. The last line printed is one JSON o
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,7 +15,8 @@ from absl import flags
 from aa_flax import data
 from aa_flax.config.command_line import define_workdir, fail, run
 from aa_flax.data.images import encode_png
-from aa_flax.json_values import finite
+from aa_flax.data.recorded import DATA_DIR
+from aa_flax.json_values import to_json
 from aa_flax.literal import literal
 from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
@@ -31,6 +31,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "step", None, "Which step, from 0; the first that made the run diverge if not given.", flag_values=values
     )
+    flags.DEFINE_string("data_dir", "", DATA_DIR, flag_values=values)
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
@@ -38,7 +39,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
     directory = RunDirectory(Path(values.workdir))
-    found = replay(directory, values.step)
+    found = replay(directory, values.step, values.data_dir)
     print(f"step {found.step}, replayed from step {found.replayed_from}")
     print(f"loss {found.loss:.6g}, norm of the gradient {found.gradient_norm:.6g}")
     print(f"largest parameter {found.largest_parameter:.6g}")
@@ -53,7 +54,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         )
     _draw(found, chosen[:_MOST], directory.path / "replay")
     told = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "images"}
-    print(json.dumps(finite({**told, "bad_examples": [found.indices[p] for p in found.bad_examples]})))
+    print(to_json({**told, "bad_examples": [found.indices[p] for p in found.bad_examples]}))
 
 
 def _draw(found: Replay, positions: list[int], folder: Path) -> None:

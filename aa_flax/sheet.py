@@ -22,7 +22,7 @@ from aa_flax.data.augment.host import make_host_augment
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.drawing.saving import saved
 from aa_flax.literal import literal
-from aa_flax.tasks import OPTIONS, Task, make_task, option_schemas
+from aa_flax.tasks import OPTIONS, Task, begin, make_task, option_schemas
 
 
 def define(values: flags.FlagValues) -> None:
@@ -45,6 +45,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     preprocessing = preprocessing_for(config, dataset)
     task = make_task(config, preprocessing)
     source = dataset.split(config.data.train_split, task.targets, fast_decode=config.data.fast_decode)
+    begin(task, None)
     rows = min(values.rows, len(source))
     try:
         make_task(dataclasses.replace(config, batch_size=rows), preprocessing).check(1)

@@ -9,7 +9,6 @@ of its own. The same command resumes a run that was interrupted. What follows `-
 --name.
 """
 
-import json
 import os
 import runpy
 import subprocess
@@ -23,6 +22,7 @@ sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
 
 from aa_flax.analysis.provenance import commit  # noqa: E402
 from aa_flax.config.command_line import run  # noqa: E402
+from aa_flax.json_values import to_json  # noqa: E402
 from experiments.compare_report import collect, draw, table  # noqa: E402
 
 
@@ -59,7 +59,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     measured = collect(runs, asked)
     print(table(measured))
     results = _ROOT / "experiments" / "results" if values.write else workdir
-    (results / f"{name}.json").write_text(json.dumps(measured, indent=1) + "\n")
+    (results / f"{name}.json").write_text(to_json(measured, indent=1) + "\n")
     (results / f"{name}.md").write_text(table(measured) + "\n")
     draw(measured, results / f"{name}.png")
 

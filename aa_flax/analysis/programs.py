@@ -16,6 +16,7 @@ from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.data.facts import FACTS, Facts
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for, preprocessing_without_data
 from aa_flax.models.registry import model_defaults, model_options
+from aa_flax.tasks import begin
 from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout
 
@@ -126,6 +127,7 @@ def lower(subject: Subject, mode: Mode, mesh: Mesh) -> Lowered:
     config, preprocessing = subject.config, subject.preprocessing
     layout = Layout.of(config, mesh.devices)
     program = Program.of(config, preprocessing, layout, subject.epoch_steps, shapes=True)
+    begin(program.task, None)
     shape = (config.batch_size, *preprocessing.image_size, preprocessing.channels)
     batch = {
         "image": jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=layout.batch),

@@ -1,6 +1,5 @@
 """The results of runs: the costs of a network, and tables of results."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aa_flax.drawing.summary import summarize
-from aa_flax.json_values import finite
+from aa_flax.json_values import to_json
 from aa_flax.literal import literal, told_apart
 from aa_flax.tasks.contract import is_table
 
@@ -37,7 +36,7 @@ def print_results(
     for name in by_name:
         console.print(_by_name(results, name, name in fractions))
     line = {name: value for name, value in last.items() if not isinstance(value, dict | list)}
-    print(json.dumps(finite(line)), flush=True)
+    print(to_json(line), flush=True)
 
 
 def _overview(results: Sequence[Mapping[str, Any]], headline: str, percent: bool) -> Table:

@@ -67,6 +67,10 @@ def run(
             return main(argv, values)
         except expected as error:
             fail(str(error), getattr(error, "exit_status", 2))
+        except (RuntimeError, AssertionError) as error:
+            if fault := _fault_of_the_environment(error):
+                fail(fault)
+            raise
         except KeyboardInterrupt:
             print(f"error: {interrupted}", file=sys.stderr, flush=True)
             os._exit(130)  # an orderly exit would free what a thread that still compiles uses
@@ -85,6 +89,26 @@ def _literally(record: LogRecord) -> bool:
     """Let a logged message pass, with its control characters as escapes: it may quote names of files."""
     record.msg, record.args = literal_lines(record.getMessage()), ()
     return True
+
+
+def _fault_of_the_environment(error: Exception) -> str:
+    """Return what is wrong with the machine or its variables where that is what an error says, else ""."""
+    if "Could not determine home directory" in str(error):
+        return "a path begins with ~, and there is no home directory here (HOME is not set, and the user is unknown)"
+    reason = str(error)
+    if "Unable to initialize backend" not in reason:
+        # For an absent GPU, JAX fails with an assertion that has no words.
+        if reason or not isinstance(error, AssertionError) or "jax" not in sys.modules:
+            return ""
+        try:
+            sys.modules["jax"].devices()
+        except (RuntimeError, AssertionError) as again:
+            reason = str(again) or "there is none"
+        else:
+            return ""
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    reason = reason.partition(" (")[0].rstrip(".")
+    return f"JAX has no device to compute on (JAX_PLATFORMS={asked}): {reason}; JAX_PLATFORMS=cpu always has one"
 
 
 def height_and_width(flag: str, text: str) -> tuple[int, int]:

@@ -20,6 +20,7 @@ class DataConfig:
     source_dir: str = field("", "folder with the official files, to prepare from", may_change=True, may_differ=True)
     train_split: str = field("train", "split that is trained on, such as train[:90%]")
     eval_split: str = field("test", "split that is held out")
+    allow_overlap: bool = field(False, "let the two splits share examples, whose scores then say less", may_change=True)
     image_size: int = field(
         0, "pixels of a side after cropping or resizing; 0 keeps the data set's own size", at_least=0
     )

@@ -4,13 +4,14 @@ import dataclasses
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import MappingProxyType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from absl import flags
 
 from aa_flax.config.fields import Rules, rules_of
 from aa_flax.config.schema import Config
+from aa_flax.typed import described
 
 _WIDTH, _LEFT = 100, 34
 _FLAG_TYPES = {
@@ -107,6 +108,8 @@ def _takes(kind: Any, rules: Rules) -> str:
         words = _either([_shown(each) for each in arguments])
     elif origin is tuple:
         words = f"tuple of {arguments[0].__name__}"
+    elif origin in (Union, UnionType):
+        words = described(kind)
     else:
         words = (origin or kind).__name__
     return ", ".join([words, *(condition for condition, _ in rules.accepts)])

@@ -54,4 +54,5 @@ class OptimizerConfig:
         "decay of the moving average of parameters and batch statistics, which is evaluated; 0 is off",
         at_least=0,
         below=1,
+        accepts=("less than 1 by 1e-6 or more, an average over a million steps", lambda decay: 1 - decay >= 1e-6),
     )

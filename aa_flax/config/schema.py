@@ -194,10 +194,16 @@ def resolve(config: Any) -> Config:
         raise ConfigError(
             f"a config must be a ConfigDict or a dictionary, got {config!r}; does get_config() return it?"
         )
-    tree = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
-    resolved = built(Config, tree, "", unknown_field)
+    resolved = built(Config, _plain(config), "", unknown_field)
     check(resolved)
     return resolved
+
+
+def _plain(config: Any) -> Any:
+    """Return a ConfigDict, or a dictionary with some inside, as dictionaries only."""
+    if isinstance(config, ml_collections.ConfigDict):
+        return config.to_dict()
+    return {name: _plain(value) for name, value in config.items()} if isinstance(config, dict) else config
 
 
 _ELSEWHERE = {

@@ -33,7 +33,7 @@ def as_type(name: str, kind: Any, value: Any) -> Any:
     if not isinstance(value, dict):
         raise ConfigError(f"config field {name!r} must be a dictionary, got {value!r}")
     try:
-        json.dumps(value)
+        json.dumps(value, allow_nan=False)  # null would be another value
         if numbers := [key for key in value if not isinstance(key, str)]:  # JSON would make words of them
             raise TypeError(f"keys must be strings, got {numbers[0]!r}")
     except (TypeError, ValueError) as error:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+
 from aa_flax.data.errors import DataError
 from aa_flax.data.prepared import (
     Prepared,
@@ -64,6 +66,19 @@ class Dataset:
     def mean_pixel(self) -> tuple[int, ...]:
         """Return the mean as a pixel, 0 to 255, which `train_batches(crop="pad", fill=...)` takes."""
         return as_pixel(self.mean)
+
+    def shared(self, one: str, other: str) -> int:
+        """Return how many examples two splits have in common; both must be splits that `split` takes."""
+        chosen, others = self._chosen(one), self._chosen(other)
+        return sum(int((chosen[file] & others[file]).sum()) for file in chosen.keys() & others.keys())
+
+    def _chosen(self, split: str) -> dict[str, np.ndarray]:
+        """Return which examples of each of its files, bool [examples], a split takes."""
+        chosen: dict[str, np.ndarray] = {}
+        for part in self._prepared.builder.info.splits[split].file_instructions:
+            mask = chosen.setdefault(str(part.filename), np.zeros(part.examples_in_shard, bool))
+            mask[part.skip : part.skip + part.take] = True
+        return chosen
 
     def split(self, name: str, targets: Targets | None = None, *, fast_decode: bool = False) -> Source:
         """Return the examples of a split.

@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -17,6 +18,8 @@ from aa_flax.data.errors import DataError
 from aa_flax.data.targets import class_labels
 
 _NAME = re.compile(r"\w+(/[\w.-]+)?(:\d+\.\d+\.\d+)?")
+_FEATURE = re.compile(r"tensorflow_datasets\.core\.features\.\w+\.\w+")
+"""The classes of features that may be read. TFDS imports the module of whatever class a folder names."""
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -24,12 +27,19 @@ def resolve_data_dir(data_dir: str | Path) -> Path:
     """Return the absolute path of `data_dir`, where "" stands for $TFDS_DATA_DIR or else ~/tensorflow_datasets.
 
     Raises:
-        DataError: it is the URL of a bucket, or has bytes that are no UTF-8, which the readers of records refuse.
+        DataError: it is the URL of a bucket, lies in a home directory that there is not, or has bytes that are no
+            UTF-8, which the readers of records refuse.
     """
     given = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if re.match(r"\w{2,}:/", str(given)):
         raise DataError(f"data_dir: {given} is no folder; a bucket must be mounted")
-    folder = Path(given).expanduser().absolute()
+    try:
+        folder = Path(given).expanduser().absolute()
+    except RuntimeError:
+        raise DataError(
+            f"data_dir: {given} cannot be found without a home directory (HOME is not set); name another folder as "
+            "data_dir or in TFDS_DATA_DIR"
+        ) from None
     _require_utf8(folder)
     return folder
 
@@ -92,11 +102,15 @@ def open_prepared(folder: Path) -> Prepared:
     """Open a prepared folder.
 
     Raises:
-        DataError: the path is no UTF-8, the description is damaged, the format is not ArrayRecord, or an example does
-            not have exactly one image, grey or RGB in uint8, and one class label.
+        DataError: the path is no UTF-8; the description is damaged, or names a class that is not TFDS's own; the format
+            is not ArrayRecord; or an example does not have exactly one image, grey or RGB in uint8, and one class
+            label.
     """
     _require_utf8(folder)
     try:
+        for name in _classes(json.loads((folder / "features.json").read_text())):
+            if not _FEATURE.fullmatch(name):
+                raise ValueError(f"features.json names {name!r}, which is no feature of TFDS; it is not imported")
         builder = tfds.builder_from_directory(folder)
     # TFDS raises whatever parsing its own two JSON files raises.
     except Exception as error:
@@ -147,6 +161,22 @@ def _class_names(folder: Path, label: tfds.features.ClassLabel) -> tuple[str, ..
     if not isinstance(names, list) or len(names) != label.num_classes or not all(isinstance(n, str) for n in names):
         raise DataError(f"{path}: expected the names of {label.num_classes} classes; remove {folder} and prepare again")
     return tuple(names)
+
+
+def _classes(description: Any) -> Iterator[str]:
+    """Yield the names of all classes in the content of a features.json.
+
+    They stand under either spelling of the Protobuf field or, as older versions of TFDS wrote it, under "type". A part
+    of the description may be JSON inside a string.
+    """
+    if isinstance(description, list):
+        for item in description:
+            yield from _classes(item)
+    if isinstance(description, dict):
+        for key, value in description.items():
+            if key in ("pythonClassName", "python_class_name", "type") and isinstance(value, str):
+                yield value
+            yield from _classes(json.loads(value) if key == "json" and isinstance(value, str) else value)
 
 
 def _require_array_record(builder: tfds.core.DatasetBuilder, folder: Path) -> None:

@@ -72,6 +72,23 @@ class Source(abc.ABC):
             return example
         return {**example, "image": resize(image, size, window and window(*image.shape[:2]), interpolation)}
 
+    def targets(self, index: int) -> dict[str, Any]:
+        """Return the targets of an example by name; a source of files does not decode its image for that."""
+        example = self[index]
+        return {name: example[name] for name in self.target_shapes}
+
+    def all_targets(self) -> dict[str, np.ndarray]:
+        """Return the targets of all examples by name, each [n, ...], read on as many threads as there are cores."""
+        arrays = {name: np.empty((len(self), *each.shape), each.dtype) for name, each in self.target_shapes.items()}
+
+        def fill(start: int) -> None:
+            for index in range(start, min(start + _CHUNK, len(self))):
+                for name, value in self.targets(index).items():
+                    arrays[name][index] = value
+
+        _on_threads(fill, len(self))
+        return arrays
+
     @abc.abstractmethod
     def cached(self) -> "Source":
         """Return a source of the same examples, decoded once into memory.
@@ -159,6 +176,10 @@ class RecordSource(Source):
         decode = functools.partial(self._decode_part, size=size, window=window, interpolation=interpolation)
         return self._decoded(self._read_one(index), index, decode)
 
+    def targets(self, index: int) -> dict[str, Any]:
+        self._require_index(index)
+        return self._read_targets(self._read_one(index), index)
+
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         for index in indices:
             self._require_index(index)
@@ -187,12 +208,15 @@ class RecordSource(Source):
             raise DataError(f"{self.place(index)}: the image cannot be decoded ({one_line(error)})") from None
         if any(expected not in (None, found) for found, expected in zip(whole, self.image_shape, strict=False)):
             raise DataError(f"{self.place(index)}: an image of shape {(*whole, channels)}, expected {self.image_shape}")
+        return {"image": image, **self._read_targets(record, index), "index": int(index)}
+
+    def _read_targets(self, record: dict[str, Any], index: int) -> dict[str, Any]:
         try:
             targets = self._targets_of(record)
         except ValueError as error:
             raise DataError(f"{self.place(index)}: {error}") from None
         check_targets(targets, self.target_shapes)  # a mistake in the task, not in the example
-        return {"image": image, **targets, "index": int(index)}
+        return targets
 
     def record(self, index: int) -> dict[str, Any]:
         """Return an example as it is stored: the image is encoded and nothing is checked."""
@@ -249,9 +273,7 @@ class ArraySource(Source):
                 for name, values in arrays.items():
                     values[example["index"]] = example[name]
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in reporting(pool.map(fill, range(0, len(source), _CHUNK))):
-                pass
+        _on_threads(fill, len(source))
         return cls(source.name, arrays.pop("image"), arrays)
 
     def __len__(self) -> int:
@@ -266,3 +288,10 @@ class ArraySource(Source):
 
     def cached(self) -> "ArraySource":
         return self
+
+
+def _on_threads(fill: Callable[[int], None], examples: int) -> None:
+    """Call `fill` with the first index of every chunk of the examples, on as many threads as there are cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in reporting(pool.map(fill, range(0, examples, _CHUNK))):
+            pass

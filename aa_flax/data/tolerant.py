@@ -47,6 +47,10 @@ class TolerantSource(Source):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._replaced(index, self._source.__getitem__)
 
+    def targets(self, index: int) -> dict[str, Any]:
+        found = self._replaced(index, self._source.targets)
+        return {name: found[name] for name in self.target_shapes}
+
     def part(
         self,
         index: int,

@@ -15,23 +15,31 @@ from aa_flax.drawing.saving import drawable_names, saved
 
 _INK = "#333333"
 _NO_SCORES = ("step", "split", "epoch", "seconds")
+_RAW = "raw_"  # of the last step's weights, in runs that evaluate averaged ones
 _TRAIN, _HELD_OUT = "#9aa5b1", "#b3322c"
 
 
 def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None) -> Figure:
     """Plot the loss and every score over epochs, of training and of held-out data, from the rows of `metrics.jsonl`.
 
-    A training row has the means over a log window.
+    A training row has the means over a log window. Where a run averages its weights, the scores of those of the last
+    step are dashed.
     """
     held_out = [name for row in rows if row["split"] == "eval" for name in row]
-    names = [name for name in dict.fromkeys(["loss", *held_out]) if name not in _NO_SCORES]
+    names = [
+        name for name in dict.fromkeys(["loss", *held_out]) if name not in _NO_SCORES and not name.startswith(_RAW)
+    ]
     figure = Figure(figsize=(4.5 * len(names), 3.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for split, label, color in (("train", "training", _TRAIN), ("eval", "held out", _HELD_OUT)):
-            if chosen := [(row["epoch"], row[name]) for row in rows if row["split"] == split and name in row]:
+        for split, key, label, color, style in (
+            ("train", name, "training", _TRAIN, "-"),
+            ("eval", _RAW + name, "held out, last step", _HELD_OUT, "--"),
+            ("eval", name, "held out", _HELD_OUT, "-"),
+        ):
+            if chosen := [(row["epoch"], row[key]) for row in rows if row["split"] == split and key in row]:
                 epochs, values = zip(*chosen, strict=True)
                 marker = "o" if split == "eval" else None
-                axes.plot(epochs, values, color=color, label=label, lw=1.4, marker=marker, ms=3)
+                axes.plot(epochs, values, style, color=color, label=label, lw=1.4, marker=marker, ms=3)
         axes.set_xlabel("epoch")
         axes.set_title(name.replace("_", " "), loc="left", fontsize=10, color=_INK)
         axes.spines[["top", "right"]].set_visible(False)

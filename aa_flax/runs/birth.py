@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from aa_flax.json_values import to_json
 from aa_flax.runs.checkpoint_files import saved_steps, unvouched
 
 MARKER = "run.json"
@@ -41,7 +42,7 @@ def mark(folder: Path, **more: Any) -> None:
     values = {"born": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **_read(folder)}
     if not (folder / MARKER).is_file() or any(values.get(name) != value for name, value in more.items()):
         temporary = folder / f".{MARKER}.partial"
-        temporary.write_text(json.dumps({"what": "run directory of aa_flax", **values, **more}, indent=1) + "\n")
+        temporary.write_text(to_json({"what": "run directory of aa_flax", **values, **more}, indent=1) + "\n")
         temporary.replace(folder / MARKER)
 
 

@@ -46,8 +46,8 @@ class State(Protocol):
     """What is saved: trees of arrays, each an item of its own, and the step that they belong to.
 
     Attributes:
-        by_name: for some items, the parts whose arrays may differ between versions. An array that was not saved is
-            restored as zeros; a saved array that the state does not have is ignored.
+        by_name: for some items, the parts, each an array or a tree, whose arrays may differ between versions. An array
+            that was not saved is restored as zeros; a saved array that the state does not have is ignored.
     """
 
     by_name: ClassVar[Mapping[str, tuple[str, ...]]]
@@ -209,10 +209,12 @@ class Checkpoints:
         asked = {item: dict(tree) for item, tree in wanted.items()}
         for item, part in parts:
             anywhere = jax.tree.leaves(wanted[item][part])[0].sharding
-            asked[item][part] = _as_saved(self._saved(step, item).get(part, {}), wanted[item][part], anywhere)
+            asked_part = asked[item].pop(part)
+            if part in (saved := self._saved(step, item)):
+                asked[item][part] = _as_saved(saved[part], asked_part, anywhere)
         restored = self._restore(step, asked)
         for item, part in parts:
-            restored[item][part] = _named(restored[item][part], wanted[item][part])
+            restored[item][part] = _named(restored[item].get(part), wanted[item][part])
         return like.with_items({item: restored[item] for item in wanted})
 
     def restore_model(self, params: Any, batch_stats: Any, ema: bool, step: int | None = None) -> tuple[Any, Any]:

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -12,7 +10,9 @@ from typing import Any
 
 from aa_flax.config.moved import under_new_names
 from aa_flax.config.schema import MAY_CHANGE_ON_RESUME, Config, ConfigError, DataConfig, flatten, resolve
+from aa_flax.data.locking import lock
 from aa_flax.data.preprocessing import Preprocessing, seen_by
+from aa_flax.json_values import from_json, to_json
 from aa_flax.runs.birth import foreign, is_run, lost, mark
 from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.hosts import first_says, is_first
@@ -29,7 +29,10 @@ class RunDirectory:
     path: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path).expanduser())
+        try:
+            object.__setattr__(self, "path", Path(self.path).expanduser())
+        except RuntimeError:
+            raise RunDirectoryError(f"{self.path}: there is no home directory here (HOME is not set)") from None
 
     @property
     def checkpoints(self) -> Path:
@@ -151,7 +154,7 @@ class RunDirectory:
             except OSError as error:
                 raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror}") from error
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file, wait=False)
             except BlockingIOError:
                 raise RunDirectoryError(f"another process is training in {self.path}") from None
             yield
@@ -196,7 +199,7 @@ class RunDirectory:
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
-            value = json.loads((self.path / name).read_text())
+            value = from_json((self.path / name).read_text())
             if not isinstance(value, dict):
                 raise ValueError(f"an object was expected, not {type(value).__name__}")
             return value
@@ -207,7 +210,7 @@ class RunDirectory:
         """Replace a file as a whole, so that a reader never finds half of it."""
         temporary = self.path / f".{name}.partial"
         try:
-            temporary.write_text(json.dumps(value, indent=1) + "\n")
+            temporary.write_text(to_json(value, indent=1) + "\n")
             temporary.replace(self.path / name)
         except OSError as error:
             raise RunDirectoryError(f"{self.path / name} cannot be written: {error.strerror}") from error

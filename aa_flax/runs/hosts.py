@@ -25,6 +25,9 @@ from aa_flax.runs.exits import LOST, leave
 _LOST = "(?i)gloo|nccl|connection|unavailable|heartbeat|coordination service|peer|deadline"
 """Words in JAX's errors when another process is lost."""
 
+_ADDRESS = r"(?:\[[^\]\s]+\]|[^\[\]:/\s]+):(\d{1,5})"
+"""The address of a process: a name, or a number of IPv4 or, in brackets, of IPv6; and its port."""
+
 _C_HANDLERS: list[Any] = []
 """Handlers, kept for ever because C code holds no reference."""
 
@@ -35,19 +38,29 @@ def join(peer_timeout_seconds: int) -> None:
     """Connect to the other processes of this run, before the first use of a JAX device; do nothing if none are named.
 
     `AA_FLAX_COORDINATOR` (host:port of the first process), `AA_FLAX_PROCESS_COUNT` and `AA_FLAX_PROCESS_INDEX` name
-    them; `AA_FLAX_DISTRIBUTED=1` alone leaves that to `jax.distributed`, which knows Cloud TPU, Slurm and others.
+    them; `AA_FLAX_DISTRIBUTED=1` or `true` alone leaves that to `jax.distributed`, which knows Cloud TPU, Slurm and
+    others.
 
     From then on a peer that does not answer for `peer_timeout_seconds` ends this process with exit code 76, and so does
     one that does not connect within five minutes.
 
     Raises:
-        ConfigError: the variables contradict each other, or the other processes do not connect.
+        ConfigError: a variable has a value that cannot be, they contradict each other, or the other processes do not
+            connect.
     """
-    address = os.environ.get("AA_FLAX_COORDINATOR")
-    if address is None and os.environ.get("AA_FLAX_DISTRIBUTED") != "1":
+    address, asked = os.environ.get("AA_FLAX_COORDINATOR"), _switched_on("AA_FLAX_DISTRIBUTED")
+    if address is None and not asked:
+        if alone := [name for name in ("AA_FLAX_PROCESS_COUNT", "AA_FLAX_PROCESS_INDEX") if name in os.environ]:
+            raise ConfigError(f"{alone[0]} is set, which needs AA_FLAX_COORDINATOR=HOST:PORT beside it")
         return
     count = index = None
     if address is not None:
+        port = re.fullmatch(_ADDRESS, address)
+        if not port or not 0 < int(port[1]) < 2**16:
+            raise ConfigError(
+                f"AA_FLAX_COORDINATOR must be HOST:PORT of the first process, such as 10.0.0.2:8476 or [fd00::2]:8476, "
+                f"got {address!r}"
+            )
         try:
             count, index = (int(os.environ[f"AA_FLAX_PROCESS_{name}"]) for name in ("COUNT", "INDEX"))
         except (KeyError, ValueError) as error:
@@ -59,6 +72,15 @@ def join(peer_timeout_seconds: int) -> None:
         jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=peer_timeout_seconds)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"the processes of this run cannot meet: {' '.join(str(error).split())}") from error
+
+
+def _switched_on(name: str) -> bool:
+    """Return whether an environment variable says yes; raise ConfigError where it says neither yes nor no."""
+    value = os.environ.get(name, "")
+    word = value.strip().lower()
+    if word not in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
+        raise ConfigError(f"{name} must be 1 or true, 0 or false, got {value!r}")
+    return word in ("1", "true", "yes", "on")
 
 
 def is_first() -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aa_flax.alive import alive
+from aa_flax.json_values import to_json
 
 NAME = "manifest.json"
 
@@ -55,7 +56,7 @@ def _entry(file: Path) -> dict[str, Any]:
 def _write(folder: Path, entries: dict[str, Any]) -> None:
     temporary = folder.parent / f".{folder.name}.{NAME}.partial"
     with temporary.open("w") as f:
-        json.dump(entries, f, indent=1)
+        f.write(to_json(entries, indent=1))
         f.flush()
         os.fsync(f.fileno())
     temporary.replace(folder / NAME)

@@ -1,7 +1,6 @@
 """The log of a run: JSON lines for programs, TensorBoard events for people."""
 
 import contextlib
-import json
 import os
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from aa_flax.json_values import finite
+from aa_flax.json_values import finite, from_json, to_json
 from aa_flax.runs.hosts import is_first
 
 TIMING = ("images_per_second", "seconds")
@@ -39,7 +38,7 @@ class MetricsLog:
             return
         rows = [row for row in read_metrics(self.file) if row["step"] <= step]
         temporary = workdir / ".metrics.jsonl.partial"
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        temporary.write_text("".join(to_json(row) + "\n" for row in rows))
         temporary.replace(self.file)
         self._events = _Events(workdir, step)
 
@@ -48,7 +47,7 @@ class MetricsLog:
         if self._events is None:
             return
         values = finite(values)
-        self._waiting.append(json.dumps({"step": step, "split": split, **values}) + "\n")
+        self._waiting.append(to_json({"step": step, "split": split, **values}) + "\n")
         self._append()
         self._events.write(step, {f"{split}/{name}": value for name, value in values.items() if value is not None})
 
@@ -82,9 +81,8 @@ class _Events:
 
     def __init__(self, workdir: Path, step: int) -> None:
         self._writer = EventsWriter(str(workdir / "events"))
-        if step:
-            # Makes TensorBoard drop what an earlier process wrote of later steps.
-            self._put([Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))])
+        # Makes TensorBoard drop what an earlier process wrote of later steps: of all, before the first checkpoint.
+        self._put([Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))])
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         self._put([Event(step=step, summary=scalar(name, value)) for name, value in values.items()])
@@ -108,8 +106,8 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     rows = []
     for line in file.read_text().splitlines() if file.exists() else []:
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = from_json(line)
+        except ValueError:
             break
         if not isinstance(row, dict) or "step" not in row:
             break

@@ -24,6 +24,7 @@ from aa_flax.evaluation.classification import confusion_and_loss, per_class
 from aa_flax.literal import quoted, told_apart
 from aa_flax.models import create_model
 from aa_flax.tasks.augmentation import make_augment
+from aa_flax.tasks.class_weights import balanced_weights, check_weights, weights_of_images
 from aa_flax.tasks.losses import LOSSES, target_distribution
 from aa_flax.tasks.mixing import check_pairs, mixed
 from aa_flax.tasks.options import options_of
@@ -42,6 +43,12 @@ class ClassificationOptions:
     )
     label_smoothing: float = fields.field(
         0.0, "part of each target that is spread over all classes", at_least=0, below=1
+    )
+    class_weights: Literal["balanced"] | tuple[float, ...] = fields.field(
+        (),
+        'weight of each class in the loss that is trained on, in the order of the labels, or "balanced", by which '
+        "each counts the same however many images it has; () is 1 for each",
+        accepts=('"balanced" or numbers above 0', lambda weights: weights == "balanced" or all(w > 0 for w in weights)),
     )
 
 
@@ -72,7 +79,20 @@ class Classification:
                 "config field 'task.options.binary_targets' goes with 'loss' = 'binary_cross_entropy' and without "
                 "'label_smoothing', which gives every class a part of every image"
             )
+        self._weights = None if self.options.class_weights == "balanced" else self.options.class_weights
+        if self._weights:
+            check_weights(self._weights, preprocessing.class_names)
         self._augment = make_augment(config, preprocessing)
+
+    def begin(self, source: Source | None) -> None:
+        """Count the images of each class of the training split if the weights of classes depend on them.
+
+        Without a split, each class has the weight 1.
+        """
+        if self.options.class_weights == "balanced":
+            names = self.preprocessing.class_names
+            ones = (1.0,) * len(names)
+            self._weights = ones if source is None else balanced_weights(source.all_targets()["label"], names)
 
     @property
     def num_classes(self) -> int:
@@ -111,21 +131,43 @@ class Classification:
         )
 
     def prepare(self, batch: Mapping[str, Array], key: RandomKey) -> tuple[Array, Any, Array]:
-        """Return augmented images; targets {"distribution": [b, classes], "label": [b]}; the number of images."""
+        """Return augmented images; targets {"distribution": [b, classes], "label": [b]}; the number of images.
+
+        With weights w of classes the loss is what PyTorch's CrossEntropyLoss(weight=w, label_smoothing=...) gives:
+
+        sum over images i and classes k of w_k t_ik (-log p_ik) / sum over i of w_i
+
+        for predictions p, targets t and the weight w_i of an image, that of its class. Instead of the number of images
+        the sum of w_i is returned, and targets are w t. If images are mixed, w_i is mixed as their targets are. (For
+        targets that are distributions PyTorch divides by the number of images.) Binary cross-entropy is the weighted
+        mean of the images' losses, with weights w_i, the target {"weight": [b]}.
+        """
         images = self._augment(batch["image"], key)
         targets = target_distribution(batch["label"], self.num_classes, self.options.label_smoothing)
         images, targets = mixed(self.config.data, images, targets, key)
+        weighted, count = {}, jnp.asarray(images.shape[0], targets.dtype)
+        if self.options.class_weights:
+            if self._weights is None:
+                raise RuntimeError("class_weights is 'balanced': begin(source) must be called before prepare")
+            weights = jnp.asarray(self._weights, targets.dtype)
+            of_images = weights_of_images(targets, weights, self.options.label_smoothing)
+            count = of_images.sum()
+            if self.options.loss == "cross_entropy":
+                targets = weights[None] * targets
+            else:
+                weighted = {"weight": of_images}
         if self.options.binary_targets:
             targets = (targets > 0).astype(targets.dtype)
-        count = jnp.asarray(images.shape[0], targets.dtype)
-        return images, {"distribution": targets, "label": batch["label"]}, count
+        return images, {"distribution": targets, "label": batch["label"], **weighted}, count
 
     def losses(
         self, model: Any, images: Array, targets: Any, *, train: bool, rngs: nnx.Rngs | None
     ) -> tuple[Array, dict[str, tuple[Array, Any]]]:
-        """Return each image's loss, and how many images were classified correctly."""
+        """Return each image's loss, times its weight, and how many images were classified correctly."""
         logits = model(images, train=train, rngs=rngs)
         losses = LOSSES[self.options.loss](logits, targets["distribution"])
+        if "weight" in targets:
+            losses = targets["weight"] * losses
         # In the loss's type (exact up to 2**24), so that one collective sums both over the devices.
         correct = jnp.sum(logits.argmax(-1) == targets["label"], dtype=losses.dtype)
         return losses, {"accuracy": (correct, targets["label"].size)}

@@ -16,6 +16,8 @@ SCORES = frozenset(
     | {"params", "flops", "paper_flops", "train_seconds", "images_per_second", "device", "jax", "headline", "workdir"}
 )
 """Names in rows of the log and in results that no score may have."""
+RAW = "raw_"
+"""Start of the names of scores of the weights of the last step, which are logged beside those of averaged weights."""
 
 
 def check_task(name: str, task: Any) -> None:
@@ -43,8 +45,10 @@ def checked_scores(task: Any, scores: Any) -> Any:
     name = type(task).__name__
     if missing := [score for score in ("loss", task.headline) if score not in scores.values]:
         raise ConfigError(f"task {name}: {missing[0]!r} is not among the scores {', '.join(scores.values)}")
-    if clash := sorted(SCORES & {*scores.values, *scores.details}):
-        raise ConfigError(f"task {name}: a score may not be called {clash[0]!r}; also not {_others(SCORES)}")
+    names = {*scores.values, *scores.details}
+    if clash := sorted(each for each in names if each in SCORES or each.startswith(RAW)):
+        taken = f"also not {_others(SCORES)}, nor {RAW}NAME"
+        raise ConfigError(f"task {name}: a score may not be called {clash[0]!r}; {taken}")
     try:
         values = {score: float(value) for score, value in scores.values.items()}
     except (TypeError, ValueError):

@@ -46,7 +46,7 @@ class Task(Protocol):
             are flags of `aa_flax.predict`.
 
     A task may name, as `options_type`, the frozen dataclass that `config.task.options` is checked against: words of the
-    command line become values of its fields' types.
+    command line become values of its fields' types. It may also have a method `begin`, see the function of this name.
     """
 
     targets: Targets
@@ -113,3 +113,13 @@ class Task(Protocol):
         The words are the title of a picture of what the network attends to. In a network that pools by one token for
         each class, the number is that of the token.
         """
+
+
+def begin(task: Task, source: Source | None) -> None:
+    """Give a task the training split before it prepares a batch, if it has a method `begin(source)` that asks for it.
+
+    None stands for data that is not there, where nothing but shapes or pictures comes of the batches.
+    """
+    asks = getattr(task, "begin", None)
+    if asks is not None:
+        asks(source)

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 from flax import nnx
+from ml_collections import ConfigDict
 
-from aa_flax.config.schema import Config
+from aa_flax.config.schema import Config, resolve
 from aa_flax.literal import literal
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.compilation_cache import CompilationCache
@@ -27,7 +28,7 @@ from aa_flax.runs.watchdog import Watchdog
 from aa_flax.tasks import Scores
 from aa_flax.training.scoring import make_scorer
 from aa_flax.training.setup import Setup, set_up
-from aa_flax.training.state import TrainState, evaluated
+from aa_flax.training.state import TrainState, evaluated, raw
 from aa_flax.training.window import NonFiniteError, Windows
 
 
@@ -44,7 +45,7 @@ class Outcome:
     setup: Setup
 
 
-def train(config: Config, workdir: Path, *, leave: Leave | None = None) -> Outcome:
+def train(config: Config | ConfigDict | dict[str, Any], workdir: str | Path, *, leave: Leave | None = None) -> Outcome:
     """Train as `config` says in `workdir`, from the newest undamaged checkpoint there if there is one.
 
     While this runs in the main thread it handles SIGTERM, Ctrl-C, SIGHUP, SIGUSR1 and SIGUSR2, and restores the earlier
@@ -53,7 +54,8 @@ def train(config: Config, workdir: Path, *, leave: Leave | None = None) -> Outco
     The process never ends here, unless `leave` is given.
 
     Args:
-        config: what to train.
+        config: what to train; a ConfigDict, as `default_config` and the functions `get_config` return it, or a nested
+            dict is resolved first.
         workdir: the run directory: a folder that does not exist, is empty, or holds this run.
         leave: ends the process, as `aa_flax.runs.exits.leave` does: on a second signal, on one that is not noticed
             within 20 s, and where nothing has gone on for `config.hang_minutes`. It is for commands; None is for
@@ -67,11 +69,13 @@ def train(config: Config, workdir: Path, *, leave: Leave | None = None) -> Outco
         Preempted: a signal came, and the state is saved.
         CheckpointError: all checkpoints are damaged, several in a row could not be saved, or the last one could not.
     """
-    directory, phases = RunDirectory(workdir), Phases()
+    config = config if isinstance(config, Config) else resolve(config)
+    directory, phases = RunDirectory(Path(workdir)), Phases()
     with contextlib.ExitStack() as stack:
         preemption = stack.enter_context(Preemption(leave).watching())
         watchdog = stack.enter_context(Watchdog(config.hang_minutes, leave))
         setup = set_up(config, directory)
+        setup.check_splits()
         phases.done("data and network")
         stack.enter_context(directory.locked())
         directory.mark()
@@ -169,7 +173,7 @@ class _Run:
                 if self._preemption.agreed():
                     self._stop(f"after step {self._step}")
             self._checkpoints.require(self._saved_step)
-            scores = self._scores or self._scorer(evaluated(self._state), setup.eval_source, self._between)
+            scores = self._scores or self._score()
             model = program.model(setup.layout.fetched(evaluated(self._state)))
         return Outcome(
             finished=self._step >= program.total_steps,
@@ -201,7 +205,7 @@ class _Run:
         due = epoch % self._config.eval_every_epochs == 0 or is_last
         if due and not (saved and self._is_evaluated):
             try:
-                scores = self._scorer(evaluated(self._state), self._setup.eval_source, self._between)
+                scores = self._score()
             except Preempted:
                 self._stop(f"in the evaluation after step {self._step}")
             self._log.write(self._step, "eval", epoch=epoch, **scores.values, seconds=self._elapsed())
@@ -212,6 +216,11 @@ class _Run:
             said = "  ".join(f"{name} {value:.4f}" for name, value in self._scores.values.items())
             self._progress.epoch(self._step, epoch, f"held-out {said}")
         self._windows.restart()  # evaluation and saving are not training
+
+    def _score(self) -> Scores:
+        """Return the held-out scores; where the run averages, those of the last step's weights are beside them."""
+        state = self._state
+        return self._scorer(evaluated(state), self._setup.eval_source, self._between, raw=raw(state))
 
     def _save_is_due(self) -> bool:
         """Return whether `checkpoint_every_minutes` have passed since the last save, by the clock of the first host."""

@@ -132,6 +132,28 @@ def _scheduled_decay(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gra
     return optax.GradientTransformation(init, update)
 
 
-def moving_average(average: Any, new: Any, decay: float) -> Any:
-    """Return `decay * average + (1 - decay) * new`, leaf by leaf."""
-    return jax.tree.map(lambda a, n: a + (1 - jnp.asarray(decay, a.dtype)) * (n - a), average, new)
+def moving_average(average: Any, new: Any, decay: float, bias: Any) -> tuple[Any, Any]:
+    """Return the moving average with one more value taken in, leaf by leaf, and its bias.
+
+    Each value counts `decay` times as much as the next one, and after t values the weights add up to 1:
+
+    average = sum over i of decayⁱ xₜ₋ᵢ / sum over i of decayⁱ, for i from 0 to t - 1;  bias = decayᵗ
+
+    which is what Adam's correction makes of an average that starts at zero (Kingma and Ba, 2015, section 3). So the
+    random weights before the first step have no part in it. Whole numbers are not averaged; the new one is kept.
+
+    Args:
+        average: the average so far; before the first value anything finite.
+        new: the value to take in.
+        decay: between 0 and 1.
+        bias: 1 before the first value, then what the last call returned; a scalar array. With 0 it stays 0, and nothing
+            is corrected: the average is `decay * average + (1 - decay) * new`.
+    """
+    kept = jnp.asarray(decay, bias.dtype)
+    bias = kept * bias
+    weight = (1 - kept) / (1 - bias)  # exactly 1 at the first value
+
+    def taken_in(a: Any, n: Any) -> Any:
+        return a + weight.astype(a.dtype) * (n - a) if jnp.issubdtype(a.dtype, jnp.inexact) else n
+
+    return jax.tree.map(taken_in, average, new), bias

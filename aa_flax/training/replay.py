@@ -1,17 +1,20 @@
 """Replaying a step of a run, to see what went wrong in it."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
+from aa_flax.data.recorded import found_again
 from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.training.program import Program
 from aa_flax.training.resident import taken
 from aa_flax.training.setup import Setup, set_up
+from aa_flax.training.sharding import on_these_devices
 from aa_flax.training.state import TrainState
 from aa_flax.training.step import step_keys
 
@@ -38,7 +41,7 @@ class Replay:
         return [position for position, loss in enumerate(self.losses) if not np.isfinite(loss)]
 
 
-def replay(directory: RunDirectory, step: int | None = None) -> Replay:
+def replay(directory: RunDirectory, step: int | None = None, data_dir: str = "") -> Replay:
     """Train again from the newest checkpoint before a step up to that step, and return what the step computes.
 
     The data pipeline repeats its examples and random draws, so that on the same kind and number of devices, with the
@@ -48,16 +51,18 @@ def replay(directory: RunDirectory, step: int | None = None) -> Replay:
         directory: the directory of the run.
         step: counted from 0, as in the message of a run that diverged; if not given, the first of the bad steps that
             the directory keeps.
+        data_dir: the folder of the prepared data, if it is not where the run has recorded it.
 
     Raises:
+        aa_flax.data.DataError: the data is not there.
         RunDirectoryError: no step is given and the run did not diverge, or the run has no such step.
     """
-    config = directory.read_config()
+    config = on_these_devices(directory.read_config())
     if step is None:
         if not (kept := directory.read_failure()):
             raise RunDirectoryError(f"{directory.path}: the run did not diverge; name a step with --step")
         step = kept[-1]
-    setup = set_up(config, directory)
+    setup = set_up(dataclasses.replace(config, data=found_again(config.data, data_dir)), directory)
     program = setup.program
     if not 0 <= step < program.total_steps:
         raise RunDirectoryError(f"{directory.path}: the run has steps 0 to {program.total_steps - 1}, not {step}")

@@ -1,5 +1,6 @@
 """Scoring a network on held-out data: what the train loop and `aa_flax.evaluate` share."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,12 +10,16 @@ import jax.numpy as jnp
 from aa_flax import data
 from aa_flax.models.functional import PureDict
 from aa_flax.tasks import Scores
-from aa_flax.tasks.contract import checked_scores
+from aa_flax.tasks.contract import RAW, checked_scores
 from aa_flax.training.program import Program
 from aa_flax.training.sharding import place_batch
 
 Scorer = Callable[..., Scores]
-"""((params, batch_stats), source, between=nothing) -> scores of all examples; `between` is called before each batch."""
+"""((params, batch_stats), source, between=nothing, raw=None) -> scores of all examples.
+
+`between` is called before each batch. `raw` is another (params, batch_stats), scored on the same batches; its values
+are among the scores under their names after "raw_".
+"""
 
 
 def make_scorer(program: Program) -> Scorer:
@@ -30,15 +35,21 @@ def make_scorer(program: Program) -> Scorer:
     step = jax.jit(sums_of, out_shardings=program.layout.everywhere)
 
     def scorer(
-        variables: tuple[PureDict, PureDict], source: data.Source, between: Callable[[], None] = lambda: None
+        variables: tuple[PureDict, PureDict],
+        source: data.Source,
+        between: Callable[[], None] = lambda: None,
+        raw: tuple[PureDict, PureDict] | None = None,
     ) -> Scores:
+        networks = [variables] if raw is None else [variables, raw]
         totals: Any = None
         for batch in _batches(program, source, between):
-            sums = step(variables, batch)
+            sums = [step(each, batch) for each in networks]
             totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
         if totals is None:
             raise ValueError("there is no example to evaluate on")
-        return checked_scores(task, task.scores(totals))
+        scores, *others = (checked_scores(task, task.scores(each)) for each in totals)
+        values = {RAW + name: value for other in others for name, value in other.values.items()}
+        return dataclasses.replace(scores, values={**scores.values, **values})
 
     return scorer
 

@@ -9,13 +9,13 @@ from absl import logging
 from flax import nnx
 
 from aa_flax import data
-from aa_flax.config.schema import MAY_DIFFER, Config, flatten
+from aa_flax.config.schema import MAY_DIFFER, Config, ConfigError, flatten
 from aa_flax.data.augment.host import make_host_augment
 from aa_flax.data.pipeline import Batches
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.runs.directory import RunDirectory
 from aa_flax.runs.hosts import prove_equal
-from aa_flax.tasks import make_task
+from aa_flax.tasks import begin, make_task
 from aa_flax.training import determinism
 from aa_flax.training.initial import take_weights
 from aa_flax.training.program import Program
@@ -28,6 +28,7 @@ class Setup:
     """A run's program with its data."""
 
     program: Program
+    dataset: data.Dataset
     train_source: data.Source
     eval_source: data.Source
     weights: str  # report on the weights that the run starts from
@@ -46,6 +47,17 @@ class Setup:
     def preprocessing(self) -> Preprocessing:
         """The preprocessing of images."""
         return self.program.preprocessing
+
+    def check_splits(self) -> None:
+        """Raise ConfigError if training and held-out data share examples and the config does not say that they may."""
+        fields = self.config.data
+        shared = self.dataset.shared(fields.train_split, fields.eval_split)
+        if shared and not fields.allow_overlap:
+            raise ConfigError(
+                f"config fields 'data.train_split' ({fields.train_split!r}) and 'data.eval_split' "
+                f"({fields.eval_split!r}) share {shared:,} examples, so that scores would not be of held-out data; "
+                "'train[:90%]' and 'train[90%:]' share none, and 'data.allow_overlap' = True says that it is meant"
+            )
 
     @property
     def last_epoch(self) -> int:
@@ -117,6 +129,7 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
         train_source = data.TolerantSource(train_source, config.data.corrupt_budget)
     if config.data.cache:
         train_source, eval_source = train_source.cached(), eval_source.cached()
+    begin(task, train_source)
     epoch_steps = data.steps_per_epoch(len(train_source), config.batch_size)
 
     reports: list[str] = []
@@ -130,7 +143,7 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     program.task.check(layout.mesh.shape["data"])
     if config.optimizer.schedule == "steps" and min(config.optimizer.decay_at_epochs) >= config.epochs:
         logging.warning("the learning rate never drops: decay_at_epochs begins after the %d epochs", config.epochs)
-    return Setup(program, train_source, eval_source, "".join(reports))
+    return Setup(program, dataset, train_source, eval_source, "".join(reports))
 
 
 def _host() -> Any:

@@ -1,6 +1,7 @@
 """The placement of arrays: one mesh, batches split over its axis "data", the state on every device or split as well."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -94,6 +95,22 @@ class Layout:
             return PartitionSpec()
         chosen = max(dividing, key=lambda axis: (shape[axis], axis))
         return PartitionSpec(*(None,) * chosen, "data")
+
+
+def on_these_devices(config: Config, devices: Any = None) -> Config:
+    """Return the config of a run as it can be used on `devices`, by default all here, however many it was trained on.
+
+    Attention heads are shared by as many devices as divide both `parallel.model_devices` and the number of devices, and
+    `eval_batch_size` is raised to the next number that the others divide. Neither changes a score, apart from rounding.
+    """
+    found = len(jax.devices()) if devices is None else len(devices)
+    heads = math.gcd(found, config.parallel.model_devices)
+    parts = found // heads
+    return dataclasses.replace(
+        config,
+        parallel=dataclasses.replace(config.parallel, model_devices=heads),
+        eval_batch_size=-(-config.eval_batch_size // parts) * parts,
+    )
 
 
 def place_batch(batch: dict[str, np.ndarray], layout: Layout) -> dict[str, Any]:

@@ -27,11 +27,14 @@ class TrainState:
     batch_stats: PureDict
     opt_state: optax.OptState
     ema: PureDict  # {"params", "batch_stats"}, or empty without EMA
+    ema_bias: Leaf  # decay ** good steps, see `moving_average`; 0 where an older version began the run
     window: PureDict  # the log window: number of good steps, sums of loss, grad_norm and the task's metrics
     skipped: Leaf  # int32, steps that were left out because loss or gradient was infinite or NaN
     bad_steps: Leaf  # int32 [8], the steps left out, the last first; -1 if there were fewer
 
-    by_name: ClassVar[Mapping[str, tuple[str, ...]]] = {"training": ("window",)}  # the task's metrics may come or go
+    # The task's metrics may come or go. Runs of older versions lack the bias: zero lets them go on as they began, with
+    # averages that start at the first weights.
+    by_name: ClassVar[Mapping[str, tuple[str, ...]]] = {"training": ("window", "ema_bias")}
 
     def items(self) -> dict[str, PureDict]:
         """Return the items of a checkpoint: "model" has all that inference needs, "training" the rest."""
@@ -39,7 +42,7 @@ class TrainState:
             item: {name: getattr(self, name) for name in names}
             for item, names in (
                 ("model", ("params", "batch_stats", "ema")),
-                ("training", ("step", "opt_state", "window", "skipped", "bad_steps")),
+                ("training", ("step", "opt_state", "ema_bias", "window", "skipped", "bad_steps")),
             )
         }
 
@@ -75,6 +78,7 @@ def create_state(
         batch_stats=batch_stats,
         opt_state=optimizer.init(params),
         ema=jax.tree.map(jnp.copy, averaged) if ema else {},
+        ema_bias=jnp.ones(()),
         window=empty_window(metrics or {}),
         skipped=jnp.zeros((), jnp.int32),
         bad_steps=jnp.full((8,), -1, jnp.int32),
@@ -86,3 +90,8 @@ def evaluated(state: TrainState) -> tuple[PureDict, PureDict]:
     if state.ema:
         return state.ema["params"], state.ema["batch_stats"]
     return state.params, state.batch_stats
+
+
+def raw(state: TrainState) -> tuple[PureDict, PureDict] | None:
+    """Return the parameters and batch statistics of the last step if a state is evaluated with others, or None."""
+    return (state.params, state.batch_stats) if state.ema else None

@@ -113,12 +113,14 @@ def make_train_step(
         loss, metrics, batch_stats, grads = gradient(state, taken(batch))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = state.ema
+        ema, ema_bias = state.ema, state.ema_bias
         if ema:
-            ema = moving_average(ema, {"params": params, "batch_stats": batch_stats}, config.optimizer.ema_decay)
+            variables = {"params": params, "batch_stats": batch_stats}
+            ema, ema_bias = moving_average(ema, variables, config.optimizer.ema_decay, ema_bias)
         grad_norm = optax.tree.norm(grads)
         good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        learned = {"params": params, "batch_stats": batch_stats, "opt_state": opt_state, "ema": ema}
+        learned = {"params": params, "batch_stats": batch_stats, "opt_state": opt_state}
+        learned |= {"ema": ema, "ema_bias": ema_bias}
         before = {name: getattr(state, name) for name in learned}
         more = {"steps": 1, "loss": loss, "grad_norm": grad_norm, "metrics": metrics}
         return TrainState(

@@ -16,6 +16,7 @@ import safetensors.numpy
 from flax import nnx
 from safetensors import SafetensorError
 
+from aa_flax.json_values import to_json
 from aa_flax.models.registry import BuiltFrom
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
 from aa_flax.weights.card import FORMAT, described_network, read_card
@@ -53,7 +54,7 @@ def save(model: nnx.Module, file: str | Path, *, origin: Mapping[str, Any] | Non
         "origin": dict(origin or {}),
     }
     try:
-        text = json.dumps(card, indent=1) + "\n"
+        text = to_json(card, indent=1) + "\n"
     except TypeError as error:
         raise WeightsError(f"{path}: its options or origin are no plain values, which a card needs ({error})") from None
     shapes = {key: array.shape for key, array in arrays.items()}

@@ -8,7 +8,6 @@ softmax, normalisation statistics, loss. Everything else is the quickstart's.
 """
 
 import itertools
-import json
 import math
 import os
 import statistics
@@ -24,6 +23,7 @@ sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
 
 from aa_flax.analysis.provenance import provenance  # noqa: E402
 from aa_flax.config.command_line import run  # noqa: E402
+from aa_flax.json_values import to_json  # noqa: E402
 from aa_flax.runs.directory import RunDirectory  # noqa: E402
 
 DTYPES, SEEDS = ("float32", "bfloat16"), (0, 1, 2)
@@ -47,12 +47,12 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         assert result["examples"] == 10_000
         accuracies[dtype].append(result["accuracy"])
     outcome = {"accuracy": accuracies, **difference(accuracies["bfloat16"], accuracies["float32"])}
-    print(json.dumps(outcome, indent=1))
+    print(to_json(outcome, indent=1))
     if values.write:
         command = f"python experiments/ablations/precision.py --source_dir=FOLDER --epochs={values.epochs} --write"
         stored = {**provenance(command), "epochs": values.epochs, "seeds": SEEDS, **outcome}
         file = _ROOT / "experiments" / "results" / "precision.json"
-        file.write_text(json.dumps(stored, indent=1) + "\n")
+        file.write_text(to_json(stored, indent=1) + "\n")
 
 
 def train(dtype: str, seed: int, values: flags.FlagValues) -> dict[str, Any]:

@@ -9,7 +9,6 @@ JSON to experiments/results/kernels_h100.json; attention_h100.py beside this fil
 """
 
 import functools
-import json
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from typing import Any
 import jax
 
 from aa_flax.analysis import count
+from aa_flax.json_values import to_json
 from aa_flax.ops import packed_attention
 from experiments.benchmarks import results
 from experiments.benchmarks.candidates import with_gradients
@@ -73,7 +73,7 @@ def row(
     kernels = [{**kernel, "bytes_moved": moved[kernel["name"]]} for kernel in _kernels(dump)]
     whole = {"bytes_moved": counted.counts.bytes_moved, "temporary_bytes": counted.temporary_bytes}
     found = {**where, **whole, "kernels": kernels}
-    print(json.dumps(found), flush=True)
+    print(to_json(found), flush=True)
     return found
 
 

@@ -9,7 +9,6 @@ computation. Both are timed with averages of the parameters and without. Writes
 experiments/results/loop_cpu_jax*.json. The goal is under 2 ms on one device.
 """
 
-import json
 import time
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from flax import nnx
 
 from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.json_values import to_json
 from aa_flax.models import create_model
 from aa_flax.tasks import make_task
 from aa_flax.training import functional, resolve
@@ -61,7 +61,7 @@ def timed(layout: Layout, ema: bool, steps: int, rounds: int) -> dict[str, Any]:
         "arrays": len(jax.tree.leaves(state)),
         **{name: median(values) for name, values in times.items()},
     }
-    print(json.dumps(row), flush=True)
+    print(to_json(row), flush=True)
     return row
 
 

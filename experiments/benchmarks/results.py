@@ -1,7 +1,6 @@
 """Common parts of the benchmarks' commands: flags, the origin of their numbers, and the file that stores them."""
 
 import argparse
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import jax
 from aa_flax.analysis.cards import Card
 from aa_flax.analysis.provenance import package_version, provenance
 from aa_flax.analysis.targets import compiler_of, find_target
+from aa_flax.json_values import to_json
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -55,5 +55,5 @@ def file_here(name: str) -> Path:
 
 def store(result: Mapping[str, Any], file: Path) -> None:
     """Write a result to a file and print where."""
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    file.write_text(to_json(result, indent=1) + "\n")
     print(f"written to {file}")

@@ -6,7 +6,6 @@ FOLDER holds imagenette128_webp.npz. Both runs use the command line, with `resne
 after each kill the same command is given again. Result, log and every number of the network are compared.
 """
 
-import json
 import os
 import random
 import subprocess
@@ -26,6 +25,7 @@ from flax import nnx  # noqa: E402
 
 from aa_flax.analysis.provenance import provenance  # noqa: E402
 from aa_flax.config.command_line import run  # noqa: E402
+from aa_flax.json_values import to_json  # noqa: E402
 from aa_flax.runs.directory import RunDirectory  # noqa: E402
 from aa_flax.runs.metrics import TIMING, read_metrics  # noqa: E402
 from aa_flax.training.trained import load_model  # noqa: E402
@@ -68,12 +68,12 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         "numbers_differ": int(sum((a != b).sum() for a, b in zip(numbers(straight), numbers(killed), strict=True))),
         "seconds": [result["train_seconds"] for result in results],
     }
-    print(json.dumps(outcome, indent=1))
+    print(to_json(outcome, indent=1))
     if values.write:
         command = f"python experiments/imagenette/kills.py --source_dir=FOLDER --epochs={values.epochs} --write"
         stored = {**provenance(command), "model": "aa_resnet18", "epochs": values.epochs, **outcome}
         file = _ROOT / "experiments" / "results" / "kills.json"
-        file.write_text(json.dumps(stored, indent=1) + "\n")
+        file.write_text(to_json(stored, indent=1) + "\n")
 
 
 def train(folder: Path, until: int | None, values: flags.FlagValues) -> int:

@@ -7,7 +7,6 @@ with the photographs of COCO that `PHOTOS` names; their licences permit a pictur
 `python -m aa_flax.predict --workdir=DIR --attention=FOLDER --image_size=192 IMAGE...` draws the same for any photo.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from aa_flax.analysis.provenance import provenance  # noqa: E402
 from aa_flax.config.command_line import run  # noqa: E402
 from aa_flax.data.photo import load_photo  # noqa: E402
 from aa_flax.drawing.pooling_figures import COLORS, overlay, scaled_map  # noqa: E402
+from aa_flax.json_values import to_json  # noqa: E402
 from aa_flax.training import RunDirectory, functional, read_metrics  # noqa: E402
 from aa_flax.training.trained import load_model  # noqa: E402
 
@@ -72,9 +72,9 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         "seen": {name: [most_probable(run, one) for one in drawn[name][1]] for name, run in drawn_runs(finished)},
         "image_size": values.image_size,
     }
-    print(json.dumps(outcome, indent=1))
+    print(to_json(outcome, indent=1))
     folder = _ROOT / "experiments" / "results" if values.write else Path(values.workdir)
-    (folder / "patchconvnet_attention.json").write_text(json.dumps(outcome, indent=1) + "\n")
+    (folder / "patchconvnet_attention.json").write_text(to_json(outcome, indent=1) + "\n")
     names = next(iter(finished.values())).read_preprocessing().class_names
     picture(files, drawn, names).savefig(folder / "patchconvnet_attention.png", dpi=80)
 

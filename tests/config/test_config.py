@@ -66,6 +66,7 @@ def test_config_files_cannot_mistype():
         ({"optimizer": {"learning_rate": float("nan")}}, "'optimizer.learning_rate' must be finite, got nan"),
         ({"data": {"mean": (0.5,), "std": (float("inf"),)}}, "'data.std' must be finite, got inf"),
         ({"optimizer": {"ema_decay": 1.0}}, r"'optimizer.ema_decay' must be in \[0, 1\), got 1.0"),
+        ({"optimizer": {"ema_decay": 1 - 1e-9}}, "'optimizer.ema_decay' must be less than 1 by 1e-6 or more"),
         ({"optimizer": {"weight_decay": -1.0}}, "'optimizer.weight_decay' must be at least 0, got -1.0"),
         ({"batch_size": 10, "optimizer": {"accumulation_steps": 3}}, r"'batch_size' \(10\) must divide by"),
         ({"data": {"crop": "resized"}}, "'data.crop' is 'resized', which needs 'data.image_size'"),

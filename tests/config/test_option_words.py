@@ -50,6 +50,7 @@ def test_words_are_values_of_their_options(parsed):
         "--config.model.options.table_init=listing",
         "--config.task.options.loss=binary_cross_entropy",
         "--config.task.options.binary_targets=True",
+        "--config.task.options.class_weights=1,2.5,0.5",
     )
     given = resolve(config).model.options
     assert given == {
@@ -63,7 +64,10 @@ def test_words_are_values_of_their_options(parsed):
         "table_init": "listing",
     }
     assert given["long_skips"] is False and type(given["kappa"]) is float
-    assert resolve(config).task.options == {"loss": "binary_cross_entropy", "binary_targets": True}
+    weights = {"class_weights": (1.0, 2.5, 0.5)}
+    assert resolve(config).task.options == {"loss": "binary_cross_entropy", "binary_targets": True, **weights}
+    config = parsed("--config.task.options.class_weights=balanced")
+    assert resolve(config).task.options == {"class_weights": "balanced"}
 
 
 def test_the_model_may_be_named_beside_its_options(parsed):
@@ -87,6 +91,7 @@ def test_without_types_words_are_guessed_and_nothing_stays_from_before(parsed):
         ("model.options.position=cosine", "must be one of 'relative', 'none', 'sine', 'coordconv', got 'cosine'"),
         ("model.options.norm=batch_norm", r"must be a callable \(NormFactory\), which only Python can give"),
         ("task.options.label_smoothing=much", "must be a number, got 'much'"),
+        ("task.options.class_weights=inverse", "must be 'balanced' or a tuple of float, got 'inverse'"),
         ("task.options.loss=hinge", "must be one of 'cross_entropy', 'binary_cross_entropy', got 'hinge'"),
     ],
 )

@@ -107,7 +107,7 @@ def test_imagenet_patchconvnet():
     config = resolve(recipes.imagenet_patchconvnet())
     data, optimizer = config.data, config.optimizer
     assert (config.epochs, config.batch_size, optimizer.name) == (400, 2048, "lamb")
-    assert dataclasses.astuple(options(config)) == ("binary_cross_entropy", True, 0)
+    assert dataclasses.astuple(options(config)) == ("binary_cross_entropy", True, 0, ())
     assert (optimizer.weight_decay, optimizer.weight_decay_mode, optimizer.clip_norm) == (0.05, "decoupled", 1.0)
     assert (optimizer.beta1, optimizer.beta2, optimizer.adam_epsilon, optimizer.ema_decay) == (0.9, 0.999, 1e-6, 0)
     assert rand_augment(data) == RAND_M9_MSTD05_INC1

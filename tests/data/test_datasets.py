@@ -30,6 +30,25 @@ def test_empty_split(embedded):
         embedded.split("train[:0]")
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("train", "test", 0),
+        ("train", "train", 8000),
+        ("train", "train[90%:]", 800),
+        ("train[:90%]", "train[90%:]", 0),
+        ("train[:33%]", "train[33%:]", 0),
+        ("train[:100]", "train[99:]", 1),
+        ("train[-5:]", "train[:-5]", 0),
+        ("train+test", "test[:10]", 10),
+        ("train+train[:50]", "test+train[49:60]", 11),
+        ("all", "test", 2000),
+    ],
+)
+def test_what_splits_share(embedded, one, other, shared):
+    assert embedded.shared(one, other) == embedded.shared(other, one) == shared
+
+
 def test_read_only(embedded):
     with pytest.raises(dataclasses.FrozenInstanceError):
         embedded.name = "other"

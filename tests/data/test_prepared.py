@@ -148,3 +148,53 @@ def test_fingerprint_changes_with_the_data(tmp_path):
     first = [load("toy_photos", data_dir=build(tmp_path / str(i)).parents[1]).fingerprint for i in range(2)]
     build(tmp_path / "other", count=6)
     assert first[0] == first[1] != load("toy_photos", data_dir=tmp_path / "other").fingerprint
+
+
+def named(name):
+    """Return descriptions that name a class, in every form and depth that TFDS reads."""
+    image = {"pythonClassName": "tensorflow_datasets.core.features.image_feature.Image", "image": {"dtype": "uint8"}}
+    top = {"pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict"}
+    sequence = "tensorflow_datasets.core.features.sequence_feature.Sequence"
+    legacy = {"type": name, "content": {}}
+    return {
+        "top": {"pythonClassName": name, "featuresDict": {"features": {}}},
+        "inside": {**top, "featuresDict": {"features": {"image": image, "x": {"pythonClassName": name, "text": {}}}}},
+        "snake case": {**top, "featuresDict": {"features": {"x": {"python_class_name": name, "text": {}}}}},
+        "sequence": {
+            **top,
+            "featuresDict": {
+                "features": {
+                    "x": {"pythonClassName": sequence, "sequence": {"feature": {"pythonClassName": name, "text": {}}}}
+                }
+            },
+        },
+        "legacy": legacy,
+        "legacy inside": {
+            "type": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
+            "content": {"type": legacy},
+        },
+        "JSON in a string": {
+            **top,
+            "featuresDict": {
+                "features": {
+                    "x": {"pythonClassName": sequence, "jsonFeature": {"json": json.dumps({"feature": legacy})}}
+                }
+            },
+        },
+    }
+
+
+@pytest.mark.parametrize("where", named(""))
+@pytest.mark.parametrize("name", ["trap_of_features.Image", "tensorflow_datasets.core.features.x.y.trap", "trap"])
+def test_what_a_folder_names_is_not_imported(tmp_path, monkeypatch, where, name):
+    (tmp_path / "trap_of_features.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "toy_photos" / "1.2.0"
+    folder.mkdir(parents=True)
+    info = {"name": "toy_photos", "version": "1.2.0", "fileFormat": "array_record"}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    (folder / "features.json").write_text(json.dumps(named(name)[where]))
+    with pytest.raises(DataError, match=f"features.json names '{name}', which is no feature of TFDS") as error:
+        load("toy_photos", data_dir=tmp_path)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "sprung").exists()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aa_flax.data import ClassLabel, DataError, load
+from aa_flax.data import ClassLabel, DataError, TolerantSource, load
 from aa_flax.data.images import decode_image, decode_part, encode_png, resize
 from aa_flax.data.source import ArraySource
 
@@ -55,6 +55,18 @@ def test_sum_of_splits(prepared, fashion):
     source = prepared.split("train+test")
     assert len(source) == 34
     np.testing.assert_array_equal(source[33]["image"][..., 0], fashion.test.images[10])
+
+
+def test_all_targets_are_read_without_decoding(prepared, fashion, monkeypatch):
+    labels = prepared.split("train+test").cached().all_targets()["label"]
+    np.testing.assert_array_equal(labels, [*fashion.train.labels, *fashion.test.labels])
+    source = prepared.split("train[3:20]")
+    monkeypatch.setattr("aa_flax.data.images.decode_image", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("aa_flax.data.source._whole", lambda *_: pytest.fail("decoded"))
+    for each in (source, TolerantSource(source, 1)):
+        found = each.all_targets()
+        assert found.keys() == {"label"} and found["label"].dtype == np.int32
+        np.testing.assert_array_equal(found["label"], fashion.train.labels[3:20])
 
 
 def test_cached_is_the_same(prepared):

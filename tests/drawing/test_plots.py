@@ -17,6 +17,18 @@ def test_learning_curves_draw_both_splits(tmp_path):
     assert red(two) > red(one) + 20  # the held-out marker
 
 
+def test_scores_of_the_last_step_lie_beside_those_of_averaged_weights():
+    row = {"split": "eval", "epoch": 2, "loss": 0.7, "raw_loss": 0.6, "accuracy": 0.4, "raw_accuracy": 0.5}
+    figure = learning_curves([row])
+    lines = {
+        axes.get_title("left"): {line.get_label(): line.get_ydata()[0] for line in axes.lines} for axes in figure.axes
+    }
+    assert lines == {
+        "loss": {"held out": 0.7, "held out, last step": 0.6},
+        "accuracy": {"held out": 0.4, "held out, last step": 0.5},
+    }
+
+
 def test_confusion_matrix_of_few_and_of_many_classes(tmp_path):
     for k in (3, 40):
         confusion_matrix(np.eye(k, dtype=int) * 5, [f"class {i}" for i in range(k)], tmp_path / f"{k}.png")

@@ -48,6 +48,24 @@ def test_metrics_may_come_and_go(tmp_path):
     assert float(restored.params["block10"]["kernel"][0, 0]) == 10
 
 
+def test_averages_without_a_recorded_bias_have_none(tmp_path):
+    """Older versions kept no bias: their averages began at the first weights, and go on as they are."""
+    state = state_with_many_blocks()
+
+    class Older(type(state)):
+        def items(self):
+            items = super().items()
+            del items["training"]["ema_bias"]
+            return items
+
+    older = Older(**{field.name: getattr(state, field.name) for field in dataclasses.fields(state)})
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(older)
+        assert float(checkpoints.restore(state).ema_bias) == 0
+        checkpoints.save(dataclasses.replace(state, ema_bias=jnp.asarray(0.25), step=jnp.asarray(9, jnp.int32)))
+        assert float(checkpoints.restore(state).ema_bias) == 0.25
+
+
 def test_a_network_may_not_come_and_go(tmp_path):
     state = state_with_many_blocks()
     with Checkpoints(tmp_path) as checkpoints:

@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import jax
 import pytest
 from hosts import finish, start
 from run_files import arrays, flip
@@ -130,6 +131,14 @@ def test_what_processes_tell_each_other(tmp_path, cache):
         ({"COORDINATOR": "localhost:1"}, "needs two numbers"),
         ({"COORDINATOR": "localhost:1", "PROCESS_COUNT": "2", "PROCESS_INDEX": "x"}, "needs two numbers"),
         ({"COORDINATOR": "localhost:1", "PROCESS_COUNT": "2", "PROCESS_INDEX": "2"}, r"must lie in \[0, 2\), got 2"),
+        *(
+            ({"COORDINATOR": address, "PROCESS_COUNT": "2", "PROCESS_INDEX": "0"}, f"HOST:PORT.*, got '{address}'$")
+            for address in ("myhost", "", "myhost:", ":8476", "myhost:http", "myhost:0", "myhost:65536", "fd00::2")
+        ),
+        ({"COORDINATOR": "http://myhost:8476", "PROCESS_COUNT": "2", "PROCESS_INDEX": "0"}, "HOST:PORT"),
+        ({"PROCESS_COUNT": "2", "PROCESS_INDEX": "0"}, "PROCESS_COUNT is set, which needs AA_FLAX_COORDINATOR"),
+        ({"DISTRIBUTED": "maybe"}, "AA_FLAX_DISTRIBUTED must be 1 or true, 0 or false, got 'maybe'"),
+        ({"DISTRIBUTED": "2"}, "AA_FLAX_DISTRIBUTED must be 1 or true, 0 or false, got '2'"),
     ],
 )
 def test_variables_that_contradict(monkeypatch, variables, words):
@@ -137,3 +146,25 @@ def test_variables_that_contradict(monkeypatch, variables, words):
         monkeypatch.setenv(f"AA_FLAX_{name}", value)
     with pytest.raises(ConfigError, match=words):
         join(10)
+
+
+@pytest.mark.parametrize("value", ["1", "true", "True", "YES", "on", None, "0", "false", "No", "off", ""])
+def test_a_cluster_is_joined_when_asked(monkeypatch, value):
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *arguments, **_: joined.append(arguments))
+    monkeypatch.setattr("aa_flax.runs.hosts._turn_aborts_into_lost", lambda: None)
+    if value is not None:
+        monkeypatch.setenv("AA_FLAX_DISTRIBUTED", value)
+    join(10)
+    assert joined == ([(None, None, None)] if value in ("1", "true", "True", "YES", "on") else [])
+
+
+@pytest.mark.parametrize("address", ["10.0.0.2:8476", "[fd00::2]:8476", "my-host.example:1", "localhost:65535"])
+def test_addresses_of_the_first_process(monkeypatch, address):
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *arguments, **_: joined.append(arguments))
+    monkeypatch.setattr("aa_flax.runs.hosts._turn_aborts_into_lost", lambda: None)
+    for name, value in (("COORDINATOR", address), ("PROCESS_COUNT", "3"), ("PROCESS_INDEX", "2")):
+        monkeypatch.setenv(f"AA_FLAX_{name}", value)
+    join(10)
+    assert joined == [(address, 3, 2)]

@@ -1,12 +1,16 @@
 """Tests of the log on a disk that is full or cannot be written any more."""
 
 import errno
+import itertools
 import json
 import math
+import struct
 from pathlib import Path
 
 import pytest
+from tensorboardX import event_file_writer
 from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from aa_flax.runs.directory import RunDirectoryError
 from aa_flax.runs.metrics import MetricsError, MetricsLog, read_metrics
@@ -64,6 +68,46 @@ def test_a_torn_line_and_later_steps_go_when_a_run_goes_on(tmp_path):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 12, "spl')
     MetricsLog(tmp_path, 6).close()
     assert read_metrics(file) == rows[:2] and file.read_text().count("\n") == 2
+
+
+def events(folder):
+    """Yield the events in the files of a folder, in TensorBoard's order; a record is length, CRC, data, CRC."""
+    for file in sorted(folder.glob("events.out.tfevents*")):
+        content, place = file.read_bytes(), 0
+        while place < len(content):
+            (length,) = struct.unpack_from("<Q", content, place)
+            yield Event.FromString(content[place + 12 : place + 12 + length])
+            place += length + 16
+
+
+def shown(folder):
+    """Return the steps that TensorBoard shows: a START drops what was read before of its step and later ones."""
+    steps = []
+    for event in events(folder):
+        if event.session_log.status == SessionLog.START:
+            steps = [step for step in steps if step < event.step]
+        steps += [event.step] * len(event.summary.value)
+    return steps
+
+
+@pytest.mark.parametrize("checkpoint", [0, 1, 3])
+def test_tensorboard_shows_no_step_twice_after_a_kill(tmp_path, monkeypatch, checkpoint):
+    """The first process is killed after step 3, the second after step 2 of those that it trains."""
+    monkeypatch.setattr(event_file_writer.time, "time", itertools.count(1.7e9).__next__)  # a file has its second's name
+    for start, stop in ((0, 3), (checkpoint, checkpoint + 2), (checkpoint, 5)):
+        log = MetricsLog(tmp_path, start)
+        for step in range(start + 1, stop + 1):
+            log.write(step, "train", loss=1.0)
+        log.close()  # writes nothing more
+    assert shown(tmp_path) == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in read_metrics(log.file)] == [1, 2, 3, 4, 5]
+
+
+def test_a_log_with_words_that_are_no_json_is_rewritten_without_them(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 3, "split": "train", "loss": NaN, "grad_norm": -Infinity}\n')
+    MetricsLog(tmp_path, 3).close()
+    assert file.read_text() == '{"step": 3, "split": "train", "loss": null, "grad_norm": null}\n'
 
 
 @pytest.mark.parametrize("name", [".lock", ".config.json.partial"])

@@ -55,6 +55,7 @@ def test_scores():
         ({"values": {"accuracy": 1.0}}, "'loss' is not among the scores accuracy"),
         ({"values": {**good.values, "epoch": 1}}, "a score may not be called 'epoch'"),
         ({"details": {"finished": False}}, "a score may not be called 'finished'"),
+        ({"values": {**good.values, "raw_loss": 1}}, "a score may not be called 'raw_loss'"),
         ({"values": {**good.values, "more": "much"}}, "scores must be numbers"),
     ):
         with pytest.raises(ConfigError, match=words):

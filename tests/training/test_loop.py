@@ -12,6 +12,7 @@ from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.directory import RunDirectoryError
 from aa_flax.training import ConfigError, RunDirectory, resolve
 from aa_flax.training.loop import train
+from aa_flax.training.scoring import make_scorer
 from aa_flax.training.trained import load_model
 from aa_flax.training.window import NonFiniteError
 
@@ -44,11 +45,21 @@ def test_four_epochs_equal_two_and_two_bit_for_bit(tiny_config, tmp_path):
 def test_log_has_every_window_and_every_evaluation(plain_config, tmp_path):
     plain_config.epochs = 2
     plain_config.eval_every_epochs = 2
-    train(resolve(plain_config), tmp_path)
+    setup = train(resolve(plain_config), tmp_path).setup
     found = rows(tmp_path)
     assert [row["step"] for row in found if row["split"] == "train"] == [3, 4, 6, 8]
     assert [row["step"] for row in found if row["split"] == "eval"] == [8]
     assert set(found[0]) == {"step", "split", "epoch", "loss", "accuracy", "grad_norm", "learning_rate", "skipped"}
+    scored = {"loss", "accuracy", "raw_loss", "raw_accuracy"}  # of averaged weights, and of those of the last step
+    assert {*found[-1]} == {"step", "split", "epoch", *scored}
+    state, score = final_state(tmp_path), make_scorer(setup.program)
+    with jax.set_mesh(setup.layout.mesh):
+        averaged, raw = (
+            score(variables, setup.eval_source).values["loss"]
+            for variables in ((state.ema["params"], state.ema["batch_stats"]), (state.params, state.batch_stats))
+        )
+    assert averaged != raw
+    assert (found[-1]["loss"], found[-1]["raw_loss"]) == pytest.approx((averaged, raw), rel=1e-6)
     assert all(np.isfinite(row["loss"]) for row in found)
     assert list(tmp_path.glob("events.out.tfevents*"))
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:

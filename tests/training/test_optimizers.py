@@ -259,6 +259,28 @@ def test_sgd_by_hand(mode, nesterov, clip_norm):
         np.testing.assert_allclose(params[name], p[name], rtol=1e-5)
 
 
-def test_moving_average():
-    averaged = moving_average({"a": jnp.asarray(2.0)}, {"a": jnp.asarray(4.0)}, 0.75)
-    assert float(averaged["a"]) == pytest.approx(0.75 * 2 + 0.25 * 4)
+@pytest.mark.parametrize("decay", [0.3, 0.9, 0.999, 0.9999, 0.999999])
+@pytest.mark.parametrize("x64", [False, True])
+def test_moving_average_by_its_closed_form(decay, x64):
+    """The average starts at the first value, whatever the random weights before it were."""
+    values = np.random.default_rng(3).normal(size=(40, 2, 3)) + 5
+    with jax.enable_x64(x64):
+        average, bias = {"a": jnp.full((2, 3), 1e3)}, jnp.ones(())
+        for count, value in enumerate(values, 1):
+            average, bias = moving_average(average, {"a": jnp.asarray(value)}, decay, bias)
+            weights = decay ** np.arange(count)[::-1]
+            expected = np.average(values[:count], axis=0, weights=weights)
+            # In float32, 1 - 0.999999 is 4 % off, which makes the decay another; the weights still add up to 1.
+            np.testing.assert_allclose(average["a"], expected, rtol=1e-9 if x64 else 2e-5 if decay < 0.99999 else 0.02)
+        assert float(bias) == pytest.approx(decay**40, rel=1e-9 if x64 else 1e-4)
+        assert average["a"].dtype == bias.dtype == (jnp.float64 if x64 else jnp.float32)
+
+
+def test_moving_average_of_an_older_run_goes_on_as_it_began():
+    averaged, bias = moving_average({"a": jnp.asarray(2.0)}, {"a": jnp.asarray(4.0)}, 0.75, jnp.zeros(()))
+    assert float(averaged["a"]) == 0.75 * 2 + 0.25 * 4 and float(bias) == 0
+
+
+def test_moving_average_keeps_the_newest_whole_number():
+    averaged, _ = moving_average({"calls": jnp.asarray(3)}, {"calls": jnp.asarray(8)}, 0.9, jnp.asarray(0.5))
+    assert int(averaged["calls"]) == 8

@@ -1,5 +1,6 @@
 """Tests of a run on one and on eight devices with its state placed in several ways, and of the step's collectives."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -17,7 +18,7 @@ from aa_flax.analysis.tpu_compiler import installed
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.training import ConfigError, resolve
 from aa_flax.training.program import Program
-from aa_flax.training.sharding import Layout, place_batch
+from aa_flax.training.sharding import Layout, on_these_devices, place_batch
 from aa_flax.training.step import reset_window
 
 SHAPE, CLASSES = (8, 8, 3), 5
@@ -164,6 +165,19 @@ def test_a_split_state_lies_in_pieces_and_stays_there():
 def test_what_does_not_divide():
     with pytest.raises(ConfigError, match=r"'parallel.model_devices' \(3\) must divide the 8 devices"):
         Layout.of(config_of(model_devices=3))
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "here", "heads", "batch"),
+    [(2, 1, 1, 20), (2, 3, 1, 21), (2, 8, 2, 20), (8, 4, 4, 20), (4, 6, 2, 21)],
+)
+def test_a_run_is_used_on_other_devices_than_it_was_trained_on(trained_on, here, heads, batch):
+    config = dataclasses.replace(config_of(model_devices=trained_on), eval_batch_size=20)
+    found = on_these_devices(config, jax.devices()[:here])
+    assert (found.parallel.model_devices, found.eval_batch_size) == (heads, batch)
+    layout = Layout.of(found, jax.devices()[:here])
+    layout.check_batch_size("eval_batch_size", found.eval_batch_size)
+    assert layout.mesh.size == here
     with pytest.raises(ConfigError, match=r"'batch_size' \(16\) must divide by 'parallel.batch_norm_groups' \(3\)"):
         config_of(batch_norm_groups=3)
     layout = Layout.of(config_of(model_devices=4))

@@ -1,7 +1,6 @@
 """The data sets of this library: their names, and their preparation, once, from the files that the user names."""
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -16,6 +15,7 @@ import tensorflow_datasets as tfds
 from aa_flax.alive import reporting_growth
 from aa_flax.data.errors import DataError
 from aa_flax.data.facts import FACTS, Facts
+from aa_flax.data.locking import lock
 from aa_flax.data.prepared import find_prepared, open_prepared
 from aa_flax.data.sets.builder import Origin, make_builder
 from aa_flax.data.sets.cifar import Cifar10, Cifar100
@@ -114,10 +114,10 @@ def prepare(origin: Origin, data_dir: Path) -> Path:
     folder = find_prepared(name, data_dir)
     if folder is not None and source_checksums(folder) == checksums:
         return folder
-    with reporting_growth(data_dir / origin.stored_name), _locked(data_dir, origin.stored_name):
+    with reporting_growth(data_dir / origin.stored_name), _locked(data_dir, origin.stored_name) as alone:
         folder = find_prepared(name, data_dir)
         if folder is None:
-            _write(origin, checksums, data_dir)
+            _write(origin, checksums, data_dir, alone)
             folder = find_prepared(name, data_dir)
             assert folder is not None
             _require_names(folder, origin.class_names)
@@ -162,9 +162,9 @@ def _require_names(folder: Path, names: Sequence[str]) -> None:
         raise DataError(f"{folder}: class names cannot be stored: {', '.join(map(ascii, wrong[:3]))}; removed again")
 
 
-def _write(origin: Origin, checksums: dict[str, str], data_dir: Path) -> None:
-    # Remove what a killed process has left; the caller holds the lock, so no other process is writing.
-    for leftover in (data_dir / origin.stored_name).glob("*incomplete*"):
+def _write(origin: Origin, checksums: dict[str, str], data_dir: Path, alone: bool) -> None:
+    # Remove what a killed process has left, unless without a lock another process may be writing it.
+    for leftover in (data_dir / origin.stored_name).glob("*incomplete*") if alone else ():
         shutil.rmtree(leftover, ignore_errors=True)
     builder = make_builder(origin, checksums, data_dir)
     try:
@@ -189,12 +189,12 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(data_dir: Path, name: str) -> Iterator[None]:
+def _locked(data_dir: Path, name: str) -> Iterator[bool]:
+    """Keep other processes from preparing a data set while open; yield whether that is so, see `lock`."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         file = (data_dir / f".{name}.lock").open("w")
     except OSError as error:
         raise DataError(f"data_dir: cannot write to {data_dir} ({error.strerror or error})") from None
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield lock(file, wait=True)

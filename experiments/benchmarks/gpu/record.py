@@ -1,11 +1,10 @@
 """Results on disk as soon as they are known: a JSON file that stays complete if its writer is killed."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from aa_flax.json_values import finite
+from aa_flax.json_values import from_json, to_json
 
 HIDDEN = ".writing"  # suffix of the names of files that are being written
 
@@ -26,7 +25,7 @@ class Record:
     def put(self, **values: Any) -> None:
         """Set keys and write the file."""
         self._values.update(values)
-        write(self._file, json.dumps(finite(self._all), indent=1) + "\n")
+        write(self._file, to_json(self._all, indent=1) + "\n")
 
     def add(self, key: str, row: Any) -> None:
         """Append to the list of a key and write the file."""
@@ -39,7 +38,7 @@ class Record:
 
 def read(file: Path) -> dict[str, Any]:
     """Return the object of a file, {} if there is no such file."""
-    return json.loads(file.read_text()) if file.exists() else {}
+    return from_json(file.read_text()) if file.exists() else {}
 
 
 def write(file: Path, text: str) -> None:

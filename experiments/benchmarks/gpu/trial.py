@@ -8,7 +8,6 @@ verdict.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aa_flax.json_values import to_json
 from aa_flax.ops import relative_attention_2d
 from aa_flax.ops.choice import choose
 from experiments.benchmarks.candidates import is_refusal, reason
@@ -51,9 +51,9 @@ def main() -> None:
                     answer["chosen"] = chosen(check)
             except Exception as error:
                 answer["refused" if is_refusal(error) else "failed"] = reason(error)
-            print(json.dumps(answer), flush=True)
+            print(to_json(answer), flush=True)
         for row in whole:
-            print(json.dumps({"row": row.result()}), flush=True)
+            print(to_json({"row": row.result()}), flush=True)
 
 
 def arrays(check: Check) -> list[jax.Array]:
