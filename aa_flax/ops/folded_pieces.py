@@ -2,8 +2,9 @@
 
 It computes the same as `folded`, in plain XLA, but over some images and heads at a time, and over some queries at a
 time if even one head of one image has too many weights. The backward pass is written by hand and computes the weights
-again from the logarithms of their sums (as in Dao et al., 2022, section 3.1). So between the passes only queries, keys,
-values, tables, the output and those logarithms are kept: memory grows with h·w and not with its square.
+again from the largest logits and the logarithms of the sums (Dao et al., 2022, section 3.1, keep both as one number).
+So between the passes only queries, keys, values, tables, the output and these two are kept: memory grows with h·w and
+not with its square.
 """
 
 import functools
@@ -17,7 +18,9 @@ from aa_flax.ops import piece
 from aa_flax.ops.folded import folded
 from aa_flax.ops.mesh import shares
 from aa_flax.ops.pieces import Budget, Pieces, budget
+from aa_flax.ops.scaling import with_positive_scale
 from aa_flax.ops.tables import by_pair
+from aa_flax.precision import at_least_float32
 
 
 def folded_pieces(
@@ -54,11 +57,12 @@ def _image_by_image(query: Array, key: Array, value: Array, *tables: Array, scal
 
 def _attend(query: Array, key: Array, value: Array, *tables: Array, scale: float, budget: Budget) -> Array:
     b, h, w, n, _ = query.shape
-    itemsize = jnp.promote_types(query.dtype, jnp.float32).itemsize
+    itemsize = at_least_float32(query.dtype).itemsize
     if b * n * (h * w) ** 2 * itemsize <= budget.whole:
         rel_height, rel_width = tables or (None, None)
         return folded(query, key, value, rel_height, rel_width, scale)
     query, key, value, *tables = _varying_alike(query, key, value, *tables)  # type: ignore[assignment]
+    query, scale = with_positive_scale(query, scale)
     pieces = Pieces.within(budget.piece, b * n, h, w, itemsize)
     maps, height, width = pieces.filled
     query, key, value = (x.transpose(0, 3, 4, 1, 2).reshape(b * n, -1, h, w) for x in (query, key, value))
@@ -96,10 +100,13 @@ def _forward(
         found = piece.forward(*own, scale, size, index >= 0)
         return tuple(at.write(whole, part) for whole, part in zip(written, found, strict=True))  # type: ignore[return-value]
 
-    channel = query[:, :1]
-    output = jnp.zeros_like(jnp.broadcast_to(channel, (len(query), value.shape[1], *query.shape[2:])))
-    normalizer = jnp.zeros_like(channel, jnp.promote_types(query.dtype, jnp.float32))
-    kept = jax.lax.fori_loop(0, pieces.count, step, (output, normalizer))
+    def zeros(channels: int, dtype: Any) -> Array:
+        maps, _, *size = query.shape
+        return jnp.zeros_like(jnp.broadcast_to(query[:, :1], (maps, channels, *size)), dtype)
+
+    output = zeros(value.shape[1], query.dtype)
+    sums = zeros(2, at_least_float32(query.dtype))
+    kept = jax.lax.fori_loop(0, pieces.count, step, (output, sums))
     return kept[0], (query, key, value, tables, kept)
 
 
@@ -121,7 +128,7 @@ def _backward(scale: float, pieces: Pieces, residuals: Any, cotangent: Array) ->
             at.add(sums[3], by_tables),
         )
 
-    dtype = jnp.promote_types(query.dtype, jnp.float32)
+    dtype = at_least_float32(query.dtype)
     # A query lies in one piece; the gradients of keys, values and tables are summed over several, in full precision.
     sums = jax.tree.map(lambda x: jnp.zeros_like(x, dtype), (key, value, tables))
     found = jax.lax.fori_loop(0, pieces.count, step, (jnp.zeros_like(query), *sums))

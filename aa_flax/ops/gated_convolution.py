@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from aa_flax.ops.gated_choice import Call, choose
 from aa_flax.ops.platform import target_platform
 from aa_flax.ops.windows import shifted
+from aa_flax.precision import at_least_float32
 
 Form = Literal["fold", "tap", "loop"]
 
@@ -297,4 +298,4 @@ def _conv(x: Array, kernel: Array, window: _Window) -> Array:
 
 
 def _wide(*arrays: Array) -> Any:
-    return functools.reduce(jnp.promote_types, (array.dtype for array in arrays), jnp.float32)
+    return at_least_float32(*(array.dtype for array in arrays))

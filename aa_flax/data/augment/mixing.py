@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
 from aa_flax.data.augment.device import RandomKey
+from aa_flax.precision import at_least_float32
 
 Mixed = tuple[Float[Array, "b h w c"], Float[Array, "b classes"]]
 
@@ -115,4 +116,4 @@ def _beta(key: RandomKey, alpha: float, dtype: DTypeLike) -> Float[Array, ""]:
 
 
 def _compute(images: Array) -> DTypeLike:
-    return jnp.promote_types(jnp.float32, images.dtype)
+    return at_least_float32(images.dtype)
