@@ -80,7 +80,7 @@ class GatherExcite(nnx.Module):
         logits = gathered if self.mlp is None else self.mlp.logits(jax.nn.relu(gathered))
         if logits.shape[1:3] != (1, 1):
             logits = jax.image.resize(logits, (*logits.shape[:1], h, w, logits.shape[-1]), "nearest")
-        return x * jax.nn.sigmoid(logits)
+        return x * jax.nn.sigmoid(logits).astype(x.dtype)
 
     def _gather(self, x: Array, train: bool | None) -> Array:
         if not self.gathers:

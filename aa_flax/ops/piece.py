@@ -89,7 +89,7 @@ def backward(
     # A sum over the leading axis, as a product: on a CPU, XLA's reduction over it is twenty times slower.
     ones = jnp.ones((g, 1, size[0]), dtype)
     by_column = jnp.einsum("gky,gyz->gkz", ones, rows.reshape(g, size[0], -1)).reshape(g, size[1], -1)
-    through_terms, *by_tables = pullback((rows.sum(2), by_column))
+    through_terms, *by_tables = (x.astype(dtype) for x in pullback((rows.sum(2), by_column)))
     return by_query + through_terms, by_key, by_value, tuple(by_tables)
 
 

@@ -83,7 +83,9 @@ def _mixed(
     """Return images and targets mixed with their partners'; the weights are those of the images' own values."""
 
     def blended(values: Array, weight: Array) -> Array:
-        return (weight * values + (1 - weight) * partners(values)).astype(values.dtype)
+        compute = at_least_float32(values.dtype, weight.dtype)
+        own, other, weight = (each.astype(compute) for each in (values, partners(values), weight))
+        return (weight * own + (1 - weight) * other).astype(values.dtype)
 
     return blended(images, pixel_weight[None]), blended(targets, target_weight)
 
