@@ -131,8 +131,9 @@ class AttentionPooling(nnx.Module):
         places = self.norm1(places)
         if self.tokens.shape[0] > 1:
             return places
-        own = self.norm1(self._param(self.tokens))
-        return jnp.concatenate([jnp.broadcast_to(own, (b, *own.shape[1:])), places], 1)
+        # The sum with zeros is split over the devices as the map is, for meshes that check it.
+        own = jnp.zeros_like(places[:, :1]) + self.norm1(self._param(self.tokens))
+        return jnp.concatenate([own, places], 1)
 
     def _weights(self, keys: Float[Array, "b keys width"]) -> Float[Array, "b tokens keys"]:
         compute = at_least_float32(self.dtype)

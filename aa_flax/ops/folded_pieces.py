@@ -37,7 +37,7 @@ def folded_pieces(
     if these divide their numbers. In pieces it has no forward-mode derivatives.
     """
     tables = () if rel_height is None or rel_width is None else (rel_height, rel_width)
-    share = shares(query.shape[0], query.shape[3])
+    share = shares(query)
     attend = functools.partial(_image_by_image if share.unknown else _attend, scale=scale, budget=budget())
     return share.over(attend, len(tables))(query, key, value, *tables)
 

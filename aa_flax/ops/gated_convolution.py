@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from aa_flax.ops.gated_choice import Call, choose
+from aa_flax.ops.mesh import over_batch
 from aa_flax.ops.platform import target_platform
 from aa_flax.ops.windows import shifted
 from aa_flax.precision import at_least_float32
@@ -100,8 +101,10 @@ def gated_convolution(
     if "loop" in forms:
         if set(forms) != {"loop"}:
             raise ValueError(f"implementation 'loop' cannot be mixed with others, got {forms}")
-        return _loop(x, kernel, gate, window)
-    return _convolution(window, forms, x, kernel, gate)
+        run = functools.partial(_loop, window)
+    else:
+        run = functools.partial(_convolution, window, forms)
+    return over_batch(run, (True, False, True))(x, kernel, gate)
 
 
 def check_implementation(implementation: Any) -> None:
@@ -196,7 +199,7 @@ def _padding_back(x: Array, kernel: Array, dy: Array, window: _Window) -> tuple[
     return tuple((span - low, size - 1 - (out - 1) * stride + low) for (low, _), span, stride, size, out in axes)
 
 
-def _loop(x: Array, kernel: Array, gate: Array, window: _Window) -> Array:
+def _loop(window: _Window, x: Array, kernel: Array, gate: Array) -> Array:
     kernels = _gated(kernel, gate, x.dtype)
     return jnp.concatenate([_conv(x[n : n + 1], kernels[n], window) for n in range(x.shape[0])])
 
