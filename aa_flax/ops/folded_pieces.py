@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float
 
 from aa_flax.ops import piece
@@ -38,7 +39,10 @@ def folded_pieces(
     """
     tables = () if rel_height is None or rel_width is None else (rel_height, rel_width)
     share = shares(query)
-    attend = functools.partial(_image_by_image if share.unknown else _attend, scale=scale, budget=budget())
+    kind = _image_by_image if share.unknown else _attend
+    if is_symbolic_dim(query.shape[0]):
+        kind = _one_after_another
+    attend = functools.partial(kind, scale=scale, budget=budget())
     return share.over(attend, len(tables))(query, key, value, *tables)
 
 
@@ -53,6 +57,12 @@ def _image_by_image(query: Array, key: Array, value: Array, *tables: Array, scal
         return attend(query[None], key[None], value[None], *tables)[0]
 
     return jax.vmap(one)(query, key, value)
+
+
+def _one_after_another(query: Array, key: Array, value: Array, *tables: Array, scale: float, budget: Budget) -> Array:
+    """Compute attention in a loop over images, for a batch whose size `jax.export` leaves open."""
+    attend = functools.partial(_attend, scale=scale, budget=budget)
+    return jax.lax.map(lambda image: attend(*(x[None] for x in image), *tables)[0], (query, key, value))
 
 
 def _attend(query: Array, key: Array, value: Array, *tables: Array, scale: float, budget: Budget) -> Array:

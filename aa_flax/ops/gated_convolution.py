@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float
 
 from aa_flax.ops.gated_choice import Call, choose
@@ -70,7 +71,7 @@ def gated_convolution(
             from the table in `aa_flax.ops.gated_choice`. All give the same results up to rounding.
 
     Raises:
-        ValueError: shapes that do not fit, or an unknown implementation.
+        ValueError: shapes that do not fit, an unknown implementation, or one that does not take a symbolic batch.
     """
     if x.ndim != 4 or kernel.ndim != 4:
         raise ValueError(f"x and kernel must be [b, h, w, c] and [kh, kw, cg, o], got {x.shape} and {kernel.shape}")
@@ -91,13 +92,16 @@ def gated_convolution(
             x.shape[1:3], window.padding, window.dilation, (kh, kw), window.strides, strict=True
         )
     )
-    if min(height, width, x.shape[0]) < 1:
+    if min(height, width) < 1 or x.shape[0] == 0:  # a comparison that a symbolic batch can answer
         raise ValueError(f"nothing is left to compute for x {x.shape}, kernel {kernel.shape} and padding {padding}")
     check_implementation(implementation)
     if implementation == "auto":
-        forms = Forms(*choose(Call(target_platform(), height, width, cg, features, groups, gate.shape[3] == 1)))
+        fitting = choose(Call(target_platform(), height, width, cg, features, groups, gate.shape[3] == 1))
+        forms = Forms(*("tap",) * 3) if is_symbolic_dim(x.shape[0]) else Forms(*fitting)
     else:
         forms = Forms(*(implementation,) * 3) if isinstance(implementation, str) else Forms(*implementation)
+    if is_symbolic_dim(x.shape[0]) and set(forms) != {"tap"}:
+        raise ValueError(f"only implementation 'tap' takes a symbolic batch, got {forms} and the symbol {x.shape[0]}")
     if "loop" in forms:
         if set(forms) != {"loop"}:
             raise ValueError(f"implementation 'loop' cannot be mixed with others, got {forms}")

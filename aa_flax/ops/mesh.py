@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.export import is_symbolic_dim
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
@@ -83,8 +84,10 @@ def over_mesh(
         alone: what is called without a mesh; None is `run`.
 
     Raises:
-        ValueError: the mesh does not divide the batch; when the function is called.
+        ValueError: the batch is a symbol of `jax.export`; or, when the function is called, the mesh does not divide it.
     """
+    if is_symbolic_dim(batch):
+        raise ValueError(f"implementation '{name}' needs a number of images, got the symbol {batch}; use 'folded'")
     mesh = data_mesh()
     if mesh is None:
         return alone or run
