@@ -110,6 +110,10 @@ class LayerNorm(nnx.LayerNorm):
     The variance is the mean square of deviations, which loses no precision if the mean is large.
     """
 
+    def __init__(self, num_features: int, **options: Any) -> None:
+        """Build it as `nnx.LayerNorm` does, but with a variance that is precise with a `mask` too."""
+        super().__init__(num_features, **{"use_fast_variance": False, **options})
+
     def __call__(self, x: Float[Array, "*b c"], *, mask: Any = None) -> Float[Array, "*b c"]:
         """Normalise over the last axis; with a `mask`, as `nnx.LayerNorm` does."""
         if mask is not None or self.axis_name is not None or (self.reduction_axes, self.feature_axes) != (-1, -1):
