@@ -84,4 +84,5 @@ def test_a_middle_far_from_all_other_places_costs_no_more_than_their_number(rng,
     mean, variance = traced(way, x, (0, 1, 2))
     exact = np.asarray(x, np.float64)
     np.testing.assert_allclose(np.ravel(mean), exact.mean((0, 1, 2)), rtol=1e-4)
-    np.testing.assert_allclose(np.ravel(variance), exact.var((0, 1, 2)), rtol=1e-4)
+    # (mean - shift)² is at most 195 times the variance, and float32 sums 780 of them
+    np.testing.assert_allclose(np.ravel(variance), exact.var((0, 1, 2)), rtol=2e-3)
