@@ -65,6 +65,22 @@ def as_type(kind: Any, value: Any, form: str = "of type ") -> Any:
     return value
 
 
+def height_and_width(name: str, value: Any) -> tuple[int, int]:
+    """Return (height, width) in Python's numbers, from these two or from one number for both.
+
+    Raises:
+        ValueError: `value`, whose name the message begins with, is anything else or below 1.
+    """
+    try:
+        side = as_type(int | tuple[int, ...], value)
+    except (TypeError, ValueError):
+        side = ()
+    sides = (side, side) if isinstance(side, int) else side
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(f"{name} must be a whole number or (height, width), at least 1, got {value!r}")
+    return sides
+
+
 def parse(kind: Any, text: str) -> Any:
     """Return the value of type `kind` that a word of a command line stands for.
 

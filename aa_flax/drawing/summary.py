@@ -13,6 +13,7 @@ from aa_flax.drawing.trace import module_paths, natural_order, watched
 from aa_flax.layers import AAConv2D
 from aa_flax.models import create_model
 from aa_flax.ops.platform import traced_for
+from aa_flax.typed import height_and_width
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,10 @@ def summarize(
 
     Raises:
         TypeError: the module is no network of images.
+        ValueError: an image size that is none, or one that the network refuses.
         NotImplementedError: the network has a conditional or a loop of unknown length.
     """
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size = None if image_size is None else height_and_width("image_size", image_size)
     if isinstance(model_or_name, str):
         name = model_or_name
         model: Any = nnx.eval_shape(lambda: create_model(name, image_size=size, rngs=nnx.Rngs(0)))

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from aa_flax.precision import at_least_float32
+
 
 def confusion_and_loss(
     logits: Float[Array, "b classes"], labels: Int[Array, " b"], mask: Bool[Array, " b"]
@@ -15,7 +17,7 @@ def confusion_and_loss(
     entry (i, j) counts the examples of class i that were predicted as class j.
     """
     classes = logits.shape[-1]
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = logits.astype(at_least_float32(logits.dtype))
     losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)[:, 0]
     cells = labels * classes + logits.argmax(-1)
     counts = jnp.zeros(classes * classes, jnp.int32).at[cells].add(mask.astype(jnp.int32))

@@ -8,6 +8,12 @@ from aa_flax.ops.relative_attention import IMPLEMENTATIONS
 from aa_flax.ops.tables import TableResize
 
 
+def is_shape(given: Any) -> bool:
+    """Return whether this is (h, w), two whole numbers of at least 1."""
+    sides = given if isinstance(given, tuple | list) and len(given) == 2 else (0, 0)
+    return all(isinstance(side, Integral) and not isinstance(side, bool) and int(side) >= 1 for side in sides)
+
+
 def check_settings(layer: Any, kernel_size: int, spatial_shape: tuple[int, int] | None) -> None:
     """Raise a ValueError that names a setting of an `AAConv2D` if it is impossible, alone or with the others."""
     if layer.in_features < 1:
@@ -35,5 +41,5 @@ def check_settings(layer: Any, kernel_size: int, spatial_shape: tuple[int, int] 
     if spatial_shape is None:
         if layer.position == "relative" and layer.value_depth:
             raise ValueError("spatial_shape must be (h, w) of the attended map for position='relative', got None")
-    elif not isinstance(spatial_shape, tuple | list) or len(spatial_shape) != 2 or min(spatial_shape) < 1:
+    elif not is_shape(spatial_shape):
         raise ValueError(f"spatial_shape must be (h, w), both at least 1, got {spatial_shape!r}")

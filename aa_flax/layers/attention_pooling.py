@@ -10,6 +10,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aa_flax.layers.initializers import normal
+from aa_flax.layers.norm import LayerNorm
+from aa_flax.ops.scaling import scaled_softmax
+from aa_flax.precision import at_least_float32
 
 _linear_init = normal(0.02)  # the authors' code truncates at ±2, which is 100 standard deviations
 
@@ -74,8 +77,8 @@ class AttentionPooling(nnx.Module):
         def linear(inputs: int, outputs: int) -> nnx.Linear:
             return nnx.Linear(inputs, outputs, kernel_init=_linear_init, **options)
 
-        def norm() -> nnx.LayerNorm:
-            return nnx.LayerNorm(width, epsilon=1e-6, use_fast_variance=False, **options)
+        def norm() -> LayerNorm:
+            return LayerNorm(width, epsilon=1e-6, **options)
 
         self.features = features
         self.width = width
@@ -128,14 +131,15 @@ class AttentionPooling(nnx.Module):
         places = self.norm1(places)
         if self.tokens.shape[0] > 1:
             return places
-        own = self.norm1(self._param(self.tokens))
-        return jnp.concatenate([jnp.broadcast_to(own, (b, *own.shape[1:])), places], 1)
+        # The sum with zeros is split over the devices as the map is, for meshes that check it.
+        own = jnp.zeros_like(places[:, :1]) + self.norm1(self._param(self.tokens))
+        return jnp.concatenate([own, places], 1)
 
     def _weights(self, keys: Float[Array, "b keys width"]) -> Float[Array, "b tokens keys"]:
-        compute = jnp.promote_types(self.dtype, jnp.float32)
+        compute = at_least_float32(self.dtype)
         query = self.query(self.norm1(self._param(self.tokens)))[0]
         logits = jnp.einsum("td,bkd->btk", query, self.key(keys), preferred_element_type=compute)
-        return jax.nn.softmax(logits * jnp.asarray(self.width**-0.5, compute), -1)
+        return scaled_softmax(logits, self.width**-0.5, -1)
 
     def _param(self, param: nnx.Param[Array]) -> Array:
         """Return a parameter in the dtype of the computation, with leading axes of 1 up to rank 3."""

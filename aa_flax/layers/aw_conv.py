@@ -17,6 +17,7 @@ from aa_flax.layers.mode import evaluates
 from aa_flax.layers.norm import batch_norm
 from aa_flax.ops import gated_convolution
 from aa_flax.ops.gated_convolution import Forms, check_implementation
+from aa_flax.precision import at_least_float32
 
 AWVariant = Literal["expand", "full", "outer"]
 Pool = Literal["adaptive", "stride"]
@@ -183,7 +184,7 @@ class AWConv2D(nnx.Module):
 
     @staticmethod
     def _wide(x: Array) -> Array:
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return x.astype(at_least_float32(x.dtype))
 
 
 def pool_to(x: Float[Array, "b h w c"], size: int, pool: Pool) -> Float[Array, "b size size c"]:

@@ -69,4 +69,4 @@ class BAM(nnx.Module):
         spatial = activated(self.bn1, self.conv1(spatial))
         spatial = self.spatial(activated(self.bn2, self.conv2(spatial)))
         logits = channel + spatial if self.combine == "add" else channel * spatial
-        return x * (1 + jax.nn.sigmoid(logits))
+        return x * (1 + jax.nn.sigmoid(logits)).astype(x.dtype)

@@ -50,6 +50,7 @@ class CBAM(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool | None = None) -> Float[Array, "b h w c"]:
         """Return the map with its channels and locations scaled."""
         logits = sum(self.excite(jax.nn.relu(self.squeeze(pooled))) for pooled in (x.mean((1, 2)), x.max((1, 2))))
-        x = x * jax.nn.sigmoid(logits)[:, None, None, :]
+        x = x * jax.nn.sigmoid(logits)[:, None, None, :].astype(x.dtype)
         pooled = jnp.stack([x.max(-1), x.mean(-1)], -1)
-        return x * jax.nn.sigmoid(self.bn(self.spatial(pooled), use_running_average=evaluates(train)))
+        logits = self.bn(self.spatial(pooled), use_running_average=evaluates(train))
+        return x * jax.nn.sigmoid(logits).astype(x.dtype)

@@ -59,6 +59,7 @@ class GALA(nnx.Module):
         if self.conv is not None:
             local = jax.nn.relu(self.conv(local))
         local = self.local(local)
-        a, m = (p[...].astype(x.dtype)[None, None, None, :] for p in (self.additive, self.multiplicative))
+        a, m = (p[...].astype(local.dtype)[None, None, None, :] for p in (self.additive, self.multiplicative))
         logits = a * (g + local) + m * (g * local)
-        return x * (jnp.tanh(logits) if self.squash == "tanh" else jax.nn.sigmoid(logits))
+        gate = jnp.tanh(logits) if self.squash == "tanh" else jax.nn.sigmoid(logits)
+        return x * gate.astype(x.dtype)

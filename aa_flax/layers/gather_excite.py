@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from aa_flax.layers.aa_settings import is_shape
 from aa_flax.layers.initializers import he_normal_fan_out
 from aa_flax.layers.mode import evaluates
 from aa_flax.layers.norm import batch_norm
@@ -52,21 +53,23 @@ class GatherExcite(nnx.Module):
         if extent not in (0, 2, 4, 8):
             raise ValueError(f"extent must be 0 (the whole map), 2, 4 or 8, got {extent}")
         learned = variant != "theta_minus"
-        if learned and extent == 0 and map_shape is None:
-            raise ValueError(f"map_shape must be (h, w) for variant {variant!r} with extent 0, got None")
+        if learned and extent == 0 and not is_shape(map_shape):
+            raise ValueError(
+                f"map_shape must be (h, w), both at least 1, for variant {variant!r} with extent 0, got {map_shape!r}"
+            )
         options: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         depthwise: dict[str, Any] = dict(
             feature_group_count=features, use_bias=False, kernel_init=he_normal_fan_out, **options
         )
         self.extent = extent
-        self.map_shape = map_shape if learned and extent == 0 else None
+        self.map_shape = (int(map_shape[0]), int(map_shape[1])) if map_shape and learned and extent == 0 else None
         self.gathers = 0 if not learned else (round(math.log2(extent)) if extent else 1)
         for i in range(self.gathers):
             if extent:
                 conv = nnx.Conv(features, features, (3, 3), strides=2, padding=((1, 1), (1, 1)), **depthwise)
             else:
-                assert map_shape is not None
-                conv = nnx.Conv(features, features, map_shape, padding="VALID", **depthwise)
+                assert self.map_shape is not None
+                conv = nnx.Conv(features, features, self.map_shape, padding="VALID", **depthwise)
             setattr(self, f"gather{i + 1}", conv)
             setattr(self, f"bn{i + 1}", batch_norm(features, **options))
         self.mlp = SqueezeExcite(features, reduction=reduction, **options) if variant == "theta_plus" else None
@@ -80,7 +83,7 @@ class GatherExcite(nnx.Module):
         logits = gathered if self.mlp is None else self.mlp.logits(jax.nn.relu(gathered))
         if logits.shape[1:3] != (1, 1):
             logits = jax.image.resize(logits, (*logits.shape[:1], h, w, logits.shape[-1]), "nearest")
-        return x * jax.nn.sigmoid(logits)
+        return x * jax.nn.sigmoid(logits).astype(x.dtype)
 
     def _gather(self, x: Array, train: bool | None) -> Array:
         if not self.gathers:

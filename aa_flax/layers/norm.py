@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aa_flax.ops.moments import moments
+from aa_flax.precision import at_least_float32
 
 
 @runtime_checkable  # the shape checker of the tests calls isinstance
@@ -39,7 +40,7 @@ class BatchNorm(nnx.BatchNorm):
     def __init__(self, num_features: int, *, param_dtype: Any = jnp.float32, **options: Any) -> None:
         """Build it as `nnx.BatchNorm` does, but with running statistics in `param_dtype` or float32, the wider one."""
         super().__init__(num_features, param_dtype=param_dtype, **{"use_fast_variance": False, **options})
-        dtype = jnp.promote_types(param_dtype, jnp.float32)
+        dtype = at_least_float32(param_dtype)
         self.mean, self.var = (nnx.BatchStat(running[...].astype(dtype)) for running in (self.mean, self.var))
 
     def __call__(
@@ -60,13 +61,7 @@ class BatchNorm(nnx.BatchNorm):
         if mask is not None or self.axis_name is not None or self.axis not in (-1, x.ndim - 1):
             return super().__call__(x, use_running_average=running, mask=mask)
         parts, mean, variance = self._statistics(x, running)
-        factor = jax.lax.rsqrt(variance + self.epsilon)
-        if self.scale is not None:
-            factor *= _broadcast(self.scale, parts)
-        y = (parts - mean) * factor
-        if self.bias is not None:
-            y += _broadcast(self.bias, parts)
-        return y.reshape(x.shape).astype(self.dtype or x.dtype)
+        return _normalized(parts, mean, variance, self).reshape(x.shape)
 
     def scale_and_shift(
         self, x: Float[Array, "*b c"], use_running_average: bool | None
@@ -84,9 +79,9 @@ class BatchNorm(nnx.BatchNorm):
         _, mean, variance = self._statistics(x, self._runs(use_running_average))
         scale = jax.lax.rsqrt(variance.reshape(-1) + self.epsilon)
         if self.scale is not None:
-            scale *= self.scale[...]
+            scale *= self.scale[...].astype(scale.dtype)
         shift = -mean.reshape(-1) * scale
-        return scale, shift if self.bias is None else shift + self.bias[...]
+        return scale, shift if self.bias is None else shift + self.bias[...].astype(scale.dtype)
 
     def _runs(self, use_running_average: bool | None) -> bool:
         """Return whether a call uses the running statistics: always if frozen, else by its argument or by the mode."""
@@ -104,14 +99,47 @@ class BatchNorm(nnx.BatchNorm):
         axes = tuple(range(grouped, parts.ndim - 1))
         mean, variance = moments(parts, axes, expected=self.mean[...], epsilon=self.epsilon)
         for kept, current in ((self.mean, mean), (self.var, variance)):
-            kept[...] = self.momentum * kept[...] + (1 - self.momentum) * current.reshape(self.groups, -1).mean(0)
+            current = current.reshape(self.groups, -1).mean(0).astype(kept[...].dtype)
+            kept[...] = self.momentum * kept[...] + (1 - self.momentum) * current
         return parts, mean, variance
+
+
+class LayerNorm(nnx.LayerNorm):
+    """Layer normalisation over the last axis, in at least float32 in 16-bit networks too.
+
+    The variance is the mean square of deviations, which loses no precision if the mean is large.
+    """
+
+    def __init__(self, num_features: int, **options: Any) -> None:
+        """Build it as `nnx.LayerNorm` does, but with a variance that is precise with a `mask` too."""
+        super().__init__(num_features, **{"use_fast_variance": False, **options})
+
+    def __call__(self, x: Float[Array, "*b c"], *, mask: Any = None) -> Float[Array, "*b c"]:
+        """Normalise over the last axis; with a `mask`, as `nnx.LayerNorm` does."""
+        if mask is not None or self.axis_name is not None or (self.reduction_axes, self.feature_axes) != (-1, -1):
+            return super().__call__(x, mask=mask)
+        wide = x.astype(at_least_float32(x.dtype))
+        mean = wide.mean(-1, keepdims=True)
+        return _normalized(x, mean, jnp.square(wide - mean).mean(-1, keepdims=True), self)
+
+
+def _normalized(x: Array, mean: Array, variance: Array, norm: Any) -> Array:
+    """Return `x` normalised, with the epsilon, scale, bias and dtype of a norm; computed in at least float32."""
+    scale, bias = (None if each is None else _broadcast(each, x) for each in (norm.scale, norm.bias))
+    compute = at_least_float32(*(each.dtype for each in (x, mean, scale, bias) if each is not None))
+    factor = jax.lax.rsqrt(variance + norm.epsilon).astype(compute)
+    if scale is not None:
+        factor *= scale.astype(compute)
+    y = (x.astype(compute) - mean.astype(compute)) * factor
+    if bias is not None:
+        y += bias.astype(compute)
+    return y.astype(norm.dtype or x.dtype)
 
 
 def _broadcast(by_channel: Any, x: Array) -> Array:
     """Return a variable [c] in at least float32, in a shape that broadcasts to [..., c]."""
     array = by_channel[...]
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32)).reshape((1,) * (x.ndim - 1) + (-1,))
+    return array.astype(at_least_float32(array.dtype)).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def batch_norm(

@@ -11,12 +11,13 @@ Position = Literal["relative", "none", "sine", "coordconv"]
 
 def with_position(x: Float[Array, "b h w c"], position: Position) -> Float[Array, "b h w _"]:
     """Return `x` with its position signal: none for "relative" and "none", three more channels for "coordconv"."""
-    b, h, w, c = x.shape
+    _, h, w, c = x.shape
     if position == "sine":
         return x + sinusoids(h, w, c).astype(x.dtype)[None]
     if position == "coordconv":
-        channels = coordinates(h, w).astype(x.dtype)
-        return jnp.concatenate([x, jnp.broadcast_to(channels, (b, h, w, 3))], -1)
+        # The sum with zeros is split over the devices as the map is, for meshes that check it.
+        channels = jnp.zeros_like(x[..., :1]) + coordinates(h, w).astype(x.dtype)[None]
+        return jnp.concatenate([x, channels], -1)
     return x
 
 

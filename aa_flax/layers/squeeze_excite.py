@@ -45,7 +45,7 @@ class SqueezeExcite(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool | None = None) -> Float[Array, "b h w c"]:
         """Return the map with its channels scaled; `train` changes nothing."""
-        return x * jax.nn.sigmoid(self.logits(x.mean((1, 2), keepdims=True)))
+        return x * jax.nn.sigmoid(self.logits(x.mean((1, 2), keepdims=True))).astype(x.dtype)
 
     def logits(self, mean: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Return the output of the two layers before the sigmoid, at each location."""

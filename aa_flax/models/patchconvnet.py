@@ -19,7 +19,7 @@ from aa_flax.layers import SqueezeExcite
 from aa_flax.layers.drop_path import DropPathRule, drop_path_rates, surviving
 from aa_flax.layers.initializers import normal, torch_defaults
 from aa_flax.layers.mode import WithMode, evaluates
-from aa_flax.layers.norm import batch_norm
+from aa_flax.layers.norm import LayerNorm, batch_norm
 from aa_flax.models.heads import HeadOptions, PoolingFactory, Tokens, classifier, outputs
 from aa_flax.models.registry import register
 from aa_flax.models.stacked import Trunk
@@ -82,7 +82,7 @@ class PatchConvBlock(WithMode):
         if norm == "batch":
             self.norm: Any = batch_norm(width, **options)
         else:
-            self.norm = nnx.LayerNorm(width, epsilon=1e-6, use_fast_variance=False, **options)
+            self.norm = LayerNorm(width, epsilon=1e-6, **options)
         self.pointwise1 = linear(width, width, **options)
         self.depthwise = nnx.Conv(
             width,

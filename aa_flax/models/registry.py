@@ -14,7 +14,7 @@ from flax import nnx
 from aa_flax.json_values import as_tuples
 from aa_flax.models.attending import require_attention
 from aa_flax.models.traced_rngs import for_trace
-from aa_flax.typed import as_type, field_types
+from aa_flax.typed import as_type, field_types, height_and_width
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def create_model(
     built_from = BuiltFrom(
         name,
         entry.num_classes if num_classes is None else int(num_classes),
-        entry.image_size if image_size is None else _height_and_width(image_size),
+        entry.image_size if image_size is None else height_and_width("image_size", image_size),
         int(in_channels),
         jnp.dtype(dtype),
         jnp.dtype(param_dtype),
@@ -251,18 +251,6 @@ def _where(option: str, known: tuple[str, ...]) -> str:
     if others:
         return f"; {', '.join(others[:3])}{' and others' if len(others) > 3 else ''} have it"
     return f"; {_ELSEWHERE[option]}" if option in _ELSEWHERE else nearest(option, (*known, *NO_OPTIONS))
-
-
-def _height_and_width(image_size: Any) -> tuple[int, int]:
-    """Return (height, width) from the image size that `create_model` is given."""
-    try:
-        side = as_type(int | tuple[int, ...], image_size)
-    except (TypeError, ValueError):
-        side = ()
-    height_and_width = (side, side) if isinstance(side, int) else side
-    if len(height_and_width) != 2 or min(height_and_width) < 1:
-        raise ValueError(f"image_size must be a whole number or (height, width), at least 1, got {image_size!r}")
-    return height_and_width
 
 
 def _require_types(num_classes: Any, in_channels: Any, dtype: Any, param_dtype: Any, rngs: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float
 
 from aa_flax.layers.drop_path import dropout_stream
@@ -22,7 +23,7 @@ def require_images(images: Array, in_channels: int) -> None:
 
     Raises:
         TypeError: whole numbers, as pixels are stored.
-        ValueError: another shape, or a dimension that is 0.
+        ValueError: another shape, a dimension that is 0, or a height or width that is a symbol of `jax.export`.
     """
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(
@@ -32,6 +33,11 @@ def require_images(images: Array, in_channels: int) -> None:
     if images.ndim != 4 or images.shape[-1] != in_channels or 0 in images.shape:
         raise ValueError(
             f"images must have shape [b, h, w, in_channels={in_channels}], none of them 0, got {images.shape}"
+        )
+    if any(is_symbolic_dim(side) for side in images.shape[1:3]):
+        raise ValueError(
+            f"images may have a symbolic batch, but their height and width must be numbers, got {images.shape}: export "
+            "one program for each size"
         )
 
 

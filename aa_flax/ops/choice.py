@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 from aa_flax.ops import cudnn
 from aa_flax.ops.mesh import data_mesh
@@ -32,7 +33,7 @@ class Call:
     positions: bool
     in_features: int  # of the projection, or of queries, keys and values together
     device_kind: str = ""  # as JAX names it; what a TPU's VMEM depends on
-    divides: bool = True  # whether the ambient mesh divides the batch, as kernels need
+    divides: bool = True  # whether the batch is a number that the ambient mesh divides, as kernels need
     capability: tuple[int, int] | None = None  # of the GPU, where it is known
     cudnn: bool = False  # whether JAX finds it
 
@@ -101,7 +102,7 @@ def choose(
             positions,
             in_features,
             target_device_kind() if platform == "tpu" else "",
-            mesh is None or batch is None or batch % mesh.shape["data"] == 0,
+            batch is None or (not is_symbolic_dim(batch) and (mesh is None or batch % mesh.shape["data"] == 0)),
             target_capability() if platform == "gpu" else None,
             platform == "gpu" and cudnn.available(),
         )

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from aa_flax.ops.scaling import with_positive_scale
 from aa_flax.ops.tables import by_pair
+from aa_flax.precision import at_least_float32
 
 
 def fold(
@@ -21,13 +23,18 @@ def fold(
     rel_height: Float[Array, "_rows dk"],
     rel_width: Float[Array, "_columns dk"],
 ) -> tuple[Float[Array, "b h w n folded"], Float[Array, "b h w n folded"]]:
-    """Return queries and keys of width dk + w + h whose dot product is the relative logit before scaling."""
+    """Return queries and keys of width dk + w + h whose dot product is the relative logit before scaling.
+
+    In float16 a position term may exceed the largest number, so a 32nd of it is kept, and the keys have 32 for 1.
+    """
     h, w = query.shape[1:3]
-    by_column = jnp.einsum("byxnd,xud->byxnu", query, by_pair(rel_width))
-    by_row = jnp.einsum("byxnd,yvd->byxnv", query, by_pair(rel_height))
+    one = 32 if query.dtype == jnp.float16 else 1
+    part = query if one == 1 else query / one
+    by_column = jnp.einsum("byxnd,xud->byxnu", part, by_pair(rel_width))
+    by_row = jnp.einsum("byxnd,yvd->byxnv", part, by_pair(rel_height))
     nothing = jnp.zeros_like(key[..., :1])  # sharded as the keys are, for meshes that check it
-    column = nothing + jnp.eye(w, dtype=key.dtype)[None, None, :, None, :]
-    row = nothing + jnp.eye(h, dtype=key.dtype)[None, :, None, None, :]
+    column = nothing + one * jnp.eye(w, dtype=key.dtype)[None, None, :, None, :]
+    row = nothing + one * jnp.eye(h, dtype=key.dtype)[None, :, None, None, :]
     return jnp.concatenate([query, by_column, by_row], -1), jnp.concatenate([key, column, row], -1)
 
 
@@ -47,15 +54,16 @@ def folded(
     backward pass together on a CPU).
     """
     b, h, w, n, dv = value.shape
-    dtype = jnp.promote_types(query.dtype, jnp.float32)
+    dtype = at_least_float32(query.dtype)
+    query, scale = with_positive_scale(query, scale)
     if rel_height is not None and rel_width is not None:
         query, key = fold(query, key, rel_height, rel_width)
     value = jnp.concatenate([value, jnp.ones_like(value[..., :1])], -1)
     query, key, value = (x.reshape(b, h * w, n, -1) for x in (query, key, value))
     query, key, value = query.transpose(0, 2, 1, 3), key.transpose(0, 2, 3, 1), value.transpose(0, 2, 3, 1)
-    logits = scale * jnp.einsum("bnid,bndj->bnij", query, key, preferred_element_type=dtype)
-    maximum = jax.lax.stop_gradient(logits.max(-1, keepdims=True))  # any constant per query cancels
-    weights = jnp.exp(logits - maximum).astype(value.dtype)
+    products = jnp.einsum("bnid,bndj->bnij", query, key, preferred_element_type=dtype)
+    maximum = jax.lax.stop_gradient(products.max(-1, keepdims=True))  # any constant per query cancels
+    weights = jnp.exp(scale * (products - maximum)).astype(value.dtype)
     sums = jnp.einsum("bnij,bndj->bnid", weights, value, preferred_element_type=dtype)
     output = (sums[..., :dv] / sums[..., dv:]).astype(value.dtype)
     return output.reshape(b, n, h, w, dv).transpose(0, 2, 3, 1, 4)

@@ -2,8 +2,9 @@
 
 It computes the same as `folded`, in plain XLA, but over some images and heads at a time, and over some queries at a
 time if even one head of one image has too many weights. The backward pass is written by hand and computes the weights
-again from the logarithms of their sums (as in Dao et al., 2022, section 3.1). So between the passes only queries, keys,
-values, tables, the output and those logarithms are kept: memory grows with h·w and not with its square.
+again from the largest logits and the logarithms of the sums (Dao et al., 2022, section 3.1, keep both as one number).
+So between the passes only queries, keys, values, tables, the output and these two are kept: memory grows with h·w and
+not with its square.
 """
 
 import functools
@@ -11,13 +12,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float
 
 from aa_flax.ops import piece
 from aa_flax.ops.folded import folded
 from aa_flax.ops.mesh import shares
 from aa_flax.ops.pieces import Budget, Pieces, budget
+from aa_flax.ops.scaling import with_positive_scale
 from aa_flax.ops.tables import by_pair
+from aa_flax.precision import at_least_float32
 
 
 def folded_pieces(
@@ -34,8 +38,11 @@ def folded_pieces(
     if these divide their numbers. In pieces it has no forward-mode derivatives.
     """
     tables = () if rel_height is None or rel_width is None else (rel_height, rel_width)
-    share = shares(query.shape[0], query.shape[3])
-    attend = functools.partial(_image_by_image if share.unknown else _attend, scale=scale, budget=budget())
+    share = shares(query)
+    kind = _image_by_image if share.unknown else _attend
+    if is_symbolic_dim(query.shape[0]):
+        kind = _one_after_another
+    attend = functools.partial(kind, scale=scale, budget=budget())
     return share.over(attend, len(tables))(query, key, value, *tables)
 
 
@@ -52,13 +59,20 @@ def _image_by_image(query: Array, key: Array, value: Array, *tables: Array, scal
     return jax.vmap(one)(query, key, value)
 
 
+def _one_after_another(query: Array, key: Array, value: Array, *tables: Array, scale: float, budget: Budget) -> Array:
+    """Compute attention in a loop over images, for a batch whose size `jax.export` leaves open."""
+    attend = functools.partial(_attend, scale=scale, budget=budget)
+    return jax.lax.map(lambda image: attend(*(x[None] for x in image), *tables)[0], (query, key, value))
+
+
 def _attend(query: Array, key: Array, value: Array, *tables: Array, scale: float, budget: Budget) -> Array:
     b, h, w, n, _ = query.shape
-    itemsize = jnp.promote_types(query.dtype, jnp.float32).itemsize
+    itemsize = at_least_float32(query.dtype).itemsize
     if b * n * (h * w) ** 2 * itemsize <= budget.whole:
         rel_height, rel_width = tables or (None, None)
         return folded(query, key, value, rel_height, rel_width, scale)
     query, key, value, *tables = _varying_alike(query, key, value, *tables)  # type: ignore[assignment]
+    query, scale = with_positive_scale(query, scale)
     pieces = Pieces.within(budget.piece, b * n, h, w, itemsize)
     maps, height, width = pieces.filled
     query, key, value = (x.transpose(0, 3, 4, 1, 2).reshape(b * n, -1, h, w) for x in (query, key, value))
@@ -96,10 +110,13 @@ def _forward(
         found = piece.forward(*own, scale, size, index >= 0)
         return tuple(at.write(whole, part) for whole, part in zip(written, found, strict=True))  # type: ignore[return-value]
 
-    channel = query[:, :1]
-    output = jnp.zeros_like(jnp.broadcast_to(channel, (len(query), value.shape[1], *query.shape[2:])))
-    normalizer = jnp.zeros_like(channel, jnp.promote_types(query.dtype, jnp.float32))
-    kept = jax.lax.fori_loop(0, pieces.count, step, (output, normalizer))
+    def zeros(channels: int, dtype: Any) -> Array:
+        maps, _, *size = query.shape
+        return jnp.zeros_like(jnp.broadcast_to(query[:, :1], (maps, channels, *size)), dtype)
+
+    output = zeros(value.shape[1], query.dtype)
+    sums = zeros(2, at_least_float32(query.dtype))
+    kept = jax.lax.fori_loop(0, pieces.count, step, (output, sums))
     return kept[0], (query, key, value, tables, kept)
 
 
@@ -121,7 +138,7 @@ def _backward(scale: float, pieces: Pieces, residuals: Any, cotangent: Array) ->
             at.add(sums[3], by_tables),
         )
 
-    dtype = jnp.promote_types(query.dtype, jnp.float32)
+    dtype = at_least_float32(query.dtype)
     # A query lies in one piece; the gradients of keys, values and tables are summed over several, in full precision.
     sums = jax.tree.map(lambda x: jnp.zeros_like(x, dtype), (key, value, tables))
     found = jax.lax.fori_loop(0, pieces.count, step, (jnp.zeros_like(query), *sums))

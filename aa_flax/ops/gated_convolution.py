@@ -13,11 +13,14 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float
 
 from aa_flax.ops.gated_choice import Call, choose
+from aa_flax.ops.mesh import over_batch
 from aa_flax.ops.platform import target_platform
 from aa_flax.ops.windows import shifted
+from aa_flax.precision import at_least_float32
 
 Form = Literal["fold", "tap", "loop"]
 
@@ -68,7 +71,7 @@ def gated_convolution(
             from the table in `aa_flax.ops.gated_choice`. All give the same results up to rounding.
 
     Raises:
-        ValueError: shapes that do not fit, or an unknown implementation.
+        ValueError: shapes that do not fit, an unknown implementation, or one that does not take a symbolic batch.
     """
     if x.ndim != 4 or kernel.ndim != 4:
         raise ValueError(f"x and kernel must be [b, h, w, c] and [kh, kw, cg, o], got {x.shape} and {kernel.shape}")
@@ -89,18 +92,23 @@ def gated_convolution(
             x.shape[1:3], window.padding, window.dilation, (kh, kw), window.strides, strict=True
         )
     )
-    if min(height, width, x.shape[0]) < 1:
+    if min(height, width) < 1 or x.shape[0] == 0:  # a comparison that a symbolic batch can answer
         raise ValueError(f"nothing is left to compute for x {x.shape}, kernel {kernel.shape} and padding {padding}")
     check_implementation(implementation)
     if implementation == "auto":
-        forms = Forms(*choose(Call(target_platform(), height, width, cg, features, groups, gate.shape[3] == 1)))
+        fitting = choose(Call(target_platform(), height, width, cg, features, groups, gate.shape[3] == 1))
+        forms = Forms(*("tap",) * 3) if is_symbolic_dim(x.shape[0]) else Forms(*fitting)
     else:
         forms = Forms(*(implementation,) * 3) if isinstance(implementation, str) else Forms(*implementation)
+    if is_symbolic_dim(x.shape[0]) and set(forms) != {"tap"}:
+        raise ValueError(f"only implementation 'tap' takes a symbolic batch, got {forms} and the symbol {x.shape[0]}")
     if "loop" in forms:
         if set(forms) != {"loop"}:
             raise ValueError(f"implementation 'loop' cannot be mixed with others, got {forms}")
-        return _loop(x, kernel, gate, window)
-    return _convolution(window, forms, x, kernel, gate)
+        run = functools.partial(_loop, window)
+    else:
+        run = functools.partial(_convolution, window, forms)
+    return over_batch(run, (True, False, True))(x, kernel, gate)
 
 
 def check_implementation(implementation: Any) -> None:
@@ -195,7 +203,7 @@ def _padding_back(x: Array, kernel: Array, dy: Array, window: _Window) -> tuple[
     return tuple((span - low, size - 1 - (out - 1) * stride + low) for (low, _), span, stride, size, out in axes)
 
 
-def _loop(x: Array, kernel: Array, gate: Array, window: _Window) -> Array:
+def _loop(window: _Window, x: Array, kernel: Array, gate: Array) -> Array:
     kernels = _gated(kernel, gate, x.dtype)
     return jnp.concatenate([_conv(x[n : n + 1], kernels[n], window) for n in range(x.shape[0])])
 
@@ -297,4 +305,4 @@ def _conv(x: Array, kernel: Array, window: _Window) -> Array:
 
 
 def _wide(*arrays: Array) -> Any:
-    return functools.reduce(jnp.promote_types, (array.dtype for array in arrays), jnp.float32)
+    return at_least_float32(*(array.dtype for array in arrays))

@@ -1,12 +1,14 @@
 """Splitting of kernels and loops over a mesh, which the compiler cannot do by itself."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array
+from jax.export import is_symbolic_dim
+from jax.sharding import AxisType, Mesh, PartitionSpec
+from jaxtyping import Array, Float
 
 BATCHED, WHOLE = PartitionSpec("data"), PartitionSpec()
 
@@ -15,6 +17,49 @@ def data_mesh() -> Any:
     """Return the ambient mesh if it can split a batch and no `shard_map` has split it already, else None."""
     mesh: Mesh | Any = jax.sharding.get_abstract_mesh()
     return None if mesh.empty or "data" not in mesh.axis_names or mesh.manual_axes else mesh
+
+
+def explicit_axes(mesh: Any) -> set[str]:
+    """Return the axes of a mesh over which the types of arrays say how they are split (`AxisType.Explicit`)."""
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return {name for name, kind in kinds if kind == AxisType.Explicit}
+
+
+def batch_axes(x: Array) -> tuple[str, ...]:
+    """Return the axes of the ambient mesh over which the type of an array says that its first axis is split."""
+    mesh: Mesh | Any = jax.sharding.get_abstract_mesh()
+    return () if mesh.empty or not explicit_axes(mesh) else next(iter(_typed_axes(x)), ())
+
+
+def over_batch(run: Callable[..., Array], split: tuple[bool, ...]) -> Callable[..., Array]:
+    """Return `run`, for a result that depends on the batch example by example, on each device's examples if need be.
+
+    The need is a mesh whose shardings are part of the types: there JAX refuses many operations on a split batch.
+
+    Args:
+        run: returns a batch.
+        split: for each of its arguments whether it is a batch, the first of which is; the others are on all devices.
+    """
+
+    def on_each_device(*arrays: Array) -> Array:
+        axes = batch_axes(arrays[0])
+        if not axes:
+            return run(*arrays)
+        batched = PartitionSpec(axes)
+        specs = tuple(batched if each else WHOLE for each in split)
+        return jax.shard_map(run, in_specs=specs, out_specs=batched, axis_names={*axes}, check_vma=False)(*arrays)
+
+    return on_each_device
+
+
+def _typed_axes(x: Array) -> list[tuple[str, ...]]:
+    """Return the mesh's axes over which the type of an array says that each of its own is split."""
+    spec = jax.typeof(x).sharding.spec
+    return [() if names is None else (names,) if isinstance(names, str) else tuple(names) for names in spec]
+
+
+def _is_spec(x: Any) -> bool:
+    return isinstance(x, PartitionSpec)
 
 
 def over_mesh(
@@ -28,6 +73,9 @@ def over_mesh(
 ) -> Callable[..., Any]:
     """Return a function that calls `run` on each device's part of the batch, or without a mesh `alone` on all of it.
 
+    On a mesh whose shardings are part of the types, the type of the first array says whether the batch is split; if it
+    is not, each device computes all of it by `alone`.
+
     Args:
         run: computes a part of a batch; may use the axis "data".
         batch: the number of images.
@@ -36,18 +84,28 @@ def over_mesh(
         alone: what is called without a mesh; None is `run`.
 
     Raises:
-        ValueError: the mesh does not divide the batch.
+        ValueError: the batch is a symbol of `jax.export`; or, when the function is called, the mesh does not divide it.
     """
+    if is_symbolic_dim(batch):
+        raise ValueError(f"implementation '{name}' needs a number of images, got the symbol {batch}; use 'folded'")
     mesh = data_mesh()
     if mesh is None:
         return alone or run
-    if batch % mesh.shape["data"]:
-        raise ValueError(
-            f"implementation '{name}' splits a batch over the mesh's data axis of {mesh.shape['data']}; "
-            f"a batch of {batch} does not divide; use 'folded'"
-        )
-    # The kernels' results do not record over which axes they vary, so shard_map cannot check it.
-    return jax.shard_map(run, in_specs=arguments, out_specs=results, check_vma=False)
+
+    def split(*arrays: Any) -> Any:
+        # The kernels' results do not record over which axes they vary, so shard_map cannot check it.
+        over = functools.partial(jax.shard_map, check_vma=False)
+        if "data" in explicit_axes(mesh) and not any("data" in names for names in _typed_axes(arrays[0])):
+            specs = (jax.tree.map(lambda _: WHOLE, each, is_leaf=_is_spec) for each in (arguments, results))
+            return over(alone or run, in_specs=next(specs), out_specs=next(specs))(*arrays)
+        if batch % mesh.shape["data"]:
+            raise ValueError(
+                f"implementation '{name}' splits a batch over the mesh's data axis of {mesh.shape['data']}; "
+                f"a batch of {batch} does not divide; use 'folded'"
+            )
+        return over(run, in_specs=arguments, out_specs=results)(*arrays)
+
+    return split
 
 
 def varying_alike(arrays: Any) -> Any:
@@ -90,18 +148,23 @@ class Shares:
         return jax.shard_map(attend, in_specs=specs, out_specs=maps, axis_names=own, check_vma=False)
 
 
-def shares(batch: int, num_heads: int) -> Shares:
+def shares(query: Float[Array, "b h w n dk"]) -> Shares:
     """Return the split of images over the ambient mesh's axis "data" and of heads over its axis "model".
 
-    An axis of the mesh splits them only if it divides their number and no `shard_map` splits over it already.
+    An axis of the mesh splits them only if it divides their number and no `shard_map` splits over it already; on a mesh
+    whose shardings are part of the types, if the type of the queries says so.
     """
     mesh: Mesh | Any = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return Shares(None, None, jax.device_count() > 1)
+    explicit = explicit_axes(mesh)
+    typed = _typed_axes(query) if explicit else [()] * 5
     sizes = {name: mesh.shape[name] for name in mesh.axis_names if name not in mesh.manual_axes}
-    images, heads = (
-        axis if axis in sizes and length % sizes[axis] == 0 else None
-        for axis, length in (("data", batch), ("model", num_heads))
-    )
-    others = [size for axis, size in sizes.items() if axis not in (images, heads)]
-    return Shares(images, heads, images is None and max(others, default=1) > 1)
+
+    def splits(axis: str, dimension: int) -> bool:
+        known = axis not in explicit or axis in typed[dimension]
+        return known and axis in sizes and query.shape[dimension] % sizes[axis] == 0
+
+    images, heads = (axis if splits(axis, at) else None for axis, at in (("data", 0), ("model", 3)))
+    others = [size for axis, size in sizes.items() if axis not in (images, heads) and axis not in explicit]
+    return Shares(images, heads, images is None and (max(others, default=1) > 1 or bool(typed[0])))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from aa_flax.ops.platform import target_platform
+from aa_flax.precision import at_least_float32
 
 _CANCELS = 1e3
 """Largest ratio of (mean - shift)² to the variance. There, the variance has a thousandth of float32's precision."""
@@ -38,7 +39,7 @@ def moments(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _moments(axes: tuple[int, ...], epsilon: float, by_expected: bool, x: Array, expected: Array) -> Any:
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(at_least_float32(x.dtype))
     if not by_expected:
         return _shifted_moments(wide, axes, _middle(x, axes, wide.dtype))
     shift = expected.astype(wide.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
@@ -53,8 +54,8 @@ def _moments_jvp(axes: tuple[int, ...], epsilon: float, by_expected: bool, prima
     """Return the derivatives of the definitions, E[dx] and 2 E[(x - mean) dx], which do not depend on the shift."""
     x, expected = primals
     mean, variance = _moments(axes, epsilon, by_expected, x, expected)
-    dx = tangents[0].astype(mean.dtype)
-    return (mean, variance), (dx.mean(axes, keepdims=True), 2 * ((x - mean) * dx).mean(axes, keepdims=True))
+    dx, deviation = tangents[0].astype(mean.dtype), x.astype(mean.dtype) - mean
+    return (mean, variance), (dx.mean(axes, keepdims=True), 2 * (deviation * dx).mean(axes, keepdims=True))
 
 
 def _shifted_moments(wide: Array, axes: tuple[int, ...], shift: Array) -> tuple[Array, Array]:

@@ -6,9 +6,11 @@ memory instead of one embedding per pair, but the n x hw x hw logits are built, 
 memory.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from aa_flax.ops.scaling import scaled_softmax
+from aa_flax.precision import at_least_float32
 
 
 def relative_to_absolute(logits: Float[Array, "*batch l offsets"]) -> Float[Array, "*batch l l"]:
@@ -34,13 +36,14 @@ def paper(
 ) -> Float[Array, "b h w n dv"]:
     """Return relative attention by skewed logits; see the module docstring."""
     b, h, w, n, _ = query.shape
-    dtype = jnp.promote_types(query.dtype, jnp.float32)
-    query = query * jnp.asarray(scale, query.dtype)
+    dtype = at_least_float32(query.dtype)
+    by_query, by_logit = (scale, 1.0) if abs(scale) <= 1 else (1.0, scale)  # larger queries may not fit float16
+    query = query * jnp.asarray(by_query, query.dtype)
     logits = jnp.einsum("byxnd,bvund->bnyxvu", query, key, preferred_element_type=dtype)
     if rel_height is not None and rel_width is not None:
         by_column = jnp.einsum("byxnd,rd->bnyxr", query, rel_width, preferred_element_type=dtype)
         logits += relative_to_absolute(by_column)[..., :, :, None, :]
         by_row = jnp.einsum("byxnd,rd->bnxyr", query, rel_height, preferred_element_type=dtype)
         logits += relative_to_absolute(by_row).swapaxes(2, 3)[..., :, None]
-    weights = jax.nn.softmax(logits.reshape(b, n, h, w, h * w)).reshape(logits.shape).astype(value.dtype)
+    weights = scaled_softmax(logits.reshape(b, n, h, w, h * w), by_logit, -1).reshape(logits.shape).astype(value.dtype)
     return jnp.einsum("bnyxvu,bvund->byxnd", weights, value)

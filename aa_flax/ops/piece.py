@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from aa_flax.ops.platform import target_platform
+from aa_flax.precision import at_least_float32
 
 Tables = tuple[Array, ...]  # height [y, h, dk] and width [x, w, dk], or none
 
@@ -35,20 +36,22 @@ def forward(
     scale: float,
     size: tuple[int, int],
     always: Bool[Array, ""],
-) -> tuple[Float[Array, "g dv y x"], Float[Array, "g 1 y x"]]:
-    """Return the output, and the logarithm of each query's sum of exponentials.
+) -> tuple[Float[Array, "g dv y x"], Float[Array, "g 2 y x"]]:
+    """Return the output, and each query's largest logit before scaling with the logarithm of its sum of exponentials.
 
-    `size` is the keys' (h, w). `always` is true, but known only at run time and not to the compiler, see `_laid_out`.
-    The softmax's denominator is one more value channel, of ones, so the weights are never divided.
+    The two are kept apart, because the sum of a large and a small number loses the small one. The scale is at least 0
+    and is applied to differences, see `aa_flax.ops.scaling`. `size` is the keys' (h, w). `always` is true, but known
+    only at run time and not to the compiler, see `_laid_out`. The softmax's denominator is one more value channel, of
+    ones, so the weights are never divided.
     """
-    (g, _, *block), dtype = query.shape, jnp.promote_types(query.dtype, jnp.float32)
-    logits = _logits(query, key, tables, scale, size, always)
-    maximum = logits.max((1, 2))
-    weights = jnp.exp(logits - maximum[:, None, None]).astype(value.dtype).reshape(g, key.shape[-1], -1)
+    (g, _, *block), dtype = query.shape, at_least_float32(query.dtype)
+    products = _products(query, key, tables, size, always)
+    largest = products.max((1, 2))
+    weights = jnp.exp(scale * (products - largest[:, None, None])).astype(value.dtype).reshape(g, key.shape[-1], -1)
     value = jnp.concatenate([value, jnp.ones_like(value[:, :1])], 1)
     sums = jnp.einsum("gdj,gji->gdi", value, weights, preferred_element_type=dtype)
     output = (sums[:, :-1] / sums[:, -1:]).astype(value.dtype)
-    return output.reshape(g, -1, *block), (maximum + jnp.log(sums[:, -1])).reshape(g, 1, *block)
+    return output.reshape(g, -1, *block), jnp.stack([largest, jnp.log(sums[:, -1])], 1).reshape(g, 2, *block)
 
 
 def backward(
@@ -56,7 +59,7 @@ def backward(
     key: Float[Array, "g dk j"],
     value: Float[Array, "g dv j"],
     tables: Tables,
-    kept: tuple[Float[Array, "g dv y x"], Float[Array, "g 1 y x"]],
+    kept: tuple[Float[Array, "g dv y x"], Float[Array, "g 2 y x"]],
     cotangent: Float[Array, "g dv y x"],
     scale: float,
     size: tuple[int, int],
@@ -67,9 +70,11 @@ def backward(
     `kept` is what `forward` returned. With weights p, output o and cotangent c, the gradient of a logit before scaling
     is `scale * p_ij (c_i·v_j - c_i·o_i)`.
     """
-    g, places, dtype = len(key), key.shape[-1], jnp.promote_types(query.dtype, jnp.float32)
-    output, normalizer, cotangent = _laid_out(always, *(_flat(x) for x in (*kept, cotangent)))
-    weights = jnp.exp(_logits(query, key, tables, scale, size, always) - normalizer[:, :, None]).reshape(g, places, -1)
+    g, places, dtype = len(key), key.shape[-1], at_least_float32(query.dtype)
+    output, sums, cotangent = _laid_out(always, *(_flat(x) for x in (*kept, cotangent)))
+    largest, log_sum = (sums[:, i, None, None] for i in range(2))
+    products = _products(query, key, tables, size, always)
+    weights = jnp.exp(scale * (products - largest) - log_sum).reshape(g, places, -1)
     mean = jnp.einsum("gdi,gdi->gi", cotangent, output, preferred_element_type=dtype)
     by_weight = jnp.einsum("gdj,gdi->gji", value, cotangent, preferred_element_type=dtype)
     by_logit = scale * weights * (by_weight - mean[:, None])
@@ -84,20 +89,21 @@ def backward(
     # A sum over the leading axis, as a product: on a CPU, XLA's reduction over it is twenty times slower.
     ones = jnp.ones((g, 1, size[0]), dtype)
     by_column = jnp.einsum("gky,gyz->gkz", ones, rows.reshape(g, size[0], -1)).reshape(g, size[1], -1)
-    through_terms, *by_tables = pullback((rows.sum(2), by_column))
+    through_terms, *by_tables = (x.astype(dtype) for x in pullback((rows.sum(2), by_column)))
     return by_query + through_terms, by_key, by_value, tuple(by_tables)
 
 
-def _logits(
-    query: Array, key: Array, tables: Tables, scale: float, size: tuple[int, int], always: Array
+def _products(
+    query: Array, key: Array, tables: Tables, size: tuple[int, int], always: Array
 ) -> Float[Array, "g h w i"]:
-    dtype = jnp.promote_types(query.dtype, jnp.float32)
-    logits = jnp.einsum("gdj,gdi->gji", key, _flat(query), preferred_element_type=dtype)
-    logits = logits.reshape(key.shape[0], *size, -1)
+    """Return the logits before scaling."""
+    dtype = at_least_float32(query.dtype)
+    products = jnp.einsum("gdj,gdi->gji", key, _flat(query), preferred_element_type=dtype)
+    products = products.reshape(key.shape[0], *size, -1)
     if tables:
         by_row, by_column = _laid_out(always, *position_terms(query, tables, dtype))
-        logits = logits + by_column[:, None] + by_row[:, :, None]
-    return scale * logits
+        products = products + by_column[:, None] + by_row[:, :, None]
+    return products
 
 
 def _flat(x: Array) -> Array:

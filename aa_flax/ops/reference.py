@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from aa_flax.precision import at_least_float32
+
 
 def offset_index(length: int) -> Array:
     """Return the row of a relative table for each (query, key) pair of an axis: `key - query + length - 1`, [l, l]."""
@@ -21,15 +23,15 @@ def attention_logits(
 ) -> Float[Array, "b n h w h w"]:
     """Return `scale * q_i·(k_j + rel_width[jx-ix+w-1] + rel_height[jy-iy+h-1])` for all pairs, in at least float32."""
     _, h, w, _, _ = query.shape
-    dtype = jnp.promote_types(query.dtype, jnp.float32)
-    query, key = query.astype(dtype), key.astype(dtype)
+    dtype = at_least_float32(query.dtype)
+    query, key = scale * query.astype(dtype), key.astype(dtype)
     logits = jnp.einsum("byxnd,bvund->bnyxvu", query, key)
     if rel_height is not None and rel_width is not None:
         by_row = rel_height.astype(dtype)[offset_index(h)]  # [query row, key row, dk]
         by_column = rel_width.astype(dtype)[offset_index(w)]  # [query column, key column, dk]
         logits += jnp.einsum("byxnd,yvd->bnyxv", query, by_row)[..., :, None]
         logits += jnp.einsum("byxnd,xud->bnyxu", query, by_column)[..., None, :]
-    return scale * logits
+    return logits
 
 
 def attention_weights(
@@ -66,12 +68,12 @@ def attention_weights_at(
 ) -> Float[Array, "b n q h w"]:
     """Return `attention_weights` of a few queries only, which lie at the (row, column) pairs `positions`."""
     _, h, w, _, _ = key.shape
-    dtype = jnp.promote_types(query.dtype, jnp.float32)
-    query = query.astype(dtype)
+    dtype = at_least_float32(query.dtype)
+    query = scale * query.astype(dtype)
     logits = jnp.einsum("bqnd,bvund->bnqvu", query, key.astype(dtype))
     if rel_height is not None and rel_width is not None:
         by_row = rel_height.astype(dtype)[offset_index(h)[positions[:, 0]]]  # [q, key row, dk]
         by_column = rel_width.astype(dtype)[offset_index(w)[positions[:, 1]]]
         logits += jnp.einsum("bqnd,qvd->bnqv", query, by_row)[..., :, None]
         logits += jnp.einsum("bqnd,qud->bnqu", query, by_column)[..., None, :]
-    return jax.nn.softmax(scale * logits, axis=(-2, -1))
+    return jax.nn.softmax(logits, axis=(-2, -1))

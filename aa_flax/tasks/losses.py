@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
+
+from aa_flax.precision import at_least_float32
 
 
 def target_distribution(
@@ -17,7 +18,7 @@ def target_distribution(
 
 def cross_entropy(logits: Float[Array, "b k"], targets: Float[Array, "b k"]) -> Float[Array, " b"]:
     """Return the cross-entropy in nats of each example, in at least float32."""
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = logits.astype(at_least_float32(logits.dtype))
     return optax.softmax_cross_entropy(logits, targets)
 
 
@@ -27,7 +28,7 @@ def binary_cross_entropy(logits: Float[Array, "b k"], targets: Float[Array, "b k
     Each class is a binary decision of its own, which "ResNet strikes back" (Wightman et al., 2021) argues for where
     images are mixed. It is the mean and not the sum, as in the code of DeiT III (Touvron et al., 2022).
     """
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = logits.astype(at_least_float32(logits.dtype))
     return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
 
 

@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Float
 
 from aa_flax.models.stacked import lies_stacked
+from aa_flax.precision import at_least_float32
 
 
 def trust_ratio(parameter: Float[Array, "..."], update: Float[Array, "..."]) -> Float[Array, ""]:
@@ -15,7 +16,7 @@ def trust_ratio(parameter: Float[Array, "..."], update: Float[Array, "..."]) -> 
 
     One array is one layer of Algorithm 2, with φ the identity.
     """
-    compute = jnp.promote_types(parameter.dtype, jnp.float32)
+    compute = at_least_float32(parameter.dtype)
     weight, step = (jnp.sqrt(jnp.sum(jnp.square(x.astype(compute)))) for x in (parameter, update))
     known = (weight > 0) & (step > 0)
     return jnp.where(known, weight / jnp.where(known, step, 1), 1)

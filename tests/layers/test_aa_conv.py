@@ -287,6 +287,8 @@ def test_every_parameter_gets_a_finite_gradient(rng, position):
         ({"spatial_shape": None}, r"spatial_shape must be \(h, w\) of the attended map"),
         ({"spatial_shape": (0, 3)}, r"spatial_shape must be \(h, w\), both at least 1"),
         ({"spatial_shape": 7}, r"spatial_shape must be \(h, w\), both at least 1, got 7"),
+        ({"spatial_shape": (5.0, 3)}, r"spatial_shape must be \(h, w\), both at least 1, got \(5.0, 3\)"),
+        ({"spatial_shape": ("5", 3)}, r"spatial_shape must be \(h, w\), both at least 1, got"),
         ({"upsilon": 2.0, "value_depth": None}, "upsilon"),
         ({"kappa": float("inf"), "key_depth": None}, "kappa, .*, must be finite"),
     ],

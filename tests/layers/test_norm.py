@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from aa_flax.layers.norm import batch_norm, set_groups
+from aa_flax.layers.norm import LayerNorm, batch_norm, set_groups
 
 
 def exact(x, axes=(0, 1, 2), epsilon=1e-5):
@@ -106,3 +106,24 @@ def test_masked_entries_do_not_count(rng):
     mask = jnp.arange(4)[:, None, None, None] < 3
     y = batch_norm(2, rngs=nnx.Rngs(0))(x, use_running_average=False, mask=mask)
     np.testing.assert_allclose(y[:3], exact(x[:3]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_layer_norm_of_a_large_mean_does_not_cancel(rng, masked):
+    x = rng.normal(size=(4, 3, 5)) + 3e4
+    norm = LayerNorm(5, epsilon=1e-6, rngs=nnx.Rngs(0))
+    y = norm(jnp.asarray(x, jnp.float32), mask=jnp.ones((1, 1, 5), bool) if masked else None)
+    x = x.astype(np.float32).astype(np.float64)
+    wanted = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(y, wanted, atol=1e-2)  # float32 resolves the mean to 2e-3
+
+
+def test_layer_norm_in_16_bits_rounds_once(rng):
+    norm = LayerNorm(5, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    norm.scale[...], norm.bias[...] = jnp.full(5, 1.003), jnp.full(5, 10.013)  # bfloat16 has neither
+    x = jnp.asarray(rng.normal(size=(4, 5)), jnp.bfloat16)
+    exact = np.asarray(x, np.float64)
+    wanted = (exact - exact.mean(-1, keepdims=True)) / exact.std(-1, keepdims=True) * 1.003 + 10.013
+    y = norm(x)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(y, np.float64), wanted, rtol=2**-8 * 1.01)

@@ -171,8 +171,10 @@ def test_errors(x):
         GatherExcite(12, variant="theta_minor", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"extent must be 0 \(the whole map\), 2, 4 or 8, got 3"):
         GatherExcite(12, extent=3, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="map_shape must be"):
-        GatherExcite(12, variant="theta", rngs=nnx.Rngs(0))
+    for shape in (None, 5, (5,), (5.0, 7), (0, 7)):
+        with pytest.raises(ValueError, match=r"map_shape must be \(h, w\), both at least 1, .*, got"):
+            GatherExcite(12, variant="theta", map_shape=shape, rngs=nnx.Rngs(0))
+    assert GatherExcite(12, variant="theta", map_shape=(np.int64(7), 7), rngs=nnx.Rngs(0)).map_shape == (7, 7)
     module = GatherExcite(12, variant="theta", map_shape=(7, 7), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"kernel of \(7, 7\), the size of its map; got \(9, 11\)"):
         module(jnp.asarray(x, jnp.float32))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from aa_flax.analysis import summarize
 from aa_flax.models import create_model, list_models, registry
 from aa_flax.models.factories import AugmentedConvFactory, plain_conv
 from aa_flax.models.registry import model_options
@@ -85,10 +86,26 @@ def test_a_network_remembers_how_it_was_built():
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize("size", [0, (8, 0), (8, 8, 8), "8", 8.0, True])
+@pytest.mark.parametrize(
+    "size", [0, (8, 0), (8, 8, 8), (8,), "8", 8.0, (8.0, 8), (None, 8), np.float32(8), np.array([8, 8]), True]
+)
 def test_image_sizes_that_are_none(size):
     with pytest.raises(ValueError, match=r"image_size must be a whole number or \(height, width\), at least 1, got"):
         create_model("resnet18", image_size=size, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"image_size must be a whole number or \(height, width\), at least 1, got"):
+        summarize("resnet18", image_size=size)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("size", [np.int64(48), (np.int32(48), np.uint8(48)), [48, 48]])
+def test_image_sizes_of_numpy_are_those_of_python(size):
+    for name, options in (
+        ("aa_wide_resnet28_10", dict(depth=10, widen_factor=1, num_heads=2, upsilon=0.25)),
+        ("patchconvnet_s60", dict(width=8, depth=2)),
+    ):
+        model = nnx.eval_shape(lambda: create_model(name, image_size=size, **options, rngs=nnx.Rngs(0)))  # noqa: B023
+        assert model.built_from.image_size == (48, 48) and {*map(type, model.built_from.image_size)} == {int}
+        assert summarize(model, image_size=size).image_shape == (48, 48, 3)
 
 
 def test_timm_calls_stochastic_depth_as_this_library_does():

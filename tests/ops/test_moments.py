@@ -74,3 +74,15 @@ def test_gradients(rng, way, mean):
     step = jnp.asarray(rng.normal(size=x.shape), jnp.float32)  # forward mode
     along = jax.jvp(weighed, (jnp.asarray(x),), (step,))[1]
     np.testing.assert_allclose(along, (expected * step).sum(), rtol=1e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_middle_far_from_all_other_places_costs_no_more_than_their_number(rng, way):
+    """The shift is then far from the mean, but the middle itself makes the variance large."""
+    x = rng.normal(size=(4, 15, 13, 2)).astype(np.float32)
+    x[:, 7, 6] += 1e4
+    mean, variance = traced(way, x, (0, 1, 2))
+    exact = np.asarray(x, np.float64)
+    np.testing.assert_allclose(np.ravel(mean), exact.mean((0, 1, 2)), rtol=1e-4)
+    # (mean - shift)² is at most 195 times the variance, and float32 sums 780 of them
+    np.testing.assert_allclose(np.ravel(variance), exact.var((0, 1, 2)), rtol=2e-3)

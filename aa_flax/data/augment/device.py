@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, UInt8, UInt32
 
+from aa_flax.precision import at_least_float32
+
 RandomKey = Key[Array, ""] | UInt32[Array, "2"]
 
 
@@ -83,7 +85,7 @@ def normalize(
     channels = images.shape[-1]
     if len(mean) != channels or len(std) != channels:
         raise ValueError(f"mean and std have {len(mean)} and {len(std)} values, expected {channels}, one a channel")
-    compute = jnp.promote_types(jnp.float32, dtype)
+    compute = at_least_float32(dtype)
     center, scale = (jnp.asarray(values, compute).reshape(1, 1, 1, channels) for values in (mean, std))
     return ((images.astype(compute) / 255 - center) / scale).astype(dtype)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from aa_flax.data.augment.device import RandomKey
+from aa_flax.precision import at_least_float32
 
 Fill = Literal["noise", "zero"]
 _ATTEMPTS = 10
@@ -66,7 +67,7 @@ def random_erasing(
     if fill not in ("noise", "zero"):
         raise ValueError(f"fill is {fill!r}, expected 'noise' or 'zero'")
     batch, height, width, _ = images.shape
-    compute = jnp.promote_types(jnp.float32, images.dtype)
+    compute = at_least_float32(images.dtype)
     chance_key, area_key, aspect_key, row_key, column_key, noise_key = jax.random.split(key, 6)
     shape = (batch, _ATTEMPTS)
     areas = height * width * jax.random.uniform(area_key, shape, compute, *area)

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
 from aa_flax.data.augment.device import RandomKey
+from aa_flax.precision import at_least_float32
 
 Mixed = tuple[Float[Array, "b h w c"], Float[Array, "b classes"]]
 
@@ -82,7 +83,9 @@ def _mixed(
     """Return images and targets mixed with their partners'; the weights are those of the images' own values."""
 
     def blended(values: Array, weight: Array) -> Array:
-        return (weight * values + (1 - weight) * partners(values)).astype(values.dtype)
+        compute = at_least_float32(values.dtype, weight.dtype)
+        own, other, weight = (each.astype(compute) for each in (values, partners(values), weight))
+        return (weight * own + (1 - weight) * other).astype(values.dtype)
 
     return blended(images, pixel_weight[None]), blended(targets, target_weight)
 
@@ -115,4 +118,4 @@ def _beta(key: RandomKey, alpha: float, dtype: DTypeLike) -> Float[Array, ""]:
 
 
 def _compute(images: Array) -> DTypeLike:
-    return jnp.promote_types(jnp.float32, images.dtype)
+    return at_least_float32(images.dtype)

@@ -30,44 +30,50 @@ def attention(
 
 def _attention_forward(shape: Shape, qkv: Array, tables: tuple[Array, ...]) -> Any:
     run = functools.partial(_forward, shape)
-    split = over_mesh(run, qkv.shape[0], (BATCHED, WHOLE), (BATCHED, BATCHED), name=_NAME)
-    output, log_sums = split(qkv, tables)
-    return output, (qkv, tables, output, log_sums)
+    split = over_mesh(run, qkv.shape[0], (BATCHED, WHOLE), (BATCHED,) * 3, name=_NAME)
+    output, *sums = split(qkv, tables)
+    return output, (qkv, tables, output, *sums)
 
 
 def _attention_backward(shape: Shape, residuals: Any, slope: Array) -> Any:
-    qkv, tables, output, log_sums = residuals
+    qkv, tables, output, *sums = residuals
     run = functools.partial(_backward, shape)
 
     def summed(*arrays: Any) -> Any:
         by_qkv, by_tables = run(*arrays)
         return by_qkv, jax.lax.psum(by_tables, "data")
 
-    specs = (BATCHED,) * 4 + (WHOLE,)
+    specs = (BATCHED,) * 5 + (WHOLE,)
     split = over_mesh(summed, qkv.shape[0], specs, (BATCHED, WHOLE), name=_NAME, alone=run)
-    by_qkv, by_tables = split(qkv, output, log_sums, slope, tables)
+    by_qkv, by_tables = split(qkv, output, *sums, slope, tables)
     return by_qkv, tuple(by.astype(table.dtype) for by, table in zip(by_tables, tables, strict=True))
 
 
 attention.defvjp(_attention_forward, _attention_backward)
 
 
-def _forward(shape: Shape, qkv: Array, tables: tuple[Array, ...]) -> tuple[Array, Array]:
+def _forward(shape: Shape, qkv: Array, tables: tuple[Array, ...]) -> tuple[Array, Array, Array]:
     b, places, _ = qkv.shape
     output = jax.ShapeDtypeStruct((b, places, shape.num_heads * shape.value_depth), qkv.dtype)
-    log_sums = jax.ShapeDtypeStruct((b, shape.num_heads, places), jnp.float32)
+    sums = jax.ShapeDtypeStruct((b, shape.num_heads, places), jnp.float32)
     return _call(
         shape,
         functools.partial(kernels.forward, shape),
         (shape.query_tiles, shape.num_heads, b),
         [_image(qkv), *map(_all, tables)],
-        [(output, _image(output)), (log_sums, _image(log_sums))],
+        [(output, _image(output)), (sums, _image(sums)), (sums, _image(sums))],
         [qkv, *tables],
     )
 
 
 def _backward(
-    shape: Shape, qkv: Array, output: Array, log_sums: Array, slope: Array, tables: tuple[Array, ...]
+    shape: Shape,
+    qkv: Array,
+    output: Array,
+    largest: Array,
+    log_sums: Array,
+    slope: Array,
+    tables: tuple[Array, ...],
 ) -> tuple[Array, tuple[Array, ...]]:
     b = qkv.shape[0]
     group = shape.group(b)
@@ -81,7 +87,7 @@ def _backward(
             results.append((part, pl.BlockSpec((None, None, *part.shape[2:]), lambda t, g, i: (i, g, 0, 0, 0, 0))))
     heads = (*qkv.shape[:2], shape.num_heads, shape.value_depth)
     means = jnp.sum(output.reshape(heads).astype(jnp.float32) * slope.reshape(heads).astype(jnp.float32), -1)
-    arguments = [qkv, slope, log_sums, means]
+    arguments = [qkv, slope, largest, log_sums, means]
     by_qkv, *parts = _call(
         shape,
         functools.partial(kernels.backward, shape, group),
@@ -93,7 +99,7 @@ def _backward(
     )
     if not parts:
         return by_qkv, ()
-    by_height, by_width = (part.sum((0, 1, 3)) * shape.scale for part in parts)
+    by_height, by_width = (part.sum((0, 1, 3)) * abs(shape.scale) for part in parts)
     return by_qkv, (_by_offset(by_height), _by_offset(by_width.swapaxes(0, 1)))
 
 

@@ -7,10 +7,13 @@ columns. The width's embedding depends on the query alone, so its logit is one n
 The forward pass has a program for each tile of queries: an online softmax (Milakov and Gimelshein, 2018) over all
 tiles of keys. The backward pass has two kinds of programs in one launch. The program of a tile of queries computes the
 gradients of the queries and of rel_height; that of a tile of keys computes the gradients of the keys, the values and
-rel_width. Both compute the weights again from each query's log-sum-exp. No two programs add to the same number, so
-every run gives the same sums.
+rel_width. Both compute the weights again from each query's largest logit and the logarithm of its sum of exponentials;
+as one number they would lose the second where the first is large. No two programs add to the same number, so every run
+gives the same sums.
 
-Logits are kept in base two, because the hardware computes exp2.
+Logits are not scaled; their differences from the largest are, to base two, because the hardware computes exp2. Scaled
+before, they would be rounded in another way in each pass (`aa_flax.ops.scaling`). All programs add up a logit in the
+same order, so that it is the same number in each. A query is multiplied by the scale's sign first.
 """
 
 from dataclasses import dataclass
@@ -24,7 +27,6 @@ from jaxtyping import Array
 
 from aa_flax.ops.pallas_gpu.shape import Shape
 from aa_flax.ops.pallas_gpu.tiles import (
-    LOG2_E,
     LOWEST,
     Tile,
     divided,
@@ -34,6 +36,7 @@ from aa_flax.ops.pallas_gpu.tiles import (
     key_tile,
     keys_of,
     load,
+    load_query,
     multiply_add,
     outputs_of,
     product,
@@ -59,17 +62,16 @@ def _height_logits(shape: Shape, rel_height: Any, query: Array, queries: Tile, s
     logits = jnp.zeros((shape.query_tile, shape.key_tile))
     if shape.positions:
         rows = height_rows(shape, rel_height, queries.line, keys)
-        logits = product(shape, query, rows, (1, 1)) * (shape.scale * LOG2_E)
+        logits = product(shape, query, rows, (1, 1))
     return jnp.where((keys < shape.height)[None, :], logits, LOWEST) if shape.height % shape.key_tile else logits
 
 
 def forward(shape: Shape, qkv: Any, *refs: Any) -> None:
-    """Fill the output [hw, n*dv] and the log-sum-exp [n, hw] for a tile of queries and a head."""
-    rel_height, rel_width, (output, log_sums) = _tables(shape, refs)
+    """Fill the output [hw, n*dv], the largest logits [n, hw] and the sums' logarithms, for a query tile and a head."""
+    rel_height, rel_width, (output, largest_logits, log_sums) = _tables(shape, refs)
     head = pl.program_id(1)
     queries = query_tile(shape, *divided(pl.program_id(0), shape.row_tiles))
-    query = load(qkv, queries.place, queries_of(shape, head))
-    factor = shape.scale * LOG2_E
+    query = load_query(shape, qkv, queries, head)
 
     def part(segment: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         heights = _height_logits(shape, rel_height, query, queries, segment)
@@ -79,11 +81,11 @@ def forward(shape: Shape, qkv: Any, *refs: Any) -> None:
             at = key_tile(shape, column, segment)
             key = load(qkv, at.place, keys_of(shape, head))
             value = load(qkv, at.place, values_of(shape, head))
-            width = width_logits(shape, rel_width, query, queries, at) * factor
-            logits = multiply_add(shape, product(shape, query, key, (1, 1)), factor, heights + width[:, None])
+            width = width_logits(shape, rel_width, query, queries, at)
+            logits = product(shape, query, key, (1, 1)) + (heights + width[:, None])
             new = jnp.maximum(largest, jnp.max(logits, 1))
-            weights = exp2(shape, logits - new[:, None])
-            before = exp2(shape, largest - new)
+            weights = exp2(shape, (logits - new[:, None]) * shape.factor)
+            before = exp2(shape, (largest - new) * shape.factor)
             total = multiply_add(shape, total, before, jnp.sum(weights, 1))
             return new, total, multiply_add(shape, sums, before[:, None], product(shape, weights, value))
 
@@ -94,7 +96,8 @@ def forward(shape: Shape, qkv: Any, *refs: Any) -> None:
     largest, total, sums = jax.lax.fori_loop(0, shape.column_tiles, part, start)
     store(output, queries.place, outputs_of(shape, head), sums * (1 / total)[:, None], only=queries.inside)
     place = jnp.where(queries.inside, queries.place, shape.places)
-    triton.store(log_sums.at[head, place], largest + jnp.log2(total), mask=queries.inside)
+    triton.store(largest_logits.at[head, place], largest, mask=queries.inside)
+    triton.store(log_sums.at[head, place], jnp.log2(total), mask=queries.inside)
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class _Inputs:
 
     qkv: Any
     slope: Any
+    largest: Any
     log_sums: Any
     means: Any
     rel_height: Any
@@ -116,19 +120,21 @@ class _Inputs:
         """Return the queries' means, zero outside the map."""
         return triton.load(self.means.at[queries.place, head], mask=queries.inside, other=0.0)
 
-    def load_log_sum(self, queries: Tile, head: Any) -> Array:
-        """Return the log-sum-exp of each query's logits."""
-        return triton.load(self.log_sums.at[head, queries.place])
+    def load_sums(self, queries: Tile, head: Any) -> tuple[Array, Array]:
+        """Return each query's largest logit, and minus the logarithm of its sum of exponentials."""
+        return triton.load(self.largest.at[head, queries.place]), -triton.load(self.log_sums.at[head, queries.place])
 
 
-def backward(shape: Shape, group: int, qkv: Any, slope: Any, log_sums: Any, means: Any, *refs: Any) -> None:
+def backward(
+    shape: Shape, group: int, qkv: Any, slope: Any, largest: Any, log_sums: Any, means: Any, *refs: Any
+) -> None:
     """Fill the part of a tile and `group` heads in the gradient of queries, keys and values [hw, n*(2*dk+dv)].
 
     Fill also their parts of the tables' gradients, unscaled: by_height [row of the query, its tile, row of the key, dk]
     and by_width [column of the key, its tile, column of the query, dk].
     """
     rel_height, rel_width, (by_qkv, *by_tables) = _tables(shape, refs)
-    inputs = _Inputs(qkv, slope, log_sums, means, rel_height, rel_width)
+    inputs = _Inputs(qkv, slope, largest, log_sums, means, rel_height, rel_width)
     by_height, by_width = by_tables if shape.positions else (None, None)
     number, first = pl.program_id(0), pl.program_id(1) * group
 
@@ -152,10 +158,9 @@ def _by_queries(
     shape: Shape, inputs: _Inputs, number: Any, head: Any, begins: Any, by_qkv: Any, by_height: Any
 ) -> None:
     queries = query_tile(shape, *divided(number, shape.row_tiles))
-    query = load(inputs.qkv, queries.place, queries_of(shape, head))
+    query = load_query(shape, inputs.qkv, queries, head)
     slope = inputs.load_slope(shape, queries, head)
-    mean, log_sum = inputs.load_mean(queries, head), inputs.load_log_sum(queries, head)
-    factor = shape.scale * LOG2_E
+    mean, (largest, less) = inputs.load_mean(queries, head), inputs.load_sums(queries, head)
 
     def part(segment: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         heights = _height_logits(shape, inputs.rel_height, query, queries, segment)
@@ -165,12 +170,12 @@ def _by_queries(
             at = key_tile(shape, column, segment)
             key = load(inputs.qkv, at.place, keys_of(shape, head))
             value = load(inputs.qkv, at.place, values_of(shape, head))
-            least = -log_sum
+            width = jnp.zeros(shape.query_tile, jnp.float32)
             if shape.positions:
                 rows = width_rows(shape, inputs.rel_width, queries, at)
-                least = multiply_add(shape, row_sums(query, rows), factor, least)
-            logits = multiply_add(shape, product(shape, query, key, (1, 1)), factor, heights + least[:, None])
-            weights = exp2(shape, logits)
+                width = row_sums(query, rows)
+            logits = product(shape, query, key, (1, 1)) + (heights + width[:, None])
+            weights = exp2(shape, multiply_add(shape, logits - largest[:, None], shape.factor, less[:, None]))
             by_logit = weights * (product(shape, slope, value, (1, 1)) - mean[:, None])
             by_query += product(shape, by_logit, key)
             if shape.positions:
@@ -196,22 +201,20 @@ def _by_keys(shape: Shape, inputs: _Inputs, number: Any, head: Any, begins: Any,
     at = key_tile(shape, *divided(number, shape.column_tiles))
     key = load(inputs.qkv, at.place, keys_of(shape, head))
     value = load(inputs.qkv, at.place, values_of(shape, head))
-    factor = shape.scale * LOG2_E
 
     def part(segment: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         def step(row: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             by_key, by_value, by_column = carry
             queries = query_tile(shape, row, segment)
-            query = load(inputs.qkv, queries.place, queries_of(shape, head))
+            query = load_query(shape, inputs.qkv, queries, head)
             slope = inputs.load_slope(shape, queries, head)
-            mean, log_sum = inputs.load_mean(queries, head), inputs.load_log_sum(queries, head)
+            mean, (largest, less) = inputs.load_mean(queries, head), inputs.load_sums(queries, head)
             logits = product(shape, key, query, (1, 1))
             if shape.positions:
                 rows = height_rows(shape, inputs.rel_height, row, at.along)
-                logits += product(shape, rows, query, (1, 1))
-            column = width_logits(shape, inputs.rel_width, query, queries, at)
-            least = multiply_add(shape, column, factor, -log_sum)
-            weights = exp2(shape, multiply_add(shape, logits, factor, least[None, :]))
+                column = width_logits(shape, inputs.rel_width, query, queries, at)
+                logits += product(shape, rows, query, (1, 1)) + column[None, :]
+            weights = exp2(shape, multiply_add(shape, logits - largest[None, :], shape.factor, less[None, :]))
             by_logit = weights * (product(shape, value, slope, (1, 1)) - mean[None, :])
             by_value += product(shape, weights, slope)
             by_key += product(shape, by_logit, query)
@@ -231,7 +234,7 @@ def _by_keys(shape: Shape, inputs: _Inputs, number: Any, head: Any, begins: Any,
 
     start = jnp.zeros((shape.key_tile, shape.key_columns)), jnp.zeros((shape.key_tile, shape.value_columns))
     by_key, by_value = jax.lax.fori_loop(0, shape.row_tiles, part, start)
-    store(by_qkv, at.place, keys_of(shape, head), by_key * shape.scale, only=at.inside)
+    store(by_qkv, at.place, keys_of(shape, head), by_key * abs(shape.scale), only=at.inside)
     store(by_qkv, at.place, values_of(shape, head), by_value, only=at.inside)
 
 

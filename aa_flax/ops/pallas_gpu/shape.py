@@ -14,6 +14,7 @@ _DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
 _DEEPEST = {2: 128, 4: 64}  # by bytes of a number: the largest key or value depth per head that stays in registers
 _PROGRAMS = 8192  # enough for a backward pass, timed on an H200; with more, only the tables' partial sums grow
 _OLDEST = (8, 0)  # compute capability; tensor cores for bfloat16
+_LOG2_E = 1.4426950408889634
 
 
 def power_of_two(number: int, least: int) -> int:
@@ -55,6 +56,11 @@ class Shape:
     def depths(self) -> int:
         """The number of channels of the map: queries, keys and values of all heads."""
         return self.num_heads * (2 * self.key_depth + self.value_depth)
+
+    @property
+    def factor(self) -> float:
+        """The factor of logits' differences in base two; above 0, for the scale's sign is applied to the queries."""
+        return (abs(self.scale) or 1.0) * _LOG2_E
 
     @property
     def key_columns(self) -> int:

@@ -10,7 +10,6 @@ from jaxtyping import Array
 
 from aa_flax.ops.pallas_gpu.shape import Shape
 
-LOG2_E = 1.4426950408889634
 LOWEST = -1e30
 
 
@@ -107,6 +106,13 @@ def load(ref: Any, rows: Array, columns: Columns, *, only: Array | None = None) 
     if only is not None:
         mask &= only[:, None]
     return triton.load(ref.at[rows[:, None], (columns.first + columns.number)[None, :]], mask=mask, other=0.0)
+
+
+def load_query(shape: Shape, qkv: Any, queries: Tile, head: Any) -> Array:
+    """Return a tile of queries, times the scale's sign: -1, 0 or 1."""
+    query = load(qkv, queries.place, queries_of(shape, head))
+    sign = (shape.scale > 0) - (shape.scale < 0)
+    return query if sign == 1 else query * jnp.asarray(sign, query.dtype)
 
 
 def store(ref: Any, rows: Array, columns: Columns, x: Array, *, only: Array) -> None:

@@ -1,5 +1,8 @@
 """The kernels of the two passes over one image: projections, relative attention and their gradients, all in VMEM.
 
+Queries are scaled before the product with the keys, in float32: a scale multiplied to the logits afterwards could be
+fused with the subtraction of the largest, which rounds differently (`aa_flax.ops.scaling`).
+
 Grid: blocks of images, images of a block, groups of heads. Only the inputs of the forward pass are kept for the
 backward pass. Gradients of parameters are summed over the grid, which runs in order, so every run gives the same sums.
 """
@@ -83,7 +86,8 @@ def forward(
 
         def queries(tile: Any, carry: Any) -> Any:
             here = span(tile, shape.query_tile, shape.query_tiles)
-            query, tables = projected[h, : shape.key_rows, here], [table[...] for table in weights.tables]
+            query = projected[h, : shape.key_rows, here] * shape.scale
+            tables = [table[...] for table in weights.tables]
             folded = fold_queries(shape, query, tables, constants.shifts[:, here])
             _, weighted, _ = attend(shape, folded, keys, values)
             average = weighted / weighted[shape.value_depth : shape.value_depth + 1]
@@ -151,7 +155,7 @@ def backward(
 
         def queries(tile: Any, carry: Any) -> Any:
             here = span(tile, shape.query_tile, shape.query_tiles)
-            query, tile_shifts = projected[h, :key_rows, here], constants.shifts[:, here]
+            query, tile_shifts = projected[h, :key_rows, here] * shape.scale, constants.shifts[:, here]
             table_values = [table[...] for table in weights.tables]
             folded = fold_queries(shape, query, table_values, tile_shifts)
             largest, weighted, numerators = attend(shape, folded, keys, values)
@@ -171,7 +175,7 @@ def backward(
                     exponentials = jnp.exp(logits(shape, keys[:, there], folded) - largest)
                 weights_here = exponentials * inverse
                 d_weights = product(shape, values[:, there], d_average, (0, 0))
-                d_logits = (weights_here * (d_weights - mean) * shape.scale).astype(shape.dtype)
+                d_logits = (weights_here * (d_weights - mean)).astype(shape.dtype)
                 by_value = product(shape, d_average, weights_here.astype(shape.dtype), (1, 1))
                 d_projected[h, 2 * key_rows :, there] += by_value
                 d_projected[h, key_rows : 2 * key_rows, there] += product(shape, folded[:key_rows], d_logits, (1, 1))
@@ -180,7 +184,7 @@ def backward(
             none = jnp.zeros((shape.folded_rows, shape.query_tile), jnp.float32)
             d_folded = repeat(shape.key_tiles, one, none)
             d_query, by_tables = unfold_queries(shape, d_folded, query, table_values, tile_shifts)
-            d_projected[h, :key_rows, here] = d_query
+            d_projected[h, :key_rows, here] = d_query * shape.scale
             for ref, gradient in zip(gradients.tables, by_tables, strict=True):
                 ref[...] += gradient
             return carry

@@ -78,8 +78,8 @@ def unfold_queries(
 
 
 def logits(shape: Shape, keys: Array, queries: Array) -> Array:
-    """Return the logits [keys, queries] of folded keys and queries."""
-    return shape.scale * product(shape, keys, queries, (0, 0))
+    """Return the logits [keys, queries] of folded keys and queries; the queries were scaled before they were folded."""
+    return product(shape, keys, queries, (0, 0))
 
 
 def attend(shape: Shape, queries: Array, keys: Any, values: Any) -> tuple[Array, Array, Array | None]:
