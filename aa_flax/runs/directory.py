@@ -23,12 +23,16 @@ class RunDirectoryError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
-    """The directory of a run: its paths and small files; `path` may be given as a string."""
+    """The directory of a run: its paths and small files.
+
+    `path` may be given as a string, and is made absolute, so that it stays the same folder when the process goes to
+    another one.
+    """
 
     path: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path).expanduser())
+        object.__setattr__(self, "path", Path(self.path).expanduser().absolute())
 
     @property
     def checkpoints(self) -> Path:

@@ -194,10 +194,12 @@ class _Run:
         self._watchdog.alive()
 
     def _end_epoch(self, *, saved: bool = False) -> None:
-        """Evaluate and save, each if it is due; `saved` means that this call resumed at the end of this epoch."""
+        """Save and evaluate, each if it is due; `saved` means that this call resumed at the end of this epoch."""
         epoch = self._step // self._setup.program.epoch_steps
         is_last = epoch >= self._setup.last_epoch
         due = epoch % self._config.eval_every_epochs == 0 or is_last
+        if not saved and (epoch % self._config.checkpoint_every_epochs == 0 or is_last):
+            self._save()  # first, because an evaluation may fail: on damaged data, for want of memory
         if due and not (saved and self._is_evaluated):
             try:
                 scores = self._scorer(evaluated(self._state), self._setup.eval_source, self._between)
@@ -205,8 +207,6 @@ class _Run:
                 self._stop(f"in the evaluation after step {self._step}")
             self._log.write(self._step, "eval", epoch=epoch, **scores.values, seconds=self._elapsed())
             self._scores = scores
-        if not saved and (epoch % self._config.checkpoint_every_epochs == 0 or is_last):
-            self._save()
         if self._scores is not None and due:
             said = "  ".join(f"{name} {value:.4f}" for name, value in self._scores.values.items())
             self._progress.epoch(self._step, epoch, f"held-out {said}")

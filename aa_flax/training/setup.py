@@ -112,6 +112,7 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     task = make_task(config, preprocessing)
     train_source = dataset.split(config.data.train_split, task.targets, fast_decode=config.data.fast_decode)
     eval_source = dataset.split(config.data.eval_split, task.targets)
+    eval_source[0]  # a split without labels or of a kind that cannot be decoded ends the run now, not after an epoch
     if config.data.corrupt_budget:
         # Held-out data gets no such budget: a score counts every example, each once.
         train_source = data.TolerantSource(train_source, config.data.corrupt_budget)

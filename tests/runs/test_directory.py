@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +26,13 @@ def test_damaged_preprocessing_is_one_line(tmp_path, changes):
     with pytest.raises(RunDirectoryError, match=r"preprocessing\.json: damaged") as error:
         RunDirectory(tmp_path).read_preprocessing()
     assert "\n" not in str(error.value)
+
+
+def test_a_relative_directory_stays_where_it_was_named(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    directory = RunDirectory(Path("runs/mine"))
+    monkeypatch.chdir("elsewhere")
+    directory.begin(resolve({}), Preprocessing.from_json(SEEN))
+    assert (tmp_path / "runs" / "mine" / "config.json").is_file()
+    assert directory.read_config() == resolve({})
