@@ -18,6 +18,7 @@ from aa_flax.alive import reporting
 from aa_flax.data.errors import DataError
 from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
 from aa_flax.data.images import Interpolation, Window, decode_image, decode_part, resize
+from aa_flax.data.open_files import check_room, make_room
 from aa_flax.data.prepared import Prepared
 from aa_flax.data.targets import ClassLabel, Targets, check_targets
 
@@ -98,6 +99,7 @@ class RecordSource(Source):
     """A source that reads ArrayRecord files and decodes examples at each access.
 
     Raises:
+        OpenFilesError: the process may not open as many files as the split has.
         DataError: at creation, a file is missing; at access, a record is damaged, an image cannot be decoded or targets
             are out of range. The message has the file and the index within the split.
     """
@@ -136,6 +138,7 @@ class RecordSource(Source):
         missing = [file for file in self._files if not Path(file).exists()]
         if missing and not missing_ok:
             raise DataError(f"{missing[0]}: no such file ({len(missing)} of {len(self._files)} of {self.name} missing)")
+        make_room(len(self._files))
         self._records = prepared.builder.as_data_source(
             split, decoders={prepared.image_key: tfds.decode.SkipDecoding()}
         )
@@ -176,6 +179,7 @@ class RecordSource(Source):
         try:
             return self._records[index]
         except Exception as error:
+            check_room(error, self.place(index), len(self._files))
             raise DataError(f"{self.place(index)}: damaged record ({_one_line(error)})") from None
 
     def _decoded(self, record: dict[str, Any], index: int, decode: Decode = _whole) -> dict[str, Any]:

@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from matplotlib.figure import Figure
 
-from aa_flax.drawing.saving import saved
+from aa_flax.drawing.saving import in_plain_style, saved
 
 _INK = "#333333"
 _NO_SCORES = ("step", "split", "epoch", "seconds")
 _TRAIN, _HELD_OUT = "#9aa5b1", "#b3322c"
 
 
+@in_plain_style
 def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None) -> Figure:
     """Plot the loss and every score over epochs, of training and of held-out data, from the rows of `metrics.jsonl`.
 
@@ -40,6 +41,7 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None)
     return saved(figure, file, 110)
 
 
+@in_plain_style
 def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[str], file: Path | None = None) -> Figure:
     """Draw the counts of each true class (row) and predicted class (column), coloured by the fraction of the row."""
     k = len(class_names)
@@ -61,6 +63,7 @@ def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[st
     return saved(figure, file, 130)
 
 
+@in_plain_style
 def attention_figure(
     images: UInt8[np.ndarray, "b h w c"],
     titles: Sequence[str],

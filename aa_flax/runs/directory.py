@@ -12,7 +12,7 @@ from typing import Any
 from aa_flax.config.moved import under_new_names
 from aa_flax.config.schema import MAY_CHANGE_ON_RESUME, Config, ConfigError, DataConfig, flatten, resolve
 from aa_flax.data.preprocessing import Preprocessing, seen_by
-from aa_flax.runs.birth import foreign, is_run, lost, mark
+from aa_flax.runs.birth import foreign, is_run, lost, mark, read_mark
 from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.hosts import first_says, is_first
 
@@ -32,7 +32,8 @@ class RunDirectory:
     path: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path).expanduser().absolute())
+        path = Path(self.path).expanduser()
+        object.__setattr__(self, "path", path if _is_url(path) else path.absolute())
 
     @property
     def checkpoints(self) -> Path:
@@ -89,7 +90,7 @@ class RunDirectory:
             RunDirectoryError: the path is no usable folder, holds something else than a run, or a run that cannot be
                 read.
         """
-        if re.match(r"\w{2,}:/", str(self.path)):
+        if _is_url(self.path):
             raise RunDirectoryError(f"{self.path} is no folder; a bucket must be mounted")
         if set(str(self.path.absolute())) & set("[]\\"):
             raise RunDirectoryError(f"{self.path}: checkpoints cannot be read from a path with [, ] or a backslash")
@@ -111,15 +112,23 @@ class RunDirectory:
             changed = [name for name in seen if seen[name] != now[name]]
             raise ConfigError(f"{self.path} holds a run on other data: {', '.join(changed)} changed")
 
-    def mark(self, *, saved: bool = False) -> None:
-        """Mark the directory as that of a run, and with `saved` as one that has a checkpoint, in the first process.
+    def read_mark(self) -> dict[str, Any]:
+        """Return what the marker of the run says besides that it is one; {} where there is none."""
+        return read_mark(self.path)
+
+    def mark(self, **more: Any) -> None:
+        """Mark the directory as that of a run, in the first process.
+
+        Args:
+            more: what else the marker is to say, in values that JSON can keep, such as `saved=True` of a run that has a
+                checkpoint.
 
         Raises:
             RunDirectoryError: the directory cannot be written.
         """
         if is_first():
             try:
-                mark(self.path, **({"saved": True} if saved else {}))
+                mark(self.path, **more)
             except OSError as error:
                 raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror}") from error
 
@@ -210,3 +219,8 @@ class RunDirectory:
             temporary.replace(self.path / name)
         except OSError as error:
             raise RunDirectoryError(f"{self.path / name} cannot be written: {error.strerror}") from error
+
+
+def _is_url(path: Path) -> bool:
+    """Return whether a path is the URL of a bucket."""
+    return bool(re.match(r"\w{2,}:/", str(path)))

@@ -27,8 +27,9 @@ class MetricsLog:
     """The log of a run: `metrics.jsonl`, one object a line, and TensorBoard events beside it.
 
     Opening the log of a run that resumes at `step` removes rows of later steps and lines that are no rows, so that the
-    file ends up as an uninterrupted run's; lines that a power cut or a copy has damaged cost a warning. Rows that cannot be written, as on a full disk, are kept and written with the
-    next row; events that cannot be written are lost. Only the first of several processes writes.
+    file ends up as an uninterrupted run's; lines that a power cut or a copy has damaged cost a warning. Rows that
+    cannot be written, as on a full disk, are kept and written with the next row; events that cannot be written are
+    lost. Only the first of several processes writes.
     """
 
     def __init__(self, workdir: Path, step: int) -> None:

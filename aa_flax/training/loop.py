@@ -25,6 +25,7 @@ from aa_flax.runs.progress import ProgressBar
 from aa_flax.runs.watchdog import Watchdog
 from aa_flax.tasks import Scores
 from aa_flax.training.scoring import make_scorer
+from aa_flax.training.settings import mark_run
 from aa_flax.training.setup import Setup, set_up
 from aa_flax.training.state import TrainState, evaluated
 from aa_flax.training.window import NonFiniteError, Windows
@@ -73,7 +74,7 @@ def train(config: Config, workdir: Path, *, leave: Leave | None = None) -> Outco
         setup = set_up(config, directory)
         phases.done("data and network")
         stack.enter_context(directory.locked())
-        directory.mark()
+        mark_run(directory)
         cache = CompilationCache(directory.path / "compiled")
         cache.clean()
         prove_shared(directory.path)

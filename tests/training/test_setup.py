@@ -33,9 +33,7 @@ def test_a_budget_is_for_the_training_split_alone(tiny_config, tmp_path, cache):
 
 
 @pytest.mark.parametrize("fault", [DataError("shard: example 0: label -1, expected 0 to 9"), DataError("no image")])
-def test_a_held_out_split_that_cannot_be_read_ends_the_run_before_it_begins(
-    tiny_config, tmp_path, monkeypatch, fault
-):
+def test_a_held_out_split_that_cannot_be_read_ends_the_run_before_it_begins(tiny_config, tmp_path, monkeypatch, fault):
     def read(source, index):
         if "test" in source.name:
             raise fault
