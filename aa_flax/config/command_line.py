@@ -6,6 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -64,6 +65,10 @@ def run(
             return main(argv, values)
         except expected as error:
             fail(str(error), getattr(error, "exit_status", 2))
+        except Exception as error:
+            if words := _out_of_memory(error):
+                fail(words)
+            raise
         except KeyboardInterrupt:
             print(f"error: {interrupted}", file=sys.stderr, flush=True)
             os._exit(130)  # an orderly exit would free what a thread that still compiles uses
@@ -71,6 +76,17 @@ def run(
     logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows the messages of Orbax, TFDS and "auto"
     app.run(guarded, flags_parser=functools.partial(_parse, values, description, tasks))
     raise AssertionError("app.run does not return")
+
+
+def _out_of_memory(error: Exception) -> str:
+    """Return a message for an error by which JAX says that a device, or this machine, has no memory left; else ""."""
+    text = " ".join(str(error).split())
+    if not (type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and "RESOURCE_EXHAUSTED" in text):
+        return ""
+    return (
+        f"out of memory: {text[:200]}; a smaller batch_size or eval_batch_size needs less, or more "
+        "optimizer.accumulation_steps; `python -m aa_flax.plan` says what a step needs"
+    )
 
 
 def height_and_width(flag: str, text: str) -> tuple[int, int]:
@@ -109,6 +125,9 @@ def _parse(
         fail(mistake)
     values.append_flag_values(flags.FLAGS)  # absl's own, such as --verbosity
     flags.FLAGS.mark_as_parsed()  # absl refuses access to flags that are not parsed
+    if file := _config_file(argv):
+        # As Python does for a script, so that configs can share code beside them; last, so that no name hides another.
+        sys.path.append(str(Path(file).expanduser().absolute().parent))
     try:
         return values(list(argv))
     except flags.Error as error:
@@ -124,10 +143,13 @@ def _parse(
 
 
 def _without_file(argv: Sequence[str]) -> str:
-    """Return what is wrong with a command line whose config has fields and no file, "" if nothing is."""
+    """Return what is wrong with a command line whose config names no file that can be read, "" if nothing is."""
     given = [argument for argument in argv if re.match(r"--?config(=|$)", argument)]
     if any(re.fullmatch(r"--?config=", argument) for argument in given):
         return "--config= names no file, --config=FILE is expected"
+    for value in (argument.partition("=")[2] for argument in given):
+        if ":" in value and Path(value).expanduser().is_file():
+            return f"--config={value}: a colon divides FILE:ARGUMENT, so the path of a config may have none"
     fields = [argument for argument in argv if re.match(r"--?config\.", argument)]
     return f"{fields[0]} needs --config=FILE, whose config it changes" if fields and not given else ""
 
