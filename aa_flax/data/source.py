@@ -18,6 +18,7 @@ from aa_flax.alive import reporting
 from aa_flax.data.errors import DataError
 from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
 from aa_flax.data.images import Interpolation, Window, decode_image, decode_part, resize
+from aa_flax.data.memory import available_memory
 from aa_flax.data.open_files import check_room, make_room
 from aa_flax.data.prepared import Prepared
 from aa_flax.data.targets import ClassLabel, Targets, check_targets
@@ -232,13 +233,19 @@ class ArraySource(Source):
         """Decode all examples of `source` into memory, on as many threads as there are cores.
 
         Raises:
-            DataError: the images differ in size, or an example cannot be read.
+            DataError: the images differ in size, take more memory than there is, or an example cannot be read.
         """
         height, width, channels = source.image_shape
         if height is None or width is None:
             raise DataError(
                 f"{source.name}: only images of one size can be cached (config field 'data.cache'), "
                 f"image_shape is {source.image_shape}"
+            )
+        needed, there = len(source) * height * width * channels, available_memory()
+        if there is not None and needed > there:
+            raise DataError(
+                f"{source.name}: cached, its images take {needed / 1e9:,.1f} GB (config field 'data.cache'), and "
+                f"{there / 1e9:,.1f} GB of memory are available"
             )
         arrays = {"image": np.empty((len(source), height, width, channels), np.uint8)}
         for name, target in source.target_shapes.items():
