@@ -17,6 +17,7 @@ from aa_flax.config.command_line import config_value, define_config, define_work
 from aa_flax.config.schema import resolve
 from aa_flax.json_values import finite
 from aa_flax.models.functional import functional
+from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.tasks import OPTIONS, option_schemas
 from aa_flax.training.program import Program
@@ -65,7 +66,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
 
 def command() -> NoReturn:
     """Run the command line and exit."""
-    run(main, define, expected=(RunDirectoryError, data.DataError), tasks=option_schemas)
+    run(main, define, expected=(RunDirectoryError, CheckpointError, data.DataError), tasks=option_schemas)
 
 
 if __name__ == "__main__":

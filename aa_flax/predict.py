@@ -25,6 +25,7 @@ from aa_flax.config.command_line import define_workdir, fail, height_and_width, 
 from aa_flax.config.fields import rules_of
 from aa_flax.data.photo import PhotoError, load_photo
 from aa_flax.drawing.photo_attention import AttentionError, draw_photos, layers_to_draw, picture_files
+from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.tasks import TASKS, make_task, task_class
 from aa_flax.training.trained import load_model, make_predict
@@ -130,7 +131,7 @@ def _query(values: flags.FlagValues, size: tuple[int, int]) -> tuple[int, int] |
 
 def command() -> NoReturn:
     """Run the command line and exit."""
-    run(main, define, expected=(RunDirectoryError, AttentionError))
+    run(main, define, expected=(RunDirectoryError, CheckpointError, AttentionError))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def run(
     main: Callable[[list[str], flags.FlagValues], int | None],
     define: Callable[[flags.FlagValues], None] = lambda values: None,
     expected: tuple[type[Exception], ...] = (),
-    interrupted: str = "interrupted; the same command again goes on from the last checkpoint",
+    interrupted: str = "interrupted",
     tasks: Callable[[], Mapping[str, type]] = dict,
 ) -> NoReturn:
     """Parse the command line, call `main` and exit; config errors and `expected` errors print one line, with status 2.

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,8 +80,15 @@ class RunDirectory:
         return found
 
     def read_result(self) -> dict[str, Any] | None:
-        """Return the result of the finished run, or None if it is not finished."""
-        return self._read("result.json") if self.result_file.exists() else None
+        """Return the result of the finished run, or None if it is not finished.
+
+        Raises:
+            RunDirectoryError: the file is damaged, for example empty after a power cut.
+        """
+        try:
+            return self._read("result.json") if self.result_file.exists() else None
+        except RunDirectoryError as error:
+            raise RunDirectoryError(f"{error}; without it the same command of train makes it again") from None
 
     def check(self, config: Config, preprocessing: Preprocessing | None = None) -> None:
         """Check that a run may start or resume here with `config`, on the data of `preprocessing`.
@@ -215,7 +223,10 @@ class RunDirectory:
         """Replace a file as a whole, so that a reader never finds half of it."""
         temporary = self.path / f".{name}.partial"
         try:
-            temporary.write_text(json.dumps(value, indent=1) + "\n")
+            with temporary.open("w") as file:
+                file.write(json.dumps(value, indent=1) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # before the name: a power cut may keep a name and lose what it names
             temporary.replace(self.path / name)
         except OSError as error:
             raise RunDirectoryError(f"{self.path / name} cannot be written: {error.strerror}") from error
