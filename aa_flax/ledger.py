@@ -21,7 +21,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
 
 def command() -> NoReturn:
     """Run the command line and exit."""
-    run(main, define, interrupted="interrupted")
+    run(main, define)
 
 
 if __name__ == "__main__":

@@ -141,7 +141,6 @@ def command() -> NoReturn:
         main,
         define,
         expected=(TargetError, CompilerError, data.DataError),
-        interrupted="interrupted",
         tasks=option_schemas,
     )
 

@@ -20,7 +20,7 @@ from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.data.augment.host import make_host_augment
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
-from aa_flax.drawing.saving import saved
+from aa_flax.drawing.saving import in_plain_style, saved
 from aa_flax.literal import literal
 from aa_flax.tasks import OPTIONS, Task, begin, make_task, option_schemas
 
@@ -108,6 +108,7 @@ def augmented(
     return drawn
 
 
+@in_plain_style
 def draw(
     originals: list[UInt8[np.ndarray, "..."]],
     draws: Float[np.ndarray, "columns rows h w c"],

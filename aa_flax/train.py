@@ -124,7 +124,8 @@ def _main(argv: list[str], values: flags.FlagValues) -> None:
 
 def command() -> NoReturn:
     """Run the command line and exit."""
-    run(_main, define, expected=_EXPECTED, tasks=option_schemas)
+    goes_on = "interrupted; the same command again goes on from the last checkpoint"
+    run(_main, define, expected=_EXPECTED, interrupted=goes_on, tasks=option_schemas)
 
 
 if __name__ == "__main__":

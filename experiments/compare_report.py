@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from aa_flax.analysis.provenance import provenance
+from aa_flax.drawing.saving import in_plain_style
 from aa_flax.training import RunDirectory, read_metrics
 
 COLORS = ("#4c6a92", "#c08a2e", "#b3322c", "#6b4c92", "#3f8f5f", "#8c8c8c", "#2ea3c0", "#c02e8a")
@@ -78,6 +79,7 @@ def table(measured: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+@in_plain_style
 def draw(measured: dict[str, Any], file: Path) -> None:
     """Draw held-out accuracy and training loss over the epochs, a line for each run."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")

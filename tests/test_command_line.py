@@ -240,3 +240,30 @@ def test_evaluate_and_predict_refuse_what_is_no_run(tmp_path):
     for module, extra in (("evaluate", []), ("predict", ["x.png"])):
         done = run(module, f"--workdir={tmp_path}", *extra, code=2)
         assert done.stderr.strip() == f"error: {tmp_path} is not a run directory: it has no config.json"
+
+
+def test_checkpoints_that_are_all_damaged_are_one_line_in_every_command(trained, tmp_path):
+    workdir, _, _ = trained
+    damaged = shutil.copytree(workdir, tmp_path / "run")
+    for file in (damaged / "checkpoints").rglob("model/_METADATA"):
+        file.write_bytes(b"{}")
+    Image.new("L", (28, 28)).save(tmp_path / "photo.png")
+    for module, *words in (
+        ["evaluate"],
+        ["predict", tmp_path / "photo.png"],
+        ["checkpoints", "export", "w.safetensors"],
+    ):
+        told = run(module, f"--workdir={damaged}", *words, code=2).stderr
+        assert told.splitlines()[-1].startswith("error: every checkpoint is damaged: ") and "Traceback" not in told
+
+
+def test_an_empty_result_says_how_to_get_it_again(trained, tmp_path):
+    workdir, quickstart, done = trained
+    copied = shutil.copytree(workdir, tmp_path / "run")
+    (copied / "result.json").write_bytes(b"")  # as after a power cut
+    told = run("train", *quickstart, f"--workdir={copied}", code=2).stderr
+    assert told.splitlines()[-1].endswith("without it the same command of train makes it again")
+    (copied / "result.json").unlink()
+    again = run("train", *quickstart, f"--workdir={copied}")
+    before, after = (json.loads(each.stdout.splitlines()[-1]) for each in (done, again))
+    assert after["accuracy"] == before["accuracy"] and after["loss"] == before["loss"] and after["finished"]

@@ -35,3 +35,13 @@ def test_subpackages_load_at_first_use():
     assert "models" in dir(aa_flax)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = aa_flax.nothing
+
+
+def test_importing_the_library_leaves_logging_to_the_program():
+    code = (
+        "import logging; from aa_flax.training import loop; from jax._src import xla_bridge\n"
+        "logging.basicConfig(level=logging.INFO, format='mine %(message)s'); logging.info('text')\n"
+        "print(xla_bridge.backends_are_initialized())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("False\n", "mine text\n")

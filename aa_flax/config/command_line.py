@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from logging import LogRecord
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -43,7 +44,7 @@ def run(
     main: Callable[[list[str], flags.FlagValues], int | None],
     define: Callable[[flags.FlagValues], None] = lambda values: None,
     expected: tuple[type[Exception], ...] = (),
-    interrupted: str = "interrupted; the same command again goes on from the last checkpoint",
+    interrupted: str = "interrupted",
     tasks: Callable[[], Mapping[str, type]] = dict,
 ) -> NoReturn:
     """Parse the command line, call `main` and exit; config errors and `expected` errors print one line, with status 2.
@@ -67,9 +68,9 @@ def run(
             return main(argv, values)
         except expected as error:
             fail(str(error), getattr(error, "exit_status", 2))
-        except (RuntimeError, AssertionError) as error:
-            if fault := _fault_of_the_environment(error):
-                fail(fault)
+        except Exception as error:
+            if words := _fault_of_the_environment(error) or _out_of_memory(error):
+                fail(words)
             raise
         except KeyboardInterrupt:
             print(f"error: {interrupted}", file=sys.stderr, flush=True)
@@ -111,6 +112,17 @@ def _fault_of_the_environment(error: Exception) -> str:
     return f"JAX has no device to compute on (JAX_PLATFORMS={asked}): {reason}; JAX_PLATFORMS=cpu always has one"
 
 
+def _out_of_memory(error: Exception) -> str:
+    """Return a message for an error by which JAX says that a device, or this machine, has no memory left; else ""."""
+    text = " ".join(str(error).split())
+    if not (type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and "RESOURCE_EXHAUSTED" in text):
+        return ""
+    return (
+        f"out of memory: {text[:200]}; a smaller batch_size or eval_batch_size needs less, or more "
+        "optimizer.accumulation_steps; `python -m aa_flax.plan` says what a step needs"
+    )
+
+
 def height_and_width(flag: str, text: str) -> tuple[int, int]:
     """Return the (height, width) in pixels that a flag's value names: SIDE, HEIGHTxWIDTH or HEIGHT,WIDTH."""
     sides = re.fullmatch(r"([1-9]\d*)(?:[x,]([1-9]\d*))?", text.strip())
@@ -147,6 +159,9 @@ def _parse(
         fail(mistake)
     values.append_flag_values(flags.FLAGS)  # absl's own, such as --verbosity
     flags.FLAGS.mark_as_parsed()  # absl refuses access to flags that are not parsed
+    if file := _config_file(argv):
+        # As Python does for a script, so that configs can share code beside them; last, so that no name hides another.
+        sys.path.append(str(Path(file).expanduser().absolute().parent))
     try:
         return values(list(argv))
     except flags.Error as error:
@@ -162,10 +177,13 @@ def _parse(
 
 
 def _without_file(argv: Sequence[str]) -> str:
-    """Return what is wrong with a command line whose config has fields and no file, "" if nothing is."""
+    """Return what is wrong with a command line whose config names no file that can be read, "" if nothing is."""
     given = [argument for argument in argv if re.match(r"--?config(=|$)", argument)]
     if any(re.fullmatch(r"--?config=", argument) for argument in given):
         return "--config= names no file, --config=FILE is expected"
+    for value in (argument.partition("=")[2] for argument in given):
+        if ":" in value and Path(value).expanduser().is_file():
+            return f"--config={value}: a colon divides FILE:ARGUMENT, so the path of a config may have none"
     fields = [argument for argument in argv if re.match(r"--?config\.", argument)]
     return f"{fields[0]} needs --config=FILE, whose config it changes" if fields and not given else ""
 

@@ -84,7 +84,7 @@ def _folder(name: str, data_dir: str) -> Path:
 
 def command() -> NoReturn:
     """Run the command line and exit."""
-    run(main, define, expected=(DataError,), interrupted="interrupted")
+    run(main, define, expected=(DataError,))
 
 
 if __name__ == "__main__":

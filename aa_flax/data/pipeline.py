@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-import grain
 import numpy as np
 
 from aa_flax.data.crops import pad_crop, resized_window
@@ -21,6 +20,10 @@ from aa_flax.data.images import Box
 from aa_flax.data.repeated import Repeated
 from aa_flax.data.source import Source
 from aa_flax.data.view import View
+from aa_flax.root_logger import left_alone
+
+with left_alone():
+    import grain
 
 Batch = dict[str, np.ndarray]
 HostAugment = Callable[[np.ndarray, np.random.Generator], np.ndarray]

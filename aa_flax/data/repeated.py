@@ -6,7 +6,10 @@ without repetition, so it has only `1 / repeats` of the images, as DeiT (Touvron
 
 from typing import Any
 
-import grain
+from aa_flax.root_logger import left_alone
+
+with left_alone():
+    import grain
 
 
 def distinct_position(position: int, batch_size: int, repeats: int) -> int:

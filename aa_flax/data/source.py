@@ -18,6 +18,8 @@ from aa_flax.alive import reporting
 from aa_flax.data.errors import DataError, one_line
 from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
 from aa_flax.data.images import Interpolation, Window, decode_image, decode_part, resize
+from aa_flax.data.memory import available_memory
+from aa_flax.data.open_files import check_room, make_room
 from aa_flax.data.prepared import Prepared
 from aa_flax.data.targets import ClassLabel, Targets, check_targets
 
@@ -115,6 +117,7 @@ class RecordSource(Source):
     """A source that reads ArrayRecord files and decodes examples at each access.
 
     Raises:
+        OpenFilesError: the process may not open as many files as the split has.
         DataError: at creation, a file is missing; at access, a record is damaged, an image cannot be decoded or targets
             are out of range. The message has the file and the index within the split.
     """
@@ -153,6 +156,7 @@ class RecordSource(Source):
         missing = [file for file in self._files if not Path(file).exists()]
         if missing and not missing_ok:
             raise DataError(f"{missing[0]}: no such file ({len(missing)} of {len(self._files)} of {self.name} missing)")
+        make_room(len(self._files))
         self._records = prepared.builder.as_data_source(
             split, decoders={prepared.image_key: tfds.decode.SkipDecoding()}
         )
@@ -197,6 +201,7 @@ class RecordSource(Source):
         try:
             return self._records[index]
         except Exception as error:
+            check_room(error, self.place(index), len(self._files))
             raise DataError(f"{self.place(index)}: damaged record ({one_line(error)})") from None
 
     def _decoded(self, record: dict[str, Any], index: int, decode: Decode = _whole) -> dict[str, Any]:
@@ -256,13 +261,19 @@ class ArraySource(Source):
         """Decode all examples of `source` into memory, on as many threads as there are cores.
 
         Raises:
-            DataError: the images differ in size, or an example cannot be read.
+            DataError: the images differ in size, take more memory than there is, or an example cannot be read.
         """
         height, width, channels = source.image_shape
         if height is None or width is None:
             raise DataError(
                 f"{source.name}: only images of one size can be cached (config field 'data.cache'), "
                 f"image_shape is {source.image_shape}"
+            )
+        needed, there = len(source) * height * width * channels, available_memory()
+        if there is not None and needed > there:
+            raise DataError(
+                f"{source.name}: cached, its images take {needed / 1e9:,.1f} GB (config field 'data.cache'), and "
+                f"{there / 1e9:,.1f} GB of memory are available"
             )
         arrays = {"image": np.empty((len(source), height, width, channels), np.uint8)}
         for name, target in source.target_shapes.items():

@@ -8,6 +8,7 @@ from absl import logging
 
 from aa_flax.data.errors import DataError
 from aa_flax.data.images import Interpolation, Window
+from aa_flax.data.open_files import OpenFilesError
 from aa_flax.data.source import ArraySource, Source
 
 
@@ -77,6 +78,8 @@ class TolerantSource(Source):
             for attempt in range(2):
                 try:
                     return {**read(candidate), "index": int(index)}
+                except OpenFilesError:
+                    raise  # another example would do no better
                 except DataError as error:
                     if attempt:
                         self._count(candidate, str(error))

@@ -1,5 +1,6 @@
 """Pictures of what a trained network attends to, one for each of some photographs."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from aa_flax.drawing.plots import attention_figure
 from aa_flax.drawing.pooling_figures import captioned_figure
 
 _AT_ONCE = 16  # photos in a batch
+_LONGEST = 255  # bytes of a file's name, on most file systems
 
 
 class AttentionError(Exception):
@@ -46,8 +48,8 @@ def layers_to_draw(model: nnx.Module, of_a_query: bool) -> list[str]:
 def picture_files(folder: Path, photos: Iterable[str]) -> dict[str, Path]:
     """Create `folder` and return the file of each photo's picture in it: NAME-attention.png, where NAME is the photo's.
 
-    If two photos have the same name, the second gets a number. A file never is one of the photos; a picture of an
-    earlier call is overwritten.
+    If two photos have the same name, the second gets a number; a name too long for a file system is cut. A file never
+    is one of the photos; a picture of an earlier call is overwritten.
 
     Raises:
         AttentionError: the folder cannot be made.
@@ -61,13 +63,21 @@ def picture_files(folder: Path, photos: Iterable[str]) -> dict[str, Path]:
     # Some file systems do not distinguish names that differ in case only.
     taken = {str(Path(photo).resolve()).casefold() for photo in photos}
     for photo in photos:
-        number, file = 1, folder / f"{Path(photo).stem}-attention.png"
+        number, file = 1, folder / _named(photo, "-attention.png")
         while str(file.resolve()).casefold() in taken:
             number += 1
-            file = folder / f"{Path(photo).stem}-{number}-attention.png"
+            file = folder / _named(photo, f"-{number}-attention.png")
         taken.add(str(file.resolve()).casefold())
         files[photo] = file
     return files
+
+
+def _named(photo: str, end: str) -> str:
+    """Return the name of a photo with another end, cut to the length that file systems take."""
+    stem = Path(photo).stem
+    while len(os.fsencode(stem + end)) > _LONGEST:
+        stem = stem[:-1]
+    return stem + end
 
 
 def draw_photos(

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from matplotlib.figure import Figure
 
-from aa_flax.drawing.saving import drawable_names, saved
+from aa_flax.drawing.saving import drawable_names, in_plain_style, saved
 
 _INK = "#333333"
 _NO_SCORES = ("step", "split", "epoch", "seconds")
@@ -19,6 +19,7 @@ _RAW = "raw_"  # of the last step's weights, in runs that evaluate averaged ones
 _TRAIN, _HELD_OUT = "#9aa5b1", "#b3322c"
 
 
+@in_plain_style
 def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None) -> Figure:
     """Plot the loss and every score over epochs, of training and of held-out data, from the rows of `metrics.jsonl`.
 
@@ -48,6 +49,7 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None)
     return saved(figure, file, 110)
 
 
+@in_plain_style
 def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[str], file: Path | None = None) -> Figure:
     """Draw the counts of each true class (row) and predicted class (column), coloured by the fraction of the row."""
     names, k = drawable_names(class_names), len(class_names)
@@ -69,6 +71,7 @@ def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[st
     return saved(figure, file, 130)
 
 
+@in_plain_style
 def attention_figure(
     images: UInt8[np.ndarray, "b h w c"],
     titles: Sequence[str],

@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from aa_flax.drawing.saving import drawable_names, saved
+from aa_flax.drawing.saving import drawable_names, in_plain_style, saved
 
 COLORS = ("#ffcf1f", "#25c1f2", "#ff5fa2", "#7be04f", "#b58cff")
 """The colours of the most probable classes, in turn; a single token has the first."""
@@ -101,6 +101,7 @@ def pooling_figure(
     return captioned_figure(photos, weights, captions, titles=titles, top=top, file=file)
 
 
+@in_plain_style
 def captioned_figure(
     photos: UInt8[np.ndarray, "b height width c"],
     weights: Float[Any, "b tokens h w"],

@@ -1,9 +1,11 @@
-"""Saving figures whose words are data."""
+"""Drawing that the user's settings of matplotlib cannot break, and figures whose words are data."""
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -13,6 +15,24 @@ from matplotlib.text import Text
 from aa_flax.literal import literal_lines, told_apart
 
 _LONGEST = 40  # characters of a name in a picture
+
+
+_OURS = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith("backend")}
+Drawing = TypeVar("Drawing", bound=Callable[..., Any])
+
+
+def in_plain_style(draw: Drawing) -> Drawing:
+    """Return a drawing function that draws in matplotlib's own style, whatever a matplotlibrc or the program has set.
+
+    With `text.usetex`, for one, no word could be drawn where there is no LaTeX, and no underscore where there is.
+    """
+
+    @wraps(draw)
+    def drawn(*args: Any, **kwargs: Any) -> Any:
+        with matplotlib.rc_context(_OURS):
+            return draw(*args, **kwargs)
+
+    return drawn  # type: ignore[return-value]
 
 
 def saved(figure: Figure, file: Path | None, dpi: int) -> Figure:

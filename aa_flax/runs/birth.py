@@ -39,7 +39,7 @@ def foreign(folder: Path) -> list[str]:
 
 def mark(folder: Path, **more: Any) -> None:
     """Write the marker, or add to the one that is there."""
-    values = {"born": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **_read(folder)}
+    values = {"born": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **read_mark(folder)}
     if not (folder / MARKER).is_file() or any(values.get(name) != value for name, value in more.items()):
         temporary = folder / f".{MARKER}.partial"
         temporary.write_text(to_json({"what": "run directory of aa_flax", **values, **more}, indent=1) + "\n")
@@ -54,12 +54,13 @@ def lost(folder: Path) -> str:
         return f"{folder / 'checkpoints'}: {names} without manifest.json, so nothing there can be trusted; {again}"
     if (folder / "result.json").exists():
         return f"{folder} has a result and no checkpoint; {again}"
-    if _read(folder).get("saved"):
+    if read_mark(folder).get("saved"):
         return f"{folder} had checkpoints, and has none to go on from; {again}"
     return ""
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def read_mark(folder: Path) -> dict[str, Any]:
+    """Return what the marker of a run directory says; {} if there is none, or it is damaged."""
     try:
         values = json.loads((folder / MARKER).read_text())
     except (OSError, ValueError):

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
 from absl import logging
 
+from aa_flax.root_logger import left_alone
 from aa_flax.runs.checkpoint_files import (
     delete_checkpoint,
     make_way,
@@ -26,6 +26,9 @@ from aa_flax.runs.exits import UNSAVED
 from aa_flax.runs.hosts import first_says, is_first
 from aa_flax.runs.manifest import damage
 from aa_flax.runs.quiet import without_tracebacks
+
+with left_alone():
+    import orbax.checkpoint as ocp
 
 
 class CheckpointError(Exception):

@@ -13,7 +13,7 @@ from aa_flax.config.schema import MAY_CHANGE_ON_RESUME, Config, ConfigError, Dat
 from aa_flax.data.locking import lock
 from aa_flax.data.preprocessing import Preprocessing, seen_by
 from aa_flax.json_values import from_json, to_json
-from aa_flax.runs.birth import foreign, is_run, lost, mark
+from aa_flax.runs.birth import foreign, is_run, lost, mark, read_mark
 from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.hosts import first_says, is_first
 
@@ -24,15 +24,20 @@ class RunDirectoryError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
-    """The directory of a run: its paths and small files; `path` may be given as a string."""
+    """The directory of a run: its paths and small files.
+
+    `path` may be given as a string, and is made absolute, so that it stays the same folder when the process goes to
+    another one.
+    """
 
     path: Path
 
     def __post_init__(self) -> None:
         try:
-            object.__setattr__(self, "path", Path(self.path).expanduser())
+            path = Path(self.path).expanduser()
         except RuntimeError:
             raise RunDirectoryError(f"{self.path}: there is no home directory here (HOME is not set)") from None
+        object.__setattr__(self, "path", path if _is_url(path) else path.absolute())
 
     @property
     def checkpoints(self) -> Path:
@@ -78,8 +83,15 @@ class RunDirectory:
         return found
 
     def read_result(self) -> dict[str, Any] | None:
-        """Return the result of the finished run, or None if it is not finished."""
-        return self._read("result.json") if self.result_file.exists() else None
+        """Return the result of the finished run, or None if it is not finished.
+
+        Raises:
+            RunDirectoryError: the file is damaged, for example empty after a power cut.
+        """
+        try:
+            return self._read("result.json") if self.result_file.exists() else None
+        except RunDirectoryError as error:
+            raise RunDirectoryError(f"{error}; without it the same command of train makes it again") from None
 
     def check(self, config: Config, preprocessing: Preprocessing | None = None) -> None:
         """Check that a run may start or resume here with `config`, on the data of `preprocessing`.
@@ -89,7 +101,7 @@ class RunDirectory:
             RunDirectoryError: the path is no usable folder, holds something else than a run, or a run that cannot be
                 read.
         """
-        if re.match(r"\w{2,}:/", str(self.path)):
+        if _is_url(self.path):
             raise RunDirectoryError(f"{self.path} is no folder; a bucket must be mounted")
         try:
             os.fsencode(self.path.absolute()).decode()
@@ -115,15 +127,23 @@ class RunDirectory:
             changed = [name for name in seen if seen[name] != now[name]]
             raise ConfigError(f"{self.path} holds a run on other data: {', '.join(changed)} changed")
 
-    def mark(self, *, saved: bool = False) -> None:
-        """Mark the directory as that of a run, and with `saved` as one that has a checkpoint, in the first process.
+    def read_mark(self) -> dict[str, Any]:
+        """Return what the marker of the run says besides that it is one; {} where there is none."""
+        return read_mark(self.path)
+
+    def mark(self, **more: Any) -> None:
+        """Mark the directory as that of a run, in the first process.
+
+        Args:
+            more: what else the marker is to say, in values that JSON can keep, such as `saved=True` of a run that has a
+                checkpoint.
 
         Raises:
             RunDirectoryError: the directory cannot be written.
         """
         if is_first():
             try:
-                mark(self.path, **({"saved": True} if saved else {}))
+                mark(self.path, **more)
             except OSError as error:
                 raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror}") from error
 
@@ -210,7 +230,15 @@ class RunDirectory:
         """Replace a file as a whole, so that a reader never finds half of it."""
         temporary = self.path / f".{name}.partial"
         try:
-            temporary.write_text(to_json(value, indent=1) + "\n")
+            with temporary.open("w") as file:
+                file.write(to_json(value, indent=1) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # before the name: a power cut may keep a name and lose what it names
             temporary.replace(self.path / name)
         except OSError as error:
             raise RunDirectoryError(f"{self.path / name} cannot be written: {error.strerror}") from error
+
+
+def _is_url(path: Path) -> bool:
+    """Return whether a path is the URL of a bucket."""
+    return bool(re.match(r"\w{2,}:/", str(path)))

@@ -25,9 +25,10 @@ class MetricsError(Exception):
 class MetricsLog:
     """The log of a run: `metrics.jsonl`, one object a line, and TensorBoard events beside it.
 
-    Opening the log of a run that resumes at `step` removes rows of later steps and a torn last line, so that the file
-    ends up as an uninterrupted run's. Rows that cannot be written, as on a full disk, are kept and written with the
-    next row; events that cannot be written are lost. Only the first of several processes writes.
+    Opening the log of a run that resumes at `step` removes rows of later steps and lines that are no rows, so that the
+    file ends up as an uninterrupted run's; lines that a power cut or a copy has damaged cost a warning. Rows that
+    cannot be written, as on a full disk, are kept and written with the next row; events that cannot be written are
+    lost. Only the first of several processes writes.
     """
 
     def __init__(self, workdir: Path, step: int) -> None:
@@ -36,7 +37,10 @@ class MetricsLog:
         self._events: _Events | None = None
         if not is_first():
             return
-        rows = [row for row in read_metrics(self.file) if row["step"] <= step]
+        found, damaged = _read(self.file)
+        if damaged:
+            logging.warning("%s: %d damaged lines left out", self.file, damaged)
+        rows = [row for row in found if row["step"] <= step]
         temporary = workdir / ".metrics.jsonl.partial"
         temporary.write_text("".join(to_json(row) + "\n" for row in rows))
         temporary.replace(self.file)
@@ -102,14 +106,24 @@ class _Events:
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """Return all complete rows of a `metrics.jsonl`; a torn last line is left out."""
-    rows = []
-    for line in file.read_text().splitlines() if file.exists() else []:
+    """Return all rows of a `metrics.jsonl`; lines that are damaged, or the last one if it is torn, are left out."""
+    return _read(file)[0]
+
+
+def _read(file: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows of a log and how many other lines it has; a torn last line, as a kill leaves it, is not counted.
+
+    A power cut leaves zeros where bytes were not written yet, sometimes before a line of the next process.
+    """
+    content = file.read_bytes() if file.exists() else b""
+    rows, damaged = [], 0
+    for line in content.splitlines(keepends=True):
         try:
-            row = from_json(line)
-        except ValueError:
-            break
-        if not isinstance(row, dict) or "step" not in row:
-            break
-        rows.append(row)
-    return rows
+            row = from_json(line.strip(b"\0\r\n ").decode())
+        except ValueError:  # no JSON, or no UTF-8
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and "split" in row:
+            rows.append(row)
+        elif line.endswith(b"\n") and line.strip():
+            damaged += 1
+    return rows, damaged

@@ -27,6 +27,7 @@ from aa_flax.runs.progress import ProgressBar
 from aa_flax.runs.watchdog import Watchdog
 from aa_flax.tasks import Scores
 from aa_flax.training.scoring import make_scorer
+from aa_flax.training.settings import mark_run
 from aa_flax.training.setup import Setup, set_up
 from aa_flax.training.state import TrainState, evaluated, raw
 from aa_flax.training.window import NonFiniteError, Windows
@@ -78,7 +79,7 @@ def train(config: Config | ConfigDict | dict[str, Any], workdir: str | Path, *, 
         setup.check_splits()
         phases.done("data and network")
         stack.enter_context(directory.locked())
-        directory.mark()
+        mark_run(directory)
         cache = CompilationCache(directory.path / "compiled")
         cache.clean()
         prove_shared(directory.path)
@@ -199,10 +200,12 @@ class _Run:
         self._watchdog.alive()
 
     def _end_epoch(self, *, saved: bool = False) -> None:
-        """Evaluate and save, each if it is due; `saved` means that this call resumed at the end of this epoch."""
+        """Save and evaluate, each if it is due; `saved` means that this call resumed at the end of this epoch."""
         epoch = self._step // self._setup.program.epoch_steps
         is_last = epoch >= self._setup.last_epoch
         due = epoch % self._config.eval_every_epochs == 0 or is_last
+        if not saved and (epoch % self._config.checkpoint_every_epochs == 0 or is_last):
+            self._save()  # first, because an evaluation may fail: on damaged data, for want of memory
         if due and not (saved and self._is_evaluated):
             try:
                 scores = self._score()
@@ -210,8 +213,6 @@ class _Run:
                 self._stop(f"in the evaluation after step {self._step}")
             self._log.write(self._step, "eval", epoch=epoch, **scores.values, seconds=self._elapsed())
             self._scores = scores
-        if not saved and (epoch % self._config.checkpoint_every_epochs == 0 or is_last):
-            self._save()
         if self._scores is not None and due:
             said = "  ".join(f"{name} {value:.4f}" for name, value in self._scores.values.items())
             self._progress.epoch(self._step, epoch, f"held-out {said}")

@@ -20,6 +20,7 @@ from aa_flax.training import determinism
 from aa_flax.training.initial import take_weights
 from aa_flax.training.program import Program
 from aa_flax.training.resident import resident
+from aa_flax.training.settings import settings
 from aa_flax.training.sharding import Layout, place_batch
 
 
@@ -111,6 +112,7 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     """
     prove_equal({f"config field {name!r}": v for name, v in flatten(config).items() if name not in MAY_DIFFER})
     prove_equal({"version of JAX": jax.__version__, "kind of device": jax.devices()[0].device_kind})
+    prove_equal({f"setting {name}": value for name, value in settings().items()})
     if config.deterministic:
         logging.info("deterministic: XLA_FLAGS has %s", " ".join(determinism.check()) or "no need of a flag here")
     layout = Layout.of(config)
@@ -124,6 +126,7 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     task = make_task(config, preprocessing)
     train_source = dataset.split(config.data.train_split, task.targets, fast_decode=config.data.fast_decode)
     eval_source = dataset.split(config.data.eval_split, task.targets)
+    eval_source[0]  # a split that has no truths, or cannot be decoded, ends the run now and not after an epoch
     if config.data.corrupt_budget:
         # Held-out data gets no such budget: a score counts every example, each once.
         train_source = data.TolerantSource(train_source, config.data.corrupt_budget)

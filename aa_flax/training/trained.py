@@ -8,6 +8,7 @@ from flax import nnx
 
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.models.functional import functional
+from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.tasks import Task, make_task
@@ -31,13 +32,22 @@ def load_model(directory: RunDirectory, step: int | None = None) -> tuple[nnx.Mo
     with jax.default_device(jax.local_devices()[0]):
         model = build_model(config, make_task(config, directory.read_preprocessing()))
     _, params, batch_stats = functional(model)
+    ema = bool(config.optimizer.ema_decay)
     with Checkpoints(directory.checkpoints) as checkpoints:
-        step = checkpoints.latest_step if step is None else step
-        assert step is not None
-        ema = bool(config.optimizer.ema_decay)
-        params, batch_stats = checkpoints.restore_model(params, batch_stats, ema, step)
+        while True:
+            chosen = checkpoints.latest_step if step is None else step
+            if chosen is None:
+                raise RunDirectoryError(f"{directory.path} has no checkpoint yet")
+            try:
+                params, batch_stats = checkpoints.restore_model(params, batch_stats, ema, chosen)
+            except Exception:
+                # A run that trains there may have deleted it meanwhile, and then has a newer one.
+                if step is not None or chosen in saved_steps(directory.checkpoints):
+                    raise
+            else:
+                break
     nnx.update(model, params, batch_stats)
-    return model, step
+    return model, chosen
 
 
 def make_predict(model: nnx.Module, task: Task, preprocessing: Preprocessing) -> Callable[[Any], Any]:

@@ -2,6 +2,7 @@
 
 import sys
 
+import jax
 import pytest
 from absl import flags
 
@@ -63,3 +64,48 @@ def test_height_and_width(capsys):
         assert f"error: --image_size must be SIDE or HEIGHTxWIDTH in pixels, such as 224 or 224x160, got {text!r}" in (
             capsys.readouterr().err
         )
+
+
+def test_a_config_may_import_what_lies_beside_it(parse, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "shared_by_configs.py").write_text("EPOCHS = 7\n")
+    (tmp_path / "json.py").write_text("raise ImportError('the wrong json')\n")
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import json\nfrom shared_by_configs import EPOCHS\nfrom aa_flax.config.schema import default_config\n"
+        "def get_config():\n    config = default_config()\n    config.epochs = EPOCHS\n    return config\n"
+    )
+    monkeypatch.delitem(sys.modules, "shared_by_configs", raising=False)
+    assert parse(f"--config={file}").config.epochs == 7
+
+
+def test_a_colon_in_the_path_of_a_config_is_named(parse, tmp_path, capsys):
+    file = tmp_path / "2026-11-27T12:00:00" / "mine.py"
+    file.parent.mkdir()
+    file.write_text("def get_config(word=''):\n    return {}\n")
+    with pytest.raises(SystemExit):
+        parse(f"--config={file}")
+    assert capsys.readouterr().err.startswith(f"error: --config={file}: a colon divides FILE:ARGUMENT")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\n  Buffer 1"), True),
+        (jax.errors.JaxRuntimeError("INTERNAL: something else"), False),
+        (RuntimeError("RESOURCE_EXHAUSTED: of another library"), False),
+    ],
+)
+def test_a_device_without_memory_is_one_line(monkeypatch, capsys, error, told):
+    def main(argv, values):
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.setattr(command_line.app, "run", lambda guarded, flags_parser: guarded(sys.argv))
+    with pytest.raises(SystemExit if told else type(error)):
+        command_line.run(main)
+    line = capsys.readouterr().err
+    assert (
+        line.startswith("error: out of memory: RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes. Buffer 1") == told
+    )
+    assert line.count("\n") == told

@@ -1,8 +1,10 @@
 import ast
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import aa_flax
@@ -189,3 +191,15 @@ def test_quickstart_config_resolves(variant):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert resolve(module.get_config(variant)).data.name == "fashion_mnist_subset"
+
+
+def test_numbers_of_numpy_become_those_of_python():
+    options = {"depth": np.int64(10), "kappa": np.float32(0.29), "stages": (np.int32(1), 2), "bias": np.bool_(True)}
+    config = resolve(
+        {"batch_size": np.int64(8), "data": {"crop_fraction": np.float32(0.7)}, "model": {"options": options}}
+    )
+    assert config.model.options == {"depth": 10, "kappa": 0.29, "stages": (1, 2), "bias": True}
+    assert json.loads(json.dumps(dataclasses.asdict(config)))["batch_size"] == 8
+    assert [type(value) for value in config.model.options.values()] == [int, float, tuple, bool]
+    with pytest.raises(ConfigError, match="'model.options' must hold plain values"):
+        resolve({"model": {"options": {"depth": np.arange(3)}}})

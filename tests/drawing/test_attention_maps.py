@@ -140,3 +140,12 @@ def test_names_of_pictures(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(AttentionError, match=r"file/maps: cannot be made a folder \(Not a directory\)"):
         picture_files(tmp_path / "file" / "maps", photos)
+
+
+def test_pictures_of_photos_with_long_names_can_be_written(tmp_path):
+    photos = ["x" * 251 + ".png", "x" * 250 + "y.jpg", "é" * 125 + ".png", "a/" + "é" * 125 + ".png", "\udcff" * 250]
+    files = picture_files(tmp_path, photos)
+    for file in files.values():
+        file.write_bytes(b"")
+        assert file.name.endswith("-attention.png")
+    assert len(set(files.values())) == len(list(tmp_path.iterdir())) == len(photos)

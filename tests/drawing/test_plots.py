@@ -1,7 +1,10 @@
+import matplotlib
 import numpy as np
+import pytest
 from PIL import Image
 
-from aa_flax.drawing.plots import confusion_matrix, learning_curves
+from aa_flax.drawing.plots import attention_figure, confusion_matrix, learning_curves
+from aa_flax.drawing.pooling_figures import captioned_figure
 
 
 def pixels(file):
@@ -41,3 +44,26 @@ def test_names_between_dollars_are_no_mathematics(tmp_path):
     assert (tmp_path / "names.png").stat().st_size > 1000
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == names
     assert not any(label.get_parse_math() for label in figure.axes[0].get_yticklabels())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("text.usetex", True), ("image.cmap", "none of them"), ("savefig.bbox", "tight"), ("axes.facecolor", "red")],
+)
+def test_the_users_settings_of_matplotlib_change_no_picture(tmp_path, name, value):
+    rows = [{"split": "eval", "epoch": 1, "loss": 0.5, "ex_act": 0.25}]
+    names, photos, maps = ["a_b", "$c", "d%"], np.zeros((1, 6, 8, 3), np.uint8), np.full((1, 1, 3, 4), 1 / 12)
+
+    def draw(folder):
+        folder.mkdir()
+        learning_curves(rows, folder / "curves.png")
+        confusion_matrix(np.eye(3, dtype=int), names, folder / "confusion.png")
+        attention_figure(photos, ["a_b"], {"stage.conv": maps[:, :, None]}, [(2, 3)], folder / "attention.png")
+        captioned_figure(photos, maps, [[(0, "a_b")]], file=folder / "pooling.png")
+        return {file.name: pixels(file) for file in folder.iterdir()}
+
+    usual = draw(tmp_path / "usual")
+    with matplotlib.rc_context({name: value}):
+        for file, image in draw(tmp_path / "set").items():
+            np.testing.assert_array_equal(image, usual[file], err_msg=file)
+        assert matplotlib.rcParams[name] == value

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -34,3 +35,13 @@ def test_a_path_that_is_no_utf8_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(RunDirectoryError, match="checkpoints cannot be written to a path that is no UTF-8"):
         RunDirectory(folder).check(resolve({}))
     assert not folder.exists()
+
+
+def test_a_relative_directory_stays_where_it_was_named(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    directory = RunDirectory(Path("runs/mine"))
+    monkeypatch.chdir("elsewhere")
+    directory.begin(resolve({}), Preprocessing.from_json(SEEN))
+    assert (tmp_path / "runs" / "mine" / "config.json").is_file()
+    assert directory.read_config() == resolve({})

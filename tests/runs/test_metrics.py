@@ -124,3 +124,29 @@ def test_a_directory_that_cannot_be_written_is_told_before_training(tiny_config,
     with pytest.raises(RunDirectoryError, match="cannot be written: Read-only file system"):
         train(resolve(tiny_config), tmp_path / "run")
     assert not RunDirectory(tmp_path / "run").has_checkpoint
+
+
+ZEROS, LATIN, TORN = b"\0" * 40, b'{"step": 2, "split": "tr\xe4in"}\n', b'{"step": 2, "spl'
+ROWS = [json.dumps({"step": step, "split": "train", "loss": 1 / step}).encode() + b"\n" for step in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "steps", "damaged"),
+    [
+        ([ROWS[0], ZEROS + b"\n", *ROWS[1:]], [1, 2, 3], 1),
+        ([ROWS[0], ZEROS + ROWS[1], ROWS[2]], [1, 2, 3], 0),
+        ([ROWS[0], LATIN, ROWS[2]], [1, 3], 1),
+        ([b"[]\n", b'{"step": "1"}\n', b"<<<<<<< HEAD\n", *ROWS], [1, 2, 3], 3),
+        ([*ROWS, TORN], [1, 2, 3], 0),
+        ([*ROWS, ZEROS], [1, 2, 3], 0),
+        ([line.replace(b"\n", b"\r\n") for line in ROWS], [1, 2, 3], 0),
+    ],
+)
+def test_damaged_lines_cost_no_other_row(tmp_path, caplog, lines, steps, damaged):
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b"".join(lines))
+    assert [row["step"] for row in read_metrics(file)] == steps
+    MetricsLog(tmp_path, 3).close()
+    assert [row["step"] for row in map(json.loads, file.read_text().splitlines())] == steps
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ([f"{file}: {damaged} damaged lines left out"] if damaged else [])

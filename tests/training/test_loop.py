@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from run_files import assert_same, final_state, rows
 
+from aa_flax.data import DataError
+from aa_flax.data.source import RecordSource
 from aa_flax.models.functional import functional
+from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.directory import RunDirectoryError
 from aa_flax.training import ConfigError, RunDirectory, resolve
@@ -148,3 +151,23 @@ def test_accumulation_mixup_cutout_clipping_and_decoupled_decay_run(tiny_config,
     model, step = load_model(RunDirectory(tmp_path))
     assert step == 4
     assert {leaf.dtype for leaf in jax.tree.leaves(functional(model)[1])} == {np.dtype("float32")}
+
+
+@pytest.mark.thorough
+def test_an_evaluation_that_fails_loses_no_step(plain_config, tmp_path, monkeypatch, straight):
+    def read(source, index):
+        if "test" in source.name and index == 40:
+            raise DataError("a disk has gone")
+        return record(source, index)
+
+    plain_config.epochs = 2
+    record = RecordSource._read_one
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordSource, "_read_one", read)
+        for _ in range(2):  # the second time it fails before the first step
+            with pytest.raises(DataError, match="a disk has gone"):
+                train(resolve(plain_config), tmp_path)
+            assert saved_steps(tmp_path / "checkpoints") == [4]
+    assert train(resolve(plain_config), tmp_path).finished
+    assert rows(tmp_path) == rows(straight)
+    assert_same(final_state(tmp_path), final_state(straight))

@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from aa_flax.data import DataError, TolerantSource
+from aa_flax.data.source import RecordSource
 from aa_flax.training import ConfigError, RunDirectory, resolve
 from aa_flax.training.loop import train
 from aa_flax.training.setup import set_up
@@ -72,3 +73,17 @@ def test_balanced_classes_are_counted_on_the_training_split(tiny_config, tmp_pat
     np.testing.assert_allclose(total, (70 / (10 * counts)).sum(), rtol=1e-5)
     # Each target has the smoothing of tiny_config.
     np.testing.assert_allclose(targets["distribution"], 70 / (10 * counts) * (0.9 * np.eye(10) + 0.01), rtol=1e-5)
+
+
+@pytest.mark.parametrize("fault", [DataError("shard: example 0: label -1, expected 0 to 9"), DataError("no image")])
+def test_a_held_out_split_that_cannot_be_read_ends_the_run_before_it_begins(tiny_config, tmp_path, monkeypatch, fault):
+    def read(source, index):
+        if "test" in source.name:
+            raise fault
+        return record(source, index)
+
+    record = RecordSource._read_one
+    monkeypatch.setattr(RecordSource, "_read_one", read)
+    with pytest.raises(DataError, match=str(fault)):
+        set_up(resolve(tiny_config), RunDirectory(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

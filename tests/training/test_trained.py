@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,9 +13,12 @@ from aa_flax.config.schema import resolve
 from aa_flax.data.photo import load_photo
 from aa_flax.data.pipeline import eval_batches
 from aa_flax.data.preprocessing import preprocessing_for
+from aa_flax.runs.checkpoint_files import delete_checkpoint
+from aa_flax.runs.checkpoints import Checkpoints
+from aa_flax.runs.directory import RunDirectory
 from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout
-from aa_flax.training.trained import make_predict
+from aa_flax.training.trained import load_model, make_predict
 
 SIZE = (12, 20)  # input size of the network in pixels
 CROPS = {"squashed": {}, "as trained on parts": {"crop": "resized"}, "whole centre": {"resize": "center_crop"}}
@@ -74,3 +78,29 @@ def test_predict_says_of_each_file_what_evaluation_said(photos, crop, interpolat
     ]
     np.testing.assert_allclose(np.sort(by_file, 0), np.sort([*said.values()], 0), rtol=1e-4, atol=1e-5)
     assert len({*found}) == 2
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("named", [False, True])
+def test_a_checkpoint_that_is_deleted_while_it_is_read_is_no_end(plain_config, tmp_path, monkeypatch, named):
+    config = resolve(plain_config)
+    dataset = data.load(config.data.name, data_dir=config.data.data_dir)
+    program = Program.of(config, preprocessing_for(config, dataset), Layout.of(config), 4)
+    directory, state = RunDirectory(tmp_path), program.new_state()
+    directory.begin(config, program.preprocessing)
+    with Checkpoints(directory.checkpoints) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(dataclasses.replace(state, step=jnp.asarray(step, jnp.int32)))
+
+    def restore(checkpoints, step, like):
+        if step == 2:
+            delete_checkpoint(directory.checkpoints, 2)  # as a run that trains there and has newer ones does
+        return read(checkpoints, step, like)
+
+    read = Checkpoints._restore
+    monkeypatch.setattr(Checkpoints, "_restore", restore)
+    if named:
+        with pytest.raises(Exception, match="2"):
+            load_model(directory, 2)
+    else:
+        assert load_model(directory)[1] == 1
