@@ -1,5 +1,7 @@
 """Command lines `--config=FILE --config.FIELD=VALUE`, in which every mistake is reported in one line."""
 
+import contextlib
+import errno
 import functools
 import io
 import os
@@ -17,6 +19,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from aa_flax.config.help import command_help
+from aa_flax.config.output import Output, OutputError, flush
 from aa_flax.config.schema import ConfigError, field_names, unknown_field
 from aa_flax.literal import literal, literal_lines
 from aa_flax.typed import guessed, parse
@@ -65,7 +68,11 @@ def run(
 
     def guarded(argv: list[str]) -> int | None:
         try:
-            return main(argv, values)
+            status = main(argv, values)
+            flush()
+            return status
+        except OutputError as error:
+            _end_without_output(error)
         except expected as error:
             fail(str(error), getattr(error, "exit_status", 2))
         except Exception as error:
@@ -79,11 +86,26 @@ def run(
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks is shown as escapes; it must not end the command.
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with contextlib.suppress(OSError):  # a pipe that was opened for reading too cannot be changed
+                stream.reconfigure(errors="backslashreplace")
     logging.get_absl_handler().python_handler.addFilter(_literally)
     logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows the messages of Orbax, TFDS and "auto"
-    app.run(guarded, flags_parser=functools.partial(_parse, values, description, tasks))
+    before = sys.stdout
+    sys.stdout = before if before is None else Output(before)
+    try:
+        app.run(guarded, flags_parser=functools.partial(_parse, values, description, tasks))
+    finally:
+        sys.stdout = before
     raise AssertionError("app.run does not return")
+
+
+def _end_without_output(error: OutputError) -> NoReturn:
+    """Exit because standard output cannot be written: quietly if nobody reads it, else with one line."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())  # Python writes what is left at its exit
+    if error.errno == errno.EPIPE:
+        sys.exit(1)
+    fail(f"standard output cannot be written: {error.strerror}", 1)
 
 
 def _literally(record: LogRecord) -> bool:
@@ -145,7 +167,11 @@ def _parse(
     own = _take_options(argv[:end])
     argv = sys.argv[:] = [*own, *argv[end:]]  # ml_collections reads sys.argv itself
     if _HELP.intersection(own):
-        print(command_help(description, values, tasks()))
+        try:
+            print(command_help(description, values, tasks()))
+            flush()
+        except OutputError as error:
+            _end_without_output(error)
         sys.exit()
     for argument in own[1:]:
         match = re.match(r"--?config\.([\w.]+)", argument)

@@ -7,7 +7,8 @@ from pathlib import Path
 from aa_flax.config.data import DataConfig
 from aa_flax.data.datasets import is_prepared
 from aa_flax.data.errors import DataError
-from aa_flax.data.sets.own import EMBEDDED
+from aa_flax.data.prepared import find_prepared, resolve_data_dir
+from aa_flax.data.sets.own import EMBEDDED, stored_name
 
 _DEFAULT = "~/tensorflow_datasets"
 DATA_DIR = "Folder of prepared data; $TFDS_DATA_DIR, or else the folder that the run has recorded, if not given."
@@ -30,8 +31,12 @@ def found_again(fields: DataConfig, data_dir: str = "") -> DataConfig:
     variable, recorded = os.environ.get("TFDS_DATA_DIR", ""), fields.data_dir or _DEFAULT
     if fields.name in EMBEDDED and not Path(recorded).is_dir():
         recorded = _DEFAULT
-    for folder in [data_dir] if data_dir else [variable, recorded]:
-        if folder and is_prepared(fields.name, folder):
+    folders = [folder for folder in ([data_dir] if data_dir else [variable, recorded]) if folder]
+    if fields.name in EMBEDDED:  # it can be prepared anywhere; where it is prepared already comes first
+        there = [folder for folder in folders if find_prepared(stored_name(fields.name), resolve_data_dir(folder))]
+        return dataclasses.replace(fields, data_dir=(there or folders)[0])
+    for folder in folders:
+        if is_prepared(fields.name, folder):
             return dataclasses.replace(fields, data_dir=folder)
     of_three = {
         "--data_dir": data_dir or "not given",

@@ -23,7 +23,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _GREY_OF_BITS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies grey levels of fewer bits by
-_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:\s*=\s*["\']|>)\s*([1-8])')
 
 
 class UnknownRange(ValueError):
@@ -86,6 +86,9 @@ def _shown(content: bytes, with_metadata: bytes, meant: Samples | None) -> Shown
     with Image.open(io.BytesIO(content)) as image:
         tile: Any = image.tile[0].args if image.tile else None
         image.load()
+        tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+        if tags.get(284) == 2 and max(tags.get(258, (1,))) > 8:  # in planes, whose bytes Pillow reads as samples
+            raise UnknownRange("a TIFF with more than 8 bits in planes is not read; save its channels together")
         if isinstance(image, TiffImagePlugin.TiffImageFile) and meant is None:  # a BigTIFF, which is not bared
             tags = image.tag_v2
             meant = Samples(tags.get(258, (1,))[0], tags.get(339, (1,))[0], tags.get(262) == 0)

@@ -12,6 +12,7 @@ from aa_flax.json_values import to_json
 from aa_flax.runs.checkpoint_files import saved_steps, unvouched
 
 MARKER = "run.json"
+_WHAT = "run directory of aa_flax"
 _LOGS = (".log", ".out", ".err")
 """Ends of the names of files that shells, `tee` and schedulers write beside a run, and runs never do."""
 
@@ -19,9 +20,10 @@ _LOGS = (".log", ".out", ".err")
 def is_run(folder: Path) -> bool:
     """Return whether a folder is a run directory.
 
-    It has the marker or, from a version that wrote none, a config.json beside a checkpoint with its manifest.
+    It has the marker or, from a version that wrote none, a config.json beside a checkpoint with its manifest. A file of
+    the marker's name that says something else makes none.
     """
-    if (folder / MARKER).is_file():
+    if read_mark(folder).get("what") == _WHAT:
         return True
     return (folder / "config.json").is_file() and bool(saved_steps(folder / "checkpoints"))
 
@@ -40,9 +42,12 @@ def foreign(folder: Path) -> list[str]:
 def mark(folder: Path, **more: Any) -> None:
     """Write the marker, or add to the one that is there."""
     values = {"born": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **read_mark(folder)}
-    if not (folder / MARKER).is_file() or any(values.get(name) != value for name, value in more.items()):
+    if values.get("what") != _WHAT or any(values.get(name) != value for name, value in more.items()):
         temporary = folder / f".{MARKER}.partial"
-        temporary.write_text(to_json({"what": "run directory of aa_flax", **values, **more}, indent=1) + "\n")
+        with temporary.open("w") as file:
+            file.write(to_json({**values, "what": _WHAT, **more}, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a power cut may keep a name and lose what it names
         temporary.replace(folder / MARKER)
 
 

@@ -79,4 +79,4 @@ def remove_remains(folder: Path, step: int | None = None) -> None:
 
 
 def _numbered(folder: Path) -> list[Path]:
-    return [child for child in folder.iterdir() if re.fullmatch("[0-9]+", child.name)] if folder.is_dir() else []
+    return [child for child in folder.iterdir() if re.fullmatch("0|[1-9][0-9]*", child.name)] if folder.is_dir() else []

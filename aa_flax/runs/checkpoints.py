@@ -289,15 +289,24 @@ class Checkpoints:
             self._checkpointer.wait_until_finished()
             if is_first():
                 publish(self.folder, step)
-                self._saved_one()
-                for old in saved_steps(self.folder)[: -self._keep]:
-                    delete_checkpoint(self.folder, old)
             self._failures = 0
+            self._clear_old()
         except Exception as error:
             try:
                 self._failed(step, error)
             except CheckpointError as failure:
                 self._failure = failure
+
+    def _clear_old(self) -> None:
+        """Delete the checkpoints that are no longer kept; what cannot be deleted stays, and the run goes on."""
+        if not is_first():
+            return
+        try:
+            self._saved_one()
+            for old in saved_steps(self.folder)[: -self._keep]:
+                delete_checkpoint(self.folder, old)
+        except Exception as error:
+            logging.warning("an old checkpoint in %s could not be deleted: %s", self.folder, _in_short(error))
 
     def _failed(self, step: int, error: Exception) -> None:
         self._failures += 1

@@ -17,6 +17,8 @@ from aa_flax.runs.birth import foreign, is_run, lost, mark, read_mark
 from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.hosts import first_says, is_first
 
+_RESULT = {"finished", "dataset", "examples", "label", "params", "flops", "images_per_second", "train_seconds"}
+
 
 class RunDirectoryError(Exception):
     """A folder that is not a usable run directory; the message is one line."""
@@ -33,10 +35,12 @@ class RunDirectory:
     path: Path
 
     def __post_init__(self) -> None:
+        if not isinstance(self.path, str | Path) or not str(self.path).strip():
+            raise RunDirectoryError(f"a run directory must be named by a string or a Path, got {self.path!r}")
         try:
             path = Path(self.path).expanduser()
         except RuntimeError:
-            raise RunDirectoryError(f"{self.path}: there is no home directory here (HOME is not set)") from None
+            raise RunDirectoryError(f"{self.path}: no such home directory, or HOME is not set") from None
         object.__setattr__(self, "path", path if _is_url(path) else path.absolute())
 
     @property
@@ -89,7 +93,10 @@ class RunDirectory:
             RunDirectoryError: the file is damaged, for example empty after a power cut.
         """
         try:
-            return self._read("result.json") if self.result_file.exists() else None
+            result = self._read("result.json") if self.result_file.exists() else None
+            if result is not None and (missing := sorted(_RESULT - result.keys())):
+                raise RunDirectoryError(f"{self.result_file}: damaged, it has no {missing[0]!r}")
+            return result
         except RunDirectoryError as error:
             raise RunDirectoryError(f"{error}; without it the same command of train makes it again") from None
 

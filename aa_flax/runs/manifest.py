@@ -6,6 +6,7 @@ Orbax restores arrays with flipped bits without an error, and lists checkpoints 
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ def _files(folder: Path) -> list[Path]:
     return [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != NAME]
 
 
+def _is_entry(entry: Any) -> bool:
+    if not (isinstance(entry, dict) and entry.keys() == {"bytes", "sha256"} and type(entry["bytes"]) is int):
+        return False
+    return isinstance(entry["sha256"], str) and re.fullmatch("[0-9a-f]{64}", entry["sha256"]) is not None
+
+
 def _entry(file: Path) -> dict[str, Any]:
     return {"bytes": file.stat().st_size, "sha256": _digest(file)}
 
@@ -68,8 +75,12 @@ def _write(folder: Path, entries: dict[str, Any]) -> None:
 
 
 def has_manifest(folder: Path) -> bool:
-    """Return whether a folder has a manifest, so that saving was completed; the files may have changed since."""
-    return (folder / NAME).is_file()
+    """Return whether a folder has a manifest of ours, so that saving was completed; the files may have changed since.
+
+    A file of that name with other contents, which other programs have too, is none.
+    """
+    known = _known(folder)
+    return bool(known) and all(_is_entry(entry) for entry in known.values())
 
 
 def damage(folder: Path) -> str | None:

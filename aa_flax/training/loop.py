@@ -71,7 +71,7 @@ def train(config: Config | ConfigDict | dict[str, Any], workdir: str | Path, *, 
         CheckpointError: all checkpoints are damaged, several in a row could not be saved, or the last one could not.
     """
     config = config if isinstance(config, Config) else resolve(config)
-    directory, phases = RunDirectory(Path(workdir)), Phases()
+    directory, phases = RunDirectory(workdir), Phases()  # type: ignore[arg-type]
     with contextlib.ExitStack() as stack:
         preemption = stack.enter_context(Preemption(leave).watching())
         watchdog = stack.enter_context(Watchdog(config.hang_minutes, leave))

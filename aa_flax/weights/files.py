@@ -37,6 +37,7 @@ def save(model: nnx.Module, file: str | Path, *, origin: Mapping[str, Any] | Non
             another one; JSON cannot represent its options or `origin`; or a file cannot be written.
     """
     path = _own_path(file)
+    _require_no_other(path.with_suffix(".json"))
     untyped: Any = model
     if not isinstance(getattr(model, "built_from", None), BuiltFrom):
         raise WeightsError(f"{path}: a network of create_model can be saved, got a {type(model).__name__} of its own")
@@ -64,10 +65,22 @@ def save(model: nnx.Module, file: str | Path, *, origin: Mapping[str, Any] | Non
         raise WeightsError(f"{path}: cannot be saved, because it could not be loaded again: {error}") from None
     _require_shapes(f"{path}: the network was changed since create_model built it", described, shapes)
     write(path, arrays)
+    partial = path.with_name(f".{path.stem}.json.partial")
     try:
-        path.with_suffix(".json").write_text(text)
+        partial.write_text(text)
+        partial.replace(path.with_suffix(".json"))
     except OSError as error:
         raise WeightsError(f"{path.with_suffix('.json')}: cannot be written ({error})") from None
+
+
+def _require_no_other(card: Path) -> None:
+    """Raise WeightsError if a file is there under a card's name and is no card, so that it is not overwritten."""
+    try:
+        found = json.loads(card.read_text()) if card.exists() else {"format": FORMAT, "sha256": ""}
+    except (OSError, ValueError):
+        found = None
+    if not (isinstance(found, dict) and {"format", "sha256"} <= found.keys()):
+        raise WeightsError(f"{card}: is there and is no card of weights; give the weights another name or remove it")
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:

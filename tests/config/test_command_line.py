@@ -1,6 +1,8 @@
 """Tests of command lines with a config and of the values of their flags."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -8,6 +10,7 @@ from absl import flags
 
 from aa_flax.config import command_line
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
@@ -109,3 +112,24 @@ def test_a_device_without_memory_is_one_line(monkeypatch, capsys, error, told):
         line.startswith("error: out of memory: RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes. Buffer 1") == told
     )
     assert line.count("\n") == told
+
+
+@pytest.mark.parametrize("sink", ["full disk", "head"])
+@pytest.mark.parametrize("what", ["output", "help"])
+def test_output_of_a_command_that_cannot_be_written_is_one_line(sink, what):
+    code = "import sys\nfrom aa_flax.config.command_line import run\n"
+    code += "def main(argv, values):\n    print('x\\n' * 99999)\n"
+    code += f"sys.argv = ['command'] + {['--help'] if what == 'help' else []!r}\n"
+    code += "main.__globals__['__doc__'] = 'words. ' * 99999\nrun(main)\n"
+    command, options = [sys.executable, "-c", code], {"stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    if sink == "head":
+        with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as child:
+            child.stdout.read(10)
+            child.stdout.close()
+            told, code = child.stderr.read(), child.wait(timeout=60)
+        assert code == 1 and told == ""
+    else:
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command, stdout=full, check=False, **options)
+        assert done.returncode == 1
+        assert done.stderr == "error: standard output cannot be written: No space left on device\n"

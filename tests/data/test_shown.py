@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from image_files import chunk, grey_tiff, png
+from image_files import LONG, SHORT, chunk, grey_tiff, png, tiff
 from PIL import Image
 
 from aa_flax.data.photo import PhotoError, load_photo
@@ -133,3 +133,27 @@ def test_white_is_white_in_every_mode_of_every_format(kind, modes, tmp_path):
         buffer = io.BytesIO()
         image.save(buffer, kind)
         assert seen(buffer.getvalue(), tmp_path).min() >= 253, mode
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_in_planes_is_right_or_refused(bits, order):
+    """Pillow reads the bytes of planes of 16 bits as samples."""
+    rgb = np.random.default_rng(0).integers(0, 256, (4, 6, 3))
+    planes = (rgb * (257 if bits == 16 else 1)).transpose(2, 0, 1).astype(f"{order}u{bits // 8}")
+    size, starts = planes[0].nbytes, [8 + i * planes[0].nbytes for i in range(3)]
+
+    def three(values, code):
+        return struct.pack(f"{order}3{code}", *values)
+
+    entries = [
+        *[(256, SHORT, 1, 6), (257, SHORT, 1, 4), (258, SHORT, 3, three([bits] * 3, "H")), (259, SHORT, 1, 1)],
+        *[(262, SHORT, 1, 2), (273, LONG, 3, three(starts, "I")), (277, SHORT, 1, 3), (278, SHORT, 1, 4)],
+        *[(279, LONG, 3, three([size] * 3, "I")), (284, SHORT, 1, 2)],
+    ]
+    content = tiff(entries, planes.tobytes(), order)
+    if bits == 8:
+        np.testing.assert_array_equal(np.asarray(shown(content).picture), rgb)
+    else:
+        with pytest.raises(ValueError, match="more than 8 bits in planes is not read"):
+            shown(content)

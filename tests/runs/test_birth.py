@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 from run_files import state_with_many_blocks
 
 from aa_flax.config.schema import ConfigError, default_config, resolve
+from aa_flax.runs import checkpoints as checkpoints_module
 from aa_flax.runs.birth import MARKER, foreign, is_run, mark
 from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.checkpoints import CheckpointError, Checkpoints
@@ -29,6 +31,7 @@ def contents(folder):
     "name",
     [
         "notes.txt",
+        "run.json",
         "config.json",
         "metrics.jsonl",
         "result.json",
@@ -98,6 +101,54 @@ def test_a_config_beside_a_manifest_makes_a_run(older):
     assert not is_run(older.path)
     with pytest.raises(RunDirectoryError, match="is no run directory and not empty: it has checkpoints, config.json"):
         older.check(resolve({}))
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    ['{"manifest_version": 3}', "{}", '{"a": 1}', "[]", "", '{"a": {"bytes": 1, "sha256": "x"}}', '{"a": {}}'],
+)
+@pytest.mark.parametrize("name", ["2", "12", "9999", "0003"])
+def test_a_manifest_of_another_program_vouches_for_nothing(tmp_path, manifest, name):
+    state = state_with_many_blocks()
+    other = tmp_path / name
+    other.mkdir()
+    (other / NAME).write_text(manifest)
+    (other / "thesis.tex").write_text("mine")
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(state)
+        checkpoints.require(int(state.step))
+        checkpoints.clean()
+    assert saved_steps(tmp_path) == [int(state.step)]
+    assert (other / "thesis.tex").read_text() == "mine"
+
+
+def test_a_checkpoint_that_cannot_be_deleted_is_no_failed_save(tmp_path, monkeypatch, caplog):
+    def refused(folder, step):
+        raise PermissionError(13, "Permission denied")
+
+    state = state_with_many_blocks()
+    monkeypatch.setattr(checkpoints_module, "delete_checkpoint", refused)
+    with Checkpoints(tmp_path, keep=1, failures=1) as checkpoints:
+        for step in (8, 9, 10):
+            object.__setattr__(state, "step", jnp.asarray(step, jnp.int32))
+            checkpoints.save(state)
+            checkpoints.require(step)
+    assert saved_steps(tmp_path) == [8, 9, 10] and "could not be deleted: [Errno 13] Permission denied" in caplog.text
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_a_directory_must_be_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("", " ", None, 3, b"run"):
+        with pytest.raises(RunDirectoryError, match="must be named by a string or a Path, got"):
+            RunDirectory(name)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"finished": true}', "[]", ""])
+def test_a_result_without_its_fields_is_damaged(tmp_path, text):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(RunDirectoryError, match="without it the same command of train makes it again"):
+        RunDirectory(tmp_path).read_result()
 
 
 def test_what_has_no_manifest_is_kept_and_named_and_not_used(tmp_path, caplog):

@@ -31,7 +31,8 @@ def test_no_device_is_one_line(data_dir, tmp_path, command, platforms):
     lines = done.stderr.splitlines()
     assert done.returncode == 2 and done.stdout == "", done.stderr
     assert lines[-1].startswith(f"error: JAX has no device to compute on (JAX_PLATFORMS={platforms}): ")
-    assert len(lines) == 1, done.stderr
+    # libtpu, where it is installed, prints lines of its own.
+    assert (len(lines) == 1 or "tpu" in platforms) and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -65,7 +66,7 @@ def test_without_a_home_directory(no_home, tmp_path, monkeypatch):
         resolve_data_dir("")
     with pytest.raises(DataError, match="data_dir: ~/mine cannot be found"):
         resolve_data_dir("~/mine")
-    with pytest.raises(RunDirectoryError, match="~/run: there is no home directory here"):
+    with pytest.raises(RunDirectoryError, match="~/run: no such home directory, or HOME is not set"):
         RunDirectory(Path("~/run"))
     assert resolve_data_dir(tmp_path) == RunDirectory(tmp_path).path == tmp_path
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))

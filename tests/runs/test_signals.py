@@ -14,6 +14,14 @@ from aa_flax.runs.exits import SAVED
 from aa_flax.runs.preemption import SIGNALS, Preemption
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Let SIGHUP be heard, also where `nohup` runs the tests; processes that a test starts inherit it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_each_signal_is_noted_and_the_earlier_handler_comes_back(number):
     before = signal.getsignal(number)

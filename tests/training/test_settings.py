@@ -1,13 +1,12 @@
 """Tests that a run does not go on in silence with settings of JAX that change its random draws."""
 
 import jax
-import jax.numpy as jnp
 import pytest
+from run_files import state_with_many_blocks
 
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.training import RunDirectory
 from aa_flax.training.settings import mark_run
-from aa_flax.training.state import TrainState
 
 
 @pytest.fixture
@@ -16,8 +15,7 @@ def run(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     directory.path.mkdir()
     mark_run(directory)
-    zero = {"leaf": jnp.zeros(2)}
-    state = TrainState(jnp.asarray(1), zero, zero, zero, zero, zero, jnp.asarray(0), jnp.zeros(8, jnp.int32))
+    state = state_with_many_blocks()
     with Checkpoints(directory.checkpoints) as checkpoints:
         checkpoints.save(state)
     return directory

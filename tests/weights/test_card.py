@@ -155,3 +155,15 @@ def test_a_replaced_head_does_not_take_pytorchs(build, random_state_dict):
         load_torch_state_dict(model, state, source="timm")
     report = init_from_plain(model, state, source="timm")
     assert {*report.new} == {"head.layers.0.kernel", "head.layers.0.bias"}
+
+
+def test_a_file_of_another_program_under_a_cards_name_is_not_overwritten(tmp_path, small):
+    for text in ('{"precious": 1}', "[]", "notes", ""):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(WeightsError, match=r"run\.json: is there and is no card of weights"):
+            save(small[0], tmp_path / "run.safetensors")
+        assert (tmp_path / "run.json").read_text() == text and not (tmp_path / "run.safetensors").exists()
+    (tmp_path / "run.json").unlink()
+    for _ in range(2):  # a card of ours is replaced with its weights
+        save(small[0], tmp_path / "run.safetensors")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["run.json", "run.safetensors"]
