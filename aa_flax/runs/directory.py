@@ -17,7 +17,7 @@ from aa_flax.runs.birth import foreign, is_run, lost, mark, read_mark
 from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.hosts import first_says, is_first
 
-_RESULT = {"finished", "dataset", "examples", "label", "params", "flops", "images_per_second", "train_seconds"}
+_RESULT = {"finished", "dataset", "examples", "params", "flops", "images_per_second", "train_seconds"}
 
 
 class RunDirectoryError(Exception):
