@@ -50,7 +50,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     join(config.peer_timeout_seconds)
     directory = RunDirectory(Path(values.workdir))
     directory_results = [_finished(path) for path in values.beside]
-    result = directory.read_result()
+    result = _result(directory)
     if result is not None:
         directory.check(config)
     else:
@@ -107,8 +107,19 @@ def result_of(config: Config, outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _result(directory: RunDirectory) -> dict[str, Any] | None:
+    """Return the result of a run, None if it is not finished; raise RunDirectoryError if a field is missing."""
+    result = directory.read_result()
+    needed = {"finished", "dataset", "examples", "params", "flops", "images_per_second", "train_seconds"}
+    if result is not None and (missing := sorted(needed - result.keys())):
+        raise RunDirectoryError(
+            f"{directory.result_file}: damaged, it has no {missing[0]!r}; without it the same command makes it again"
+        )
+    return result
+
+
 def _finished(path: str) -> dict[str, Any]:
-    result = RunDirectory(Path(path)).read_result()
+    result = _result(RunDirectory(Path(path)))
     if result is None:
         raise RunDirectoryError(f"--beside: {path} holds no finished run")
     return result

@@ -17,8 +17,6 @@ from aa_flax.runs.birth import foreign, is_run, lost, mark, read_mark
 from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.hosts import first_says, is_first
 
-_RESULT = {"finished", "dataset", "examples", "params", "flops", "images_per_second", "train_seconds"}
-
 
 class RunDirectoryError(Exception):
     """A folder that is not a usable run directory; the message is one line."""
@@ -93,10 +91,7 @@ class RunDirectory:
             RunDirectoryError: the file is damaged, for example empty after a power cut.
         """
         try:
-            result = self._read("result.json") if self.result_file.exists() else None
-            if result is not None and (missing := sorted(_RESULT - result.keys())):
-                raise RunDirectoryError(f"{self.result_file}: damaged, it has no {missing[0]!r}")
-            return result
+            return self._read("result.json") if self.result_file.exists() else None
         except RunDirectoryError as error:
             raise RunDirectoryError(f"{error}; without it the same command of train makes it again") from None
 
