@@ -1,7 +1,6 @@
 """Text that people wrote is shown literally, and different names differently."""
 
 import io
-import logging as logging_of_python
 import os
 import sys
 
@@ -78,9 +77,8 @@ def test_a_name_that_the_encoding_lacks_ends_no_command(encoding, monkeypatch):
     monkeypatch.setattr(logging.get_absl_handler().python_handler, "stream", streams[1])
     monkeypatch.setattr(sys, "argv", ["command"])
     # pytest's own handlers keep what is logged for their reports, which must be UTF-8.
-    root = logging_of_python.getLogger()
-    ours = [handler for handler in root.handlers if handler is logging.get_absl_handler()]
-    monkeypatch.setattr(root, "handlers", ours)
+    monkeypatch.setattr(logging.get_absl_logger(), "handlers", [logging.get_absl_handler()])
+    monkeypatch.setattr(logging.get_absl_logger(), "propagate", False)
 
     def main(argv, values: flags.FlagValues):
         for name in odd_names.NAMES:
