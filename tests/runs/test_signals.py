@@ -62,7 +62,7 @@ WAITS = [
 ]
 
 
-def stuck(wait, leave, signals, number=signal.SIGTERM):
+def stuck(wait, leave, signals, number=signal.SIGTERM, pause=0.1):
     """Return the process that waits in `wait` and gets signals, its errors, and how long it took to end."""
     code = STUCK.format(wait=wait, leave=leave)
     with subprocess.Popen(
@@ -72,7 +72,7 @@ def stuck(wait, leave, signals, number=signal.SIGTERM):
         started = time.monotonic()
         for _ in range(signals):
             child.send_signal(number)
-            time.sleep(0.1)
+            time.sleep(pause)
         _, errors = child.communicate(timeout=20)
     return child, errors, time.monotonic() - started
 
@@ -91,7 +91,7 @@ def test_a_loop_that_does_not_notice_is_ended(wait, signals):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_without_leave_the_process_is_the_callers(number):
     """As in a notebook: the first signal is noted for the loop, however long it takes; a second one is an exception."""
-    child, errors, _ = stuck("time.sleep(60)", "None", 2, number)
+    child, errors, _ = stuck("time.sleep(60)", "None", 2, number, pause=1)  # the first must be handled before
     assert child.returncode == -signal.SIGINT and "KeyboardInterrupt: a second signal, " + number.name in errors
     child, errors, seconds = stuck("time.sleep(1.5)", "None", 1, number)  # three times the grace
     assert child.returncode == 0 and seconds > 1 and "a second signal raises KeyboardInterrupt" in errors
