@@ -64,6 +64,7 @@ class Shown(data.Source):
 
     def __init__(self, source: data.Source, indices: list[int]):
         self.name, self.image_shape, self.target_shapes = source.name, source.image_shape, source.target_shapes
+        self.placed = source.placed
         self._source, self._indices = source, indices
 
     def __len__(self) -> int:
@@ -96,6 +97,7 @@ def augmented(
         image_size=preprocessing.image_size,
         crop="none" if config.data.on_device else config.data.crop,
         crop_padding=config.data.crop_padding,
+        scale_range=config.data.scale_range,
         fill=preprocessing.mean_pixel,
         augment=make_host_augment(config, preprocessing),
         num_threads=0,

@@ -51,14 +51,16 @@ def _check_batch(config: Any) -> None:
 
 
 def _check_data(data: Any) -> None:
-    if data.crop == "resized" and not data.image_size:
-        raise ConfigError("config field 'data.crop' is 'resized', which needs 'data.image_size'")
+    if data.crop in ("resized", "scaled") and not data.image_size:
+        raise ConfigError(f"config field 'data.crop' is {data.crop!r}, which needs 'data.image_size'")
+    if len(data.scale_range) != 2 or data.scale_range[0] > data.scale_range[1]:
+        raise ConfigError(f"config field 'data.scale_range' must be the least and the largest, got {data.scale_range}")
     if data.fast_decode and data.cache:
         raise ConfigError(
             "config fields 'data.fast_decode' and 'data.cache' exclude each other: the cache is decoded once"
         )
     on_host = {
-        "data.crop": data.crop == "resized",
+        "data.crop": data.crop in ("resized", "scaled"),
         "data.auto_augment": data.auto_augment,
         "data.repeats": data.repeats > 1,
     }

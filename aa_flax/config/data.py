@@ -21,20 +21,28 @@ class DataConfig:
     train_split: str = field("train", "split that is trained on, such as train[:90%]")
     eval_split: str = field("test", "split that is held out")
     allow_overlap: bool = field(False, "let the two splits share examples, whose scores then say less", may_change=True)
-    image_size: int = field(
-        0, "pixels of a side after cropping or resizing; 0 keeps the data set's own size", at_least=0
+    image_size: int | tuple[int, ...] = field(
+        0,
+        "pixels of a side, or height and width, after cropping or resizing; 0 keeps the data set's own size",
+        at_least=0,
+        accepts=("one number or two above 0", lambda size: isinstance(size, int) or (len(size) == 2 and min(size) > 0)),
     )
-    resize: Literal["", "squash", "center_crop"] = field(
+    resize: Literal["", "squash", "center_crop", "fit"] = field(
         "",
-        'how held-out images and photographs get their size: "squash" is the whole image, whatever its aspect; "" is '
-        'center_crop with crop="resized" and squash else',
+        'how held-out images and photographs get their size: "squash" is the whole image, whatever its aspect; "fit" '
+        'keeps the aspect and pads; "" is center_crop with crop="resized", fit with crop="scaled" and squash else',
     )
     crop_fraction: float = field(0.875, "part of the sides that center_crop keeps", above=0, at_most=1)
     interpolation: Literal["bilinear", "bicubic"] = field("bilinear", "how held-out images and photographs are resized")
-    crop: Literal["pad", "resized", "none"] = field(
-        "pad", "random crop of training images: after padding, or of a random size that is resized"
+    crop: Literal["pad", "resized", "scaled", "none"] = field(
+        "pad",
+        "random crop of training images: after padding; of a random size that is resized; or scaled at random, cut and "
+        "padded, which keeps the aspect",
     )
     crop_padding: int = field(4, 'pixels on each side, with crop="pad"', at_least=0)
+    scale_range: tuple[float, ...] = field(
+        (0.8, 1.2), 'least and largest scale, with crop="scaled"; at 1 the image just fits', above=0
+    )
     repeats: int = field(
         1, "copies of each image in a batch, augmented apart; an epoch keeps its number of steps", at_least=1
     )

@@ -9,7 +9,8 @@ import math
 import numpy as np
 from jaxtyping import UInt8
 
-from aa_flax.data.images import Box, resize
+from aa_flax.data.images import resize
+from aa_flax.data.placement import Box
 
 _ATTEMPTS = 10
 

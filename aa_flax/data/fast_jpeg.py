@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.images import Box, Interpolation, Window, decode_part
+from aa_flax.data.images import Interpolation, decode_part, on_canvas
+from aa_flax.data.placement import Box, Framing, Placement
 
 _COLORS = {1: ("Gray",), 3: ("Gray", "YCbCr")}  # colour spaces that are decoded here, by the channels wanted
 _END = b"\xff\xd9"  # the marker at the end, which a truncated JPEG lacks
@@ -33,12 +34,8 @@ def require_packages() -> None:
 
 
 def decode_part_fast(
-    encoded: bytes,
-    channels: int,
-    size: tuple[int, int],
-    window: Window | None = None,
-    interpolation: Interpolation = "bilinear",
-) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
+    encoded: bytes, channels: int, framing: Framing, interpolation: Interpolation = "bilinear"
+) -> tuple[UInt8[np.ndarray, "h w c"], Placement]:
     """Do what `aa_flax.data.images.decode_part` does, faster, and to nearly the same pixels.
 
     Images that are no JPEG, are damaged or are not stored as grey or YCbCr, and interpolation other than bilinear, are
@@ -50,12 +47,13 @@ def decode_part_fast(
     import simplejpeg
 
     if not encoded.endswith(_END) or interpolation != "bilinear":
-        return decode_part(encoded, channels, size, window, interpolation)
+        return decode_part(encoded, channels, framing, interpolation)
     try:
         height, width, color, _ = simplejpeg.decode_jpeg_header(encoded)
         if color not in _COLORS[channels]:
-            return decode_part(encoded, channels, size, window, interpolation)
-        left, upper, right, lower = window(height, width) if window else (0.0, 0.0, float(width), float(height))
+            return decode_part(encoded, channels, framing, interpolation)
+        placement = framing(height, width)
+        size, (left, upper, right, lower) = placement.size, placement.window
         factor = _factor(min((lower - upper) / size[0], (right - left) / size[1]))
         # The filter also uses pixels beyond the part, as Pillow's does.
         shortened, rows = _without_rows_below(encoded, height, _reached(upper, lower, size[0])[1])
@@ -71,9 +69,9 @@ def decode_part_fast(
         )
     # Pillow decides whether the image is damaged, and words the error.
     except ValueError:
-        return decode_part(encoded, channels, size, window, interpolation)
+        return decode_part(encoded, channels, framing, interpolation)
     box = left / factor, upper / factor, right / factor, lower / factor
-    return _resized(pixels, size, box), (height, width)
+    return on_canvas(_resized(pixels, size, box), placement), placement
 
 
 def _factor(reduction: float) -> int:

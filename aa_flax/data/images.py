@@ -9,11 +9,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from aa_flax.data.encoded import without_metadata
+from aa_flax.data.placement import Box, Framing, Placement
 
-Box = tuple[float, float, float, float]
-"""(left, upper, right, lower) in pixels."""
-Window = Callable[[int, int], Box]
-"""A function from the height and width of an image to its crop window, the part that is wanted."""
 Interpolation = Literal["bilinear", "bicubic"]
 Result = TypeVar("Result")
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -37,15 +34,11 @@ def decode_image(encoded: bytes, channels: int) -> UInt8[np.ndarray, "h w c"]:
 
 
 def decode_part(
-    encoded: bytes,
-    channels: int,
-    size: tuple[int, int],
-    window: Window | None = None,
-    interpolation: Interpolation = "bilinear",
-) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
-    """Return the part `window` of an encoded image, resized to `size`, and the (height, width) of the whole image.
+    encoded: bytes, channels: int, framing: Framing, interpolation: Interpolation = "bilinear"
+) -> tuple[UInt8[np.ndarray, "h w c"], Placement]:
+    """Return the canvas on which `framing` puts an encoded image, its padding black, and the placement.
 
-    The pixels are those of `resize(decode_image(encoded, channels), size, box)`, in half the time, because the whole
+    The pixels are those of `resize(decode_image(encoded, channels), size, window)`, in half the time, because the whole
     image is never copied into an array.
 
     Raises:
@@ -53,11 +46,10 @@ def decode_part(
     """
     mode = _MODES[channels]
 
-    def part(content: bytes) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
+    def part(content: bytes) -> tuple[UInt8[np.ndarray, "h w c"], Placement]:
         with Image.open(io.BytesIO(content)) as opened:
             image = opened if opened.mode == mode else opened.convert(mode)
-            found = part_of(image, size, window, interpolation)
-            return np.asarray(found).reshape(*size, channels), (image.height, image.width)
+            return framed(image, framing, interpolation)
 
     return _whatever_the_metadata(part, encoded)
 
@@ -91,17 +83,33 @@ def resize(
     return as_pixels(_resized(as_picture(image), size, box, interpolation))
 
 
-def part_of(
-    picture: Image.Image, size: tuple[int, int], window: Window | None = None, interpolation: Interpolation = "bilinear"
-) -> Image.Image:
-    """Return the part `window` of a picture, resized to `size`; without a window, the whole picture.
+def framed(
+    picture: Image.Image, framing: Framing, interpolation: Interpolation = "bilinear"
+) -> tuple[UInt8[np.ndarray, "h w c"], Placement]:
+    """Return the canvas on which `framing` puts a grey or RGB picture, its padding black, and the placement."""
+    placement = framing(picture.height, picture.width)
+    if not placement.is_as_it_was:
+        picture = _resized(picture, placement.size, placement.window, interpolation)
+    return on_canvas(as_pixels(picture), placement), placement
 
-    A whole picture that has that size already is returned as it is.
-    """
-    whole = picture.height, picture.width
-    if window is None and whole == size:
-        return picture
-    return _resized(picture, size, window and window(*whole), interpolation)
+
+def framed_pixels(
+    image: UInt8[np.ndarray, "h w c"], framing: Framing, interpolation: Interpolation = "bilinear"
+) -> tuple[UInt8[np.ndarray, "ch cw c"], Placement]:
+    """Do what `framed` does, for an image in an array, which is not copied where it stays as it is."""
+    placement = framing(image.shape[0], image.shape[1])
+    if not placement.is_as_it_was:
+        image = resize(image, placement.size, placement.window, interpolation)
+    return on_canvas(image, placement), placement
+
+
+def on_canvas(pixels: UInt8[np.ndarray, "h w c"], placement: Placement) -> UInt8[np.ndarray, "ch cw c"]:
+    """Return pixels of a placement's size on its canvas, whose rest is black; themselves where they fill it."""
+    if placement.size == placement.canvas:
+        return pixels
+    canvas = np.zeros((*placement.canvas, pixels.shape[-1]), np.uint8)
+    canvas[: placement.size[0], : placement.size[1]] = pixels
+    return canvas
 
 
 def as_picture(image: UInt8[np.ndarray, "h w c"]) -> Image.Image:

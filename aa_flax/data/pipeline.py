@@ -10,13 +10,13 @@ notebook.
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from aa_flax.data.crops import pad_crop, resized_window
 from aa_flax.data.errors import DataError
-from aa_flax.data.images import Box
+from aa_flax.data.placement import Box, Placement, resized, scaled
 from aa_flax.data.repeated import Repeated
 from aa_flax.data.source import Source
 from aa_flax.data.view import View
@@ -26,6 +26,7 @@ with left_alone():
     import grain
 
 Batch = dict[str, np.ndarray]
+Crop = Literal["none", "pad", "resized", "scaled"]
 HostAugment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """A function (uint8 [h, w, c], generator) -> uint8 [h, w, c]; each copy of an image has its own random numbers."""
 
@@ -77,8 +78,9 @@ def train_batches(
     seed: int,
     start_step: int = 0,
     image_size: tuple[int, int] | None = None,
-    crop: Literal["none", "pad", "resized"] = "none",
+    crop: Crop = "none",
     crop_padding: int = 4,
+    scale_range: tuple[float, ...] = (0.8, 1.2),
     fill: tuple[int, ...] | None = None,
     augment: HostAugment | None = None,
     repeats: int = 1,
@@ -97,8 +99,11 @@ def train_batches(
         image_size: (height, width) of the batches; None for the source's own.
         crop: "none" resizes to `image_size`; "pad" resizes, pads by `crop_padding` and takes a random crop of
             `image_size`, the standard augmentation of CIFAR; "resized" takes a random part of 8 to 100 % of the area
-            and resizes it, the standard augmentation of ImageNet.
+            and resizes it, the standard augmentation of ImageNet; "scaled" scales by a random factor, keeps the aspect,
+            takes a random part of what is larger than `image_size` and pads what is smaller, the standard augmentation
+            of detection.
         crop_padding: pixels to pad by on each side when crop is "pad".
+        scale_range: the least and the largest factor when crop is "scaled"; at 1 the image just fits.
         fill: pixel [c] to pad with when crop is "pad". The recipe pads with zeros after normalisation, which happens
             on the device; the pixel of the mean, `dataset.mean_pixel`, is the same to within half a grey level.
         augment: a function applied to each image after its crop; see `rand_augment` and `three_augment`.
@@ -110,7 +115,8 @@ def train_batches(
 
     Returns:
         Iterator over {"image": uint8 [batch_size / process_count, h, w, c], "index": int32 [batch_size /
-        process_count]} and the targets by name; close it, or let it go out of scope.
+        process_count]} and the targets by name, with "placement" for targets that lie in the image, see `Source.part`;
+        close it, or let it go out of scope.
 
     Raises:
         DataError: more examples in a batch than in the source, or images of several sizes without `image_size`.
@@ -128,7 +134,7 @@ def train_batches(
     order_seed, crop_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
     indices = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).slice(slice(0, whole_batches // repeats))
     indices = (Repeated(indices, batch_size, repeats) if repeats > 1 else indices).repeat()
-    cropped = _crop_function(source, crop, size, crop_padding, fill)
+    cropped = _crop_function(source, crop, size, crop_padding, fill, scale_range)
 
     def drawn(index: int, rng: np.random.Generator) -> dict[str, Any]:
         example = cropped(index, rng)
@@ -160,7 +166,8 @@ def eval_batches(
 
     Returns:
         Iterator over {"image": uint8 [b, h, w, c], "index": int32 [b], "mask": bool [b]} and the targets by name, with
-        b = batch_size / process_count. Padding at the end has mask False, index -1, targets of zeros and a black image.
+        "placement" for targets that lie in the image, see `Source.part`; b = batch_size / process_count. Padding at the
+        end has mask False, index -1, targets of zeros and a black image.
 
     Raises:
         DataError: images of several sizes without a `view`.
@@ -176,13 +183,15 @@ def eval_batches(
         "index": np.int32(-1),
         "mask": np.bool_(False),
     }
+    if source.placed is not None:
+        padding["placement"] = Placement((0, 0, 1, 1), (1, 1), view.size, (1, 1)).as_array()
 
     def example(position: int) -> dict[str, Any]:
         step, offset = divmod(position, local)
         index = step * batch_size + process_index * local + offset
         if index >= len(source):
             return padding
-        seen = source.part(index, view.size, view.window, view.interpolation)
+        seen = source.part(index, view.framing, view.interpolation)
         return {**_arrays(seen), "mask": np.bool_(True)}
 
     steps = -(-len(source) // batch_size)
@@ -212,15 +221,27 @@ def _arrays(example: dict[str, Any]) -> dict[str, Any]:
 
 
 def _crop_function(
-    source: Source, crop: str, size: tuple[int, int], padding: int, fill: tuple[int, ...] | None
+    source: Source,
+    crop: str,
+    size: tuple[int, int],
+    padding: int,
+    fill: tuple[int, ...] | None,
+    scale_range: tuple[float, ...],
 ) -> Callable[[int, np.random.Generator], dict[str, Any]]:
     """Return a function from an index and a random generator to the example of that index, cropped."""
     if crop == "none":
-        return lambda index, rng: source.part(index, size)
+        return lambda index, rng: source.part(index, resized(size))
     if crop == "resized":
-        return lambda index, rng: source.part(index, size, _ResizedWindow(rng))
+        return lambda index, rng: source.part(index, resized(size, _ResizedWindow(rng)))
+    if crop == "scaled":
+        if len(scale_range) != 2 or not 0 < scale_range[0] <= scale_range[1]:
+            raise ValueError(f"scale_range is {scale_range}, expected the least and the largest factor, above 0")
+        # Drawn here and not by the size of the image, so that they do not depend on which image is read.
+        return lambda index, rng: source.part(index, scaled(size, rng.uniform(*scale_range), tuple(rng.random(2))))
     if crop != "pad":
-        raise ValueError(f"crop is {crop!r}, expected 'none', 'pad' or 'resized'")
+        raise ValueError(f"crop is {crop!r}, expected one of {', '.join(map(repr, get_args(Crop)))}")
+    if source.placed is not None:
+        raise ValueError("crop is 'pad', expected 'none', 'resized' or 'scaled' for targets that lie in the image")
     if not 0 < padding <= min(size):
         raise ValueError(f"crop_padding is {padding}, expected 1 to {min(size)}, the image's shorter side")
     channels = source.image_shape[-1]
@@ -229,7 +250,7 @@ def _crop_function(
     pixel = np.asarray(fill, np.uint8)
 
     def padded(index: int, rng: np.random.Generator) -> dict[str, Any]:
-        example = source.part(index, size)
+        example = source.part(index, resized(size))
         return {**example, "image": pad_crop(example["image"], padding, pixel, rng)}
 
     return padded

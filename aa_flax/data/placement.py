@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32
 
-from aa_flax.data.images import Box
-
-NUMBERS = 8
-"""How many numbers `Placement.as_array` has."""
+Box = tuple[float, float, float, float]
+"""(left, upper, right, lower) in pixels."""
+Window = Callable[[int, int], Box]
+"""A function from the height and width of an image to its crop window, the part that is wanted."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,11 @@ class Placement:
     canvas: tuple[int, int]
     photo: tuple[int, int]
 
+    @property
+    def is_as_it_was(self) -> bool:
+        """Return whether all of the photograph is seen, at its own size."""
+        return self.size == self.photo and self.window == (0, 0, self.photo[1], self.photo[0])
+
     def as_array(self) -> Float32[np.ndarray, "8"]:
         """Return the numbers that batches carry: window, size and photo, in this order."""
         return np.array([*self.window, *self.size, *self.photo], np.float32)
@@ -37,9 +42,42 @@ Framing = Callable[[int, int], Placement]
 """A function from the height and width of a photograph to its placement."""
 
 
-def boxes_on_canvas(
-    boxes: Float[np.ndarray, "n 4"], placement: Float[np.ndarray, "8"]
-) -> Float[np.ndarray, "n 4"]:
+def resized(size: tuple[int, int], window: Window | None = None) -> Framing:
+    """Return the framing that resizes the part `window`, or all, of a photograph to `size`, whatever its aspect."""
+
+    def frame(height: int, width: int) -> Placement:
+        part = window(height, width) if window else (0.0, 0.0, float(width), float(height))
+        return Placement(part, size, size, (height, width))
+
+    return frame
+
+
+def scaled(canvas: tuple[int, int], factor: float = 1.0, corner: tuple[float, float] = (0.0, 0.0)) -> Framing:
+    """Return the framing that scales a photograph, keeping its aspect, and cuts off what is larger than the canvas.
+
+    Args:
+        canvas: (height, width).
+        factor: the scale, where 1 is the largest at which the whole photograph fits.
+        corner: where what is seen begins, down and right, as fractions 0 to 1 of the pixels that are too many.
+    """
+
+    def frame(height: int, width: int) -> Placement:
+        scale = factor * min(canvas[0] / height, canvas[1] / width)
+        whole = max(1, round(height * scale)), max(1, round(width * scale))
+        seen = min(whole[0], canvas[0]), min(whole[1], canvas[1])
+        upper, left = (int(part * (full - kept + 1)) for part, full, kept in zip(corner, whole, seen, strict=True))
+        upper, left = min(upper, whole[0] - seen[0]), min(left, whole[1] - seen[1])
+        # Products before quotients, so that a whole side is exactly itself.
+        columns, rows = (
+            (start * side / full, (start + kept) * side / full)
+            for start, kept, side, full in ((left, seen[1], width, whole[1]), (upper, seen[0], height, whole[0]))
+        )
+        return Placement((columns[0], rows[0], columns[1], rows[1]), seen, canvas, (height, width))
+
+    return frame
+
+
+def boxes_on_canvas(boxes: Float[np.ndarray, "n 4"], placement: Float[np.ndarray, "8"]) -> Float[np.ndarray, "n 4"]:
     """Return boxes x1, y1, x2, y2 of a photograph in pixels of its canvas, in float64; they are not clipped.
 
     Args:
@@ -50,9 +88,7 @@ def boxes_on_canvas(
     return (boxes - origin) * scale
 
 
-def boxes_in_photo(
-    boxes: Float[np.ndarray, "n 4"], placement: Float[np.ndarray, "8"]
-) -> Float[np.ndarray, "n 4"]:
+def boxes_in_photo(boxes: Float[np.ndarray, "n 4"], placement: Float[np.ndarray, "8"]) -> Float[np.ndarray, "n 4"]:
     """Return boxes x1, y1, x2, y2 on a canvas in the photograph's pixels, in float64; they are not clipped.
 
     It is the inverse of `boxes_on_canvas`.

@@ -13,6 +13,7 @@ from aa_flax.data.facts import Facts
 from aa_flax.data.images import Interpolation
 from aa_flax.data.statistics import as_pixel, mean_and_std
 from aa_flax.data.view import Resize, View
+from aa_flax.typed import height_and_width
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,15 @@ class Preprocessing:
         """Return the view through which a photograph is seen, at `size` = (height, width) or at the run's own size."""
         return View(size or self.image_size, self.resize, self.crop_fraction, self.interpolation)
 
-    def normalize(self, images: UInt8[Array, "b h w c"] | Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """Return (images / 255 - mean) / std, per channel, of pixels 0 to 255, in the run's compute dtype."""
-        return augment.normalize(images, self.mean, self.std, jnp.dtype(self.dtype))
+    def normalize(
+        self, images: UInt8[Array, "b h w c"] | Float[Array, "b h w c"], placement: Float[Array, "b 8"] | None = None
+    ) -> Float[Array, "b h w c"]:
+        """Return (images / 255 - mean) / std, per channel, of pixels 0 to 255, in the run's compute dtype.
+
+        With the placement of each image, as `Placement.as_array` gives it, the padding is 0.
+        """
+        normalized = augment.normalize(images, self.mean, self.std, jnp.dtype(self.dtype))
+        return normalized if placement is None else augment.without_padding(normalized, placement[:, 4:6])
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
@@ -122,8 +129,8 @@ def preprocessing_without_data(config: Config, facts: Facts, size: tuple[int, in
 
 def _image_size(config: Config, name: str, shape: tuple[int | None, int | None, int]) -> tuple[int, int]:
     """Return (height, width) of what images of a shape become; ConfigError if they differ in size and none is set."""
-    side = config.data.image_size
-    height, width = (side, side) if side else shape[:2]
+    given = config.data.image_size
+    height, width = height_and_width("config field 'data.image_size'", given) if given else shape[:2]
     if height is None or width is None:
         raise ConfigError(f"images of {name!r} differ in size: config field 'data.image_size' must be set")
     return height, width
@@ -132,8 +139,8 @@ def _image_size(config: Config, name: str, shape: tuple[int | None, int | None, 
 def seen_by(config: Config) -> dict[str, Any]:
     """Return the fields of a `Preprocessing` that say what is seen of an image, by name.
 
-    Where `data.resize` is not set, it is "center_crop" for `data.crop` "resized", else "squash".
+    Where `data.resize` is not set, it is "center_crop" for `data.crop` "resized", "fit" for "scaled", else "squash".
     """
     data = config.data
-    resize = data.resize or ("center_crop" if data.crop == "resized" else "squash")
+    resize = data.resize or {"resized": "center_crop", "scaled": "fit"}.get(data.crop, "squash")
     return {"resize": resize, "crop_fraction": data.crop_fraction, "interpolation": data.interpolation}

@@ -17,21 +17,17 @@ import tensorflow_datasets as tfds
 from aa_flax.alive import reporting
 from aa_flax.data.errors import DataError, one_line
 from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
-from aa_flax.data.images import Interpolation, Window, decode_image, decode_part, resize
+from aa_flax.data.images import Interpolation, decode_image, decode_part, framed_pixels
 from aa_flax.data.memory import available_memory
 from aa_flax.data.open_files import check_room, make_room
+from aa_flax.data.placement import Framing, Placement
 from aa_flax.data.prepared import Prepared
 from aa_flax.data.targets import ClassLabel, Targets, check_targets
 
 _CHUNK = 256  # records that one thread reads and decodes at a time when caching
 
-Decode = Callable[[bytes, int], tuple[np.ndarray, tuple[int, int]]]
-"""A function from an encoded image and its channels to pixels and the (height, width) of the whole image."""
-
-
-def _whole(encoded: bytes, channels: int) -> tuple[np.ndarray, tuple[int, int]]:
-    image = decode_image(encoded, channels)
-    return image, (image.shape[0], image.shape[1])
+Placed = Callable[[dict[str, Any], np.ndarray], dict[str, Any]]
+"""A function from the targets of a photograph, and `Placement.as_array`, to those of its canvas."""
 
 
 class Source(abc.ABC):
@@ -43,11 +39,13 @@ class Source(abc.ABC):
         name: the names of the data set and the split, for messages.
         image_shape: (h, w, c); h and w are None where images differ in size.
         target_shapes: shape and dtype of each target of an example.
+        placed: moves targets with their image, see `Targets`; None for targets that stay as they are.
     """
 
     name: str
     image_shape: tuple[int | None, int | None, int]
     target_shapes: Mapping[str, jax.ShapeDtypeStruct]
+    placed: Placed | None = None
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
@@ -56,23 +54,22 @@ class Source(abc.ABC):
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return the examples of several indices, which may be faster than reading one after the other."""
 
-    def part(
-        self,
-        index: int,
-        size: tuple[int, int],
-        window: Window | None = None,
-        interpolation: Interpolation = "bilinear",
-    ) -> dict[str, Any]:
-        """Return an example with the part `window(height, width)` of its image, resized to `size` = (height, width).
+    def part(self, index: int, framing: Framing, interpolation: Interpolation = "bilinear") -> dict[str, Any]:
+        """Return an example with the canvas on which `framing` puts its image, padded with black.
 
-        Without a window that is the whole image, which stays as it is if it has that size. This may decode less of the
-        image than `self[index]`.
+        Targets that lie in the image move with it, and then "placement" is float32 [8], see `Placement.as_array`. This
+        may decode less of the image than `self[index]`.
         """
         example = self[index]
-        image = example["image"]
-        if window is None and image.shape[:2] == size:
-            return example
-        return {**example, "image": resize(image, size, window and window(*image.shape[:2]), interpolation)}
+        image, placement = framed_pixels(example["image"], framing, interpolation)
+        return {**example, "image": image, **self._moved({n: example[n] for n in self.target_shapes}, placement)}
+
+    def _moved(self, targets: dict[str, Any], placement: Placement) -> dict[str, Any]:
+        """Return the targets of a photograph as those of its canvas."""
+        if self.placed is None:
+            return targets
+        numbers = placement.as_array()
+        return {**self.placed(targets, numbers), "placement": numbers}
 
     def targets(self, index: int) -> dict[str, Any]:
         """Return the targets of an example by name; a source of files does not decode its image for that."""
@@ -145,7 +142,7 @@ class RecordSource(Source):
         features, split_info = info.features, info.splits[split]
         self.name = f"{info.name}[{split}]"
         self.image_shape = tuple(features[prepared.image_key].shape)
-        self.target_shapes = targets.shapes
+        self.target_shapes, self.placed = targets.shapes, getattr(targets, "placed", None)
         self._image_key, self._targets_of = prepared.image_key, targets.reader(features)
         if fast_decode:
             require_packages()
@@ -169,16 +166,14 @@ class RecordSource(Source):
         # A single read, because a batched one starts threads at each call.
         return self._decoded(self._read_one(index), index)
 
-    def part(
-        self,
-        index: int,
-        size: tuple[int, int],
-        window: Window | None = None,
-        interpolation: Interpolation = "bilinear",
-    ) -> dict[str, Any]:
+    def part(self, index: int, framing: Framing, interpolation: Interpolation = "bilinear") -> dict[str, Any]:
         self._require_index(index)
-        decode = functools.partial(self._decode_part, size=size, window=window, interpolation=interpolation)
-        return self._decoded(self._read_one(index), index, decode)
+        record = self._read_one(index)
+        decode = functools.partial(self._decode_part, framing=framing, interpolation=interpolation)
+        image, placement = self._pixels(record, index, decode)
+        self._require_shape(placement.photo, index)
+        targets = self._moved(self._read_targets(record, index), placement)
+        return {"image": image, **targets, "index": int(index)}
 
     def targets(self, index: int) -> dict[str, Any]:
         self._require_index(index)
@@ -204,16 +199,22 @@ class RecordSource(Source):
             check_room(error, self.place(index), len(self._files))
             raise DataError(f"{self.place(index)}: damaged record ({one_line(error)})") from None
 
-    def _decoded(self, record: dict[str, Any], index: int, decode: Decode = _whole) -> dict[str, Any]:
-        channels = self.image_shape[-1]
+    def _decoded(self, record: dict[str, Any], index: int) -> dict[str, Any]:
+        image = self._pixels(record, index, decode_image)
+        self._require_shape(image.shape[:2], index)
+        return {"image": image, **self._read_targets(record, index), "index": int(index)}
+
+    def _pixels(self, record: dict[str, Any], index: int, decode: Callable[[bytes, int], Any]) -> Any:
         try:
-            image, whole = decode(record[self._image_key], channels)
+            return decode(record[self._image_key], self.image_shape[-1])
         # Pillow raises many types for damaged files.
         except Exception as error:
             raise DataError(f"{self.place(index)}: the image cannot be decoded ({one_line(error)})") from None
-        if any(expected not in (None, found) for found, expected in zip(whole, self.image_shape, strict=False)):
-            raise DataError(f"{self.place(index)}: an image of shape {(*whole, channels)}, expected {self.image_shape}")
-        return {"image": image, **self._read_targets(record, index), "index": int(index)}
+
+    def _require_shape(self, size: tuple[int, ...], index: int) -> None:
+        if any(expected not in (None, found) for found, expected in zip(size, self.image_shape, strict=False)):
+            found = (*size, self.image_shape[-1])
+            raise DataError(f"{self.place(index)}: an image of shape {found}, expected {self.image_shape}")
 
     def _read_targets(self, record: dict[str, Any], index: int) -> dict[str, Any]:
         try:
@@ -240,14 +241,14 @@ class RecordSource(Source):
 class ArraySource(Source):
     """A source whose examples are held in memory."""
 
-    def __init__(self, name: str, images: np.ndarray, targets: Mapping[str, np.ndarray]):
+    def __init__(self, name: str, images: np.ndarray, targets: Mapping[str, np.ndarray], placed: Placed | None = None):
         """Take `images` uint8 [n, h, w, c] and the `targets` by name, each [n, ...], without copying them."""
         lengths = ", ".join(f"{len(values)} of {target!r}" for target, values in targets.items())
         if images.ndim != 4 or images.dtype != np.uint8 or any(len(images) != len(v) for v in targets.values()):
             raise DataError(
                 f"{name}: images {images.dtype} {images.shape} with {lengths}, expected uint8 [n, h, w, c] and as many"
             )
-        self.name, self.image_shape = name, images.shape[1:]
+        self.name, self.image_shape, self.placed = name, images.shape[1:], placed
         self.target_shapes = {
             target: jax.ShapeDtypeStruct(values.shape[1:], values.dtype) for target, values in targets.items()
         }
@@ -285,7 +286,7 @@ class ArraySource(Source):
                     values[example["index"]] = example[name]
 
         _on_threads(fill, len(source))
-        return cls(source.name, arrays.pop("image"), arrays)
+        return cls(source.name, arrays.pop("image"), arrays, source.placed)
 
     def __len__(self) -> int:
         return len(self._arrays["image"])

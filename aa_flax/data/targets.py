@@ -23,6 +23,10 @@ class Targets(Protocol):
     Attributes:
         shapes: shape and dtype of each target of one example, by name; no name is "image", "index" or "mask". The
             targets of the examples that pad the last batch of an evaluation are zero.
+
+    Targets that lie in the image have a method `placed(values, placement)` besides. It takes the targets of a
+    photograph, in its own pixels, and `Placement.as_array`, and returns those of the canvas, of the same shapes;
+    batches then have the placement of each image as "placement".
     """
 
     shapes: Mapping[str, jax.ShapeDtypeStruct]

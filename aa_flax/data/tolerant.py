@@ -7,8 +7,9 @@ from typing import Any
 from absl import logging
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.images import Interpolation, Window
+from aa_flax.data.images import Interpolation
 from aa_flax.data.open_files import OpenFilesError
+from aa_flax.data.placement import Framing
 from aa_flax.data.source import ArraySource, Source
 
 
@@ -32,7 +33,7 @@ class TolerantSource(Source):
         if budget < 1:
             raise ValueError(f"budget is {budget}, expected at least 1; without one, read the source itself")
         self.name, self.image_shape, self.target_shapes = source.name, source.image_shape, source.target_shapes
-        self.budget = budget
+        self.placed, self.budget = source.placed, budget
         self._source, self._found = source, {} if _found is None else _found
         self._lock = threading.Lock()
 
@@ -52,14 +53,8 @@ class TolerantSource(Source):
         found = self._replaced(index, self._source.targets)
         return {name: found[name] for name in self.target_shapes}
 
-    def part(
-        self,
-        index: int,
-        size: tuple[int, int],
-        window: Window | None = None,
-        interpolation: Interpolation = "bilinear",
-    ) -> dict[str, Any]:
-        return self._replaced(index, lambda i: self._source.part(i, size, window, interpolation))
+    def part(self, index: int, framing: Framing, interpolation: Interpolation = "bilinear") -> dict[str, Any]:
+        return self._replaced(index, lambda i: self._source.part(i, framing, interpolation))
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         try:

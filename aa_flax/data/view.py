@@ -8,9 +8,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from aa_flax.data.crops import center_window
-from aa_flax.data.images import Interpolation, Window, as_pixels, part_of
+from aa_flax.data.images import Interpolation, framed
+from aa_flax.data.placement import Framing, Placement, resized, scaled
 
-Resize = Literal["squash", "center_crop"]
+Resize = Literal["squash", "center_crop", "fit"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class View:
     Attributes:
         size: (height, width) of the images that the network takes.
         resize: "squash" resizes the whole image to `size`, whatever its aspect, and leaves an image of that size as it
-            is; "center_crop" resizes a centred part that has the aspect of `size`.
+            is; "center_crop" resizes a centred part that has the aspect of `size`; "fit" scales the whole image until
+            it fits, keeping its aspect, into the upper left corner, and pads.
         crop_fraction: for "center_crop", the sides of that part as a fraction of those of the largest such part.
         interpolation: the filter of Pillow, with antialiasing where it shrinks.
     """
@@ -34,19 +36,25 @@ class View:
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"size is {self.size}, expected (height, width)")
         if self.resize not in get_args(Resize):
-            raise ValueError(f"resize is {self.resize!r}, expected 'squash' or 'center_crop'")
+            raise ValueError(f"resize is {self.resize!r}, expected one of {get_args(Resize)}")
         if not 0 < self.crop_fraction <= 1:
             raise ValueError(f"crop_fraction is {self.crop_fraction}, expected above 0 and at most 1")
         if self.interpolation not in get_args(Interpolation):
             raise ValueError(f"interpolation is {self.interpolation!r}, expected one of {get_args(Interpolation)}")
 
     @property
-    def window(self) -> Window | None:
-        """Return the function from an image's height and width to its crop window; None for the whole image."""
+    def framing(self) -> Framing:
+        """Return the function from an image's height and width to its placement on the canvas."""
+        if self.resize == "fit":
+            return scaled(self.size)
         if self.resize == "squash":
-            return None
-        return lambda height, width: center_window(height, width, self.size, self.crop_fraction)
+            return resized(self.size)
+        return resized(self.size, lambda height, width: center_window(height, width, self.size, self.crop_fraction))
 
     def of(self, picture: Image.Image) -> UInt8[np.ndarray, "h w c"]:
-        """Return the pixels that the network sees of a picture in grey or RGB."""
-        return as_pixels(part_of(picture, self.size, self.window, self.interpolation))
+        """Return the pixels that the network sees of a picture in grey or RGB; padding is black."""
+        return self.placed(picture)[0]
+
+    def placed(self, picture: Image.Image) -> tuple[UInt8[np.ndarray, "h w c"], Placement]:
+        """Return the pixels that the network sees of a picture in grey or RGB, and their placement."""
+        return framed(picture, self.framing, self.interpolation)

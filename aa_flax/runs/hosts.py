@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import hashlib
+import io
 import math
 import os
 import re
@@ -10,7 +11,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,27 @@ def prove_equal(values: dict[str, Any]) -> None:
             f"process {', '.join(map(str, processes))} has another {', '.join(list(values)[i] for i in names)} "
             f"than process 0"
         )
+
+
+def gathered(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Return the arrays that each process gives, in the order of the processes, in all of them; all must call this.
+
+    The arrays may have other lengths in each.
+    """
+    if jax.process_count() == 1:
+        return [dict(arrays)]
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # mypy takes names for options
+    content = np.frombuffer(buffer.getvalue(), np.uint8)
+    lengths = np.asarray(multihost_utils.process_allgather(np.int64(len(content)))).ravel()
+    padded = np.zeros(int(lengths.max()), np.uint8)
+    padded[: len(content)] = content
+    every = np.asarray(multihost_utils.process_allgather(padded))
+    found = []
+    for row, length in zip(every, lengths, strict=True):
+        with np.load(io.BytesIO(row[: int(length)].tobytes())) as archive:
+            found.append({name: archive[name] for name in archive.files})
+    return found
 
 
 def prove_shared(folder: Path) -> None:

@@ -1,6 +1,19 @@
 """Tasks: what a network can be trained for."""
 
 from aa_flax.tasks.table import OPTIONS, TASKS, make_task, option_schemas, task_class
-from aa_flax.tasks.task import Scores, Task, begin
+from aa_flax.tasks.task import Scorer, Scores, Task, begin, found, rows_of, scorer_of
 
-__all__ = ["OPTIONS", "TASKS", "Scores", "Task", "begin", "make_task", "option_schemas", "task_class"]
+__all__ = [
+    "OPTIONS",
+    "TASKS",
+    "Scorer",
+    "Scores",
+    "Task",
+    "begin",
+    "found",
+    "make_task",
+    "option_schemas",
+    "rows_of",
+    "scorer_of",
+    "task_class",
+]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from aa_flax.config.schema import Config
@@ -11,16 +12,25 @@ from aa_flax.data.preprocessing import Preprocessing
 
 Augment = Callable[[Array, Array], Array]
 """(uint8 [b, h, w, c], random key) -> normalised [b, h, w, c]."""
+PlacedAugment = Callable[[Array, Array | None, Array], tuple[Array, Array]]
+"""(uint8 [b, h, w, c], placement [b, 8] or None, random key) -> (normalised [b, h, w, c], which are mirrored [b])."""
 
 
 def make_augment(config: Config, preprocessing: Preprocessing) -> Augment:
-    """Return the augmentation that runs on the device, as `config` says; pure.
+    """Return the augmentation that runs on the device, as `config` says; pure."""
+    placed = make_placed_augment(config, preprocessing)
+    return lambda images, key: placed(images, None, key)[0]
 
-    It splits a step's key into three, takes the first two, and folds in 3, 4 and 7; `aa_flax.tasks.mixing` uses others.
+
+def make_placed_augment(config: Config, preprocessing: Preprocessing) -> PlacedAugment:
+    """Return the augmentation that runs on the device, for images with padding, and targets that lie in them.
+
+    Padding is 0, and images are mirrored within their own width. The function splits a step's key into three, takes the
+    first two, and folds in 3, 4 and 7; `aa_flax.tasks.mixing` uses others.
     """
     data = config.data
 
-    def augmented(images: Array, key: Array) -> Array:
+    def augmented(images: Array, placement: Array | None, key: Array) -> tuple[Array, Array]:
         flip_key, cutout_key, _ = jax.random.split(key, 3)
         if data.on_device and data.crop == "pad":
             crop_key = jax.random.fold_in(key, 7)
@@ -28,14 +38,16 @@ def make_augment(config: Config, preprocessing: Preprocessing) -> Augment:
         if data.color_jitter:
             # Not 0 to 2: folding these in would give the three keys above again.
             images = device.color_jitter(jax.random.fold_in(key, 3), images, data.color_jitter)
-        images = preprocessing.normalize(images)
+        images = preprocessing.normalize(images, placement)
+        flips = jnp.zeros(images.shape[0], bool)
         if data.flip:
-            images = device.random_flip(flip_key, images)
+            flips = device.flips(flip_key, images.shape[0])
+            images = device.flipped(images, flips, None if placement is None else placement[:, 5])
         if data.cutout:
             images = erasing.cutout(cutout_key, images, data.cutout)
         if data.random_erasing:
             erasing_key = jax.random.fold_in(key, 4)
             images = erasing.random_erasing(erasing_key, images, data.random_erasing, fill=data.random_erasing_fill)
-        return images
+        return images, flips
 
     return augmented

@@ -7,7 +7,7 @@ from typing import Any
 
 from aa_flax.config.schema import ConfigError
 
-TARGETS = frozenset({"image", "index", "mask", "pool"})
+TARGETS = frozenset({"image", "index", "mask", "placement", "pool"})
 """Names in batches that no target may have."""
 METRICS = frozenset({"step", "split", "epoch", "seconds", "loss", "grad_norm", "learning_rate", "skipped"})
 """Names in rows of the log that no metric of training may have."""

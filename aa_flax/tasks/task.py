@@ -3,11 +3,12 @@
 Reading, step, loop, checkpoints and commands know a `Task` and nothing of its targets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Key, UInt32
 
@@ -46,7 +47,9 @@ class Task(Protocol):
             are flags of `aa_flax.predict`.
 
     A task may name, as `options_type`, the frozen dataclass that `config.task.options` is checked against: words of the
-    command line become values of its fields' types. It may also have a method `begin`, see the function of this name.
+    command line become values of its fields' types. It may also have methods that the functions below call if they are
+    there: `begin`; `rows` and `scorer`, for scores that are no sums; `found`, `mark` and `draw`, for predictions that
+    lie in the photograph.
     """
 
     targets: Targets
@@ -103,7 +106,7 @@ class Task(Protocol):
         """Return the lines that `aa_flax.predict` prints about one photograph.
 
         Args:
-            prediction: what `predict` returned for one image, in this process's memory.
+            prediction: what `found` gives for it.
             display: an object of the type `self.display`.
         """
 
@@ -113,6 +116,54 @@ class Task(Protocol):
         The words are the title of a picture of what the network attends to. In a network that pools by one token for
         each class, the number is that of the token.
         """
+
+
+@runtime_checkable  # the shape checker of the tests asks
+class Scorer(Protocol):
+    """What gathers the predictions for held-out images in each process, for scores that are no sums."""
+
+    def add(self, index: np.ndarray, mask: np.ndarray, rows: Any, placement: np.ndarray | None) -> None:
+        """Take this process's share of a batch.
+
+        Args:
+            index: int [b], the example of each row in the source.
+            mask: bool [b], False for rows that only fill up the batch.
+            rows: what `rows_of` gives for them, as NumPy arrays [b, ...].
+            placement: float [b, 8], see `aa_flax.data.placement`; None for targets that are not placed.
+        """
+
+    def state(self) -> Mapping[str, np.ndarray]:
+        """Return what other processes need of this one's, small where it can be."""
+
+    def scores(self, sums: Mapping[str, Any], states: Sequence[Mapping[str, np.ndarray]]) -> Scores:
+        """Return the scores that follow from the sums of `Task.score` and the states of all processes."""
+
+
+def rows_of(task: Task, predictions: Any, placement: Array | None) -> Any:
+    """Return what is kept of the predictions for each image, [b, ...]; on the device, pure.
+
+    It is what `task.rows(predictions, placement)` returns, or the predictions themselves for a task without `rows`.
+    """
+    rows = getattr(task, "rows", None)
+    return predictions if rows is None else rows(predictions, placement)
+
+
+def scorer_of(task: Task, source: Source) -> Scorer | None:
+    """Return the scorer of a task for held-out data, `task.scorer(source)`; None if sums say everything."""
+    make = getattr(task, "scorer", None)
+    return None if make is None else make(source)
+
+
+def found(task: Task, row: Any, placement: np.ndarray) -> Any:
+    """Return the prediction for one photograph, in its own pixels, as `describe` and `captions` take it.
+
+    Args:
+        task: the task.
+        row: what `rows_of` gives for one image, in this process's memory.
+        placement: float [8], how the photograph lay on the canvas.
+    """
+    make = getattr(task, "found", None)
+    return row if make is None else make(row, placement)
 
 
 def begin(task: Task, source: Source | None) -> None:

@@ -125,7 +125,10 @@ class Program:
         nnx.update(model, *variables)
         return model
 
-    def predictions(self, variables: tuple[PureDict, PureDict], images: Any) -> Any:
-        """Return the network's predictions for uint8 images [b, h, w, c]; for use inside a trace."""
+    def predictions(self, variables: tuple[PureDict, PureDict], images: Any, placement: Any = None) -> Any:
+        """Return the network's predictions for uint8 images [b, h, w, c]; for use inside a trace.
+
+        With the placement [b, 8] of each image, its padding is 0 after normalisation.
+        """
         params, batch_stats = self.layout.gathered(variables)
-        return self.predict(params, batch_stats, self.preprocessing.normalize(images))[0]
+        return self.predict(params, batch_stats, self.preprocessing.normalize(images, placement))[0]

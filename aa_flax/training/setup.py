@@ -95,6 +95,7 @@ class Setup:
             image_size=self.preprocessing.image_size,
             crop=self.config.data.crop,
             crop_padding=self.config.data.crop_padding,
+            scale_range=self.config.data.scale_range,
             fill=self.preprocessing.mean_pixel,
             augment=make_host_augment(self.config, self.preprocessing),
             repeats=self.config.data.repeats,

@@ -113,6 +113,16 @@ def on_these_devices(config: Config, devices: Any = None) -> Config:
     )
 
 
+def local_rows(tree: Any) -> Any:
+    """Return this process's rows of arrays of a whole batch, which are split over the data axis, as NumPy arrays."""
+
+    def rows(array: jax.Array) -> np.ndarray:
+        shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+        return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
+
+    return jax.tree.map(rows, tree)
+
+
 def place_batch(batch: dict[str, np.ndarray], layout: Layout) -> dict[str, Any]:
     """Return this process's share of a batch as arrays of the whole batch, split over the data axis."""
     return {name: jax.make_array_from_process_local_data(layout.batch, value) for name, value in batch.items()}

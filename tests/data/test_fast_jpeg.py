@@ -7,6 +7,7 @@ from PIL import Image
 
 from aa_flax.data import DataError, fast_jpeg
 from aa_flax.data.images import decode_part
+from aa_flax.data.placement import resized
 from aa_flax.data.source import RecordSource
 
 simplejpeg = pytest.importorskip("simplejpeg")
@@ -33,8 +34,8 @@ def window(height, width):
 
 def apart(encoded, channels, size, window=None):
     """Return the largest and the mean difference from Pillow's pixels, in grey levels."""
-    ours, whole = fast_jpeg.decode_part_fast(encoded, channels, size, window)
-    theirs, whole_by_pillow = decode_part(encoded, channels, size, window)
+    ours, whole = fast_jpeg.decode_part_fast(encoded, channels, resized(size, window))
+    theirs, whole_by_pillow = decode_part(encoded, channels, resized(size, window))
     assert whole == whole_by_pillow and ours.shape == theirs.shape == (*size, channels) and ours.dtype == np.uint8
     difference = np.abs(ours.astype(int) - theirs)
     return difference.max(), difference.mean()
@@ -106,19 +107,18 @@ def test_damaged_files_are_told_by_pillow(rng):
     encoded = jpeg(photo(rng, 64, 80))
     for damaged in (b"", b"no image", encoded[:100], encoded[: len(encoded) // 2]):
         with pytest.raises((OSError, ValueError, SyntaxError)):
-            fast_jpeg.decode_part_fast(damaged, 3, (20, 30))
+            fast_jpeg.decode_part_fast(damaged, 3, resized((20, 30)))
 
 
 def test_threads(rng):
     encoded = [jpeg(photo(rng, 90 + i, 120)) for i in range(4)]
-    expected = [fast_jpeg.decode_part_fast(each, 3, (50, 60), window)[0] for each in encoded]
+    expected = [fast_jpeg.decode_part_fast(each, 3, resized((50, 60), window))[0] for each in encoded]
     wrong = []
 
     def work(i):
         for _ in range(30):
-            wrong.extend(
-                [i] if (fast_jpeg.decode_part_fast(encoded[i], 3, (50, 60), window)[0] != expected[i]).any() else []
-            )
+            pixels, _ = fast_jpeg.decode_part_fast(encoded[i], 3, resized((50, 60), window))
+            wrong.extend([i] if (pixels != expected[i]).any() else [])
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
     for thread in threads:
@@ -133,7 +133,7 @@ def test_a_source_uses_it_for_parts(embedded, monkeypatch):
     monkeypatch.setattr("aa_flax.data.source.decode_part_fast", lambda *a, **k: calls.append(1) or decode_part(*a, **k))
     source = embedded.split("test", fast_decode=True)
     assert isinstance(source, RecordSource)
-    source.part(3, (9, 9), window), source[3], embedded.split("test").part(3, (9, 9))
+    source.part(3, resized((9, 9), window)), source[3], embedded.split("test").part(3, resized((9, 9)))
     assert calls == [1]
     monkeypatch.setattr(fast_jpeg.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r'needs simplejpeg and cykooz-resizer: pip install "aa_flax\[fast\]"'):

@@ -14,6 +14,7 @@ from aa_flax.data.damage import damage_in
 from aa_flax.data.encoded import exif_in, first_jpeg, orientation_in, samples, without_metadata
 from aa_flax.data.images import decode_image, decode_part
 from aa_flax.data.photo import PhotoError, load_photo
+from aa_flax.data.placement import resized
 from aa_flax.data.shown import shown
 
 STORED = np.repeat(np.repeat([[255, 0], [128, 64], [0, 255]], 8, 0), 8, 1).astype(np.uint8)  # 24 × 16, not symmetric
@@ -167,8 +168,8 @@ def test_training_reads_what_is_stored_with_any_metadata():
         with_segment(jpeg, 0xE2, b"MPF\0" + tiff([(0xB001, 7, 4, b"\xff" * 4), (0xB002, 7, 32, b"\xff" * 32)])),
     ):
         assert is_close(decode_image(odd, 1)[..., 0].astype(int), STORED)
-        part, whole = decode_part(odd, 1, STORED.shape)
-        assert whole == STORED.shape and is_close(part[..., 0].astype(int), STORED)
+        part, placement = decode_part(odd, 1, resized(STORED.shape))
+        assert placement.photo == STORED.shape and is_close(part[..., 0].astype(int), STORED)
 
 
 def test_orientations_that_are_written_elsewhere():

@@ -9,6 +9,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from aa_flax.data import DataError, TolerantSource, load
 from aa_flax.data.open_files import OpenFilesError
+from aa_flax.data.placement import resized
 
 READ = """
 import resource, sys
@@ -62,7 +63,7 @@ def test_no_example_is_replaced_for_want_of_files(sharded, monkeypatch):
 
     monkeypatch.setattr(type(source._source._records), "__getitem__", read)
     monkeypatch.setattr(type(source._source._records), "__getitems__", read)
-    for ask in (lambda: source[3], lambda: source.__getitems__([1, 2]), lambda: source.part(3, (4, 4))):
+    for ask in (lambda: source[3], lambda: source.__getitems__([1, 2]), lambda: source.part(3, resized((4, 4)))):
         with pytest.raises(OpenFilesError, match=r"-00003-of-00023|-00001-of-00023"):
             ask()
     assert not source.damaged and issubclass(OpenFilesError, DataError)

@@ -11,6 +11,7 @@ from PIL import Image
 from aa_flax.data.encoded import first_jpeg
 from aa_flax.data.fast_jpeg import decode_part_fast
 from aa_flax.data.images import decode_image
+from aa_flax.data.placement import resized
 from aa_flax.data.sets import image_folder
 
 
@@ -69,7 +70,7 @@ def test_what_is_stored_is_decoded_fast(rng, tmp_path, monkeypatch):
     for kind in KINDS:
         file = tmp_path / "x.jpg"
         file.write_bytes(appended(kind, plain, rng))
-        decode_part_fast(image_folder._encoded(file), 3, (16, 16))
+        decode_part_fast(image_folder._encoded(file), 3, resized((16, 16)))
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.JPEG", "x.mpo", "x.png", "x.tif", "x.jfif"])

@@ -10,6 +10,7 @@ from PIL import Image
 
 from aa_flax.data import ClassLabel, DataError, TolerantSource, load
 from aa_flax.data.images import decode_image, decode_part, encode_png, resize
+from aa_flax.data.placement import resized
 from aa_flax.data.source import ArraySource
 
 RECORDS = "aa_fashion_mnist-{}.array_record-00000-of-00001"
@@ -62,7 +63,7 @@ def test_all_targets_are_read_without_decoding(prepared, fashion, monkeypatch):
     np.testing.assert_array_equal(labels, [*fashion.train.labels, *fashion.test.labels])
     source = prepared.split("train[3:20]")
     monkeypatch.setattr("aa_flax.data.images.decode_image", lambda *_: pytest.fail("decoded"))
-    monkeypatch.setattr("aa_flax.data.source._whole", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("aa_flax.data.source.decode_image", lambda *_: pytest.fail("decoded"))
     for each in (source, TolerantSource(source, 1)):
         found = each.all_targets()
         assert found.keys() == {"label"} and found["label"].dtype == np.int32
@@ -181,7 +182,12 @@ def with_example(tmp_path, monkeypatch, image, label):
 def test_faulty_examples_name_file_and_index(tmp_path, monkeypatch, image, label, message):
     source = with_example(tmp_path, monkeypatch, image, label)
     assert source[0]["label"] == 0
-    for read in (lambda: source[1], lambda: source.part(1, (5, 5)), lambda: source.__getitems__([0, 1]), source.cached):
+    for read in (
+        lambda: source[1],
+        lambda: source.part(1, resized((5, 5))),
+        lambda: source.__getitems__([0, 1]),
+        source.cached,
+    ):
         with pytest.raises(DataError, match=rf"array_record-00000-of-00001: example 1 of .*: {message}"):
             read()
 
@@ -207,22 +213,22 @@ def test_a_part_is_that_of_the_whole_image(rng, window, channels, encoding):
     buffer = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (23, 31, 3), np.uint8)).save(buffer, encoding)
     whole = decode_image(buffer.getvalue(), channels)
-    part, size = decode_part(buffer.getvalue(), channels, (11, 13), window)
-    assert size == (23, 31)
+    part, placement = decode_part(buffer.getvalue(), channels, resized((11, 13), window))
+    assert placement.photo == (23, 31) and placement.size == placement.canvas == (11, 13)
     np.testing.assert_array_equal(part, resize(whole, (11, 13), window and window(23, 31)))
-    np.testing.assert_array_equal(decode_part(buffer.getvalue(), channels, (23, 31))[0], whole)
+    np.testing.assert_array_equal(decode_part(buffer.getvalue(), channels, resized((23, 31)))[0], whole)
 
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_parts_of_a_source(prepared, cached):
     source = prepared.split("train").cached() if cached else prepared.split("train")
     example, window = source[3], lambda height, width: (2.0, 3.0, width - 4.0, float(height))
-    part = source.part(3, (9, 8), window)
+    part = source.part(3, resized((9, 8), window))
     np.testing.assert_array_equal(part["image"], resize(example["image"], (9, 8), (2.0, 3.0, 24.0, 28.0)))
     assert (part["label"], part["index"]) == (example["label"], 3)
-    np.testing.assert_array_equal(source.part(3, (28, 28))["image"], example["image"])
+    np.testing.assert_array_equal(source.part(3, resized((28, 28)))["image"], example["image"])
     with pytest.raises(IndexError, match="index 23"):
-        source.part(23, (9, 8))
+        source.part(23, resized((9, 8)))
 
 
 def test_channels_are_forced(rng):

@@ -8,6 +8,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from aa_flax.data import DataError, TolerantSource, load, train_batches
 from aa_flax.data.images import encode_png
+from aa_flax.data.placement import resized
 from aa_flax.data.source import ArraySource, Source
 
 WINDOW = {"crop": "resized", "image_size": (4, 6)}
@@ -39,7 +40,7 @@ class Damaged(Source):
 def test_the_next_readable_example_takes_the_place(toy):
     source = TolerantSource(Damaged(toy, {4, 5, 36}), 3)
     for index, other in ((3, 3), (4, 6), (5, 6), (6, 6), (36, 0)):
-        example, part = source[index], source.part(index, (5, 7))
+        example, part = source[index], source.part(index, resized((5, 7)))
         np.testing.assert_array_equal(example["image"], toy[other]["image"])
         np.testing.assert_array_equal(part["image"], toy[other]["image"])
         assert (example["label"], example["index"]) == (part["label"], part["index"]) == (toy[other]["label"], index)

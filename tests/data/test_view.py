@@ -46,7 +46,7 @@ def test_the_filter_is_the_one_that_is_named(rng):
     ("options", "message"),
     [
         ({"size": (0, 4)}, "size is"),
-        ({"resize": "fit"}, "resize is 'fit'"),
+        ({"resize": "letterbox"}, "resize is 'letterbox'"),
         ({"crop_fraction": 1.5}, "crop_fraction is 1.5"),
         ({"interpolation": "nearest"}, "interpolation is 'nearest'"),
     ],

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Key, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Key, UInt8, UInt32
 
 from aa_flax.precision import at_least_float32
 
@@ -109,7 +109,39 @@ def random_crop(
     return jax.vmap(cropped)(padded, starts)
 
 
+def without_padding(images: Float[Array, "b h w c"], sizes: Float[Array, "b 2"]) -> Float[Array, "b h w c"]:
+    """Set to 0 what lies below or right of each image's own (height, width)."""
+    rows, columns = jnp.arange(images.shape[1]), jnp.arange(images.shape[2])
+    inside = (rows[None, :, None] < sizes[:, 0, None, None]) & (columns[None, None] < sizes[:, 1, None, None])
+    return jnp.where(inside[..., None], images, jnp.zeros((), images.dtype))
+
+
+def flips(key: RandomKey, count: int) -> Bool[Array, " count"]:
+    """Return which of `count` images `random_flip` mirrors: each with probability one half."""
+    return jax.random.bernoulli(key, 0.5, (count, 1, 1, 1)).reshape(count)
+
+
 def random_flip(key: RandomKey, images: Array) -> Array:
     """Mirror each image left to right with probability one half; `images` is [b, h, w, c]."""
-    flip = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
-    return jnp.where(flip, images[:, :, ::-1], images)
+    return flipped(images, flips(key, images.shape[0]))
+
+
+def flipped(images: Array, chosen: Bool[Array, " b"], widths: Float[Array, " b"] | None = None) -> Array:
+    """Mirror the chosen images [b, h, w, c] left to right, each within its first columns, `widths`, if these are given.
+
+    Padding to the right stays where it is.
+    """
+    mirrored = images[:, :, ::-1]
+    if widths is not None:
+        padding = images.shape[2] - widths.astype(jnp.int32)
+        mirrored = jax.vmap(lambda image, columns: jnp.roll(image, -columns, axis=1))(mirrored, padding)
+    return jnp.where(chosen[:, None, None, None], mirrored, images)
+
+
+def flipped_boxes(
+    boxes: Float[Array, "b n 4"], chosen: Bool[Array, " b"], widths: Float[Array, " b"]
+) -> Float[Array, "b n 4"]:
+    """Move boxes x1, y1, x2, y2 with images that `flipped` mirrors."""
+    left, upper, right, lower = (boxes[..., i] for i in range(4))
+    mirrored = jnp.stack([widths[:, None] - right, upper, widths[:, None] - left, lower], -1)
+    return jnp.where(chosen[:, None, None], mirrored, boxes)
