@@ -1,4 +1,4 @@
-"""A head that is the same at every level of a pyramid but for its batch norms, as RetinaNet has two (Lin et al., 2017b)."""
+"""A head that every level of a pyramid shares but for its batch norms; RetinaNet has two (Lin et al., 2017b)."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -7,4 +7,13 @@ from aa_flax.models.resnet import ResNet
 from aa_flax.models.retinanet import RetinaNet
 from aa_flax.models.wide_resnet import WideResNet
 
-__all__ = ["MnasNet", "PatchConvNet", "ResNet", "RetinaNet", "WideResNet", "create_model", "list_models", "model_options"]
+__all__ = [
+    "MnasNet",
+    "PatchConvNet",
+    "ResNet",
+    "RetinaNet",
+    "WideResNet",
+    "create_model",
+    "list_models",
+    "model_options",
+]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Any, Literal
 
 from aa_flax.layers.fpn import ExtraFrom
@@ -66,17 +67,18 @@ class RetinaNetOptions:
     clip: bool = False  # boxes to their image
 
     def __post_init__(self) -> None:
-        for name in ("candidates", "max_detections"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        counts = dict.fromkeys(("fpn_width", "head_width", "candidates", "max_detections"), 1)
+        at_least = {**counts, "head_depth": 0, "batch_norm_momentum": 0, "batch_norm_epsilon": 0, "box_loss_delta": 0}
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0 < self.prior < 1:
+            raise ValueError(f"prior must be a probability between 0 and 1, got {self.prior}")
         if not 0 <= self.background_iou <= self.foreground_iou <= 1:
             raise ValueError(
                 "background_iou must lie between 0 and foreground_iou, and that at most at 1, got "
                 f"{self.background_iou} and {self.foreground_iou}"
             )
-        for name, least in (("batch_norm_momentum", 0), ("batch_norm_epsilon", 0), ("box_loss_delta", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         learns = self.fpn_norm or self.head_norm or not self.frozen_norms
         if learns and self.batch_norm_epsilon == 0:
             raise ValueError(
@@ -89,21 +91,31 @@ class RetinaNetOptions:
 
     def anchors(self) -> AnchorOptions:
         """Return the options of the anchors."""
-        pairs: Any = self.anchor_pairs if self.anchor_ratios is None else None
-        return AnchorOptions(
-            base_size=self.anchor_size,
-            num_scales=self.anchor_scales,
-            pairs=pairs,
-            ratios=self.anchor_ratios,
-            centre=self.anchor_centre,
-            stride=self.anchor_stride,
-            truncate_sizes=self.anchor_truncation,
-            round_corners=self.anchor_rounding,
-            order=self.anchor_order,
-        )
+        given: dict[str, Any] = {theirs: getattr(self, ours) for ours, theirs in _OF_ANCHORS.items()}
+        if self.anchor_ratios is not None:
+            given["pairs"] = None
+        try:
+            return AnchorOptions(**given)
+        except ValueError as error:
+            message = str(error)
+            for ours, theirs in _OF_ANCHORS.items():
+                message = re.sub(rf"\b{theirs}\b", ours, message)
+            raise ValueError(message) from None
 
 
-_TORCHVISION_ANCHORS = ANCHORS["torchvision"]
+_OF_ANCHORS = {
+    "anchor_size": "base_size",
+    "anchor_scales": "num_scales",
+    "anchor_pairs": "pairs",
+    "anchor_ratios": "ratios",
+    "anchor_centre": "centre",
+    "anchor_stride": "stride",
+    "anchor_truncation": "truncate_sizes",
+    "anchor_rounding": "round_corners",
+    "anchor_order": "order",
+}
+"""The options of anchors, and what `AnchorOptions` calls them."""
+
 
 FLAVORS = {
     "tpu": Flavor(90, {"pool_padding": "same", "zero_init_residual": True}),
@@ -116,14 +128,11 @@ FLAVORS = {
             batch_norm_momentum=0.9,
             batch_norm_epsilon=0.0,  # of the published weights; with a backbone of ImageNet's it is 1e-5
             frozen_norms=True,
-            anchor_size=_TORCHVISION_ANCHORS.base_size,
-            anchor_scales=_TORCHVISION_ANCHORS.num_scales,
-            anchor_ratios=_TORCHVISION_ANCHORS.ratios,
-            anchor_centre=_TORCHVISION_ANCHORS.centre,
-            anchor_stride=_TORCHVISION_ANCHORS.stride,
-            anchor_truncation=_TORCHVISION_ANCHORS.truncate_sizes,
-            anchor_rounding=_TORCHVISION_ANCHORS.round_corners,
-            anchor_order=_TORCHVISION_ANCHORS.order,
+            **{
+                ours: getattr(ANCHORS["torchvision"], theirs)
+                for ours, theirs in _OF_ANCHORS.items()
+                if ours != "anchor_pairs"
+            },
             background_iou=0.4,
             forced_matches="low_quality",
             focal_gamma=2.0,

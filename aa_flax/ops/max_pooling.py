@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 
 from aa_flax.ops.windows import shifted
 
-
 Padding = Literal["symmetric", "same"]
 
 
