@@ -45,7 +45,7 @@ def match_anchors(
     if forced not in FORCED:
         raise ValueError(f"forced must be one of {', '.join(map(repr, FORCED))}, got {forced!r}")
     anchors, boxes = map(jax.lax.stop_gradient, at_least_float32_arrays(anchors, boxes))
-    best, which, seized = _best(anchors, boxes, valid, forced)
+    best, which, seized = _best(anchors, boxes, jnp.asarray(valid), forced)
     matched = jnp.where(best >= foreground, which, jnp.where(best < background, NEGATIVE, IGNORED))
     if forced == "low_quality":
         return jnp.where(seized >= 0, which, matched)

