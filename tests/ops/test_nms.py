@@ -75,7 +75,7 @@ def random_sets(rng, number, size):
 @pytest.mark.parametrize("tile", [8, 256])
 @pytest.mark.parametrize(("threshold", "most", "offset"), [(0.5, 25, 0), (0.3, 37, 1), (1 / 3, 5, 0)])
 def test_a_thousand_random_sets(rng, monkeypatch, tile, threshold, most, offset):
-    """170 sets for each of six cases, on a small grid: scores, boxes and IoUs are often equal, as with the threshold."""
+    """170 sets for each of six cases, on a grid: scores, boxes and IoUs often are equal, as with the threshold."""
     monkeypatch.setattr(MODULE, "_TILE", tile)
     boxes, scores, classes, valid = random_sets(rng, 170, 37)
     options = dict(iou_threshold=threshold, max_outputs=most, pixel_offset=offset)
