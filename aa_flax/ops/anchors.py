@@ -32,11 +32,11 @@ class AnchorOptions:
         order: which of scale and shape varies slowest among the anchors of a place.
     """
 
-    base_size: float = 4.0
+    base_size: int | float = 4.0
     num_scales: int = 2
-    pairs: tuple[tuple[float, float], ...] | None = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
-    ratios: tuple[float, ...] | None = None
-    centre: float = 0.5
+    pairs: tuple[tuple[int | float, int | float], ...] | None = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
+    ratios: tuple[int | float, ...] | None = None
+    centre: int | float = 0.5
     stride: Literal["level", "image"] = "level"
     truncate_sizes: bool = False
     round_corners: bool = False

@@ -11,7 +11,7 @@ from aa_flax.ops.boxes import at_least_float32_arrays, overlap
 Numbers = Float[Array | np.ndarray, "*shape"]
 
 
-def huber_loss(predictions: Numbers, targets: Numbers, *, delta: float = 0.1) -> Float[Array, "*shape"]:
+def huber_loss(predictions: Numbers, targets: Numbers, *, delta: int | float = 0.1) -> Float[Array, "*shape"]:
     """Return d²/2 for a difference |d| of at most `delta`, delta (|d| - delta/2) beyond.
 
     tensorflow/tpu's RetinaNet takes delta 0.1.
@@ -22,7 +22,7 @@ def huber_loss(predictions: Numbers, targets: Numbers, *, delta: float = 0.1) ->
     return optax.huber_loss(predictions, targets, delta=delta)
 
 
-def smooth_l1_loss(predictions: Numbers, targets: Numbers, *, beta: float = 1.0) -> Float[Array, "*shape"]:
+def smooth_l1_loss(predictions: Numbers, targets: Numbers, *, beta: int | float = 1.0) -> Float[Array, "*shape"]:
     """Return d²/(2 beta) for a difference |d| below `beta`, |d| - beta/2 beyond; |d| for beta 0.
 
     Fast R-CNN (Girshick, 2015), eq. 3, has beta 1; torchvision's region proposals have 1/9.
@@ -37,7 +37,8 @@ def smooth_l1_loss(predictions: Numbers, targets: Numbers, *, beta: float = 1.0)
 def l1_loss(predictions: Numbers, targets: Numbers) -> Float[Array, "*shape"]:
     """Return |d| of each difference d; the gradient where it is 0 is 0."""
     predictions, targets = at_least_float32_arrays(predictions, targets)
-    return jnp.abs(predictions - targets)
+    difference = predictions - targets
+    return difference * jnp.sign(difference)  # the derivative that JAX has for abs at 0 is 1
 
 
 def giou_loss(

@@ -24,7 +24,7 @@ def box_iou(
     b: Float[Array | np.ndarray, "m 4"],
     *,
     kind: Literal["iou", "giou", "ioa"] = "iou",
-    pixel_offset: float = 0,
+    pixel_offset: int | float = 0,
 ) -> Float[Array, "n m"]:
     """Return how much each box of `a` overlaps each of `b`.
 
@@ -44,7 +44,7 @@ def box_iou(
 
 
 def overlap(
-    a: Float[Array, "*#pairs 4"], b: Float[Array, "*#pairs 4"], kind: str = "iou", pixel_offset: float = 0
+    a: Float[Array, "*#pairs 4"], b: Float[Array, "*#pairs 4"], kind: str = "iou", pixel_offset: int | float = 0
 ) -> Float[Array, "*pairs"]:
     """Return the overlap of pairs of boxes, as `box_iou` defines it; dimensions before the last one broadcast."""
     area_a, area_b = box_areas(a, pixel_offset), box_areas(b, pixel_offset)
@@ -61,7 +61,7 @@ def overlap(
     return iou - _quotient(around - union, around)
 
 
-def box_areas(boxes: Float[Array, "*b 4"], pixel_offset: float = 0) -> Float[Array, "*b"]:
+def box_areas(boxes: Float[Array, "*b 4"], pixel_offset: int | float = 0) -> Float[Array, "*b"]:
     """Return the areas of boxes in square pixels, never below 0."""
     return _product_of_sides(boxes[..., :2], boxes[..., 2:], pixel_offset)
 
@@ -69,7 +69,7 @@ def box_areas(boxes: Float[Array, "*b 4"], pixel_offset: float = 0) -> Float[Arr
 def encode_boxes(
     boxes: Float[Array | np.ndarray, "*#b 4"],
     anchors: Float[Array | np.ndarray, "*#b 4"],
-    weights: Sequence[float] = (1, 1, 1, 1),
+    weights: Sequence[int | float] = (1, 1, 1, 1),
 ) -> Float[Array, "*b 4"]:
     """Return the (dx, dy, dw, dh) that `decode_boxes` turns into these boxes.
 
@@ -80,7 +80,7 @@ def encode_boxes(
     Dimensions before the last one broadcast, and may differ in number. Faster R-CNN (Ren et al., 2015), eq. 2.
     """
     boxes, anchors = _of_equal_rank(boxes, anchors)
-    factors = _factors(weights, boxes.dtype)
+    factors = _factors(weights, boxes)
     (centre, side), (anchor_centre, anchor_side) = _centre_and_side(boxes), _centre_and_side(anchors)
     side, anchor_side = side + _SMALLEST_SIDE, anchor_side + _SMALLEST_SIDE
     moved, scaled = (centre - anchor_centre) / anchor_side, jnp.log(side / anchor_side)
@@ -90,8 +90,8 @@ def encode_boxes(
 def decode_boxes(
     deltas: Float[Array | np.ndarray, "*#b 4"],
     anchors: Float[Array | np.ndarray, "*#b 4"],
-    weights: Sequence[float] = (1, 1, 1, 1),
-    max_log_side: float | None = None,
+    weights: Sequence[int | float] = (1, 1, 1, 1),
+    max_log_side: int | float | None = None,
 ) -> Float[Array, "*b 4"]:
     """Return the boxes that anchors become when they are moved by (dx, dy, dw, dh), the inverse of `encode_boxes`.
 
@@ -102,7 +102,7 @@ def decode_boxes(
             With None, the exponential of an untrained network may overflow.
     """
     deltas, anchors = _of_equal_rank(deltas, anchors)
-    factors = _factors(weights, deltas.dtype)
+    factors = _factors(weights, deltas)
     anchor_centre, anchor_side = _centre_and_side(anchors)
     log_side = deltas[..., 2:] / factors[1]
     if max_log_side is not None:
@@ -112,7 +112,7 @@ def decode_boxes(
 
 
 def clip_boxes(
-    boxes: Float[Array | np.ndarray, "*b n 4"], size: Sequence[float] | Real[Array | np.ndarray, "*b 2"]
+    boxes: Float[Array | np.ndarray, "*b n 4"], size: Sequence[int | float | Array] | Real[Array | np.ndarray, "*b 2"]
 ) -> Float[Array, "*b n 4"]:
     """Return the part of each box inside its image.
 
@@ -140,11 +140,11 @@ def _of_equal_rank(*arrays: Array | np.ndarray) -> list[Array]:
     return [array.reshape((1,) * (rank - array.ndim) + array.shape) for array in given]
 
 
-def _factors(weights: Sequence[float], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+def _factors(weights: Sequence[int | float], like: Array) -> tuple[np.ndarray, np.ndarray]:
     if len(weights) != 4 or not all(weight > 0 for weight in weights):
         raise ValueError(f"weights must be four numbers above 0, for dx, dy, dw and dh, got {weights!r}")
-    factors = np.asarray(weights, dtype)
-    return factors[:2], factors[2:]
+    factors = np.asarray(weights, like.dtype).reshape((1,) * (like.ndim - 1) + (4,))
+    return factors[..., :2], factors[..., 2:]
 
 
 def _centre_and_side(boxes: Array) -> tuple[Array, Array]:
@@ -152,7 +152,7 @@ def _centre_and_side(boxes: Array) -> tuple[Array, Array]:
     return boxes[..., :2] + side / 2, side
 
 
-def _product_of_sides(low: Array, high: Array, pixel_offset: float) -> Array:
+def _product_of_sides(low: Array, high: Array, pixel_offset: int | float) -> Array:
     sides = jnp.maximum(high - low + pixel_offset, 0)
     return sides[..., 0] * sides[..., 1]
 

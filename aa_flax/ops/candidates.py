@@ -21,7 +21,7 @@ class Candidates(NamedTuple):
 
 
 def top_candidates(
-    logits: Float[Array | np.ndarray, "anchors classes"], k: int, score_threshold: float | None = None
+    logits: Float[Array | np.ndarray, "anchors classes"], k: int, score_threshold: int | float | None = None
 ) -> Candidates:
     """Return the `k` pairs of anchor and class with the highest logits, exactly; fewer if there are fewer pairs.
 

@@ -13,8 +13,8 @@ def sigmoid_focal_loss(
     logits: Float[Array | np.ndarray, "*shape"],
     targets: Float[Array | np.ndarray, "*shape"] | Int[Array | np.ndarray, "*shape"] | Bool[Array, "*shape"],
     *,
-    alpha: float | None = 0.25,
-    gamma: float = 1.5,
+    alpha: int | float | None = 0.25,
+    gamma: int | float = 1.5,
 ) -> Float[Array, "*shape"]:
     """Return alpha_t (1 - p_t)**gamma CE(logit, target) of each logit, in at least float32.
 

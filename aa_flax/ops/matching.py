@@ -18,11 +18,11 @@ _AT_ONCE = 4
 
 def match_anchors(
     anchors: Float[Array | np.ndarray, "anchors 4"],
-    boxes: Float[Array, "objects 4"],
-    valid: Bool[Array, " objects"],
+    boxes: Float[Array | np.ndarray, "objects 4"],
+    valid: Bool[Array | np.ndarray, " objects"],
     *,
-    foreground: float = 0.5,
-    background: float = 0.5,
+    foreground: int | float = 0.5,
+    background: int | float = 0.5,
     forced: Literal["best_anchor", "low_quality"] | None = "best_anchor",
 ) -> Int32[Array, " anchors"]:
     """Return for each anchor the index of its object, -1 for none (a negative), -2 for neither (left out of the loss).
@@ -45,7 +45,7 @@ def match_anchors(
     if forced not in FORCED:
         raise ValueError(f"forced must be one of {', '.join(map(repr, FORCED))}, got {forced!r}")
     anchors, boxes = map(jax.lax.stop_gradient, at_least_float32_arrays(anchors, boxes))
-    best, which, seized = _best(anchors, boxes, valid, forced)
+    best, which, seized = _best(anchors, boxes, jnp.asarray(valid), forced)
     matched = jnp.where(best >= foreground, which, jnp.where(best < background, NEGATIVE, IGNORED))
     if forced == "low_quality":
         return jnp.where(seized >= 0, which, matched)

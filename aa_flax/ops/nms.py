@@ -27,11 +27,11 @@ def nms(
     boxes: Float[Array | np.ndarray, "n 4"],
     scores: Float[Array | np.ndarray, " n"],
     *,
-    iou_threshold: float,
+    iou_threshold: int | float,
     max_outputs: int,
     classes: Int[Array | np.ndarray, " n"] | None = None,
     valid: Bool[Array | np.ndarray, " n"] | None = None,
-    pixel_offset: float = 0,
+    pixel_offset: int | float = 0,
 ) -> tuple[Int32[Array, " {max_outputs}"], Bool[Array, " {max_outputs}"]]:
     """Return the indices of the boxes that are kept, in falling score, and which of these indices are valid.
 
@@ -52,8 +52,8 @@ def nms(
         raise ValueError(f"max_outputs must be at least 1, got {max_outputs!r}")
     boxes, scores = at_least_float32_arrays(boxes, scores)
     number = boxes.shape[0]
-    tile = min(_TILE, max(number, 1))
-    tiles = -(-number // tile)
+    tile = max(1, min(_TILE, number))
+    tiles = max(1, -(-number // tile))
     eligible = ~jnp.isnan(scores) if valid is None else ~jnp.isnan(scores) & jnp.asarray(valid)
     one_class = jnp.zeros(number, jnp.int32) if classes is None else jnp.asarray(classes)
     _, _, order = jax.lax.sort((~eligible, -scores, jnp.arange(number, dtype=jnp.int32)), num_keys=2, is_stable=True)
