@@ -18,7 +18,7 @@ from aa_flax.typed import height_and_width
 
 @dataclass(frozen=True)
 class ModuleSummary:
-    """The counts of one module, with all modules inside it. `Summary` defines `flops` and `paper_flops`."""
+    """The counts of one module, with all modules inside it. `Summary` defines them."""
 
     kind: str
     params: int
@@ -40,6 +40,7 @@ class Summary:
 
     Attributes:
         params, flops, paper_flops: the totals.
+        frozen: how many of the parameters lie in the network's `frozen_parts`, which do not learn.
         by_module: the counts of each module by its dotted path, in the order in which modules are called.
         image_shape: (h, w, c) of the images that were counted for.
         batch: the number of images in the pass.
@@ -51,17 +52,23 @@ class Summary:
     by_module: dict[str, ModuleSummary]
     image_shape: tuple[int, int, int]
     batch: int
+    frozen: int = 0
 
     def table(self, depth: int = 2) -> str:
-        """Return a table with a line for each module down to `depth` parts of its path, and a line of totals."""
+        """Return a table with a line for each module down to `depth` parts of its path, and a line of totals.
+
+        A network with frozen parameters has a line of these before the last.
+        """
         rows = [("module", "type", "params", "MFLOPs")]
         for path, module in self.by_module.items():
             if path.count(".") < depth:
                 rows.append((path, module.kind, f"{module.params:,}", f"{module.flops / 1e6:,.1f}"))
+        if self.frozen:
+            rows.append(("of which frozen", "", f"{self.frozen:,}", ""))
         rows.append(("total", "", f"{self.params:,}", f"{self.flops / 1e6:,.1f}"))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         return "\n".join(
-            f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {params:>{widths[2]}}  {flops:>{widths[3]}}"
+            f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {params:>{widths[2]}}  {flops:>{widths[3]}}".rstrip()
             for name, kind, params, flops in rows
         )
 
@@ -106,10 +113,13 @@ def summarize(
         for _, module in nnx.iter_modules(merged):
             if isinstance(module, AAConv2D):
                 module.implementation = "auto"  # some cannot be traced for a CPU; the counts are the same for all
-        with watched(merged, lambda path, module, arguments: called.setdefault(path)):
+        with watched(merged, note):
             return merged(images)
 
     called: dict[str, None] = {}
+
+    def note(path: str, module: nnx.Module, arguments: tuple) -> None:
+        called.update(dict.fromkeys(_prefixes(path)))  # a backbone is not called itself, its stages are
 
     images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
     with traced_for("cpu"):  # on other platforms layers may pad with zeros, or have products inside kernels
@@ -133,6 +143,7 @@ def summarize(
         by_module=by_module,
         image_shape=image_shape,
         batch=batch,
+        frozen=sum(params.get(part, 0) for part in getattr(model, "frozen_parts", ())),
     )
 
 

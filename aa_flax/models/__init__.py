@@ -4,6 +4,16 @@ from aa_flax.models.mnasnet import MnasNet  # importing a family registers its n
 from aa_flax.models.patchconvnet import PatchConvNet
 from aa_flax.models.registry import create_model, list_models, model_options
 from aa_flax.models.resnet import ResNet
+from aa_flax.models.retinanet import RetinaNet
 from aa_flax.models.wide_resnet import WideResNet
 
-__all__ = ["MnasNet", "PatchConvNet", "ResNet", "WideResNet", "create_model", "list_models", "model_options"]
+__all__ = [
+    "MnasNet",
+    "PatchConvNet",
+    "ResNet",
+    "RetinaNet",
+    "WideResNet",
+    "create_model",
+    "list_models",
+    "model_options",
+]

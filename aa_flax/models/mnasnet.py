@@ -190,11 +190,15 @@ class MnasNet(WithMode):
         self._info = tuple(info.items())
         for stage, built in blocks.items():
             setattr(self, f"stage{stage}", Stage(built))
-        self.conv = plain_conv(features, 1280, 1, **arrays)
-        self.bn = norm(1280, **arrays)
+        self.conv: Any = plain_conv(features, 1280, 1, **arrays)
+        self.bn: Any = norm(1280, **arrays)
         self.dropout = nnx.Dropout(self.dropout_rate, deterministic=True) if self.dropout_rate else None
         self.pooling, self.head = classifier(1280, num_classes, options, **arrays)
         self.eval()  # the first mode of all modules inside, whatever mode the factories left them in
+
+    def remove_head(self) -> None:
+        """Remove what follows the last map of `features`, for a network that takes those maps."""
+        self.conv = self.bn = self.dropout = self.pooling = self.head = None
 
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:
@@ -213,7 +217,9 @@ class MnasNet(WithMode):
         """
         require_rngs(self.trains(train), rngs, dropout=self.dropout_rate)
         x = self._stages(images, train=train, rngs=rngs)["stage5"]
-        x = pooled(self.pooling, jax.nn.relu(self.bn(self.conv(x), use_running_average=evaluates(train))))
+        if self.conv is not None and self.bn is not None:
+            x = jax.nn.relu(self.bn(self.conv(x), use_running_average=evaluates(train)))
+        x = pooled(self.pooling, x)
         if self.dropout is not None:
             x = self.dropout(x, deterministic=evaluates(train), rngs=rngs)
         return x if self.head is None else self.head(x)
@@ -265,4 +271,5 @@ for _name, _width in (("mnasnet_075", 0.75), ("mnasnet_100", 1.0), ("mnasnet_125
             defaults={"width": _width, **(_AUGMENTATION if "aa_" in _prefix else {})},
             num_classes=1000,
             image_size=(224, 224),
+            strides=(2, 4, 8, 16, 32),
         )

@@ -286,4 +286,5 @@ for _size, (_width, _depth, _layer_scale) in _SIZES.items():
         defaults={"width": _width, "depth": _depth, "layer_scale_init": _layer_scale},
         num_classes=1000,
         image_size=(224, 224),
+        strides=(STRIDE,),
     )

@@ -2,10 +2,10 @@
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,46 +13,9 @@ from flax import nnx
 
 from aa_flax.json_values import as_tuples
 from aa_flax.models.attending import require_attention
+from aa_flax.models.entries import Entry, Family, Surrounded
 from aa_flax.models.traced_rngs import for_trace
-from aa_flax.typed import as_type, field_types, height_and_width
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A network with a name.
-
-    Attributes:
-        network: function called as `network(options, num_classes=..., image_size=..., ...)`.
-        options: dataclass of the network's options.
-        plugs: for some of these options, the factory dataclass that makes the value; the fields of the factory replace
-            the option among the options of the model.
-        defaults: values of options of the model that replace the defaults of the dataclasses.
-        num_classes, image_size: values that `create_model` uses if it is given none.
-    """
-
-    network: Callable[..., nnx.Module]
-    options: type
-    plugs: Mapping[str, type]
-    defaults: Mapping[str, Any]
-    num_classes: int
-    image_size: tuple[int, int]
-
-    @property
-    def types(self) -> dict[str, Any]:
-        """Return the name and type of every option of the model."""
-        plugged = {name: kind for factory in self.plugs.values() for name, kind in field_types(factory).items()}
-        own = {name: kind for name, kind in field_types(self.options).items() if name not in self.plugs}
-        return {**plugged, **own}
-
-    def assemble(self, given: Mapping[str, Any]) -> Any:
-        """Return the network's dataclass of options from the given values, with defaults for the others."""
-        values = {**self.defaults, **given}
-
-        def of(schema: type) -> dict[str, Any]:
-            return {name: values[name] for name in field_types(schema) if name in values}
-
-        plugs = {argument: factory(**of(factory)) for argument, factory in self.plugs.items()}
-        return self.options(**of(self.options), **plugs)
+from aa_flax.typed import as_type, height_and_width
 
 
 @dataclass(frozen=True)
@@ -85,6 +48,7 @@ class BuiltFrom:
 
 
 _entries: dict[str, Entry] = {}
+_families: dict[str, Family] = {}
 
 NO_OPTIONS = {
     "num_classes": "the data set says how many there are",
@@ -125,18 +89,34 @@ def register(
     defaults: Mapping[str, Any] | None = None,
     num_classes: int,
     image_size: tuple[int, int],
+    strides: tuple[int, ...] = (),
 ) -> None:
     """Register a network under a name; see `Entry` for the arguments.
+
+    With the strides of its maps given, it is a backbone too: `retinanet_NAME` is a name then, if they serve.
 
     Raises:
         ValueError: the name is taken, or `defaults` names an option that the model does not have.
     """
     if name in _entries:
         raise ValueError(f"a model named {name!r} is registered already")
-    entry = Entry(network, options, plugs or {}, defaults or {}, num_classes, image_size)
+    entry = Entry(network, options, plugs or {}, defaults or {}, num_classes, image_size, strides)
     if unknown := sorted({*entry.defaults} - {*entry.types}):
         raise ValueError(f"{name} has no option {', '.join(unknown)} that a default could be of")
     _entries[name] = entry
+
+
+def register_family(family: Family) -> None:
+    """Register the networks of a family around every network that is registered or will be, and can be a backbone.
+
+    Nothing is made for each of them until it is asked for.
+
+    Raises:
+        ValueError: the prefix is taken.
+    """
+    if family.prefix in _families:
+        raise ValueError(f"a family of networks with the prefix {family.prefix!r} is registered already")
+    _families[family.prefix] = family
 
 
 def create_model(
@@ -176,11 +156,11 @@ def create_model(
         TypeError: an unknown override (the message has the nearest known ones), or a value of another type.
     """
     entry = _find(name)
-    options = entry.assemble(_checked(name, entry, overrides))
+    checked = _checked(name, entry, overrides)
     _require_types(num_classes, in_channels, dtype, param_dtype, rngs)
     built_from = BuiltFrom(
         name,
-        entry.num_classes if num_classes is None else int(num_classes),
+        entry.classes(checked) if num_classes is None else int(num_classes),
         entry.image_size if image_size is None else height_and_width("image_size", image_size),
         int(in_channels),
         jnp.dtype(dtype),
@@ -188,8 +168,8 @@ def create_model(
         # Attributes of a module are static and must be hashable, which a list is not.
         tuple((key, as_tuples(value)) for key, value in sorted(overrides.items())),
     )
-    model: Any = entry.network(
-        options,
+    model, with_features = entry.build(
+        checked,
         num_classes=built_from.num_classes,
         image_size=built_from.image_size,
         in_channels=built_from.in_channels,
@@ -198,13 +178,32 @@ def create_model(
         rngs=for_trace(rngs),
     )
     model.built_from = built_from
-    model.without_attention = require_attention(model, name, options)
+    model.without_attention = require_attention(model, name, with_features)
     return model
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Return the sorted names of all networks that match a shell pattern such as "aa_*"."""
-    return sorted(fnmatch.filter(_entries, pattern))
+def list_models(pattern: str = "*", task: Literal["classification", "detection"] | None = None) -> list[str]:
+    """Return the sorted names of the networks that match a shell pattern such as "aa_*".
+
+    Args:
+        pattern: the shell pattern; "*" is all names.
+        task: what the networks are for; None is anything.
+
+    Raises:
+        ValueError: an unknown task.
+    """
+    tasks = ("classification", *dict.fromkeys(family.task for family in _families.values()))
+    if task is not None and task not in tasks:
+        raise ValueError(f"task must be one of {tasks} or None, got {task!r}")
+    names = [*_entries] if task in (None, "classification") else []
+    names += (name for name, family in _surrounded() if task in (None, family.task))
+    return sorted(fnmatch.filter(names, pattern))
+
+
+def _surrounded() -> Iterator[tuple[str, Family]]:
+    """Yield the name and the family of each network around a backbone."""
+    for prefix, family in _families.items():
+        yield from ((prefix + name, family) for name, entry in _entries.items() if family.serves(entry))
 
 
 def model_options(name: str) -> dict[str, Any]:
@@ -232,7 +231,7 @@ def nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
     return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else f"; known: {', '.join(sorted(known))}"
 
 
-def _checked(name: str, entry: Entry, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(name: str, entry: Entry | Surrounded, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the overrides, converted to the types of their options."""
     types, checked = entry.types, {}
     for option, value in overrides.items():
@@ -247,7 +246,7 @@ def _checked(name: str, entry: Entry, overrides: Mapping[str, Any]) -> dict[str,
 
 def _where(option: str, known: tuple[str, ...]) -> str:
     """Return the end of an error about an unknown option: which other models have it, or what to use instead."""
-    others = [name for name, entry in sorted(_entries.items()) if option in entry.types]
+    others = [name for name in list_models() if option in _find(name).types]
     if others:
         return f"; {', '.join(others[:3])}{' and others' if len(others) > 3 else ''} have it"
     return f"; {_ELSEWHERE[option]}" if option in _ELSEWHERE else nearest(option, (*known, *NO_OPTIONS))
@@ -270,9 +269,23 @@ def _require_types(num_classes: Any, in_channels: Any, dtype: Any, param_dtype: 
         )
 
 
-def _find(name: str) -> Entry:
+def _find(name: str) -> Entry | Surrounded:
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, one of list_models(), got {name!r}")
-    if name not in _entries:
-        raise ValueError(f"there is no model named {name!r}{nearest(name, list(_entries))}")
-    return _entries[name]
+    if name in _entries:
+        return _entries[name]
+    for prefix, family in _families.items():
+        backbone = _entries.get(name.removeprefix(prefix)) if name.startswith(prefix) else None
+        if backbone is None:
+            continue
+        if not family.serves(backbone):
+            raise ValueError(
+                f"there is no model named {name!r}: it needs maps at strides {_words(family.strides)}, and those of "
+                f"{name.removeprefix(prefix)} have {_words(backbone.strides)}"
+            )
+        return family.around(backbone)
+    raise ValueError(f"there is no model named {name!r}{nearest(name, list_models())}")
+
+
+def _words(strides: tuple[int, ...]) -> str:
+    return ", ".join(map(str, strides)) or "none that are known"

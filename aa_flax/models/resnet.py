@@ -37,6 +37,7 @@ from aa_flax.models.recalibration import (
 from aa_flax.models.registry import register
 from aa_flax.models.stages import FeatureInfo, require_images, require_rngs, require_sizes, residual_stage
 from aa_flax.ops import max_pool
+from aa_flax.ops.max_pooling import Padding
 
 BlockKind = Literal["basic", "bottleneck"]
 
@@ -47,7 +48,7 @@ class ResidualBlock(WithMode):
     Batch norm follows every convolution, and ReLU every batch norm but the last. `recalibration` scales the branch
     after its last batch norm, and ReLU follows the sum with the shortcut. The factory `conv` builds the 3×3 of a
     bottleneck, or the first 3×3 of a basic block, which has the stride; `second_conv` builds the second 3×3 of a basic
-    block.
+    block. With `zero_init` the scale of the last batch norm starts at 0, so that the block starts as its shortcut.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class ResidualBlock(WithMode):
         second_conv: ConvFactory,
         norm: NormFactory,
         recalibration: RecalibrationFactory,
+        zero_init: bool,
         drop_path_rate: float,
         dtype: Any,
         param_dtype: Any,
@@ -82,6 +84,9 @@ class ResidualBlock(WithMode):
             self.conv3 = None
         self.bn1 = norm(width, **options)
         self.bn2 = norm(width, **options)
+        if zero_init:
+            last = self.bn2 if self.conv3 is None else self.bn3
+            last.scale[...] = jnp.zeros_like(last.scale[...])
         self.drop_path_rate = drop_path_rate
         self.recalibration: Any = recalibration(features, map_shape=map_shape, **options)
         changes = strides > 1 or in_features != features
@@ -112,6 +117,9 @@ class ResNetOptions(HeadOptions):
 
     kind: BlockKind
     blocks: tuple[int, ...]  # number of blocks in each of the four stages
+    width: int = 64  # channels of the stem; the convolutions of the four stages have 1, 2, 4 and 8 times as many
+    pool_padding: Padding = "symmetric"  # of the max pooling after the stem; "same" is TensorFlow's, after the map only
+    zero_init_residual: bool = False  # the last batch norm of each block starts with scale 0
     conv: ConvFactory = plain_conv  # of each bottleneck's 3×3, or of each basic block's first
     second_conv: ConvFactory = plain_conv  # of a basic block's second
     recalibration: RecalibrationFactory = no_recalibration  # follows each residual branch (SE, GE, CBAM, GALA)
@@ -144,17 +152,20 @@ class ResNet(WithMode):
             raise ValueError(f"kind must be one of {get_args(BlockKind)}, got {kind!r}")
         if len(blocks) != 4 or min(blocks) < 1:
             raise ValueError(f"blocks must be four numbers of at least 1, one a stage, got {tuple(blocks)}")
+        if options.width < 1:
+            raise ValueError(f"width must be at least 1, got {options.width}")
         require_sizes(num_classes, in_channels)
         arrays: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         expansion = 4 if kind == "bottleneck" else 1
-        self.widths = tuple(64 * expansion * 2**i for i in range(4))
+        self.widths = tuple(options.width * expansion * 2**i for i in range(4))
         self.in_channels = in_channels
         self.image_size = image_size
-        self.stem = plain_conv(in_channels, 64, 7, strides=2, **arrays)
-        self.bn = options.norm(64, **arrays)
+        self.stem = plain_conv(in_channels, options.width, 7, strides=2, **arrays)
+        self.bn = options.norm(options.width, **arrays)
+        self.pool_padding = options.pool_padding
         self.drop_path_rate = options.drop_path_rate
         rates = drop_path_rates(options.drop_path_rate, sum(blocks), options.drop_path_rule)
-        in_features = 64
+        in_features = options.width
         for i, (width, count) in enumerate(zip(self.widths, blocks, strict=True)):
             map_shape = (math.ceil(image_size[0] / 2 ** (i + 2)), math.ceil(image_size[1] / 2 ** (i + 2)))
             stage = residual_stage(
@@ -170,6 +181,7 @@ class ResNet(WithMode):
                 second_conv=options.second_conv,
                 norm=options.norm,
                 recalibration=options.recalibration,
+                zero_init=options.zero_init_residual,
                 **arrays,
             )
             setattr(self, f"stage{i + 1}", stage)
@@ -209,7 +221,7 @@ class ResNet(WithMode):
         require_images(images, self.in_channels)
         require_rngs(self.trains(train), rngs, drop_path=self.drop_path_rate)
         x = jax.nn.relu(self.bn(self.stem(images), use_running_average=evaluates(train)))
-        x = max_pool(x, 2)
+        x = max_pool(x, 2, padding=self.pool_padding)
         maps = {}
         for i in range(4):
             x = getattr(self, f"stage{i + 1}")(x, train=train, rngs=rngs)
@@ -256,7 +268,8 @@ def _augmentation(depth: int) -> dict[str, Any]:
 def _register(name: str, depth: int, plugs: dict[str, type], **defaults: Any) -> None:
     kind, blocks = _SIZES[depth]
     defaults = {"kind": kind, "blocks": blocks, **defaults}
-    register(name, ResNet, ResNetOptions, plugs=plugs, defaults=defaults, num_classes=1000, image_size=(224, 224))
+    sizes: dict[str, Any] = dict(num_classes=1000, image_size=(224, 224), strides=(4, 8, 16, 32))
+    register(name, ResNet, ResNetOptions, plugs=plugs, defaults=defaults, **sizes)
 
 
 for _depth in _SIZES:

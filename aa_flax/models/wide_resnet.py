@@ -261,4 +261,5 @@ for _prefix, _plugs in _VARIANTS.items():
         defaults={"squeeze_excite_bias": False} if "se_" in _prefix else {},
         num_classes=100,
         image_size=(32, 32),
+        strides=(1, 2, 4),
     )

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,20 @@ from jaxtyping import Array, Float
 
 from aa_flax.ops.windows import shifted
 
+Padding = Literal["symmetric", "same"]
 
-@functools.partial(jax.jit, static_argnums=(1, 2))  # the name lets FLOP counts pass over it
-def max_pool(x: Float[Array, "b h w c"], stride: int, window: int = 3) -> Float[Array, "b hs ws c"]:
-    """Return the maximum over window×window locations every `stride`, padding (window - 1) // 2 on every side.
 
-    Sizes are PyTorch's: floor((h + 2 padding - window) / stride) + 1. The gradient goes to the first location of a
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))  # the name lets FLOP counts pass over it
+def max_pool(
+    x: Float[Array, "b h w c"], stride: int, window: int = 3, padding: Padding = "symmetric"
+) -> Float[Array, "b hs ws c"]:
+    """Return the maximum over window×window locations every `stride`.
+
+    With "symmetric" padding, (window - 1) // 2 on every side, sizes are PyTorch's: floor((h + 2 padding - window) /
+    stride) + 1. With "same" they are TensorFlow's, ceil(h / stride), for which the map is padded by what the windows
+    need, the odd row and column after it: a 3×3 window at stride 2 has none before and one after an even side.
+
+    The gradient goes to the first location of a
     window, row by row, that holds its maximum, ties included; a NaN is the maximum of its window. This is the gradient
     of `jax.lax.reduce_window`, except for windows with a NaN or with -inf alone, where the padding can receive it.
 
@@ -36,30 +44,49 @@ def max_pool(x: Float[Array, "b h w c"], stride: int, window: int = 3) -> Float[
             raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
     if window * window > 127:
         raise ValueError(f"window must be at most 11, got {window}")
-    if min(x.shape[1:3]) + 2 * _before(window) < window:
+    if padding not in get_args(Padding):
+        raise ValueError(f"padding must be one of {get_args(Padding)}, got {padding!r}")
+    if padding == "symmetric" and min(x.shape[1:3]) + 2 * ((window - 1) // 2) < window:
         raise ValueError(f"window={window} is larger than a padded {x.shape[1]}x{x.shape[2]} map")
-    by_window, kept = (functools.partial(pool, stride=stride, window=window) for pool in (_by_window, _keeping))
+    windows = _Windows(stride, window, padding)
+    by_window, kept = (functools.partial(pool, windows) for pool in (_by_window, _kept))
     return jax.lax.platform_dependent(x, tpu=by_window, default=kept)
 
 
-def _by_window(x: Array, stride: int, window: int) -> Array:
+class _Windows(NamedTuple):
+    """Where the windows lie: every `stride` locations, `window` of them wide."""
+
+    stride: int
+    window: int
+    padding: Padding
+
+    def pads(self, x: Any) -> tuple[tuple[int, int], ...]:
+        """Return the padding of all axes of a map, before and after."""
+        return ((0, 0), *(self._pad(side) for side in x.shape[1:3]), (0, 0))
+
+    def _pad(self, side: int) -> tuple[int, int]:
+        if self.padding == "symmetric":
+            return ((self.window - 1) // 2,) * 2
+        missing = max((math.ceil(side / self.stride) - 1) * self.stride + self.window - side, 0)
+        return missing // 2, missing - missing // 2
+
+
+def _by_window(windows: _Windows, x: Array) -> Array:
     low = np.asarray(-np.inf, x.dtype)
-    return jax.lax.reduce_window(x, low, jax.lax.max, (1, window, window, 1), (1, stride, stride, 1), _padding(window))
+    sizes, strides = (1, windows.window, windows.window, 1), (1, windows.stride, windows.stride, 1)
+    return jax.lax.reduce_window(x, low, jax.lax.max, sizes, strides, windows.pads(x))
 
 
-def _keeping(x: Array, stride: int, window: int) -> Array:
-    return _kept(stride, window, x)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _kept(windows: _Windows, x: Array) -> Array:
+    return _forward(windows, x)[0]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _kept(stride: int, window: int, x: Array) -> Array:
-    return _forward(stride, window, x)[0]
-
-
-def _forward(stride: int, window: int, x: Array) -> tuple[Array, Any]:
+def _forward(over: _Windows, x: Array) -> tuple[Array, Any]:
     """Return the maxima, and the index of the first location of each window, row by row, that holds its maximum."""
-    windows = list(shifted(jnp.pad(x, _padding(window), constant_values=-jnp.inf), (window, window), (stride, stride)))
-    inside = shifted(np.pad(np.ones((1, *x.shape[1:3], 1), bool), _padding(window)), (window, window), (stride, stride))
+    pads, sizes, strides = over.pads(x), (over.window,) * 2, (over.stride,) * 2
+    windows = list(shifted(jnp.pad(x, pads, constant_values=-jnp.inf), sizes, strides))
+    inside = shifted(np.pad(np.ones((1, *x.shape[1:3], 1), bool), pads), sizes, strides)
     largest = jnp.full_like(windows[0], -jnp.inf)
     first = jnp.full(largest.shape, -1, jnp.int8)
     for place, (candidate, within) in enumerate(zip(windows, inside, strict=True)):
@@ -68,18 +95,17 @@ def _forward(stride: int, window: int, x: Array) -> tuple[Array, Any]:
     return largest, (first, jnp.zeros((0, *x.shape[1:3]), jnp.int8))
 
 
-def _backward(stride: int, window: int, kept: tuple[Array, Array], dy: Array) -> tuple[Array]:
+def _backward(over: _Windows, kept: tuple[Array, Array], dy: Array) -> tuple[Array]:
     """Sum, at each location of the map, the gradients that the windows over it send there.
 
     Row y of the map lies in the windows floor((y + padding) / stride) - t for t = 0, 1, ...; in each of them it is row
     (y + padding) % stride + t * stride. The same holds for columns.
     """
     first, empty = kept
+    stride, window, _ = over
     reach = math.ceil(window / stride)
-    axes = [
-        _Axis(length, number, stride, window, reach)
-        for length, number in zip(empty.shape[1:], dy.shape[1:3], strict=True)
-    ]
+    sides = zip(empty.shape[1:], dy.shape[1:3], over.pads(empty)[1:3], strict=True)
+    axes = [_Axis(length, number, stride, window, reach, start) for length, number, (start, _) in sides]
     dx: Any = 0
     for rows in range(reach):
         for columns in range(reach):
@@ -94,20 +120,12 @@ def _backward(stride: int, window: int, kept: tuple[Array, Array], dy: Array) ->
 _kept.defvjp(_forward, _backward)
 
 
-def _before(window: int) -> int:
-    return (window - 1) // 2
-
-
-def _padding(window: int) -> tuple[tuple[int, int], ...]:
-    return ((0, 0), (_before(window),) * 2, (_before(window),) * 2, (0, 0))
-
-
 class _Axis:
     """The windows along one axis of the map."""
 
-    def __init__(self, length: int, number: int, stride: int, window: int, reach: int) -> None:
+    def __init__(self, length: int, number: int, stride: int, window: int, reach: int, start: int) -> None:
         self.length, self.number, self.stride, self.window, self.reach = length, number, stride, window, reach
-        self.start = _before(window)
+        self.start = start  # the padding before the map
         self.places = np.arange(length) + self.start
 
     def seen_as(self, back: int) -> np.ndarray:

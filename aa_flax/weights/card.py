@@ -13,7 +13,7 @@ from aa_flax.models import create_model
 from aa_flax.weights.errors import WeightsError, raise_all
 
 FORMAT = 1
-LAYERS = ("blocks", "depth")
+LAYERS = ("blocks", "depth", "head_depth")
 """Options of networks that count layers."""
 
 

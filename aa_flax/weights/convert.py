@@ -14,7 +14,7 @@ from aa_flax.weights.given import given_arrays
 from aa_flax.weights.report import Report
 from aa_flax.weights.rows import Counterpart, Leaf, Row, counterpart
 from aa_flax.weights.stem import adapted_stem
-from aa_flax.weights.tables import classifier_keys, family_of, table_of
+from aa_flax.weights.tables import classifier_keys, family_of, respelt, table_of
 
 OWN = "aa_flax"
 """The source of weights that this library wrote, with our dotted paths and order of axes."""
@@ -33,7 +33,8 @@ def load_torch_state_dict(
         model: a network of a family that has a key table for `source`.
         state_dict: arrays by PyTorch's names, of any type that numpy accepts, with PyTorch's order of axes. One that
             `read_state_dict` returned also knows what a `config.json` of timm beside its file says.
-        source: "timm" (ResNet, SE-ResNet, `semnasnet_*`), "torchvision" (ResNet) or "deit" (the authors' PatchConvNet).
+        source: "timm" (ResNet, SE-ResNet, `semnasnet_*`), "torchvision" (ResNet; RetinaNet around it, in its first
+            version, for flavor "torchvision") or "deit" (the authors' PatchConvNet).
         adapt_stem: make the first convolution for the network's number of channels where that of the weights has
             another (`aa_flax.weights.stem.adapted_stem`); otherwise another number is an error.
 
@@ -47,7 +48,8 @@ def load_torch_state_dict(
     table = table_of(model, source)
     arrays = flat_arrays(model)
     places = {path: counterpart(table, path, array.shape) for path, array in arrays.items()}
-    given, prefix, others, notes = given_arrays(state_dict, [k for p in places.values() if p for k in p.keys])
+    names = [key for place in places.values() if place for key in place.keys]
+    given, prefix, others, notes = given_arrays(respelt(model, source, state_dict), names)
     notes = (*said(model, state_dict, source), *notes)
     if adapt_stem:
         notes += adapt(model, given, source)

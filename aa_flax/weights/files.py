@@ -42,12 +42,11 @@ def save(model: nnx.Module, file: str | Path, *, origin: Mapping[str, Any] | Non
     if not isinstance(getattr(model, "built_from", None), BuiltFrom):
         raise WeightsError(f"{path}: a network of create_model can be saved, got a {type(model).__name__} of its own")
     arrays = {key: np.asarray(value) for key, value in flat_arrays(model).items()}
-    bias = arrays.get("head.bias")
     card = {
         "format": FORMAT,
         "model": untyped.built_from.name,
         "options": dict(untyped.built_from.options),
-        "num_classes": 0 if untyped.head is None else untyped.built_from.num_classes if bias is None else bias.size,
+        "num_classes": _classes(untyped, arrays),
         "image_size": list(untyped.image_size),
         "in_channels": untyped.in_channels,
         "params": sum(leaf.size for _, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))),
@@ -71,6 +70,14 @@ def save(model: nnx.Module, file: str | Path, *, origin: Mapping[str, Any] | Non
         partial.replace(path.with_suffix(".json"))
     except OSError as error:
         raise WeightsError(f"{path.with_suffix('.json')}: cannot be written ({error})") from None
+
+
+def _classes(model: Any, arrays: Mapping[str, np.ndarray]) -> int:
+    """Return how many classes a network has, which may have got another classifier since it was built."""
+    if getattr(model, "head", model) is None:
+        return 0
+    bias = arrays.get("head.bias")
+    return model.built_from.num_classes if bias is None else bias.size
 
 
 def _require_no_other(card: Path) -> None:

@@ -50,7 +50,9 @@ class Places:
             for path, module in modules.items()
             if isinstance(module, GatherExcite) and module.map_shape is not None
         }
-        self._norms = {family_of(model).norm_after(path): path for path in self._augmented}
+        family = family_of(model)
+        self._head = family.head
+        self._norms = {family.norm_after(path): path for path in self._augmented}
         self._pools = getattr(model, "pooling", None) is not None
         self._table = None if source == OWN else table_of(model, source)
         self.output_projections = {f"{path}.out.kernel" for path in self._augmented}
@@ -89,23 +91,27 @@ class Places:
             return Place(self._find(plain, shape), name == "bias", kept, layer.out_features)
         if self._has_another_size(path, given):
             return Place(None, True)
-        optional = module.partition(".")[0] == "head" or re.search(
-            r"(^|\.)(recalibration|attention\d+|pooling)(\.|$)", module
-        )
+        optional = self.is_head(path) or re.search(r"(^|\.)(recalibration|attention\d+|pooling)(\.|$)", module)
         return Place(self._find(path, shape), bool(optional))
+
+    def is_head(self, path: str) -> bool:
+        """Return whether the array at a dotted path belongs to the classifier."""
+        return path.startswith(f"{self._head}.")
 
     def takes_head(self, given: Mapping[str, np.ndarray], arrays: Mapping[str, Any]) -> bool:
         """Return whether the classifier's arrays are to be taken from the weights, all of them or none.
 
         A classifier for another number of classes is not taken, and one of the user's own only as a whole. One whose
         input has another width is not taken either if the network has attention pooling, which changes that width;
-        without pooling it is a mistake, so True is returned and the caller reports the shapes.
+        without pooling it is a mistake, so True is returned and the caller reports the shapes. A detector's classifier
+        is the last layer of its class scores.
         """
-        if "head.kernel" not in arrays:  # the user's own
-            own = {path: array.shape for path, array in arrays.items() if path.startswith("head.")}
+        kernel = f"{self._head}.kernel"
+        if kernel not in arrays:  # the user's own
+            own = {path: array.shape for path, array in arrays.items() if self.is_head(path)}
             return all(path in given and given[path].shape == shape for path, shape in own.items())
-        ours = arrays["head.kernel"].shape
-        found = self._find("head.kernel", ours)
+        ours = arrays[kernel].shape
+        found = self._find(kernel, ours)
         if found is None or not given.keys() >= {*found.keys}:
             return True
         if found.axis is not None:  # a layer for each class

@@ -12,6 +12,7 @@ from aa_flax.weights.errors import WeightsError, raise_all
 from aa_flax.weights.given import given_arrays
 from aa_flax.weights.places import Places, other_heads, resized_table
 from aa_flax.weights.report import Report
+from aa_flax.weights.tables import respelt
 
 
 def init_from_plain(
@@ -32,11 +33,11 @@ def init_from_plain(
     network is made for images of another size (`aa_flax.ops.resize_relative_table`, by the layer's `table_resize`, with
     "linear" for "error"), so that the network starts as the other one called at that size.
 
-    What the weights do not have (recalibration modules, attention pooling), a classifier or tokens for another number
-    of classes, a classifier of your own, and a gather-excite whose kernel has the size of another map keep their
-    initial values. So do the gates of AW-convolutions, unless the weights have them: a network with aw_gate_scale=0
-    starts as the plain one. Anything else that does not fit is an error. A network without a classifier
-    (`num_classes=0`) leaves the classifier's keys unused.
+    What the weights do not have (recalibration modules, attention pooling), a classifier (of a detector the last layer
+    of its class scores) or tokens for another number of classes, a classifier of your own, and a gather-excite whose
+    kernel has the size of another map keep their initial values. So do the gates of AW-convolutions, unless the weights
+    have them: a network with aw_gate_scale=0 starts as the plain one. Anything else that does not fit is an error. A
+    network without a classifier (`num_classes=0`) leaves the classifier's keys unused.
 
     Args:
         model: any network of a family that has a key table for `source`, or one that has such a network as `init_part`.
@@ -63,7 +64,8 @@ def init_from_plain(
         return report.within(init_part, [path for path in flat_arrays(model) if not path.startswith(f"{init_part}.")])
     arrays = flat_arrays(model)
     places = Places(model, source)
-    given, prefix, others, notes = given_arrays(state_dict, places.names(arrays), lenient=True)
+    named = respelt(model, source, state_dict)
+    given, prefix, others, notes = given_arrays(named, places.names(arrays), lenient=True)
     notes = (*said(model, state_dict, source), *notes)
     if adapt_stem:
         notes += adapt(model, given, source)
@@ -80,7 +82,7 @@ def init_from_plain(
                 problems.append(f"{path}: missing (for {path})")
             continue
         absent = place.optional and not given.keys() >= {*found.keys}
-        if absent or (path.startswith("head.") and not places.takes_head(given, arrays)):
+        if absent or (places.is_head(path) and not places.takes_head(given, arrays)):
             new.append(path)
             continue
         if path == "pooling.tokens":

@@ -18,9 +18,9 @@ class NumpyBackend:
             return np.einsum("bchwij,ocij->bohw", windows, weight, optimize=True)
         return np.einsum("bchwij,cij->bchw", windows, weight[:, 0], optimize=True)
 
-    def norm(self, x, weight, bias, mean, var):
+    def norm(self, x, weight, bias, mean, var, epsilon):
         weight, bias, mean, var = (v[None, :, None, None] for v in (weight, bias, mean, var))
-        return (x - mean) / np.sqrt(var + 1e-5) * weight + bias
+        return (x - mean) / np.sqrt(var + epsilon) * weight + bias
 
     def relu(self, x):
         return np.maximum(x, 0)
@@ -45,10 +45,10 @@ class TorchBackend:
 
         return conv2d(x, weight, stride=stride, padding=(weight.shape[-1] - 1) // 2, groups=groups)
 
-    def norm(self, x, weight, bias, mean, var):
+    def norm(self, x, weight, bias, mean, var, epsilon):
         from torch.nn.functional import batch_norm
 
-        return batch_norm(x, mean, var, weight, bias, eps=1e-5)
+        return batch_norm(x, mean, var, weight, bias, eps=epsilon)
 
     def relu(self, x):
         return x.relu()
@@ -71,10 +71,10 @@ class TorchBackend:
 
 
 class Network:
-    """Layers of a state dict that both families of networks use."""
+    """Layers of a state dict that all families of networks use."""
 
-    def __init__(self, state, backend):
-        self.state, self.backend = state, backend
+    def __init__(self, state, backend, epsilon=1e-5):
+        self.state, self.backend, self.epsilon = state, backend, epsilon
 
     def has(self, name):
         return f"{name}.weight" in self.state
@@ -87,7 +87,9 @@ class Network:
 
     def norm(self, x, name):
         return self.backend.norm(
-            x, *(self.state[f"{name}.{leaf}"] for leaf in ("weight", "bias", "running_mean", "running_var"))
+            x,
+            *(self.state[f"{name}.{leaf}"] for leaf in ("weight", "bias", "running_mean", "running_var")),
+            self.epsilon,
         )
 
     def gate(self, x, squeeze, excite):
@@ -103,6 +105,12 @@ class Network:
 def resnet(state, x, backend):
     """Return the logits of torchvision's and timm's ResNet, version 1.5, with the stride in a bottleneck's 3×3."""
     net = Network(state, backend)
+    return net.classify(resnet_maps(net, x)[-1], "fc")
+
+
+def resnet_maps(net, x):
+    """Return the maps after each of the four layers."""
+    backend, maps = net.backend, []
     x = backend.max_pool(backend.relu(net.norm(net.conv(x, "conv1", 2), "bn1")))
     for layer in (1, 2, 3, 4):
         block = 0
@@ -120,7 +128,35 @@ def resnet(state, x, backend):
                 x = net.norm(net.conv(x, f"{name}.downsample.0", stride), f"{name}.downsample.1")
             x = backend.relu(x + y)
             block += 1
-    return net.classify(x, "fc")
+        maps.append(x)
+    return maps
+
+
+def retinanet(state, x, backend):
+    """Return logits [b, anchors, classes] and boxes [b, anchors, 4] of torchvision's RetinaNet, nine anchors a place."""
+    body = {key.removeprefix("backbone.body."): value for key, value in state.items()}
+    tops = resnet_maps(Network(body, backend, epsilon=0.0), x)[1:]
+    net = Network(state, backend)
+    inner = [net.conv(top, f"backbone.fpn.inner_blocks.{i}.0") for i, top in enumerate(tops)]
+    for i in (1, 0):
+        below, above = inner[i], inner[i + 1]
+        rows, columns = (np.arange(n) * m // n for n, m in zip(below.shape[2:], above.shape[2:], strict=True))
+        inner[i] = below + above[:, :, rows][:, :, :, columns]
+    maps = [net.conv(x, f"backbone.fpn.layer_blocks.{i}.0") for i, x in enumerate(inner)]
+    maps.append(net.conv(maps[-1], "backbone.fpn.extra_blocks.p6", 2))
+    maps.append(net.conv(backend.relu(maps[-1]), "backbone.fpn.extra_blocks.p7", 2))
+    found = []
+    for head, out in (("classification_head", "cls_logits"), ("regression_head", "bbox_reg")):
+        levels = []
+        for x in maps:
+            i = 0
+            while net.has(name := f"head.{head}.conv.{i}.0"):
+                x, i = backend.relu(net.conv(x, name)), i + 1
+            y = net.conv(x, f"head.{head}.{out}")
+            b, channels, h, w = y.shape
+            levels.append(y.reshape(b, 9, channels // 9, h, w).transpose(0, 3, 4, 1, 2).reshape(b, 9 * h * w, -1))
+        found.append(np.concatenate(levels, 1))
+    return found
 
 
 def semnasnet(state, x, backend):
