@@ -85,7 +85,7 @@ class Dataset:
 
         Args:
             name: a split, "train", or in TFDS's notation a part, "train[:90%]", or a sum, "train+test".
-            targets: what is read of an example beside its image; the class label if not given.
+            targets: what is read of an example beside its image; if not given, the class label, or else the boxes.
             fast_decode: decode parts of JPEGs as `aa_flax.data.fast_jpeg` does, to nearly the same pixels.
 
         Raises:

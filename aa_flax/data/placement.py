@@ -37,9 +37,7 @@ Framing = Callable[[int, int], Placement]
 """A function from the height and width of a photograph to its placement."""
 
 
-def boxes_on_canvas(
-    boxes: Float[np.ndarray, "n 4"], placement: Float[np.ndarray, "8"]
-) -> Float[np.ndarray, "n 4"]:
+def boxes_on_canvas(boxes: Float[np.ndarray, "n 4"], placement: Float[np.ndarray, "8"]) -> Float[np.ndarray, "n 4"]:
     """Return boxes x1, y1, x2, y2 of a photograph in pixels of its canvas, in float64; they are not clipped.
 
     Args:
@@ -50,9 +48,7 @@ def boxes_on_canvas(
     return (boxes - origin) * scale
 
 
-def boxes_in_photo(
-    boxes: Float[np.ndarray, "n 4"], placement: Float[np.ndarray, "8"]
-) -> Float[np.ndarray, "n 4"]:
+def boxes_in_photo(boxes: Float[np.ndarray, "n 4"], placement: Float[np.ndarray, "8"]) -> Float[np.ndarray, "n 4"]:
     """Return boxes x1, y1, x2, y2 on a canvas in the photograph's pixels, in float64; they are not clipped.
 
     It is the inverse of `boxes_on_canvas`.

@@ -17,6 +17,7 @@ from aa_flax.data.errors import DataError
 from aa_flax.data.facts import FACTS, Facts
 from aa_flax.data.locking import lock
 from aa_flax.data.prepared import find_prepared, open_prepared
+from aa_flax.data.sets.bccd import BccdSubset
 from aa_flax.data.sets.builder import Origin, make_builder
 from aa_flax.data.sets.cifar import Cifar10, Cifar100
 from aa_flax.data.sets.fashion_mnist import FashionMnist, FashionMnistSubset
@@ -25,7 +26,7 @@ from aa_flax.data.statistics import STATISTICS, Moments
 from aa_flax.literal import literal, told_apart
 
 # EMBEDDED data sets come with the library; those FROM_FOLDER need a folder with their files.
-EMBEDDED: dict[str, type[FashionMnistSubset]] = {"fashion_mnist_subset": FashionMnistSubset}
+EMBEDDED: dict[str, Callable[[], Origin]] = {"fashion_mnist_subset": FashionMnistSubset, "bccd_subset": BccdSubset}
 FROM_FOLDER: dict[str, Callable[[Path], Origin]] = {
     "fashion_mnist": FashionMnist,
     "cifar10": Cifar10,
