@@ -20,6 +20,7 @@ _HOME = {
     "ClassLabel": "targets",
     "Source": "source",
     "Targets": "targets",
+    "Truth": "truths",
     "TolerantSource": "tolerant",
     "eval_batches": "pipeline",
     "steps_per_epoch": "pipeline",

@@ -9,6 +9,7 @@ class BccdSubset(CocoJson):
     """48 training and 16 test photographs of BCCD at 320 × 240 pixels; `embedded/make_bccd.py` chose them."""
 
     prefix = ""
+    stored_name = "aa_bccd_subset"
     description = "A subset of BCCD: 48 training and 16 test photographs of blood cells with boxes of 3 classes."
     homepage = "https://github.com/Shenggan/BCCD_Dataset"
 

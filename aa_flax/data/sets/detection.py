@@ -198,7 +198,7 @@ class DetectionFolder(Origin):
             self._findings.note("turned by EXIF to the same size, boxes taken as of the upright photograph", photo.name)
         points = turned_points(image.orientation, before) if turned else None
         scale = (width, height) if self._data.relative else (1, 1)
-        records = []
+        records: list[Record] = []
         for each in photo.objects:
             box = moved_box(each.box, scale, points)
             area = (box[2] - box[0]) * (box[3] - box[1]) if each.area is None else each.area * scale[0] * scale[1]

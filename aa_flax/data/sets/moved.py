@@ -55,7 +55,7 @@ def moved_polygons(
 def _moved(
     polygon: Sequence[float], scale: tuple[float, float], points: Callable[[float, float], Point] | None
 ) -> list[float]:
-    moved = []
+    moved: list[float] = []
     for x, y in zip(polygon[::2], polygon[1::2], strict=True):
         place = x * scale[0], y * scale[1]
         moved += points(*place) if points else place
