@@ -9,6 +9,7 @@ from typing import Any
 from aa_flax.data.errors import DataError
 
 _NAMED = 5  # of the faults of a kind; the rest are counted
+_TOLD = 3  # places of what is noted
 
 
 @dataclass(slots=True)
@@ -109,7 +110,10 @@ class Findings:
     @property
     def notes(self) -> list[str]:
         """Return a line for each thing noted: what, how often, and where first."""
-        return [f"{what}: {len(places):,}, first {places[0]}" for what, places in self.noted.items()]
+        some = {
+            what: "; ".join(places[:_TOLD]) + "; ..." * (len(places) > _TOLD) for what, places in self.noted.items()
+        }
+        return [f"{what}: {len(places):,} ({some[what]})" for what, places in self.noted.items()]
 
     def require_none(self, more: str = "") -> None:
         """Raise DataError, in one line, if there are faults.
