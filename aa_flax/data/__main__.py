@@ -1,7 +1,7 @@
 """Prepare, check and shrink data sets: `python -m aa_flax.data prepare|check|shrink NAME`.
 
     prepare NAME --source_dir=FOLDER   writes a data set of this library into --data_dir, once
-                                       --skip_damaged leaves out images that cannot be decoded
+                                       --skip_damaged leaves out images that are missing or cannot be decoded
     prepare NAME --manual_dir=FOLDER   writes one of the TFDS catalogue; downloads what it may
     check NAME                         prints what is wrong with a prepared data set
     shrink NAME --short_side=256       stores it again as NAME_side256, as JPEGs of --quality
@@ -33,7 +33,7 @@ def define(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string("source_dir", "", "prepare: folder with the files.", flag_values=values)
     flags.DEFINE_bool(
-        "skip_damaged", False, "prepare: leave out images of a folder that cannot be decoded.", flag_values=values
+        "skip_damaged", False, "prepare: leave out images of a folder that are missing or damaged.", flag_values=values
     )
     flags.DEFINE_string("manual_dir", "", "prepare: folder with files that TFDS may not download.", flag_values=values)
     flags.DEFINE_bool("full", False, "check: decode every example.", flag_values=values)

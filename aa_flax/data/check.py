@@ -1,26 +1,30 @@
-"""The check of a prepared data set: its description, files, records, images and labels."""
+"""The check of a prepared data set: its description, files, records, images, and labels or boxes."""
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
+import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
 from aa_flax.data.damage import damage_in
 from aa_flax.data.errors import DataError, one_line
+from aa_flax.data.objects import Objects, object_reader
 from aa_flax.data.prepared import Prepared, open_prepared
-from aa_flax.data.sets.image_folder import PREFIX
-from aa_flax.data.sets.own import stored_name
+from aa_flax.data.sets.own import FOLDER_KINDS, stored_name
 from aa_flax.data.shown import shown
 from aa_flax.data.source import RecordSource
+from aa_flax.data.targets import Read
+from aa_flax.data.truths import is_annotated
 from aa_flax.literal import quoted
 
 _CHUNK = 64  # examples that one thread reads at a time
-_OF_FOLDERS = stored_name(PREFIX)
+_OF_FOLDERS = tuple(stored_name(prefix) for prefix in FOLDER_KINDS)
 
 
 @dataclass
@@ -31,10 +35,12 @@ class Report:
     files: int = 0
     examples: int = 0  # in all splits, by the description of the data set
     read: int = 0  # examples that were decoded
+    empty: int = 0  # images without objects among them, which is no fault
 
     def __str__(self) -> str:
         found = f"{len(self.findings)} finding{'' if len(self.findings) == 1 else 's'}"
-        return f"{found}: {self.read:,} of {self.examples:,} examples looked at, in {self.files} files"
+        empty = f"; {self.empty:,} images without objects" if self.empty else ""
+        return f"{found}: {self.read:,} of {self.examples:,} examples looked at, in {self.files} files{empty}"
 
 
 def check(folder: Path, sample: int | None = 1000) -> Report:
@@ -75,10 +81,12 @@ def _check_split(prepared: Prepared, split: str, sample: int | None, report: Rep
         indices = indices[np.linspace(0, len(indices) - 1, sample).round().astype(int)]
     if not len(indices):
         return
-    source = RecordSource(prepared, split, missing_ok=True)
-    labels = _look(source, indices.tolist(), report, own=prepared.folder.parent.name.startswith(_OF_FOLDERS))
+    source = RecordSource(prepared, split, None if prepared.objects is None else _NoTargets(), missing_ok=True)
+    labels, empty = _look(source, indices.tolist(), report, prepared)
     report.read += len(indices)
-    absent = [name for label, name in enumerate(prepared.class_names) if label not in labels]
+    annotated = is_annotated(prepared, split)
+    report.empty += empty if annotated else 0
+    absent = [name for label, name in enumerate(prepared.class_names) if label not in labels] if annotated else []
     if absent and len(indices) == info.num_examples:
         report.findings.append(f"{prepared.folder}: split {split!r} has no example of class {quoted(absent, 5)}")
 
@@ -106,34 +114,75 @@ def _file_is_whole(file: Path, expected: int, report: Report) -> bool:
     return count == expected
 
 
-def _look(source: RecordSource, indices: Sequence[int], report: Report, own: bool) -> set[int]:
-    """Decode each example, report each one that is damaged, and return the labels of those that can be used.
+class _NoTargets:
+    """No targets: of a data set of detection all objects are looked at, crowds too."""
+
+    shapes: Mapping[str, jax.ShapeDtypeStruct] = {}
+
+    def reader(self, features: tfds.features.FeaturesDict) -> Read:
+        return lambda record: {}
+
+
+def _look(source: RecordSource, indices: Sequence[int], report: Report, prepared: Prepared) -> tuple[set[int], int]:
+    """Decode each example and report each one that is damaged.
 
     Args:
         source: the split.
         indices: which examples.
         report: where the findings go.
-        own: whether the images are those of a folder, which are stored as a viewer shows them.
-    """
+        prepared: the data set.
 
-    def look(start: int) -> tuple[list[str], set[int]]:
-        faults, labels = [], set()
+    Returns:
+        The labels of the examples that can be used, and how many of these have no objects though others have.
+    """
+    own = prepared.folder.parent.name.startswith(_OF_FOLDERS)
+    read = object_reader(prepared.objects, prepared.image_key) if prepared.objects else None
+
+    def labels_of(index: int, faults: list[str]) -> set[int]:
+        example = source[index]
+        if read is None:
+            return {int(example["label"])}
+        try:
+            objects = read(source.record(index))
+        except ValueError as error:
+            raise DataError(f"{source.place(index)}: {error}") from None
+        faults += [f"{source.place(index)}: {fault}" for fault in _boxes(objects, example["image"].shape)]
+        return {*objects.labels.tolist()}
+
+    def look(start: int) -> tuple[list[str], set[int], int]:
+        faults: list[str] = []
+        labels: set[int] = set()
+        empty = 0
         for index in indices[start : start + _CHUNK]:
             try:
-                labels.add(int(source[index]["label"]))
+                found = labels_of(index, faults)
+                labels |= found
+                empty += not found
                 if fault := _let_through(source, index, own):
                     faults.append(f"{source.place(index)}: {fault}")
             except DataError as error:
                 faults.append(str(error))
-        return faults, labels
+        return faults, labels, empty
 
     seen: set[int] = set()
+    without = 0
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")  # Pillow warns of metadata
-        for faults, labels in pool.map(look, range(0, len(indices), _CHUNK)):
+        for faults, labels, empty in pool.map(look, range(0, len(indices), _CHUNK)):
             report.findings += faults
             seen |= labels
-    return seen
+            without += empty
+    return seen, without
+
+
+def _boxes(objects: Objects, shape: tuple[int, ...]) -> Iterator[str]:
+    """Yield what is wrong with each box that has no area or lies outside its image; some reach beyond in all sets."""
+    height, width = shape[:2]
+    for number, (x1, y1, x2, y2) in enumerate(objects.boxes.tolist()):
+        if x1 == x2 or y1 == y2:
+            yield f"object {number} has a box without area, {x1:g}, {y1:g}, {x2:g}, {y2:g}"
+        elif x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+            yield f"object {number} lies outside the image of {width} × {height}: {x1:g}, {y1:g}, {x2:g}, {y2:g}"
 
 
 def _let_through(source: RecordSource, index: int, own: bool) -> str:

@@ -16,12 +16,13 @@ from aa_flax.data.prepared import (
     open_prepared,
     resolve_data_dir,
 )
-from aa_flax.data.sets.image_folder import PREFIX
 from aa_flax.data.sets.own import (
     EMBEDDED,
+    FOLDER_KINDS,
     FROM_FOLDER,
     in_catalogue,
     is_own,
+    kind_of_folder,
     open_origin,
     prepare,
     source_fingerprint,
@@ -31,6 +32,7 @@ from aa_flax.data.sets.own import (
 from aa_flax.data.source import RecordSource, Source
 from aa_flax.data.statistics import as_pixel, mean_and_std
 from aa_flax.data.targets import Targets
+from aa_flax.data.truths import Truth, category_ids, is_annotated, read_truths
 
 
 @dataclass(frozen=True)
@@ -67,17 +69,47 @@ class Dataset:
         """Return the mean as a pixel, 0 to 255, which `train_batches(crop="pad", fill=...)` takes."""
         return as_pixel(self.mean)
 
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Return the number of each class in the files of a data set of detection, which may have gaps."""
+        return category_ids(self._prepared)
+
+    def is_annotated(self, split: str) -> bool:
+        """Return whether the photographs of a split are annotated; those of a test server are not."""
+        return is_annotated(self._prepared, split)
+
+    def truths(self, split: str) -> list[Truth]:
+        """Return what is true of each photograph of a split of a data set of detection, in the order of its examples.
+
+        Raises:
+            DataError: the images have no objects, or a record is damaged.
+        """
+        return read_truths(self._prepared, split)
+
     def shared(self, one: str, other: str) -> int:
-        """Return how many examples two splits have in common; both must be splits that `split` takes."""
+        """Return how many examples of the split `one` are in `other` too; both must be splits that `split` takes.
+
+        Of a data set of detection, examples of the same photograph count, wherever they are stored.
+        """
         chosen, others = self._chosen(one), self._chosen(other)
-        return sum(int((chosen[file] & others[file]).sum()) for file in chosen.keys() & others.keys())
+        count = sum(int((chosen[split] & others[split]).sum()) for split in chosen)
+        for places in self._prepared.metadata.get("same_photographs", ()):
+            elsewhere = any(others[split][index] for split, index in places)
+            count += elsewhere * sum(chosen[split][index] and not others[split][index] for split, index in places)
+        return int(count)
 
     def _chosen(self, split: str) -> dict[str, np.ndarray]:
-        """Return which examples of each of its files, bool [examples], a split takes."""
-        chosen: dict[str, np.ndarray] = {}
-        for part in self._prepared.builder.info.splits[split].file_instructions:
-            mask = chosen.setdefault(str(part.filename), np.zeros(part.examples_in_shard, bool))
-            mask[part.skip : part.skip + part.take] = True
+        """Return which examples of each stored split, bool [examples], a split takes."""
+        info = self._prepared.builder.info
+        chosen = {name: np.zeros(each.num_examples, bool) for name, each in info.splits.items()}
+        starts = {}
+        for name, each in info.splits.items():
+            ends = np.cumsum(each.shard_lengths)
+            files = zip(sorted(each.filenames), ends, each.shard_lengths, strict=True)
+            starts.update({Path(str(file)).name: (name, end - length) for file, end, length in files})
+        for part in info.splits[split].file_instructions:
+            name, start = starts[Path(str(part.filename)).name]
+            chosen[name][start + part.skip : start + part.skip + part.take] = True
         return chosen
 
     def split(self, name: str, targets: Targets | None = None, *, fast_decode: bool = False) -> Source:
@@ -85,7 +117,7 @@ class Dataset:
 
         Args:
             name: a split, "train", or in TFDS's notation a part, "train[:90%]", or a sum, "train+test".
-            targets: what is read of an example beside its image; the class label if not given.
+            targets: what is read of an example beside its image; if not given, the class label, or else the boxes.
             fast_decode: decode parts of JPEGs as `aa_flax.data.fast_jpeg` does, to nearly the same pixels.
 
         Raises:
@@ -109,7 +141,7 @@ class Dataset:
 def available() -> list[str]:
     """Return the names of this library's data sets.
 
-    `load` also opens `image_folder/NAME` and data sets that TFDS has prepared.
+    `load` also opens folders of the user's own, such as `image_folder/NAME`, and data sets that TFDS has prepared.
     """
     return sorted([*EMBEDDED, *FROM_FOLDER])
 
@@ -122,24 +154,27 @@ def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "", s
     Nothing is ever downloaded.
 
     Args:
-        name: one of `available()`, `image_folder/NAME` for a folder of one's own, or a name of the TFDS catalogue.
+        name: one of `available()`; for a folder of one's own `image_folder/NAME`, or with boxes `coco_json/NAME`,
+            `voc/NAME` or `yolo/NAME`; or a name of the TFDS catalogue.
         data_dir: the folder of prepared data; "" means $TFDS_DATA_DIR, or ~/tensorflow_datasets.
         source_dir: for a data set of this library that does not come with it, the folder with its files. It is needed
             once; when it is given again, its files must be those that were prepared.
-        skip_damaged: when an image folder is prepared, leave out the images that cannot be decoded, and name them on
-            stderr; otherwise they are an error that names them.
+        skip_damaged: when a folder of one's own is prepared, leave out the images that are missing or cannot be
+            decoded, and name them on stderr; otherwise they are an error that names them.
 
     Raises:
         DataError: the data set is not there (the message says how to get it) or is faulty.
     """
     root = resolve_data_dir(data_dir)
-    if name == PREFIX.rstrip("/"):
-        raise DataError(f"{name}: give your data set a name of its own, such as {PREFIX}flowers")
+    if f"{name}/" in FOLDER_KINDS and (source_dir or not in_catalogue(name)):
+        raise DataError(f"{name}: give your data set a name of its own, such as {name}/flowers")
     if name in EMBEDDED or (source_dir and takes_folder(name)):
         return _own(name, prepare(open_origin(name, source_dir, skip_damaged), root))
     if source_dir:
+        *kinds, last = (f"{prefix}NAME" for prefix in FOLDER_KINDS)
         raise DataError(
-            f"source_dir: only {', '.join(FROM_FOLDER)} and {PREFIX}NAME are read from a folder, got the name {name!r}"
+            f"source_dir: only {', '.join([*FROM_FOLDER, *kinds])} and {last} are read from a folder, got the name "
+            f"{name!r}"
         )
     folder = locate(name, data_dir)
     if folder.parent.name == stored_name(name):
@@ -157,7 +192,7 @@ def locate(name: str, data_dir: str | Path = "") -> Path:
     # By this name those stay open that another package has registered, where that package is not imported.
     if (is_own(name) or name.isidentifier()) and (folder := find_prepared(stored_name(name), root)):
         return folder
-    if not name.startswith(PREFIX) and (folder := find_prepared(name, root)):
+    if (not kind_of_folder(name) or in_catalogue(name)) and (folder := find_prepared(name, root)):
         return folder
     raise DataError(_how_to_get(name, root))
 
@@ -197,8 +232,10 @@ def _opened(name: str, folder: Path, fingerprint: str) -> Dataset:
 
 def _how_to_get(name: str, root: Path) -> str:
     from_catalogue = f"prepare it from the TFDS catalogue: {build_command(name, root)}"
-    if name.startswith(PREFIX):
-        return f"{name} is not prepared in {root}; name the folder that holds train/CLASS/*.jpg once as source_dir"
+    if kind := kind_of_folder(name):
+        catalogue = f", or {from_catalogue}" if in_catalogue(name) else ""
+        holds = FOLDER_KINDS[kind].holds
+        return f"{name} is not prepared in {root}; name the folder that holds {holds} once as source_dir{catalogue}"
     if name in FROM_FOLDER and not in_catalogue(name):
         return f"{name} is not prepared in {root}; name the folder with its file once as source_dir"
     if name in FROM_FOLDER:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.targets import class_labels
+from aa_flax.data.objects import ObjectFeatures, find_objects
+from aa_flax.data.targets import class_labels, images
 
 _NAME = re.compile(r"\w+(/[\w.-]+)?(:\d+\.\d+\.\d+)?")
 _FEATURE = re.compile(r"tensorflow_datasets\.core\.features\.\w+\.\w+")
@@ -89,13 +90,25 @@ def _newest(folder: Path, version: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared folder that holds images with one label each, and the names of their classes."""
+    """A prepared folder that holds images with one label each, or with objects of one label each.
+
+    Attributes:
+        folder: the folder.
+        builder: TFDS's description of it.
+        image_key: the name of the image among the features.
+        label_key: the name of the class of an image; "" where the objects have classes.
+        objects: where the records have their objects; None where the images have classes.
+        class_names: the name of each class.
+        metadata: what this library stored of the data set, empty for one that TFDS has prepared.
+    """
 
     folder: Path
     builder: tfds.core.DatasetBuilder
     image_key: str
     label_key: str
+    objects: ObjectFeatures | None
     class_names: tuple[str, ...]
+    metadata: Mapping[str, Any]
 
 
 def open_prepared(folder: Path) -> Prepared:
@@ -104,7 +117,7 @@ def open_prepared(folder: Path) -> Prepared:
     Raises:
         DataError: the path is no UTF-8; the description is damaged, or names a class that is not TFDS's own; the format
             is not ArrayRecord; or an example does not have exactly one image, grey or RGB in uint8, and one class
-            label.
+            label, or else one sequence of objects with a box and a class each.
     """
     _require_utf8(folder)
     try:
@@ -119,20 +132,24 @@ def open_prepared(folder: Path) -> Prepared:
     features = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict):
         raise DataError(f"{folder}: not a dictionary of features, so none of images")
-    # Types are compared exactly: LabeledImage (a segmentation map) derives from Image, and is no input image.
-    images = sorted(key for key, feature in features.items() if type(feature) is tfds.features.Image)
-    labels = class_labels(features)
-    if len(images) != 1 or len(labels) != 1:
+    found, labels = images(features), class_labels(features)
+    objects = [] if labels else find_objects(features)
+    if len(found) != 1 or len(labels) + len(objects) != 1:
+        of_objects = f"; objects: {', '.join(form.key for form in objects)}" if objects else ""
         raise DataError(
             f"{folder}: expected exactly one image and one class label; "
-            f"images: {', '.join(images) or 'none'}; class labels: {', '.join(labels) or 'none'}"
+            f"images: {', '.join(found) or 'none'}; class labels: {', '.join(labels) or 'none'}{of_objects}"
         )
-    image = features[images[0]]
+    image = features[found[0]]
     if image.shape[-1] not in (1, 3) or image.np_dtype != "uint8":
         raise DataError(
-            f"{folder}: {images[0]!r} has {image.shape[-1]} channels of {image.np_dtype}, expected 1 or 3 of uint8"
+            f"{folder}: {found[0]!r} has {image.shape[-1]} channels of {image.np_dtype}, expected 1 or 3 of uint8"
         )
-    return Prepared(folder, builder, images[0], labels[0], _class_names(folder, features[labels[0]]))
+    metadata = _metadata(folder)
+    names = _class_names(folder, metadata, objects[0].classes if objects else features[labels[0]])
+    return Prepared(
+        folder, builder, found[0], labels[0] if labels else "", objects[0] if objects else None, names, metadata
+    )
 
 
 def names_in_lines(names: Sequence[str]) -> list[str]:
@@ -145,20 +162,32 @@ def names_in_lines(names: Sequence[str]) -> list[str]:
     return [re.sub(r"^ | $", r"\\x20", name) for name in escaped]
 
 
-def _class_names(folder: Path, label: tfds.features.ClassLabel) -> tuple[str, ...]:
-    """Return the names of the classes, as this library stored them, or else as TFDS did.
+def _metadata(folder: Path) -> Mapping[str, Any]:
+    """Return what this library stored of the data set in `folder`, empty where TFDS has prepared it.
 
     Raises:
-        DataError: they are damaged.
+        DataError: it is damaged.
     """
     path = folder / "metadata.json"
     try:
-        names = json.loads(path.read_bytes())["class_names"]
-    except (FileNotFoundError, KeyError, TypeError):  # TFDS or an older version has prepared it
-        names = list(label.names)
+        metadata = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: damaged ({error}); remove {folder} and prepare again") from None
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _class_names(folder: Path, metadata: Mapping[str, Any], label: tfds.features.ClassLabel) -> tuple[str, ...]:
+    """Return the names of the classes, as this library stored them, or else as TFDS did.
+
+    Raises:
+        DataError: they are not as many as there are classes.
+    """
+    # An older version of this library has stored none.
+    names = metadata.get("class_names", label.names)
     if not isinstance(names, list) or len(names) != label.num_classes or not all(isinstance(n, str) for n in names):
+        path = folder / "metadata.json"
         raise DataError(f"{path}: expected the names of {label.num_classes} classes; remove {folder} and prepare again")
     return tuple(names)
 

@@ -40,12 +40,14 @@ class Shown:
         content: the bytes of the file that the picture was decoded from: its first image, and without metadata where
             these cannot be read.
         as_stored: whether `content`, simply decoded, gives the same pixels.
+        orientation: the metadata's number, 2 to 8, of how the pixels were turned; 1 where they were not.
     """
 
     picture: Image.Image
     format: str
     content: bytes
     as_stored: bool
+    orientation: int
 
 
 def shown(content: bytes, quiet: bool = True) -> Shown:
@@ -93,10 +95,11 @@ def _shown(content: bytes, with_metadata: bytes, meant: Samples | None) -> Shown
             tags = image.tag_v2
             meant = Samples(tags.get(258, (1,))[0], tags.get(339, (1,))[0], tags.get(262) == 0)
         picture = _over_white(_eight_bits(image, tile if isinstance(tile, str) else "", meant))
-        turn = _TURNS.get(_orientation(with_metadata, image.info))
-        if turn is not None:
-            picture = picture.transpose(turn)
-        return Shown(picture, image.format or "", content, as_stored=picture is image and meant is None)
+        orientation = _orientation(with_metadata, image.info)
+        if orientation in _TURNS:
+            picture = picture.transpose(_TURNS[orientation])
+        as_stored = picture is image and meant is None
+        return Shown(picture, image.format or "", content, as_stored, orientation if orientation in _TURNS else 1)
 
 
 def _orientation(content: bytes, info: Mapping[Any, Any]) -> int:

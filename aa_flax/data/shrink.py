@@ -4,20 +4,27 @@ import collections
 import hashlib
 import io
 import itertools
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from aa_flax.data.errors import DataError
+from aa_flax.data.objects import object_reader, stored_size
 from aa_flax.data.prepared import content_fingerprint, open_prepared
-from aa_flax.data.sets.builder import Example, Origin
+from aa_flax.data.sets.builder import Example, Origin, Record
+from aa_flax.data.sets.detection import object_features
+from aa_flax.data.sets.moved import moved_polygons
 from aa_flax.data.source import RecordSource
+from aa_flax.data.truths import category_ids, is_annotated
 
 _AHEAD = 8  # examples per thread that may be in work ahead of the one that is written
 _REPORT_SECONDS = 30.0
@@ -30,7 +37,7 @@ class Shrunk(Origin):
 
     They are scaled with Lanczos's filter and encoded as JPEG of `quality`, with chroma at half the resolution as in
     most photographs. Images whose shorter side is not longer are stored byte for byte. Splits, order, labels and names
-    of the classes stay.
+    of the classes stay. Boxes, areas and polygons are scaled with their images, and masks of run lengths left out.
     """
 
     homepage = ""
@@ -45,6 +52,9 @@ class Shrunk(Origin):
         if info.features[self._prepared.image_key].shape[-1] != 3:
             raise DataError(f"{folder}: images of one channel; only coloured ones are stored smaller")
         self._short_side, self._quality = short_side, quality
+        self._unscaled: list[int] = []  # appended to by several threads
+        if self._prepared.objects:
+            self.supervised_keys = None
         self.stored_name = f"{info.full_name.rpartition('/')[0].replace('/', '_')}_side{short_side}"
         self.description = f"{info.full_name}, shorter side at most {short_side} pixels, JPEG quality {quality}."
 
@@ -55,6 +65,23 @@ class Shrunk(Origin):
     @property
     def class_names(self) -> list[str]:
         return list(self._prepared.class_names)
+
+    def features(self) -> dict[str, tfds.features.FeatureConnector]:
+        if self._prepared.objects is None:
+            return super().features()
+        return {"image": self.image_feature(), **object_features(self.class_feature())}
+
+    def metadata(self) -> Mapping[str, Any]:
+        if self._prepared.objects is None:
+            return {}
+        kept = {"same_photographs": self._prepared.metadata.get("same_photographs", [])}
+        splits = [split for split in self._prepared.builder.info.splits if is_annotated(self._prepared, split)]
+        return {"category_ids": list(category_ids(self._prepared)), "annotated": splits, **kept}
+
+    @property
+    def notes(self) -> list[str]:
+        left_out = f"{self._prepared.folder}: masks of run lengths, which are not scaled, left out: {len(self._unscaled):,}"
+        return [left_out] * bool(self._unscaled)
 
     def checksums(self) -> dict[str, str]:
         setting = f"{content_fingerprint(self._prepared.folder)} {self._short_side} {self._quality}"
@@ -68,12 +95,17 @@ class Shrunk(Origin):
 
         def example(index: int) -> Example:
             record = source.record(index)
-            encoded, label = bytes(record[self._prepared.image_key]), int(record[self._prepared.label_key])
             try:
-                return shrunk(encoded, self._short_side, self._quality), label
+                image = shrunk(bytes(record[self._prepared.image_key]), self._short_side, self._quality)
             # Pillow raises many types for damaged files.
             except Exception as error:
                 raise DataError(f"{source.place(index)}: the image cannot be decoded ({error})") from None
+            if self._prepared.objects is None:
+                return image, int(record[self._prepared.label_key])
+            try:
+                return self._scaled(record, image, index)
+            except ValueError as error:
+                raise DataError(f"{source.place(index)}: {error}") from None
 
         reported = time.monotonic()
         for index, made in enumerate(_in_order(example, range(len(source)))):
@@ -81,6 +113,33 @@ class Shrunk(Origin):
             if time.monotonic() - reported > _REPORT_SECONDS:
                 reported = time.monotonic()
                 print(f"{source.name}: {index + 1:,} of {len(source):,}", file=sys.stderr, flush=True)
+
+    def _scaled(self, record: Mapping[str, Any], image: bytes, index: int) -> Record:
+        """Return a record of a data set of detection with a smaller image, in this library's form."""
+        form, key = self._prepared.objects, self._prepared.image_key
+        assert form is not None
+        objects = object_reader(form, key)(record)
+        (height, width), (new_height, new_width) = stored_size(record[key]), stored_size(image)
+        scale = new_width / width, new_height / height
+        texts = [bytes(text).decode() for text in record[form.key].get("segmentation", [b""] * len(objects))]
+        shapes = [moved_polygons(json.loads(text) if text else None, scale) for text in texts]
+        self._unscaled.extend(index for text, shape in zip(texts, shapes, strict=True) if text and not shape)
+        return {
+            "image": image,
+            "image/filename": bytes(record.get("image/filename", b"")),
+            "image/id": int(record.get("image/id", index + 1)),
+            "objects": [
+                {
+                    "box": objects.boxes[number] * np.array([*scale, *scale]),
+                    "label": int(objects.labels[number]),
+                    "crowd": bool(objects.crowd[number]),
+                    "area": objects.area[number] * scale[0] * scale[1],
+                    "id": int(objects.ids[number]),
+                    "segmentation": json.dumps(shape, separators=(",", ":")) if shape else "",
+                }
+                for number, shape in enumerate(shapes)
+            ],
+        }
 
 
 def shrunk(encoded: bytes, short_side: int, quality: int = 95) -> bytes:

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from aa_flax.alive import reporting
+from aa_flax.data.boxes import Boxes
 from aa_flax.data.errors import DataError, one_line
 from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
 from aa_flax.data.images import Interpolation, decode_image, decode_part, framed_pixels
@@ -133,11 +134,11 @@ class RecordSource(Source):
         Args:
             prepared: the data set.
             split: the name of the split, or a part of one in the notation of TFDS.
-            targets: what is read beside the image; a class label if not given.
+            targets: what is read beside the image; the class label, or the boxes of objects, if not given.
             fast_decode: whether `part` decodes with `fast_jpeg`.
             missing_ok: accept missing files, for a caller that reads none of their examples.
         """
-        targets = targets or ClassLabel()
+        targets = targets or (Boxes() if prepared.objects else ClassLabel())
         info = prepared.builder.info
         features, split_info = info.features, info.splits[split]
         self.name = f"{info.name}[{split}]"

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
+from aa_flax.data.objects import find_objects
 
 Read = Callable[[Mapping[str, Any]], dict[str, Any]]
 """A function from an example's record, its image still encoded, to its targets by name.
@@ -50,6 +51,11 @@ class ClassLabel:
     def reader(self, features: tfds.features.FeaturesDict) -> Read:
         """Return the function that reads the label of a record; raise DataError unless there is exactly one label."""
         labels = class_labels(features)
+        if not labels and (forms := find_objects(features)):
+            raise DataError(
+                f"the images have objects with a box and a class each ({forms[0].key!r}), not one class each; they are "
+                "for detection"
+            )
         if len(labels) != 1:
             raise DataError(f"expected exactly one class label; class labels: {', '.join(labels) or 'none'}")
         key = labels[0]
@@ -77,6 +83,12 @@ def check_targets(targets: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtyp
 
 def _named(targets: Mapping[str, Any]) -> str:
     return ", ".join(map(repr, sorted(targets))) or "none"
+
+
+def images(features: tfds.features.FeaturesDict) -> list[str]:
+    """Return the names, sorted, of the images among the features of a data set."""
+    # Types are compared exactly: LabeledImage (a segmentation map) derives from Image, and is no input image.
+    return sorted(key for key, feature in features.items() if type(feature) is tfds.features.Image)
 
 
 def class_labels(features: tfds.features.FeaturesDict) -> list[str]:

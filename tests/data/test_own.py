@@ -12,6 +12,7 @@ from aa_flax.data.sets.own import EMBEDDED, FROM_FOLDER, open_origin, stored_nam
 
 def test_names():
     assert [name for name in available() if name not in own._ADDED] == [
+        "bccd_subset",
         "cifar10",
         "cifar100",
         "fashion_mnist",

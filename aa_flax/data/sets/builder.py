@@ -7,7 +7,9 @@ an `Origin` says otherwise.
 
 import abc
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +19,10 @@ from aa_flax.alive import reporting
 from aa_flax.data.errors import DataError
 from aa_flax.data.prepared import names_in_lines
 
-Example = tuple[bytes, int]  # (encoded image, label)
+Record = Mapping[str, Any]
+"""The values of an example by the names of its features."""
+Example = tuple[bytes, int] | Record
+"""An example of a split: (encoded image, label) where these are its only features, or else its record."""
 
 
 class Origin(abc.ABC):
@@ -28,6 +33,7 @@ class Origin(abc.ABC):
     homepage: ClassVar[str]
     image_shape: ClassVar[tuple[int | None, int | None, int]]
     encoding: ClassVar[str | None] = "png"
+    supervised_keys: tuple[str, str] | None = ("image", "label")
     version: ClassVar[str] = "1.0.0"  # changes when other data is written from the same files
 
     @property
@@ -42,6 +48,25 @@ class Origin(abc.ABC):
     @abc.abstractmethod
     def splits(self) -> Mapping[str, Iterator[Example]]:
         """Return the examples of each split by its name, in the order of the files; iterating checks each example."""
+
+    def features(self) -> dict[str, tfds.features.FeatureConnector]:
+        """Return the features of an example by name."""
+        return {"image": self.image_feature(), "label": self.class_feature()}
+
+    def image_feature(self) -> tfds.features.Image:
+        """Return the feature of the image, which is stored encoded."""
+        return tfds.features.Image(shape=self.image_shape, encoding_format=self.encoding)
+
+    def class_feature(self) -> tfds.features.ClassLabel:
+        """Return the feature of the number of a class."""
+        return tfds.features.ClassLabel(names=names_in_lines(self.class_names))
+
+    def metadata(self) -> Mapping[str, Any]:
+        """Return what is stored of the data set besides its class names and checksums, as JSON has it.
+
+        Lists and dictionaries in it may be filled until the last example has been taken.
+        """
+        return {}
 
     @property
     def notes(self) -> Sequence[str]:
@@ -80,6 +105,34 @@ def require_files(folder: Path, names: list[str], what: str) -> list[Path]:
     return [folder / name for name in names]
 
 
+def stored_name_of_folder(name: str, prefix: str) -> str:
+    """Return the stored name of a folder of the user's own that is called `name`, which is the prefix and a NAME.
+
+    Raises:
+        DataError: NAME is no identifier.
+    """
+    label = name.removeprefix(prefix)
+    if not re.fullmatch(r"\w+", label, re.ASCII):
+        raise DataError(f"{name!r}: expected {prefix}NAME, where NAME has letters, digits and underscores only")
+    return f"aa_{prefix.replace('/', '_')}{label}"
+
+
+def names_and_sizes(paths: Iterable[Path]) -> str:
+    """Return a hash of the names and sizes of files.
+
+    They are not read, because that would take hours for the images of a large data set.
+    """
+    return hashlib.sha256(b"".join(map(_described, paths))).hexdigest()
+
+
+def _described(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+    except OSError as error:  # a link that leads nowhere, which is left to decoding
+        size = -(error.errno or 1)
+    return os.fsencode(path.name) + f" {size}\n".encode()
+
+
 def make_builder(origin: Origin, checksums: dict[str, str], data_dir: Path) -> tfds.core.GeneratorBasedBuilder:
     """Return the TFDS builder that stores `origin` under `data_dir` as ArrayRecord, with `checksums` as metadata."""
 
@@ -103,20 +156,17 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
             builder=self,
             description=self._origin.description,
             homepage=self._origin.homepage,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=self._origin.image_shape, encoding_format=self._origin.encoding),
-                    "label": tfds.features.ClassLabel(names=names_in_lines(self._origin.class_names)),
-                }
-            ),
-            supervised_keys=("image", "label"),
+            features=tfds.features.FeaturesDict(self._origin.features()),
+            supervised_keys=self._origin.supervised_keys,
             disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(source_sha256=self._checksums, class_names=self._origin.class_names),
+            metadata=tfds.core.MetadataDict(
+                source_sha256=self._checksums, class_names=self._origin.class_names, **self._origin.metadata()
+            ),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {name: self._generate_examples(examples) for name, examples in self._origin.splits().items()}
 
-    def _generate_examples(self, examples: Iterator[Example]) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, (image, label) in enumerate(reporting(examples)):
-            yield index, {"image": image, "label": label}
+    def _generate_examples(self, examples: Iterator[Example]) -> Iterator[tuple[int, Record]]:
+        for index, example in enumerate(reporting(examples)):
+            yield index, {"image": example[0], "label": example[1]} if isinstance(example, tuple) else example

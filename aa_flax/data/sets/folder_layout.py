@@ -117,6 +117,11 @@ def name_of(path: Path) -> str:
     return os.fsencode(path.name).decode("utf-8", "surrogateescape")
 
 
+def is_hidden(path: Path) -> bool:
+    """Return whether a file or folder is left alone: by the dot of its name, or because a system has put it there."""
+    return path.name.startswith(".") or not _OF_SYSTEMS.isdisjoint(path.parts)
+
+
 def _scanned(folder: Path, above: tuple[str, ...]) -> _Folder:
     """Return a folder with all below it; links to folders are followed, except to one that it lies in."""
     above = (*above, os.path.realpath(folder))
@@ -149,13 +154,21 @@ def _is(kind: Callable[[], bool]) -> bool:
 
 
 def _words(folder: _Folder) -> set[str]:
-    return set(re.findall(r"[a-z]+", folder.name.casefold()))
+    return _words_of(folder.name)
+
+
+def _words_of(name: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", name.casefold()))
+
+
+def split_spelled(name: str) -> str:
+    """Return the split that a name spells, as `Train`, `seg_train` and `training-set` do; "" if none or several."""
+    named = _words_of(name) & _SPLITS.keys()
+    return _SPLITS[named.pop()] if len(named) == 1 else ""
 
 
 def _split_name(folder: _Folder) -> str:
-    """Return the split that a folder's name spells, as `Train`, `seg_train` and `training-set` do; "" if none."""
-    named = _words(folder) & _SPLITS.keys()
-    return _SPLITS[named.pop()] if len(named) == 1 else ""
+    return split_spelled(folder.name)
 
 
 def _unwrapped(folder: _Folder) -> _Folder:

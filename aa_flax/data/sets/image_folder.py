@@ -3,32 +3,24 @@
     FOLDER/train/CLASS/*.jpg and FOLDER/val/CLASS/*.jpg      splits by the names of their folders: train, val, test, ...
     FOLDER/CLASS/*.jpg                                       one split, train
 
-`folder_layout` says what else is known. Classes are the names of the folders, sorted. JPEG, PNG and WebP files are
-stored byte for byte, of a phone's JPEG with several images the first. Other formats, and images that a viewer shows
-otherwise than they are stored (turned by EXIF, 16 bits per channel, transparent), are stored as shown: JPEGs as JPEG of
-quality 95, the rest as PNG. So training sees an image as `aa_flax.predict` does.
+`folder_layout` says what else is known. Classes are the names of the folders, sorted. Images are stored as
+`stored_image` says, so that training sees an image as `aa_flax.predict` does.
 
 Examples are stored in a random order, always the same, so that a part of a split has every class.
 """
 
-import hashlib
-import io
-import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from aa_flax.data.errors import DataError, one_line
-from aa_flax.data.images import encode_png
-from aa_flax.data.sets.builder import Example, Origin
+from aa_flax.data.errors import DataError
+from aa_flax.data.sets.builder import Example, Origin, names_and_sizes, stored_name_of_folder
 from aa_flax.data.sets.folder_layout import Classes, lay_out
-from aa_flax.data.shown import shown
+from aa_flax.data.sets.stored_image import stored_image
 from aa_flax.literal import quoted
 
 PREFIX = "image_folder/"
-_STORED_AS_THEY_ARE = ("JPEG", "PNG", "WEBP")
 
 
 class ImageFolder(Origin):
@@ -49,10 +41,7 @@ class ImageFolder(Origin):
     encoding = None
 
     def __init__(self, name: str, folder: Path, skip_damaged: bool = False):
-        label = name.removeprefix(PREFIX)
-        if not re.fullmatch(r"\w+", label, re.ASCII):
-            raise DataError(f"{name!r}: expected {PREFIX}NAME, where NAME has letters, digits and underscores only")
-        self.stored_name = f"aa_image_folder_{label}"
+        self.stored_name = stored_name_of_folder(name, PREFIX)
         self._folder, self._skip_damaged = folder, skip_damaged
         layout = lay_out(folder)
         self._images, self._left_out = layout.splits, layout.left_out
@@ -74,22 +63,12 @@ class ImageFolder(Origin):
         return [self._left_out] * bool(self._left_out) + [damaged] * bool(self._damaged)
 
     def checksums(self) -> dict[str, str]:
-        """Return, for each class in each split, a hash of its files' names and sizes.
-
-        The files are not read, because that would take hours for a large data set.
-        """
+        """Return, for each class in each split, a hash of its files' names and sizes, see `names_and_sizes`."""
         return {
-            f"{split}/{name}": hashlib.sha256(b"".join(map(self._described, paths))).hexdigest()
+            f"{split}/{name}": names_and_sizes(paths)
             for split, classes in self._images.items()
             for name, paths in classes.items()
         }
-
-    def _described(self, path: Path) -> bytes:
-        try:
-            size = path.stat().st_size
-        except OSError as error:  # a link that leads nowhere, which is left to decoding
-            size = -(error.errno or 1)
-        return os.fsencode(path.name) + f" {size}\n".encode()
 
     def splits(self) -> Mapping[str, Iterator[Example]]:
         self._damaged.clear()
@@ -119,21 +98,4 @@ class ImageFolder(Origin):
 
 
 def _encoded(path: Path) -> bytes:
-    """Return the bytes to store; the image is decoded, so that damage is found now and not in the middle of a run.
-
-    Raises:
-        DataError: the image cannot be decoded.
-    """
-    try:
-        image = shown(path.read_bytes())
-        if image.as_stored and image.format in _STORED_AS_THEY_ARE:
-            return image.content
-        picture = image.picture.convert("RGB")
-        if image.format != "JPEG":
-            return encode_png(np.asarray(picture))
-        buffer = io.BytesIO()
-        picture.save(buffer, "jpeg", quality=95)
-        return buffer.getvalue()
-    # Pillow raises many types for damaged files.
-    except Exception as error:
-        raise DataError(f"{path}: the image cannot be decoded ({one_line(error)})") from None
+    return stored_image(path).content

@@ -4,10 +4,12 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -17,20 +19,42 @@ from aa_flax.data.errors import DataError
 from aa_flax.data.facts import FACTS, Facts
 from aa_flax.data.locking import lock
 from aa_flax.data.prepared import find_prepared, open_prepared
+from aa_flax.data.sets.bccd import BccdSubset
 from aa_flax.data.sets.builder import Origin, make_builder
 from aa_flax.data.sets.cifar import Cifar10, Cifar100
+from aa_flax.data.sets.coco_json import CocoJson
 from aa_flax.data.sets.fashion_mnist import FashionMnist, FashionMnistSubset
 from aa_flax.data.sets.image_folder import PREFIX, ImageFolder
+from aa_flax.data.sets.voc import Voc
+from aa_flax.data.sets.yolo import Yolo
 from aa_flax.data.statistics import STATISTICS, Moments
 from aa_flax.literal import literal, told_apart
 
 # EMBEDDED data sets come with the library; those FROM_FOLDER need a folder with their files.
-EMBEDDED: dict[str, type[FashionMnistSubset]] = {"fashion_mnist_subset": FashionMnistSubset}
+EMBEDDED: dict[str, Callable[[], Origin]] = {"fashion_mnist_subset": FashionMnistSubset, "bccd_subset": BccdSubset}
 FROM_FOLDER: dict[str, Callable[[Path], Origin]] = {
     "fashion_mnist": FashionMnist,
     "cifar10": Cifar10,
     "cifar100": Cifar100,
 }
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """A kind of folders of the user's own: how it is read, and what it holds, in words."""
+
+    origin: Callable[[str, Path, bool], Origin]
+    holds: str
+
+
+FOLDER_KINDS: dict[str, FolderKind] = {
+    "coco_json/": FolderKind(CocoJson, "annotations/instances_train2017.json and train2017/*.jpg"),
+    "voc/": FolderKind(Voc, "Annotations/*.xml, JPEGImages/*.jpg and ImageSets/Main/train.txt"),
+    "yolo/": FolderKind(Yolo, "images/train/*.jpg and labels/train/*.txt"),
+    PREFIX: FolderKind(ImageFolder, "train/CLASS/*.jpg"),
+}
+"""Kinds of folders by the prefix of their names."""
+_VOC_OF_TFDS = re.compile(r"voc(/(2007|2012))?(:.*)?")
 _ADDED: set[str] = set()
 """Names in `FROM_FOLDER` that are not this library's."""
 
@@ -60,14 +84,20 @@ def is_own(name: str) -> bool:
     return name in EMBEDDED or takes_folder(name)
 
 
+def kind_of_folder(name: str) -> str:
+    """Return the prefix of the name of a folder of the user's own, "" if it has none of `FOLDER_KINDS`."""
+    return next((prefix for prefix in FOLDER_KINDS if name.startswith(prefix)), "")
+
+
 def takes_folder(name: str) -> bool:
     """Return whether a data set is prepared from a folder that the user names."""
-    return name in FROM_FOLDER or name.startswith(PREFIX)
+    return name in FROM_FOLDER or bool(kind_of_folder(name))
 
 
 def in_catalogue(name: str) -> bool:
     """Return whether a name may be one of the TFDS catalogue: it is not one that only this library has."""
-    return not (name in EMBEDDED or name in _ADDED or name.startswith(PREFIX))
+    own = name in EMBEDDED or name in _ADDED or bool(kind_of_folder(name))
+    return not own or bool(_VOC_OF_TFDS.fullmatch(name))
 
 
 def stored_name(name: str) -> str:
@@ -81,14 +111,16 @@ def open_origin(name: str, source_dir: str | Path, skip_damaged: bool = False) -
     Args:
         name: the name of the data set.
         source_dir: the folder with its files; "" for the embedded data set.
-        skip_damaged: for an image folder, leave out the images that cannot be decoded.
+        skip_damaged: for a folder of the user's own, leave out the images that are missing or cannot be decoded.
 
     Raises:
         DataError: there is no such folder, files are missing or unreadable, a folder is given for the embedded data
-            set, or damaged files are to be left out of another data set than an image folder.
+            set, or damaged files are to be left out of another data set than a folder of the user's own.
     """
-    if skip_damaged and not name.startswith(PREFIX):
-        raise DataError(f"skip_damaged: only {PREFIX}NAME may leave out images, got the name {name!r}")
+    kind = kind_of_folder(name)
+    if skip_damaged and not kind:
+        may = ", ".join(f"{prefix}NAME" for prefix in reversed(FOLDER_KINDS))
+        raise DataError(f"skip_damaged: only {may} may leave out images, got the name {name!r}")
     if name in EMBEDDED:
         if source_dir:
             raise DataError(f"source_dir: {name} comes with the library and takes no folder, got {str(source_dir)!r}")
@@ -96,7 +128,7 @@ def open_origin(name: str, source_dir: str | Path, skip_damaged: bool = False) -
     folder = Path(source_dir).expanduser().absolute()
     if not folder.exists():
         raise DataError(f"source_dir: no such folder: {folder}")
-    return ImageFolder(name, folder, skip_damaged) if name.startswith(PREFIX) else FROM_FOLDER[name](folder)
+    return FOLDER_KINDS[kind].origin(name, folder, skip_damaged) if kind else FROM_FOLDER[name](folder)
 
 
 def prepare(origin: Origin, data_dir: Path) -> Path:

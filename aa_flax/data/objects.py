@@ -1,0 +1,150 @@
+"""The objects of photographs, a box and a class each, as the records of detection data sets have them.
+
+Two forms are read. This library's has boxes in float64 in the pixels of the upright photograph, as they were annotated.
+The TFDS catalogue's (`coco`, `voc` and others) has them in float32 as parts of the photograph's height and width.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Bool, Float64, Int64
+from PIL import Image
+
+_CROWD = ("crowd", "is_crowd", "is_difficult")
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of a photograph.
+
+    Attributes:
+        boxes: x1, y1, x2, y2 in the photograph's pixels, as annotated: neither clipped nor rounded.
+        labels: the class of each, counted from 0 in the order of the data set's class names.
+        crowd: whether a box is of a group, or (Pascal VOC) of an object too difficult to count; such objects are not
+            trained on, and in scores neither found nor missed.
+        area: the annotation's area, which for a polygon is that of the polygon; in pixels.
+        ids: the annotation's number; 0 where the data set has none.
+    """
+
+    boxes: Float64[np.ndarray, "n 4"]
+    labels: Int64[np.ndarray, " n"]
+    crowd: Bool[np.ndarray, " n"]
+    area: Float64[np.ndarray, " n"]
+    ids: Int64[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def some(self, chosen: Bool[np.ndarray, " n"]) -> "Objects":
+        """Return the chosen objects, in order."""
+        return Objects(self.boxes[chosen], self.labels[chosen], self.crowd[chosen], self.area[chosen], self.ids[chosen])
+
+
+@dataclass(frozen=True)
+class ObjectFeatures:
+    """Where the records of a data set have their objects.
+
+    Attributes:
+        key: the name of the sequence of objects.
+        box, label: the names of box and class of an object.
+        relative: whether boxes are y1, x1, y2, x2 as parts of the photograph's height and width.
+        crowd, area, id: the names of these features; "" where there is none.
+        classes: the feature of the class.
+    """
+
+    key: str
+    box: str
+    label: str
+    relative: bool
+    crowd: str
+    area: str
+    id: str
+    classes: tfds.features.ClassLabel
+
+
+def find_objects(features: tfds.features.FeaturesDict) -> list[ObjectFeatures]:
+    """Return where the records of a data set have objects with a box and a class each, sorted by name."""
+    found = []
+    for key, feature in sorted(features.items()):
+        each = feature.feature if type(feature) is tfds.features.Sequence else None
+        if isinstance(each, tfds.features.FeaturesDict) and (form := _form(key, each)):
+            found.append(form)
+    return found
+
+
+def _form(key: str, each: tfds.features.FeaturesDict) -> ObjectFeatures | None:
+    boxes = [name for name, feature in each.items() if type(feature) is tfds.features.BBoxFeature]
+    own = "box" in each and tuple(each["box"].shape) == (4,) and each["box"].np_dtype == np.float64
+    # Pascal VOC's objects have the class "pose" besides.
+    classes = sorted(name for name, feature in each.items() if type(feature) is tfds.features.ClassLabel)
+    label = "label" if "label" in classes else classes[0] if len(classes) == 1 else ""
+    if not label or (len(boxes) != 1 and not own):
+        return None
+    crowd = next((name for name in _CROWD if name in each), "")
+    return ObjectFeatures(
+        key=key,
+        box="box" if own else boxes[0],
+        label=label,
+        relative=not own,
+        crowd=crowd,
+        area="area" if "area" in each else "",
+        id="id" if "id" in each else "",
+        classes=each[label],
+    )
+
+
+def object_reader(form: ObjectFeatures, image_key: str) -> Callable[[Mapping[str, Any]], Objects]:
+    """Return the function that reads the objects of a record, whose image is still encoded.
+
+    It raises ValueError, which names the object, if a class or a box is none.
+    """
+
+    def read(record: Mapping[str, Any]) -> Objects:
+        stored = record[form.key]
+        boxes = _array(stored[form.box], np.float64, (4,))
+        if form.relative and len(boxes):
+            height, width = stored_size(record[image_key])
+            boxes = boxes[:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float64)
+        area = _array(stored[form.area], np.float64) if form.area else None
+        found = Objects(
+            boxes=boxes,
+            labels=_array(stored[form.label], np.int64),
+            crowd=_array(stored[form.crowd], np.bool_) if form.crowd else np.zeros(len(boxes), np.bool_),
+            area=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) if area is None else area,
+            ids=_array(stored[form.id], np.int64) if form.id else np.zeros(len(boxes), np.int64),
+        )
+        _check(found, form.classes.num_classes)
+        return found
+
+    return read
+
+
+def _array(values: Sequence[Any], dtype: Any, shape: tuple[int, ...] = ()) -> np.ndarray:
+    """Return a feature of all objects as an array, which is [0, ...] where there are none."""
+    return np.asarray(values, dtype).reshape(len(values), *shape)
+
+
+def _check(objects: Objects, num_classes: int) -> None:
+    for number in np.flatnonzero((objects.labels < 0) | (objects.labels >= num_classes)):
+        raise ValueError(f"object {number} has the class {objects.labels[number]}, expected 0 to {num_classes - 1}")
+    good = np.isfinite(objects.boxes).all(1) & (objects.boxes[:, 2:] >= objects.boxes[:, :2]).all(1)
+    for number in np.flatnonzero(~good):
+        raise ValueError(f"object {number} has the box {objects.boxes[number].tolist()}, expected x1 ≤ x2 and y1 ≤ y2")
+
+
+def stored_size(encoded: bytes) -> tuple[int, int]:
+    """Return the (height, width) of an encoded image as it is decoded, from its first bytes.
+
+    Raises:
+        ValueError: the bytes are no image.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return image.height, image.width
+    # Pillow raises many types for damaged files.
+    except Exception:
+        raise ValueError("the size of the image cannot be read") from None

@@ -1,0 +1,282 @@
+"""COCO's JSON with folders of images: `coco_json/NAME`.
+
+    FOLDER/annotations/instances_train2017.json and FOLDER/train2017/*.jpg      as COCO is
+    FOLDER/train/_annotations.coco.json and FOLDER/train/*.jpg                  as Roboflow exports
+    FOLDER/train.json and FOLDER/images/*.jpg                                   a file for each split, images anywhere
+
+The split of a file is what its name spells, or else its folder's: train, val, test and so on. Classes are the file's
+categories in the order of their ids, which may have gaps. Files of captions, keypoints and panoptic masks are left out.
+A file that has images and no "annotations" is of photographs to be detected on: it has no score.
+"""
+
+import collections
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from aa_flax.data.errors import DataError
+from aa_flax.data.sets.annotations import Annotated, Annotation, Findings, Photo, Split
+from aa_flax.data.sets.detection import DetectionFolder, is_file
+from aa_flax.data.sets.folder_layout import SUFFIXES, split_spelled
+from aa_flax.literal import quoted
+
+PREFIX = "coco_json/"
+_OTHER_KINDS = ("captions_", "person_keypoints_", "panoptic_", "stuff_")
+_DEPTH = 3  # of folders below the given one in which images are looked for
+_SAMPLE = 50  # images by which the folder of a split's images is found
+
+
+class CocoJson(DetectionFolder):
+    """Photographs with annotations in COCO's JSON."""
+
+    prefix = PREFIX
+
+    def _read(self, folder: Path, findings: Findings) -> Annotated:
+        documents = _documents(folder, findings)
+        categories = _categories(documents, findings)
+        findings.require_none()
+        labels = {number: label for label, number in enumerate(categories)}
+        places = [folder, *_folders(folder, _DEPTH)]
+        splits = {
+            name: _split(name, path, document, labels, folder, places, findings)
+            for name, (path, document) in documents.items()
+        }
+        _note_unlisted(splits.values(), findings)
+        files = [path for path, _ in documents.values()]
+        return Annotated(splits, list(categories.values()), list(categories), "annotation", False, files)
+
+
+def _documents(folder: Path, findings: Findings) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """Return the path and content of the file of each split."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder with COCO's JSON and images")
+    found: list[tuple[Path, dict[str, Any]]] = []
+    for pattern in ("*.json", "*/*.json", "*/*/*.json"):
+        for path in sorted(folder.glob(pattern)):
+            if path.name.startswith(_OTHER_KINDS) or any(
+                part.startswith(".") for part in path.relative_to(folder).parts
+            ):
+                continue
+            if (document := _read_json(path)) is not None:
+                found.append((path, document))
+            else:
+                findings.note("JSON files without a list of images, left out", str(path))
+        if found and pattern != "*.json":
+            break
+    if not found:
+        raise DataError(
+            f'{folder}: no COCO JSON (a file .json with "images") in it or in the folders below; expected '
+            "annotations/instances_train2017.json, or train/_annotations.coco.json, or train.json"
+        )
+    documents: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for path, document in found:
+        name = _split_name(path, folder) or ("train" if len(found) == 1 else _stem(path))
+        if name in documents:
+            raise DataError(f"{documents[name][0]} and {path.relative_to(folder)} are both the split {name!r}")
+        documents[name] = path, document
+    return dict(sorted(documents.items(), key=lambda item: (item[0] != "train", item[0] == "test", item[0])))
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Return the content of a file of COCO, None if it is of another kind."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(document, dict) or not isinstance(document.get("images"), list):
+        return None
+    for key in ("annotations", "categories"):
+        if not isinstance(document.get(key, []), list):
+            raise DataError(f"{path}: {key!r} is no list")
+    return document
+
+
+def _split_name(path: Path, folder: Path) -> str:
+    """Return the split that a file's name spells, or else its folder's; "" if neither does."""
+    stem = path.name.partition(".")[0]
+    if spelled := split_spelled(stem):
+        return f"{spelled}_dev" if re.search(r"\bdev|_dev", stem.casefold()) else spelled
+    return split_spelled(path.parent.name) if path.parent != folder else ""
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"\W+", "_", path.stem.removeprefix("instances_"), flags=re.ASCII).strip("_") or "train"
+
+
+def _categories(documents: Mapping[str, tuple[Path, dict[str, Any]]], findings: Findings) -> dict[int, str]:
+    """Return the name of each category by its id, in the order of the ids, on which all files must agree."""
+    of_file: dict[Path, dict[int, str]] = {}
+    for path, document in documents.values():
+        names: dict[int, str] = {}
+        used = {each.get("category_id") for each in document.get("annotations", []) if isinstance(each, dict)}
+        for number, category in enumerate(document.get("categories", [])):
+            key, name = (category.get(k) for k in ("id", "name")) if isinstance(category, dict) else (None, None)
+            if not _is_integer(key) or not isinstance(name, str):
+                findings.fault("categories", f"{path}: category {number} needs an integer id and a name: {category!r}")
+            elif key in names:
+                findings.fault("categories", f"{path}: two categories have the id {key}: {quoted([names[key], name])}")
+            elif name in names.values() and key not in used:  # Roboflow's first category is the project's name
+                findings.note("categories without annotations of another's name, left out", f"{path}: {key}")
+            elif name in names.values() and (other := _id_of(name, names)) in used:
+                findings.fault("categories", f"{path}: the categories {other} and {key} are both {quoted([name])}")
+            else:
+                if name in names.values():
+                    findings.note("categories without annotations of another's name, left out", f"{path}: {other}")
+                    del names[other]
+                names[key] = name
+        if names:
+            of_file[path] = names
+        elif document.get("annotations"):
+            findings.fault("categories", f"{path}: has annotations and no categories")
+    if not of_file:
+        findings.require_none()
+        raise DataError(f"{next(iter(documents.values()))[0]}: no categories, so there are no classes")
+    first = "train" if "train" in documents and documents["train"][0] in of_file else ""
+    main = documents[first][0] if first else next(iter(of_file))
+    for path, names in of_file.items():
+        for key, name in sorted(names.items()):
+            if of_file[main].get(key) != name:
+                in_main = of_file[main].get(key)
+                has = f"which {main} does not have" if in_main is None else f"where {main} has {quoted([in_main])}"
+                findings.fault("categories of splits", f"{path}: category {key} is {quoted([name])}, {has}")
+    return dict(sorted(of_file[main].items()))
+
+
+def _id_of(name: str, names: Mapping[int, str]) -> int:
+    return next(key for key, other in names.items() if other == name)
+
+
+def _split(
+    name: str,
+    path: Path,
+    document: Mapping[str, Any],
+    labels: Mapping[int, int],
+    folder: Path,
+    places: Sequence[Path],
+    findings: Findings,
+) -> Split:
+    """Return the photographs of one file."""
+    photos: dict[int, Photo] = {}
+    names = [str(image.get("file_name")) for image in document["images"] if isinstance(image, dict)]
+    base, bare = _folder_of(names, [path.parent, *places], name)
+    for number, image in enumerate(document["images"]):
+        key, file = (image.get(k) for k in ("id", "file_name")) if isinstance(image, dict) else (None, None)
+        if not _is_integer(key) or not isinstance(file, str) or not file:
+            findings.fault("images", f"{path}: image {number} needs an integer id and a file_name, got {image!r:.200}")
+        elif key in photos:
+            findings.fault("image ids", f"{path}: two images have the id {key}: {quoted([photos[key].name, file])}")
+        else:
+            photos[key] = Photo(base / _relative(file, bare), file, key, _size(image), [], path)
+    _annotate(path, document.get("annotations", []), photos, labels, findings)
+    return Split(list(photos.values()), "annotations" in document)
+
+
+def _annotate(
+    path: Path, annotations: Sequence[Any], photos: Mapping[int, Photo], labels: Mapping[int, int], findings: Findings
+) -> None:
+    """Give the photographs of a file their objects."""
+    given = [each.get("id") if isinstance(each, dict) else None for each in annotations]
+    ids = [each for each in given if _is_integer(each) and each > 0]
+    if len({*ids}) < len(annotations):
+        what = "files with annotations of id 0, of the same id or of none, all of which are numbered again from 1"
+        findings.note(what, str(path))
+        ids = list(range(1, len(annotations) + 1))
+    for number, each in enumerate(annotations):
+        if not isinstance(each, dict):
+            findings.fault(
+                "annotations", f"{path}: annotation {number} (counted from 0) is no dictionary: {each!r:.80}"
+            )
+            continue
+        place = f"{path}: annotation {ids[number]}"
+        image, box, category = each.get("image_id"), each.get("bbox"), each.get("category_id")
+        photo = photos.get(image) if _is_integer(image) else None
+        if photo is None:
+            findings.fault("images not listed", f"{place} is of image {image!r}, which is not listed")
+        elif not _is_integer(category) or category not in labels:
+            findings.fault("categories not listed", f"{place} has the category {category!r}, which is not listed")
+        elif not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+            findings.fault("boxes", f"{place}: bbox is {box!r:.80}, expected x, y, width, height")
+        else:
+            x, y, width, height = map(float, box)
+            area: Any = each.get("area")
+            area = float(area) if _is_number(area) and area >= 0 else None
+            if area is None:
+                findings.note("annotations without an area, which get that of their boxes", place)
+            if "iscrowd" not in each:
+                findings.note("annotations that do not say iscrowd, taken as 0", place)
+            photo.objects.append(
+                Annotation(
+                    box=(x, y, x + width, y + height),
+                    label=labels[category],
+                    number=ids[number],
+                    id=ids[number],
+                    crowd=bool(each.get("iscrowd", 0)),
+                    area=area,
+                    segmentation=each.get("segmentation") or None,
+                )
+            )
+
+
+def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    height, width = image.get("height"), image.get("width")
+    return (int(height), int(width)) if _is_number(height) and _is_number(width) and min(height, width) > 0 else None
+
+
+def _is_integer(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield the folders below a folder, to a depth, without those that are hidden."""
+    try:
+        inside = sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+    except OSError:
+        return
+    for each in inside:
+        yield each
+        if depth > 1:
+            yield from _folders(each, depth - 1)
+
+
+def _folder_of(names: Sequence[str], places: Sequence[Path], split: str) -> tuple[Path, bool]:
+    """Return the folder in which the most of some images lie, and whether by their bare names.
+
+    Among several, the one whose name spells the split comes first.
+    """
+    some = names[:: max(1, len(names) // _SAMPLE)]
+    best, most = (places[0], False), (-1, False, False)
+    for place in places:
+        for bare in (False, True):
+            there = sum(is_file(place / _relative(name, bare)) for name in some)
+            score = there, split_spelled(place.name) == split, not bare
+            if score > most:
+                best, most = (place, bare), score
+    return best
+
+
+def _relative(name: str, bare: bool) -> str:
+    """Return a file name as a path inside a folder, or its last part.
+
+    A path from another machine, or one that leads out of the folder, has only its last part.
+    """
+    name = name.replace("\\", "/")
+    return name.rpartition("/")[2] if bare or name.startswith("/") or ".." in name.split("/") else name
+
+
+def _note_unlisted(splits: Iterable[Split], findings: Findings) -> None:
+    """Note the images beside those that are listed, which no file of annotations lists."""
+    listed = collections.defaultdict(set)
+    for split in splits:
+        for photo in split.photos:
+            listed[photo.path.parent].add(photo.path.name)
+    for folder, names in listed.items():
+        for name in sorted({path.name for path in folder.iterdir()} - names) if folder.is_dir() else ():
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+                findings.note("images that no file of annotations lists, left out", str(folder / name))

@@ -1,0 +1,254 @@
+"""The base of data sets of detection that are read from a folder of the user's own; and the form in which all lie.
+
+    image, image/filename, image/id
+    objects: box, label, crowd, area, id, segmentation
+
+Boxes are x1, y1, x2, y2 in float64, in pixels of the photograph as a viewer shows it, exactly as annotated: neither
+clipped nor rounded. `stored_image` says how images are stored. Where a photograph's metadata turn it and its
+annotations have the size from before, its boxes are turned with the pixels; annotations of another size are an error.
+
+Examples are stored in a random order, always the same, so that a part of a split is like the whole.
+"""
+
+import abc
+import collections
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from aa_flax.data.errors import DataError
+from aa_flax.data.sets.annotations import Annotated, Findings, Photo
+from aa_flax.data.sets.box_checks import check_boxes
+from aa_flax.data.sets.builder import Example, Origin, Record, names_and_sizes, stored_name_of_folder
+from aa_flax.data.sets.moved import moved_box, moved_polygons, turned_points
+from aa_flax.data.sets.stored_image import StoredImage, stored_image
+
+_WAY_OUT = "`python -m aa_flax.data prepare` with --skip_damaged leaves out images that are missing or damaged"
+
+
+def object_features(classes: tfds.features.ClassLabel) -> dict[str, tfds.features.FeatureConnector]:
+    """Return the features of an example besides its image."""
+    # As bytes, because the format of records has no float64.
+    number = dict(dtype=np.float64, encoding=tfds.features.Encoding.BYTES)
+    return {
+        "image/filename": tfds.features.Text(),
+        "image/id": tfds.features.Scalar(np.int64),
+        "objects": tfds.features.Sequence(
+            {
+                "box": tfds.features.Tensor(shape=(4,), **number),
+                "label": classes,
+                "crowd": tfds.features.Scalar(np.bool_),
+                "area": tfds.features.Tensor(shape=(), **number),
+                "id": tfds.features.Scalar(np.int64),
+                "segmentation": tfds.features.Text(),
+            }
+        ),
+    }
+
+
+class DetectionFolder(Origin):
+    """A data set of photographs with boxes in `folder`, which is named by the prefix of its kind and a NAME.
+
+    Args:
+        name: the prefix and a NAME.
+        folder: the folder.
+        skip_damaged: leave out images that are missing or cannot be decoded; without it, they are an error that names
+            them all.
+
+    Raises:
+        DataError: the name does not have that form, or the files are faulty; all faults are in the message.
+    """
+
+    prefix: str
+    description = "A folder of photographs with boxes."
+    homepage = ""
+    image_shape = (None, None, 3)
+    encoding = None
+    supervised_keys = None
+
+    def __init__(self, name: str, folder: Path, skip_damaged: bool = False):
+        self.stored_name = stored_name_of_folder(name, self.prefix)
+        self._folder, self._skip_damaged = folder, skip_damaged
+        self._findings = Findings()
+        self._data = self._read(folder, self._findings)
+        self._leave_out_missing()
+        check_boxes(self._data, self._findings)
+        self._findings.require_none()
+        _count_empty(self._data, self._findings)
+        self._same: list[list[list[Any]]] = []
+
+    @abc.abstractmethod
+    def _read(self, folder: Path, findings: Findings) -> Annotated:
+        """Return what the files say, and add their faults to the findings; those that forbid going on are raised."""
+
+    def photos(self, split: str) -> list[Photo]:
+        """Return the photographs of a split, in the order of the files."""
+        return self._data.splits[split].photos
+
+    def categories(self) -> tuple[list[int], list[str]]:
+        """Return the number and the name of each class."""
+        return self._data.category_ids, self._data.class_names
+
+    def _leave_out_missing(self) -> None:
+        """Take the photographs whose files there are not out of their splits; each is a fault, or a note."""
+        for name, split in self._data.splits.items():
+            there = []
+            for photo in split.photos:
+                if is_file(photo.path):
+                    there.append(photo)
+                elif self._skip_damaged:
+                    self._findings.note("missing images, left out", f"{photo.source}: {photo.name}")
+                else:
+                    self._findings.fault("missing", f"{photo.source}: {photo.name} is missing: no {photo.path}")
+            split.photos = there
+            if not there and not self._findings.faults:
+                raise DataError(f"{self._folder}: the split {name!r} has no images")
+
+    @property
+    def files(self) -> list[Path]:
+        return self._data.files + [photo.path for split in self._data.splits.values() for photo in split.photos]
+
+    @property
+    def class_names(self) -> list[str]:
+        return self._data.class_names
+
+    def features(self) -> dict[str, tfds.features.FeatureConnector]:
+        return {"image": self.image_feature(), **object_features(self.class_feature())}
+
+    def metadata(self) -> Mapping[str, Any]:
+        """Return the categories' ids, the splits that are annotated, and the places of photographs that occur twice."""
+        return {
+            "category_ids": self._data.category_ids,
+            "annotated": [name for name, split in self._data.splits.items() if split.annotated],
+            "same_photographs": self._same,
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        return [f"{self._folder}: {line}" for line in self._findings.notes]
+
+    def checksums(self) -> dict[str, str]:
+        """Return a hash of the annotations, and for each split one of the names and sizes of its images."""
+        annotations = hashlib.sha256()
+        for path in self._data.files:
+            annotations.update(path.read_bytes())
+        images = {
+            f"{name}/images": names_and_sizes(photo.path for photo in split.photos)
+            for name, split in self._data.splits.items()
+        }
+        return {"annotations": annotations.hexdigest(), **images}
+
+    def splits(self) -> Mapping[str, Iterator[Example]]:
+        self._same.clear()
+        places: dict[bytes, list[tuple[str, int, str]]] = collections.defaultdict(list)
+        last = list(self._data.splits)[-1]
+        return {name: self._examples(name, places, name == last) for name in self._data.splits}
+
+    def _examples(self, split: str, places: dict[bytes, list[tuple[str, int, str]]], last: bool) -> Iterator[Example]:
+        """Yield the examples of a split; raise DataError for all images that are faulty at the end of the last split.
+
+        Args:
+            split: its name.
+            places: split, index and name of each photograph stored so far, by its content.
+            last: whether no split comes after.
+        """
+        photos, index = self._data.splits[split].photos, 0
+        for place in np.random.default_rng(0).permutation(len(photos)).tolist():
+            photo = photos[place]
+            try:
+                image = stored_image(photo.path)
+            except DataError as error:
+                if self._skip_damaged:
+                    self._findings.note("damaged images, left out", str(error))
+                else:
+                    self._findings.fault("damaged", str(error))
+                continue
+            if (objects := self._objects(photo, image)) is None:
+                continue
+            places[hashlib.sha256(image.content).digest()].append((split, index, photo.name))
+            index += 1
+            yield _record(photo, image, objects)
+        if last:
+            skippable = self._findings.faults.keys() == {"damaged"}
+            self._findings.require_none(_WAY_OUT if skippable else "")
+            self._tell_same(places)
+        if not index and self._skip_damaged:
+            raise DataError(f"{self._folder}: no image of {split!r} can be decoded")
+
+    def _objects(self, photo: Photo, image: StoredImage) -> list[Record] | None:
+        """Return the objects of a photograph as they are stored, or None after adding to the findings if none fit."""
+        height, width = image.size
+        before = (width, height) if image.orientation > 4 else (height, width)
+        turned = photo.size == before != image.size
+        if photo.size not in (None, image.size, before):
+            assert photo.size is not None
+            given = f"{photo.size[1]} × {photo.size[0]}"
+            self._findings.fault(
+                "sizes", f"{photo.source}: {photo.name} is said to be {given}, and {photo.path} is {width} × {height}"
+            )
+            return None
+        if turned:
+            self._findings.note("boxes turned with their photographs, as EXIF says", photo.name)
+        elif image.orientation > 1 and photo.size == before and photo.objects:
+            self._findings.note("turned by EXIF to the same size, boxes taken as of the upright photograph", photo.name)
+        points = turned_points(image.orientation, before) if turned else None
+        scale = (width, height) if self._data.relative else (1, 1)
+        records: list[Record] = []
+        for each in photo.objects:
+            box = moved_box(each.box, scale, points)
+            area = (box[2] - box[0]) * (box[3] - box[1]) if each.area is None else each.area * scale[0] * scale[1]
+            shape = moved_polygons(each.segmentation, scale, points)
+            if each.segmentation and not shape:
+                self._findings.note("masks of run lengths that are not turned, left out", photo.name)
+            records.append(
+                {
+                    "box": np.array(box, np.float64),
+                    "label": each.label,
+                    "crowd": each.crowd,
+                    "area": np.float64(area),
+                    "id": each.id,
+                    "segmentation": json.dumps(shape, separators=(",", ":")) if shape else "",
+                }
+            )
+        return records
+
+    def _tell_same(self, places: Mapping[bytes, list[tuple[str, int, str]]]) -> None:
+        """Keep, and note, where photographs occur more than once."""
+        for same in places.values():
+            if len(same) < 2:
+                continue
+            self._same.append([[split, index] for split, index, _ in same])
+            splits = sorted({split for split, _, _ in same})
+            where = f"in {' and '.join(splits)}" if len(splits) > 1 else f"twice in {splits[0]}"
+            self._findings.note(f"the same photograph {where}", " = ".join(name for _, _, name in same))
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is a file of that name, which may be one that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, a link to itself, or a zero byte
+        return False
+
+
+def _record(photo: Photo, image: StoredImage, objects: list[Record]) -> Record:
+    return {
+        "image": image.content,
+        "image/filename": photo.name.encode("utf-8", "surrogateescape"),
+        "image/id": photo.id,
+        "objects": objects,
+    }
+
+
+def _count_empty(data: Annotated, findings: Findings) -> None:
+    for name, split in data.splits.items():
+        if not split.annotated:
+            findings.note("splits without annotations", name)
+        for photo in split.photos if split.annotated else ():
+            if not photo.objects:
+                findings.note(f"images of {name} without objects, kept", photo.name)

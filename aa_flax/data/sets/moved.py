@@ -1,0 +1,62 @@
+"""Boxes and polygons of a photograph that is turned or scaled."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Point = tuple[float, float]
+Corners = tuple[float, float, float, float]
+
+
+def turned_points(orientation: int, size: tuple[int, int]) -> Callable[[float, float], Point]:
+    """Return the function that takes a point x, y of an image as its file has it to where EXIF's orientation turns it.
+
+    Args:
+        orientation: EXIF's number, 1 to 8 (Exif 2.32, tag 274).
+        size: (height, width) before the turn.
+    """
+    height, width = size
+    return {
+        1: lambda x, y: (x, y),
+        2: lambda x, y: (width - x, y),
+        3: lambda x, y: (width - x, height - y),
+        4: lambda x, y: (x, height - y),
+        5: lambda x, y: (y, x),
+        6: lambda x, y: (height - y, x),
+        7: lambda x, y: (height - y, width - x),
+        8: lambda x, y: (y, width - x),
+    }[orientation]
+
+
+def moved_box(
+    box: Corners, scale: tuple[float, float], points: Callable[[float, float], Point] | None = None
+) -> Corners:
+    """Return a box x1, y1, x2, y2 scaled by (in x, in y) and, if `points` is given, turned by it."""
+    x1, y1, x2, y2 = (value * factor for value, factor in zip(box, scale * 2, strict=True))
+    if points is None:
+        return x1, y1, x2, y2
+    (ax, ay), (bx, by) = points(x1, y1), points(x2, y2)
+    return min(ax, bx), min(ay, by), max(ax, bx), max(ay, by)
+
+
+def moved_polygons(
+    segmentation: Any, scale: tuple[float, float], points: Callable[[float, float], Point] | None = None
+) -> Any:
+    """Return a segmentation, as JSON has it, scaled and turned as by `moved_box`.
+
+    Polygons are moved. Run lengths stay if nothing is to be done, and are None otherwise; so is None.
+    """
+    if not segmentation or (points is None and scale == (1, 1)):
+        return segmentation or None
+    if not isinstance(segmentation, list):
+        return None
+    return [_moved(polygon, scale, points) for polygon in segmentation]
+
+
+def _moved(
+    polygon: Sequence[float], scale: tuple[float, float], points: Callable[[float, float], Point] | None
+) -> list[float]:
+    moved: list[float] = []
+    for x, y in zip(polygon[::2], polygon[1::2], strict=True):
+        place = x * scale[0], y * scale[1]
+        moved += points(*place) if points else place
+    return moved

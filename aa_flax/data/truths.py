@@ -1,0 +1,108 @@
+"""What is true of the photographs of a split, by which detections are scored: all objects, crowds too, as annotated."""
+
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from aa_flax.alive import reporting
+from aa_flax.data.errors import DataError
+from aa_flax.data.objects import Objects, object_reader, stored_size
+from aa_flax.data.prepared import Prepared
+from aa_flax.data.source import RecordSource
+
+_COCO_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+"""Ids of 1 to 90 that no category of COCO has."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is true of one photograph.
+
+    Attributes:
+        image_id: its number, different from those of all others of the split.
+        file_name: the name of its file, "" where the data set does not say.
+        height, width: of the photograph, in whose pixels the boxes are.
+        objects: all of its objects.
+    """
+
+    image_id: int
+    file_name: str
+    height: int
+    width: int
+    objects: Objects
+
+
+def read_truths(prepared: Prepared, split: str) -> list[Truth]:
+    """Return what is true of each photograph of a split, in the order of its examples; no pixels are decoded.
+
+    Ids of images, and of objects, are those of the data set if it has different ones from 1 on, for images from 0 on;
+    else they are numbered from 1 in this order, as in a sum of splits that both begin at 1.
+
+    Raises:
+        DataError: the images have no objects, or a record is damaged; the message names it.
+    """
+    if prepared.objects is None:
+        raise DataError(f"{prepared.folder}: the images have a class each and no boxes")
+    source, read = RecordSource(prepared, split), object_reader(prepared.objects, prepared.image_key)
+
+    def truth(index: int) -> Truth:
+        record = source.record(index)
+        try:
+            height, width = stored_size(record[prepared.image_key])
+            objects = read(record)
+        except ValueError as error:
+            raise DataError(f"{source.place(index)}: {error}") from None
+        name = bytes(record.get("image/filename", b"")).decode("utf-8", "surrogateescape")
+        return Truth(int(record.get("image/id", -1)), name, height, width, objects)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        truths = list(reporting(pool.map(truth, range(len(source)))))
+    return _numbered(truths)
+
+
+def _numbered(truths: Sequence[Truth]) -> list[Truth]:
+    """Return truths whose images, and whose objects, have different ids."""
+    images = [each.image_id for each in truths]
+    if min(images) < 0 or len({*images}) < len(images):
+        images = list(range(1, len(truths) + 1))
+    ids = np.concatenate([each.objects.ids for each in truths])
+    if len(ids) and (ids.min() < 1 or len(np.unique(ids)) < len(ids)):
+        ids = np.arange(1, len(ids) + 1)
+    of_image = np.split(ids, np.cumsum([len(each.objects) for each in truths])[:-1])
+    return [
+        replace(each, image_id=image, objects=replace(each.objects, ids=some))
+        for each, image, some in zip(truths, images, of_image, strict=True)
+    ]
+
+
+def category_ids(prepared: Prepared) -> tuple[int, ...]:
+    """Return the number of each class in the files that the data set was made of, by which detections are handed in.
+
+    Those of COCO in the TFDS catalogue are COCO's; of other sets that do not say them, 1, 2, 3 and so on.
+
+    Raises:
+        DataError: they are damaged.
+    """
+    count = len(prepared.class_names)
+    if prepared.builder.info.name == "coco" and count == 90 - len(_COCO_UNUSED):
+        return tuple(number for number in range(1, 91) if number not in _COCO_UNUSED)
+    ids = prepared.metadata.get("category_ids", list(range(1, count + 1)))
+    if not isinstance(ids, list) or len({*map(str, ids)}) != count or not all(isinstance(each, int) for each in ids):
+        path = prepared.folder / "metadata.json"
+        raise DataError(f"{path}: expected the ids of {count} categories; remove {prepared.folder} and prepare again")
+    return tuple(ids)
+
+
+def is_annotated(prepared: Prepared, split: str) -> bool:
+    """Return whether the photographs of a split, or of all in a sum of splits, are annotated.
+
+    COCO's test photographs are not: their annotations lie on its server.
+    """
+    names = {re.split(r"[\[ ]", part.strip())[0] for part in split.split("+")}
+    if "annotated" in prepared.metadata:
+        return names <= {*prepared.metadata["annotated"]}
+    return prepared.builder.info.name != "coco" or not any(name.startswith("test") for name in names)
