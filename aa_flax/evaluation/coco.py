@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import Float64, Int
 
-from aa_flax.evaluation.detections import Found, Truth, in_order
+from aa_flax.evaluation.detections import Found, Truth, corner_and_sides, in_order
 
 _RANGES = ("", "_small", "_medium", "_large")
 """Ends of the names of scores; the areas are all, up to 32², from there to 96², and from there."""
@@ -121,7 +121,7 @@ def _evaluated(pairs: Sequence[tuple[Truth, Found]], classes: int, max_detection
     results: list[dict[str, Any]] = []
     for i, (truth, found) in enumerate(pairs, 1):
         annotations += _rows(i, truth.boxes, truth.labels, iscrowd=truth.crowd, area=truth.area)
-        areas = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(1)
+        areas = corner_and_sides(found.boxes)[:, 2:].prod(1)
         results += _rows(i, found.boxes, found.labels, score=found.scores, area=areas)
     for some in (annotations, results):
         for number, row in enumerate(some, 1):
@@ -142,9 +142,8 @@ def _evaluated(pairs: Sequence[tuple[Truth, Found]], classes: int, max_detection
 
 def _rows(image: int, boxes: np.ndarray, labels: np.ndarray, **fields: np.ndarray) -> list[dict[str, Any]]:
     """Return what COCO's format has of each of some boxes; classes are numbered from 1."""
-    sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
     columns = zip(*(values.tolist() for values in fields.values()), strict=True)
     return [
         dict(image_id=image, category_id=label + 1, bbox=box, **dict(zip(fields, values, strict=True)))
-        for box, label, values in zip(sides, labels.tolist(), columns, strict=True)
+        for box, label, values in zip(corner_and_sides(boxes).tolist(), labels.tolist(), columns, strict=True)
     ]

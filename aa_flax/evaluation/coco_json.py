@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from aa_flax.evaluation.detections import Found
+from aa_flax.evaluation.detections import Found, corner_and_sides
 from aa_flax.json_values import to_json
 
 
@@ -27,12 +27,12 @@ def results_json(found: Mapping[int, Found], category_ids: Sequence[int]) -> str
     lines = []
     for image_id in sorted(found):
         one = found[image_id]
-        for k in np.argsort(-one.scores, kind="stable"):
-            x1, y1, x2, y2 = one.boxes[k].tolist()
+        boxes = corner_and_sides(one.boxes).tolist()
+        for k in np.argsort(-one.scores, kind="stable").tolist():
             row = {
                 "image_id": int(image_id),
                 "category_id": int(category_ids[one.labels[k]]),
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "bbox": boxes[k],
                 "score": float(one.scores[k]),
             }
             lines.append(to_json(row))

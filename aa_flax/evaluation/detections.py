@@ -91,6 +91,15 @@ def in_order(truths: Sequence[Truth], found: Mapping[int, Found], classes: int) 
     return [(truth, found.get(truth.image_id, nothing)) for truth in sorted(truths, key=lambda one: one.image_id)]
 
 
+def corner_and_sides(boxes: Float64[np.ndarray, "n 4"]) -> Float64[np.ndarray, "n 4"]:
+    """Return boxes x1, y1, x2, y2 as x, y, width and height, which COCO's files have.
+
+    Sides are rounded to nine decimals, so that a box that was read from a file has the numbers that stood there: its
+    overlap may be a threshold to the last bit.
+    """
+    return np.concatenate([boxes[:, :2], (boxes[:, 2:] - boxes[:, :2]).round(9)], 1)
+
+
 def _check_boxes(boxes: np.ndarray, of: str) -> None:
     bad = ~np.isfinite(boxes).all(1) | (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
     if bad.any():

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 
-from aa_flax.evaluation.detections import Found, Truth, in_order
+from aa_flax.evaluation.detections import Found, Truth, corner_and_sides, in_order
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """The ten overlaps that COCO's AP is the mean over."""
@@ -19,16 +19,18 @@ RECALLS = np.linspace(0, 1, 101)
 
 
 def overlaps(
-    boxes: Float[np.ndarray, "k 4"], others: Float[np.ndarray, "n 4"], crowd: Bool[np.ndarray, " n"] | None = None
+    boxes: Float64[np.ndarray, "k 4"], others: Float64[np.ndarray, "n 4"], crowd: Bool[np.ndarray, " n"] | None = None
 ) -> Float[np.ndarray, "k n"]:
     """Return the intersection over union of each box with each other one, or, with a crowd, over the box's own area."""
-    corners = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
-    shared = np.where((corners > 0).all(-1), corners.prod(-1), 0)
-    area, other_area = (np.prod(some[:, 2:] - some[:, :2], axis=-1) for some in (boxes, others))
-    whole = np.broadcast_to(area[:, None], shared.shape)
-    if crowd is None:
-        crowd = np.zeros(len(others), bool)
-    return shared / np.where(shared > 0, np.where(crowd, whole, whole + other_area - shared), 1)
+    own, other = corner_and_sides(boxes)[:, None], corner_and_sides(others)
+    ends = np.minimum(own[..., :2] + own[..., 2:], other[:, :2] + other[:, 2:])
+    shared_sides = ends - np.maximum(own[..., :2], other[:, :2])
+    shared = np.where((shared_sides > 0).all(-1), shared_sides.prod(-1), 0)
+    area, other_area = own[..., 2:].prod(-1), other[:, 2:].prod(-1)
+    whole = area + other_area - shared
+    if crowd is not None:
+        whole = np.where(crowd, area, whole)
+    return shared / np.where(shared > 0, whole, 1)
 
 
 def match(
