@@ -1,0 +1,116 @@
+"""What is to be found in a photograph, and what a detector found there, both in the photograph's own pixels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The annotated objects of one photograph.
+
+    Attributes:
+        image_id: the photograph's number in its annotations, any whole number.
+        file_name: of the photograph.
+        height, width: of the photograph, in pixels.
+        boxes: x1, y1, x2, y2 of each object, in pixels.
+        labels: the class of each object, from 0.
+        crowd: whether a box holds a crowd, of which any number of detections may be part without being wrong.
+        area: of each object in square pixels, as annotated: in COCO that of its outline, not of its box.
+    """
+
+    image_id: int
+    file_name: str
+    height: int
+    width: int
+    boxes: Float64[np.ndarray, "n 4"]
+    labels: Int[np.ndarray, " n"]
+    crowd: Bool[np.ndarray, " n"]
+    area: Float64[np.ndarray, " n"]
+
+    def __post_init__(self) -> None:
+        _check_boxes(self.boxes, f"truths of image {self.image_id}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a detector found in one photograph, in any order.
+
+    Attributes:
+        boxes: x1, y1, x2, y2 of each detection, in the photograph's pixels.
+        scores: of each detection; larger is surer.
+        labels: the class of each detection, from 0.
+    """
+
+    boxes: Float64[np.ndarray, "k 4"]
+    scores: Float64[np.ndarray, " k"]
+    labels: Int[np.ndarray, " k"]
+
+    def __post_init__(self) -> None:
+        _check_boxes(self.boxes, "detections")
+        if np.isnan(self.scores).any():
+            raise ValueError("detections: a score is NaN; scores must be numbers that can be compared")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def in_order(truths: Sequence[Truth], found: Mapping[int, Found], classes: int) -> list[tuple[Truth, Found]]:
+    """Return each photograph's truth and what was found there, by rising number of the photograph.
+
+    Args:
+        truths: of every photograph of the set; no two of one photograph.
+        found: by `Truth.image_id`; a photograph may lack, where nothing was found.
+        classes: how many there are.
+
+    Raises:
+        ValueError: there is no photograph or no object, a photograph has two truths, detections belong to none of the
+            photographs, or a class is unknown.
+    """
+    if not truths:
+        raise ValueError("truths: the set has no photographs, so nothing can be scored")
+    ids = [truth.image_id for truth in truths]
+    if len(set(ids)) < len(ids):
+        twice = sorted({number for number in ids if ids.count(number) > 1})
+        raise ValueError(f"truths: more than one of image {_some(twice)}; each photograph has one")
+    if strange := sorted(set(found) - set(ids)):
+        raise ValueError(
+            f"found: detections of image {_some(strange)}, which the truths do not have; theirs are {_some(sorted(ids))}"
+        )
+    for truth in truths:
+        _check_labels(truth.labels, classes, f"truths of image {truth.image_id}")
+    for number, one in found.items():
+        _check_labels(one.labels, classes, f"detections of image {number}")
+    if not any((~truth.crowd).any() for truth in truths):
+        raise ValueError(
+            f"truths: none of the {len(truths)} photographs has an annotated object; a set without annotations has no AP"
+        )
+    nothing = Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+    return [(truth, found.get(truth.image_id, nothing)) for truth in sorted(truths, key=lambda one: one.image_id)]
+
+
+def corner_and_sides(boxes: Float64[np.ndarray, "n 4"]) -> Float64[np.ndarray, "n 4"]:
+    """Return boxes x1, y1, x2, y2 as x, y, width and height, which COCO's files have.
+
+    Sides are rounded to nine decimals, so that a box that was read from a file has the numbers that stood there: its
+    overlap may be a threshold to the last bit.
+    """
+    return np.concatenate([boxes[:, :2], (boxes[:, 2:] - boxes[:, :2]).round(9)], 1)
+
+
+def _check_boxes(boxes: np.ndarray, of: str) -> None:
+    bad = ~np.isfinite(boxes).all(1) | (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
+    if bad.any():
+        raise ValueError(f"{of}: {boxes[bad][0].tolist()} is no box x1, y1, x2, y2 with x1 <= x2 and y1 <= y2")
+
+
+def _check_labels(labels: np.ndarray, classes: int, of: str) -> None:
+    bad = (labels < 0) | (labels >= classes)
+    if bad.any():
+        raise ValueError(f"{of}: class {labels[bad][0]}; the {classes} classes are numbered from 0 to {classes - 1}")
+
+
+def _some(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:3])) + (f" and {len(numbers) - 3} more" if len(numbers) > 3 else "")
