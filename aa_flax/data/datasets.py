@@ -32,7 +32,7 @@ from aa_flax.data.sets.own import (
 from aa_flax.data.source import RecordSource, Source
 from aa_flax.data.statistics import as_pixel, mean_and_std
 from aa_flax.data.targets import Targets
-from aa_flax.data.truths import Truth, category_ids, is_annotated, read_truths
+from aa_flax.data.truths import Annotations, Truth, category_ids, is_annotated, read_truths
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,11 @@ class Dataset:
     def mean_pixel(self) -> tuple[int, ...]:
         """Return the mean as a pixel, 0 to 255, which `train_batches(crop="pad", fill=...)` takes."""
         return as_pixel(self.mean)
+
+    @property
+    def has_objects(self) -> bool:
+        """Return whether it is a data set of detection, whose images have a box and a class for each object."""
+        return self._prepared.objects is not None
 
     @property
     def category_ids(self) -> tuple[int, ...]:
@@ -135,7 +140,10 @@ class Dataset:
             ) from None
         if not count:
             raise DataError(f"split {name!r} of {self.name} has no examples; sizes: {dict(self.splits)}")
-        return RecordSource(self._prepared, name, targets, fast_decode=fast_decode)
+        source = RecordSource(self._prepared, name, targets, fast_decode=fast_decode)
+        if self.has_objects:
+            source.annotations = Annotations(self._prepared, name)
+        return source
 
 
 def available() -> list[str]:

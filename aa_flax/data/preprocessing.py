@@ -27,6 +27,7 @@ class Preprocessing:
         class_names: the name of each class, in the order of the labels.
         dtype: the name of the dtype in which the run computes.
         data_fingerprint: the fingerprint of the data set that the run was trained on.
+        category_ids: the number of each class in the files of a data set of detection; () for others.
         resize, crop_fraction, interpolation: what is seen of an image when nothing is augmented, as in `View`.
     """
 
@@ -40,6 +41,7 @@ class Preprocessing:
     resize: Resize = "squash"
     crop_fraction: float = 0.875
     interpolation: Interpolation = "bilinear"
+    category_ids: tuple[int, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -98,6 +100,7 @@ def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
         class_names=tuple(dataset.class_names),
         dtype=config.model.dtype,
         data_fingerprint=dataset.fingerprint,
+        category_ids=dataset.category_ids if dataset.has_objects else (),
         **seen_by(config),
     )
 

@@ -41,12 +41,14 @@ class Source(abc.ABC):
         image_shape: (h, w, c); h and w are None where images differ in size.
         target_shapes: shape and dtype of each target of an example.
         placed: moves targets with their image, see `Targets`; None for targets that stay as they are.
+        annotations: all objects as annotated, see `aa_flax.data.truths.Annotations`; None but for detection.
     """
 
     name: str
     image_shape: tuple[int | None, int | None, int]
     target_shapes: Mapping[str, jax.ShapeDtypeStruct]
     placed: Placed | None = None
+    annotations: Any = None
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
@@ -287,7 +289,9 @@ class ArraySource(Source):
                     values[example["index"]] = example[name]
 
         _on_threads(fill, len(source))
-        return cls(source.name, arrays.pop("image"), arrays, source.placed)
+        held = cls(source.name, arrays.pop("image"), arrays, source.placed)
+        held.annotations = source.annotations
+        return held
 
     def __len__(self) -> int:
         return len(self._arrays["image"])

@@ -36,6 +36,28 @@ class Truth:
     objects: Objects
 
 
+@dataclass(frozen=True)
+class Annotations:
+    """The annotations of a split of a data set of detection, which are read when they are asked for."""
+
+    prepared: Prepared
+    split: str
+
+    @property
+    def exist(self) -> bool:
+        """Return whether the photographs are annotated; those of a test server are not."""
+        return is_annotated(self.prepared, self.split)
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Return the number of each class in the data set's files."""
+        return category_ids(self.prepared)
+
+    def truths(self) -> list[Truth]:
+        """Return what `read_truths` gives."""
+        return read_truths(self.prepared, self.split)
+
+
 def read_truths(prepared: Prepared, split: str) -> list[Truth]:
     """Return what is true of each photograph of a split, in the order of its examples; no pixels are decoded.
 

@@ -145,15 +145,18 @@ class Surrounded:
         """Return the number of classes of the flavor that is given, or of the default one."""
         return self._flavor(given).num_classes
 
+    def around(self, given: Mapping[str, Any]) -> Any:
+        """Return the options of what stands around the backbone, from the given values and the flavor's."""
+        return self.family.options(**self._chosen(given, field_types(self.family.options)))
+
+    def _chosen(self, given: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+        values = {**self._flavor(given).options, **given}
+        return {name: value for name, value in values.items() if name in names}
+
     def build(self, given: Mapping[str, Any], **arguments: Any) -> tuple[Any, Any]:
         """Return the network, and the options of its backbone."""
-        values = {**self._flavor(given).options, **given}
-
-        def of(names: Mapping[str, Any]) -> dict[str, Any]:
-            return {name: value for name, value in values.items() if name in names}
-
-        options = self.family.options(**of(field_types(self.family.options)))
-        of_backbone = self.backbone.assemble(of(self._of_backbone))
+        options = self.around(given)
+        of_backbone = self.backbone.assemble(self._chosen(given, self._of_backbone))
         backbone = self.backbone.network(of_backbone, **{**arguments, "num_classes": 0})
-        around = {name: arguments[name] for name in ("num_classes", "dtype", "param_dtype", "rngs")}
-        return self.family.network(options, backbone, **around), of_backbone
+        others = {name: arguments[name] for name in ("num_classes", "dtype", "param_dtype", "rngs")}
+        return self.family.network(options, backbone, **others), of_backbone

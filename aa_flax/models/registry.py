@@ -225,6 +225,23 @@ def model_defaults(name: str) -> tuple[int, tuple[int, int]]:
     return entry.num_classes, entry.image_size
 
 
+def options_around(name: str, **overrides: Any) -> Any:
+    """Return the dataclass of options of what stands around the backbone in the network `create_model(name, ...)`.
+
+    Args:
+        name: one of `list_models(task="detection")`.
+        overrides: as of `create_model`; those of the backbone have no part in it.
+
+    Raises:
+        ValueError, TypeError: as `create_model`; a network that stands around no backbone.
+    """
+    entry = _find(name)
+    if not isinstance(entry, Surrounded):
+        detectors = nearest(name, list_models(task="detection"))
+        raise ValueError(f"{name!r} is a network for {entry.task} and stands around no backbone{detectors}")
+    return entry.around(_checked(name, entry, overrides))
+
+
 def nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
     """Return `; did you mean ...?` for an error about a mistyped word, or `; known: ...` if no known word is near."""
     matches = difflib.get_close_matches(word, known, n=3, cutoff=0.5)

@@ -21,7 +21,6 @@ from aa_flax.models.entries import Family
 from aa_flax.models.registry import register_family
 from aa_flax.models.retinanet_options import FLAVORS, RetinaNetOptions
 from aa_flax.models.stages import FeatureInfo, require_images
-from aa_flax.ops.anchors import anchor_boxes
 
 _GATES = (AWConv2D, BAM, CBAM, GALA, GatherExcite)
 """Modules whose batch norms are part of a gate, and none of the network's own."""
@@ -135,9 +134,7 @@ class RetinaNet(WithMode):
 
     def anchors(self, height: int, width: int) -> Float[np.ndarray, "anchors 4"]:
         """Return the anchors of images of that size in pixels, in the order level, row, column, anchor of the place."""
-        return anchor_boxes(
-            self._map_sizes(height, width), (height, width), self.options.anchors(), first_level=self.fpn.levels[0]
-        )
+        return self.options.anchor_boxes(height, width)
 
     def detect(
         self,
@@ -201,16 +198,13 @@ class RetinaNet(WithMode):
         sizes = jnp.asarray(sizes, jnp.float32)
         if sizes.shape != (batch, 2):
             raise ValueError(f"sizes must be height and width of each of {batch} images, got shape {sizes.shape}")
-        level_anchors = [h * w * self.anchors_per_place for h, w in self._map_sizes(height, width)]
+        level_anchors = self.options.level_anchors(height, width)
         return detections(outputs, anchors, options, level_anchors=level_anchors, sizes=sizes)
 
     def _pyramid(self, images: Array, *, train: bool | None, rngs: nnx.Rngs | None) -> dict[int, Array]:
         require_images(images, self.in_channels)
         maps = self.backbone.features(images, train=train, rngs=rngs)
         return self.fpn({level: maps[stage] for level, stage in self._stages}, train=train)
-
-    def _map_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
-        return [(math.ceil(height / 2**level), math.ceil(width / 2**level)) for level in self.fpn.levels]
 
     @staticmethod
     def _joined(maps: Mapping[int, Array], last: int) -> Array:

@@ -5,9 +5,12 @@ import math
 import re
 from typing import Any, Literal
 
+import numpy as np
+from jaxtyping import Float
+
 from aa_flax.layers.fpn import ExtraFrom
 from aa_flax.models.entries import Flavor
-from aa_flax.ops.anchors import ANCHORS, AnchorOptions
+from aa_flax.ops.anchors import ANCHORS, AnchorOptions, anchor_boxes
 from aa_flax.ops.max_pooling import Padding
 
 
@@ -30,6 +33,7 @@ class RetinaNetOptions:
     head_width: int = 256
     head_norm: bool = True  # a batch norm after each of them, with statistics, scale and bias of each level's own
     prior: float = 0.01  # the probability of every class at first
+    unused_columns: int = 0  # columns of class scores before those of the data set's classes; torchvision has one
     # Batch norms of backbone, pyramid and heads; gates of attention modules keep their own
     batch_norm_momentum: float = 0.997
     batch_norm_epsilon: float = 1e-4
@@ -68,7 +72,14 @@ class RetinaNetOptions:
 
     def __post_init__(self) -> None:
         counts = dict.fromkeys(("fpn_width", "head_width", "candidates", "max_detections"), 1)
-        at_least = {**counts, "head_depth": 0, "batch_norm_momentum": 0, "batch_norm_epsilon": 0, "box_loss_delta": 0}
+        at_least = {
+            **counts,
+            "unused_columns": 0,
+            "head_depth": 0,
+            "batch_norm_momentum": 0,
+            "batch_norm_epsilon": 0,
+            "box_loss_delta": 0,
+        }
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -102,6 +113,24 @@ class RetinaNetOptions:
                 message = re.sub(rf"\b{theirs}\b", ours, message)
             raise ValueError(message) from None
 
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Return the levels of the pyramid, finest first."""
+        return tuple(range(self.min_level, self.max_level + 1))
+
+    def map_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Return the height and width of each level's map for images of that size in pixels."""
+        return [(math.ceil(height / 2**level), math.ceil(width / 2**level)) for level in self.levels]
+
+    def level_anchors(self, height: int, width: int) -> list[int]:
+        """Return how many anchors each level has in images of that size in pixels."""
+        return [rows * columns * self.anchors().per_place for rows, columns in self.map_sizes(height, width)]
+
+    def anchor_boxes(self, height: int, width: int) -> Float[np.ndarray, "anchors 4"]:
+        """Return the anchors of images of that size in pixels, in the order level, row, column, anchor of the place."""
+        sizes = self.map_sizes(height, width)
+        return anchor_boxes(sizes, (height, width), self.anchors(), first_level=self.min_level)
+
 
 _OF_ANCHORS = {
     "anchor_size": "base_size",
@@ -123,6 +152,7 @@ FLAVORS = {
         91,
         dict(
             fpn_norm=False,
+            unused_columns=1,
             padding="symmetric",
             head_norm=False,
             batch_norm_momentum=0.9,

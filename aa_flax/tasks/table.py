@@ -12,7 +12,10 @@ from aa_flax.tasks.contract import check_task
 from aa_flax.tasks.task import Task
 from aa_flax.typed import field_types
 
-TASKS = {"classification": "aa_flax.tasks.classification:Classification"}
+TASKS = {
+    "classification": "aa_flax.tasks.classification:Classification",
+    "detection": "aa_flax.tasks.detection:Detection",
+}
 """From the name of a task to its module and class. Any other "module:Class" names a task outside this library."""
 
 

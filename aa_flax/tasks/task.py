@@ -27,11 +27,13 @@ class Scores:
         values: numbers by name, for logs and tables; "loss" is one of them.
         details: what else a result keeps, as JSON values.
         examples: how many were scored.
+        drawn: what the task's own pictures are drawn from; it is kept nowhere.
     """
 
     values: Mapping[str, float]
     details: Mapping[str, Any] = field(default_factory=dict)
     examples: int = 0
+    drawn: Any = None
 
 
 @runtime_checkable  # the shape checker of the tests asks
@@ -139,13 +141,14 @@ class Scorer(Protocol):
         """Return the scores that follow from the sums of `Task.score` and the states of all processes."""
 
 
-def rows_of(task: Task, predictions: Any, placement: Array | None) -> Any:
+def rows_of(task: Task, predictions: Any, images: Array, placement: Array | None) -> Any:
     """Return what is kept of the predictions for each image, [b, ...]; on the device, pure.
 
-    It is what `task.rows(predictions, placement)` returns, or the predictions themselves for a task without `rows`.
+    It is what `task.rows(predictions, images, placement)` returns, where only the shape of the images counts, or the
+    predictions themselves for a task without `rows`.
     """
     rows = getattr(task, "rows", None)
-    return predictions if rows is None else rows(predictions, placement)
+    return predictions if rows is None else rows(predictions, images, placement)
 
 
 def scorer_of(task: Task, source: Source) -> Scorer | None:

@@ -84,7 +84,12 @@ class Program:
     def optimizer(self) -> optax.GradientTransformation:
         """Return the whole optax chain, which leaves frozen parts as they are."""
         chain = optimizer(self.config.optimizer, self.total_steps, self.epoch_steps)
-        return leave_frozen(chain, self.config.model.frozen)
+        return leave_frozen(chain, self.frozen)
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Return the dotted paths of the parts that do not learn: those of the config, and the network's own."""
+        return (*self.config.model.frozen, *getattr(self._model, "frozen_parts", ()))
 
     @property
     def _create(self) -> Callable[..., TrainState]:
@@ -110,14 +115,14 @@ class Program:
     @functools.cached_property
     def train_step(self) -> Any:
         """Return the train step under `jax.jit`, with its state donated and the new state placed by `layout`."""
-        step = make_train_step(self.task, self.losses, self.optimizer, self.config, self.layout)
+        step = make_train_step(self.task, self.losses, self.optimizer, self.config, self.layout, self.frozen)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state_shapes)
         return jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
     @functools.cached_property
     def gradient(self) -> Any:
         """Return the pure function (state, batch) -> Gradient."""
-        return make_gradient(self.task, self.losses, self.config, self.layout)
+        return make_gradient(self.task, self.losses, self.config, self.layout, self.frozen)
 
     def model(self, variables: tuple[PureDict, PureDict]) -> nnx.Module:
         """Return the network with the given (params, batch_stats), arrays of this process's memory."""

@@ -36,7 +36,7 @@ def make_scorer(program: Program) -> Score:
     def scored(variables: tuple[PureDict, PureDict], batch: dict[str, Any]) -> tuple[dict[str, jax.Array], Any]:
         placement = batch.get("placement")
         predictions = program.predictions(variables, batch["image"], placement)
-        return task.score(predictions, batch), rows_of(task, predictions, placement) if gathers else {}
+        return task.score(predictions, batch), rows_of(task, predictions, batch["image"], placement) if gathers else {}
 
     step = jax.jit(scored, out_shardings=(layout.everywhere, layout.batch))
 

@@ -1,7 +1,7 @@
 """One optimiser step as a pure function."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -39,7 +39,11 @@ def step_keys(config: Config, step: Array) -> tuple[Array, Array]:
 
 
 def make_gradient(
-    task: Task, losses: Callable[..., Any], config: Config, layout: Layout | None = None
+    task: Task,
+    losses: Callable[..., Any],
+    config: Config,
+    layout: Layout | None = None,
+    frozen: Sequence[str] | None = None,
 ) -> Callable[[TrainState, Batch], Gradient]:
     """Return the function (state, batch) -> Gradient; pure.
 
@@ -48,11 +52,12 @@ def make_gradient(
         losses: `task.losses` as `functional` makes it.
         config: the config of the run.
         layout: the placement of the arrays; None is one device.
+        frozen: the dotted paths of the parts that do not learn; None is those of the config.
     """
-    pieces = config.optimizer.accumulation_steps
+    pieces, frozen = config.optimizer.accumulation_steps, config.model.frozen if frozen is None else frozen
 
     def share(params: PureDict, batch_stats: PureDict, images: Any, targets: Any, total: Array, key: Array) -> Any:
-        params = stop_gradients(params, config.model.frozen)
+        params = stop_gradients(params, frozen)
         (losses_, metrics), batch_stats = losses(params, batch_stats, images, targets, train=True, rngs=key)
         check_metrics(task, metrics)
         measured = {name: dict(zip(("sum", "count"), pair, strict=True)) for name, pair in metrics.items()}
@@ -98,6 +103,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     config: Config,
     layout: Layout | None = None,
+    frozen: Sequence[str] | None = None,
 ) -> Step:
     """Return the function (state, batch) -> state; pure, for `jax.jit`.
 
@@ -107,7 +113,7 @@ def make_train_step(
     A step whose loss or gradient is infinite or NaN changes `step`, `skipped` and `bad_steps` only: training goes on
     with the next batch, from the same parameters, statistics, averages and optimiser state, its schedule included.
     """
-    gradient = make_gradient(task, losses, config, layout)
+    gradient = make_gradient(task, losses, config, layout, frozen)
 
     def train_step(state: TrainState, batch: Batch) -> TrainState:
         loss, metrics, batch_stats, grads = gradient(state, taken(batch))

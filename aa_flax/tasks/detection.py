@@ -1,0 +1,286 @@
+"""Training a network to find the objects of each image: a box, a class and a score for each."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from aa_flax.config import fields
+from aa_flax.config.schema import Config, ConfigError
+from aa_flax.data.augment.device import flipped_boxes
+from aa_flax.data.boxes import Boxes
+from aa_flax.data.datasets import Dataset
+from aa_flax.data.placement import boxes_in_photo
+from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.data.source import Source
+from aa_flax.data.targets import Targets
+from aa_flax.literal import quoted, told_apart
+from aa_flax.models import create_model
+from aa_flax.models.detections import detections
+from aa_flax.models.registry import options_around
+from aa_flax.tasks.augmentation import make_placed_augment
+from aa_flax.tasks.detection_losses import image_losses, matched, shares
+from aa_flax.tasks.detection_scores import DetectionScorer
+from aa_flax.tasks.options import options_of
+from aa_flax.tasks.task import RandomKey, Scores
+
+_SCORES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+_RECALLS = ("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
+
+
+@dataclass(frozen=True)
+class DetectionOptions:
+    """Options of detection: the fields of `config.task.options`."""
+
+    most_objects: int = fields.field(100, "the largest number of objects of an image; more are an error", at_least=1)
+    least_side: float = fields.field(
+        1.0, "pixels of height and width below which what a crop leaves of an object is dropped", at_least=0
+    )
+    columns: Literal["classes", "category_ids"] = fields.field(
+        "classes",
+        "which column of the network's class scores stands for a class: they are numbered in order, or by the numbers "
+        "that the data set's files give them, as published networks for COCO have them, with columns that stand for "
+        "nothing",
+    )
+
+
+@dataclass(frozen=True)
+class DetectionDisplay:
+    """What is printed about a photograph."""
+
+    threshold: float = fields.field(0.3, "least score of an object that is printed and drawn", at_least=0, below=1)
+
+
+@dataclass(frozen=True)
+class FoundObjects:
+    """The objects found in one photograph, in falling score, boxes x1, y1, x2, y2 in the photograph's own pixels."""
+
+    boxes: np.ndarray  # [n, 4]
+    scores: np.ndarray  # [n]
+    labels: np.ndarray  # [n]
+    names: tuple[str, ...]  # of each
+
+
+class Detection:
+    """The task of finding objects, scored by COCO's average precision on held-out data."""
+
+    metrics: Mapping[str, Any] = {"class_loss": jnp.float32, "box_loss": jnp.float32, "positives": jnp.float32}
+    headline = "AP"
+    fractions = frozenset({*_SCORES, *_RECALLS, "AP_per_class", "AP50_per_class", "F1"})
+    display = DetectionDisplay
+    options_type = DetectionOptions
+
+    def __init__(self, config: Config, preprocessing: Preprocessing) -> None:
+        self.config, self.preprocessing = config, preprocessing
+        self.options = options_of(config, DetectionOptions)
+        self.targets: Targets = Boxes(self.options.most_objects, self.options.least_side)
+        data = config.data
+        refused = {
+            "data.on_device": data.on_device,
+            "data.mixup": data.mixup,
+            "data.cutmix": data.cutmix,
+            "data.crop": data.crop == "pad",
+            "data.auto_augment": data.auto_augment == "rand",
+        }
+        if names := [name for name, given in refused.items() if given]:
+            raise ConfigError(
+                f"config field {names[0]!r}: detection does not have {getattr(data, names[0].partition('.')[2])!r}, "
+                "with which boxes would not move along; its crops are 'scaled', 'resized' and 'none'"
+            )
+        self._augment = make_placed_augment(config, preprocessing)
+        try:
+            self._network = options_around(config.model.name, **config.model.options)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"config field 'model': {error}") from None
+        self._columns = _columns(self.options.columns, preprocessing, self._network.unused_columns)
+
+    @functools.cached_property
+    def shown_names(self) -> list[str]:
+        """The name of each class as it is printed and drawn, different from all others."""
+        return told_apart(self.preprocessing.class_names)
+
+    @property
+    def num_columns(self) -> int:
+        """The number of columns of the network's class scores."""
+        return max(self._columns) + 1
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """The class of each column of the network's class scores, -1 for a column that stands for none."""
+        labels = np.full(self.num_columns, -1, np.int64)
+        labels[list(self._columns)] = np.arange(len(self._columns))
+        return labels
+
+    def check(self, devices: int) -> None:
+        """Raise ConfigError unless the batch divides into the parts that normalise the loss."""
+        parts = self.config.parallel.batch_norm_groups
+        if self._network.normalizer == "device" and self.config.batch_size % parts:
+            raise ConfigError(
+                f"config field 'batch_size' ({self.config.batch_size}) must divide by 'parallel.batch_norm_groups' "
+                f"({parts}), the parts of the batch that the normalizer 'device' takes apart"
+            )
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Raise ConfigError unless the classes are those that the network was trained on."""
+        trained, found = self.preprocessing.class_names, dataset.class_names
+        if not dataset.has_objects:
+            raise ConfigError(f"{dataset.name} has images of one class each; the run was trained to find objects")
+        if found != trained:
+            raise ConfigError(
+                f"{dataset.name} has the classes {quoted(found, 5)}; the run was trained on {quoted(trained, 5)}"
+            )
+
+    def build(self, rngs: nnx.Rngs) -> nnx.Module:
+        """Return the network of the config, with a column of scores for each class."""
+        model, preprocessing = self.config.model, self.preprocessing
+        return create_model(
+            model.name,
+            num_classes=self.num_columns,
+            image_size=preprocessing.image_size,
+            in_channels=preprocessing.channels,
+            dtype=jnp.dtype(model.dtype),
+            param_dtype=jnp.dtype(model.param_dtype),
+            rngs=rngs,
+            **model.options,
+        )
+
+    def prepare(self, batch: Mapping[str, Array], key: RandomKey) -> tuple[Array, Any, Array]:
+        """Return augmented images; the objects, and which anchor is to find which; what the losses are divided by.
+
+        The targets are {"boxes" [b, n, 4], "columns" [b, n], "valid" [b, n], "matched" [b, anchors], "weight" [b],
+        "total" [b]}, where the sum of "total" over the batch is the number that is returned.
+        """
+        images, flips = self._augment(batch["image"], batch["placement"], key)
+        boxes = flipped_boxes(batch["boxes"], flips, batch["placement"][:, 5])
+        targets = self._targets({**batch, "boxes": boxes}, images)
+        positives = _positives(targets["matched"])
+        weights, total = shares(self._network, positives, self.config.parallel.batch_norm_groups)
+        per_image = jnp.broadcast_to(total / images.shape[0], weights.shape)
+        return images, {**targets, "weight": weights, "total": per_image}, total
+
+    def losses(
+        self, model: Any, images: Array, targets: Any, *, train: bool, rngs: nnx.Rngs | None
+    ) -> tuple[Array, dict[str, tuple[Array, Any]]]:
+        """Return each image's loss, times its weight; the parts of the loss, and the positive anchors of an image."""
+        classes, boxes = self._parts(model(images, train=train, rngs=rngs), images.shape[1:3], targets)
+        weight, total = targets["weight"], targets["total"].sum()
+        positives = _positives(targets["matched"])
+        metrics = {
+            "class_loss": ((weight * classes).sum(), total),
+            "box_loss": ((weight * boxes).sum(), total),
+            "positives": (positives.sum(), jnp.asarray(positives.size, positives.dtype)),
+        }
+        return weight * (classes + boxes), metrics
+
+    def predict(self, model: Any, images: Array) -> dict[str, Array]:
+        """Return the network's outputs, scores of classes and offsets of boxes for every anchor."""
+        return model(images, train=False, rngs=None)
+
+    def rows(self, predictions: dict[str, Array], images: Array, placement: Array) -> dict[str, Array]:
+        """Return the detections of each image, boxes in pixels of the canvas."""
+        network, canvas = self._network, images.shape[1:3]
+        found = detections(
+            predictions,
+            network.anchor_boxes(*canvas),
+            network,
+            level_anchors=network.level_anchors(*canvas),
+            sizes=placement[:, 4:6],
+        )
+        return {"boxes": found.boxes, "scores": found.scores, "classes": found.classes, "valid": found.valid}
+
+    def score(self, predictions: dict[str, Array], batch: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the sums of the parts of the loss, and of positive anchors and images."""
+        targets = self._targets(batch, batch["image"])
+        classes, boxes = self._parts(predictions, batch["image"].shape[1:3], targets)
+        positives, mask = _positives(targets["matched"]), batch["mask"]
+        if self._network.normalizer == "image":
+            classes, boxes = (each / jnp.maximum(positives, 1) for each in (classes, boxes))
+        sums = {"class_loss": classes, "box_loss": boxes, "positives": positives, "images": jnp.ones_like(positives)}
+        return {name: jnp.where(mask, each, 0).sum() for name, each in sums.items()}
+
+    def scorer(self, source: Source) -> DetectionScorer:
+        """Return what gathers the detections of held-out data and scores them."""
+        return DetectionScorer(source, self.preprocessing.class_names, self.labels.tolist(), self._network.normalizer)
+
+    def scores(self, sums: Mapping[str, Any]) -> Scores:
+        """Raise TypeError: average precision does not follow from sums, see `scorer`."""
+        raise TypeError("the scores of detection do not follow from sums; `scorer` gives them")
+
+    def lines(self, scores: Scores) -> list[str]:
+        """Return a line with the average precision of each class."""
+        by_class = scores.details.get("AP_per_class", {}).values()
+        return [
+            f"     - %  {name}, no objects" if value is None else f"{100 * value:6.2f} %  {name}"
+            for name, value in zip(self.shown_names, by_class, strict=False)
+        ]
+
+    def report(self, model: nnx.Module, scores: Scores, source: Source, folder: Path) -> None:
+        """Write the detections in COCO's format, and draw what was found and missed, into a folder."""
+
+    def title(self, example: Mapping[str, Any]) -> str:
+        """Return how many objects of each class there are, such as "2 cat, 1 dog"."""
+        labels = np.asarray(example["classes"])[np.asarray(example["valid"])]
+        counts = np.bincount(labels, minlength=len(self.shown_names))
+        return ", ".join(f"{counts[label]} {self.shown_names[label]}" for label in np.flatnonzero(counts)) or "nothing"
+
+    def found(self, row: Mapping[str, np.ndarray], placement: np.ndarray) -> FoundObjects:
+        """Return the objects found in a photograph, in its own pixels and within it."""
+        columns = np.asarray(row["classes"])
+        labels = np.where(columns >= 0, self.labels[np.maximum(columns, 0)], -1)
+        kept = np.asarray(row["valid"]) & (labels >= 0)
+        height, width = (float(side) for side in placement[6:8])
+        boxes = boxes_in_photo(np.asarray(row["boxes"], np.float64)[kept], placement)
+        names = tuple(self.shown_names[label] for label in labels[kept])
+        return FoundObjects(
+            np.clip(boxes, 0, [width, height, width, height]), np.asarray(row["scores"])[kept], labels[kept], names
+        )
+
+    def describe(self, prediction: FoundObjects, display: DetectionDisplay) -> list[str]:
+        """Return a line for each object found: score, class, and box in the photograph's pixels."""
+        rows = zip(prediction.scores, prediction.names, prediction.boxes.tolist(), strict=True)
+        lines = [
+            f"  {100 * score:6.2f} %  {name}  {box[0]:.1f}, {box[1]:.1f} to {box[2]:.1f}, {box[3]:.1f}"
+            for score, name, box in rows
+            if score >= display.threshold
+        ]
+        return lines or [f"  nothing with a score of {display.threshold} or more"]
+
+    def captions(self, prediction: FoundObjects) -> list[tuple[int, str]]:
+        """Return the number of the class, and the name and score, of each object found, the surest first."""
+        rows = zip(prediction.labels.tolist(), prediction.names, prediction.scores, strict=True)
+        return [(label, f"{name}\n{100 * score:.1f} %") for label, name, score in rows] or [(0, "nothing found")]
+
+    def _targets(self, batch: Mapping[str, Array], images: Array) -> dict[str, Array]:
+        """Return the objects on the canvas, and which anchor is to find which."""
+        boxes = jnp.where(batch["valid"][..., None], batch["boxes"], 0)
+        columns = jnp.asarray(self._columns, jnp.int32)[batch["classes"]]
+        anchors = self._network.anchor_boxes(*images.shape[1:3])
+        which = matched(self._network, anchors, boxes, batch["valid"])
+        return {"boxes": boxes, "columns": columns, "valid": batch["valid"], "matched": which}
+
+    def _parts(self, outputs: dict[str, Array], canvas: tuple[int, ...], targets: Any) -> tuple[Array, Array]:
+        return image_losses(self._network, outputs, self._network.anchor_boxes(*canvas), targets)
+
+
+def _columns(kind: str, preprocessing: Preprocessing, unused: int) -> tuple[int, ...]:
+    """Return the column of the network's class scores that stands for each class, after the `unused` first ones."""
+    numbers = list(range(len(preprocessing.class_names)))
+    if kind == "category_ids":
+        numbers = [number - 1 for number in preprocessing.category_ids or ()]
+        if len(numbers) != len(preprocessing.class_names) or min(numbers) < 0:
+            raise ConfigError(
+                "config field 'task.options.columns' is 'category_ids', which needs a data set whose files number its "
+                f"classes from 1 on, got {preprocessing.category_ids}"
+            )
+    return tuple(unused + number for number in numbers)
+
+
+def _positives(which: Array) -> Array:
+    """Return how many anchors of each image are to find an object, as float32."""
+    return (which >= 0).sum(1, dtype=jnp.float32)

@@ -1,0 +1,125 @@
+"""Scores of a detector: gathered by each process, computed from the annotations and all that was found."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aa_flax.data.source import Source
+from aa_flax.data.truths import Truth as Annotated
+from aa_flax.evaluation.coco import CocoScores, evaluate
+from aa_flax.evaluation.detection_rows import DetectionRows, found_in, merged
+from aa_flax.evaluation.detections import Found, Truth
+from aa_flax.evaluation.matching import Matches, match_all
+from aa_flax.evaluation.mistakes import Verdict, count_kinds, judge
+from aa_flax.evaluation.score_threshold import ScoreThresholds, f1_by_threshold
+from aa_flax.tasks.task import Scores
+
+NO_SCORE = float("nan")
+"""The value of a score that does not exist, which JSON writes as null."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was found in the photographs of a split, beside what is there; for pictures and files.
+
+    Attributes:
+        found: by the photograph's id.
+        truths: of all photographs in the order of the split, None for a split without annotations.
+        coco: the scores, None without annotations.
+        class_names: of every class.
+    """
+
+    found: Mapping[int, Found]
+    truths: Sequence[Truth] | None
+    coco: CocoScores | None
+    class_names: Sequence[str]
+
+    @functools.cached_property
+    def matches(self) -> Matches:
+        """Return which detection is of which object; of a split with annotations."""
+        return match_all(self.truths or (), self.found, len(self.class_names))
+
+    @functools.cached_property
+    def thresholds(self) -> ScoreThresholds:
+        """Return F1 by score."""
+        return f1_by_threshold(self.matches)
+
+    @property
+    def threshold(self) -> float:
+        """Return the score from which detections are worth showing, that of the best F1; 0.5 if none is right."""
+        best = self.thresholds.all.best
+        return 0.5 if best is None else best
+
+    @functools.cached_property
+    def verdicts(self) -> list[Verdict]:
+        """Return what is right and wrong from that score on."""
+        return judge(self.truths or (), self.found, len(self.class_names), self.threshold)
+
+
+class DetectionScorer:
+    """Gathers the detections of a split, and scores them against all of its annotations."""
+
+    def __init__(self, source: Source, class_names: Sequence[str], labels: Sequence[int], normalizer: str) -> None:
+        """Make a scorer.
+
+        Args:
+            source: the held-out data.
+            class_names: of every class, in the order of labels.
+            labels: of each column of the network's scores; -1 for a column that stands for no class.
+            normalizer: that of the network's loss.
+        """
+        self._source, self._names, self._normalizer = source, tuple(class_names), normalizer
+        self._labels = np.asarray(labels, np.int64)
+        self._rows = DetectionRows()
+
+    def add(self, index: np.ndarray, mask: np.ndarray, rows: Any, placement: np.ndarray | None) -> None:
+        """Take this process's share of a batch."""
+        assert placement is not None  # boxes are targets that are placed
+        columns = np.asarray(rows["classes"])
+        labels = np.where(columns >= 0, self._labels[np.maximum(columns, 0)], -1)
+        valid = np.asarray(rows["valid"]) & (labels >= 0)
+        self._rows.add(index, mask, {**rows, "classes": labels, "valid": valid}, placement)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what this process has found."""
+        return self._rows.state()
+
+    def scores(self, sums: Mapping[str, Any], states: Sequence[Mapping[str, np.ndarray]]) -> Scores:
+        """Return COCO's twelve numbers, the loss and its parts; details by class."""
+        annotations = self._source.annotations
+        annotated = annotations.truths()
+        found = found_in(merged(states), [each.image_id for each in annotated])
+        truths = [_truth(each) for each in annotated] if annotations.exist else None
+        judged = Judged(found, truths, evaluate(truths, found, self._names), self._names)
+        values = dict.fromkeys(("loss", "class_loss", "box_loss"), NO_SCORE)
+        details: dict[str, Any] = {}
+        if judged.coco is not None:
+            values = _losses(sums, self._normalizer)
+            scored = judged.coco
+            values |= {name: NO_SCORE if value is None else value for name, value in scored.values.items()}
+            details = {
+                "AP_per_class": dict(zip(self._names, scored.by_class, strict=True)),
+                "AP50_per_class": dict(zip(self._names, scored.by_class_50, strict=True)),
+                "threshold": judged.threshold,
+                "F1": judged.thresholds.all.best_f1,
+                "mistakes": {k: int(n.sum()) for k, n in count_kinds(judged.verdicts, len(self._names)).items()},
+            }
+        else:
+            values["AP"] = NO_SCORE
+        return Scores(values, details, len(annotated), drawn=judged)
+
+
+def _truth(each: Annotated) -> Truth:
+    objects = each.objects
+    place = each.image_id, each.file_name, each.height, each.width
+    return Truth(*place, objects.boxes, objects.labels, objects.crowd, objects.area)
+
+
+def _losses(sums: Mapping[str, Any], normalizer: str) -> dict[str, float]:
+    """Return the held-out losses, over the positives of all images and 1, or as the mean of each image's own."""
+    total = float(sums["images"]) if normalizer == "image" else float(sums["positives"]) + 1
+    classes, boxes = float(sums["class_loss"]) / total, float(sums["box_loss"]) / total
+    return {"loss": classes + boxes, "class_loss": classes, "box_loss": boxes}
