@@ -165,7 +165,10 @@ MAY_DIFFER = frozenset(name for name, rules in field_rules().items() if rules.ma
 
 def default_config() -> ml_collections.ConfigDict:
     """Return a locked ConfigDict of all defaults; `model.options` and `task.options` accept any key."""
-    config = ml_collections.ConfigDict(dataclasses.asdict(Config())).lock()
+    config = ml_collections.ConfigDict(dataclasses.asdict(Config()))
+    # A ConfigDict would keep this field, which has one number or two, to the type of its default.
+    config.data.image_size = ml_collections.FieldReference(Config().data.image_size, field_type=object)
+    config.lock()
     config.model.options.unlock()
     config.task.options.unlock()
     return config
