@@ -27,6 +27,8 @@ _SHORTEST, _LONGEST = 640, 1600
 _SIZE = 9.0
 """Points of a name, in pictures of up to 1000 pixels; larger ones are looked at from further away."""
 _GOLDEN = 0.618034
+Style = str | tuple[int, tuple[int, ...]]
+"""Of a line: a word of matplotlib's, or an offset and lengths of dashes and gaps."""
 
 
 def class_color(label: int) -> tuple[float, float, float]:
@@ -86,7 +88,7 @@ def boxes_on(
     scores: Float[Any, " n"] | None = None,
     *,
     size: float = _SIZE,
-    style: str = "-",
+    style: Style = "-",
 ) -> bool:
     """Show a photograph in axes whose place is fixed, with boxes as `draw_boxes` has them.
 
@@ -119,7 +121,7 @@ def boxes_on(
     return complete
 
 
-def outline(axes: Axes, box: Float[np.ndarray, "4"], color: Any, style: str = "-", width: float = 1.8) -> None:
+def outline(axes: Axes, box: Float[np.ndarray, "4"], color: Any, style: Style = "-", width: float = 1.8) -> None:
     """Draw a box, x1, y1, x2, y2 in pixels whose centres are whole numbers plus a half, with a dark edge."""
     x1, y1, x2, y2 = box - 0.5  # pictures have the centres of pixels at whole numbers
     axes.add_patch(
