@@ -1,4 +1,4 @@
-"""COCO's scores once more, slowly: loops over plain numbers, written from the rules and sharing no code with the library.
+"""COCO's scores once more, slowly: loops over plain numbers, written from the rules, sharing no code with the library.
 
 And the sets that tests score: COCO's own fixture, and random ones.
 """
@@ -58,7 +58,7 @@ def found(boxes=(), scores=(), labels=None):
 
 
 def random_set(rng, images=9, classes=3, side=120):
-    """Return random truths and detections: some right, some beside, equal scores, crowds, photographs without either."""
+    """Return random truths and detections: right ones and others, equal scores, crowds, photographs without either."""
     truths, all_found = [], {}
     for number in rng.permutation(images * 3)[:images].tolist():
         n = int(rng.integers(0, 6))
@@ -143,7 +143,9 @@ def scores(truths, all_found, classes, cuts=(1, 10, 100)):
     """Return the twelve numbers by name, None where there is nothing to find."""
 
     def mean(overlaps, area, most, which):
-        some = [precision_and_recall(truths, all_found, k, t, AREAS[area], most) for k in range(classes) for t in overlaps]
+        some = [
+            precision_and_recall(truths, all_found, k, t, AREAS[area], most) for k in range(classes) for t in overlaps
+        ]
         some = [one[which] for one in some if one is not None]
         return sum(some) / len(some) if some else None
 

@@ -1,6 +1,7 @@
 """The attention weights of the layers of a network for some images."""
 
 import fnmatch
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,8 +95,16 @@ def attending_paths(model: nnx.Module) -> tuple[list[str], list[str]]:
 
 
 def last_of_each_stage(layers: Sequence[str]) -> list[str]:
-    """Return the last path below each top-level module, of dotted paths in the order of the network."""
-    return list({path.split(".")[0]: path for path in layers}.values())
+    """Return the last path below each stage, or each top-level module without stages, in the order of the network.
+
+    A network that has a backbone has the stages of that.
+    """
+    return list({_stage(path): path for path in layers}.values())
+
+
+def _stage(path: str) -> str:
+    found = re.match(r"(.*\.)?stage\d+(?=\.|$)", path)
+    return found.group() if found else path.split(".")[0]
 
 
 def _by_path(model: nnx.Module) -> dict[str, Any]:

@@ -60,15 +60,14 @@ def read_results(text: str, category_ids: Sequence[int]) -> dict[int, Found]:
             image_id, category = row["image_id"], row["category_id"]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"results: row {place} is no detection with image_id, category_id, bbox [x, y, width, height] and score: "
-                f"{_shown(row)}"
+                f"results: row {place} is no detection with image_id, category_id, bbox [x, y, width, height] and "
+                f"score: {_shown(row)}"
             ) from error
         if not all(map(math.isfinite, (x, y, width, height, score))) or min(width, height) < 0:
             raise ValueError(f"results: row {place} has a number that is not finite, or a negative side: {_shown(row)}")
         if category not in labels:
-            raise ValueError(
-                f"results: row {place} has category_id {category!r}; the classes have {', '.join(map(str, category_ids))}"
-            )
+            known = ", ".join(map(str, category_ids))
+            raise ValueError(f"results: row {place} has category_id {category!r}; the classes have {known}")
         by_image.setdefault(image_id, []).append(([x, y, x + width, y + height], score, labels[category]))
     return {image_id: _found(some) for image_id, some in by_image.items()}
 

@@ -21,8 +21,8 @@ devices; without them the file of results is half as long."""
 class DetectionRows:
     """A gatherer of detections.
 
-    Padding of a batch is left out by its mask, and a photograph that comes again counts once, with what came first. Boxes
-    are rounded to a thousandth of a pixel.
+    Padding of a batch is left out by its mask, and a photograph that comes again counts once, with what came first.
+    Boxes are rounded to a thousandth of a pixel.
     """
 
     def __init__(self, clip: bool = True) -> None:
@@ -65,7 +65,9 @@ class DetectionRows:
             values = np.asarray(scores[i][own], np.float64)
             here = boxes_in_photo(np.asarray(boxes[i][own], np.float64), placement[i])
             if not (np.isfinite(here).all() and np.isfinite(values).all()):
-                raise ValueError(f"rows: photograph {number} has a valid detection with a box or score that is not finite")
+                raise ValueError(
+                    f"rows: photograph {number} has a valid detection with a box or score that is not finite"
+                )
             if self._clip:
                 height, width = np.asarray(placement[i][6:], np.float64)
                 here = np.clip(here, 0, [width, height, width, height])

@@ -77,7 +77,7 @@ def in_order(truths: Sequence[Truth], found: Mapping[int, Found], classes: int) 
         raise ValueError(f"truths: more than one of image {_some(twice)}; each photograph has one")
     if strange := sorted(set(found) - set(ids)):
         raise ValueError(
-            f"found: detections of image {_some(strange)}, which the truths do not have; theirs are {_some(sorted(ids))}"
+            f"found: detections of image {_some(strange)}, which the truths do not have; they have {_some(sorted(ids))}"
         )
     for truth in truths:
         _check_labels(truth.labels, classes, f"truths of image {truth.image_id}")
@@ -85,7 +85,7 @@ def in_order(truths: Sequence[Truth], found: Mapping[int, Found], classes: int) 
         _check_labels(one.labels, classes, f"detections of image {number}")
     if not any((~truth.crowd).any() for truth in truths):
         raise ValueError(
-            f"truths: none of the {len(truths)} photographs has an annotated object; a set without annotations has no AP"
+            f"truths: none of the {len(truths)} photographs has an annotated object; a set without them has no AP"
         )
     nothing = Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
     return [(truth, found.get(truth.image_id, nothing)) for truth in sorted(truths, key=lambda one: one.image_id)]

@@ -40,8 +40,8 @@ def paired_bootstrap(
     """Return the difference of two detectors' AP with its interval by resampling photographs.
 
     Each sample draws as many photographs as there are, with replacement, the same for both detectors, and computes both
-    AP of the resampled set: the mean over the thresholds of the matches and over the classes with objects in the sample.
-    The interval is that between quantiles (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3).
+    AP of the resampled set: the mean over the thresholds of the matches and the classes with objects in the sample. The
+    interval is that between quantiles (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3).
     It is of one trained network each; that another seed trains another network is not in it.
 
     Args:

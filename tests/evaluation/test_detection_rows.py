@@ -24,11 +24,13 @@ def placement_of(truth, canvas=(256, 320)):
     """Return a placement of the whole photograph in the corner of a canvas."""
     scale = min(canvas[0] / truth.height, canvas[1] / truth.width)
     size = round(truth.height * scale), round(truth.width * scale)
-    return Placement((0.0, 0.0, float(truth.width), float(truth.height)), size, canvas, (truth.height, truth.width)).as_array()
+    return Placement(
+        (0.0, 0.0, float(truth.width), float(truth.height)), size, canvas, (truth.height, truth.width)
+    ).as_array()
 
 
 def padded(one, placement, rng):
-    """Return detections as a network gives them: in pixels of the canvas, float32, rows in any place, rubbish between."""
+    """Return detections as a network gives them: in pixels of the canvas, float32, in any rows, rubbish between."""
     rows = {
         "boxes": rng.normal(50, 20, (K, 4)).astype(np.float32),
         "scores": np.full(K, 0.99, np.float32),
@@ -173,7 +175,10 @@ def test_scores_of_the_file_have_all_their_digits():
         (["a box"], "row 0 is no detection .*'a box'"),
         ([{"image_id": 1, "category_id": 3, "bbox": [1, 2, -3, 4], "score": 0.5}], "row 0 .*a negative side"),
         ([{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4], "score": float("nan")}], "not finite"),
-        ([{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}], "category_id 2; the classes have 1, 3"),
+        (
+            [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}],
+            "category_id 2; the classes have 1, 3",
+        ),
     ],
 )
 def test_other_files_are_refused(rows, message):

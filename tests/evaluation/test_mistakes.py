@@ -195,7 +195,10 @@ def test_the_interval_has_the_width_that_theory_gives():
 
 def test_a_bootstrap_of_what_cannot_be_paired_is_refused():
     first = match_all([truth(1, [BOX]), truth(2)], {}, 1)
-    for second in (match_all([truth(1), truth(2, [BOX])], {}, 1), match_all([truth(1, [BOX]), truth(2)], {}, 1, np.ones(1))):
+    for second in (
+        match_all([truth(1), truth(2, [BOX])], {}, 1),
+        match_all([truth(1, [BOX]), truth(2)], {}, 1, np.ones(1)),
+    ):
         with pytest.raises(ValueError, match="of different truths or thresholds"):
             paired_bootstrap(first, second)
     for wrong in (dict(samples=0), dict(level=1.0)):
