@@ -80,7 +80,9 @@ class Shrunk(Origin):
 
     @property
     def notes(self) -> list[str]:
-        left_out = f"{self._prepared.folder}: masks of run lengths, which are not scaled, left out: {len(self._unscaled):,}"
+        left_out = (
+            f"{self._prepared.folder}: masks of run lengths, which are not scaled, left out: {len(self._unscaled):,}"
+        )
         return [left_out] * bool(self._unscaled)
 
     def checksums(self) -> dict[str, str]:

@@ -41,9 +41,10 @@ def _sized(data: Annotated) -> Iterator[tuple[Photo, tuple[float, float]]]:
                 yield photo, (1.0, 1.0)
             elif photo.objects:
                 try:
-                    yield photo, photo.size or upright_size(photo.path)
+                    height, width = photo.size or upright_size(photo.path)
                 except DataError:  # a damaged file, which is found when it is to be stored
                     continue
+                yield photo, (float(height), float(width))
 
 
 def _files_with_corners(data: Annotated, findings: Findings) -> set[Path]:

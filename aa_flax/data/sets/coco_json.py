@@ -111,16 +111,16 @@ def _categories(documents: Mapping[str, tuple[Path, dict[str, Any]]], findings: 
     of_file: dict[Path, dict[int, str]] = {}
     for path, document in documents.values():
         names: dict[int, str] = {}
-        used = {each.get("category_id") for each in document.get("annotations", []) if isinstance(each, dict)}
+        used = {str(each.get("category_id")) for each in document.get("annotations", []) if isinstance(each, dict)}
         for number, category in enumerate(document.get("categories", [])):
             key, name = (category.get(k) for k in ("id", "name")) if isinstance(category, dict) else (None, None)
             if not _is_integer(key) or not isinstance(name, str):
                 findings.fault("categories", f"{path}: category {number} needs an integer id and a name: {category!r}")
             elif key in names:
                 findings.fault("categories", f"{path}: two categories have the id {key}: {quoted([names[key], name])}")
-            elif name in names.values() and key not in used:  # Roboflow's first category is the project's name
+            elif name in names.values() and str(key) not in used:  # Roboflow's first category is the project's name
                 findings.note("categories without annotations of another's name, left out", f"{path}: {key}")
-            elif name in names.values() and (other := _id_of(name, names)) in used:
+            elif name in names.values() and str(other := _id_of(name, names)) in used:
                 findings.fault("categories", f"{path}: the categories {other} and {key} are both {quoted([name])}")
             else:
                 if name in names.values():
@@ -215,9 +215,24 @@ def _annotate(
                     id=ids[number],
                     crowd=bool(each.get("iscrowd", 0)),
                     area=area,
-                    segmentation=each.get("segmentation") or None,
+                    segmentation=_segmentation(each.get("segmentation"), place, findings),
                 )
             )
+
+
+def _segmentation(value: Any, place: str, findings: Findings) -> Any:
+    """Return polygons, or a mask's run lengths, if a value is either; else None."""
+    if isinstance(value, dict) and {"counts", "size"} <= value.keys():
+        return value
+    if value and isinstance(value, list) and all(map(_is_polygon, value)):
+        return value
+    if value:
+        findings.note("segmentations that are neither polygons nor run lengths, left out", place)
+    return None
+
+
+def _is_polygon(value: Any) -> bool:
+    return isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0 and all(map(_is_number, value))
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:

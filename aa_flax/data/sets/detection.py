@@ -197,7 +197,7 @@ class DetectionFolder(Origin):
         elif image.orientation > 1 and photo.size == before and photo.objects:
             self._findings.note("turned by EXIF to the same size, boxes taken as of the upright photograph", photo.name)
         points = turned_points(image.orientation, before) if turned else None
-        scale = (width, height) if self._data.relative else (1, 1)
+        scale = (float(width), float(height)) if self._data.relative else (1.0, 1.0)
         records: list[Record] = []
         for each in photo.objects:
             box = moved_box(each.box, scale, points)

@@ -53,10 +53,10 @@ def moved_polygons(
 
 
 def _moved(
-    polygon: Sequence[float], scale: tuple[float, float], points: Callable[[float, float], Point] | None
+    polygon: Sequence[int | float], scale: tuple[float, float], points: Callable[[float, float], Point] | None
 ) -> list[float]:
     moved: list[float] = []
     for x, y in zip(polygon[::2], polygon[1::2], strict=True):
-        place = x * scale[0], y * scale[1]
+        place = float(x * scale[0]), float(y * scale[1])
         moved += points(*place) if points else place
     return moved

@@ -178,7 +178,7 @@ def _annotate(photo: Photo, names: Sequence[str] | None, findings: Findings) -> 
         polygon = len(values) >= 6 and len(values) % 2 == 0
         if len(values) != 4 and not polygon:
             findings.fault("lines", f"{place} has {1 + len(values)} numbers, expected a class, x, y, width and height")
-        elif label != int(label) or not 0 <= label < (len(names) if names else float("inf")):
+        elif not 0 <= label < (len(names) if names else float("inf")) or label != int(label):
             of = f" of {len(names)} classes, {quoted(names)}" if names else ""
             findings.fault("classes", f"{place} has the class {label:g}{of}, expected 0, 1, 2 ...")
         elif not all(-_SLACK <= value <= 1 + _SLACK for value in values):

@@ -1,0 +1,313 @@
+"""Tests of what is found wrong in data sets of detection before anything is stored: all at once, by file and number."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from photo_sets import Made, photos, write_coco, write_voc, write_yolo
+
+from aa_flax.data import DataError
+from aa_flax.data.sets.coco_json import CocoJson
+from aa_flax.data.sets.voc import Voc
+from aa_flax.data.sets.yolo import Yolo
+
+TRAIN, VAL = "annotations/instances_train2017.json", "annotations/instances_val2017.json"
+
+
+def faults_of(folder, change, origin=CocoJson, made=None):
+    """Return the lines of the error about a folder of COCO's JSON, each document changed."""
+    write_coco(folder, made or photos(train=9), change=change)
+    with pytest.raises(DataError) as error:
+        origin("coco_json/it", folder)
+    assert "\n" not in str(error.value)
+    return str(error.value).split("; ")
+
+
+def boxes(document, **changed):
+    """Change the box of an annotation by its id: x, y, width, height."""
+    for annotation in document["annotations"]:
+        annotation["bbox"] = changed.get(f"a{annotation['id']}", annotation["bbox"])
+
+
+def test_boxes_that_are_none(tmp_path):
+    def change(split, document):
+        if split == "train":
+            boxes(document, a101=[1, 2, -3, 4], a103=[100, 2, 5, 5], a104=[1, float("nan"), 5, 5], a106=[-9, 2, 9, 5])
+        else:
+            boxes(document, a101=[3, 4, 5, -0.5], a102=[2, 3, 4], a103=["1", 2, 3, 4])
+
+    lines = faults_of(tmp_path, change)
+    for path, pattern in (
+        (TRAIN, r"annotation 101 \(train1.jpg\): the box x1, y1, x2, y2 = 1, 2, -2, 6 has a negative width or height"),
+        (TRAIN, r"annotation 103 .*: .* lies outside its photograph of \d+ × \d+"),
+        (TRAIN, r"annotation 104 .*, expected finite numbers"),
+        (TRAIN, r"annotation 106 .* = -9, 2, 0, 7 lies outside"),
+        (VAL, r"annotation 101 .* has a negative width or height"),
+        (VAL, r"annotation 102: bbox is \[2, 3, 4\], expected x, y, width, height"),
+        (VAL, r"annotation 103: bbox is \['1', 2, 3, 4\], expected x, y"),
+    ):
+        place = re.escape(str(tmp_path / path))
+        assert [line for line in lines if re.fullmatch(f"{place}: {pattern}.*", line)], pattern
+    assert len(lines) == 7
+
+
+def test_many_faults_of_a_kind_are_counted(tmp_path):
+    def change(split, document):
+        for annotation in document["annotations"]:
+            annotation["bbox"] = [500 + annotation["id"], 2, 3, 4]
+
+    lines = faults_of(tmp_path, change)
+    assert len(lines) == 6 and re.fullmatch(r"and \d+ more faults of this kind \(boxes outside\)", lines[-1])
+
+
+def test_boxes_without_area_are_dropped_and_those_beyond_kept(tmp_path):
+    def change(split, document):
+        if split == "train":
+            boxes(document, a101=[3, 4, 0, 9], a103=[5, 5, 7, 0.0], a104=[-3, 5, 9.5, 9], a105=[2, -1e-7, 9, 3])
+
+    origin = CocoJson("coco_json/it", write_coco(tmp_path, photos(train=9), change=change))
+    kept = {each.number: each.box for photo in origin.photos("train") for each in photo.objects}
+    assert 101 not in kept and 103 not in kept and kept[104] == (-3, 5, 6.5, 14)
+    assert "boxes without area, dropped: 2 (" in "".join(origin.notes)
+    assert "boxes that reach beyond their photographs, stored as annotated: 1 (" in "".join(origin.notes)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_corners_where_width_and_height_should_be(tmp_path, split, rng):
+    """Boxes in the lower right of photographs reach far beyond them when corners are read as width and height."""
+
+    def as_corners(each, document):
+        if each == split:
+            for annotation in document["annotations"]:
+                x, y, width, height = annotation["bbox"]
+                annotation["bbox"] = [x, y, x + width, y + height]
+
+    lines = faults_of(tmp_path / split, as_corners)
+    assert (
+        len(lines) == 1
+        and f"instances_{split}2017.json: the boxes are x1, y1, x2, y2, expected x, y, width" in lines[0]
+    )
+
+
+def test_width_and_height_are_not_taken_for_corners(tmp_path, rng):
+    """Neither boxes that cover nearly all of their photographs, nor a few that reach far beyond, are corners."""
+    made = {"train": [Made(f"{k}.jpg", (40, 60), [(0, 0.5, 0.5, 59.5, 39.5)], k) for k in range(9)]}
+    CocoJson("coco_json/it", write_coco(tmp_path / "whole", made))
+
+    def beyond(split, document):
+        boxes(document, a101=[10, 10, 58, 39])
+
+    CocoJson("coco_json/it", write_coco(tmp_path / "some", photos(train=9), change=beyond))
+
+
+def test_images_and_annotations_that_do_not_fit(tmp_path):
+    def change(split, document):
+        images, annotations = document["images"], document["annotations"]
+        if split == "train":
+            images.append({**images[0], "file_name": "other.jpg"})
+            images.append({"file_name": "no_id.jpg"})
+            images.append({"id": "12", "file_name": "text.jpg"})
+            annotations[0]["image_id"] = 77
+            del annotations[1]["image_id"]
+        else:
+            annotations[0]["category_id"] = 4
+            annotations[1]["category_id"] = [3]
+            annotations.append("nothing")
+            images.append({"id": 3000})
+
+    lines = faults_of(tmp_path, change)
+    for path, pattern in (
+        (TRAIN, "two images have the id 1: 'train0.jpg', 'other.jpg'"),
+        (TRAIN, r"image 10 needs an integer id and a file_name, got \{'file_name': 'no_id.jpg'\}"),
+        (TRAIN, "image 11 needs an integer id"),
+        (TRAIN, "annotation 101 is of image 77, which is not listed"),
+        (TRAIN, "annotation 102 is of image None, which is not listed"),
+        (VAL, r"annotation \d+ has the category 4, which is not listed"),
+        (VAL, r"annotation \d+ has the category \[3\], which is not listed"),
+        (VAL, r"annotation \d+ \(counted from 0\) is no dictionary"),
+        (VAL, "image 3 needs an integer id"),
+    ):
+        place = re.escape(str(tmp_path / path))
+        assert [line for line in lines if re.match(f"{place}: {pattern}", line)], pattern
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: [*c, {"id": 3, "name": "dog"}], "two categories have the id 3: 'ant', 'dog'"),
+        (lambda c: [*c, {"id": 4}], "category 3 needs an integer id and a name"),
+        (lambda c: [*c, {"id": "4", "name": "dog"}], "category 3 needs an integer id and a name"),
+        (lambda c: [{**each, "name": "ant"} for each in c], "the categories 3 and 5 are both 'ant'"),
+        (lambda c: [], "has annotations and no categories"),
+    ],
+)
+def test_categories_of_a_file(tmp_path, change, message):
+    lines = faults_of(tmp_path, lambda split, document: {**document, "categories": change(document["categories"])})
+    assert any(message in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        # ids shifted by one, two exchanged, one that train lacks
+        (
+            lambda c: [{**each, "id": each["id"] + 1} for each in c],
+            "category 4 is 'ant', which .*train2017.json does not",
+        ),
+        (
+            lambda c: [{**c[0], "name": "bee"}, {**c[1], "name": "ant"}, c[2]],
+            "3 is 'bee', where .*train2017.json has 'ant'",
+        ),
+        (lambda c: [*c, {"id": 12, "name": "dog"}], "category 12 is 'dog', which .* does not have"),
+    ],
+)
+def test_categories_of_train_against_val(tmp_path, change, message):
+    def changed(split, document):
+        if split == "val":
+            document["categories"] = change(document["categories"])
+            document["annotations"] = []
+
+    lines = faults_of(tmp_path, changed)
+    assert any(re.search(message, line) and str(tmp_path / VAL) in line for line in lines)
+
+
+def test_val_may_list_fewer_categories_and_in_another_order(tmp_path):
+    def change(split, document):
+        if split == "val":
+            document["categories"] = document["categories"][:0:-1]
+            document["annotations"] = [each for each in document["annotations"] if each["category_id"] != 3]
+
+    origin = CocoJson("coco_json/it", write_coco(tmp_path, photos(), change=change))
+    assert origin.categories() == ([3, 5, 11], ["ant", "bee", "cat"])
+    assert {each.label for photo in origin.photos("val") for each in photo.objects} == {1, 2}
+
+
+@pytest.mark.parametrize("ids", [lambda k: k, lambda k: 7, lambda k: -k, lambda k: str(k + 1), lambda k: None])
+def test_annotations_are_numbered_again_where_their_ids_cannot_be_used(tmp_path, ids):
+    def change(split, document):
+        for number, annotation in enumerate(document["annotations"]):
+            annotation["id"] = ids(number)
+
+    origin = CocoJson("coco_json/it", write_coco(tmp_path, photos(), change=change))
+    for split in ("train", "val"):
+        numbers = [each.id for photo in origin.photos(split) for each in photo.objects]
+        assert sorted(numbers) == list(range(1, len(numbers) + 1))
+    assert "numbered again from 1: 2 (" in "".join(origin.notes)
+
+
+def test_area_and_iscrowd_may_be_missing(tmp_path):
+    def change(split, document):
+        for annotation in document["annotations"]:
+            del annotation["area"], annotation["iscrowd"]
+            annotation["segmentation"] = {0: [], 1: [[1, 2, 3]]}.get(annotation["id"] % 3)
+
+    origin = CocoJson("coco_json/it", write_coco(tmp_path, photos(), change=change))
+    for photo in origin.photos("train"):
+        assert all((each.area, each.crowd, each.segmentation) == (None, False, None) for each in photo.objects)
+    noted = "".join(origin.notes)
+    assert "without an area" in noted and "do not say iscrowd" in noted and "neither polygons nor run lengths" in noted
+
+
+def test_images_without_objects_are_counted(tmp_path):
+    origin = CocoJson("coco_json/it", write_coco(tmp_path, photos()))
+    empty = [photo.name for photo in origin.photos("train") if not photo.objects]
+    assert f"images of train without objects, kept: {len(empty)} ({empty[0]}" in "".join(origin.notes) and empty
+
+
+def test_what_no_file_lists_is_noted(tmp_path):
+    folder = write_coco(tmp_path, photos())
+    for name in ("more.jpg", "more.PNG", "more.txt", ".hidden.jpg"):
+        (folder / "train2017" / name).write_bytes(b"")
+    (note,) = (note for note in CocoJson("coco_json/it", folder).notes if "no file of annotations lists" in note)
+    assert "left out: 2 (" in note
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "no COCO JSON .* expected annotations/instances_train2017.json"),
+        ({"results.json": [{"image_id": 1}]}, "no COCO JSON"),
+        ({"train.json": "{"}, "train.json: cannot be read as JSON"),
+        ({"train.json": {"images": [], "annotations": {}}}, "train.json: 'annotations' is no list"),
+        ({"train.json": {"images": []}}, "train.json: no categories"),
+        ({"train.json": {"images": [], "categories": [{"id": 1, "name": "a"}]}}, "the split 'train' has no images"),
+        (
+            {"train.json": {"images": []}, "a/instances_train.json": {"images": []}},
+            "train.json and a/instances_train.json are both the split 'train'",
+        ),
+    ],
+)
+def test_folders_without_a_use(tmp_path, files, message):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(DataError, match=message):
+        CocoJson("coco_json/it", tmp_path)
+
+
+def test_faults_of_xml(tmp_path):
+    made = photos(train=9)
+    made["train"][1].objects = [(0, 9, 3, 4, 8)]
+    made["train"][2].objects = [(0, 900, 3, 904, 8)]
+    made["val"][1].objects = [(0, float("inf"), 3, 904, 8)]
+    folder = write_voc(tmp_path / "boxes", made)
+    with pytest.raises(DataError) as error:
+        Voc("voc/it", folder)
+    for name, what in (("train1", "negative"), ("train2", "lies outside"), ("val1", "expected finite numbers")):
+        assert re.search(rf"{name}.xml: object 1 \({name}.jpg\): [^;]*{what}", str(error.value))
+    folder = write_voc(tmp_path / "files", photos())
+    (folder / "Annotations/train0.xml").write_text("<annotation>")
+    (folder / "Annotations/train1.xml").unlink()
+    (folder / "Annotations/train2.xml").write_text("<a><object><name>x</name></object></a>")
+    (folder / "Annotations/train3.xml").write_text("<a><object><bndbox/></object></a>")
+    with pytest.raises(DataError) as error:
+        Voc("voc/it", folder)
+    for message in (
+        "train0.xml: cannot be read as XML",
+        "train1.xml: train1.jpg has no annotation",
+        "train2.xml: object 1 needs a bndbox",
+        "train3.xml: object 1 has no name",
+    ):
+        assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 0.5 0.5 0.2", "has 4 numbers, expected a class, x, y, width and height"),
+        ("0 0.5 0.5 0.2 0.1 0.9", "has 6 numbers"),
+        ("0 0.5 0.5 0.2 0.1 0.9 0.8 0.7", "has 8 numbers"),
+        ("ant 0.5 0.5 0.2 0.1", "is 'ant 0.5 0.5 0.2 0.1', expected a class and numbers"),
+        ("3 0.5 0.5 0.2 0.1", "has the class 3 of 3 classes, 'ant', 'bee', 'cat', expected 0, 1, 2"),
+        ("-1 0.5 0.5 0.2 0.1", "has the class -1"),
+        ("0.5 0.5 0.5 0.2 0.1", "has the class 0.5"),
+        ("nan 0.5 0.5 0.2 0.1", "has the class nan"),
+        ("0 300 200 20 10", "is '0 300 200 20 10', expected parts of the photograph's width and height, 0 to 1"),
+        ("0 0.5 0.5 nan 0.1", "is '0 0.5 0.5 nan 0.1', expected parts of the photograph's width and height, 0 to 1"),
+    ],
+)
+def test_faults_of_yolo(tmp_path, line, message):
+    folder = write_yolo(tmp_path, photos())
+    (folder / "labels/train/train0.txt").write_text("0 0.5 0.5 0.2 0.1\n\n" + line + "\n")
+    (folder / "labels/val/val2.txt").write_text(line)
+    with pytest.raises(DataError) as error:
+        Yolo("yolo/it", folder)
+    assert f"labels/train/train0.txt: line 3 {message}" in str(error.value)
+    assert f"labels/val/val2.txt: line 1 {message}" in str(error.value)
+
+
+def test_a_split_of_yolo_without_any_text(tmp_path):
+    folder = write_yolo(tmp_path, photos())
+    for path in (folder / "labels/train").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"labels/train/train0.txt: no such file, nor one for another image of 'train'"):
+        Yolo("yolo/it", folder)
+
+
+def test_numbers_of_yolo_may_leave_the_photograph_by_rounding(tmp_path):
+    folder = write_yolo(tmp_path, photos())
+    (folder / "labels/train/train0.txt").write_text("0 0.5 0.5 1.000001 0.1")
+    origin = Yolo("yolo/it", folder)
+    (found,) = origin.photos("train")[0].objects
+    np.testing.assert_allclose(found.box, (0, 0.45, 1, 0.55), atol=1e-6)
