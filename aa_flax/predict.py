@@ -1,7 +1,12 @@
-"""Print what a trained network predicts for image files: `python -m aa_flax.predict --workdir=DIR IMAGE...`.
+"""Print what a trained network predicts for image files: `python -m aa_flax.predict --workdir=DIR IMAGE|FOLDER...`.
 
 It needs only the run directory. Photographs are prepared as the held-out images are; `aa_flax.data.photo` says how
-files of another size, colour or depth are treated.
+files of another size, colour or depth are treated. Of a folder all images are taken, in the order of their names.
+
+    python -m aa_flax.predict --workdir=DIR --pictures=FOLDER --json=FILE IMAGE...
+
+also draws FOLDER/NAME-predicted.png for each image, where the network finds something in it, and writes one JSON
+object: the predictions by file.
 
     python -m aa_flax.predict --workdir=DIR --attention=FOLDER --image_size=384 IMAGE...
 
@@ -23,18 +28,22 @@ from absl import flags
 
 from aa_flax.config.command_line import define_workdir, fail, height_and_width, run
 from aa_flax.config.fields import rules_of
-from aa_flax.data.photo import PhotoError, load_photo
+from aa_flax.data.images import as_pixels
+from aa_flax.data.photo import PhotoError, photo_files, read_photo
 from aa_flax.drawing.photo_attention import AttentionError, draw_photos, layers_to_draw, picture_files
+from aa_flax.json_values import to_json
 from aa_flax.literal import literal
 from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
-from aa_flax.tasks import TASKS, make_task, task_class
+from aa_flax.tasks import TASKS, found, make_task, task_class
 from aa_flax.training.trained import load_model, make_predict
 
 
 def define(values: flags.FlagValues) -> None:
     """Define the flags of the command: its own, and the display options of the run's task."""
     define_workdir(values)
+    flags.DEFINE_string("pictures", "", "Folder for a picture of what is found in each image.", flag_values=values)
+    flags.DEFINE_string("json", "", "File for the predictions as JSON.", flag_values=values)
     attention = "Folder for a picture of what the network attends to in each image."
     flags.DEFINE_string("attention", "", attention, flag_values=values)
     size = "SIDE or HEIGHTxWIDTH in pixels; the run's own if not given."
@@ -49,39 +58,49 @@ def define(values: flags.FlagValues) -> None:
 
 def main(argv: list[str], values: flags.FlagValues) -> int:
     """Print the prediction for each file; return status 1 if some file could not be read."""
-    files = argv[1:]
-    if not files:
+    files, errors = photo_files(argv[1:])
+    if not argv[1:]:
         fail("no image given: python -m aa_flax.predict --workdir=DIR IMAGE...")
     directory = RunDirectory(Path(values.workdir))
     config, preprocessing = directory.read_config(), directory.read_preprocessing()
     task = make_task(config, preprocessing)
     display = task.display(**{field.name: values[field.name].value for field in dataclasses.fields(task.display)})
+    if values.pictures and not hasattr(task, "draw"):
+        fail(f"--pictures: {config.task.name} finds nothing in a photograph that could be drawn; --attention draws")
     size = preprocessing.image_size
     if values.image_size is not None:
         size = height_and_width("image_size", values.image_size)
     query = _query(values, size)
-    photos, errors = {}, {}
+    view = preprocessing.view(size)
+    photos, placements = {}, {}
     for file in files:
-        try:
-            photos[file] = load_photo(file, preprocessing.view(size), preprocessing.channels)
-        except PhotoError as error:
-            errors[file] = error
+        if file not in errors:
+            try:
+                photos[file], placement = view.placed(read_photo(file, preprocessing.channels))
+                placements[file] = placement.as_array()
+            except PhotoError as error:
+                errors[file] = error
     predictions: dict[str, Any] = {}
-    pictures: dict[str, Path] = {}
+    attention: dict[str, Path] = {}
     if photos:
         model, _ = load_model(directory)
         predict = make_predict(model, task, preprocessing)
         try:
-            jax.eval_shape(predict, next(iter(photos.values()))[None])
+            jax.eval_shape(predict, next(iter(photos.values()))[None], next(iter(placements.values()))[None])
         except ValueError as error:
             fail(f"--image_size={values.image_size}: {error}")
         layers = layers_to_draw(model, query is not None) if values.attention else []
-        pictures = picture_files(Path(values.attention), photos) if layers else {}
+        attention = picture_files(Path(values.attention), photos) if layers else {}
         for file, photo in photos.items():
-            predictions[file] = jax.tree.map(lambda array: array[0], jax.device_get(predict(photo[None])))
+            rows = jax.device_get(predict(photo[None], placements[file][None]))
+            predictions[file] = found(task, jax.tree.map(lambda array: array[0], rows), placements[file])
         if layers:
             captions = {file: task.captions(prediction) for file, prediction in predictions.items()}
-            draw_photos(model, preprocessing, photos, captions, layers, query or (size[0] // 2, size[1] // 2), pictures)
+            at = query or (size[0] // 2, size[1] // 2)
+            draw_photos(model, preprocessing, photos, captions, layers, at, attention)
+    pictures = _pictures(values.pictures, task, predictions, display, preprocessing.channels)
+    if values.json:
+        _write_json(Path(values.json).expanduser(), task, predictions, display)
     for file in files:
         if file in errors:
             print(f"error: {literal(str(errors[file]))}", file=sys.stderr)
@@ -89,9 +108,31 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
         print(literal(file))
         for line in task.describe(predictions[file], display):
             print(literal(line))
-        if file in pictures:
-            print(f"  attention: {literal(str(pictures[file]))}")
+        for kind, drawn in (("attention", attention), ("picture", pictures)):
+            if file in drawn:
+                print(f"  {kind}: {literal(str(drawn[file]))}")
     return 1 if errors else 0
+
+
+def _pictures(folder: str, task: Any, predictions: dict[str, Any], display: Any, channels: int) -> dict[str, Path]:
+    """Draw each prediction over its photograph, if a folder is given, and return the files."""
+    files = picture_files(Path(folder), predictions, "-predicted.png", "--pictures") if folder else {}
+    for name, file in files.items():
+        try:
+            task.draw(predictions[name], as_pixels(read_photo(name, channels)), display, file)
+        except OSError as error:
+            raise AttentionError(f"{file}: cannot be written ({error.strerror})") from error
+    return files
+
+
+def _write_json(file: Path, task: Any, predictions: dict[str, Any], display: Any) -> None:
+    """Write the predictions as one JSON object, by the name of the image as it was given."""
+    if not hasattr(task, "values"):
+        fail(f"--json: the task {type(task).__name__} does not give its predictions as JSON")
+    try:
+        file.write_text(to_json({name: task.values(each, display) for name, each in predictions.items()}, indent=1))
+    except OSError as error:
+        fail(f"--json={file}: cannot be written ({error.strerror})")
 
 
 def _displays(argv: Sequence[str]) -> list[type]:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 from absl import flags
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from aa_flax import data
@@ -22,7 +22,7 @@ from aa_flax.data.augment.host import make_host_augment
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.drawing.saving import in_plain_style, saved
 from aa_flax.literal import literal
-from aa_flax.tasks import OPTIONS, Task, begin, make_task, option_schemas
+from aa_flax.tasks import OPTIONS, Task, begin, make_task, option_schemas, places
 
 
 def define(values: flags.FlagValues) -> None:
@@ -53,9 +53,8 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         fail(f"--rows={rows}, which makes a batch: {error}")
     # The examples are spread over the split, which may be sorted.
     shown = Shown(source, np.linspace(0, len(source) - 1, rows).round().astype(int).tolist())
-    draws = augmented(config, task, preprocessing, shown, values.columns)
-    names = [task.title(shown[row]) for row in range(rows)]
-    draw([shown[row]["image"] for row in range(rows)], draws, names, file)
+    draws, targets = augmented(config, task, preprocessing, shown, values.columns)
+    draw([shown[row] for row in range(rows)], draws, targets, task, file)
     print(f"{literal(str(file))}: {rows} examples of {source.name}, {values.columns} draws each")
 
 
@@ -85,11 +84,15 @@ class Shown(data.Source):
 
 def augmented(
     config: Config, task: Task, preprocessing: Preprocessing, shown: data.Source, columns: int
-) -> Float[np.ndarray, "columns rows h w c"]:
-    """Return `columns` augmented draws of each example, as pixels 0 to 255; each draw is one epoch's batch and step."""
+) -> tuple[Float[np.ndarray, "columns rows h w c"], list[list[dict[str, np.ndarray]]]]:
+    """Return `columns` augmented draws of each example, as pixels 0 to 255, and the targets of each, [columns][rows].
+
+    Each draw is one epoch's batch and step.
+    """
     prepare, rows = jax.jit(task.prepare), len(shown)
     mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
     drawn = np.empty((columns, rows, *preprocessing.image_size, preprocessing.channels))
+    targets: list[list[dict[str, np.ndarray]]] = [[{} for _ in range(rows)] for _ in range(columns)]
     with data.train_batches(
         shown,
         batch_size=rows,
@@ -105,32 +108,48 @@ def augmented(
         for column in range(columns):
             batch = next(batches)
             key = jax.random.fold_in(jax.random.key(config.seed), column)
-            images, _, _ = prepare({name: values for name, values in batch.items() if name != "index"}, key)
+            images, moved, _ = prepare({name: values for name, values in batch.items() if name != "index"}, key)
             drawn[column, batch["index"]] = 255 * (np.asarray(images, np.float64) * std + mean)
-    return drawn
+            # What is read of an example, and in its place what the augmentation has moved.
+            arrays = {name: batch[name] for name in shown.target_shapes} | (dict(moved) if places(task) else {})
+            for place, row in enumerate(batch["index"].tolist()):
+                targets[column][row] = {name: np.asarray(values[place]) for name, values in arrays.items()}
+    return drawn, targets
 
 
 @in_plain_style
 def draw(
-    originals: list[UInt8[np.ndarray, "..."]],
+    originals: list[dict[str, Any]],
     draws: Float[np.ndarray, "columns rows h w c"],
-    names: list[str],
+    targets: list[list[dict[str, np.ndarray]]],
+    task: Any,
     file: Path,
 ) -> None:
-    """Write the sheet as a PNG file; titles are cut to 24 characters."""
+    """Write the sheet as a PNG file; titles are cut to 24 characters.
+
+    Args:
+        originals: the examples as they are stored.
+        draws: their augmented pixels.
+        targets: those of each draw, [columns][rows].
+        task: names an example, and draws targets that lie in the image over it.
+        file: the PNG.
+    """
+    mark = getattr(task, "mark", lambda axes, example: None)
     columns, rows, height, width = draws.shape[:4]
     cell = 1.3
     size = (cell * (columns + 1) * max(1.0, width / height) + 0.2, cell * rows * max(1.0, height / width) * 1.12 + 0.4)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns + 1, squeeze=False)
     for row, line in enumerate(grid):
-        pixels = [originals[row].astype(float), *draws[:, row]]
+        pixels = [originals[row]["image"].astype(float), *draws[:, row]]
+        examples = [originals[row], *(drawn[row] for drawn in targets)]
         for column, (axes, image) in enumerate(zip(line, pixels, strict=True)):
             shown = np.clip(image, 0, 255).round().astype(np.uint8)
             axes.imshow(shown[..., 0] if shown.shape[-1] == 1 else shown, cmap="gray", vmin=0, vmax=255)
             axes.set_axis_off()
+            mark(axes, examples[column])
             if column == 0:
-                axes.set_title(names[row][:24], fontsize=7)
+                axes.set_title(task.title(originals[row])[:24], fontsize=7)
     saved(figure, file, 110)
 
 

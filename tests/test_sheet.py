@@ -26,7 +26,7 @@ def augmented(config, preprocessing, source, columns):
     from aa_flax.sheet import augmented
 
     config = resolve({"data": {"flip": False, "crop": "none", **config}})
-    return augmented(config, make_task(config, preprocessing), preprocessing, source, columns)
+    return augmented(config, make_task(config, preprocessing), preprocessing, source, columns)[0]
 
 
 def test_without_augmentation_every_draw_is_the_image(parts):

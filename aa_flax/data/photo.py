@@ -1,5 +1,7 @@
 """Reading an image file as the pixels that a network expects."""
 
+import glob
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from aa_flax.data.errors import one_line
+from aa_flax.data.sets.folder_layout import SUFFIXES
 from aa_flax.data.shown import UnknownRange, shown
 from aa_flax.data.view import View
 
@@ -17,17 +20,40 @@ class PhotoError(Exception):
     """A file that is not a usable image. The message is one line and names the file."""
 
 
-def load_photo(file: str | Path, view: View | tuple[int, int], channels: int) -> UInt8[np.ndarray, "h w c"]:
-    """Read a PNG or JPEG (or whatever else Pillow reads) of any size as uint8 [h, w, c].
+def photo_files(given: Sequence[str]) -> tuple[list[str], dict[str, Exception]]:
+    """Return the image files that some names stand for, each once, and an error for each name without any.
+
+    A name is that of a file; of a folder, whose images at any depth are taken by the order of their names; or, where no
+    file has it, a pattern with *, ? or [...].
+    """
+    files: list[str] = []
+    errors: dict[str, Exception] = {}
+    for name in given:
+        path = Path(name)
+        if path.is_dir():
+            some = sorted(str(each) for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+            if not some:
+                errors[name] = PhotoError(f"{name}: no image in this folder")
+        elif not path.exists() and glob.has_magic(name):
+            found = glob.glob(name, recursive=True)  # noqa: PTH207, because the pattern may be absolute
+            some = sorted(each for each in found if Path(each).is_file())
+            if not some:
+                errors[name] = PhotoError(f"{name}: no file has such a name")
+        else:
+            some = [name]
+        files += some or [name]
+    return list(dict.fromkeys(files)), errors
+
+
+def read_photo(file: str | Path, channels: int) -> Image.Image:
+    """Read a PNG or JPEG (or whatever else Pillow reads) as a picture of its own size, in grey or RGB.
 
     In this order, more than 8 bits per channel are scaled to 8; transparency is composited over white; the image is
-    turned upright as its EXIF says (`aa_flax.data.shown`); colour is converted to grey (ITU-R BT.601 luma), or grey to
-    three equal channels; and `view` selects and resizes what is seen.
+    turned upright as its EXIF says (`aa_flax.data.shown`); and colour is converted to grey (ITU-R BT.601 luma), or grey
+    to three equal channels.
 
     Args:
         file: the image file.
-        view: what is seen of the image: for a network that a run has trained, the run's `Preprocessing.view()`. A pair
-            (h, w) stands for the largest centred part of this aspect, resized to this size.
         channels: 1 for grey, 3 for red, green and blue.
 
     Raises:
@@ -42,7 +68,7 @@ def load_photo(file: str | Path, view: View | tuple[int, int], channels: int) ->
     except (OSError, ValueError) as error:
         raise PhotoError(f"{file}: cannot be decoded: {getattr(error, 'strerror', None) or error}") from None
     try:
-        image = shown(content).picture.convert("L" if channels == 1 else "RGB")
+        return shown(content).picture.convert("L" if channels == 1 else "RGB")
     except Image.UnidentifiedImageError:
         raise PhotoError(f"{file}: not an image that can be read; PNG and JPEG are") from None
     except UnknownRange as error:
@@ -50,5 +76,19 @@ def load_photo(file: str | Path, view: View | tuple[int, int], channels: int) ->
     # Pillow raises many types for damaged files.
     except Exception as error:
         raise PhotoError(f"{file}: cannot be decoded: {one_line(error)}") from None
+
+
+def load_photo(file: str | Path, view: View | tuple[int, int], channels: int) -> UInt8[np.ndarray, "h w c"]:
+    """Read an image file of any size as `read_photo` does, and return what `view` shows of it, as uint8 [h, w, c].
+
+    Args:
+        file: the image file.
+        view: what is seen of the image: for a network that a run has trained, the run's `Preprocessing.view()`. A pair
+            (h, w) stands for the largest centred part of this aspect, resized to this size.
+        channels: 1 for grey, 3 for red, green and blue.
+
+    Raises:
+        PhotoError: the file is missing, not an image, truncated, or of a kind without a defined range of pixels.
+    """
     view = view if isinstance(view, View) else View(view, "center_crop", crop_fraction=1.0)
-    return view.of(image)
+    return view.of(read_photo(file, channels))

@@ -45,7 +45,9 @@ def layers_to_draw(model: nnx.Module, of_a_query: bool) -> list[str]:
     )
 
 
-def picture_files(folder: Path, photos: Iterable[str]) -> dict[str, Path]:
+def picture_files(
+    folder: Path, photos: Iterable[str], end: str = "-attention.png", flag: str = "--attention"
+) -> dict[str, Path]:
     """Create `folder` and return the file of each photo's picture in it: NAME-attention.png, where NAME is the photo's.
 
     If two photos have the same name, the second gets a number; a name too long for a file system is cut. A file never
@@ -58,15 +60,15 @@ def picture_files(folder: Path, photos: Iterable[str]) -> dict[str, Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AttentionError(f"--attention={folder}: cannot be made a folder ({error.strerror})") from error
+        raise AttentionError(f"{flag}={folder}: cannot be made a folder ({error.strerror})") from error
     files: dict[str, Path] = {}
     # Some file systems do not distinguish names that differ in case only.
     taken = {str(Path(photo).resolve()).casefold() for photo in photos}
     for photo in photos:
-        number, file = 1, folder / _named(photo, "-attention.png")
+        number, file = 1, folder / _named(photo, end)
         while str(file.resolve()).casefold() in taken:
             number += 1
-            file = folder / _named(photo, f"-{number}-attention.png")
+            file = folder / _named(photo, f"-{number}{end}")
         taken.add(str(file.resolve()).casefold())
         files[photo] = file
     return files

@@ -13,6 +13,7 @@ hotcoco costs nothing beside a training, and has the masks and polygons of COCO'
 calls are used that all three have: with another import the others serve. Tests hold the numbers against loops.
 """
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -111,6 +112,12 @@ def evaluate(
         len(pairs),
         max_detections,
     )
+
+
+def require_library() -> None:
+    """Raise MissingLibrary unless the library that computes the scores is installed."""
+    if importlib.util.find_spec("hotcoco") is None:
+        raise MissingLibrary("COCO's scores need hotcoco: pip install 'aa_flax[detection]'")
 
 
 def _mean(numbers: np.ndarray) -> float | None:

@@ -224,6 +224,12 @@ class Classification:
             : display.top
         ]
 
+    def values(self, prediction: Any, display: ClassificationDisplay) -> list[dict[str, Any]]:
+        """Return the most probable classes with their probabilities, as JSON has them."""
+        names = self.preprocessing.class_names
+        ranked = self._ranked(prediction)[: display.top]
+        return [{"class": names[k], "probability": probability, "label": k} for k, _, probability in ranked]
+
     def captions(self, prediction: Any) -> list[tuple[int, str]]:
         """Return the number of each class with its name and probability, the most probable first."""
         return [(k, f"{name}\n{100 * probability:.1f} %") for k, name, probability in self._ranked(prediction)]

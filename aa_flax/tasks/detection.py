@@ -20,12 +20,15 @@ from aa_flax.data.placement import boxes_in_photo
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.source import Source
 from aa_flax.data.targets import Targets
+from aa_flax.drawing.boxes import class_color, draw_boxes, outline
+from aa_flax.evaluation.coco import MissingLibrary, require_library
 from aa_flax.literal import quoted, told_apart
 from aa_flax.models import create_model
 from aa_flax.models.detections import detections
 from aa_flax.models.registry import options_around
 from aa_flax.tasks.augmentation import make_placed_augment
 from aa_flax.tasks.detection_losses import image_losses, matched, shares
+from aa_flax.tasks.detection_report import draw_report, write_detections
 from aa_flax.tasks.detection_scores import DetectionScorer
 from aa_flax.tasks.options import options_of
 from aa_flax.tasks.task import RandomKey, Scores
@@ -118,7 +121,11 @@ class Detection:
         return labels
 
     def check(self, devices: int) -> None:
-        """Raise ConfigError unless the batch divides into the parts that normalise the loss."""
+        """Raise ConfigError unless the scores can be computed and the batch divides into the parts of the loss."""
+        try:
+            require_library()
+        except MissingLibrary as error:
+            raise ConfigError(f"config field 'task.name' is 'detection': {error}") from None
         parts = self.config.parallel.batch_norm_groups
         if self._network.normalizer == "device" and self.config.batch_size % parts:
             raise ConfigError(
@@ -222,6 +229,31 @@ class Detection:
 
     def report(self, model: nnx.Module, scores: Scores, source: Source, folder: Path) -> None:
         """Write the detections in COCO's format, and draw what was found and missed, into a folder."""
+        write_detections(scores.drawn, source, folder / "detections.json")
+        if scores.drawn.truths is not None:
+            draw_report(scores.drawn, source, folder)
+
+    def mark(self, axes: Any, example: Mapping[str, Any]) -> None:
+        """Draw the boxes of an example over its picture."""
+        valid = np.asarray(example["valid"])
+        for box, label in zip(example["boxes"][valid], np.asarray(example["classes"])[valid].tolist(), strict=True):
+            outline(axes, np.asarray(box, np.float64), class_color(label), width=0.8)
+
+    def draw(self, prediction: FoundObjects, pixels: np.ndarray, display: DetectionDisplay, file: Path) -> None:
+        """Draw the objects found over the photograph, each with its name and score."""
+        kept = prediction.scores >= display.threshold
+        boxes, labels, scores = (each[kept] for each in (prediction.boxes, prediction.labels, prediction.scores))
+        draw_boxes(pixels, boxes, labels, self.shown_names, scores, file)
+
+    def values(self, prediction: FoundObjects, display: DetectionDisplay) -> list[dict[str, Any]]:
+        """Return box, score and class of each object found, as JSON has them."""
+        rows = zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), strict=True)
+        names = self.preprocessing.class_names
+        return [
+            {"box": box, "score": score, "class": names[label], "label": label}
+            for box, score, label in rows
+            if score >= display.threshold
+        ]
 
     def title(self, example: Mapping[str, Any]) -> str:
         """Return how many objects of each class there are, such as "2 cat, 1 dog"."""

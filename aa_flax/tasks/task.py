@@ -50,8 +50,10 @@ class Task(Protocol):
 
     A task may name, as `options_type`, the frozen dataclass that `config.task.options` is checked against: words of the
     command line become values of its fields' types. It may also have methods that the functions below call if they are
-    there: `begin`; `rows` and `scorer`, for scores that are no sums; `found`, `mark` and `draw`, for predictions that
-    lie in the photograph.
+    there: `begin`; `rows` and `scorer`, for scores that are no sums; and for predictions that lie in the photograph
+    `found`, `mark(axes, example)`, which draws the targets of an example over its picture, `draw(prediction, pixels,
+    display, file)`, which draws a prediction over the photograph, and `values(prediction, display)`, which returns it
+    as JSON has it.
     """
 
     targets: Targets
@@ -149,6 +151,11 @@ def rows_of(task: Task, predictions: Any, images: Array, placement: Array | None
     """
     rows = getattr(task, "rows", None)
     return predictions if rows is None else rows(predictions, images, placement)
+
+
+def places(task: Task) -> bool:
+    """Return whether the targets of a task lie in the image, so that batches say how each image lies on its canvas."""
+    return hasattr(task.targets, "placed")
 
 
 def scorer_of(task: Task, source: Source) -> Scorer | None:

@@ -4,14 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
+from aa_flax.data.placement import resized
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.models.functional import functional
 from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
-from aa_flax.tasks import Task, make_task
+from aa_flax.tasks import Task, make_task, places, rows_of
 from aa_flax.training.initial import build_model
 
 
@@ -50,11 +52,26 @@ def load_model(directory: RunDirectory, step: int | None = None) -> tuple[nnx.Mo
     return model, chosen
 
 
-def make_predict(model: nnx.Module, task: Task, preprocessing: Preprocessing) -> Callable[[Any], Any]:
-    """Return the compiled function from uint8 images [b, h, w, c] to what `task.predict` returns for them.
+def make_predict(model: nnx.Module, task: Task, preprocessing: Preprocessing) -> Callable[..., Any]:
+    """Return the compiled function from uint8 images [b, h, w, c] to what the task keeps of their predictions.
 
-    The function raises ValueError, before anything is computed, for images that the network cannot take.
+    It takes the placement [b, 8] of the images besides, where the task's targets lie in the image; without it they fill
+    their canvas. What is kept is what `aa_flax.tasks.rows_of` gives. The function raises ValueError, before anything is
+    computed, for images that the network cannot take.
     """
     apply, params, batch_stats = functional(model, lambda model, images, **_: task.predict(model, images))
-    compiled = jax.jit(lambda variables, images: apply(*variables, preprocessing.normalize(images))[0])
-    return lambda images: compiled((params, batch_stats), images)
+
+    @jax.jit
+    def compiled(variables: Any, images: Any, placement: Any) -> Any:
+        predictions, _ = apply(*variables, preprocessing.normalize(images, placement))
+        return rows_of(task, predictions, images, placement)
+
+    def predict(images: Any, placement: Any = None) -> Any:
+        if not places(task):
+            placement = None
+        elif placement is None:
+            whole = resized(images.shape[1:3])(*images.shape[1:3]).as_array()
+            placement = np.broadcast_to(whole, (images.shape[0], *whole.shape))
+        return compiled((params, batch_stats), images, placement)
+
+    return predict
