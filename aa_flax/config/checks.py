@@ -77,10 +77,10 @@ def _check_optimizer(optimizer: Any) -> None:
         raise ConfigError("config field 'optimizer.nesterov' needs 'optimizer.momentum' above 0")
     if optimizer.nesterov and optimizer.name != "sgd":
         raise ConfigError(f"config field 'optimizer.nesterov' is for 'optimizer.name' 'sgd', not {optimizer.name!r}")
-    if optimizer.name == "lamb" and optimizer.weight_decay and optimizer.weight_decay_mode == "l2":
+    if optimizer.name in ("adamw", "lamb") and optimizer.weight_decay and optimizer.weight_decay_mode == "l2":
         raise ConfigError(
-            "config field 'optimizer.weight_decay_mode' must be 'decoupled' with 'optimizer.name' 'lamb', which adds "
-            "the decay to its direction and not to the gradient"
+            f"config field 'optimizer.weight_decay_mode' must be 'decoupled' with 'optimizer.name' {optimizer.name!r}, "
+            "which adds the decay to its direction and not to the gradient"
         )
     if optimizer.schedule == "steps" and not optimizer.decay_at_epochs:
         raise ConfigError(

@@ -15,7 +15,7 @@ def _increase(epochs: tuple[float, ...]) -> bool:
 class OptimizerConfig:
     """The optimiser; its defaults are the recipe of Bello et al. (2019), section 4.1, for augmented networks."""
 
-    name: Literal["sgd", "rmsprop", "lamb"] = field("sgd", "name of the optimiser")
+    name: Literal["sgd", "rmsprop", "adamw", "lamb"] = field("sgd", "name of the optimiser")
     learning_rate: float = field(0.2, "peak of the learning rate", at_least=0)
     schedule: Literal["cosine", "constant", "steps", "exponential"] = field(
         "cosine", "course of the learning rate after a linear warm-up from 0"
@@ -36,9 +36,9 @@ class OptimizerConfig:
     nesterov: bool = field(False, 'take Nesterov\'s momentum, with "sgd"')
     rms_decay: float = field(0.9, 'decay of the mean square, with "rmsprop"', at_least=0, below=1)
     epsilon: float = field(1e-3, 'added to the mean square inside the root, with "rmsprop"', above=0)
-    beta1: float = field(0.9, 'decay of the mean gradient, with "lamb"', at_least=0, below=1)
-    beta2: float = field(0.999, 'decay of the mean square, with "lamb"', at_least=0, below=1)
-    adam_epsilon: float = field(1e-6, 'added to the root of the mean square, with "lamb"', above=0)
+    beta1: float = field(0.9, 'decay of the mean gradient, with "adamw" and "lamb"', at_least=0, below=1)
+    beta2: float = field(0.999, 'decay of the mean square, with "adamw" and "lamb"', at_least=0, below=1)
+    adam_epsilon: float = field(1e-6, 'added to the root of the mean square, with "adamw" and "lamb"', above=0)
     weight_decay: float = field(5e-4, "strength of the decay of weights", at_least=0)
     weight_decay_mode: Literal["l2", "decoupled"] = field(
         "l2", "where the decay goes: into the gradient, or beside it, times the learning rate"

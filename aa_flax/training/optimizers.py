@@ -69,7 +69,7 @@ def decays(params: Any, exclude: tuple[str, ...]) -> Any:
 
 
 def optimizer(config: OptimizerConfig, total_steps: int, epoch_steps: int) -> optax.GradientTransformation:
-    """Return the optimiser of a config: SGD, RMSProp or LAMB.
+    """Return the optimiser of a config: SGD, RMSProp, AdamW or LAMB.
 
     SGD has momentum m, learning rate a and weight decay d, for gradients g and weights p:
 
@@ -81,9 +81,13 @@ def optimizer(config: OptimizerConfig, total_steps: int, epoch_steps: int) -> op
     s = r s + (1 - r) g²;  v = m v + a g / sqrt(s + epsilon);  p = p - v
 
     where l2 decay adds d p to g before all this, and decoupled decay subtracts a d p from p besides v.
-    LAMB (You et al., 2020, Algorithm 2, with Adam's bias correction of moments) at step t, with norms of each array:
+    AdamW (Loshchilov and Hutter, 2019, Algorithm 2, with the decay times the learning rate as in PyTorch) at step t:
 
     v = b v + (1 - b) g;  s = c s + (1 - c) g²;  u = v / (1 - bᵗ) / (sqrt(s / (1 - cᵗ)) + adam_epsilon) + d p
+    p = p - a u
+
+    LAMB (You et al., 2020, Algorithm 2, with Adam's bias correction of moments) with norms of each array:
+
     p = p - a u ‖p‖ / ‖u‖
 
     Parameters without weight decay get neither d p nor the factor ‖p‖ / ‖u‖, with which a bias near zero hardly moves.
@@ -103,9 +107,10 @@ def optimizer(config: OptimizerConfig, total_steps: int, epoch_steps: int) -> op
     l2 = config.weight_decay_mode == "l2"
     if config.name == "sgd":
         return optax.chain(clip, *([decay, momentum] if l2 else [momentum, decay]), descent)
-    if config.name == "lamb":
+    if config.name in ("adamw", "lamb"):
         adam = optax.scale_by_adam(config.beta1, config.beta2, config.adam_epsilon)
-        return optax.chain(clip, adam, decay, optax.masked(scale_by_trust_ratio(), mask), descent)
+        trust = optax.masked(scale_by_trust_ratio(), mask) if config.name == "lamb" else optax.identity()
+        return optax.chain(clip, adam, decay, trust, descent)
     root = optax.scale_by_rms(config.rms_decay, config.epsilon, initial_scale=1.0, eps_in_sqrt=True)
     if l2:
         return optax.chain(clip, decay, root, descent, momentum)

@@ -82,10 +82,18 @@ def test_cached_is_the_same(prepared):
         cached[0]["image"][0, 0, 0] = 1
 
 
-def test_only_images_of_one_size_are_cached(toy):
-    toy.image_shape = (None, None, 3)
-    with pytest.raises(DataError, match="only images of one size can be cached"):
-        ArraySource.of(toy)
+def test_images_of_several_sizes_are_cached(rng, monkeypatch):
+    images = [rng.integers(0, 256, (5 + i % 3, 7, 3), np.uint8) for i in range(300)]
+    source = ArraySource("mine", images, {"label": np.arange(300)})
+    assert source.image_shape == (None, 7, 3)
+    cached = ArraySource.of(source)
+    assert cached.image_shape == (None, 7, 3) and not cached[4]["image"].flags.writeable
+    for i in (0, 1, 257, 299):
+        np.testing.assert_array_equal(cached[i]["image"], images[i])
+        assert cached[i]["label"] == i
+    monkeypatch.setattr("aa_flax.data.source.available_memory", lambda: 10_000)
+    with pytest.raises(DataError, match="cached, its images take 0.0 GB"):
+        ArraySource.of(source)
 
 
 def test_arrays_are_checked_and_left_alone(rng):

@@ -166,11 +166,12 @@ LAMB = OptimizerConfig(
 )
 
 
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
 @pytest.mark.parametrize("clip_norm", [0.0, 0.7])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_lamb_by_hand(rng, clip_norm, weight_decay):
-    """Updates equal those in float64; zero weights have trust ratio 1 until they move, the bias always."""
-    config = dataclasses.replace(LAMB, clip_norm=clip_norm, weight_decay=weight_decay)
+def test_adamw_and_lamb_by_hand(rng, name, clip_norm, weight_decay):
+    """Updates equal those in float64; in LAMB, zero weights have trust ratio 1 until they move, the bias always."""
+    config, kind = dataclasses.replace(LAMB, name=name, clip_norm=clip_norm, weight_decay=weight_decay), name
     p = {"kernel": rng.normal(size=(3, 5)), "zero": np.zeros((2, 3)), "bias": rng.normal(size=(2, 4))}
     chain = optimizer(config, 10, 2)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), p)
@@ -190,16 +191,18 @@ def test_lamb_by_hand(rng, clip_norm, weight_decay):
             ratio = 1.0
             if name != "bias":
                 direction += weight_decay * p[name]
-                ratio = np.linalg.norm(p[name]) / np.linalg.norm(direction) or 1.0
+                if kind == "lamb":
+                    ratio = np.linalg.norm(p[name]) / np.linalg.norm(direction) or 1.0
                 ratios.append(ratio)
             p[name] = p[name] - rate * ratio * direction
             np.testing.assert_allclose(params[name], p[name], rtol=1e-5, atol=1e-6)
-    assert ratios[1] == ratios[3] == 1.0 and not {1.0} & {ratios[0], *ratios[4:]}
+    assert ratios[1] == ratios[3] == 1.0 and ({1.0} & {ratios[0], *ratios[4:]} == set()) == (kind == "lamb")
 
 
-def test_lamb_is_optax_lamb_where_nothing_is_spared(rng):
-    config = dataclasses.replace(LAMB, weight_decay_exclude=(), warmup=0.0)
-    chain, other = optimizer(config, 10, 2), optax.lamb(0.3, 0.8, 0.95, 1e-3, weight_decay=0.1)
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_they_are_optaxs_where_nothing_is_spared(rng, name):
+    config = dataclasses.replace(LAMB, name=name, weight_decay_exclude=(), warmup=0.0)
+    chain, other = optimizer(config, 10, 2), getattr(optax, name)(0.3, 0.8, 0.95, 1e-3, weight_decay=0.1)
     params = {"a": {"bias": jnp.asarray(rng.normal(size=(3, 5)), jnp.float32)}, "b": jnp.zeros(4)}
     states = [chain.init(params), other.init(params)]
     for _ in range(3):
