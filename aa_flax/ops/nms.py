@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int, Int32
 
-from aa_flax.ops.boxes import at_least_float32_arrays, overlap
+from aa_flax.ops.boxes import at_least_float32_arrays, corners, overlap
 
 _TILE = 256
 """Candidates that are decided at a time: memory is this many times the number of outputs, and of themselves."""
@@ -65,7 +65,7 @@ def nms(
 
     def falls(kept: tuple[Array, Array], others: tuple[Array, Array]) -> Array:
         """Return which of the others each kept box makes fall."""
-        iou = overlap(kept[0][:, None], others[0][None, :], "iou", pixel_offset)
+        iou = overlap(corners(kept[0][:, None]), corners(others[0][None, :]), "iou", pixel_offset)
         return (iou > iou_threshold) & (kept[1][:, None] == others[1][None, :])
 
     def unfinished(state: tuple[Array, _Kept]) -> Array:
