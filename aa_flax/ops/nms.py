@@ -50,7 +50,8 @@ def nms(
     """
     if max_outputs < 1:
         raise ValueError(f"max_outputs must be at least 1, got {max_outputs!r}")
-    boxes, scores = at_least_float32_arrays(boxes, scores)
+    # An index has no gradient, and none can be asked of a loop of unknown length.
+    boxes, scores = map(jax.lax.stop_gradient, at_least_float32_arrays(boxes, scores))
     number = boxes.shape[0]
     tile = max(1, min(_TILE, number))
     tiles = max(1, -(-number // tile))

@@ -123,6 +123,16 @@ def test_sixteen_bits_strict_types_and_nothing(rng):
     assert index.tolist() == [0, 0, 0] and not valid.any()
 
 
+def test_what_is_kept_has_gradients():
+    def total(boxes, scores):
+        index, valid = ops.nms(boxes, scores, iou_threshold=0.5, max_outputs=4)
+        return (scores[index] * valid * boxes[index].sum(-1)).sum()
+
+    gradients = jax.jit(jax.grad(total, argnums=(0, 1)))(jnp.asarray(ABCD), jnp.asarray(SCORES))
+    np.testing.assert_allclose(gradients[0], np.outer([0.9, 0.8, 0, 0.6], np.ones(4)), rtol=1e-6)
+    np.testing.assert_allclose(gradients[1], [20, 15, 0, 100], rtol=1e-6)
+
+
 def test_memory_is_not_that_of_all_overlaps():
     """Of 5,000 candidates in 8 images, the IoUs alone would be 800 MB."""
     shapes = [jax.ShapeDtypeStruct((8, 5000, *more), "float32") for more in ((4,), ())]
