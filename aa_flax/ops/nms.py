@@ -79,11 +79,11 @@ def nms(
             jax.lax.dynamic_slice_in_dim(sorted_boxes, start, tile),
             jax.lax.dynamic_slice_in_dim(sorted_classes, start, tile),
         )
-        used = jnp.arange(max_outputs) < kept.number
-        left = start + jnp.arange(tile) < candidates
+        used = jnp.arange(max_outputs, dtype=jnp.int32) < kept.number
+        left = start + jnp.arange(tile, dtype=jnp.int32) < candidates
         left &= ~(falls((kept.boxes, kept.classes), here) & used[:, None]).any(0)
         stay = _greedy(left, jnp.triu(falls(here, here), 1))
-        place = jnp.where(stay, kept.number + jnp.cumsum(stay) - 1, max_outputs)  # max_outputs is outside: dropped
+        place = jnp.where(stay, kept.number + jnp.cumsum(stay, dtype=jnp.int32) - 1, max_outputs)  # max_outputs is outside: dropped
         new = (*here, jax.lax.dynamic_slice_in_dim(index, start, tile))
         boxes, classes, indices = (
             old.at[place].set(values, mode="drop") for old, values in zip(kept[:3], new, strict=True)
@@ -98,7 +98,7 @@ def nms(
         jnp.int32(0),
     )
     _, kept = jax.lax.while_loop(unfinished, decide, (jnp.int32(0), nothing))
-    return kept.indices, jnp.arange(max_outputs) < kept.number
+    return kept.indices, jnp.arange(max_outputs, dtype=jnp.int32) < kept.number
 
 
 def _greedy(left: Bool[Array, " t"], falls: Bool[Array, "t t"]) -> Bool[Array, " t"]:
