@@ -6,7 +6,7 @@ import optax
 from jax import Array
 from jaxtyping import Float
 
-from aa_flax.ops.boxes import at_least_float32_arrays, overlap
+from aa_flax.ops.boxes import at_least_float32_arrays, corners, overlap
 
 Numbers = Float[Array | np.ndarray, "*shape"]
 
@@ -46,4 +46,4 @@ def giou_loss(
 ) -> Float[Array, "*b"]:
     """Return 1 - GIoU of each box with its target, between 0 and 2 (Rezatofighi et al., 2019)."""
     boxes, targets = at_least_float32_arrays(boxes, targets)
-    return 1 - overlap(boxes, targets, "giou")
+    return 1 - overlap(corners(boxes), corners(targets), "giou")

@@ -40,30 +40,27 @@ def box_iou(
     if kind not in IOU_KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, IOU_KINDS))}, got {kind!r}")
     a, b = at_least_float32_arrays(a, b)
-    return overlap(a[:, None], b[None, :], kind, pixel_offset)
+    return overlap(corners(a[:, None]), corners(b[None, :]), kind, pixel_offset)
 
 
-def overlap(
-    a: Float[Array, "*#pairs 4"], b: Float[Array, "*#pairs 4"], kind: str = "iou", pixel_offset: int | float = 0
-) -> Float[Array, "*pairs"]:
-    """Return the overlap of pairs of boxes, as `box_iou` defines it; dimensions before the last one broadcast."""
-    area_a, area_b = box_areas(a, pixel_offset), box_areas(b, pixel_offset)
-    low, high = jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:])
-    shared = _product_of_sides(low, high, pixel_offset)
+def corners(boxes: Float[Array, "*b 4"]) -> tuple[Array, ...]:
+    """Return x1, y1, x2 and y2 of boxes as arrays of their own, which a processor reads faster than every fourth."""
+    return tuple(boxes[..., place] for place in range(4))
+
+
+def overlap(a: Sequence[Array], b: Sequence[Array], kind: str = "iou", pixel_offset: int | float = 0) -> Array:
+    """Return the overlap of pairs of boxes, given as their `corners`, whose shapes broadcast; see `box_iou`."""
+    low, high = [*map(jnp.maximum, a[:2], b[:2])], [*map(jnp.minimum, a[2:], b[2:])]
+    shared = _area([*low, *high], pixel_offset)
     if kind == "ioa":
-        return _quotient(shared, jnp.broadcast_to(area_a, shared.shape))
-    union = area_a + area_b - shared
+        return _quotient(shared, jnp.broadcast_to(_area(a, pixel_offset), shared.shape))
+    union = _area(a, pixel_offset) + _area(b, pixel_offset) - shared
     iou = _quotient(shared, union)
     if kind == "iou":
         return iou
-    low, high = jnp.minimum(a[..., :2], b[..., :2]), jnp.maximum(a[..., 2:], b[..., 2:])
-    around = _product_of_sides(low, high, pixel_offset)
+    low, high = [*map(jnp.minimum, a[:2], b[:2])], [*map(jnp.maximum, a[2:], b[2:])]
+    around = _area([*low, *high], pixel_offset)
     return iou - _quotient(around - union, around)
-
-
-def box_areas(boxes: Float[Array, "*b 4"], pixel_offset: int | float = 0) -> Float[Array, "*b"]:
-    """Return the areas of boxes in square pixels, never below 0."""
-    return _product_of_sides(boxes[..., :2], boxes[..., 2:], pixel_offset)
 
 
 def encode_boxes(
@@ -152,9 +149,9 @@ def _centre_and_side(boxes: Array) -> tuple[Array, Array]:
     return boxes[..., :2] + side / 2, side
 
 
-def _product_of_sides(low: Array, high: Array, pixel_offset: int | float) -> Array:
-    sides = jnp.maximum(high - low + pixel_offset, 0)
-    return sides[..., 0] * sides[..., 1]
+def _area(box: Sequence[Array], pixel_offset: int | float) -> Array:
+    x1, y1, x2, y2 = box
+    return jnp.maximum(x2 - x1 + pixel_offset, 0) * jnp.maximum(y2 - y1 + pixel_offset, 0)
 
 
 def _quotient(dividend: Array, divisor: Array) -> Array:

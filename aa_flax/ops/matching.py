@@ -8,12 +8,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int32
 
-from aa_flax.ops.boxes import at_least_float32_arrays, overlap
+from aa_flax.ops.boxes import at_least_float32_arrays, corners, overlap
 
 NEGATIVE, IGNORED = -1, -2
 FORCED = (None, "best_anchor", "low_quality")
-_AT_ONCE = 4
-"""Objects compared with all anchors at a time: memory is this many rows of anchors and not one for each object."""
 
 
 def match_anchors(
@@ -52,35 +50,35 @@ def match_anchors(
     return jnp.where(seized >= 0, seized, matched)
 
 
-def _best(anchors: Array, boxes: Array, valid: Array, forced: str | None) -> tuple[Array, ...]:
-    """Return for each anchor its largest IoU, with which object, and the first object that seizes it, -1 for none."""
-    objects, number = boxes.shape[0], anchors.shape[0]
-    places = jnp.arange(number, dtype=jnp.int32)
+def _best(anchors: Array, boxes: Array, valid: Array, forced: str | None) -> tuple[Array, Array, Array]:
+    """Return for each anchor its largest IoU, with which object, and the first object that seizes it, -1 for none.
 
-    def compare(best: tuple[Array, ...], group: tuple[Array, ...]) -> tuple[tuple[Array, ...], None]:
-        best_iou, which, seized = best
-        some, there, index = group
-        iou = jnp.where(there[:, None], overlap(some[:, None], anchors[None, :]), -1)
+    Objects come one after the other, so that memory is a few numbers an anchor and not the IoU of every pair, and all
+    work is elementwise or a plain maximum over anchors, which processors do several numbers at a time.
+    """
+    objects, number = boxes.shape[0], anchors.shape[0]
+    places, sides = jnp.arange(number, dtype=jnp.int32), corners(anchors)
+
+    def compare(state: tuple[Array, ...], one: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
+        best, which, seized = state
+        box, there, index = one
+        iou = jnp.where(there, overlap(corners(box), sides), -1)
         # Equality below is of one number with itself. Without the barrier a compiler may compute IoU once for the
         # maximum and once for the comparison, rounded differently.
         iou = jax.lax.optimization_barrier(iou)
-        largest = iou.max(0)
-        first = jnp.where(iou == largest[None, :], index[:, None], objects).min(0)
-        which, best_iou = jnp.where(largest > best_iou, first, which), jnp.maximum(largest, best_iou)
-        if forced is not None:
-            row_best = iou.max(1, keepdims=True)
-            reached = (iou == row_best) & (row_best > 0)
-            if forced == "best_anchor":
-                place = jnp.where(reached, places[None, :], number).min(1)
-                reached = places[None, :] == place[:, None]
-            taken = jnp.where(reached, index[:, None], objects).min(0)
-            seized = jnp.where((seized < 0) & (taken < objects), taken, seized)
-        return (best_iou, which, seized), None
+        which, best = jnp.where(iou > best, index, which), jnp.maximum(best, iou)
+        largest = iou.max(initial=-1)
+        reached = (iou == largest) & (largest > 0)
+        if forced == "low_quality":
+            seized = jnp.where(reached & (seized < 0), index, seized)
+        return (best, which, seized), jnp.where(reached, places, number).min(initial=number)
 
-    groups, extra = -(-objects // _AT_ONCE), -objects % _AT_ONCE
-    split = [
-        jnp.pad(array, [(0, extra), *[(0, 0)] * (array.ndim - 1)]).reshape(groups, _AT_ONCE, *array.shape[1:])
-        for array in (boxes, valid, jnp.arange(objects, dtype=jnp.int32))
-    ]
-    start = (jnp.full(number, -1, anchors.dtype), *(jnp.full(number, NEGATIVE, jnp.int32) for _ in range(2)))
-    return jax.lax.scan(compare, start, tuple(split))[0]
+    none = jnp.full(number, -1, jnp.int32)
+    start: tuple[Array, ...] = (jnp.full(number, -1, anchors.dtype), none, none)
+    index = jnp.arange(objects, dtype=jnp.int32)
+    each: tuple[Array, ...] = (boxes, valid, index)
+    (best, which, seized), wanted = jax.lax.scan(compare, start, each)
+    if forced == "best_anchor":
+        first = jnp.full(number, objects, jnp.int32).at[wanted].min(index, mode="drop")  # places beyond are no wishes
+        seized = jnp.where(first < objects, first, -1)
+    return best, which, seized

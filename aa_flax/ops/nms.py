@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int, Int32
 
-from aa_flax.ops.boxes import at_least_float32_arrays, overlap
+from aa_flax.ops.boxes import at_least_float32_arrays, corners, overlap
 
 _TILE = 256
 """Candidates that are decided at a time: memory is this many times the number of outputs, and of themselves."""
@@ -50,7 +50,8 @@ def nms(
     """
     if max_outputs < 1:
         raise ValueError(f"max_outputs must be at least 1, got {max_outputs!r}")
-    boxes, scores = at_least_float32_arrays(boxes, scores)
+    # An index has no gradient, and none can be asked of a loop of unknown length.
+    boxes, scores = map(jax.lax.stop_gradient, at_least_float32_arrays(boxes, scores))
     number = boxes.shape[0]
     tile = max(1, min(_TILE, number))
     tiles = max(1, -(-number // tile))
@@ -65,7 +66,7 @@ def nms(
 
     def falls(kept: tuple[Array, Array], others: tuple[Array, Array]) -> Array:
         """Return which of the others each kept box makes fall."""
-        iou = overlap(kept[0][:, None], others[0][None, :], "iou", pixel_offset)
+        iou = overlap(corners(kept[0][:, None]), corners(others[0][None, :]), "iou", pixel_offset)
         return (iou > iou_threshold) & (kept[1][:, None] == others[1][None, :])
 
     def unfinished(state: tuple[Array, _Kept]) -> Array:
@@ -78,11 +79,11 @@ def nms(
             jax.lax.dynamic_slice_in_dim(sorted_boxes, start, tile),
             jax.lax.dynamic_slice_in_dim(sorted_classes, start, tile),
         )
-        used = jnp.arange(max_outputs) < kept.number
-        left = start + jnp.arange(tile) < candidates
+        used = jnp.arange(max_outputs, dtype=jnp.int32) < kept.number
+        left = start + jnp.arange(tile, dtype=jnp.int32) < candidates
         left &= ~(falls((kept.boxes, kept.classes), here) & used[:, None]).any(0)
         stay = _greedy(left, jnp.triu(falls(here, here), 1))
-        place = jnp.where(stay, kept.number + jnp.cumsum(stay) - 1, max_outputs)  # max_outputs is outside: dropped
+        place = jnp.where(stay, kept.number + jnp.cumsum(stay, dtype=jnp.int32) - 1, max_outputs)  # max_outputs is outside: dropped
         new = (*here, jax.lax.dynamic_slice_in_dim(index, start, tile))
         boxes, classes, indices = (
             old.at[place].set(values, mode="drop") for old, values in zip(kept[:3], new, strict=True)
@@ -97,7 +98,7 @@ def nms(
         jnp.int32(0),
     )
     _, kept = jax.lax.while_loop(unfinished, decide, (jnp.int32(0), nothing))
-    return kept.indices, jnp.arange(max_outputs) < kept.number
+    return kept.indices, jnp.arange(max_outputs, dtype=jnp.int32) < kept.number
 
 
 def _greedy(left: Bool[Array, " t"], falls: Bool[Array, "t t"]) -> Bool[Array, " t"]:

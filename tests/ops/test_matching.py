@@ -17,6 +17,7 @@ def scenes(rng, number, objects, anchors):
     return box_oracle.random_boxes(rng, anchors), boxes, valid
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("forced", KINDS)
 @pytest.mark.parametrize(("foreground", "background"), [(0.5, 0.5), (0.5, 0.4), (0.7, 0.3)])
 def test_matching_is_that_of_a_loop(rng, foreground, background, forced):

@@ -105,13 +105,13 @@ def test_many_candidates_cross_tiles(rng):
 def test_jit_and_vmap_change_nothing(rng):
     boxes, scores, classes, valid = random_sets(rng, 3, 20)
     options = dict(iou_threshold=0.5, max_outputs=9)
-    together = jax.vmap(lambda b, s, c, v: ops.nms(b, s, classes=c, valid=v, **options))(boxes, scores, classes, valid)
+    function = functools.partial(ops.nms, **options)
+    together = jax.jit(jax.vmap(lambda b, s, c, v: function(b, s, classes=c, valid=v)))(boxes, scores, classes, valid)
     for number in range(3):
-        alone = ops.nms(boxes[number], scores[number], classes=classes[number], valid=valid[number], **options)
-        compiled = nms(boxes[number], scores[number], classes=classes[number], valid=valid[number], **options)
-        for one, two, three in zip(together, alone, compiled, strict=True):
-            np.testing.assert_array_equal(one[number], two)
-            np.testing.assert_array_equal(two, three)
+        one = dict(boxes=boxes[number], scores=scores[number], classes=classes[number], valid=valid[number])
+        alone = nms(**one, **options)
+        np.testing.assert_array_equal([array[number] for array in together], alone)
+    np.testing.assert_array_equal(function(**one), alone)  # not compiled
 
 
 def test_sixteen_bits_strict_types_and_nothing(rng):
@@ -121,6 +121,16 @@ def test_sixteen_bits_strict_types_and_nothing(rng):
         assert index.tolist() == [0, 1, 3] and valid.all()
         index, valid = nms(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), iou_threshold=0.5, max_outputs=3)
     assert index.tolist() == [0, 0, 0] and not valid.any()
+
+
+def test_what_is_kept_has_gradients():
+    def total(boxes, scores):
+        index, valid = ops.nms(boxes, scores, iou_threshold=0.5, max_outputs=4)
+        return (scores[index] * valid * boxes[index].sum(-1)).sum()
+
+    gradients = jax.jit(jax.grad(total, argnums=(0, 1)))(jnp.asarray(ABCD), jnp.asarray(SCORES))
+    np.testing.assert_allclose(gradients[0], np.outer([0.9, 0.8, 0, 0.6], np.ones(4)), rtol=1e-6)
+    np.testing.assert_allclose(gradients[1], [20, 15, 0, 100], rtol=1e-6)
 
 
 def test_memory_is_not_that_of_all_overlaps():
