@@ -85,7 +85,7 @@ class ResidualBlock(WithMode):
         self.bn1 = norm(width, **options)
         self.bn2 = norm(width, **options)
         if zero_init:
-            last = self.bn2 if self.conv3 is None else self.bn3
+            last: Any = self.bn2 if self.conv3 is None else self.bn3
             last.scale[...] = jnp.zeros_like(last.scale[...])
         self.drop_path_rate = drop_path_rate
         self.recalibration: Any = recalibration(features, map_shape=map_shape, **options)

@@ -65,11 +65,10 @@ class RetinaNet(WithMode):
         self.backbone = backbone
         self._stages = _stages_by_level(backbone, options)
         arrays: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        of_norms = dict(momentum=options.batch_norm_momentum, epsilon=options.batch_norm_epsilon)
-        for _, norm in _norms_of_its_own(backbone):
-            norm.momentum, norm.epsilon = of_norms["momentum"], of_norms["epsilon"]
-            norm.frozen = options.frozen_norms
-        norm = functools.partial(batch_norm, **of_norms)
+        momentum, epsilon = options.batch_norm_momentum, options.batch_norm_epsilon
+        for _, own in _norms_of_its_own(backbone):
+            own.momentum, own.epsilon, own.frozen = momentum, epsilon, options.frozen_norms
+        norm = functools.partial(batch_norm, momentum=momentum, epsilon=epsilon)
         self.fpn = FPN(
             {level: backbone.feature_info[stage].channels for level, stage in self._stages},
             width=options.fpn_width,
@@ -79,7 +78,7 @@ class RetinaNet(WithMode):
             norm=norm if options.fpn_norm else None,
             **arrays,
         )
-        head = functools.partial(
+        head: Any = functools.partial(
             PyramidHead,
             options.fpn_width,
             levels=self.fpn.levels,
@@ -183,9 +182,11 @@ class RetinaNet(WithMode):
         Raises:
             ValueError: sizes of another shape, outputs of images of another size, or a threshold outside [0, 1].
         """
-        given = dict(score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections)
+        given: dict[str, Any] = dict(
+            score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections
+        )
         for name in ("score_threshold", "iou_threshold"):
-            value: Any = given[name]
+            value = given[name]
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
         options = dataclasses.replace(self.options, **{k: v for k, v in given.items() if v is not None})

@@ -188,7 +188,8 @@ def family_of(model: nnx.Module) -> Family:
     for kind, family in _FAMILIES.items():
         if isinstance(model, kind):
             return _TOKEN_PER_CLASS.get(kind, family) if several else family
-    known = ", ".join(kind.__name__ for kind in (*_FAMILIES, RetinaNet))
+    kinds: list[type[nnx.Module]] = [*_FAMILIES, RetinaNet]
+    known = ", ".join(kind.__name__ for kind in kinds)
     raise WeightsError(f"there is no key table for {type(model).__name__}; known: {known}")
 
 

@@ -23,7 +23,7 @@ ONE_OF_EACH = (
 OTHERS = [
     # Networks of 101 and 152 layers have the blocks of the 50-layer network, and take half of the time.
     pytest.param(name, marks=pytest.mark.slow if name.endswith(("resnet101", "resnet152")) else pytest.mark.thorough)
-    for name in sorted(set(list_models()) - set(ONE_OF_EACH))
+    for name in sorted(set(list_models(task="classification")) - set(ONE_OF_EACH))
 ]
 
 

@@ -1,4 +1,4 @@
-"""Tests of properties that every network of the registry has."""
+"""Tests of properties that every classifier of the registry has."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def sizes(name):
 def kinds():
     """Return one name of each kind of network, where names that `small` makes equal are one kind."""
     found = {}
-    for name in list_models():
+    for name in list_models(task="classification"):
         basic = name.endswith(("18", "34"))
         family = name.rstrip("0123456789") + ("_basic" if "_" not in name[-4:] and basic else "")
         if "patchconvnet" in name:
@@ -117,7 +117,7 @@ def test_inputs_that_do_not_fit(name, shape):
         jax.eval_shape(lambda s, x: nnx.merge(graph, s)(x), state, jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
-BIG = [f"{prefix}resnet152" for prefix in ("aa_", "gala_")] + [
+BIG = [f"{prefix}resnet152" for prefix in ("aa_", "gala_", "retinanet_aa_")] + [
     "wide_resnet28_10",
     "aa_mnasnet_140",
     "patchconvnet_s120",

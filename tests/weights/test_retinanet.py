@@ -169,7 +169,7 @@ def test_a_detector_is_saved_and_loaded(tmp_path, given):
 
 
 def torchvisions(detection, blocks, num_classes):
-    """Return torchvision's RetinaNet around a small ResNet, its own but for sizes, that neither resizes nor normalises."""
+    """Return torchvision's RetinaNet around a ResNet of these blocks; it neither resizes nor normalises."""
     from torchvision.models.detection._utils import overwrite_eps
     from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
     from torchvision.models.resnet import Bottleneck, ResNet

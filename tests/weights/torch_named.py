@@ -133,7 +133,7 @@ def resnet_maps(net, x):
 
 
 def retinanet(state, x, backend):
-    """Return logits [b, anchors, classes] and boxes [b, anchors, 4] of torchvision's RetinaNet, nine anchors a place."""
+    """Return logits [b, anchors, classes] and boxes [b, anchors, 4] of torchvision's RetinaNet."""
     body = {key.removeprefix("backbone.body."): value for key, value in state.items()}
     tops = resnet_maps(Network(body, backend, epsilon=0.0), x)[1:]
     net = Network(state, backend)
