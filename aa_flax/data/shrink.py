@@ -4,7 +4,6 @@ import collections
 import hashlib
 import io
 import itertools
-import json
 import os
 import sys
 import time
@@ -22,7 +21,7 @@ from aa_flax.data.objects import object_reader, stored_size
 from aa_flax.data.prepared import content_fingerprint, open_prepared
 from aa_flax.data.sets.builder import Example, Origin, Record
 from aa_flax.data.sets.detection import object_features
-from aa_flax.data.sets.moved import moved_polygons
+from aa_flax.data.sets.moved import moved_segmentation
 from aa_flax.data.source import RecordSource
 from aa_flax.data.truths import category_ids, is_annotated
 
@@ -124,7 +123,7 @@ class Shrunk(Origin):
         (height, width), (new_height, new_width) = stored_size(record[key]), stored_size(image)
         scale = new_width / width, new_height / height
         texts = [bytes(text).decode() for text in record[form.key].get("segmentation", [b""] * len(objects))]
-        shapes = [moved_polygons(json.loads(text) if text else None, scale) for text in texts]
+        shapes = [moved_segmentation(text, scale) for text in texts]
         self._unscaled.extend(index for text, shape in zip(texts, shapes, strict=True) if text and not shape)
         return {
             "image": image,
@@ -137,7 +136,7 @@ class Shrunk(Origin):
                     "crowd": bool(objects.crowd[number]),
                     "area": objects.area[number] * scale[0] * scale[1],
                     "id": int(objects.ids[number]),
-                    "segmentation": json.dumps(shape, separators=(",", ":")) if shape else "",
+                    "segmentation": shape,
                 }
                 for number, shape in enumerate(shapes)
             ],

@@ -204,7 +204,7 @@ def test_area_and_iscrowd_may_be_missing(tmp_path):
 
     origin = CocoJson("coco_json/it", write_coco(tmp_path, photos(), change=change))
     for photo in origin.photos("train"):
-        assert all((each.area, each.crowd, each.segmentation) == (None, False, None) for each in photo.objects)
+        assert all((each.area, each.crowd, each.segmentation) == (None, False, "") for each in photo.objects)
     noted = "".join(origin.notes)
     assert "without an area" in noted and "do not say iscrowd" in noted and "neither polygons nor run lengths" in noted
 

@@ -87,7 +87,7 @@ def test_folders_of_older_versions_and_of_tfds_keep_theirs(tmp_path):
 def test_names_that_were_not_stored_are_an_error(tmp_path, monkeypatch):
     """What is written is read and compared, whatever went wrong between."""
     origin = open_origin("image_folder/two", two_classes(tmp_path / "it", "ant ", "bee"))
-    monkeypatch.setattr("aa_flax.data.prepared._class_names", lambda folder, label: ("ant", "bee"))
+    monkeypatch.setattr("aa_flax.data.prepared._class_names", lambda folder, metadata, label: ("ant", "bee"))
     with pytest.raises(DataError, match=r"class names cannot be stored: 'ant '; removed again"):
         prepare(origin, tmp_path)
     assert not list(tmp_path.glob("*/1.0.0"))

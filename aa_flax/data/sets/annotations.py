@@ -2,9 +2,8 @@
 
 import collections
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from aa_flax.data.errors import DataError
 
@@ -23,7 +22,7 @@ class Annotation:
         id: the annotation's own number, at least 1.
         crowd: whether it stands for a group, or for what is too difficult to count.
         area: in that unit squared; None for the box's.
-        segmentation: COCO's polygons or run lengths, None if there are none.
+        segmentation: COCO's polygons or run lengths as JSON, in the unit of the box; "" if there are none.
     """
 
     box: tuple[float, float, float, float]
@@ -32,7 +31,7 @@ class Annotation:
     id: int
     crowd: bool = False
     area: float | None = None
-    segmentation: Any = None
+    segmentation: str = ""
 
 
 @dataclass(slots=True)
@@ -92,28 +91,41 @@ class Annotated:
                     yield photo, each
 
 
-@dataclass
+class _Kind:
+    """The first lines of a kind, and how many there are: a large data set may have a million."""
+
+    def __init__(self, most: int):
+        self.most, self.count = most, 0
+        self.first: list[str] = []
+
+    def add(self, line: str) -> None:
+        self.count += 1
+        if len(self.first) < self.most:
+            self.first.append(line)
+
+
 class Findings:
     """What is found in the files of a data set: faults, all of which are told at once, and notes."""
 
-    faults: dict[str, list[str]] = field(default_factory=lambda: collections.defaultdict(list))
-    noted: dict[str, list[str]] = field(default_factory=lambda: collections.defaultdict(list))
+    def __init__(self) -> None:
+        self.faults: dict[str, _Kind] = collections.defaultdict(lambda: _Kind(_NAMED))
+        self._noted: dict[str, _Kind] = collections.defaultdict(lambda: _Kind(_TOLD))
 
     def fault(self, kind: str, line: str) -> None:
         """Add a fault, one line that names file and number; the first few of each kind are told."""
-        self.faults[kind].append(line)
+        self.faults[kind].add(line)
 
     def note(self, what: str, place: str) -> None:
         """Add a place to what is noted and is no fault."""
-        self.noted[what].append(place)
+        self._noted[what].add(place)
 
     @property
     def notes(self) -> list[str]:
         """Return a line for each thing noted: what, how often, and where first."""
-        some = {
-            what: "; ".join(places[:_TOLD]) + "; ..." * (len(places) > _TOLD) for what, places in self.noted.items()
-        }
-        return [f"{what}: {len(places):,} ({some[what]})" for what, places in self.noted.items()]
+        return [
+            f"{what}: {kind.count:,} ({'; '.join(kind.first)}{'; ...' * (kind.count > len(kind.first))})"
+            for what, kind in self._noted.items()
+        ]
 
     def require_none(self, more: str = "") -> None:
         """Raise DataError, in one line, if there are faults.
@@ -124,8 +136,8 @@ class Findings:
         if not self.faults:
             return
         lines = []
-        for kind, found in self.faults.items():
-            lines += found[:_NAMED]
-            if len(found) > _NAMED:
-                lines.append(f"and {len(found) - _NAMED:,} more faults of this kind ({kind})")
+        for what, kind in self.faults.items():
+            lines += kind.first
+            if kind.count > len(kind.first):
+                lines.append(f"and {kind.count - len(kind.first):,} more faults of this kind ({what})")
         raise DataError("; ".join([*lines, more] if more else lines))

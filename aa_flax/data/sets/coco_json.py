@@ -19,14 +19,17 @@ from typing import Any, TypeGuard
 
 from aa_flax.data.errors import DataError
 from aa_flax.data.sets.annotations import Annotated, Annotation, Findings, Photo, Split
+from aa_flax.data.sets.coco_categories import agreed_categories, is_integer
 from aa_flax.data.sets.detection import DetectionFolder, is_file
 from aa_flax.data.sets.folder_layout import SUFFIXES, split_spelled
+from aa_flax.data.sets.moved import as_json
 from aa_flax.literal import quoted
 
 PREFIX = "coco_json/"
 _OTHER_KINDS = ("captions_", "person_keypoints_", "panoptic_", "stuff_")
 _DEPTH = 3  # of folders below the given one in which images are looked for
 _SAMPLE = 50  # images by which the folder of a split's images is found
+_FIRST = 3  # of these, one of which must lie in a folder for the others to be looked for
 
 
 class CocoJson(DetectionFolder):
@@ -36,7 +39,7 @@ class CocoJson(DetectionFolder):
 
     def _read(self, folder: Path, findings: Findings) -> Annotated:
         documents = _documents(folder, findings)
-        categories = _categories(documents, findings)
+        categories = agreed_categories(documents, findings)
         findings.require_none()
         labels = {number: label for label, number in enumerate(categories)}
         places = [folder, *_folders(folder, _DEPTH)]
@@ -106,49 +109,6 @@ def _stem(path: Path) -> str:
     return re.sub(r"\W+", "_", path.stem.removeprefix("instances_"), flags=re.ASCII).strip("_") or "train"
 
 
-def _categories(documents: Mapping[str, tuple[Path, dict[str, Any]]], findings: Findings) -> dict[int, str]:
-    """Return the name of each category by its id, in the order of the ids, on which all files must agree."""
-    of_file: dict[Path, dict[int, str]] = {}
-    for path, document in documents.values():
-        names: dict[int, str] = {}
-        used = {str(each.get("category_id")) for each in document.get("annotations", []) if isinstance(each, dict)}
-        for number, category in enumerate(document.get("categories", [])):
-            key, name = (category.get(k) for k in ("id", "name")) if isinstance(category, dict) else (None, None)
-            if not _is_integer(key) or not isinstance(name, str):
-                findings.fault("categories", f"{path}: category {number} needs an integer id and a name: {category!r}")
-            elif key in names:
-                findings.fault("categories", f"{path}: two categories have the id {key}: {quoted([names[key], name])}")
-            elif name in names.values() and str(key) not in used:  # Roboflow's first category is the project's name
-                findings.note("categories without annotations of another's name, left out", f"{path}: {key}")
-            elif name in names.values() and str(other := _id_of(name, names)) in used:
-                findings.fault("categories", f"{path}: the categories {other} and {key} are both {quoted([name])}")
-            else:
-                if name in names.values():
-                    findings.note("categories without annotations of another's name, left out", f"{path}: {other}")
-                    del names[other]
-                names[key] = name
-        if names:
-            of_file[path] = names
-        elif document.get("annotations"):
-            findings.fault("categories", f"{path}: has annotations and no categories")
-    if not of_file:
-        findings.require_none()
-        raise DataError(f"{next(iter(documents.values()))[0]}: no categories, so there are no classes")
-    first = "train" if "train" in documents and documents["train"][0] in of_file else ""
-    main = documents[first][0] if first else next(iter(of_file))
-    for path, names in of_file.items():
-        for key, name in sorted(names.items()):
-            if of_file[main].get(key) != name:
-                in_main = of_file[main].get(key)
-                has = f"which {main} does not have" if in_main is None else f"where {main} has {quoted([in_main])}"
-                findings.fault("categories of splits", f"{path}: category {key} is {quoted([name])}, {has}")
-    return dict(sorted(of_file[main].items()))
-
-
-def _id_of(name: str, names: Mapping[int, str]) -> int:
-    return next(key for key, other in names.items() if other == name)
-
-
 def _split(
     name: str,
     path: Path,
@@ -164,7 +124,7 @@ def _split(
     base, bare = _folder_of(names, [path.parent, *places], name)
     for number, image in enumerate(document["images"]):
         key, file = (image.get(k) for k in ("id", "file_name")) if isinstance(image, dict) else (None, None)
-        if not _is_integer(key) or not isinstance(file, str) or not file:
+        if not is_integer(key) or not isinstance(file, str) or not file:
             findings.fault("images", f"{path}: image {number} needs an integer id and a file_name, got {image!r:.200}")
         elif key in photos:
             findings.fault("image ids", f"{path}: two images have the id {key}: {quoted([photos[key].name, file])}")
@@ -179,7 +139,7 @@ def _annotate(
 ) -> None:
     """Give the photographs of a file their objects."""
     given = [each.get("id") if isinstance(each, dict) else None for each in annotations]
-    ids = [each for each in given if _is_integer(each) and each > 0]
+    ids = [each for each in given if is_integer(each) and each > 0]
     if len({*ids}) < len(annotations):
         what = "files with annotations of id 0, of the same id or of none, all of which are numbered again from 1"
         findings.note(what, str(path))
@@ -192,10 +152,10 @@ def _annotate(
             continue
         place = f"{path}: annotation {ids[number]}"
         image, box, category = each.get("image_id"), each.get("bbox"), each.get("category_id")
-        photo = photos.get(image) if _is_integer(image) else None
+        photo = photos.get(image) if is_integer(image) else None
         if photo is None:
             findings.fault("images not listed", f"{place} is of image {image!r}, which is not listed")
-        elif not _is_integer(category) or category not in labels:
+        elif not is_integer(category) or category not in labels:
             findings.fault("categories not listed", f"{place} has the category {category!r}, which is not listed")
         elif not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
             findings.fault("boxes", f"{place}: bbox is {box!r:.80}, expected x, y, width, height")
@@ -220,28 +180,24 @@ def _annotate(
             )
 
 
-def _segmentation(value: Any, place: str, findings: Findings) -> Any:
-    """Return polygons, or a mask's run lengths, if a value is either; else None."""
+def _segmentation(value: Any, place: str, findings: Findings) -> str:
+    """Return polygons, or a mask's run lengths, as JSON if a value is either; else ""."""
     if isinstance(value, dict) and {"counts", "size"} <= value.keys():
-        return value
+        return as_json(value)
     if value and isinstance(value, list) and all(map(_is_polygon, value)):
-        return value
+        return as_json(value)
     if value:
         findings.note("segmentations that are neither polygons nor run lengths, left out", place)
-    return None
+    return ""
 
 
 def _is_polygon(value: Any) -> bool:
-    return isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0 and all(map(_is_number, value))
+    return isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0 and {*map(type, value)} <= {int, float}
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     height, width = image.get("height"), image.get("width")
     return (int(height), int(width)) if _is_number(height) and _is_number(width) and min(height, width) > 0 else None
-
-
-def _is_integer(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
@@ -269,6 +225,8 @@ def _folder_of(names: Sequence[str], places: Sequence[Path], split: str) -> tupl
     best, most = (places[0], False), (-1, False, False)
     for place in places:
         for bare in (False, True):
+            if not any(is_file(place / _relative(name, bare)) for name in some[:_FIRST]):
+                continue
             there = sum(is_file(place / _relative(name, bare)) for name in some)
             score = there, split_spelled(place.name) == split, not bare
             if score > most:

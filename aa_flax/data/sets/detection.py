@@ -13,7 +13,6 @@ Examples are stored in a random order, always the same, so that a part of a spli
 import abc
 import collections
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from aa_flax.data.errors import DataError
 from aa_flax.data.sets.annotations import Annotated, Findings, Photo
 from aa_flax.data.sets.box_checks import check_boxes
 from aa_flax.data.sets.builder import Example, Origin, Record, names_and_sizes, stored_name_of_folder
-from aa_flax.data.sets.moved import moved_box, moved_polygons, turned_points
+from aa_flax.data.sets.moved import moved_box, moved_segmentation, turned_points
 from aa_flax.data.sets.stored_image import StoredImage, stored_image
 
 _WAY_OUT = "`python -m aa_flax.data prepare` with --skip_damaged leaves out images that are missing or damaged"
@@ -202,7 +201,7 @@ class DetectionFolder(Origin):
         for each in photo.objects:
             box = moved_box(each.box, scale, points)
             area = (box[2] - box[0]) * (box[3] - box[1]) if each.area is None else each.area * scale[0] * scale[1]
-            shape = moved_polygons(each.segmentation, scale, points)
+            shape = moved_segmentation(each.segmentation, scale, points)
             if each.segmentation and not shape:
                 self._findings.note("masks of run lengths that are not turned, left out", photo.name)
             records.append(
@@ -212,7 +211,7 @@ class DetectionFolder(Origin):
                     "crowd": each.crowd,
                     "area": np.float64(area),
                     "id": each.id,
-                    "segmentation": json.dumps(shape, separators=(",", ":")) if shape else "",
+                    "segmentation": shape,
                 }
             )
         return records

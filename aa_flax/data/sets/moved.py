@@ -1,5 +1,6 @@
 """Boxes and polygons of a photograph that is turned or scaled."""
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,18 +39,22 @@ def moved_box(
     return min(ax, bx), min(ay, by), max(ax, bx), max(ay, by)
 
 
-def moved_polygons(
-    segmentation: Any, scale: tuple[float, float], points: Callable[[float, float], Point] | None = None
-) -> Any:
-    """Return a segmentation, as JSON has it, scaled and turned as by `moved_box`.
+def moved_segmentation(
+    segmentation: str, scale: tuple[float, float], points: Callable[[float, float], Point] | None = None
+) -> str:
+    """Return a segmentation, which is JSON, scaled and turned as by `moved_box`.
 
-    Polygons are moved. Run lengths stay if nothing is to be done, and are None otherwise; so is None.
+    Polygons are moved. Run lengths stay if nothing is to be done, and are "" otherwise.
     """
     if not segmentation or (points is None and scale == (1, 1)):
-        return segmentation or None
-    if not isinstance(segmentation, list):
-        return None
-    return [_moved(polygon, scale, points) for polygon in segmentation]
+        return segmentation
+    polygons = json.loads(segmentation)
+    return as_json([_moved(each, scale, points) for each in polygons]) if isinstance(polygons, list) else ""
+
+
+def as_json(value: Any) -> str:
+    """Return a segmentation as it is stored, all of its digits kept."""
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _moved(
