@@ -74,7 +74,7 @@ def test_names_are_literal_and_stand_inside_without_touching(rng, tmp_path):
     assert pixels_of(tmp_path / "x.png").shape == (492, 640, 3)
     stand = extents(figure)
     for k, one in enumerate(stand):
-        assert 0 <= one.x0 and one.x1 <= 640 and 0 <= one.y0 and one.y1 <= 492
+        assert min(one.x0, one.y0) >= 0 and one.x1 <= 640 and one.y1 <= 492
         assert not any(one.overlaps(other) for other in stand[:k])
 
 
