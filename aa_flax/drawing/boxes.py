@@ -17,7 +17,7 @@ from matplotlib.transforms import Bbox
 from aa_flax.drawing.saving import drawable_names, in_plain_style, saved
 
 _COLORS = (
-    *("#ff3b30", "#1fb5ff", "#4cd137", "#ffc312", "#d63af9", "#ff7f0e", "#00d2c3", "#3c6df0", "#ff8fab", "#a0e426"),
+    *("#ff3b30", "#1fb5ff", "#4cd137", "#ffe119", "#d63af9", "#ff8c1a", "#00a896", "#3c6df0", "#ff8fab", "#a0e426"),
     *("#9b6bff", "#b8702d", "#12a150", "#e5178f", "#c9d1d9", "#e8d37f", "#8c1d18", "#7d8d00", "#7fdbff", "#5b3f8c"),
 )
 """Colours of the first classes, far from each other and from most of what photographs have."""

@@ -17,7 +17,7 @@ from aa_flax.evaluation.mistakes import KINDS, Verdict
 
 _INK, _FAINT = "#333333", "#6b7680"
 _DPI = 100
-Photo = UInt8[np.ndarray, "h w c"]
+Photo = UInt8[np.ndarray, "_height _width _channels"]
 
 
 @in_plain_style
@@ -53,9 +53,9 @@ def truths_beside_detections(
             figure.text(x / width, (y + 0.07) / height, title, fontsize=9, color=_INK, parse_math=False)
             axes = figure.add_axes((x / width, (y - tall) / height, panel / width, tall / height))
             if column:
-                boxes_on(axes, photo, here.boxes[above], here.labels[above], class_names, here.scores[above], size=7)
+                boxes_on(axes, photo, here.boxes[above], here.labels[above], class_names, here.scores[above], size=7.0)
             else:
-                boxes_on(axes, photo, truth.boxes[~truth.crowd], truth.labels[~truth.crowd], class_names, size=7)
+                boxes_on(axes, photo, truth.boxes[~truth.crowd], truth.labels[~truth.crowd], class_names, size=7.0)
                 for box, label in zip(truth.boxes[truth.crowd], truth.labels[truth.crowd], strict=True):
                     outline(axes, box, class_color(int(label)), "--", 1.4)
         y -= tall + gap

@@ -41,7 +41,7 @@ def precision_recall(scores: CocoScores, class_names: Sequence[str], file: Path 
     """
     names = drawable_names(class_names)
     present = [k for k, ap in enumerate(scores.by_class_50) if ap is not None]
-    figure, axes = _axes(7, 4.2)
+    figure, axes = _axes(7.0, 4.2)
     for k in present:
         own: dict[str, Any] = dict(color=class_color(k), lw=1.6, label=f"{names[k]}  {scores.by_class_50[k]:.3f}")
         axes.plot(RECALLS, scores.precision_50[k], **(own if len(present) <= _NAMED else dict(color=_FAINT, lw=0.7)))
@@ -71,7 +71,7 @@ def ap_by_class(scores: CocoScores, class_names: Sequence[str], file: Path | Non
     if len(present) > _MOST_BARS:
         title = f"The {_MOST_BARS // 2} best and worst of {len(present)} classes: AP and AP50 (number of objects)"
         present = present[: _MOST_BARS // 2] + present[-_MOST_BARS // 2 :]
-    figure, axes = _axes(7, 1.3 + 0.27 * max(len(present), 3))
+    figure, axes = _axes(7.0, 1.3 + 0.27 * max(len(present), 3))
     places = np.arange(len(present))
     ap, ap50 = ([float(of[k] or 0) for k in present] for of in (scores.by_class, scores.by_class_50))
     axes.barh(places, ap50, height=0.72, color="#cfe0f1", label="AP50")
@@ -100,7 +100,7 @@ def f1_by_threshold(curves: ScoreThresholds, class_names: Sequence[str], file: P
     names = drawable_names(class_names)
     present = [k for k, curve in enumerate(curves.by_class) if curve.best is not None]
     named = len(present) <= _NAMED
-    figure, axes = _axes(7, 4.2)
+    figure, axes = _axes(7.0, 4.2)
     for k in present:
         curve = curves.by_class[k]
         own: dict[str, Any] = dict(
@@ -181,6 +181,8 @@ def _keyed(figure: Figure, axes: Axes) -> None:
 
 def _steps(thresholds: np.ndarray, values: np.ndarray) -> tuple[Any, Any]:
     """Return points of a curve from 0 on, at most some thousands."""
+    if not len(thresholds):
+        return thresholds, values
     if len(thresholds) > _MOST_POINTS:
         chosen = np.unique(np.linspace(0, len(thresholds) - 1, _MOST_POINTS).astype(int))
         thresholds, values = thresholds[chosen], values[chosen]

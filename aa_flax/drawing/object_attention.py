@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -15,11 +16,14 @@ from aa_flax.drawing.attention_maps import attending_paths, last_of_each_stage
 from aa_flax.drawing.boxes import as_color, boxes_on, class_color, outline
 from aa_flax.drawing.photo_attention import AttentionError
 from aa_flax.drawing.saving import in_plain_style, saved
-from aa_flax.drawing.trace import module_paths, watched
+from aa_flax.drawing.trace import watched
+from aa_flax.precision import at_least_float32
 
 _INK = "#333333"
-_AT_ONCE = 256
-"""Queries whose maps are computed together; always so many, so that nothing is compiled anew for another box."""
+_AT_ONCE = 1024
+"""Positions whose maps are in memory together; at 640×640 pixels and a stride of 16 there are 1,600."""
+_OBJECTS = 4
+"""Objects are computed in groups of so many, so that another number of them compiles nothing anew."""
 
 
 class ObjectAttention:
@@ -48,30 +52,26 @@ class ObjectAttention:
             raise AttentionError(
                 f"--attention: this {type(model).__name__} has no attention to draw; detectors on a backbone aa_* have"
             )
-        self.layers = list(layers) if layers is not None else last_of_each_stage(attending)
-        if strange := [path for path in self.layers if path not in attending]:
+        wanted = set(last_of_each_stage(attending) if layers is None else layers)
+        if strange := sorted(wanted - set(attending)):
             raise ValueError(f"layers: {strange[0]!r} does not attend; attending layers: {', '.join(attending)}")
+        self.layers = [path for path in attending if path in wanted]
         graph, state = nnx.split(model)
-        wanted = set(self.layers)
 
-        def inputs(state: Any, images: Array) -> dict[str, Array]:
+        def maps(state: Any, image: Array, boxes: Array) -> dict[str, Array]:
             merged: Any = nnx.merge(graph, state, copy=True)
             merged.eval()
             found: dict[str, Array] = {}
 
             def look(path: str, module: Any, arguments: tuple) -> None:
                 if path in wanted:
-                    found[path] = arguments[0]
+                    found[path] = _mean_maps(module, arguments[0], boxes, (image.shape[0], image.shape[1]))
 
             with watched(merged, look):
-                merged(images)
+                merged(image[None])  # what no map needs, such as a detector's heads, is compiled away
             return found
 
-        self._state, self._inputs = state, jax.jit(inputs)  # what no layer's input needs, such as heads, is left out
-        paths = module_paths(model)
-        self._modules = {
-            paths[id(module)]: module for _, module in nnx.iter_modules(model) if paths[id(module)] in wanted
-        }
+        self._state, self._maps = state, jax.jit(maps)
 
     def __call__(
         self, image: Float[Array, "h w c"], boxes: Float[np.ndarray, "k 4"]
@@ -82,45 +82,47 @@ class ObjectAttention:
             image: normalised, on its canvas.
             boxes: x1, y1, x2, y2 of each object in the canvas's pixels.
         """
-        inputs = self._inputs(self._state, image[None])
-        found = {}
-        for path in self.layers:
-            module: Any = self._modules[path]
-            grid = module.attended_shape(*inputs[path].shape[1:3])
-            maps = [
-                self._mean(module, inputs[path], positions_inside(box, (image.shape[0], image.shape[1]), grid))
-                for box in boxes
-            ]
-            found[path] = np.stack(maps) if maps else np.zeros((0, module.num_heads, *grid), np.float32)
-        return found
-
-    def _mean(self, module: Any, x: Array, positions: Int[np.ndarray, "q 2"]) -> np.ndarray:
-        """Return the mean of the maps of some positions, [heads, ha, wa]."""
-        total: Any = 0.0
-        for start in range(0, len(positions), _AT_ONCE):
-            some = positions[start : start + _AT_ONCE]
-            weights = module.attention_weights(x, np.resize(some, (_AT_ONCE, 2)))[0]  # [heads, queries, ha, wa]
-            total = total + np.asarray(weights[:, : len(some)].sum(1))
-        return total / len(positions)
+        groups = max(-(-len(boxes) // _OBJECTS), 1)
+        padded = np.zeros((groups * _OBJECTS, 4), np.float32)
+        padded[: len(boxes)] = boxes
+        found = [self._maps(self._state, image, group) for group in padded.reshape(groups, _OBJECTS, 4)]
+        return {
+            path: np.concatenate([np.asarray(group[path]) for group in found])[: len(boxes)] for path in self.layers
+        }
 
 
-def positions_inside(
-    box: Float[np.ndarray, "4"], canvas: tuple[int, int], grid: tuple[int, int]
-) -> Int[np.ndarray, "q 2"]:
-    """Return the (row, column) of the positions of a map whose centres lie in a box, or of the one nearest its centre.
+def inside(
+    boxes: Float[Any, "k 4"], canvas: tuple[int, int], grid: tuple[int, int], numpy: Any = np
+) -> Bool[Any, "k ha wa"]:
+    """Return which positions of a map have their centres in each box, or the one nearest the box's where none has.
 
     Args:
-        box: x1, y1, x2, y2 in the canvas's pixels.
+        boxes: x1, y1, x2, y2 in the canvas's pixels.
         canvas: its height and width.
         grid: height and width of the map, which covers the canvas.
+        numpy: the module that computes, `numpy` or `jax.numpy`.
     """
-    x1, y1, x2, y2 = np.asarray(box, np.float64)
-    chosen = []
-    for low, high, size, count in ((y1, y2, canvas[0], grid[0]), (x1, x2, canvas[1], grid[1])):
-        centres = (np.arange(count) + 0.5) * size / count
-        inside = np.flatnonzero((low <= centres) & (centres <= high))
-        chosen.append(inside if len(inside) else np.abs(centres - (low + high) / 2).argmin()[None])
-    return np.stack(np.meshgrid(*chosen, indexing="ij"), -1).reshape(-1, 2)
+    along = []
+    for low, high, size, count in zip((1, 0), (3, 2), canvas, grid, strict=True):
+        centres = (numpy.arange(count) + 0.5)[None] * size / count
+        within = (boxes[:, low, None] <= centres) & (centres <= boxes[:, high, None])
+        distance = numpy.abs(centres - (boxes[:, low, None] + boxes[:, high, None]) / 2)
+        nearest = numpy.arange(count)[None] == distance.argmin(1)[:, None]
+        along.append(numpy.where(within.any(1)[:, None], within, nearest))
+    return along[0][:, :, None] & along[1][:, None, :]
+
+
+def _mean_maps(module: Any, x: Array, boxes: Array, canvas: tuple[int, int]) -> Float[Array, "k n ha wa"]:
+    """Return the mean of a layer's maps over the positions inside each box."""
+    grid = module.attended_shape(*x.shape[1:3])
+    chosen = inside(boxes, canvas, grid, jnp).reshape(len(boxes), -1).astype(at_least_float32(x.dtype))
+    chosen /= chosen.sum(1, keepdims=True)
+    positions = np.stack(np.divmod(np.arange(grid[0] * grid[1]), grid[1]), -1)
+    total: Any = 0.0
+    for start in range(0, len(positions), _AT_ONCE):
+        weights = module.attention_weights(x, positions[start : start + _AT_ONCE])[0]  # [heads, queries, ha, wa]
+        total += jnp.einsum("kq,nqhw->knhw", chosen[:, start : start + _AT_ONCE], weights)
+    return total
 
 
 @in_plain_style
@@ -165,7 +167,7 @@ def object_attention_figure(
             x = gap + column * (wide + gap)
             axes = figure.add_axes((x / total[0], y / total[1], wide / total[0], tall / total[1]))
             if of_layer is None:
-                boxes_on(axes, photo, box[None], labels[row : row + 1], class_names, scores[row : row + 1], size=8)
+                boxes_on(axes, photo, box[None], labels[row : row + 1], class_names, scores[row : row + 1], size=8.0)
                 continue
             weights = np.asarray(of_layer[row], np.float32).mean(0)
             axes.imshow(grey, cmap="gray", vmin=0, vmax=255)
@@ -175,8 +177,8 @@ def object_attention_figure(
             axes.set_ylim(height - 0.5, -0.5)
             axes.set_axis_off()
             outline(axes, box, class_color(int(labels[row])), "-", 1.3)
-            inside = positions_inside(box, pixels.shape[:2], weights.shape)
-            within, even = weights[inside[:, 0], inside[:, 1]].sum() / weights.sum(), len(inside) / weights.size
+            own = inside(box[None], (pixels.shape[0], pixels.shape[1]), weights.shape)[0]
+            within, even = weights[own].sum() / weights.sum(), own.mean()
             center = (x + wide / 2) / total[0]
             words = f"{100 * within:.1f} % stays in the box ({100 * even:.1f} %)"
             figure.text(center, (y - 0.15) / total[1], words, fontsize=7, color=_INK, ha="center")
