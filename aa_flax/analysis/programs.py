@@ -57,7 +57,7 @@ class Subject:
 def of_model(name: str, image_size: ImageSize | None = None) -> Subject:
     """Return the subject of a network as it is, trained in bfloat16 by SGD with momentum on images of three channels.
 
-    It is trained for the task that it is for. Everything else is `aa_flax.training.default_config()`, but that images of
+    It is trained for the task that it is for. Everything else is `aa_flax.training.default_config()`, but images of
     detectors are not cropped.
 
     Args:
@@ -154,9 +154,7 @@ def lower(subject: Subject, mode: Mode, mesh: Mesh) -> Lowered:
     with jax.set_mesh(layout.mesh):
         if mode == "infer":
             variables = (state.params, state.batch_stats)
-            traced = jax.jit(functools.partial(_kept, program)).trace(
-                variables, batch["image"], batch.get("placement")
-            )
+            traced = jax.jit(functools.partial(_kept, program)).trace(variables, batch["image"], batch.get("placement"))
             return Lowered(traced.lower(), estimated_flops(traced), _bytes(variables[0]), _bytes(variables[1]), 0, 0)
         traced = program.train_step.trace(state, batch)
         lowered = traced.lower()

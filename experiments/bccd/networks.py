@@ -1,4 +1,4 @@
-"""Small RetinaNets for photographs of blood cells, and how they train on a CPU; the configs beside this file share it."""
+"""Small RetinaNets for photographs of blood cells, trained on a CPU: what the configs beside this file share."""
 
 from typing import Any
 
