@@ -3,7 +3,7 @@
 import pytest
 
 from aa_flax.analysis import ledger
-from aa_flax.analysis.ledger import bello, touvron, zhu
+from aa_flax.analysis.ledger import bello, bello_detection, touvron, zhu
 
 TABLE_1, TABLE_4 = "Table 1: CIFAR-100, Wide-ResNet-28-10", "Table 4: ImageNet, MnasNets"
 PARAMS_DIFFER = {(TABLE_1, "AA"): 36.054, (TABLE_4, "MnasNet-1.4"): 6.106}
@@ -79,3 +79,30 @@ def test_differences_are_told_at_the_printed_precision():
     assert ledger.difference(6.106, "6.10") == "+0.1 %"
     assert ledger.difference(7.33, "7.4") == "-0.9 %"
     assert ledger.difference(7.33, "") == ""
+
+
+# Parameters and GFLOPs, as 2 × the multiply-adds of the parts: backbone, pyramid and heads, counted by hand at 640×640.
+DETECTORS = {
+    "ResNet-50": (33_420_404, 182.328),
+    "ResNet-101": (52_412_532, 242.936),
+    "SE-ResNet-50": (35_935_348, None),
+    "SE-ResNet-101": (57_155_700, None),
+    "SE-ResNet-50 with biases": (35_951_396, None),
+    "SE-ResNet-101 with biases": (57_190_244, None),
+}
+DETECTION_ROWS = [row for rows in bello_detection.TABLES.values() for row in rows]
+
+
+@pytest.mark.few
+@pytest.mark.parametrize("row", DETECTION_ROWS, ids=lambda row: row.label)
+def test_retinanet(row):
+    found = bello_detection.counted(row)
+    if row.label not in DETECTORS:
+        assert row.backbone.startswith("aa_") and found.flops > found.paper_flops
+        assert not row.params or (ledger.difference(found.params / 1e6, row.params) != "=" and row.reason)
+        return
+    params, gflops = DETECTORS[row.label]
+    assert found.params == params and found.flops == found.paper_flops
+    assert gflops is None or found.flops / 1e9 == pytest.approx(gflops, abs=0.01)
+    assert found.flops / 1e9 == pytest.approx(float(row.gflops), rel=5e-3)
+    assert ledger.difference(params / 1e6, row.params) == ("+0.1 %" if row.label == "SE-ResNet-50 with biases" else "=")

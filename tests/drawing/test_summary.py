@@ -135,3 +135,14 @@ def test_model_is_left_as_it_was(rng):
     before = np.asarray(model(x))
     summarize(model)
     np.testing.assert_array_equal(model(x), before)
+
+
+def test_norms_of_all_levels_have_one_line():
+    options = dict(blocks=(1, 1, 1, 1), width=8, fpn_width=8, head_width=8, head_depth=2)
+    model = nnx.eval_shape(lambda: create_model("retinanet_resnet18", image_size=64, rngs=nnx.Rngs(0), **options))
+    rows = [line.split() for line in str(summarize(model)).splitlines()]
+    assert ["class_head.norm*", "BatchNorm", "×", "10", "160", "0.0"] in rows  # two of each level, scale and bias of 8
+    assert ["fpn.norm*", "BatchNorm", "×", "5", "80", "0.0"] in rows
+    assert ["backbone.bn", "BatchNorm", "16", "0.0"] in rows
+    parts = [int(row[-2].replace(",", "")) for row in rows if row[0].startswith("class_head.")]
+    assert sum(parts) == summarize(model).by_module["class_head"].params

@@ -1,0 +1,100 @@
+"""Tests of the configs of detection: one for each row of Tables 5 and 8 of Bello et al., with true docstrings."""
+
+import re
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from absl import flags
+from flax import nnx
+
+from aa_flax.analysis.ledger import bello_detection
+from aa_flax.analysis.programs import of_config
+from aa_flax.analysis.provenance import ROOT
+from aa_flax.tasks import make_task
+from aa_flax.training import resolve
+from aa_flax.training.initial import build_model
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_configs import docstring, load
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+ROWS = [(title[:7], row) for title, rows in bello_detection.TABLES.items() for row in rows if row.config]
+BACKBONES = [f"{module}resnet{depth}" for module in ("", "se_", "aa_") for depth in (50, 101)]
+COCO = [(f"{row.config}", row) for table, row in ROWS if not (table == "Table 8" and row.label == "relative")]
+OTHERS = [f"experiments/coco/from_backbone.py:{backbone}" for backbone in BACKBONES]
+OTHERS += [f"experiments/bccd/{file}.py:{network}" for file in ("subset", "bccd") for network in ("plain", "se", "aa")]
+
+
+def resolved(name):
+    config = resolve(load(name))
+    assert config.task.name == "detection" and config.label and of_config(config).epoch_steps > 5
+    return config
+
+
+def ledger():
+    """Return the parameters of each row of the stored ledger, by table and label."""
+    found, table = {}, ""
+    for line in (ROOT / "experiments" / "results" / "ledger.md").read_text().splitlines():
+        table = line[4:11] if line.startswith("### ") else table
+        cells = [cell.strip() for cell in line.split("|")]
+        if table in ("Table 5", "Table 8") and len(cells) > 4 and re.fullmatch(r"[\d,]+", cells[3]):
+            found[table, cells[1]] = int(cells[3].replace(",", ""))
+    return found
+
+
+LEDGER = ledger()
+
+
+def test_the_stored_ledger_has_every_row():
+    assert LEDGER.keys() == {(title[:7], row.label) for title, rows in bello_detection.TABLES.items() for row in rows}
+
+
+@pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda value: getattr(value, "label", value))
+def test_every_row_of_the_tables(table, row):
+    config = resolved(row.config)
+    assert config.model.name == row.model
+    assert config.model.options == {"normalizer": "device", **row.options}
+    text = docstring(row.config)
+    scores = dict(zip(("AP", "AP50", "AP75"), row.scores.split(", "), strict=True))
+    assert table in text.partition("python -m")[0] and f"--config={row.config}" in text and "Not said:" in text
+    assert "The paper: " + ", ".join(f"{value} {name}" for name, value in scores.items()) in text
+    assert not row.params or f"{row.params} M parameters, {row.gflops} GFLOPs" in text
+    assert f"Ours: not run yet. {LEDGER[table, row.label] / 1e6:.3f} M parameters" in text
+
+
+def test_no_config_is_left_over():
+    files = {str(file.relative_to(ROOT)) for file in (ROOT / "experiments" / "coco").glob("*.py")}
+    assert files == {row.config for _, row in ROWS} | {"experiments/coco/from_backbone.py"}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_configs_of_no_table(name):
+    file, _, argument = name.partition(":")
+    config = resolved(name)
+    assert argument in (config.model.name.removeprefix("retinanet_"), "plain") or argument in config.model.name
+    assert f"--config={file}" in docstring(file)
+    if "coco" in file:
+        assert (config.model.init_from, config.model.init_part) == (f"runs/{argument}.safetensors", "backbone")
+    mistake = f"{Path(file).name} knows .* not 'no'"
+    with pytest.raises(flags.IllegalFlagValueError, match=mistake):
+        load(f"{file}:no")
+
+
+@pytest.mark.few
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize(
+    ("name", "row"), [*COCO, *((name, None) for name in OTHERS)], ids=lambda value: str(value)[:60]
+)
+def test_every_network_is_built_with_the_size_of_the_ledger(name, row):
+    config = resolved(name)
+    task = make_task(config, of_config(config).preprocessing)
+    model = nnx.eval_shape(lambda: build_model(config, task))
+    count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    assert model.num_classes == task.num_columns == (90 if "coco" in name else 3)
+    if row is not None:
+        assert count in {LEDGER[key] for key in LEDGER if key[1] == row.label}
+    elif "bccd" in name:
+        assert 3e6 < count < 3.5e6
