@@ -73,6 +73,29 @@ def test_boxes_without_area_are_dropped_and_those_beyond_kept(tmp_path):
     assert "boxes that reach beyond their photographs, stored as annotated: 1 (" in "".join(origin.notes)
 
 
+def test_numbers_that_no_record_holds(tmp_path):
+    """Integers beyond 64 bits, which JSON may have anywhere."""
+    huge = 10**400
+
+    def change(split, document):
+        if split == "train":
+            document["images"][0]["id"] = huge
+            document["annotations"][0]["bbox"] = [huge, 1, 2, 3]
+            document["annotations"][1]["category_id"] = huge
+            document["annotations"][2]["image_id"] = -huge
+        else:
+            document["images"][0].update(width=huge, height=huge)
+            document["annotations"][0].update(id=huge, area=huge, iscrowd=huge)
+
+    lines = faults_of(tmp_path, change)
+    for pattern in ("image 0 needs an integer id", "bbox is", "has the category 1000", "is of image -1000"):
+        assert [line for line in lines if pattern in line and str(tmp_path / TRAIN) in line], pattern
+    assert not [line for line in lines if str(tmp_path / VAL) in line]
+    categories = [{"id": huge, "name": "ant"}]
+    lines = faults_of(tmp_path / "more", lambda split, document: {**document, "categories": categories})
+    assert any("category 0 needs an integer id" in line for line in lines)
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_corners_where_width_and_height_should_be(tmp_path, split, rng):
     """Boxes in the lower right of photographs reach far beyond them when corners are read as width and height."""
@@ -283,6 +306,7 @@ def test_faults_of_xml(tmp_path):
         ("-1 0.5 0.5 0.2 0.1", "has the class -1"),
         ("0.5 0.5 0.5 0.2 0.1", "has the class 0.5"),
         ("nan 0.5 0.5 0.2 0.1", "has the class nan"),
+        ("1e300 0.5 0.5 0.2 0.1", "has the class 1e+300"),
         ("0 300 200 20 10", "is '0 300 200 20 10', expected parts of the photograph's width and height, 0 to 1"),
         ("0 0.5 0.5 nan 0.1", "is '0 0.5 0.5 nan 0.1', expected parts of the photograph's width and height, 0 to 1"),
     ],
@@ -295,6 +319,13 @@ def test_faults_of_yolo(tmp_path, line, message):
         Yolo("yolo/it", folder)
     assert f"labels/train/train0.txt: line 3 {message}" in str(error.value)
     assert f"labels/val/val2.txt: line 1 {message}" in str(error.value)
+
+
+def test_classes_that_nothing_names_are_not_counted_to_the_billions(tmp_path):
+    folder = write_yolo(tmp_path, photos(), names=())
+    (folder / "labels/train/train0.txt").write_text("999999999 0.5 0.5 0.2 0.1")
+    with pytest.raises(DataError, match=r"line 1 has the class 1e\+09, expected 0, 1, 2"):
+        Yolo("yolo/it", folder)
 
 
 def test_a_split_of_yolo_without_any_text(tmp_path):

@@ -173,7 +173,7 @@ def _annotate(
                     label=labels[category],
                     number=ids[number],
                     id=ids[number],
-                    crowd=bool(each.get("iscrowd", 0)),
+                    crowd=each.get("iscrowd", 0) == 1,
                     area=area,
                     segmentation=_segmentation(each.get("segmentation"), place, findings),
                 )
@@ -197,11 +197,12 @@ def _is_polygon(value: Any) -> bool:
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     height, width = image.get("height"), image.get("width")
-    return (int(height), int(width)) if _is_number(height) and _is_number(width) and min(height, width) > 0 else None
+    given = _is_number(height) and _is_number(width) and min(height, width) >= 1 and max(height, width) < 2**31
+    return (int(height), int(width)) if given else None
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return is_integer(value) or isinstance(value, float)
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:

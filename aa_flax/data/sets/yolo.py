@@ -26,6 +26,7 @@ from aa_flax.literal import quoted
 PREFIX = "yolo/"
 _NAMES = ("classes.txt", "obj.names", "_darknet.labels")
 _KEYS = {"train": "train", "val": "val", "valid": "valid", "validation": "validation", "test": "test"}
+_MOST = 10_000  # classes, where nothing names them
 _SLACK = 0.01  # by which numbers may leave 0..1, as tools round
 
 
@@ -179,7 +180,7 @@ def _annotate(photo: Photo, names: Sequence[str] | None, findings: Findings) -> 
         polygon = len(values) >= 6 and len(values) % 2 == 0
         if len(values) != 4 and not polygon:
             findings.fault("lines", f"{place} has {1 + len(values)} numbers, expected a class, x, y, width and height")
-        elif not 0 <= label < (len(names) if names else float("inf")) or label != int(label):
+        elif not 0 <= label < (len(names) if names else _MOST) or label != int(label):
             of = f" of {len(names)} classes, {quoted(names)}" if names else ""
             findings.fault("classes", f"{place} has the class {label:g}{of}, expected 0, 1, 2 ...")
         elif not all(-_SLACK <= value <= 1 + _SLACK for value in values):
