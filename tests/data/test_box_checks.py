@@ -1,5 +1,6 @@
 """Tests of what is found wrong in data sets of detection before anything is stored: all at once, by file and number."""
 
+import itertools
 import json
 import re
 
@@ -220,10 +221,24 @@ def test_annotations_are_numbered_again_where_their_ids_cannot_be_used(tmp_path,
 
 
 def test_area_and_iscrowd_may_be_missing(tmp_path):
+    nan = float("nan")
+    segmentations = itertools.cycle(
+        [
+            [],
+            None,
+            [[1, 2, 3]],
+            [[1, 2, 3, 4, 5]],
+            [[1, 2, 3, 4, 5, nan]],
+            [[1, 2.5, 3, 4, 5, 10**400]],
+            [1, 2, 3, 4, 5, 6],
+            {},
+        ]
+    )
+
     def change(split, document):
         for annotation in document["annotations"]:
             del annotation["area"], annotation["iscrowd"]
-            annotation["segmentation"] = {0: [], 1: [[1, 2, 3]]}.get(annotation["id"] % 3)
+            annotation["segmentation"] = next(segmentations)
 
     origin = CocoJson("coco_json/it", write_coco(tmp_path, photos(), change=change))
     for photo in origin.photos("train"):

@@ -213,6 +213,36 @@ def test_sizes_that_do_not_fit(tmp_path, capsys):
         opened(folder, tmp_path, skip_damaged=True)
 
 
+@pytest.mark.parametrize("size", [{"width": 0}, {"height": float("nan")}, {"width": float("inf")}, {"height": "9"}, {}])
+def test_sizes_that_are_none(tmp_path, size):
+    """Where the file does not say them, the photographs' own are taken."""
+
+    def change(split, document):
+        for image in document["images"]:
+            image.update(size) if size else [image.pop(key) for key in ("height", "width")]
+
+    origin = read(write_coco(tmp_path / "it", photos(), change=change))
+    assert {photo.size for split in ("train", "val") for photo in origin.photos(split)} == {None}
+
+    def outside(split, document):
+        change(split, document)
+        document["annotations"][0]["bbox"] = [100, 1, 4, 5]
+
+    with pytest.raises(DataError, match="lies outside its photograph"):
+        read(write_coco(tmp_path / "it", photos(), change=outside))
+
+
+@pytest.mark.parametrize("name", ["a\0b.jpg", "x" * 300 + ".jpg", "\ud800.jpg", "train2017"])
+def test_names_that_no_file_has_are_missing(tmp_path, name):
+    def change(split, document):
+        document["images"][2]["file_name"] = name
+
+    folder = write_coco(tmp_path / "it", photos(), change=change)
+    with pytest.raises(DataError, match="is missing"):
+        read(folder)
+    assert len(read(folder, skip_damaged=True).photos("train")) == 4
+
+
 def test_missing_and_damaged_images(tmp_path, capsys):
     folder = write_coco(tmp_path / "it", photos())
     (folder / "train2017/train1.jpg").unlink()

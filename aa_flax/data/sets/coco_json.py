@@ -11,6 +11,7 @@ A file that has images and no "annotations" is of photographs to be detected on:
 
 import collections
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,8 +21,8 @@ from typing import Any, TypeGuard
 from aa_flax.data.errors import DataError
 from aa_flax.data.sets.annotations import Annotated, Annotation, Findings, Photo, Split
 from aa_flax.data.sets.coco_categories import agreed_categories, is_integer
-from aa_flax.data.sets.detection import DetectionFolder, is_file
-from aa_flax.data.sets.folder_layout import SUFFIXES, split_spelled
+from aa_flax.data.sets.detection import DetectionFolder
+from aa_flax.data.sets.folder_layout import SUFFIXES, is_kind, split_spelled
 from aa_flax.data.sets.moved import as_json
 from aa_flax.literal import quoted
 
@@ -192,13 +193,19 @@ def _segmentation(value: Any, place: str, findings: Findings) -> str:
 
 
 def _is_polygon(value: Any) -> bool:
-    return isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0 and {*map(type, value)} <= {int, float}
+    if not isinstance(value, list) or len(value) < 6 or len(value) % 2 or not {*map(type, value)} <= {int, float}:
+        return False
+    try:
+        return math.isfinite(sum(value))
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     height, width = image.get("height"), image.get("width")
-    given = _is_number(height) and _is_number(width) and min(height, width) >= 1 and max(height, width) < 2**31
-    return (int(height), int(width)) if given else None
+    if not _is_number(height) or not _is_number(width):
+        return None
+    return (int(height), int(width)) if 1 <= height < 2**31 and 1 <= width < 2**31 else None
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
@@ -226,9 +233,9 @@ def _folder_of(names: Sequence[str], places: Sequence[Path], split: str) -> tupl
     best, most = (places[0], False), (-1, False, False)
     for place in places:
         for bare in (False, True):
-            if not any(is_file(place / _relative(name, bare)) for name in some[:_FIRST]):
+            if not any(is_kind((place / _relative(name, bare)).is_file) for name in some[:_FIRST]):
                 continue
-            there = sum(is_file(place / _relative(name, bare)) for name in some)
+            there = sum(is_kind((place / _relative(name, bare)).is_file) for name in some)
             score = there, split_spelled(place.name) == split, not bare
             if score > most:
                 best, most = (place, bare), score

@@ -19,7 +19,7 @@ import yaml
 from aa_flax.data.errors import DataError
 from aa_flax.data.sets.annotations import Annotated, Annotation, Findings, Photo, Split
 from aa_flax.data.sets.detection import DetectionFolder
-from aa_flax.data.sets.folder_layout import SUFFIXES, is_hidden, split_spelled
+from aa_flax.data.sets.folder_layout import SUFFIXES, is_hidden, is_kind, split_spelled
 from aa_flax.data.sets.moved import as_json
 from aa_flax.literal import quoted
 
@@ -49,7 +49,7 @@ class Yolo(DetectionFolder):
         splits = {}
         for split, paths in images.items():
             photos = [Photo(path, path.name, number, None, [], _text_of(path)) for number, path in enumerate(paths, 1)]
-            texts = [photo.source for photo in photos if photo.source.is_file()]
+            texts = [photo.source for photo in photos if is_kind(photo.source.is_file)]
             if not texts and split == "train":
                 raise DataError(f"{photos[0].source}: no such file, nor one for another image of 'train'")
             for photo in photos if texts else ():
@@ -128,9 +128,9 @@ def _found(folder: Path, root: str, place: str) -> list[Path] | None:
     """Return the images of a folder or a list of files that a .yaml names, None if there is no such place."""
     inside = place.replace("\\", "/").lstrip("./")  # exports name ../train/images from a folder that is not there
     for candidate in (folder / place, folder / root / place, folder / inside):
-        if candidate.is_dir():
+        if is_kind(candidate.is_dir):
             return _below(candidate)
-        if candidate.is_file() and candidate.suffix == ".txt":
+        if candidate.suffix == ".txt" and is_kind(candidate.is_file):
             lines = candidate.read_text("utf-8", "surrogateescape").split("\n")
             return [candidate.parent / line.strip() for line in lines if line.strip()]
     return None
@@ -154,7 +154,7 @@ def _text_of(image: Path) -> Path:
     if "images" in parts:
         place = len(parts) - 1 - parts[::-1].index("images")
         text = Path(*parts[:place], "labels", *parts[place + 1 :], f"{image.stem}.txt")
-        if text.is_file() or text.parent.is_dir():
+        if is_kind(text.is_file) or is_kind(text.parent.is_dir):
             return text
     return image.with_suffix(".txt")
 
