@@ -35,6 +35,16 @@ def test_layouts(layout, tmp_path):
     assert not [note for note in origin.notes if "left out" in note]
 
 
+def test_a_folder_of_images_is_found_whatever_is_missing(tmp_path):
+    made = photos(train=30)
+    for layout in ("coco", "images", "roboflow"):
+        folder = write_coco(tmp_path / layout, made, layout)
+        for number in [*range(0, 30, 3), *range(10)]:
+            next(folder.rglob(f"train{number}.jpg"), folder / "nothing").unlink(missing_ok=True)
+        kept = {photo.name for photo in read(folder, skip_damaged=True).photos("train")}
+        assert kept == {f"train{number}.jpg" for number in range(10, 30) if number % 3}
+
+
 def test_images_of_one_name_in_two_splits(tmp_path):
     made = photos()
     for some in made.values():

@@ -30,7 +30,7 @@ PREFIX = "coco_json/"
 _OTHER_KINDS = ("captions_", "person_keypoints_", "panoptic_", "stuff_")
 _DEPTH = 3  # of folders below the given one in which images are looked for
 _SAMPLE = 50  # images by which the folder of a split's images is found
-_FIRST = 3  # of these, one of which must lie in a folder for the others to be looked for
+_FIRST = 3  # about as many of these are looked for first
 
 
 class CocoJson(DetectionFolder):
@@ -230,16 +230,18 @@ def _folder_of(names: Sequence[str], places: Sequence[Path], split: str) -> tupl
     Among several, the one whose name spells the split comes first.
     """
     some = names[:: max(1, len(names) // _SAMPLE)]
-    best, most = (places[0], False), (-1, False, False)
-    for place in places:
-        for bare in (False, True):
-            if not any(is_kind((place / _relative(name, bare)).is_file) for name in some[:_FIRST]):
-                continue
-            there = sum(is_kind((place / _relative(name, bare)).is_file) for name in some)
-            score = there, split_spelled(place.name) == split, not bare
-            if score > most:
-                best, most = (place, bare), score
-    return best
+    ways = [(place, bare) for place in places for bare in (False, True)]
+    likely = [way for way in ways if _count_there(some[:: max(1, len(some) // _FIRST)], *way)]
+
+    def fitness(way: tuple[Path, bool]) -> tuple[int, bool, bool]:
+        place, bare = way
+        return _count_there(some, *way), split_spelled(place.name) == split, not bare
+
+    return max(likely or ways, key=fitness)  # the first of the best
+
+
+def _count_there(names: Sequence[str], place: Path, bare: bool) -> int:
+    return sum(is_kind((place / _relative(name, bare)).is_file) for name in names)
 
 
 def _relative(name: str, bare: bool) -> str:
