@@ -29,7 +29,7 @@ def test_f1_is_that_of_detections_above_the_threshold(name, seed):
     for curve, labels in which:
         assert (np.diff(curve.thresholds) < 0).all()
         points = []
-        for threshold in [*curve.thresholds, curve.best]:
+        for threshold in [*curve.thresholds, *([] if curve.best is None else [curve.best])]:
             right = shown = objects = 0
             for one in truths:
                 here = all_found.get(one.image_id, found())
@@ -40,9 +40,11 @@ def test_f1_is_that_of_detections_above_the_threshold(name, seed):
                     right, shown = right + sum(is_right for _, is_right in counted), shown + len(counted)
                     objects += number
             points.append((right / shown, right / objects, 2 * right / (shown + objects)))
-        *points, best = points
+        assert (curve.best is None) == (curve.best_f1 == 0)
+        if curve.best is not None:
+            *points, best = points
+            assert best[2] == pytest.approx(curve.best_f1) == max(f1 for *_, f1 in points)
         np.testing.assert_allclose(np.stack([curve.precision, curve.recall, curve.f1], 1), points, atol=1e-12)
-        assert best[2] == pytest.approx(curve.best_f1) == max(f1 for *_, f1 in points)
 
 
 def test_the_threshold_to_use_lies_between_two_scores_and_is_short():
