@@ -91,6 +91,21 @@ def test_each_kind_of_a_detection(kind, boxes, labels, truth_label, overlap):
     assert kind in KINDS
 
 
+@pytest.mark.parametrize(
+    ("kind", "boxes", "labels"),
+    [
+        ("localisation", [shifted(BOX, 20)], [0]),  # by 1/3 its own class, by 2/3 another one
+        ("confusion", [BOX, shifted(BOX, 4)], [0, 0]),  # of two objects, its own class's is taken
+    ],
+)
+def test_the_first_kind_that_applies_holds(kind, boxes, labels):
+    others = {"localisation": shifted(BOX, 28), "confusion": shifted(BOX, 4)}
+    verdicts = judge(
+        [truth(1, [BOX, others[kind]], [0, 1])], {1: found(boxes, [0.9, 0.8][: len(boxes)], labels)}, 2, 0.1
+    )
+    assert [verdict.kind for verdict in verdicts if verdict.kind not in ("correct", "missed")] == [kind]
+
+
 def test_an_object_is_missed_if_nothing_is_of_it():
     truths = [truth(2, [BOX, APART], [0, 1]), truth(3, [BOX]), truth(4)]
     all_found = {2: found([BOX], [0.9]), 3: found([BOX], [0.2]), 4: found([APART], [0.9], [1])}
