@@ -83,7 +83,9 @@ def nms(
         left = start + jnp.arange(tile, dtype=jnp.int32) < candidates
         left &= ~(falls((kept.boxes, kept.classes), here) & used[:, None]).any(0)
         stay = _greedy(left, jnp.triu(falls(here, here), 1))
-        place = jnp.where(stay, kept.number + jnp.cumsum(stay, dtype=jnp.int32) - 1, max_outputs)  # max_outputs is outside: dropped
+        place = jnp.where(
+            stay, kept.number + jnp.cumsum(stay, dtype=jnp.int32) - 1, max_outputs
+        )  # max_outputs is outside: dropped
         new = (*here, jax.lax.dynamic_slice_in_dim(index, start, tile))
         boxes, classes, indices = (
             old.at[place].set(values, mode="drop") for old, values in zip(kept[:3], new, strict=True)
