@@ -147,8 +147,8 @@ def lines() -> Iterator[str]:
     yield ""
     yield "Table 2 prints no GFLOPs. The relative tables are shared by the heads, as text and Table 9 say. Table 9's"
     yield "figures are those of attention alone, without the convolution beside it; they are printed coarsely."
-    yield "In Table 5 only two scales of anchors in an octave give the printed figures; with three, as in RetinaNet's own"
-    yield "paper, ResNet-50 has 34.070 M parameters and 193.4 GFLOPs. Table 8 prints no counts."
+    yield "In Table 5 only two scales of anchors in an octave give the printed figures; with three, as in"
+    yield "RetinaNet's own paper, ResNet-50 has 34.070 M parameters and 193.4 GFLOPs. Table 8 prints no counts."
 
 
 def _cells(row: Row) -> list[str]:
