@@ -70,6 +70,12 @@ def test_of_equal_anchors():
     assert matched(high) == matched(high, forced=None) == [0, 0, -1, -1]
 
 
+@pytest.mark.parametrize("forced", KINDS)
+def test_of_equal_objects_the_first_has_all_anchors(forced):
+    assert matched([[0, 0, 10, 9], [0, 0, 10, 9], [20, 0, 30, 10]], forced=forced) == [0, 0, 2, -1]
+    assert matched([[0, 0, 10, 9], [0, 1, 10, 10]], forced=forced) == [0, 0, -1, -1]
+
+
 def test_the_first_object_gets_the_anchor_that_two_want():
     boxes = [[40, 0, 44, 10], [40, 0, 43, 10], [46, 0, 50, 10]]
     assert matched(boxes) == [-1, -1, -1, 0]
