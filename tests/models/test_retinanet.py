@@ -179,6 +179,8 @@ def test_frozen_norms():
     stem = shapes(**TINY, frozen_stem=True)
     assert stem.frozen_parts == ("backbone.stem",) and isinstance(modules(stem)["backbone.stem"], nnx.Conv)
     assert around_strided().frozen_parts == ()
+    with pytest.raises(ValueError, match="frozen_stem=True needs a backbone with a stem, and Strided has none"):
+        around_strided(frozen_stem=True)
 
 
 @pytest.mark.thorough
