@@ -1,8 +1,9 @@
 """The programs that a plan compiles: the optimiser step or the forward pass of a run, as shapes only."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,8 +16,8 @@ from aa_flax.analysis.estimates import estimated_flops
 from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.data.facts import FACTS, Facts
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for, preprocessing_without_data
-from aa_flax.models.registry import model_defaults, model_options
-from aa_flax.tasks import begin
+from aa_flax.models.registry import list_models, model_defaults, model_options
+from aa_flax.tasks import TASKS, Task, begin, places, rows_of
 from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout
 
@@ -40,9 +41,14 @@ class Subject:
         """Return the subject with another network, keeping the config's options that this network has.
 
         Raises:
-            ConfigError: no such network.
+            ConfigError: no such network, or one for another task.
         """
-        known = _options(name)
+        known, task = _options(name), _task_of(name)
+        if self.config.task.name in TASKS and task != self.config.task.name:
+            raise ConfigError(
+                f"{name} is for {task} and {self.config.model.name} for {self.config.task.name}; their steps have "
+                "nothing in common"
+            )
         kept = {key: value for key, value in self.config.model.options.items() if key in known}
         model = dataclasses.replace(self.config.model, name=name, options=kept)
         return dataclasses.replace(self, config=dataclasses.replace(self.config, model=model, label=""))
@@ -51,7 +57,8 @@ class Subject:
 def of_model(name: str, image_size: ImageSize | None = None) -> Subject:
     """Return the subject of a network as it is, trained in bfloat16 by SGD with momentum on images of three channels.
 
-    Everything else is `aa_flax.training.default_config()`.
+    It is trained for the task that it is for. Everything else is `aa_flax.training.default_config()`, but images of
+    detectors are not cropped.
 
     Args:
         name: one of `aa_flax.models.list_models()`.
@@ -62,8 +69,13 @@ def of_model(name: str, image_size: ImageSize | None = None) -> Subject:
     """
     _options(name)
     outputs, own_size = model_defaults(name)
-    config = resolve({"model": {"name": name, "dtype": "bfloat16"}})
-    facts = Facts((None, None, 3), outputs, 0)
+    model = {"name": name, "dtype": "bfloat16"}
+    if _task_of(name) == "detection":
+        config = resolve({"model": model, "task": {"name": "detection"}, "data": {"crop": "none"}})
+        facts = Facts((None, None, 3), outputs, 0, tuple(range(1, outputs + 1)))
+    else:
+        config = resolve({"model": model})
+        facts = Facts((None, None, 3), outputs, 0)
     return Subject(config, preprocessing_without_data(config, facts, image_size or own_size))
 
 
@@ -102,6 +114,11 @@ def _options(name: str) -> Collection[str]:
         raise ConfigError(str(error)) from None
 
 
+def _task_of(name: str) -> str:
+    """Return the name of the task, one of this library's, that a network is for."""
+    return next(task for task in TASKS if list_models(name, task=task))
+
+
 @dataclass(frozen=True)
 class Lowered:
     """A program before compilation, and the bytes of its state on each device, without padding."""
@@ -117,7 +134,8 @@ class Lowered:
 def lower(subject: Subject, mode: Mode, mesh: Mesh) -> Lowered:
     """Lower the step of `aa_flax.train`, or the predictions of `aa_flax.evaluate` for uint8 images, for a mesh.
 
-    State and images are placed as in a run of that config on the mesh's devices. Nothing is allocated.
+    Predictions are what the task keeps of them: of a detector the detections, decoded and suppressed. State and images
+    are placed as in a run of that config on the mesh's devices. Nothing is allocated.
 
     Args:
         subject: the run; its batch must divide by the devices.
@@ -128,24 +146,32 @@ def lower(subject: Subject, mode: Mode, mesh: Mesh) -> Lowered:
     layout = Layout.of(config, mesh.devices)
     program = Program.of(config, preprocessing, layout, subject.epoch_steps, shapes=True)
     begin(program.task, None)
-    shape = (config.batch_size, *preprocessing.image_size, preprocessing.channels)
     batch = {
-        "image": jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=layout.batch),
-        **{
-            name: jax.ShapeDtypeStruct((config.batch_size, *each.shape), each.dtype, sharding=layout.batch)
-            for name, each in program.task.targets.shapes.items()
-        },
+        name: jax.ShapeDtypeStruct((config.batch_size, *each.shape), each.dtype, sharding=layout.batch)
+        for name, each in example_shapes(program.task, preprocessing).items()
     }
     state = program.state_shapes
     with jax.set_mesh(layout.mesh):
         if mode == "infer":
             variables = (state.params, state.batch_stats)
-            traced = jax.jit(program.predictions).trace(variables, batch["image"])
+            traced = jax.jit(functools.partial(_kept, program)).trace(variables, batch["image"], batch.get("placement"))
             return Lowered(traced.lower(), estimated_flops(traced), _bytes(variables[0]), _bytes(variables[1]), 0, 0)
         traced = program.train_step.trace(state, batch)
         lowered = traced.lower()
     kept = (state.params, state.batch_stats, state.opt_state, state.ema)
     return Lowered(lowered, estimated_flops(traced), *(_bytes(tree) for tree in kept))
+
+
+def example_shapes(task: Task, preprocessing: Preprocessing) -> Mapping[str, jax.ShapeDtypeStruct]:
+    """Return the shapes of what a step reads of an example: image, targets, and placement of targets that lie in it."""
+    image = (*preprocessing.image_size, preprocessing.channels)
+    placement = {"placement": jax.ShapeDtypeStruct((8,), jnp.float32)} if places(task) else {}
+    return {"image": jax.ShapeDtypeStruct(image, jnp.uint8), **task.targets.shapes, **placement}
+
+
+def _kept(program: Program, variables: Any, images: Any, placement: Any) -> Any:
+    """Return what a scorer keeps of the predictions for a batch."""
+    return rows_of(program.task, program.predictions(variables, images, placement), images, placement)
 
 
 def _bytes(tree: Any) -> int:

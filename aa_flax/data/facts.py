@@ -11,20 +11,26 @@ class Facts:
         image_shape: (h, w, c); h and w are None where images differ in size.
         num_classes: the number of classes.
         train_examples: the number of examples of the training split.
+        category_ids: of a data set of detection, the number of each class in its files; () of others.
     """
 
     image_shape: tuple[int | None, int | None, int]
     num_classes: int
     train_examples: int
+    category_ids: tuple[int, ...] = ()
 
+
+COCO_CATEGORY_IDS = tuple(id_ for id_ in range(1, 91) if id_ not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+"""The numbers of COCO's 80 classes; ten of 1 to 90 are no class."""
 
 FACTS = {
-    "bccd_subset": Facts((None, None, 3), 3, 48),
+    "bccd_subset": Facts((None, None, 3), 3, 48, (1, 2, 3)),
     "cifar10": Facts((32, 32, 3), 10, 50_000),
     "cifar100": Facts((32, 32, 3), 100, 50_000),
-    "coco/2017": Facts((None, None, 3), 80, 118_287),
+    "coco/2017": Facts((None, None, 3), 80, 118_287, COCO_CATEGORY_IDS),
     "fashion_mnist": Facts((28, 28, 1), 10, 60_000),
     "fashion_mnist_subset": Facts((28, 28, 1), 10, 8_000),
     "imagenet2012": Facts((None, None, 3), 1000, 1_281_167),
+    "voc/bccd": Facts((None, None, 3), 3, 205, (1, 2, 3)),
 }
 """The facts of each data set, by the name that configs use."""

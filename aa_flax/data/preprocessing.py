@@ -126,6 +126,7 @@ def preprocessing_without_data(config: Config, facts: Facts, size: tuple[int, in
         class_names=tuple(map(str, range(facts.num_classes))),
         dtype=config.model.dtype,
         data_fingerprint="",
+        category_ids=facts.category_ids,
         **seen_by(config),
     )
 

@@ -10,12 +10,10 @@ import numpy as np
 
 from aa_flax.alive import reporting
 from aa_flax.data.errors import DataError
+from aa_flax.data.facts import COCO_CATEGORY_IDS
 from aa_flax.data.objects import Objects, object_reader, stored_size
 from aa_flax.data.prepared import Prepared
 from aa_flax.data.source import RecordSource
-
-_COCO_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-"""Ids of 1 to 90 that no category of COCO has."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,8 @@ def category_ids(prepared: Prepared) -> tuple[int, ...]:
         DataError: they are damaged.
     """
     count = len(prepared.class_names)
-    if prepared.builder.info.name == "coco" and count == 90 - len(_COCO_UNUSED):
-        return tuple(number for number in range(1, 91) if number not in _COCO_UNUSED)
+    if prepared.builder.info.name == "coco" and count == len(COCO_CATEGORY_IDS):
+        return COCO_CATEGORY_IDS
     ids = prepared.metadata.get("category_ids", list(range(1, count + 1)))
     if not isinstance(ids, list) or len({*map(str, ids)}) != count or not all(isinstance(each, int) for each in ids):
         path = prepared.folder / "metadata.json"

@@ -1,7 +1,8 @@
 """Counts of the parameters and floating-point operations of a network, in total and by module."""
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,15 +55,22 @@ class Summary:
     batch: int
     frozen: int = 0
 
+    def __str__(self) -> str:
+        return self.table()
+
     def table(self, depth: int = 2) -> str:
         """Return a table with a line for each module down to `depth` parts of its path, and a line of totals.
 
-        A network with frozen parameters has a line of these before the last.
+        Four or more modules of one type inside the same one that need no operations, as the batch norms of each level
+        in the heads of a RetinaNet, have one line for all. A network with frozen parameters has a line of these before
+        the last.
         """
         rows = [("module", "type", "params", "MFLOPs")]
-        for path, module in self.by_module.items():
-            if path.count(".") < depth:
-                rows.append((path, module.kind, f"{module.params:,}", f"{module.flops / 1e6:,.1f}"))
+        shown = {path: module for path, module in self.by_module.items() if path.count(".") < depth}
+        for paths in _alike(shown):
+            kind = shown[paths[0]].kind + (f" × {len(paths)}" if len(paths) > 1 else "")
+            params, flops = (sum(getattr(shown[path], name) for path in paths) for name in ("params", "flops"))
+            rows.append((_common(paths), kind, f"{params:,}", f"{flops / 1e6:,.1f}"))
         if self.frozen:
             rows.append(("of which frozen", "", f"{self.frozen:,}", ""))
         rows.append(("total", "", f"{self.params:,}", f"{self.flops / 1e6:,.1f}"))
@@ -216,6 +224,23 @@ class _Counter:
         for prefix in _prefixes(module):
             self.flops[prefix] = self.flops.get(prefix, 0) + flops
             self.paper_flops[prefix] = self.paper_flops.get(prefix, 0) + (flops if paper_flops is None else paper_flops)
+
+
+def _alike(modules: Mapping[str, ModuleSummary], least: int = 4) -> list[list[str]]:
+    """Return the paths of modules in their order, those that share a line of a table together at the first of them."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for path, module in modules.items():
+        key = (path.rpartition(".")[0], module.kind) if not module.flops else (path, "")
+        groups.setdefault(key, []).append(path)
+    together = {paths[0]: paths for paths in groups.values() if len(paths) >= least}
+    later = {path for paths in together.values() for path in paths[1:]}
+    return [together.get(path, [path]) for path in modules if path not in later]
+
+
+def _common(paths: Sequence[str]) -> str:
+    """Return a path, or the common beginning of several with a star for the rest."""
+    same = itertools.takewhile(lambda letters: len({*letters}) == 1, zip(*paths, strict=False))
+    return paths[0] if len(paths) == 1 else "".join(letters[0] for letters in same) + "*"
 
 
 def _inner(equation: Any, name: str) -> Iterator[Any]:

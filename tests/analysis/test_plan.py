@@ -23,7 +23,7 @@ from aa_flax.analysis.hlo_traffic import Collective
 from aa_flax.analysis.hlo_work import Launch
 from aa_flax.analysis.plan import Bound, Memory, Plan, plan
 from aa_flax.analysis.plan_report import as_json, print_plan
-from aa_flax.analysis.programs import lower, of_config, of_model
+from aa_flax.analysis.programs import example_shapes, lower, of_config, of_model
 from aa_flax.analysis.provenance import ROOT
 from aa_flax.analysis.slices import find_slice
 from aa_flax.analysis.sweep import Attempt, largest_that_fits
@@ -31,6 +31,7 @@ from aa_flax.analysis.targets import find_target
 from aa_flax.config.schema import ConfigError, default_config, resolve
 from aa_flax.data.facts import FACTS
 from aa_flax.drawing.summary import summarize
+from aa_flax.tasks import make_task
 from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout, place_batch
 
@@ -74,6 +75,79 @@ def test_the_program_is_the_one_that_runs(tiny):
     assert planned.ema_bytes == 4 * count + planned.batch_stats_bytes
 
 
+@pytest.fixture
+def tiny_detector(data_dir):
+    config = default_config()
+    config.batch_size = 8
+    config.model.name = "retinanet_resnet18"
+    config.model.options = dict(
+        width=8, blocks=(1, 1, 1, 1), fpn_width=8, head_width=8, head_depth=1, max_level=5, max_detections=7
+    )
+    config.task.name = "detection"
+    config.data.name = "bccd_subset"
+    config.data.data_dir = data_dir
+    config.data.crop = "scaled"
+    config.data.image_size = (32, 64)
+    return config
+
+
+def test_the_batch_of_a_detector_is_the_one_that_is_read(tiny_detector):
+    subject = of_config(resolve(tiny_detector))
+    task = make_task(subject.config, subject.preprocessing)
+    source = data.load("bccd_subset", data_dir=tiny_detector.data.data_dir).split("train", task.targets)
+    with data.train_batches(source, batch_size=2, crop="scaled", image_size=(32, 64), seed=0, num_threads=1) as batches:
+        read = next(batches)
+    planned = example_shapes(task, subject.preprocessing)
+    assert {name: (each.shape[1:], each.dtype) for name, each in read.items() if name != "index"} == {
+        name: (each.shape, each.dtype) for name, each in planned.items()
+    }
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_inference_of_a_detector_ends_with_its_detections(tiny_detector):
+    """What is compiled decodes the boxes and suppresses them, as evaluation does."""
+    planned = lower(of_config(resolve(tiny_detector)), "infer", jax.make_mesh((4,), ("data",)))
+    found = {name: (each.shape, each.dtype) for name, each in planned.program.out_info.items()}
+    assert found == {
+        "boxes": ((8, 7, 4), np.float32),
+        "scores": ((8, 7), np.float32),
+        "classes": ((8, 7), np.int32),
+        "valid": ((8, 7), np.bool_),
+    }
+    assert planned.optimizer_bytes == 0 < planned.params_bytes
+
+
+@pytest.mark.thorough
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_the_step_of_a_detector_is_the_one_that_runs(tiny_detector, rng):
+    subject = of_config(resolve(tiny_detector))
+    layout = Layout.of(subject.config)
+    planned = lower(subject, "train", layout.mesh)
+    program = Program.of(subject.config, subject.preprocessing, layout, subject.epoch_steps)
+    batch = {
+        "image": np.zeros((8, 32, 64, 3), np.uint8),
+        "boxes": np.zeros((8, 100, 4), np.float32),
+        "classes": np.zeros((8, 100), np.int32),
+        "valid": np.zeros((8, 100), bool),
+        "placement": np.ones((8, 8), np.float32),
+    }
+    state = program.new_state()
+    with jax.set_mesh(layout.mesh):
+        run = program.train_step.lower(state, place_batch(batch, layout))
+    assert planned.program.as_text() == run.as_text()
+
+
+def test_a_detector_by_name_is_trained_to_detect():
+    subject = of_model("retinanet_aa_resnet50")
+    assert (subject.config.task.name, subject.config.model.dtype) == ("detection", "bfloat16")
+    assert subject.preprocessing.image_size == (640, 640) and subject.preprocessing.num_classes == 90
+    assert make_task(subject.config, subject.preprocessing).num_columns == 90
+    assert subject.with_model("retinanet_resnet50").config.model.name == "retinanet_resnet50"
+    assert of_model("resnet18").config.task.name == "classification"
+    with pytest.raises(ConfigError, match="resnet50 is for classification and retinanet_aa_resnet50 for detection"):
+        subject.with_model("resnet50")
+
+
 def test_defaults_of_a_model_by_name():
     subject = of_model("aa_wide_resnet28_10")
     assert subject.preprocessing.image_size == (32, 32) and subject.preprocessing.num_classes == 100
@@ -106,7 +180,18 @@ def test_facts_are_those_of_the_data(tmp_path):
     dataset = data.load("fashion_mnist_subset", data_dir=tmp_path)
     facts = FACTS[dataset.name]
     assert facts.image_shape == dataset.image_shape and facts.num_classes == dataset.num_classes
-    assert facts.train_examples == dataset.splits["train"]
+    assert facts.train_examples == dataset.splits["train"] and facts.category_ids == ()
+
+
+def test_facts_of_detection_number_the_classes(data_dir):
+    dataset = data.load("bccd_subset", data_dir=data_dir)
+    facts = FACTS[dataset.name]
+    assert (facts.image_shape, facts.num_classes) == (dataset.image_shape, dataset.num_classes)
+    assert (facts.train_examples, facts.category_ids) == (dataset.splits["train"], dataset.category_ids)
+    coco = FACTS["coco/2017"]
+    # The first and last of COCO's classes, and the neighbours of some numbers that it leaves out: stop sign, toilet.
+    assert coco.num_classes == len(coco.category_ids) == 80 and coco.category_ids[:12] == (*range(1, 12), 13)
+    assert (coco.category_ids[61], coco.category_ids[79], coco.train_examples) == (70, 90, 118_287)
 
 
 def test_every_config_here_can_be_planned_without_its_data():
@@ -114,7 +199,7 @@ def test_every_config_here_can_be_planned_without_its_data():
     assert len(files) > 30
     for file in files:
         config = resolve(runpy.run_path(str(file))["get_config"]())
-        assert config.data.name in FACTS and of_config(config).epoch_steps > 10, file
+        assert config.data.name in FACTS and of_config(config).epoch_steps > 5, file
 
 
 # The search
