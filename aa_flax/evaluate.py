@@ -1,30 +1,36 @@
 """Score a trained network on its held-out data, each example once: `python -m aa_flax.evaluate --workdir=DIR`.
 
 With --config the data of that config are scored instead of the run's; they are seen as the run's were, whatever that
-config says of sizes and crops. The last line printed is one JSON object.
+config says of sizes and crops. With --report=FOLDER the pictures and files that a run leaves of its scores go there.
+With --latency the last line, one JSON object, also has the milliseconds from one image in memory to its prediction.
 """
 
 import dataclasses
+import statistics
+import time
 from pathlib import Path
 from typing import NoReturn
 
 import jax
+import numpy as np
 from absl import flags, logging
+from flax import nnx
 
 from aa_flax import data
 from aa_flax.config.command_line import config_value, define_config, define_workdir, fail, run
 from aa_flax.config.schema import resolve
+from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.recorded import DATA_DIR, found_again
 from aa_flax.json_values import to_json
 from aa_flax.literal import literal
 from aa_flax.models.functional import functional
 from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
-from aa_flax.tasks import OPTIONS, option_schemas
+from aa_flax.tasks import OPTIONS, Scores, Task, option_schemas
 from aa_flax.training.program import Program
 from aa_flax.training.scoring import make_scorer
 from aa_flax.training.sharding import Layout, on_these_devices
-from aa_flax.training.trained import load_model
+from aa_flax.training.trained import load_model, make_predict
 
 
 def define(values: flags.FlagValues) -> None:
@@ -35,6 +41,8 @@ def define(values: flags.FlagValues) -> None:
         "split", "", "Split to score instead of the config's held-out one, such as train[:10%].", flag_values=values
     )
     flags.DEFINE_string("data_dir", "", DATA_DIR, flag_values=values)
+    flags.DEFINE_string("report", "", "Folder for pictures and files of the scores.", flag_values=values)
+    flags.DEFINE_bool("latency", False, "Measure the time of one image.", flag_values=values)
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
@@ -62,13 +70,42 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     _, params, batch_stats = functional(model)
     split = values.split or config.data.eval_split
     variables = layout.place((params, batch_stats))
+    source = dataset.split(split, program.task.targets)
     with jax.set_mesh(layout.mesh):
-        scores = make_scorer(program)(variables, dataset.split(split, program.task.targets))
+        scores = make_scorer(program)(variables, source)
     for line in program.task.lines(scores):
         print(literal(line))
+    if values.report:
+        _report(program.task, model, scores, source, Path(values.report).expanduser())
     result = {**scores.values, "examples": scores.examples, "step": step}
+    if values.latency:
+        result["latency_ms"] = round(latency(model, program.task, preprocessing), 3)
     last = {**result, "dataset": dataset.name, "split": split, "workdir": str(directory.path)}
     print(to_json(last))
+
+
+def _report(task: Task, model: nnx.Module, scores: Scores, source: data.Source, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        task.report(model, scores, source, folder)
+    except OSError as error:
+        fail(f"--report={folder}: cannot be written ({error.strerror or error})")
+
+
+def latency(model: nnx.Module, task: Task, preprocessing: Preprocessing, times: int = 20) -> float:
+    """Return the milliseconds from one image in this process's memory to its prediction there, the median of `times`.
+
+    The program is compiled before. Reading and resizing a photograph, and drawing, are not in it.
+    """
+    predict = make_predict(model, task, preprocessing)
+    image = np.zeros((1, *preprocessing.image_size, preprocessing.channels), np.uint8)
+    jax.device_get(predict(image))
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        jax.device_get(predict(image))
+        seconds.append(time.perf_counter() - started)
+    return 1000 * statistics.median(seconds)
 
 
 def command() -> NoReturn:

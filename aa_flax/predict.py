@@ -10,16 +10,17 @@ object: the predictions by file.
 
     python -m aa_flax.predict --workdir=DIR --attention=FOLDER --image_size=384 IMAGE...
 
-also draws FOLDER/NAME-attention.png for each image: what attention pooling attends to or, in a network that augments
-its convolutions, what each head attends to from one pixel, the centre or --query=ROW,COLUMN. A larger --image_size than
-that of training gives finer maps; it may change the prediction.
+also draws FOLDER/NAME-attention.png for each image: what attention pooling attends to; in a network that augments its
+convolutions, what each head attends to from one pixel, the centre or --query=ROW,COLUMN; in a detector on such a
+network, what each object that it found attends to. A larger --image_size than that of training gives finer maps; it may
+change the prediction.
 """
 
 import contextlib
 import dataclasses
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -89,11 +90,17 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
             jax.eval_shape(predict, next(iter(photos.values()))[None], next(iter(placements.values()))[None])
         except ValueError as error:
             fail(f"--image_size={values.image_size}: {error}")
-        layers = layers_to_draw(model, query is not None) if values.attention else []
-        attention = picture_files(Path(values.attention), photos) if layers else {}
+        drawer = getattr(task, "attention_drawer", None) if values.attention and query is None else None
+        draw_found = drawer(model) if drawer else None
+        layers = layers_to_draw(model, query is not None) if values.attention and not draw_found else []
+        attention = picture_files(Path(values.attention), photos) if values.attention else {}
         for file, photo in photos.items():
             rows = jax.device_get(predict(photo[None], placements[file][None]))
-            predictions[file] = found(task, jax.tree.map(lambda array: array[0], rows), placements[file])
+            row = jax.tree.map(lambda array: array[0], rows)
+            predictions[file] = found(task, row, placements[file])
+            if draw_found:
+                with _writing(attention[file]):
+                    draw_found(photo, row, placements[file], display, attention[file])
         if layers:
             captions = {file: task.captions(prediction) for file, prediction in predictions.items()}
             at = query or (size[0] // 2, size[1] // 2)
@@ -118,11 +125,17 @@ def _pictures(folder: str, task: Any, predictions: dict[str, Any], display: Any,
     """Draw each prediction over its photograph, if a folder is given, and return the files."""
     files = picture_files(Path(folder), predictions, "-predicted.png", "--pictures") if folder else {}
     for name, file in files.items():
-        try:
+        with _writing(file):
             task.draw(predictions[name], as_pixels(read_photo(name, channels)), display, file)
-        except OSError as error:
-            raise AttentionError(f"{file}: cannot be written ({error.strerror})") from error
     return files
+
+
+@contextlib.contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise AttentionError(f"{file}: cannot be written ({error.strerror})") from error
 
 
 def _write_json(file: Path, task: Any, predictions: dict[str, Any], display: Any) -> None:

@@ -109,6 +109,11 @@ def tiny_config(data_dir):
     return tiny(data_dir)
 
 
+@pytest.fixture
+def detector_config(data_dir):
+    return detector(data_dir)
+
+
 @pytest.fixture(scope="module")
 def straight(data_dir, tmp_path_factory):
     """An undisturbed run of two epochs of `plain_config`."""
@@ -150,4 +155,25 @@ def plain(data_dir):
     config = tiny(data_dir)
     config.model.name = "wide_resnet28_10"
     config.model.options = dict(depth=10, widen_factor=1)
+    return config
+
+
+def detector(data_dir):
+    """A RetinaNet around a ResNet-18 of a few channels, on 16 embedded photographs: two epochs of four steps."""
+    from aa_flax.config.schema import default_config
+
+    config = default_config()
+    config.epochs = 2
+    config.batch_size, config.eval_batch_size = 4, 3
+    config.log_every_steps = 2
+    config.task.name = "detection"
+    config.model.name = "retinanet_resnet18"
+    config.model.options = dict(
+        width=4, fpn_width=8, head_width=8, head_depth=1, min_level=3, max_level=5, batch_norm_momentum=0.8
+    )
+    config.data.name, config.data.data_dir = "bccd_subset", data_dir
+    config.data.train_split, config.data.eval_split = "train[:16]", "test[:7]"
+    config.data.crop, config.data.image_size, config.data.cache = "scaled", (48, 64), True
+    config.optimizer.learning_rate = 0.01
+    config.optimizer.ema_decay = 0.9
     return config

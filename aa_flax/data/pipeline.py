@@ -16,7 +16,7 @@ import numpy as np
 
 from aa_flax.data.crops import pad_crop, resized_window
 from aa_flax.data.errors import DataError
-from aa_flax.data.placement import Box, Placement, resized, scaled
+from aa_flax.data.placement import Box, resized, scaled
 from aa_flax.data.repeated import Repeated
 from aa_flax.data.source import Source
 from aa_flax.data.view import View
@@ -184,7 +184,7 @@ def eval_batches(
         "mask": np.bool_(False),
     }
     if source.placed is not None:
-        padding["placement"] = Placement((0, 0, 1, 1), (1, 1), view.size, (1, 1)).as_array()
+        padding["placement"] = resized((1, 1))(1, 1).as_array()
 
     def example(position: int) -> dict[str, Any]:
         step, offset = divmod(position, local)

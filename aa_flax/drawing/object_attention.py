@@ -183,7 +183,7 @@ def object_attention_figure(
             words = f"{100 * within:.1f} % stays in the box ({100 * even:.1f} %)"
             figure.text(center, (y - 0.15) / total[1], words, fontsize=7, color=_INK, ha="center")
             if row == 0:
-                layer = path.rsplit(".", 1)[0]  # only one convolution of a block attends
+                layer = path.rpartition(".conv")[0] or path  # only one convolution of a block attends
                 shape = f"{weights.shape[0]}×{weights.shape[1]}"
                 words = f"{layer}\nmean of {of_layer.shape[1]} heads at {shape}"
                 figure.text(center, (y + tall + 0.06) / total[1], words, fontsize=7, color=_INK, ha="center")

@@ -10,7 +10,8 @@ with 100 detections each, for which they need this (processor time, and memory b
 | hotcoco 1.3.0 | 0.7 | 0.2 | MIT | yes, one for all versions |
 
 hotcoco costs nothing beside a training, and has the masks and polygons of COCO's files too. It is the youngest, so only
-calls are used that all three have: with another import the others serve. Tests hold the numbers against loops.
+calls are used that all three have: with another import the others serve. Tests hold the numbers against loops. As with
+JAX, a process that was forked from one that has used it must not: its threads are gone.
 """
 
 import importlib.util

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from aa_flax.evaluation.detections import Found, corner_and_sides
+from aa_flax.evaluation.detections import Found, check_labels, corner_and_sides
 from aa_flax.json_values import to_json
 
 
@@ -23,10 +23,14 @@ def results_json(found: Mapping[int, Found], category_ids: Sequence[int]) -> str
     Args:
         found: by the photograph's id in the annotations.
         category_ids: of each class, in the order of labels, as the annotations number them; COCO's have gaps.
+
+    Raises:
+        ValueError: a detection is of a class that has no category.
     """
     lines = []
     for image_id in sorted(found):
         one = found[image_id]
+        check_labels(one.labels, len(category_ids), f"detections of image {image_id}")
         boxes = corner_and_sides(one.boxes).tolist()
         for k in np.argsort(-one.scores, kind="stable").tolist():
             row = {

@@ -80,9 +80,9 @@ def in_order(truths: Sequence[Truth], found: Mapping[int, Found], classes: int) 
             f"found: detections of image {_some(strange)}, which the truths do not have; they have {_some(sorted(ids))}"
         )
     for truth in truths:
-        _check_labels(truth.labels, classes, f"truths of image {truth.image_id}")
+        check_labels(truth.labels, classes, f"truths of image {truth.image_id}")
     for number, one in found.items():
-        _check_labels(one.labels, classes, f"detections of image {number}")
+        check_labels(one.labels, classes, f"detections of image {number}")
     if not any((~truth.crowd).any() for truth in truths):
         raise ValueError(
             f"truths: none of the {len(truths)} photographs has an annotated object; a set without them has no AP"
@@ -106,7 +106,8 @@ def _check_boxes(boxes: np.ndarray, of: str) -> None:
         raise ValueError(f"{of}: {boxes[bad][0].tolist()} is no box x1, y1, x2, y2 with x1 <= x2 and y1 <= y2")
 
 
-def _check_labels(labels: np.ndarray, classes: int, of: str) -> None:
+def check_labels(labels: Int[np.ndarray, " n"], classes: int, of: str) -> None:
+    """Raise ValueError, which says `of` what they are, if labels are not from 0 to `classes` - 1."""
     bad = (labels < 0) | (labels >= classes)
     if bad.any():
         raise ValueError(f"{of}: class {labels[bad][0]}; the {classes} classes are numbered from 0 to {classes - 1}")

@@ -49,9 +49,9 @@ def match(
     taken = np.full((len(thresholds), len(ious)), -1)
     free = np.broadcast_to(~crowd, (len(thresholds), len(crowd))).copy()
     rows = np.arange(len(thresholds))
-    for k, of_this in enumerate(ious) if len(crowd) else ():
+    for k in np.flatnonzero((ious >= thresholds.min()).any(1)):
         for candidates in (free, np.broadcast_to(crowd, free.shape)):
-            reached = np.where(candidates & (of_this >= thresholds[:, None]), of_this, -1)
+            reached = np.where(candidates & (ious[k] >= thresholds[:, None]), ious[k], -1)
             best = reached.shape[1] - 1 - reached[:, ::-1].argmax(1)
             new = (taken[:, k] < 0) & (reached[rows, best] >= 0)
             taken[new, k] = best[new]
@@ -67,16 +67,17 @@ def match_image(
 
     Those that count are the surest `max_detections` of each class; they are ordered by class, then by falling score.
     """
-    kept, taken = [np.zeros(0, np.int64)], [np.zeros((len(thresholds), 0), np.int64)]
-    for label in np.unique(found.labels):
-        own = np.flatnonzero(found.labels == label)
-        own = own[np.argsort(-found.scores[own], kind="stable")][:max_detections]
+    order = np.lexsort((-found.scores, found.labels))  # stable: equal scores of a class stay in their order
+    labels = found.labels[order]
+    rank = np.arange(len(order)) - np.searchsorted(labels, labels)
+    kept, labels = order[rank < max_detections], labels[rank < max_detections]
+    taken = np.full((len(thresholds), len(kept)), -1)
+    for label in np.unique(truth.labels):
+        own = slice(*np.searchsorted(labels, [label, label + 1]))
         those = np.flatnonzero(truth.labels == label)
-        ious = overlaps(found.boxes[own], truth.boxes[those], truth.crowd[those])
-        chosen = match(ious, truth.crowd[those], thresholds)
-        kept.append(own)
-        taken.append(np.append(those, -1)[chosen])
-    return np.concatenate(kept), np.concatenate(taken, 1)
+        ious = overlaps(found.boxes[kept[own]], truth.boxes[those], truth.crowd[those])
+        taken[:, own] = np.append(those, -1)[match(ious, truth.crowd[those], thresholds)]
+    return kept, taken
 
 
 @dataclass(frozen=True)

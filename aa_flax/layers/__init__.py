@@ -7,20 +7,24 @@ from aa_flax.layers.aw_conv import AWConv2D
 from aa_flax.layers.bam import BAM
 from aa_flax.layers.cbam import CBAM
 from aa_flax.layers.drop_path import drop_path, drop_path_rates
+from aa_flax.layers.fpn import FPN
 from aa_flax.layers.gala import GALA
 from aa_flax.layers.gather_excite import GatherExcite
 from aa_flax.layers.norm import batch_norm
 from aa_flax.layers.position import coordinates, sinusoids
+from aa_flax.layers.pyramid_head import PyramidHead
 from aa_flax.layers.squeeze_excite import SqueezeExcite
 
 __all__ = [
     "BAM",
     "CBAM",
+    "FPN",
     "GALA",
     "AAConv2D",
     "AWConv2D",
     "AttentionPooling",
     "GatherExcite",
+    "PyramidHead",
     "SqueezeExcite",
     "attention_depths",
     "batch_norm",

@@ -1,5 +1,6 @@
 """Networks, which connect layers and contain no mathematics of their own."""
 
+from aa_flax.models.detections import Detections
 from aa_flax.models.mnasnet import MnasNet  # importing a family registers its names
 from aa_flax.models.patchconvnet import PatchConvNet
 from aa_flax.models.registry import create_model, list_models, model_options
@@ -8,6 +9,7 @@ from aa_flax.models.retinanet import RetinaNet
 from aa_flax.models.wide_resnet import WideResNet
 
 __all__ = [
+    "Detections",
     "MnasNet",
     "PatchConvNet",
     "ResNet",

@@ -62,6 +62,8 @@ class RetinaNet(WithMode):
         self.image_size, self.in_channels = backbone.image_size, backbone.in_channels
         if hasattr(backbone, "remove_head"):
             backbone.remove_head()
+        if options.frozen_stem and not hasattr(backbone, "stem"):
+            raise ValueError(f"frozen_stem=True needs a backbone with a stem, and {type(backbone).__name__} has none")
         self.backbone = backbone
         self._stages = _stages_by_level(backbone, options)
         arrays: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)

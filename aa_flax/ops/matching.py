@@ -43,15 +43,13 @@ def match_anchors(
     if forced not in FORCED:
         raise ValueError(f"forced must be one of {', '.join(map(repr, FORCED))}, got {forced!r}")
     anchors, boxes = map(jax.lax.stop_gradient, at_least_float32_arrays(anchors, boxes))
-    best, which, seized = _best(anchors, boxes, jnp.asarray(valid), forced)
+    best, which, seized_by = _best(anchors, boxes, jnp.asarray(valid), forced)
     matched = jnp.where(best >= foreground, which, jnp.where(best < background, NEGATIVE, IGNORED))
-    if forced == "low_quality":
-        return jnp.where(seized >= 0, which, matched)
-    return jnp.where(seized >= 0, seized, matched)
+    return jnp.where(seized_by >= 0, seized_by, matched)
 
 
 def _best(anchors: Array, boxes: Array, valid: Array, forced: str | None) -> tuple[Array, Array, Array]:
-    """Return for each anchor its largest IoU, with which object, and the first object that seizes it, -1 for none.
+    """Return for each anchor its largest IoU, with which object, and the object that seizes it, -1 for none.
 
     Objects come one after the other, so that memory is a few numbers an anchor and not the IoU of every pair, and all
     work is elementwise or a plain maximum over anchors, which processors do several numbers at a time.
@@ -60,7 +58,7 @@ def _best(anchors: Array, boxes: Array, valid: Array, forced: str | None) -> tup
     places, sides = jnp.arange(number, dtype=jnp.int32), corners(anchors)
 
     def compare(state: tuple[Array, ...], one: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
-        best, which, seized = state
+        best, which, equal = state
         box, there, index = one
         iou = jnp.where(there, overlap(corners(box), sides), -1)
         # Equality below is of one number with itself. Without the barrier a compiler may compute IoU once for the
@@ -69,16 +67,16 @@ def _best(anchors: Array, boxes: Array, valid: Array, forced: str | None) -> tup
         which, best = jnp.where(iou > best, index, which), jnp.maximum(best, iou)
         largest = iou.max(initial=-1)
         reached = (iou == largest) & (largest > 0)
-        if forced == "low_quality":
-            seized = jnp.where(reached & (seized < 0), index, seized)
-        return (best, which, seized), jnp.where(reached, places, number).min(initial=number)
+        return (best, which, equal | reached), jnp.where(reached, places, number).min(initial=number)
 
     none = jnp.full(number, -1, jnp.int32)
-    start: tuple[Array, ...] = (jnp.full(number, -1, anchors.dtype), none, none)
+    start: tuple[Array, ...] = (jnp.full(number, -1, anchors.dtype), none, jnp.zeros(number, bool))
     index = jnp.arange(objects, dtype=jnp.int32)
     each: tuple[Array, ...] = (boxes, valid, index)
-    (best, which, seized), wanted = jax.lax.scan(compare, start, each)
+    (best, which, equal), wanted = jax.lax.scan(compare, start, each)
+    if forced == "low_quality":
+        return best, which, jnp.where(equal, which, -1)
     if forced == "best_anchor":
         first = jnp.full(number, objects, jnp.int32).at[wanted].min(index, mode="drop")  # places beyond are no wishes
-        seized = jnp.where(first < objects, first, -1)
-    return best, which, seized
+        return best, which, jnp.where(first < objects, first, -1)
+    return best, which, none

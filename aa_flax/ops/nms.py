@@ -27,7 +27,7 @@ def nms(
     boxes: Float[Array | np.ndarray, "n 4"],
     scores: Float[Array | np.ndarray, " n"],
     *,
-    iou_threshold: int | float,
+    iou_threshold: int | float | Float[Array, ""],
     max_outputs: int,
     classes: Int[Array | np.ndarray, " n"] | None = None,
     valid: Bool[Array | np.ndarray, " n"] | None = None,

@@ -21,6 +21,7 @@ from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.source import Source
 from aa_flax.data.targets import Targets
 from aa_flax.drawing.boxes import class_color, draw_boxes, outline
+from aa_flax.drawing.object_attention import ObjectAttention, draw_objects
 from aa_flax.evaluation.coco import MissingLibrary, require_library
 from aa_flax.literal import quoted, told_apart
 from aa_flax.models import create_model
@@ -244,6 +245,30 @@ class Detection:
         kept = prediction.scores >= display.threshold
         boxes, labels, scores = (each[kept] for each in (prediction.boxes, prediction.labels, prediction.scores))
         draw_boxes(pixels, boxes, labels, self.shown_names, scores, file)
+
+    def attention_drawer(self, model: nnx.Module) -> Any:
+        """Return the function (pixels, row, placement, display, file) that draws what the objects found attend to.
+
+        The pixels are those of the canvas, the row is what `rows` gives for it; of objects with the score that is asked
+        for the surest are drawn, or else the surest of all.
+
+        Raises:
+            AttentionError: the backbone does not attend.
+        """
+        attention = ObjectAttention(model)
+
+        def draw(pixels: np.ndarray, row: Any, placement: np.ndarray, display: DetectionDisplay, file: Path) -> None:
+            columns, scores = np.asarray(row["classes"]), np.asarray(row["scores"])
+            labels = np.where(columns >= 0, self.labels[np.maximum(columns, 0)], -1)
+            known = np.asarray(row["valid"]) & (labels >= 0)
+            kept = known & (scores >= display.threshold)
+            kept = kept if kept.any() else known
+            image = self.preprocessing.normalize(jnp.asarray(pixels)[None], jnp.asarray(placement)[None])[0]
+            height, width = (int(side) for side in placement[4:6])
+            found = np.asarray(row["boxes"], np.float64)[kept], labels[kept], scores[kept]
+            draw_objects(attention, image, pixels, *found, self.shown_names, size=(height, width), file=file)
+
+        return draw
 
     def values(self, prediction: FoundObjects, display: DetectionDisplay) -> list[dict[str, Any]]:
         """Return box, score and class of each object found, as JSON has them."""

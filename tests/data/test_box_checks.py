@@ -1,16 +1,14 @@
 """Tests of what is found wrong in data sets of detection before anything is stored: all at once, by file and number."""
 
+import itertools
 import json
 import re
 
-import numpy as np
 import pytest
-from photo_sets import Made, photos, write_coco, write_voc, write_yolo
+from photo_sets import Made, photos, write_coco
 
 from aa_flax.data import DataError
 from aa_flax.data.sets.coco_json import CocoJson
-from aa_flax.data.sets.voc import Voc
-from aa_flax.data.sets.yolo import Yolo
 
 TRAIN, VAL = "annotations/instances_train2017.json", "annotations/instances_val2017.json"
 
@@ -71,6 +69,29 @@ def test_boxes_without_area_are_dropped_and_those_beyond_kept(tmp_path):
     assert 101 not in kept and 103 not in kept and kept[104] == (-3, 5, 6.5, 14)
     assert "boxes without area, dropped: 2 (" in "".join(origin.notes)
     assert "boxes that reach beyond their photographs, stored as annotated: 1 (" in "".join(origin.notes)
+
+
+def test_numbers_that_no_record_holds(tmp_path):
+    """Integers beyond 64 bits, which JSON may have anywhere."""
+    huge = 10**400
+
+    def change(split, document):
+        if split == "train":
+            document["images"][0]["id"] = huge
+            document["annotations"][0]["bbox"] = [huge, 1, 2, 3]
+            document["annotations"][1]["category_id"] = huge
+            document["annotations"][2]["image_id"] = -huge
+        else:
+            document["images"][0].update(width=huge, height=huge)
+            document["annotations"][0].update(id=huge, area=huge, iscrowd=huge)
+
+    lines = faults_of(tmp_path, change)
+    for pattern in ("image 0 needs an integer id", "bbox is", "has the category 1000", "is of image -1000"):
+        assert [line for line in lines if pattern in line and str(tmp_path / TRAIN) in line], pattern
+    assert not [line for line in lines if str(tmp_path / VAL) in line]
+    categories = [{"id": huge, "name": "ant"}]
+    lines = faults_of(tmp_path / "more", lambda split, document: {**document, "categories": categories})
+    assert any("category 0 needs an integer id" in line for line in lines)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -197,10 +218,24 @@ def test_annotations_are_numbered_again_where_their_ids_cannot_be_used(tmp_path,
 
 
 def test_area_and_iscrowd_may_be_missing(tmp_path):
+    nan = float("nan")
+    segmentations = itertools.cycle(
+        [
+            [],
+            None,
+            [[1, 2, 3]],
+            [[1, 2, 3, 4, 5]],
+            [[1, 2, 3, 4, 5, nan]],
+            [[1, 2.5, 3, 4, 5, 10**400]],
+            [1, 2, 3, 4, 5, 6],
+            {},
+        ]
+    )
+
     def change(split, document):
         for annotation in document["annotations"]:
             del annotation["area"], annotation["iscrowd"]
-            annotation["segmentation"] = {0: [], 1: [[1, 2, 3]]}.get(annotation["id"] % 3)
+            annotation["segmentation"] = next(segmentations)
 
     origin = CocoJson("coco_json/it", write_coco(tmp_path, photos(), change=change))
     for photo in origin.photos("train"):
@@ -244,70 +279,3 @@ def test_folders_without_a_use(tmp_path, files, message):
         (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(DataError, match=message):
         CocoJson("coco_json/it", tmp_path)
-
-
-def test_faults_of_xml(tmp_path):
-    made = photos(train=9)
-    made["train"][1].objects = [(0, 9, 3, 4, 8)]
-    made["train"][2].objects = [(0, 900, 3, 904, 8)]
-    made["val"][1].objects = [(0, float("inf"), 3, 904, 8)]
-    folder = write_voc(tmp_path / "boxes", made)
-    with pytest.raises(DataError) as error:
-        Voc("voc/it", folder)
-    for name, what in (("train1", "negative"), ("train2", "lies outside"), ("val1", "expected finite numbers")):
-        assert re.search(rf"{name}.xml: object 1 \({name}.jpg\): [^;]*{what}", str(error.value))
-    folder = write_voc(tmp_path / "files", photos())
-    (folder / "Annotations/train0.xml").write_text("<annotation>")
-    (folder / "Annotations/train1.xml").unlink()
-    (folder / "Annotations/train2.xml").write_text("<a><object><name>x</name></object></a>")
-    (folder / "Annotations/train3.xml").write_text("<a><object><bndbox/></object></a>")
-    with pytest.raises(DataError) as error:
-        Voc("voc/it", folder)
-    for message in (
-        "train0.xml: cannot be read as XML",
-        "train1.xml: train1.jpg has no annotation",
-        "train2.xml: object 1 needs a bndbox",
-        "train3.xml: object 1 has no name",
-    ):
-        assert message in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("0 0.5 0.5 0.2", "has 4 numbers, expected a class, x, y, width and height"),
-        ("0 0.5 0.5 0.2 0.1 0.9", "has 6 numbers"),
-        ("0 0.5 0.5 0.2 0.1 0.9 0.8 0.7", "has 8 numbers"),
-        ("ant 0.5 0.5 0.2 0.1", "is 'ant 0.5 0.5 0.2 0.1', expected a class and numbers"),
-        ("3 0.5 0.5 0.2 0.1", "has the class 3 of 3 classes, 'ant', 'bee', 'cat', expected 0, 1, 2"),
-        ("-1 0.5 0.5 0.2 0.1", "has the class -1"),
-        ("0.5 0.5 0.5 0.2 0.1", "has the class 0.5"),
-        ("nan 0.5 0.5 0.2 0.1", "has the class nan"),
-        ("0 300 200 20 10", "is '0 300 200 20 10', expected parts of the photograph's width and height, 0 to 1"),
-        ("0 0.5 0.5 nan 0.1", "is '0 0.5 0.5 nan 0.1', expected parts of the photograph's width and height, 0 to 1"),
-    ],
-)
-def test_faults_of_yolo(tmp_path, line, message):
-    folder = write_yolo(tmp_path, photos())
-    (folder / "labels/train/train0.txt").write_text("0 0.5 0.5 0.2 0.1\n\n" + line + "\n")
-    (folder / "labels/val/val2.txt").write_text(line)
-    with pytest.raises(DataError) as error:
-        Yolo("yolo/it", folder)
-    assert f"labels/train/train0.txt: line 3 {message}" in str(error.value)
-    assert f"labels/val/val2.txt: line 1 {message}" in str(error.value)
-
-
-def test_a_split_of_yolo_without_any_text(tmp_path):
-    folder = write_yolo(tmp_path, photos())
-    for path in (folder / "labels/train").iterdir():
-        path.unlink()
-    with pytest.raises(DataError, match=r"labels/train/train0.txt: no such file, nor one for another image of 'train'"):
-        Yolo("yolo/it", folder)
-
-
-def test_numbers_of_yolo_may_leave_the_photograph_by_rounding(tmp_path):
-    folder = write_yolo(tmp_path, photos())
-    (folder / "labels/train/train0.txt").write_text("0 0.5 0.5 1.000001 0.1")
-    origin = Yolo("yolo/it", folder)
-    (found,) = origin.photos("train")[0].objects
-    np.testing.assert_allclose(found.box, (0, 0.45, 1, 0.55), atol=1e-6)

@@ -35,6 +35,16 @@ def test_layouts(layout, tmp_path):
     assert not [note for note in origin.notes if "left out" in note]
 
 
+def test_a_folder_of_images_is_found_whatever_is_missing(tmp_path):
+    made = photos(train=30)
+    for layout in ("coco", "images", "roboflow"):
+        folder = write_coco(tmp_path / layout, made, layout)
+        for number in [*range(0, 30, 3), *range(10)]:
+            next(folder.rglob(f"train{number}.jpg"), folder / "nothing").unlink(missing_ok=True)
+        kept = {photo.name for photo in read(folder, skip_damaged=True).photos("train")}
+        assert kept == {f"train{number}.jpg" for number in range(10, 30) if number % 3}
+
+
 def test_images_of_one_name_in_two_splits(tmp_path):
     made = photos()
     for some in made.values():
@@ -211,6 +221,36 @@ def test_sizes_that_do_not_fit(tmp_path, capsys):
     assert not list((tmp_path / "tfds" / "aa_coco_json_it").glob("1.*"))
     with pytest.raises(DataError, match="is said to be"):  # no image is damaged, so none is left out
         opened(folder, tmp_path, skip_damaged=True)
+
+
+@pytest.mark.parametrize("size", [{"width": 0}, {"height": float("nan")}, {"width": float("inf")}, {"height": "9"}, {}])
+def test_sizes_that_are_none(tmp_path, size):
+    """Where the file does not say them, the photographs' own are taken."""
+
+    def change(split, document):
+        for image in document["images"]:
+            image.update(size) if size else [image.pop(key) for key in ("height", "width")]
+
+    origin = read(write_coco(tmp_path / "it", photos(), change=change))
+    assert {photo.size for split in ("train", "val") for photo in origin.photos(split)} == {None}
+
+    def outside(split, document):
+        change(split, document)
+        document["annotations"][0]["bbox"] = [100, 1, 4, 5]
+
+    with pytest.raises(DataError, match="lies outside its photograph"):
+        read(write_coco(tmp_path / "it", photos(), change=outside))
+
+
+@pytest.mark.parametrize("name", ["a\0b.jpg", "x" * 300 + ".jpg", "\ud800.jpg", "train2017"])
+def test_names_that_no_file_has_are_missing(tmp_path, name):
+    def change(split, document):
+        document["images"][2]["file_name"] = name
+
+    folder = write_coco(tmp_path / "it", photos(), change=change)
+    with pytest.raises(DataError, match="is missing"):
+        read(folder)
+    assert len(read(folder, skip_damaged=True).photos("train")) == 4
 
 
 def test_missing_and_damaged_images(tmp_path, capsys):

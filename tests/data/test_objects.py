@@ -1,11 +1,13 @@
 """Tests of the objects of photographs as data sets of the TFDS catalogue have them."""
 
+import json
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from photo_sets import photos, write_coco
 
 from aa_flax.data import Boxes, DataError, load
 from aa_flax.data.images import encode_png
@@ -179,3 +181,14 @@ def test_an_image_with_a_class_and_boxes_is_classified(tmp_path):
     assert dataset.num_classes == 3 and dataset.split("train")[0]["label"] == 2
     with pytest.raises(DataError, match="a class each and no boxes"):
         dataset.truths("train")
+
+
+@pytest.mark.parametrize("ids", [[1, 2], [1, 1, 2], [1, 2, "3"], None, {"1": 2}])
+def test_damaged_ids_of_categories(tmp_path, ids):
+    dataset = load("coco_json/it", data_dir=tmp_path / "tfds", source_dir=write_coco(tmp_path / "it", photos()))
+    path = dataset.folder / "metadata.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "category_ids": ids}))
+    with pytest.raises(
+        DataError, match=r"metadata.json: expected the ids of 3 categories; remove .* and prepare again"
+    ):
+        load("coco_json/it", data_dir=tmp_path / "tfds").category_ids  # noqa: B018

@@ -1,5 +1,6 @@
 """Tests of what detected objects attend to."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,54 +8,55 @@ from flax import nnx
 from matplotlib.text import Text
 from PIL import Image
 
-from aa_flax.drawing.attention_maps import attending_paths, attention_maps, last_of_each_stage
+from aa_flax.drawing.attention_maps import attention_maps, last_of_each_stage
 from aa_flax.drawing.object_attention import ObjectAttention, draw_objects, inside
 from aa_flax.drawing.photo_attention import AttentionError
+from aa_flax.layers import AAConv2D
 from aa_flax.models import create_model
 
 BOXES = np.array([[4, 2, 11, 9], [0, 0, 8, 12], [1, 5, 1.5, 5.5], [0, 0, 16, 12], [9, 1, 15, 4]], float)
 
 
+class Backbone(nnx.Module):
+    def __init__(self):
+        options = dict(num_heads=2, key_depth=8, value_depth=4, min_key_depth_per_head=1, rngs=nnx.Rngs(0))
+        self.stage1 = AAConv2D(3, 8, 3, spatial_shape=(12, 16), attention_downsample=2, **options)
+        self.stage2 = AAConv2D(8, 8, 3, spatial_shape=(12, 16), strides=4, **options)
+
+    def __call__(self, images):
+        return self.stage2(self.stage1(images))
+
+
 class Detector(nnx.Module):
-    """A backbone in a network of which only one map is asked for, as in a detector."""
+    def __init__(self):
+        self.backbone = Backbone()
 
-    def __init__(self, backbone):
-        self.backbone = backbone
-
-    def __call__(self, images, train=None):
-        return self.backbone.features(images, train=train)["stage3"]
+    def __call__(self, images):
+        return self.backbone(images)
 
 
 @pytest.fixture(scope="module")
-def module_patch():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-@pytest.fixture(scope="module")
-def backbone():
-    options = dict(depth=10, widen_factor=1, num_heads=2, upsilon=0.25, min_key_depth_per_head=3, num_classes=7)
-    return create_model(
-        "aa_wide_resnet28_10", image_size=(12, 16), attention_downsample=(2, 1, 1), **options, rngs=nnx.Rngs(0)
-    )
-
-
-@pytest.fixture(scope="module")
-def attention(backbone, module_patch):
+def attention():
     """In pieces of 20 positions, so that the largest map takes three."""
-    module_patch.setattr("aa_flax.drawing.object_attention._AT_ONCE", 20)
-    return ObjectAttention(Detector(backbone))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aa_flax.drawing.object_attention._AT_ONCE", 20)
+        yield ObjectAttention(Detector())
 
 
-def test_maps_are_the_mean_over_the_positions_in_the_box(backbone, attention, rng):
+def test_maps_are_the_mean_over_the_positions_in_the_box(attention, rng):
     image = jnp.asarray(rng.normal(size=(12, 16, 3)), jnp.float32)
     found = attention(image, BOXES)
-    assert list(found) == [f"backbone.stage{k}.block1.conv1" for k in (1, 2, 3)] == attention.layers
-    every = attention_maps(backbone, image[None])
-    for path, maps in found.items():
-        full = np.asarray(every[path.removeprefix("backbone.")][0], np.float64)  # [n, qh, qw, kh, kw]
-        height, width = full.shape[1:3]
-        assert maps.shape == (5, 2, height, width)
+    assert list(found) == ["backbone.stage1", "backbone.stage2"] == attention.layers
+    backbone = Backbone()
+
+    @jax.jit
+    def weights(images):
+        return backbone.stage1.attention_weights(images), backbone.stage2.attention_weights(backbone.stage1(images))
+
+    every = weights(image[None])
+    for maps, (full,), (height, width) in zip(found.values(), every, ((6, 8), (3, 4)), strict=True):
+        full = np.asarray(full, np.float64)  # [n, qh, qw, kh, kw]
+        assert maps.shape == (5, 2, height, width) == (5, *full.shape[:3])
         for box, own in zip(BOXES, maps, strict=True):
             within = [
                 (row, column)
@@ -67,6 +69,17 @@ def test_maps_are_the_mean_over_the_positions_in_the_box(backbone, attention, rn
             np.testing.assert_allclose(own.sum((-2, -1)), 1, rtol=1e-5)
 
 
+@pytest.mark.thorough
+def test_maps_of_a_resnet_are_those_of_attention_maps(rng):
+    model = create_model("aa_resnet50", num_classes=0, image_size=64, rngs=nnx.Rngs(0))
+    image = jnp.asarray(rng.normal(size=(64, 64, 3)), jnp.float32)
+    maps = ObjectAttention(model)(image, np.array([[20.0, 20, 28, 28]]))
+    assert list(maps) == ["stage2.block4.conv2", "stage3.block6.conv2", "stage4.block3.conv2"]
+    # The box has one position of each map, or is nearest to it.
+    for path, of_pixel in attention_maps(model, image[None], layers=list(maps), queries=[(24, 24)]).items():
+        np.testing.assert_allclose(maps[path][0], of_pixel[0, :, 0], rtol=1e-4, atol=1e-6)
+
+
 def test_positions_inside_boxes():
     boxes = np.array([[10, 0, 20, 10], [11, 3, 12, 4], [-9, -9, 90, 90], [11, 0, 12, 20]], np.float32)
     here = np.asarray(inside(boxes, (20, 40), (4, 8)))
@@ -77,7 +90,7 @@ def test_positions_inside_boxes():
 
 def test_no_objects(attention):
     maps = attention(jnp.zeros((12, 16, 3)), np.zeros((0, 4)))
-    assert [m.shape[:2] for m in maps.values()] == [(0, 2)] * 3
+    assert [m.shape[:2] for m in maps.values()] == [(0, 2)] * 2
 
 
 def test_the_surest_objects_are_drawn_beside_their_maps(attention, rng, tmp_path):
@@ -97,30 +110,34 @@ def test_the_surest_objects_are_drawn_beside_their_maps(attention, rng, tmp_path
     )
     texts = [text for text in figure.findobj(Text) if text.get_text()]
     words = [text.get_text() for text in texts]
-    assert len(figure.axes) == 2 * 4 and not any(text.get_parse_math() for text in texts)
-    assert [axes.texts[0].get_text() for axes in figure.axes[::4]] == ["$x$ 0.90", "a\\nb 0.60"]
-    assert "backbone.stage1.block1\nmean of 2 heads at 6×8" in words
-    assert sum("stays in the box" in word for word in words) == 6
+    assert len(figure.axes) == 2 * 3 and not any(text.get_parse_math() for text in texts)
+    assert [axes.texts[0].get_text() for axes in figure.axes[::3]] == ["$x$ 0.90", "a\\nb 0.60"]
+    assert "backbone.stage1\nmean of 2 heads at 6×8" in words
+    assert sum("stays in the box" in word for word in words) == 4
     assert all(axes.get_ylim() == (9.5, -0.5) for axes in figure.axes)
     assert np.asarray(Image.open(tmp_path / "x.png").convert("L")).std() > 10
 
 
-def test_networks_without_attention_and_layers_that_are_none(backbone):
-    plain = create_model("resnet18", num_classes=3, rngs=nnx.Rngs(0))
-    with pytest.raises(AttentionError, match="this ResNet has no attention to draw"):
-        ObjectAttention(plain)
+class Plain(nnx.Module):
+    def __call__(self, images):
+        return images
+
+
+def test_networks_without_attention_and_layers_that_are_none():
+    with pytest.raises(AttentionError, match="this Plain has no attention to draw"):
+        ObjectAttention(Plain())
     with pytest.raises(
-        ValueError, match="layers: 'stage1.block1' does not attend; attending layers: stage1.block1.conv1"
+        ValueError, match="layers: 'backbone' does not attend; attending layers: backbone.stage1, backb"
     ):
-        ObjectAttention(backbone, ["stage1.block1"])
-    assert ObjectAttention(backbone, ["stage2.block1.conv1"]).layers == ["stage2.block1.conv1"]
+        ObjectAttention(Detector(), ["backbone"])
+    assert ObjectAttention(Detector(), ["backbone.stage2"]).layers == ["backbone.stage2"]
 
 
-def test_stages_of_a_backbone_have_a_last_layer_each(backbone):
-    layers, _ = attending_paths(Detector(backbone))
-    assert last_of_each_stage([*layers, "backbone.stage3.block2.conv1"]) == [
-        "backbone.stage1.block1.conv1",
-        "backbone.stage2.block1.conv1",
-        "backbone.stage3.block2.conv1",
+def test_stages_of_a_backbone_have_a_last_layer_each():
+    layers = ["backbone.stage3.block1.conv2", "backbone.stage3.block2.conv2", "backbone.stage4.block1.conv2"]
+    assert last_of_each_stage(layers) == layers[1:]
+    assert last_of_each_stage([path.removeprefix("backbone.") for path in layers]) == [
+        "stage3.block2.conv2",
+        "stage4.block1.conv2",
     ]
     assert last_of_each_stage(["encoder.a", "encoder.b", "mixer.c"]) == ["encoder.b", "mixer.c"]

@@ -1,11 +1,13 @@
 """Tests of COCO's twelve numbers: known answers, and a slow evaluator of the tests' own."""
 
+import sys
+
 import coco_by_hand
 import numpy as np
 import pytest
 from coco_by_hand import found, truth
 
-from aa_flax.evaluation.coco import evaluate
+from aa_flax.evaluation.coco import MissingLibrary, evaluate
 from aa_flax.evaluation.matching import average_precision, match_all
 
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
@@ -183,3 +185,9 @@ def test_own_matches_are_the_librarys_to_the_last_bit(coco):
     scores = evaluate(truths, all_found, names)
     own = [precisions[:, k].mean() if present[k] else None for k in range(len(names))]
     assert own == pytest.approx(scores.by_class, abs=1e-12)
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hotcoco", None)
+    with pytest.raises(MissingLibrary, match=r"pip install 'aa_flax\[detection\]'"):
+        evaluate([truth(1, [BOX])], {}, ["a"])

@@ -166,6 +166,14 @@ def test_scores_of_the_file_have_all_their_digits():
     assert json.loads(text) == [{"image_id": 9, "category_id": 44, "bbox": [1, 2, 2.5, 5], "score": score}]
 
 
+@pytest.mark.parametrize("label", [-1, 2])
+def test_classes_without_a_category_are_refused(label):
+    with pytest.raises(
+        ValueError, match=f"detections of image 9: class {label}; the 2 classes are numbered from 0 to 1"
+    ):
+        results_json({9: coco_by_hand.found([(1, 2, 3, 7)], [0.5], [label])}, [1, 44])
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

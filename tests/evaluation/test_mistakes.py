@@ -29,7 +29,7 @@ def test_f1_is_that_of_detections_above_the_threshold(name, seed):
     for curve, labels in which:
         assert (np.diff(curve.thresholds) < 0).all()
         points = []
-        for threshold in [*curve.thresholds, curve.best]:
+        for threshold in [*curve.thresholds, *([] if curve.best is None else [curve.best])]:
             right = shown = objects = 0
             for one in truths:
                 here = all_found.get(one.image_id, found())
@@ -40,9 +40,11 @@ def test_f1_is_that_of_detections_above_the_threshold(name, seed):
                     right, shown = right + sum(is_right for _, is_right in counted), shown + len(counted)
                     objects += number
             points.append((right / shown, right / objects, 2 * right / (shown + objects)))
-        *points, best = points
+        assert (curve.best is None) == (curve.best_f1 == 0)
+        if curve.best is not None:
+            *points, best = points
+            assert best[2] == pytest.approx(curve.best_f1) == max(f1 for *_, f1 in points)
         np.testing.assert_allclose(np.stack([curve.precision, curve.recall, curve.f1], 1), points, atol=1e-12)
-        assert best[2] == pytest.approx(curve.best_f1) == max(f1 for *_, f1 in points)
 
 
 def test_the_threshold_to_use_lies_between_two_scores_and_is_short():
@@ -87,6 +89,21 @@ def test_each_kind_of_a_detection(kind, boxes, labels, truth_label, overlap):
     assert last.overlap == pytest.approx(overlap) and (last.truth_box is None) == (truth_label is None)
     assert ("missed" in [v.kind for v in verdicts]) == (kind in ("background", "both"))
     assert kind in KINDS
+
+
+@pytest.mark.parametrize(
+    ("kind", "boxes", "labels"),
+    [
+        ("localisation", [shifted(BOX, 20)], [0]),  # by 1/3 its own class, by 2/3 another one
+        ("confusion", [BOX, shifted(BOX, 4)], [0, 0]),  # of two objects, its own class's is taken
+    ],
+)
+def test_the_first_kind_that_applies_holds(kind, boxes, labels):
+    others = {"localisation": shifted(BOX, 28), "confusion": shifted(BOX, 4)}
+    verdicts = judge(
+        [truth(1, [BOX, others[kind]], [0, 1])], {1: found(boxes, [0.9, 0.8][: len(boxes)], labels)}, 2, 0.1
+    )
+    assert [verdict.kind for verdict in verdicts if verdict.kind not in ("correct", "missed")] == [kind]
 
 
 def test_an_object_is_missed_if_nothing_is_of_it():

@@ -100,19 +100,43 @@ def test_settings_of_one_call(rng):
     logits, deltas = rng.normal(size=(1, len(anchors), 3)), 0.1 * rng.normal(size=(1, len(anchors), 4))
     outputs = {"classes": jnp.asarray(logits, jnp.float32), "boxes": jnp.asarray(deltas, jnp.float32)}
     usual = model.detections(outputs, 32, 64)
-    few = model.detections(outputs, 32, 64, max_detections=3)
-    np.testing.assert_array_equal(few.boxes, usual.boxes[:, :3])
     threshold = float(usual.scores[0, 4])
-    strict = model.detections(outputs, 32, 64, score_threshold=threshold)
-    assert int(strict.valid.sum()) == 4  # scores must exceed it
+    strict = model.detections(outputs, 32, 64, score_threshold=threshold, max_detections=9)
+    assert strict.boxes.shape == (1, 9, 4) and int(strict.valid.sum()) == 4  # scores must exceed it
     np.testing.assert_array_equal(strict.boxes[0, :4], usual.boxes[0, :4])
     everything = model.detections(outputs, 32, 64, iou_threshold=1.0)
     assert int(everything.valid.sum()) == 50 > int(usual.valid.sum())
 
 
+@pytest.mark.parametrize(("flavor", "kept"), [("tpu", [0, 3]), ("torchvision", [0, 1, 3])])
+def test_an_overlap_of_one_half_exactly(flavor, kept):
+    """Half of a box inside it: 0.5 is not above the threshold, which leaves room for rounding, and 66 / 121 is.
+
+    The second is their overlap where widths count one pixel more.
+    """
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [1, 1, 11, 11], [20, 20, 30, 30]], np.float64)
+    model = detector(flavor=flavor, candidates=50, max_detections=9)
+    anchors = model.anchors(32, 64)[:4].astype(np.float64)
+    sides, old = boxes[:, 2:] - boxes[:, :2], anchors[:, 2:] - anchors[:, :2]
+    moved = (boxes[:, :2] + sides / 2 - anchors[:, :2] - old / 2) / old
+    count = len(model.anchors(32, 64))
+    deltas, logits = np.zeros((1, count, 4), np.float32), np.full((1, count, 3), -30, np.float32)
+    deltas[0, :4] = np.concatenate([moved, np.log(sides / old)], -1)
+    logits[0, :4, 1] = [4, 3, 2, 1]
+    found = model.detections(
+        {"classes": jnp.asarray(logits), "boxes": jnp.asarray(deltas)},
+        32,
+        64,
+        score_threshold=0.1,
+        iou_threshold=0.50001,
+    )
+    assert found.valid[0].tolist() == [i < len(kept) for i in range(9)]
+    np.testing.assert_allclose(found.boxes[0, : len(kept)], boxes[kept], atol=1e-4)
+
+
 def test_saturated_scores_are_ordered_by_their_logits():
     """Sigmoid gives 1 for both logits."""
-    model = detector()
+    model = detector(candidates=50)
     anchors = model.anchors(32, 64)
     logits = np.full((1, len(anchors), 3), -20.0, np.float32)
     logits[0, 3, 1], logits[0, 100, 2] = 30.0, 40.0

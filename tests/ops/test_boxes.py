@@ -7,6 +7,7 @@ import pytest
 from ops import box_oracle
 
 from aa_flax import ops
+from aa_flax.ops.boxes import _rounded
 
 KINDS = ["iou", "giou", "ioa"]
 # Compiled, because a program for each operation would take longer.
@@ -94,6 +95,21 @@ def test_a_box_with_nan_overlaps_nothing():
     a = jnp.array([[0, 0, 4, 4], [0, np.nan, 4, 4], [0, 0, np.inf, 4.0]])
     np.testing.assert_array_equal(box_iou(a, a, kind="iou")[1], np.zeros(3))
     np.testing.assert_array_equal(box_iou(a, a, kind="iou")[:, 1], np.zeros(3))
+
+
+def test_quotients_are_rounded_where_division_is_not(rng):
+    """A GPU's quotients may be a few units in the last place off: by these here, any is brought back."""
+    b = rng.integers(1, 640**2, 20_000)
+    a = rng.integers(0, b + 1)
+    a[:5000], b[:5000] = b[:5000], 2 * b[:5000]  # halves
+    a[5000:6000], b[5000:6000] = 3 * (b[5000:6000] % 1000), 10 * (b[5000:6000] % 1000) + (b[5000:6000] % 1000 == 0)
+    exact = (a / b).astype(np.float32)  # float64 rounded again: no such quotient lies that near the middle of two
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    rounded = jax.jit(_rounded)
+    for units in (-2, -1, 0, 1, 2):
+        near = np.maximum(exact + units * np.spacing(exact), 0).astype(np.float32)
+        np.testing.assert_array_equal(rounded(near, a, b), exact)
+    assert rounded(np.float32(0), np.float32(3), np.float32(np.inf)) == 0
 
 
 def test_known_encoding():

@@ -50,10 +50,10 @@ def test_low_quality_is_torchvision(rng):
 ANCHORS = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], np.float32)
 
 
-def matched(boxes, valid=None, **options):
-    boxes = np.array(boxes, np.float32).reshape(-1, 4)
-    valid = np.ones(len(boxes), bool) if valid is None else np.array(valid, bool)
-    return match_anchors(ANCHORS, boxes, valid, **options).tolist()
+def matched(boxes, valid=True, **options):
+    """Return the matching of these objects, padded to eight with copies of the first anchor."""
+    padded = np.concatenate([np.array(boxes, np.float32).reshape(-1, 4), np.tile(ANCHORS[:1], (8 - len(boxes), 1))])
+    return match_anchors(ANCHORS, padded, (np.arange(8) < len(boxes)) & np.resize(valid, 8), **options).tolist()
 
 
 def test_one_object_that_no_anchor_reaches_has_one():
@@ -70,11 +70,17 @@ def test_of_equal_anchors():
     assert matched(high) == matched(high, forced=None) == [0, 0, -1, -1]
 
 
+@pytest.mark.parametrize("forced", KINDS)
+def test_of_equal_objects_the_first_has_all_anchors(forced):
+    assert matched([[0, 0, 10, 9], [0, 0, 10, 9], [20, 0, 30, 10]], forced=forced) == [0, 0, 2, -1]
+    assert matched([[0, 0, 10, 9], [0, 1, 10, 10]], forced=forced) == [0, 0, -1, -1]
+
+
 def test_the_first_object_gets_the_anchor_that_two_want():
     boxes = [[40, 0, 44, 10], [40, 0, 43, 10], [46, 0, 50, 10]]
     assert matched(boxes) == [-1, -1, -1, 0]
     assert matched(boxes[::-1]) == [-1, -1, -1, 0]
-    assert matched(boxes, [False, True, True]) == [-1, -1, -1, 1]
+    assert matched(boxes, np.arange(8) > 0) == [-1, -1, -1, 1]
 
 
 def test_a_forced_anchor_leaves_its_own_object():
@@ -96,16 +102,16 @@ def test_thresholds_are_inclusive_above_and_exclusive_below():
 def test_images_without_objects_and_padding(rng, forced):
     nothing = [-1] * 4
     assert matched([], forced=forced) == nothing
-    assert matched([[0, 0, 10, 10]] * 3, [False] * 3, forced=forced) == nothing
+    assert matched([[0, 0, 10, 10]] * 3, False, forced=forced) == nothing
     # Without area, outside, or not a number: none overlaps an anchor, so none is forced on one.
     assert matched([[0, 0, 0, 0], [5, 2, 5, 9], [90, 90, 95, 95], [0, 0, np.nan, 9]], forced=forced) == nothing
-    boxes = box_oracle.random_boxes(rng, 6)
-    expected = match_anchors(ANCHORS, boxes, np.ones(6, bool), forced=forced)
-    for extra in (1, 20):
-        padded = np.concatenate([boxes, np.tile(ANCHORS[:1], (extra, 1))])
-        np.testing.assert_array_equal(
-            match_anchors(ANCHORS, padded, np.arange(len(padded)) < 6, forced=forced), expected
-        )
+    assert match_anchors(ANCHORS, np.zeros((0, 4), np.float32), np.zeros(0, bool), forced=forced).tolist() == nothing
+    anchors, boxes, valid = scenes(rng, 1, 7, 45)  # a program that another test has, and a padded one
+    expected = match_anchors(anchors, boxes[0], ~valid[0], forced=forced)
+    padded = np.concatenate([boxes[0], np.tile(anchors[:1], (100 - 7, 1))])
+    valid = np.concatenate([~valid[0], np.zeros(100 - 7, bool)])
+    np.testing.assert_array_equal(match_anchors(anchors, padded, valid, forced=forced), expected)
+    assert forced is None or len(set(expected.tolist())) > 2
 
 
 def test_memory_is_not_that_of_all_overlaps():

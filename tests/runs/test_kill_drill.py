@@ -16,7 +16,11 @@ from run_files import assert_same, final_state, rows
 from aa_flax.training import resolve
 
 PAUSE = 0.04  # seconds that the child stays at a place
-KILLS = {20: Counter(step=8, save=6, delete=4, restore=2), 6: Counter(step=2, save=2, delete=1, restore=1)}
+KILLS = {
+    20: Counter(step=8, save=6, delete=4, restore=2),
+    6: Counter(step=2, save=2, delete=1, restore=1),
+    3: Counter(step=1, save=1, restore=1),
+}
 
 
 def start(config_file, workdir, cache):
@@ -38,14 +42,20 @@ def belongings(pid):
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(6, marks=pytest.mark.thorough), pytest.param(20, marks=pytest.mark.slow)]
+    ("name", "kills", "epochs"),
+    [
+        pytest.param("plain_config", 6, 30, marks=pytest.mark.thorough),
+        pytest.param("plain_config", 20, 30, marks=pytest.mark.slow),
+        pytest.param("detector_config", 3, 6, marks=pytest.mark.thorough),
+    ],
 )
-def test_kills_change_nothing(plain_config, tmp_path, capsys, kills):
-    plain_config.epochs = 30
-    plain_config.eval_every_epochs = 10
-    plain_config.checkpoint_every_minutes = 1e-6  # save after every log window
+def test_kills_change_nothing(request, tmp_path, capsys, name, kills, epochs):
+    config = request.getfixturevalue(name)
+    config.epochs = epochs
+    config.eval_every_epochs = epochs // 3
+    config.checkpoint_every_minutes = 1e-6  # save after every log window
     config_file = tmp_path / "config.json"
-    config_file.write_text(json.dumps(dataclasses.asdict(resolve(plain_config))))
+    config_file.write_text(json.dumps(dataclasses.asdict(resolve(config))))
     with start(config_file, tmp_path / "straight", tmp_path / "cache") as child:
         assert child.communicate()[0].splitlines()[-1] == "finished True"
 

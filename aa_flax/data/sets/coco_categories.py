@@ -75,5 +75,5 @@ def _of_file(path: Path, categories: Sequence[Any], used: Collection[str], findi
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
-    """Return whether a value of JSON is an integer."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Return whether a value of JSON is an integer that a record can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63

@@ -11,6 +11,7 @@ A file that has images and no "annotations" is of photographs to be detected on:
 
 import collections
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,8 +21,8 @@ from typing import Any, TypeGuard
 from aa_flax.data.errors import DataError
 from aa_flax.data.sets.annotations import Annotated, Annotation, Findings, Photo, Split
 from aa_flax.data.sets.coco_categories import agreed_categories, is_integer
-from aa_flax.data.sets.detection import DetectionFolder, is_file
-from aa_flax.data.sets.folder_layout import SUFFIXES, split_spelled
+from aa_flax.data.sets.detection import DetectionFolder
+from aa_flax.data.sets.folder_layout import SUFFIXES, is_kind, split_spelled
 from aa_flax.data.sets.moved import as_json
 from aa_flax.literal import quoted
 
@@ -29,7 +30,7 @@ PREFIX = "coco_json/"
 _OTHER_KINDS = ("captions_", "person_keypoints_", "panoptic_", "stuff_")
 _DEPTH = 3  # of folders below the given one in which images are looked for
 _SAMPLE = 50  # images by which the folder of a split's images is found
-_FIRST = 3  # of these, one of which must lie in a folder for the others to be looked for
+_FIRST = 3  # about as many of these are looked for first
 
 
 class CocoJson(DetectionFolder):
@@ -173,7 +174,7 @@ def _annotate(
                     label=labels[category],
                     number=ids[number],
                     id=ids[number],
-                    crowd=bool(each.get("iscrowd", 0)),
+                    crowd=each.get("iscrowd", 0) == 1,
                     area=area,
                     segmentation=_segmentation(each.get("segmentation"), place, findings),
                 )
@@ -192,16 +193,23 @@ def _segmentation(value: Any, place: str, findings: Findings) -> str:
 
 
 def _is_polygon(value: Any) -> bool:
-    return isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0 and {*map(type, value)} <= {int, float}
+    if not isinstance(value, list) or len(value) < 6 or len(value) % 2 or not {*map(type, value)} <= {int, float}:
+        return False
+    try:
+        return math.isfinite(sum(value))
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     height, width = image.get("height"), image.get("width")
-    return (int(height), int(width)) if _is_number(height) and _is_number(width) and min(height, width) > 0 else None
+    if not _is_number(height) or not _is_number(width):
+        return None
+    return (int(height), int(width)) if 1 <= height < 2**31 and 1 <= width < 2**31 else None
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return is_integer(value) or isinstance(value, float)
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
@@ -222,16 +230,18 @@ def _folder_of(names: Sequence[str], places: Sequence[Path], split: str) -> tupl
     Among several, the one whose name spells the split comes first.
     """
     some = names[:: max(1, len(names) // _SAMPLE)]
-    best, most = (places[0], False), (-1, False, False)
-    for place in places:
-        for bare in (False, True):
-            if not any(is_file(place / _relative(name, bare)) for name in some[:_FIRST]):
-                continue
-            there = sum(is_file(place / _relative(name, bare)) for name in some)
-            score = there, split_spelled(place.name) == split, not bare
-            if score > most:
-                best, most = (place, bare), score
-    return best
+    ways = [(place, bare) for place in places for bare in (False, True)]
+    likely = [way for way in ways if _count_there(some[:: max(1, len(some) // _FIRST)], *way)]
+
+    def fitness(way: tuple[Path, bool]) -> tuple[int, bool, bool]:
+        place, bare = way
+        return _count_there(some, *way), split_spelled(place.name) == split, not bare
+
+    return max(likely or ways, key=fitness)  # the first of the best
+
+
+def _count_there(names: Sequence[str], place: Path, bare: bool) -> int:
+    return sum(is_kind((place / _relative(name, bare)).is_file) for name in names)
 
 
 def _relative(name: str, bare: bool) -> str:

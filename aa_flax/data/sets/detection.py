@@ -24,6 +24,7 @@ from aa_flax.data.errors import DataError
 from aa_flax.data.sets.annotations import Annotated, Findings, Photo
 from aa_flax.data.sets.box_checks import check_boxes
 from aa_flax.data.sets.builder import Example, Origin, Record, names_and_sizes, stored_name_of_folder
+from aa_flax.data.sets.folder_layout import is_kind
 from aa_flax.data.sets.moved import moved_box, moved_segmentation, turned_points
 from aa_flax.data.sets.stored_image import StoredImage, stored_image
 
@@ -98,7 +99,7 @@ class DetectionFolder(Origin):
         for name, split in self._data.splits.items():
             there = []
             for photo in split.photos:
-                if is_file(photo.path):
+                if is_kind(photo.path.is_file):
                     there.append(photo)
                 elif self._skip_damaged:
                     self._findings.note("missing images, left out", f"{photo.source}: {photo.name}")
@@ -225,14 +226,6 @@ class DetectionFolder(Origin):
             splits = sorted({split for split, _, _ in same})
             where = f"in {' and '.join(splits)}" if len(splits) > 1 else f"twice in {splits[0]}"
             self._findings.note(f"the same photograph {where}", " = ".join(name for _, _, name in same))
-
-
-def is_file(path: Path) -> bool:
-    """Return whether there is a file of that name, which may be one that no file can have."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long, a link to itself, or a zero byte
-        return False
 
 
 def _record(photo: Photo, image: StoredImage, objects: list[Record]) -> Record:

@@ -134,22 +134,25 @@ def _scanned(folder: Path, above: tuple[str, ...]) -> _Folder:
         path = folder / entry.name
         if entry.name.startswith("."):
             continue
-        if _is(entry.is_dir):
+        if is_kind(entry.is_dir):
             if entry.name not in _OF_SYSTEMS and os.path.realpath(path) not in above:
                 found.folders.append(_scanned(path, above))
         # A link that leads nowhere is an image that cannot be read.
-        elif path.suffix.lower() in SUFFIXES and (_is(entry.is_file) or entry.is_symlink()):
+        elif path.suffix.lower() in SUFFIXES and (is_kind(entry.is_file) or entry.is_symlink()):
             found.images.append(path)
         else:
             found.others.append(path)
     return found
 
 
-def _is(kind: Callable[[], bool]) -> bool:
-    """Return whether an entry of a folder is of a kind; a link to itself is of none."""
+def is_kind(kind: Callable[[], bool]) -> bool:
+    """Return whether a path is of a kind, such as `path.is_file`.
+
+    A link to itself is of none, and neither is a name that no file can have, which annotations may give.
+    """
     try:
         return kind()
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

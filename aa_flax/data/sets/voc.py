@@ -20,7 +20,7 @@ from pathlib import Path
 from aa_flax.data.errors import DataError
 from aa_flax.data.sets.annotations import Annotated, Annotation, Findings, Photo, Split
 from aa_flax.data.sets.detection import DetectionFolder
-from aa_flax.data.sets.folder_layout import SUFFIXES, is_hidden, split_spelled
+from aa_flax.data.sets.folder_layout import SUFFIXES, is_hidden, is_kind, split_spelled
 from aa_flax.literal import quoted
 
 PREFIX = "voc/"
@@ -39,7 +39,7 @@ class Voc(DetectionFolder):
         splits: dict[str, Split] = {}
         names: dict[str, int] = {}
         for split, both in pairs.items():
-            annotated = any(xml.is_file() for _, xml in both)
+            annotated = any(is_kind(xml.is_file) for _, xml in both)
             photos = []
             for number, (image, xml) in enumerate(both, 1):
                 photo = Photo(image, image.name, number, None, [], xml)
@@ -52,7 +52,7 @@ class Voc(DetectionFolder):
             raise DataError(f"{folder}: no object in any .xml, so there are no classes")
         order = {name: label for label, name in enumerate(sorted(names))}
         renumbered = {found: order[name] for name, found in names.items()}
-        files = sorted({xml for both in pairs.values() for _, xml in both if xml.is_file()})
+        files = sorted({xml for both in pairs.values() for _, xml in both if is_kind(xml.is_file)})
         data = Annotated(splits, list(order), list(range(1, len(order) + 1)), "object", False, files)
         for number, (_, each) in enumerate(data.objects(), 1):
             each.label, each.id = renumbered[each.label], number
@@ -139,11 +139,16 @@ def _beside(folder: Path, findings: Findings) -> list[tuple[Path, Path]]:
 def _annotate(photo: Photo, names: dict[str, int], findings: Findings) -> None:
     """Give a photograph the size and the objects of its XML; `names` numbers the classes as they are found."""
     try:
-        tree = ElementTree.fromstring(photo.source.read_bytes())
-    except OSError as error:
-        findings.fault("xml", f"{photo.source}: {photo.name} has no annotation ({error.strerror or error})")
+        content = photo.source.read_bytes()
+    except (OSError, ValueError) as error:
+        findings.fault(
+            "xml", f"{photo.source}: {photo.name} has no annotation ({getattr(error, 'strerror', '') or error})"
+        )
         return
-    except ElementTree.ParseError as error:
+    try:
+        tree = ElementTree.fromstring(content)
+    # What an XML names as its encoding may be none.
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         findings.fault("xml", f"{photo.source}: cannot be read as XML ({error})")
         return
     photo.size = _size(tree)
@@ -165,7 +170,7 @@ def _annotate(photo: Photo, names: dict[str, int], findings: Findings) -> None:
 
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
     height, width = (_number(tree.findtext(f"size/{key}")) or 0 for key in ("height", "width"))
-    return (int(height), int(width)) if min(height, width) >= 1 else None
+    return (int(height), int(width)) if 1 <= height < 2**31 and 1 <= width < 2**31 else None
 
 
 def _number(text: str | None) -> float | None:

@@ -19,13 +19,14 @@ import yaml
 from aa_flax.data.errors import DataError
 from aa_flax.data.sets.annotations import Annotated, Annotation, Findings, Photo, Split
 from aa_flax.data.sets.detection import DetectionFolder
-from aa_flax.data.sets.folder_layout import SUFFIXES, is_hidden, split_spelled
+from aa_flax.data.sets.folder_layout import SUFFIXES, is_hidden, is_kind, split_spelled
 from aa_flax.data.sets.moved import as_json
 from aa_flax.literal import quoted
 
 PREFIX = "yolo/"
 _NAMES = ("classes.txt", "obj.names", "_darknet.labels")
 _KEYS = {"train": "train", "val": "val", "valid": "valid", "validation": "validation", "test": "test"}
+_MOST = 10_000  # classes, where nothing names them
 _SLACK = 0.01  # by which numbers may leave 0..1, as tools round
 
 
@@ -48,7 +49,7 @@ class Yolo(DetectionFolder):
         splits = {}
         for split, paths in images.items():
             photos = [Photo(path, path.name, number, None, [], _text_of(path)) for number, path in enumerate(paths, 1)]
-            texts = [photo.source for photo in photos if photo.source.is_file()]
+            texts = [photo.source for photo in photos if is_kind(photo.source.is_file)]
             if not texts and split == "train":
                 raise DataError(f"{photos[0].source}: no such file, nor one for another image of 'train'")
             for photo in photos if texts else ():
@@ -127,9 +128,9 @@ def _found(folder: Path, root: str, place: str) -> list[Path] | None:
     """Return the images of a folder or a list of files that a .yaml names, None if there is no such place."""
     inside = place.replace("\\", "/").lstrip("./")  # exports name ../train/images from a folder that is not there
     for candidate in (folder / place, folder / root / place, folder / inside):
-        if candidate.is_dir():
+        if is_kind(candidate.is_dir):
             return _below(candidate)
-        if candidate.is_file() and candidate.suffix == ".txt":
+        if candidate.suffix == ".txt" and is_kind(candidate.is_file):
             lines = candidate.read_text("utf-8", "surrogateescape").split("\n")
             return [candidate.parent / line.strip() for line in lines if line.strip()]
     return None
@@ -153,7 +154,7 @@ def _text_of(image: Path) -> Path:
     if "images" in parts:
         place = len(parts) - 1 - parts[::-1].index("images")
         text = Path(*parts[:place], "labels", *parts[place + 1 :], f"{image.stem}.txt")
-        if text.is_file() or text.parent.is_dir():
+        if is_kind(text.is_file) or is_kind(text.parent.is_dir):
             return text
     return image.with_suffix(".txt")
 
@@ -179,7 +180,7 @@ def _annotate(photo: Photo, names: Sequence[str] | None, findings: Findings) -> 
         polygon = len(values) >= 6 and len(values) % 2 == 0
         if len(values) != 4 and not polygon:
             findings.fault("lines", f"{place} has {1 + len(values)} numbers, expected a class, x, y, width and height")
-        elif not 0 <= label < (len(names) if names else float("inf")) or label != int(label):
+        elif not 0 <= label < (len(names) if names else _MOST) or label != int(label):
             of = f" of {len(names)} classes, {quoted(names)}" if names else ""
             findings.fault("classes", f"{place} has the class {label:g}{of}, expected 0, 1, 2 ...")
         elif not all(-_SLACK <= value <= 1 + _SLACK for value in values):

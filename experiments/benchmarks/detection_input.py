@@ -1,0 +1,101 @@
+"""Photographs a second and core that the input of detection delivers, beside what Pillow takes only to decode them.
+
+    python -m experiments.benchmarks.detection_input --name=voc/bccd --source_dir=FOLDER
+
+The input is that of training: photographs in a shuffled order are decoded, scaled by 0.8 to 1.2, cut and padded to a
+canvas of 640×640, and their boxes move along (`data.crop` "scaled"). Decoding alone is Pillow's, of the same files from
+memory, one after the other. Both take turns in one run, in one thread; what counts is processor time, and the median of
+the ratios of neighbouring turns. `fast_decode` is measured where its two packages are installed.
+"""
+
+import argparse
+import io
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
+
+from PIL import Image
+
+from aa_flax import data
+from aa_flax.data.boxes import Boxes
+from experiments.benchmarks import results
+
+CANVAS, BATCH, BATCHES = (640, 640), 16, 6
+HAS_FAST = find_spec("simplejpeg") is not None and find_spec("cykooz_resizer") is not None
+
+
+def main() -> None:
+    """Measure each way of decoding, and store the results."""
+    arguments = parse()
+    dataset = data.load(arguments.name, data_dir=arguments.data_dir, source_dir=arguments.source_dir)
+    encoded = _encoded(dataset, arguments.split)
+    rows = []
+    for fast in (False, True) if HAS_FAST else (False,):
+        source = dataset.split(arguments.split, Boxes(), fast_decode=fast)
+        rows.append({"fast_decode": fast, **measure(source, encoded, arguments.rounds)})
+        print(rows[-1], flush=True)
+    given = [f"--name={arguments.name}", "--source_dir=FOLDER", f"--split={arguments.split}"]
+    packages = ["grain", "array_record", "pillow", *(["simplejpeg", "cykooz-resizer"] if HAS_FAST else [])]
+    sizes = sorted({_size(each) for each in encoded})
+    found = results.origin("detection_input", [*given, f"--rounds={arguments.rounds}"])
+    about = {"photographs": len(encoded), "sizes": sizes[:5], "canvas": list(CANVAS)}
+    results.store({**found, **about, "packages": {p: version(p) for p in packages}, "rows": rows}, arguments.output)
+
+
+def parse() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = results.flags(__doc__, "detection_input_cpu.json")
+    parser.add_argument("--name", default="bccd_subset", help="data set with boxes")
+    parser.add_argument("--source_dir", default="", help="folder with its files")
+    parser.add_argument("--data_dir", default="", help="folder of prepared data")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--rounds", type=int, default=9)
+    return parser.parse_args()
+
+
+def measure(source: data.Source, encoded: list[bytes], rounds: int) -> dict[str, float]:
+    """Return the processor's milliseconds for a photograph of both, and the median ratio, decoding over input."""
+    with data.train_batches(
+        source, batch_size=BATCH, seed=0, image_size=CANVAS, crop="scaled", num_threads=0
+    ) as batches:
+
+        def delivered() -> int:
+            return sum(len(next(batches)["image"]) for _ in range(BATCHES))
+
+        def decoded() -> int:
+            for each in encoded:
+                with Image.open(io.BytesIO(each)) as image:
+                    image.convert("RGB")
+            return len(encoded)
+
+        delivered(), decoded()
+        pairs = [(_cost(decoded), _cost(delivered)) for _ in range(rounds)]
+    alone, ours = (statistics.median(times) for times in zip(*pairs, strict=True))
+    return {
+        "decode_ms": round(1000 * alone, 3),
+        "input_ms": round(1000 * ours, 3),
+        "ratio": round(statistics.median(one / other for one, other in pairs), 3),
+    }
+
+
+def _cost(work: Callable[[], int]) -> float:
+    """Return the seconds of processor time that each photograph took."""
+    started = time.process_time()
+    count = work()
+    return (time.process_time() - started) / count
+
+
+def _encoded(dataset: data.Dataset, split: str) -> list[bytes]:
+    source = dataset.split(split, Boxes())
+    return [source.encoded(index) for index in range(len(source))]  # type: ignore[attr-defined]
+
+
+def _size(encoded: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(encoded)) as image:
+        return image.size
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Tests of a tiny detector by the commands: it trains, resumes, is evaluated, predicts and draws."""
+
+import dataclasses
+import json
+import os
+
+import conftest
+import forked
+import numpy as np
+import pytest
+from hosts import finish, free_port
+from PIL import Image
+from safetensors.numpy import load_file
+
+from aa_flax import data
+from aa_flax.config.schema import resolve
+from aa_flax.runs.metrics import read_metrics
+
+PICTURES = {
+    "learning_curves.png",
+    "precision_recall.png",
+    "ap_by_class.png",
+    "f1_by_threshold.png",
+    "kinds_of_mistakes.png",
+    "mistakes.png",
+    "detections.png",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, data_dir):
+    folder = tmp_path_factory.mktemp("detector")
+    config = conftest.detector(data_dir)
+    config.model.name = "retinanet_aa_resnet18"
+    config.model.options.update(attention_stages=(4,), num_heads=2, kappa=0.5, upsilon=0.25, min_key_depth_per_head=3)
+    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(resolve(config))))
+    (folder / "config.py").write_text("import json\n\ndef get_config():\n    return json.load(open('config.json'))\n")
+    return folder
+
+
+def environment(folder, **more):
+    own = {"JAX_NUM_CPU_DEVICES": "1", "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
+    return {**os.environ, **own, **more}
+
+
+def run(folder, module, *arguments, code=0):
+    done = forked.run("-m", f"aa_flax.{module}", *arguments, environment=environment(folder), cwd=folder)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """Return the run directory of the config, and the output of the command."""
+    return folder / "run", run(folder, "train", "--config=config.py", "--workdir=run")
+
+
+def test_what_a_run_leaves(trained):
+    workdir, printed = trained
+    last = json.loads(printed.splitlines()[-1])
+    assert last["finished"] and last["examples"] == 7 and last["headline"] == "AP" and "raw_AP" in last
+    assert {"AP", "AP50", "AP75", "AP_small", "AR100", "loss", "class_loss", "box_loss", "threshold", "F1"} <= {*last}
+    assert {path.name for path in workdir.glob("*.png")} >= PICTURES
+    result = json.loads((workdir / "result.json").read_text())
+    assert {*result["AP_per_class"]} == {"RBC", "WBC", "Platelets"} and sum(result["mistakes"].values()) > 0
+    rows = read_metrics(workdir / "metrics.jsonl")
+    assert {"class_loss", "box_loss", "positives"} <= {*next(row for row in rows if row["split"] == "train")}
+    detections = json.loads((workdir / "detections.json").read_text())
+    assert {*detections[0]} == {"image_id", "category_id", "bbox", "score"}
+    assert {row["category_id"] for row in detections} <= {1, 2, 3}
+
+
+@pytest.mark.thorough
+def test_resumed_is_the_same_bit_for_bit(folder, trained):
+    for more in (["--config.stop_after_epoch=1"], []):
+        run(folder, "train", "--config=config.py", "--workdir=again", *more)
+    tensors = []
+    for name in ("run", "again"):
+        run(folder, "checkpoints", "export", f"{name}.safetensors", f"--workdir={name}")
+        tensors.append(load_file(folder / f"{name}.safetensors"))
+    assert tensors[0].keys() == tensors[1].keys() and len(tensors[0]) > 40
+    for name, values in tensors[0].items():
+        np.testing.assert_array_equal(values, tensors[1][name], err_msg=name)
+    timed = ("seconds",)
+    logs = [
+        [{k: v for k, v in row.items() if k not in timed} for row in read_metrics(folder / each / "metrics.jsonl")]
+        for each in ("run", "again")
+    ]
+    assert logs[0] == logs[1]
+    assert (folder / "run" / "detections.json").read_text() == (folder / "again" / "detections.json").read_text()
+
+
+def test_evaluated_again_it_scores_the_same(folder, trained):
+    workdir, _ = trained
+    result = json.loads((workdir / "result.json").read_text())
+    printed = run(folder, "evaluate", f"--workdir={workdir}", "--latency", "--report=report").splitlines()
+    again = json.loads(printed[-1])
+    assert again["latency_ms"] > 0
+    names = {path.name for path in (folder / "report").iterdir()}
+    assert names == PICTURES - {"learning_curves.png"} | {"detections.json"}
+    assert again["AP"] == result["AP"] and again["AR100"] == result["AR100"]
+    assert again["loss"] == pytest.approx(result["loss"], rel=1e-5)
+    assert [line.split()[-1] for line in printed[:3]] == [*result["AP_per_class"]]
+
+
+def test_predict_takes_files_folders_and_patterns(folder, trained, data_dir):
+    workdir, _ = trained
+    source = data.load("bccd_subset", data_dir=data_dir).split("test")
+    photos = folder / "photos"
+    (photos / "deeper").mkdir(parents=True)
+    for i, name in enumerate(("b.png", "a.jpg", "deeper/c d.png")):
+        Image.fromarray(source[i]["image"]).save(photos / name)
+    turned = Image.fromarray(source[0]["image"]).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[274] = 6  # is to be turned back
+    turned.save(photos / "turned.png", exif=exif)
+    options = ["--threshold=0.0", "--json=found.json", "--pictures=drawn", "--attention=maps"]
+    printed = run(folder, "predict", f"--workdir={workdir}", *options, "photos").splitlines()
+    files = [line for line in printed if line.startswith("photos")]
+    assert files == ["photos/a.jpg", "photos/b.png", "photos/deeper/c d.png", "photos/turned.png"]
+    found = json.loads((folder / "found.json").read_text())
+    assert [*found] == files and found["photos/turned.png"] == found["photos/b.png"]
+    height, width = source[0]["image"].shape[:2]
+    for each in found["photos/b.png"]:
+        x1, y1, x2, y2 = each["box"]
+        assert 0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height and each["class"] in ("RBC", "WBC", "Platelets")
+    scores = [each["score"] for each in found["photos/b.png"]]
+    assert scores == sorted(scores, reverse=True) and len(scores) > 1
+    drawn = {path.name for path in (folder / "drawn").iterdir()}
+    assert drawn == {f"{name}-predicted.png" for name in ("a", "b", "c d", "turned")}
+    assert len([*(folder / "maps").iterdir()]) == 4
+    by_pattern = run(folder, "predict", f"--workdir={workdir}", "photos/*.png", "photos/b.png").splitlines()
+    assert [line for line in by_pattern if line.startswith("photos")] == ["photos/b.png", "photos/turned.png"]
+    assert any("nothing with a score of 0.3 or more" in line for line in by_pattern) or len(by_pattern) > 4
+    (folder / "empty").mkdir()
+    run(folder, "predict", f"--workdir={workdir}", "empty", "none*.jpg", "photos/a.jpg", code=1)
+
+
+def test_a_sheet_of_boxes(folder):
+    run(folder, "sheet", "--config=config.py", "--out=sheet.png", "--rows=3", "--columns=2")
+    assert (folder / "sheet.png").stat().st_size > 10_000
+
+
+@pytest.mark.thorough
+def test_two_processes_reach_what_one_reaches(folder, trained):
+    """The last batch of seven photographs is filled up in both processes; each photograph is scored once."""
+    workdir, _ = trained
+    port, processes = free_port(), []
+    for index in range(2):
+        variables = {
+            "AA_FLAX_COORDINATOR": f"localhost:{port}",
+            "AA_FLAX_PROCESS_COUNT": "2",
+            "AA_FLAX_PROCESS_INDEX": str(index),
+        }
+        arguments = ["--config=config.py", "--config.eval_batch_size=4", "--config.parallel.fsdp=true", "--workdir=two"]
+        command = ["-m", "aa_flax.train", *arguments]
+        processes.append(forked.start(*command, environment=environment(folder, **variables), cwd=folder, both=True))
+    outputs = finish(processes)
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    one, two = (json.loads((path / "result.json").read_text()) for path in (workdir, folder / "two"))
+    assert one["examples"] == two["examples"] == 7
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
+    # The same network is scored the same on two processes and on one, to the last digit.
+    alone = json.loads(run(folder, "evaluate", "--workdir=two").splitlines()[-1])
+    assert alone["AP"] == pytest.approx(two["AP"], abs=1e-3)
