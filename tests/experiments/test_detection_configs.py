@@ -38,7 +38,7 @@ def ledger():
     """Return the parameters of each row of the stored ledger, by table and label."""
     found, table = {}, ""
     for line in (ROOT / "experiments" / "results" / "ledger.md").read_text().splitlines():
-        table = line[4:11] if line.startswith("### ") else table
+        table = line.strip("# ")[:7] if line.startswith("#") else table
         cells = [cell.strip() for cell in line.split("|")]
         if table in ("Table 5", "Table 8") and len(cells) > 4 and re.fullmatch(r"[\d,]+", cells[3]):
             found[table, cells[1]] = int(cells[3].replace(",", ""))
