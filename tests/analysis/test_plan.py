@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -80,9 +81,8 @@ def tiny_detector(data_dir):
     config = default_config()
     config.batch_size = 8
     config.model.name = "retinanet_resnet18"
-    config.model.options = dict(
-        width=8, blocks=(1, 1, 1, 1), fpn_width=8, head_width=8, head_depth=1, max_level=5, max_detections=7
-    )
+    small = dict(width=8, blocks=(1, 1, 1, 1), fpn_width=8, head_width=8, head_depth=1)
+    config.model.options = dict(small, max_level=5, candidates=20, max_detections=7)
     config.task.name = "detection"
     config.data.name = "bccd_subset"
     config.data.data_dir = data_dir
@@ -105,7 +105,7 @@ def test_the_batch_of_a_detector_is_the_one_that_is_read(tiny_detector):
 
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_inference_of_a_detector_ends_with_its_detections(tiny_detector):
-    """What is compiled decodes the boxes and suppresses them, as evaluation does."""
+    """What is compiled decodes the boxes and suppresses them, as evaluation does, and never sorts all scores."""
     planned = lower(of_config(resolve(tiny_detector)), "infer", jax.make_mesh((4,), ("data",)))
     found = {name: (each.shape, each.dtype) for name, each in planned.program.out_info.items()}
     assert found == {
@@ -115,6 +115,10 @@ def test_inference_of_a_detector_ends_with_its_detections(tiny_detector):
         "valid": ((8, 7), np.bool_),
     }
     assert planned.optimizer_bytes == 0 < planned.params_bytes
+    anchors, classes = (4 * 8 + 2 * 4 + 1 * 2) * 6, 3
+    operands = r"(?:chlo\.top_k\([^)]*\) : |\"stablehlo\.sort\"\(.*?\n\s*\}\) : )\(?tensor<8x(\d+)x"
+    sorted_ = [int(length) for length in re.findall(operands, planned.program.as_text(), re.DOTALL)]
+    assert sorted(sorted_) == [20, 20, 20 * classes, anchors]
 
 
 @pytest.mark.thorough
