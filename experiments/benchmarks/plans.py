@@ -4,11 +4,13 @@
     python -m experiments.benchmarks.plans v5e         four v5e chips  (12 minutes)
     python -m experiments.benchmarks.plans aw_v5e      the same, of AW-convolutions               (10 minutes)
     python -m experiments.benchmarks.plans scale_v5e   8, 64 and 256 v5e chips, 128 images each   (20 minutes)
+    python -m experiments.benchmarks.plans detection_v5e      RetinaNet, 64 v5e chips, 4 images each; inference on one
+    python -m experiments.benchmarks.plans detection_h100     RetinaNet, one H100, 32 images
     python -m experiments.benchmarks.plans h100 --only=resnet50,aa_resnet50_025    these rows; the others stay
 
 GPUs need `aa_flax[plan_gpu]`, TPUs `aa_flax[plan]`. The steps are in bfloat16, with SGD and momentum; each row is one
 call of `python -m aa_flax.plan`. The results are counts, not times. Writes experiments/results/plan_h100.json,
-plan_v5e.json, aw_v5e.json or scale_v5e.json.
+plan_v5e.json, aw_v5e.json, scale_v5e.json, detection_v5e.json or detection_h100.json.
 """
 
 import json
@@ -25,9 +27,13 @@ from experiments.benchmarks import results
 _ROOT = Path(__file__).parents[2]
 RATIO_25 = "experiments/ablations/attention_ratio_25.py"
 CIFAR = "experiments/cifar"
+COCO = "experiments/coco"
+INFER = ("--mode=infer",)
 # Settings that make a config's row equal to the other rows, except for the network.
 PLAIN = ("--config.model.dtype=bfloat16", "--config.optimizer.ema_decay=0.0")
 KERNEL = (*PLAIN, "--config.model.options.implementation=pallas_gpu")
+# Batch norm and loss of the whole batch, as a network by its name has them.
+ONE_GROUP = ("--config.parallel.batch_norm_groups=1", "--config.model.options.normalizer=batch")
 
 
 class Row(NamedTuple):
@@ -119,6 +125,31 @@ TABLES: dict[str, Table] = {
             for state in ("replicated", "split")
         },
         ("topology", "batch_stats_bytes", "total_bytes", "collectives", "bound", "bound_by"),
+    ),
+    # Training by the configs, and what follows the network in inference counted too.
+    "detection_v5e": Table(
+        "v5e:8x8",
+        "detection_v5e.json",
+        {
+            "retinanet_resnet50": Row(f"{COCO}/retinanet_resnet50.py", 256),
+            "retinanet_aa_resnet50": Row(f"{COCO}/retinanet_aa_resnet50.py", 256, "retinanet_resnet50"),
+            "retinanet_resnet50, inference": Row("retinanet_resnet50", 8, None, INFER, "v5e:1x1"),
+            "retinanet_aa_resnet50, inference": Row(
+                "retinanet_aa_resnet50", 8, "retinanet_resnet50, inference", INFER, "v5e:1x1"
+            ),
+        },
+        ("topology", "total_bytes", "collectives", "bound", "bound_by"),
+    ),
+    "detection_h100": Table(
+        "h100:1",
+        "detection_h100.json",
+        {
+            "retinanet_resnet50": Row("retinanet_resnet50", 32),
+            "retinanet_aa_resnet50": Row("retinanet_aa_resnet50", 32, "retinanet_resnet50"),
+            "retinanet_aa_resnet50_pallas_gpu": Row(
+                f"{COCO}/retinanet_aa_resnet50.py", 32, "retinanet_resnet50", (*KERNEL, *ONE_GROUP)
+            ),
+        },
     ),
 }
 
