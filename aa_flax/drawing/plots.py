@@ -17,6 +17,8 @@ _INK = "#333333"
 _NO_SCORES = ("step", "split", "epoch", "seconds")
 _RAW = "raw_"  # of the last step's weights, in runs that evaluate averaged ones
 _TRAIN, _HELD_OUT = "#9aa5b1", "#b3322c"
+_PANELS = 5
+"""How many curves stand side by side."""
 
 
 @in_plain_style
@@ -30,8 +32,13 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None)
     names = [
         name for name in dict.fromkeys(["loss", *held_out]) if name not in _NO_SCORES and not name.startswith(_RAW)
     ]
-    figure = Figure(figsize=(4.5 * len(names), 3.4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    rows_of_panels = -(-len(names) // _PANELS)
+    columns = -(-len(names) // rows_of_panels)
+    figure = Figure(figsize=(4.5 * columns, 3.4 * rows_of_panels), layout="constrained")
+    panels = figure.subplots(rows_of_panels, columns, squeeze=False).ravel()
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+    for axes, name in zip(panels, names, strict=False):
         for split, key, label, color, style in (
             ("train", name, "training", _TRAIN, "-"),
             ("eval", _RAW + name, "held out, last step", _HELD_OUT, "--"),
