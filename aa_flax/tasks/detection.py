@@ -16,7 +16,6 @@ from aa_flax.config.schema import Config, ConfigError
 from aa_flax.data.augment.device import flipped_boxes
 from aa_flax.data.boxes import Boxes
 from aa_flax.data.datasets import Dataset
-from aa_flax.data.placement import boxes_in_photo
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.source import Source
 from aa_flax.data.targets import Targets
@@ -31,6 +30,7 @@ from aa_flax.tasks.augmentation import make_placed_augment
 from aa_flax.tasks.detection_losses import image_losses, matched, shares
 from aa_flax.tasks.detection_report import draw_report, write_detections
 from aa_flax.tasks.detection_scores import DetectionScorer
+from aa_flax.tasks.found_objects import FoundObjects, in_photo, on_canvas
 from aa_flax.tasks.options import options_of
 from aa_flax.tasks.task import RandomKey, Scores
 
@@ -61,16 +61,6 @@ class DetectionDisplay:
     threshold: float = fields.field(0.3, "least score of an object that is printed and drawn", at_least=0, below=1)
 
 
-@dataclass(frozen=True)
-class FoundObjects:
-    """The objects found in one photograph, in falling score, boxes x1, y1, x2, y2 in the photograph's own pixels."""
-
-    boxes: np.ndarray  # [n, 4]
-    scores: np.ndarray  # [n]
-    labels: np.ndarray  # [n]
-    names: tuple[str, ...]  # of each
-
-
 class Detection:
     """The task of finding objects, scored by COCO's average precision on held-out data."""
 
@@ -94,8 +84,8 @@ class Detection:
         }
         if names := [name for name, given in refused.items() if given]:
             raise ConfigError(
-                f"config field {names[0]!r}: detection does not have {getattr(data, names[0].partition('.')[2])!r}, "
-                "with which boxes would not move along; its crops are 'scaled', 'resized' and 'none'"
+                f"config field {names[0]!r} is {getattr(data, names[0].partition('.')[2])!r}, which would leave boxes "
+                "behind; detection has the crops 'scaled', 'resized' and 'none', and what changes colours alone"
             )
         self._augment = make_placed_augment(config, preprocessing)
         try:
@@ -240,12 +230,6 @@ class Detection:
         for box, label in zip(example["boxes"][valid], np.asarray(example["classes"])[valid].tolist(), strict=True):
             outline(axes, np.asarray(box, np.float64), class_color(label), width=0.8)
 
-    def draw(self, prediction: FoundObjects, pixels: np.ndarray, display: DetectionDisplay, file: Path) -> None:
-        """Draw the objects found over the photograph, each with its name and score."""
-        kept = prediction.scores >= display.threshold
-        boxes, labels, scores = (each[kept] for each in (prediction.boxes, prediction.labels, prediction.scores))
-        draw_boxes(pixels, boxes, labels, self.shown_names, scores, file)
-
     def attention_drawer(self, model: nnx.Module) -> Any:
         """Return the function (pixels, row, placement, display, file) that draws what the objects found attend to.
 
@@ -258,27 +242,15 @@ class Detection:
         attention = ObjectAttention(model)
 
         def draw(pixels: np.ndarray, row: Any, placement: np.ndarray, display: DetectionDisplay, file: Path) -> None:
-            columns, scores = np.asarray(row["classes"]), np.asarray(row["scores"])
-            labels = np.where(columns >= 0, self.labels[np.maximum(columns, 0)], -1)
-            known = np.asarray(row["valid"]) & (labels >= 0)
-            kept = known & (scores >= display.threshold)
-            kept = kept if kept.any() else known
+            every = on_canvas(row, self.labels)
+            shown = every.at_least(display.threshold)
+            shown = shown if len(shown.scores) else every
             image = self.preprocessing.normalize(jnp.asarray(pixels)[None], jnp.asarray(placement)[None])[0]
-            height, width = (int(side) for side in placement[4:6])
-            found = np.asarray(row["boxes"], np.float64)[kept], labels[kept], scores[kept]
-            draw_objects(attention, image, pixels, *found, self.shown_names, size=(height, width), file=file)
+            size = int(placement[4]), int(placement[5])
+            objects = shown.boxes, shown.labels, shown.scores
+            draw_objects(attention, image, pixels, *objects, self.shown_names, size=size, file=file)
 
         return draw
-
-    def values(self, prediction: FoundObjects, display: DetectionDisplay) -> list[dict[str, Any]]:
-        """Return box, score and class of each object found, as JSON has them."""
-        rows = zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), strict=True)
-        names = self.preprocessing.class_names
-        return [
-            {"box": box, "score": score, "class": names[label], "label": label}
-            for box, score, label in rows
-            if score >= display.threshold
-        ]
 
     def title(self, example: Mapping[str, Any]) -> str:
         """Return how many objects of each class there are, such as "2 cat, 1 dog"."""
@@ -288,30 +260,25 @@ class Detection:
 
     def found(self, row: Mapping[str, np.ndarray], placement: np.ndarray) -> FoundObjects:
         """Return the objects found in a photograph, in its own pixels and within it."""
-        columns = np.asarray(row["classes"])
-        labels = np.where(columns >= 0, self.labels[np.maximum(columns, 0)], -1)
-        kept = np.asarray(row["valid"]) & (labels >= 0)
-        height, width = (float(side) for side in placement[6:8])
-        boxes = boxes_in_photo(np.asarray(row["boxes"], np.float64)[kept], placement)
-        names = tuple(self.shown_names[label] for label in labels[kept])
-        return FoundObjects(
-            np.clip(boxes, 0, [width, height, width, height]), np.asarray(row["scores"])[kept], labels[kept], names
-        )
+        return in_photo(on_canvas(row, self.labels), placement)
 
     def describe(self, prediction: FoundObjects, display: DetectionDisplay) -> list[str]:
         """Return a line for each object found: score, class, and box in the photograph's pixels."""
-        rows = zip(prediction.scores, prediction.names, prediction.boxes.tolist(), strict=True)
-        lines = [
-            f"  {100 * score:6.2f} %  {name}  {box[0]:.1f}, {box[1]:.1f} to {box[2]:.1f}, {box[3]:.1f}"
-            for score, name, box in rows
-            if score >= display.threshold
-        ]
+        lines = prediction.at_least(display.threshold).lines(self.shown_names)
         return lines or [f"  nothing with a score of {display.threshold} or more"]
 
     def captions(self, prediction: FoundObjects) -> list[tuple[int, str]]:
         """Return the number of the class, and the name and score, of each object found, the surest first."""
-        rows = zip(prediction.labels.tolist(), prediction.names, prediction.scores, strict=True)
-        return [(label, f"{name}\n{100 * score:.1f} %") for label, name, score in rows] or [(0, "nothing found")]
+        return prediction.captions(self.shown_names) or [(0, "nothing found")]
+
+    def values(self, prediction: FoundObjects, display: DetectionDisplay) -> list[dict[str, Any]]:
+        """Return box, score and class of each object found, as JSON has them."""
+        return prediction.at_least(display.threshold).values(self.preprocessing.class_names)
+
+    def draw(self, prediction: FoundObjects, pixels: np.ndarray, display: DetectionDisplay, file: Path) -> None:
+        """Draw the objects found over the photograph, each with its name and score."""
+        shown = prediction.at_least(display.threshold)
+        draw_boxes(pixels, shown.boxes, shown.labels, self.shown_names, shown.scores, file)
 
     def _targets(self, batch: Mapping[str, Array], images: Array) -> dict[str, Array]:
         """Return the objects on the canvas, and which anchor is to find which."""

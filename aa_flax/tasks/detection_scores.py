@@ -15,6 +15,7 @@ from aa_flax.evaluation.detections import Found, Truth
 from aa_flax.evaluation.matching import Matches, match_all
 from aa_flax.evaluation.mistakes import Verdict, count_kinds, judge
 from aa_flax.evaluation.score_threshold import ScoreThresholds, f1_by_threshold
+from aa_flax.tasks.found_objects import labelled
 from aa_flax.tasks.task import Scores
 
 NO_SCORE = float("nan")
@@ -78,10 +79,7 @@ class DetectionScorer:
     def add(self, index: np.ndarray, mask: np.ndarray, rows: Any, placement: np.ndarray | None) -> None:
         """Take this process's share of a batch."""
         assert placement is not None  # boxes are targets that are placed
-        columns = np.asarray(rows["classes"])
-        labels = np.where(columns >= 0, self._labels[np.maximum(columns, 0)], -1)
-        valid = np.asarray(rows["valid"]) & (labels >= 0)
-        self._rows.add(index, mask, {**rows, "classes": labels, "valid": valid}, placement)
+        self._rows.add(index, mask, labelled(rows, self._labels), placement)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return what this process has found."""
