@@ -1,5 +1,6 @@
 """Which object each anchor of a dense detector is trained to find."""
 
+import functools
 from typing import Literal
 
 import jax
@@ -43,8 +44,15 @@ def match_anchors(
     if forced not in FORCED:
         raise ValueError(f"forced must be one of {', '.join(map(repr, FORCED))}, got {forced!r}")
     anchors, boxes = map(jax.lax.stop_gradient, at_least_float32_arrays(anchors, boxes))
-    best, which, seized_by = _best(anchors, boxes, jnp.asarray(valid), forced)
-    matched = jnp.where(best >= foreground, which, jnp.where(best < background, NEGATIVE, IGNORED))
+    thresholds = jnp.asarray([foreground, background], boxes.dtype)
+    return _match(anchors, boxes, jnp.asarray(valid), thresholds, forced)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _match(anchors: Array, boxes: Array, valid: Array, thresholds: Array, forced: str | None) -> Array:
+    """Return what `match_anchors` does; compiled once for each shape, so that calls outside a program are fast too."""
+    best, which, seized_by = _best(anchors, boxes, valid, forced)
+    matched = jnp.where(best >= thresholds[0], which, jnp.where(best < thresholds[1], NEGATIVE, IGNORED))
     return jnp.where(seized_by >= 0, seized_by, matched)
 
 

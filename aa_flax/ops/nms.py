@@ -1,6 +1,7 @@
 """Non-maximum suppression that is greedy to the letter, with static shapes."""
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +53,22 @@ def nms(
         raise ValueError(f"max_outputs must be at least 1, got {max_outputs!r}")
     # An index has no gradient, and none can be asked of a loop of unknown length.
     boxes, scores = map(jax.lax.stop_gradient, at_least_float32_arrays(boxes, scores))
+    threshold = jnp.asarray(iou_threshold, boxes.dtype)
+    return _nms(boxes, scores, threshold, classes, valid, max_outputs=max_outputs, pixel_offset=pixel_offset)
+
+
+@functools.partial(jax.jit, static_argnames=("max_outputs", "pixel_offset"))
+def _nms(
+    boxes: Array,
+    scores: Array,
+    iou_threshold: Array,
+    classes: Any,
+    valid: Any,
+    *,
+    max_outputs: int,
+    pixel_offset: int | float,
+) -> tuple[Array, Array]:
+    """Return what `nms` does; compiled once for each shape, so that calls outside a program are fast too."""
     number = boxes.shape[0]
     tile = max(1, min(_TILE, number))
     tiles = max(1, -(-number // tile))
