@@ -13,7 +13,7 @@ from experiments.bccd.networks import config_of
 
 
 def get_config(network="plain"):
-    config = config_of(network, "bccd.py")
+    config = config_of(network, "bccd.py", width=32)
     config.epochs = 20
     config.data.name = "voc/bccd"
     config.data.eval_split = "test"

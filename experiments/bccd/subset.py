@@ -13,8 +13,8 @@ from experiments.bccd.networks import config_of
 
 
 def get_config(network="aa"):
-    config = config_of(network, "subset.py")
-    config.epochs = 40
+    config = config_of(network, "subset.py", width=16)
+    config.epochs = 50
     config.data.name = "bccd_subset"
     config.data.num_threads = 1
     return config
