@@ -23,7 +23,8 @@ sys.path.insert(0, str(_ROOT))  # the checkout need not be installed
 from aa_flax.analysis.provenance import commit  # noqa: E402
 from aa_flax.config.command_line import run  # noqa: E402
 from aa_flax.json_values import to_json  # noqa: E402
-from experiments.compare_report import collect, draw, table  # noqa: E402
+from aa_flax.training import RunDirectory  # noqa: E402
+from experiments import compare_report, detector_report  # noqa: E402
 
 
 def define(values: flags.FlagValues) -> None:
@@ -56,12 +57,14 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     source = os.path.relpath(config, _ROOT)
     asked = f"python experiments/compare.py --config={source} --source_dir=FOLDER --seeds={','.join(values.seeds)}"
     asked += f" --models={','.join(models)}" if values.models else ""
-    measured = collect(runs, asked)
-    print(table(measured))
+    result = RunDirectory(runs[0][2]).read_result() or {}
+    report = detector_report if "AP" in result else compare_report
+    measured = report.collect(runs, asked)
+    print(report.table(measured))
     results = _ROOT / "experiments" / "results" if values.write else workdir
     (results / f"{name}.json").write_text(to_json(measured, indent=1) + "\n")
-    (results / f"{name}.md").write_text(table(measured) + "\n")
-    draw(measured, results / f"{name}.png")
+    (results / f"{name}.md").write_text(report.table(measured) + "\n")
+    report.draw(measured, results / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def collect(runs: Sequence[tuple[str, int, Path]], command: str) -> dict[str, An
                 "held_out_accuracy": [row["accuracy"] for row in held_out],
                 "held_out_loss": [row["loss"] for row in held_out],
                 "held_out_epoch": [row["epoch"] for row in held_out],
-                "training_loss": _pieces([row for row in rows if row["split"] == "train"]),
+                "training_loss": pieces([row for row in rows if row["split"] == "train"]),
                 "data": config.data.name,
                 "side": config.data.image_size,
             }
@@ -72,7 +72,7 @@ def table(measured: dict[str, Any]) -> str:
     error = 100 * (mean * (1 - mean) / examples) ** 0.5
     lines += [
         "",
-        f"{_data(runs[0])}, {_epochs(runs[0])}, {examples:,} held-out images, last epoch, whichever wins. "
+        f"{data_of(runs[0])}, {epochs_of(runs[0])}, {examples:,} held-out images, last epoch, whichever wins. "
         f"The standard error of one such accuracy is {error:.2f} %. {measured['date']}, {measured['cores']} cores of a "
         f"CPU, jax {runs[0]['jax']}, commit {' and '.join(commits)}; `{measured['command']}`.",
     ]
@@ -82,10 +82,14 @@ def table(measured: dict[str, Any]) -> str:
 @in_plain_style
 def draw(measured: dict[str, Any], file: Path) -> None:
     """Draw held-out accuracy and training loss over the epochs, a line for each run."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    panels = (("held_out_accuracy", "held-out accuracy"), ("training_loss", "training loss (nats)"))
+    curves(measured, (("held_out_accuracy", "held-out accuracy"), ("training_loss", "training loss (nats)")), file)
+
+
+def curves(measured: dict[str, Any], panels: Sequence[tuple[str, str]], file: Path) -> None:
+    """Draw values of the runs over the epochs, a panel for each (key, title); keys of scores begin with "held"."""
+    figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
     colors = dict(zip(dict.fromkeys(run["model"] for run in measured["runs"]), COLORS * 9, strict=False))
-    for axes, (key, title) in zip(figure.subplots(1, 2), panels, strict=True):
+    for axes, (key, title) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         labelled = set()
         for run in measured["runs"]:
             model = run["model"]
@@ -104,15 +108,15 @@ def draw(measured: dict[str, Any], file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
-def _epochs(run: dict[str, Any]) -> str:
+def epochs_of(run: dict[str, Any]) -> str:
     return f"{run['epochs']} epoch{'s' * (run['epochs'] > 1)}"
 
 
-def _data(run: dict[str, Any]) -> str:
+def data_of(run: dict[str, Any]) -> str:
     return f"{run['data']} at {run['side']}×{run['side']}" if run["side"] else run["data"]
 
 
-def _pieces(rows: Sequence[dict[str, Any]], count: int = 30) -> list[tuple[float, float]]:
+def pieces(rows: Sequence[dict[str, Any]], count: int = 30) -> list[tuple[float, float]]:
     """Return at most `count` pairs of an epoch and the mean loss of the log windows up to it."""
     size = max(1, math.ceil(len(rows) / count))
     pieces = [rows[i : i + size] for i in range(0, len(rows), size)]

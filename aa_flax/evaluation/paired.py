@@ -1,5 +1,6 @@
 """Whether one detector is better than another on the same photographs, or the photographs were kind to it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,17 +36,23 @@ class PairedDifference:
 
 
 def paired_bootstrap(
-    first: Matches, second: Matches, *, samples: int = 1000, seed: int = 0, level: float = 0.95
+    first: Matches | Sequence[Matches],
+    second: Matches | Sequence[Matches],
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> PairedDifference:
     """Return the difference of two detectors' AP with its interval by resampling photographs.
 
     Each sample draws as many photographs as there are, with replacement, the same for both detectors, and computes both
     AP of the resampled set: the mean over the thresholds of the matches and the classes with objects in the sample. The
     interval is that between quantiles (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3).
-    It is of one trained network each; that another seed trains another network is not in it.
+    With several networks of each detector, of other seeds, it is of the mean of their AP; that yet other seeds train
+    other networks is not in it.
 
     Args:
-        first, second: from `match_all`, of the same truths and thresholds.
+        first, second: from `match_all`, of the same truths and thresholds; or several of each.
         samples: how many sets to draw.
         seed: of the draws.
         level: of the interval, between 0 and 1.
@@ -53,23 +60,29 @@ def paired_bootstrap(
     Raises:
         ValueError: the matches are of other truths or thresholds, or `samples` or `level` is out of range.
     """
-    if not (np.array_equal(first.truths, second.truths) and np.array_equal(first.thresholds, second.thresholds)):
+    ours, others = ([each] if isinstance(each, Matches) else [*each] for each in (first, second))
+    if not ours or not others:
+        raise ValueError("first, second: each must have the matches of a network")
+    one, *more = (*ours, *others)
+    if not all(
+        np.array_equal(one.truths, each.truths) and np.array_equal(one.thresholds, each.thresholds) for each in more
+    ):
         raise ValueError("first, second: the matches are of different truths or thresholds; both must be of the same")
     if samples < 1 or not 0 < level < 1:
         raise ValueError(f"samples must be at least 1 and level between 0 and 1, got {samples} and {level}")
-    images = len(first.truths)
+    images = len(one.truths)
     draws = np.random.default_rng(seed)
     differences = np.empty(samples)
     for sample in range(samples):
         weights = np.bincount(draws.integers(0, images, images), minlength=images)
-        while not (weights @ first.truths).any():  # a sample without objects has no AP
+        while not (weights @ one.truths).any():  # a sample without objects has no AP
             weights = np.bincount(draws.integers(0, images, images), minlength=images)
-        differences[sample] = _mean_ap(first, weights) - _mean_ap(second, weights)
+        differences[sample] = _mean_ap(ours, weights) - _mean_ap(others, weights)
     low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
-    one, other = _mean_ap(first), _mean_ap(second)
-    return PairedDifference(one, other, one - other, float(low), float(high), level, differences)
+    ap, other = _mean_ap(ours), _mean_ap(others)
+    return PairedDifference(ap, other, ap - other, float(low), float(high), level, differences)
 
 
-def _mean_ap(matches: Matches, weights: np.ndarray | None = None) -> float:
-    precisions, present = average_precision(matches, weights)
-    return float(precisions[:, present].mean())
+def _mean_ap(networks: Sequence[Matches], weights: np.ndarray | None = None) -> float:
+    found = (average_precision(matches, weights) for matches in networks)
+    return float(np.mean([precisions[:, present].mean() for precisions, present in found]))

@@ -90,7 +90,7 @@ class DetectionScorer:
         annotations = self._source.annotations
         annotated = annotations.truths()
         found = found_in(merged(states), [each.image_id for each in annotated])
-        truths = [_truth(each) for each in annotated] if annotations.exist else None
+        truths = [truth_of(each) for each in annotated] if annotations.exist else None
         judged = Judged(found, truths, evaluate(truths, found, self._names), self._names)
         values = dict.fromkeys(("loss", "class_loss", "box_loss"), NO_SCORE)
         details: dict[str, Any] = {}
@@ -110,7 +110,8 @@ class DetectionScorer:
         return Scores(values, details, len(annotated), drawn=judged)
 
 
-def _truth(each: Annotated) -> Truth:
+def truth_of(each: Annotated) -> Truth:
+    """Return what is true of a photograph as the evaluation takes it."""
     objects = each.objects
     place = each.image_id, each.file_name, each.height, each.width
     return Truth(*place, objects.boxes, objects.labels, objects.crowd, objects.area)

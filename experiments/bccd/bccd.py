@@ -9,7 +9,9 @@ is needed once. The argument after the colon is `plain` (the default), `se` or `
 Ours: not run yet.
 """
 
-from experiments.bccd.networks import config_of
+from experiments.bccd.networks import NETWORKS, config_of
+
+MODELS = NETWORKS
 
 
 def get_config(network="plain"):

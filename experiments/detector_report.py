@@ -1,0 +1,103 @@
+"""Reports of finished runs of detectors: one JSON object, a table with intervals, and a picture of the curves."""
+
+import itertools
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from aa_flax import data
+from aa_flax.analysis.provenance import provenance
+from aa_flax.drawing.saving import in_plain_style
+from aa_flax.evaluation.coco_json import read_results
+from aa_flax.evaluation.matching import Matches, match_all
+from aa_flax.evaluation.paired import paired_bootstrap
+from aa_flax.tasks.detection_scores import truth_of
+from aa_flax.training import RunDirectory, read_metrics
+from experiments.compare_report import curves, data_of, epochs_of, pieces
+
+_KEPT = ("params", "flops", "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AP_per_class", "loss")
+_KEPT += ("examples", "epochs", "train_seconds", "images_per_second", "jax")
+
+
+def collect(runs: Sequence[tuple[str, int, Path]], command: str) -> dict[str, Any]:
+    """Return what the runs measured, and the paired intervals of the differences of the networks."""
+    measured = []
+    for model, seed, folder in runs:
+        directory = RunDirectory(folder)
+        result = directory.read_result()
+        assert result is not None, f"{folder} is not finished"
+        rows = read_metrics(folder / "metrics.jsonl")
+        held_out = [row for row in rows if row["split"] == "eval"]
+        config = directory.read_config()
+        measured.append(
+            {
+                "model": model,
+                "seed": seed,
+                "commit": (folder / "commit.txt").read_text().strip(),
+                **{key: result[key] for key in _KEPT},
+                "held_out_AP": [row["AP"] for row in held_out],
+                "held_out_AP50": [row["AP50"] for row in held_out],
+                "held_out_epoch": [row["epoch"] for row in held_out],
+                "training_loss": pieces([row for row in rows if row["split"] == "train"]),
+                "data": config.data.name,
+                "side": config.data.image_size,
+            }
+        )
+    return {**provenance(command), "runs": measured, "differences": _differences(runs)}
+
+
+def table(measured: dict[str, Any]) -> str:
+    """Return a table with a row for each network, and the intervals of their differences."""
+    runs = measured["runs"]
+    lines = [
+        "| network | parameters | AP, mean | AP50, mean | AP of each seed | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for model in dict.fromkeys(run["model"] for run in runs):
+        own = [run for run in runs if run["model"] == model]
+        ap, ap50 = (statistics.mean(run[key] for run in own) for key in ("AP", "AP50"))
+        seconds = statistics.mean(run["train_seconds"] for run in own)
+        each = ", ".join(f"{run['AP']:.3f}" for run in own)
+        lines.append(f"| `{model}` | {own[0]['params']:,} | {ap:.3f} | {ap50:.3f} | {each} | {seconds:.0f} |")
+    said = "; ".join(
+        f"{each['first']} less {each['second']} {each['difference']:+.3f} ({each['low']:+.3f} to {each['high']:+.3f})"
+        for each in measured["differences"]
+    )
+    commits = " and ".join(dict.fromkeys(run["commit"][:7] for run in runs))
+    lines += [
+        "",
+        f"{data_of(runs[0])}, {epochs_of(runs[0])}, {runs[0]['examples']:,} held-out photographs, last epoch. Differences "
+        f"of the means, with the interval of 95 % by resampling photographs: {said or 'none'}. {measured['date']}, "
+        f"{measured['cores']} cores of a CPU, jax {runs[0]['jax']}, commit {commits}; `{measured['command']}`.",
+    ]
+    return "\n".join(lines)
+
+
+@in_plain_style
+def draw(measured: dict[str, Any], file: Path) -> None:
+    """Draw AP, AP50 and training loss over the epochs, a line for each run."""
+    panels = (("held_out_AP", "AP, held out"), ("held_out_AP50", "AP50, held out"), ("training_loss", "training loss"))
+    curves(measured, panels, file)
+
+
+def _differences(runs: Sequence[tuple[str, int, Path]]) -> list[dict[str, Any]]:
+    """Return the difference of AP of each two networks, the mean over the seeds, with its interval."""
+    matches: dict[str, list[Matches]] = {}
+    for model, _, folder in runs:
+        matches.setdefault(model, []).append(_matches(folder))
+    found = []
+    for first, second in itertools.combinations(matches, 2):
+        paired = paired_bootstrap(matches[second], matches[first], samples=1000)
+        row = {"first": second, "second": first, "difference": paired.difference, "low": paired.low}
+        found.append({**row, "high": paired.high, "level": paired.level, "samples": 1000})
+    return found
+
+
+def _matches(folder: Path) -> Matches:
+    """Return which detections of a run are right, from the file that it left."""
+    config = RunDirectory(folder).read_config()
+    dataset = data.load(config.data.name, data_dir=config.data.data_dir)
+    truths = [truth_of(each) for each in dataset.truths(config.data.eval_split)]
+    found = read_results((folder / "detections.json").read_text(), dataset.category_ids)
+    return match_all(truths, found, dataset.num_classes)
