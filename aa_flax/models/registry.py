@@ -5,7 +5,7 @@ import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -182,12 +182,12 @@ def create_model(
     return model
 
 
-def list_models(pattern: str = "*", task: Literal["classification", "detection"] | None = None) -> list[str]:
+def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
     """Return the sorted names of the networks that match a shell pattern such as "aa_*".
 
     Args:
         pattern: the shell pattern; "*" is all names.
-        task: what the networks are for; None is anything.
+        task: what the networks are for, "classification" or "detection"; None is anything.
 
     Raises:
         ValueError: an unknown task.

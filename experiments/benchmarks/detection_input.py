@@ -89,7 +89,7 @@ def _cost(work: Callable[[], int]) -> float:
 
 def _encoded(dataset: data.Dataset, split: str) -> list[bytes]:
     source = dataset.split(split, Boxes())
-    return [source.encoded(index) for index in range(len(source))]  # type: ignore[attr-defined]
+    return [source.encoded(index) for index in range(len(source))]
 
 
 def _size(encoded: bytes) -> tuple[int, int]:

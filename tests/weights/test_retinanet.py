@@ -30,6 +30,10 @@ def detector(name="retinanet_resnet50", **options):
     return create_model(name, **{"flavor": "torchvision", **TINY, **options}, rngs=nnx.Rngs(0))
 
 
+def shapes(**options):
+    return nnx.eval_shape(lambda: detector(**options))
+
+
 def arrays(model):
     return {path: np.asarray(value) for path, value in flat_arrays(model).items()}
 
@@ -70,7 +74,7 @@ def test_names_and_outputs_are_torchvisions(rng, given):
 def test_both_spellings_are_the_same_weights(given):
     model, state = given
     for named in (state, older(state), {f"module.{key}": value for key, value in older(state).items()}):
-        other = detector()
+        other = shapes()
         report = load_torch_state_dict(other, named, source="torchvision")
         assert {*report.loaded} == {*arrays(model)}
         for path, value in arrays(model).items():
@@ -83,15 +87,15 @@ def test_what_does_not_fit_is_named(given):
     _, state = given
     lacking = {key: value for key, value in older(state).items() if "inner_blocks.1" not in key}
     with pytest.raises(WeightsError, match=r"2 problems:\n  backbone.fpn.inner_blocks.1.0.\w+: missing"):
-        load_torch_state_dict(detector(), lacking, source="torchvision")
+        load_torch_state_dict(shapes(), lacking, source="torchvision")
     with pytest.raises(WeightsError, match=r"1 problems:\n  head.extra.weight: the network has no such array"):
-        load_torch_state_dict(detector(), {**state, "head.extra.weight": np.ones(2)}, source="torchvision")
+        load_torch_state_dict(shapes(), {**state, "head.extra.weight": np.ones(2)}, source="torchvision")
     with pytest.raises(WeightsError, match=r"fpn.norm3.scale: torchvision has no such layer"):
-        load_torch_state_dict(detector(flavor="tpu"), state, source="torchvision")
+        load_torch_state_dict(shapes(flavor="tpu"), state, source="torchvision")
     with pytest.raises(WeightsError, match=r"no key table for RetinaNet from 'timm'; sources: 'torchvision'"):
-        load_torch_state_dict(detector(), state, source="timm")
+        load_torch_state_dict(shapes(), state, source="timm")
     sizes = dict(flavor="torchvision", width=0.25, fpn_width=16, head_width=12, head_depth=2)
-    mnasnet = create_model("retinanet_mnasnet_100", **sizes, rngs=nnx.Rngs(0))
+    mnasnet = nnx.eval_shape(lambda: create_model("retinanet_mnasnet_100", **sizes, rngs=nnx.Rngs(0)))
     with pytest.raises(WeightsError, match=r"no key table for RetinaNet from 'torchvision'; sources: none"):
         load_torch_state_dict(mnasnet, state, source="torchvision")
 
@@ -107,10 +111,10 @@ def test_a_detector_with_other_classes_takes_all_but_their_columns(given, source
     assert {*report.new} == columns and not report.partial and len(report.unused) == 2
     for path, value in arrays(other).items():
         np.testing.assert_array_equal(value, (before if path in columns else model_state)[path], err_msg=path)
-    same = detector()
+    same = shapes()
     assert not init_from_plain(same, model_state, source="aa_flax").new
     with pytest.raises(WeightsError, match=r"box_head.out.kernel: shape \(3, 3, 12, 36\), expected \(3, 3, 12, 24\)"):
-        init_from_plain(detector(num_classes=3, anchor_scales=2), model_state, source="aa_flax")
+        init_from_plain(shapes(num_classes=3, anchor_scales=2), model_state, source="aa_flax")
 
 
 def test_an_augmented_detector_starts_from_a_plain_one(given):
@@ -121,7 +125,7 @@ def test_an_augmented_detector_starts_from_a_plain_one(given):
     report = init_from_plain(other, arrays(model), source="aa_flax", zero_output=True)
     assert {*report.partial} >= {"backbone.stage2.block1.conv2.conv.kernel", "backbone.stage2.block1.bn2.scale"}
     assert report.new and all(path.startswith("backbone.stage") for path in report.new)
-    again = detector("retinanet_aa_resnet50", **heads, image_size=(64, 96), num_classes=3)
+    again = shapes(name="retinanet_aa_resnet50", **heads, image_size=(64, 96), num_classes=3)
     report = init_from_plain(again, arrays(other), source="aa_flax")
     assert {*report.new} == {"class_head.out.kernel", "class_head.out.bias"} and report.resized
 
@@ -138,7 +142,7 @@ def test_a_backbone_from_a_classifier():
         np.testing.assert_array_equal(value, before[path] if own else state[path.removeprefix("backbone.")])
         assert (path in report.new) == own
     torchs = to_torch_state_dict(classifier, source="torchvision")
-    assert {*init_from_plain(detector(), torchs, source="torchvision", init_part="backbone").unused} == {
+    assert {*init_from_plain(shapes(), torchs, source="torchvision", init_part="backbone").unused} == {
         "fc.weight",
         "fc.bias",
     }
@@ -146,7 +150,7 @@ def test_a_backbone_from_a_classifier():
 
 def test_images_of_other_channels(given):
     _, state = given
-    grey = detector(in_channels=1)
+    grey = shapes(in_channels=1)
     with pytest.raises(WeightsError, match="adapt_stem=True takes a first convolution"):
         load_torch_state_dict(grey, state, source="torchvision")
     report = load_torch_state_dict(grey, state, source="torchvision", adapt_stem=True)
