@@ -49,7 +49,13 @@ def define(values: flags.FlagValues) -> None:
         "Images of all chips together; that of the config if there is one. A sweep starts from it.",
         flag_values=values,
     )
-    flags.DEFINE_enum("mode", "train", ["train", "infer"], "Whole optimiser step, or forward pass.", flag_values=values)
+    flags.DEFINE_enum(
+        "mode",
+        "train",
+        ["train", "infer"],
+        "Whole optimiser step, or forward pass (of a detector to its detections).",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "image_size", None, "SIDE or HEIGHTxWIDTH in pixels; the network's own if not given.", flag_values=values
     )

@@ -113,7 +113,9 @@ def epochs_of(run: dict[str, Any]) -> str:
 
 
 def data_of(run: dict[str, Any]) -> str:
-    return f"{run['data']} at {run['side']}×{run['side']}" if run["side"] else run["data"]
+    side = run["side"]
+    size = side if isinstance(side, list | tuple) else (side, side)
+    return f"{run['data']} at {size[0]}×{size[1]}" if side else run["data"]
 
 
 def pieces(rows: Sequence[dict[str, Any]], count: int = 30) -> list[tuple[float, float]]:

@@ -16,8 +16,8 @@ from aa_flax.tasks.detection_scores import truth_of
 from aa_flax.training import RunDirectory, read_metrics
 from experiments.compare_report import curves, data_of, epochs_of, pieces
 
-_KEPT = ("params", "flops", "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AP_per_class", "loss")
-_KEPT += ("examples", "epochs", "train_seconds", "images_per_second", "jax")
+_KEPT = [*("params", "flops", "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AP_per_class", "loss")]
+_KEPT += ["examples", "epochs", "train_seconds", "images_per_second", "jax"]
 
 
 def collect(runs: Sequence[tuple[str, int, Path]], command: str) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def table(measured: dict[str, Any]) -> str:
     commits = " and ".join(dict.fromkeys(run["commit"][:7] for run in runs))
     lines += [
         "",
-        f"{data_of(runs[0])}, {epochs_of(runs[0])}, {runs[0]['examples']:,} held-out photographs, last epoch. Differences "
-        f"of the means, with the interval of 95 % by resampling photographs: {said or 'none'}. {measured['date']}, "
+        f"{data_of(runs[0])}, {epochs_of(runs[0])}, {runs[0]['examples']:,} held-out photographs, last epoch. "
+        f"Differences of the means, with the interval of 95 % by resampling photographs: {said or 'none'}. {measured['date']}, "
         f"{measured['cores']} cores of a CPU, jax {runs[0]['jax']}, commit {commits}; `{measured['command']}`.",
     ]
     return "\n".join(lines)

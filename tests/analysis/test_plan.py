@@ -386,6 +386,25 @@ def test_inference_on_a_slice_that_is_not_there(tmp_path):
     assert "compiling resnet18 for v5e:4x4, batch 64" in done.stderr
 
 
+@pytest.mark.thorough
+@needs_libtpu
+@pytest.mark.parametrize("mode", ["infer", pytest.param("train", marks=pytest.mark.slow)])
+def test_a_small_detector_on_a_slice(mode):
+    """A config of COCO, made small: 8 images of 64×128 on 4 chips, with boxes, or with detections at the end."""
+    options = dict(width=16, blocks="(1,1,1,1)", fpn_width=8, head_width=8, head_depth=1, max_level=5)
+    options |= dict(num_heads=1, candidates=100, max_detections=10)
+    arguments = ["--config=experiments/coco/retinanet_aa_resnet50.py", "--config.model.name=retinanet_aa_resnet18"]
+    arguments += [f"--config.model.options.{name}={value}" for name, value in options.items()]
+    arguments += ["--config.parallel.batch_norm_groups=4", "--image_size=64x128", f"--mode={mode}"]
+    found = json.loads(python("-m", "aa_flax.plan", *arguments, "--topology=v5e:2x2", "--batch=8", "--json").stdout)
+    assert found["fits"] and (found["image_size"], found["mode"], found["batch"]) == ([64, 128], mode, 8)
+    if mode == "infer":
+        assert found["optimizer_bytes"] == 0 and found["collective_bytes"] < 1e6
+    else:
+        assert found["optimizer_bytes"] == found["params_bytes"] + 4
+        assert found["collective_bytes"] >= found["params_bytes"] / 2  # gradients, in bfloat16 at least
+
+
 @pytest.mark.slow
 @needs_libtpu
 def test_training_on_v4_in_pieces():

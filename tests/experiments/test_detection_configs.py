@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
+import optax
 import pytest
 from absl import flags
 from flax import nnx
@@ -15,6 +17,8 @@ from aa_flax.analysis.provenance import ROOT
 from aa_flax.tasks import make_task
 from aa_flax.training import resolve
 from aa_flax.training.initial import build_model
+from aa_flax.training.program import Program
+from aa_flax.training.sharding import Layout
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_configs import docstring, load
@@ -98,3 +102,36 @@ def test_every_network_is_built_with_the_size_of_the_ledger(name, row):
         assert count in {LEDGER[key] for key in LEDGER if key[1] == row.label}
     elif "bccd" in name:
         assert (0.7e6 < count < 0.9e6) if "subset" in name else (3e6 < count < 3.5e6)
+
+
+@pytest.mark.thorough
+def test_a_small_network_takes_a_step_of_the_recipe(rng):
+    """Two steps in epochs of one: at learning rate 0, then at half of its peak, in 8 parts of the batch, 90 columns."""
+    config = load("experiments/coco/retinanet_aa_resnet50.py", "--config.model.dtype=float32", "--config.epochs=4")
+    small = dict(kind="basic", blocks=(1, 1, 1, 1), width=16, fpn_width=8, head_width=8, head_depth=1, max_level=5)
+    config.model.options.update(dict(small, num_heads=1))
+    config.optimizer.warmup = 0.5
+    config.optimizer.decay_at_epochs = (3.0,)
+    config.batch_size = 16
+    config = resolve(config)
+    prepared = of_config(config, (64, 64)).preprocessing
+    program = Program.of(config, prepared, Layout.of(config, jax.devices()[:1]), 1)
+    assert program.model((program.params, program.batch_stats)).num_classes == 90
+    corners = rng.uniform(0, 40, (16, 100, 2))
+    batch = {
+        "image": rng.integers(0, 256, (16, 64, 64, 3)).astype(np.uint8),
+        "boxes": np.concatenate([corners, corners + rng.uniform(8, 24, (16, 100, 2))], -1).astype(np.float32),
+        "classes": rng.integers(0, 80, (16, 100)).astype(np.int32),
+        "valid": np.arange(100) < rng.integers(0, 4, (16, 1)),
+        "placement": np.tile(np.array([0, 0, 64, 64, 64, 64, 64, 64], np.float32), (16, 1)),
+    }
+    start = program.new_state()
+    before = jax.device_get(start.params)
+    first = program.train_step(start, batch)
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(first.params))  # the warm-up starts at 0
+    after_first = jax.device_get((first.params, first.opt_state))
+    second = program.train_step(first, batch)
+    assert int(second.skipped) == 0 and np.isfinite(second.window["loss"])
+    moved = np.asarray(second.params["class_head"]["out"]["kernel"]) - after_first[0]["class_head"]["out"]["kernel"]
+    momentum = optax.tree.get(second.opt_state, "trace")["class_head"]["out"]["kernel"]
+    np.testing.assert_allclose(moved, -0.04 * np.asarray(momentum), rtol=1e-3, atol=1e-8)
