@@ -68,8 +68,9 @@ def table(measured: dict[str, Any]) -> str:
     lines += [
         "",
         f"{data_of(runs[0])}, {epochs_of(runs[0])}, {runs[0]['examples']:,} held-out photographs, last epoch. "
-        f"Differences of the means, with the interval of 95 % by resampling photographs: {said or 'none'}. {measured['date']}, "
-        f"{measured['cores']} cores of a CPU, jax {runs[0]['jax']}, commit {commits}; `{measured['command']}`.",
+        f"Differences of the means, with the interval of 95 % by resampling photographs: {said or 'none'}. "
+        f"{measured['date']}, {measured['cores']} cores of a CPU, jax {runs[0]['jax']}, "
+        f"commit {commits}; `{measured['command']}`.",
     ]
     return "\n".join(lines)
 
