@@ -153,6 +153,8 @@ TABLES: dict[str, Table] = {
             "retinanet_aa_resnet50_pallas_gpu": Row(
                 f"{COCO}/retinanet_aa_resnet50.py", 32, "retinanet_resnet50", (*KERNEL, *ONE_GROUP)
             ),
+            "retinanet_resnet50, inference": Row("retinanet_resnet50", 8, None, INFER),
+            "retinanet_aa_resnet50, inference": Row("retinanet_aa_resnet50", 8, "retinanet_resnet50, inference", INFER),
         },
     ),
 }
