@@ -126,13 +126,17 @@ TABLES: dict[str, Table] = {
         },
         ("topology", "batch_stats_bytes", "total_bytes", "collectives", "bound", "bound_by"),
     ),
-    # Training by the configs, and what follows the network in inference counted too.
+    # Training by the configs, 4 images a chip; by the networks' names, 8; and inference with what follows the network.
     "detection_v5e": Table(
         "v5e:8x8",
         "detection_v5e.json",
         {
             "retinanet_resnet50": Row(f"{COCO}/retinanet_resnet50.py", 256),
             "retinanet_aa_resnet50": Row(f"{COCO}/retinanet_aa_resnet50.py", 256, "retinanet_resnet50"),
+            "retinanet_resnet50, 8 a chip": Row("retinanet_resnet50", 32, None, (), "v5e:2x2"),
+            "retinanet_aa_resnet50, 8 a chip": Row(
+                "retinanet_aa_resnet50", 32, "retinanet_resnet50, 8 a chip", (), "v5e:2x2"
+            ),
             "retinanet_resnet50, inference": Row("retinanet_resnet50", 8, None, INFER, "v5e:1x1"),
             "retinanet_aa_resnet50, inference": Row(
                 "retinanet_aa_resnet50", 8, "retinanet_resnet50, inference", INFER, "v5e:1x1"
@@ -149,6 +153,8 @@ TABLES: dict[str, Table] = {
             "retinanet_aa_resnet50_pallas_gpu": Row(
                 f"{COCO}/retinanet_aa_resnet50.py", 32, "retinanet_resnet50", (*KERNEL, *ONE_GROUP)
             ),
+            "retinanet_resnet50, inference": Row("retinanet_resnet50", 8, None, INFER),
+            "retinanet_aa_resnet50, inference": Row("retinanet_aa_resnet50", 8, "retinanet_resnet50, inference", INFER),
         },
     ),
 }
