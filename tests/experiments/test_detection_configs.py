@@ -28,8 +28,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 ROWS = [(title[:7], row) for title, rows in bello_detection.TABLES.items() for row in rows if row.config]
 BACKBONES = [f"{module}resnet{depth}" for module in ("", "se_", "aa_") for depth in (50, 101)]
 COCO = [(f"{row.config}", row) for table, row in ROWS if not (table == "Table 8" and row.label == "relative")]
-OTHERS = [f"experiments/coco/from_backbone.py:{backbone}" for backbone in BACKBONES]
-OTHERS += [f"experiments/bccd/{file}.py:{network}" for file in ("subset", "bccd") for network in ("plain", "se", "aa")]
+OTHERS = [f"experiments/bccd/{file}.py:{network}" for file in ("subset", "bccd") for network in ("plain", "se", "aa")]
+OTHERS += [f"experiments/coco/from_backbone.py:{backbone}" for backbone in BACKBONES]
+
+
+def str_of(value):
+    """Return what a case of a test is called."""
+    return getattr(value, "label", "") or str(value).removeprefix("experiments/")
 
 
 def resolved(name):
@@ -56,7 +61,7 @@ def test_the_stored_ledger_has_every_row():
     assert LEDGER.keys() == {(title[:7], row.label) for title, rows in bello_detection.TABLES.items() for row in rows}
 
 
-@pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda value: getattr(value, "label", value))
+@pytest.mark.parametrize(("table", "row"), ROWS, ids=str_of)
 def test_every_row_of_the_tables(table, row):
     config = resolved(row.config)
     assert config.model.name == row.model
@@ -89,9 +94,7 @@ def test_configs_of_no_table(name):
 
 @pytest.mark.few
 @pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize(
-    ("name", "row"), [*COCO, *((name, None) for name in OTHERS)], ids=lambda value: str(value)[:60]
-)
+@pytest.mark.parametrize(("name", "row"), [*((name, None) for name in OTHERS), *COCO], ids=str_of)
 def test_every_network_is_built_with_the_size_of_the_ledger(name, row):
     config = resolved(name)
     task = make_task(config, of_config(config).preprocessing)
