@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Bool, Float, Int32
 
 from aa_flax.models.retinanet_options import RetinaNetOptions
 from aa_flax.ops.boxes import clip_boxes, decode_boxes
 from aa_flax.ops.candidates import Candidates, top_candidates
+from aa_flax.ops.mesh import BATCHED, WHOLE, data_mesh, over_mesh
 from aa_flax.ops.nms import nms
 
 
@@ -63,7 +65,7 @@ def detections(
 def _detections(settings: Any, logits: Array, deltas: Array, anchors: Array, sizes: Array) -> Detections:
     options, level_anchors = settings
 
-    def of_one(logits: Array, deltas: Array, size: Array) -> tuple[Array, ...]:
+    def of_one(anchors: Array, logits: Array, deltas: Array, size: Array) -> tuple[Array, ...]:
         found = _candidates(options, level_anchors, logits)
         boxes = decode_boxes(deltas[found.anchors], anchors[found.anchors], max_log_side=options.max_log_side)
         if options.clip:
@@ -81,7 +83,16 @@ def _detections(settings: Any, logits: Array, deltas: Array, anchors: Array, siz
         boxes = jnp.where(valid[:, None], boxes[kept], 0)
         return boxes, scores, jnp.where(valid, found.classes[kept], -1), valid
 
-    return Detections(*jax.vmap(of_one)(logits, deltas, sizes))
+    def of_all(logits: Array, deltas: Array, anchors: Array, sizes: Array) -> tuple[Array, ...]:
+        return jax.vmap(functools.partial(of_one, anchors))(logits, deltas, sizes)
+
+    # The compiler would gather the scores of the whole batch on every device to sort them, and ask all devices after
+    # each round of suppression.
+    batch, mesh, run = logits.shape[0], data_mesh(), of_all
+    if mesh is not None and not is_symbolic_dim(batch) and batch % mesh.shape["data"] == 0:
+        specs = (BATCHED, BATCHED, WHOLE, BATCHED)
+        run = over_mesh(of_all, batch, specs, (BATCHED,) * 4, name="detections")
+    return Detections(*run(logits, deltas, anchors, sizes))
 
 
 def _candidates(options: RetinaNetOptions, level_anchors: tuple[int, ...], logits: Array) -> Candidates:

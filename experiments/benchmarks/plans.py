@@ -133,13 +133,13 @@ TABLES: dict[str, Table] = {
         {
             "retinanet_resnet50": Row(f"{COCO}/retinanet_resnet50.py", 256),
             "retinanet_aa_resnet50": Row(f"{COCO}/retinanet_aa_resnet50.py", 256, "retinanet_resnet50"),
-            "retinanet_resnet50, 8 a chip": Row("retinanet_resnet50", 32, None, (), "v5e:2x2"),
-            "retinanet_aa_resnet50, 8 a chip": Row(
-                "retinanet_aa_resnet50", 32, "retinanet_resnet50, 8 a chip", (), "v5e:2x2"
+            "retinanet_resnet50_8_a_chip": Row("retinanet_resnet50", 32, None, (), "v5e:2x2"),
+            "retinanet_aa_resnet50_8_a_chip": Row(
+                "retinanet_aa_resnet50", 32, "retinanet_resnet50_8_a_chip", (), "v5e:2x2"
             ),
-            "retinanet_resnet50, inference": Row("retinanet_resnet50", 8, None, INFER, "v5e:1x1"),
-            "retinanet_aa_resnet50, inference": Row(
-                "retinanet_aa_resnet50", 8, "retinanet_resnet50, inference", INFER, "v5e:1x1"
+            "retinanet_resnet50_inference": Row("retinanet_resnet50", 8, None, INFER, "v5e:1x1"),
+            "retinanet_aa_resnet50_inference": Row(
+                "retinanet_aa_resnet50", 8, "retinanet_resnet50_inference", INFER, "v5e:1x1"
             ),
         },
         ("topology", "total_bytes", "collectives", "bound", "bound_by"),
@@ -153,8 +153,8 @@ TABLES: dict[str, Table] = {
             "retinanet_aa_resnet50_pallas_gpu": Row(
                 f"{COCO}/retinanet_aa_resnet50.py", 32, "retinanet_resnet50", (*KERNEL, *ONE_GROUP)
             ),
-            "retinanet_resnet50, inference": Row("retinanet_resnet50", 8, None, INFER),
-            "retinanet_aa_resnet50, inference": Row("retinanet_aa_resnet50", 8, "retinanet_resnet50, inference", INFER),
+            "retinanet_resnet50_inference": Row("retinanet_resnet50", 8, None, INFER),
+            "retinanet_aa_resnet50_inference": Row("retinanet_aa_resnet50", 8, "retinanet_resnet50_inference", INFER),
         },
     ),
 }

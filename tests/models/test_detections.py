@@ -1,9 +1,11 @@
 """Tests of what makes detections of a detector's outputs, against loops over NumPy's float64."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from aa_flax.models import create_model
 
@@ -161,3 +163,26 @@ def test_what_does_not_fit():
             model.detections(outputs, 32, 64, **{name: 5})
     with pytest.raises(ValueError, match="max_detections must be at least 1, got 0"):
         model.detections(outputs, 32, 64, max_detections=0)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_each_device_finds_what_is_in_its_own_images(rng, kind):
+    """On a mesh nothing travels between devices, and the detections are those of one device."""
+    model, size = detector(), (32, 32)
+    count = len(model.anchors(*size))
+    arrays = {"classes": rng.normal(size=(4, count, 3)), "boxes": rng.normal(0, 0.2, (4, count, 4))}
+    outputs = {name: jnp.asarray(values, jnp.float32) for name, values in arrays.items()}
+    alone = model.detections(outputs, *size)
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind, AxisType.Auto), devices=jax.devices()[:4])
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    with jax.set_mesh(mesh):
+        program = jax.jit(lambda outputs, sizes: model.detections(outputs, *size, sizes=sizes))
+        placed = jax.device_put((outputs, jnp.full((4, 2), 32.0)), split)
+        compiled = program.lower(*placed).compile()
+        found = compiled(*placed)
+        odd = program(jax.tree.map(lambda x: x[:3], outputs), jnp.full((3, 2), 32.0))  # the mesh does not divide it
+    text = compiled.as_text()
+    assert not [word for word in ("all-gather", "all-reduce", "collective-permute", "all-to-all") if word in text]
+    for name in ("boxes", "scores", "classes", "valid"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
+        np.testing.assert_array_equal(getattr(odd, name), getattr(alone, name)[:3])
