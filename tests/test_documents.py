@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aa_flax.config.schema import field_names
-from aa_flax.tasks.classification import ClassificationOptions
+from aa_flax.tasks import option_schemas
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -94,7 +94,8 @@ def test_commands_exist(document):
 
 @in_each_written
 def test_fields_of_the_config_exist(document):
-    known = {*field_names()} | {f"task.options.{name}" for name in ClassificationOptions.__dataclass_fields__}
+    options = (name for schema in option_schemas().values() for name in schema.__dataclass_fields__)
+    known = {*field_names(), *(f"task.options.{name}" for name in options)}
     named = {*re.findall(r"--config\.([a-z_]+(?:\.[a-z_]+)*)", TEXTS[document])}
     # The changelog may name fields that have moved.
     if document.name != "CHANGELOG.md":
