@@ -169,7 +169,14 @@ def detector(data_dir):
     config.task.name = "detection"
     config.model.name = "retinanet_resnet18"
     config.model.options = dict(
-        width=4, fpn_width=8, head_width=8, head_depth=1, min_level=3, max_level=5, batch_norm_momentum=0.8
+        width=4,
+        blocks=(1, 1, 1, 1),
+        fpn_width=8,
+        head_width=8,
+        head_depth=1,
+        min_level=3,
+        max_level=5,
+        batch_norm_momentum=0.8,
     )
     config.data.name, config.data.data_dir = "bccd_subset", data_dir
     config.data.train_split, config.data.eval_split = "train[:16]", "test[:7]"

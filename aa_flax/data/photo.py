@@ -37,8 +37,6 @@ def photo_files(given: Sequence[str]) -> tuple[list[str], dict[str, Exception]]:
         elif not path.exists() and glob.has_magic(name):
             found = glob.glob(name, recursive=True)  # noqa: PTH207, because the pattern may be absolute
             some = sorted(each for each in found if Path(each).is_file())
-            if not some:
-                errors[name] = PhotoError(f"{name}: no file has such a name")
         else:
             some = [name]
         files += some or [name]

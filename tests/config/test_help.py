@@ -49,8 +49,8 @@ def test_every_field_is_told_with_meaning_type_bounds_and_default(with_config):
         if kind in (int, float):
             assert entry.endswith(f"default {defaults[name]})"), name
     assert told["data.flip"].endswith("(bool, default true)")
-    assert told["data.crop"].endswith('("pad", "resized" or "none", default "pad")')
-    assert field_names()["data.crop"] == Literal["pad", "resized", "none"]
+    assert told["data.crop"].endswith('("pad", "resized", "scaled" or "none", default "pad")')
+    assert field_names()["data.crop"] == Literal["pad", "resized", "scaled", "none"]
     assert told["optimizer.decay_at_epochs"].endswith("default (30.0, 60.0, 80.0, 90.0))")
 
 

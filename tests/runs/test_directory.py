@@ -16,7 +16,7 @@ SEEN = dataclasses.asdict(Preprocessing((6, 8), 3, (0.5,) * 3, (0.25,) * 3, ("an
 
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
-    "changes", [{"resize": "fit"}, {"image_size": 3}, {"interpolation": 1}, {"crop_fraction": 0.0}, {"more": 1}]
+    "changes", [{"resize": "letterbox"}, {"image_size": 3}, {"interpolation": 1}, {"crop_fraction": 0.0}, {"more": 1}]
 )
 def test_damaged_preprocessing_is_one_line(tmp_path, changes):
     (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(resolve({}))))

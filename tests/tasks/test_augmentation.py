@@ -43,8 +43,12 @@ def test_everything_in_its_order_with_a_key_of_its_own(batch, monkeypatch, mixes
 
         monkeypatch.setattr(module, name, stub)
 
-    for name in ("color_jitter", "random_flip"):
-        record(augment, name)
+    def no_flips(key, count):
+        called.append(("flips", np.asarray(jax.random.key_data(key)).tolist(), ()))
+        return np.zeros(count, bool)
+
+    record(augment, "color_jitter")
+    monkeypatch.setattr(augment, "flips", no_flips)
     for name in ("cutout", "random_erasing"):
         record(erasing, name)
     for name in ("mixup", "cutmix", "mixup_or_cutmix"):
@@ -52,7 +56,7 @@ def test_everything_in_its_order_with_a_key_of_its_own(batch, monkeypatch, mixes
     data = {"color_jitter": 0.3, "flip": True, "cutout": 2, "random_erasing": 0.7, **mixes}
     config = resolve({"batch_size": 6, "data": data, "task": {"options": {"label_smoothing": 0.1}}})
     images, targets, count = make_task(config, PREPROCESSING).prepare(batch, KEY)
-    before = [("color_jitter", 3, (0.3,)), ("random_flip", 0, ()), ("cutout", 1, (2,))]
+    before = [("color_jitter", 3, (0.3,)), ("flips", 0, ()), ("cutout", 1, (2,))]
     before += [("random_erasing", 4, (0.7, "noise"))]
     assert called == [
         (name, np.asarray(jax.random.key_data(jax.random.fold_in(KEY, number))).tolist(), arguments)

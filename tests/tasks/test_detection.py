@@ -22,7 +22,7 @@ from aa_flax.tasks import Task, found, make_task, rows_of, scorer_of
 from aa_flax.tasks.detection import DetectionDisplay
 
 NAMES, CANVAS = ("ant", "bee", "cat"), (48, 64)
-TINY = dict(width=4, fpn_width=8, head_width=8, head_depth=1, min_level=3, max_level=5)
+TINY = dict(width=4, blocks=(1, 1, 1, 1), fpn_width=8, head_width=8, head_depth=1, min_level=3, max_level=5)
 
 
 def preprocessing(**fields):

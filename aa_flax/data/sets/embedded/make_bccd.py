@@ -9,7 +9,6 @@ line for each file; another Pillow may encode the same photographs to other byte
 
 import hashlib
 import io
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image
 from aa_flax.data.sets.annotations import Annotation, Photo
 from aa_flax.data.sets.moved import moved_box
 from aa_flax.data.sets.voc import Voc
+from aa_flax.json_values import to_json
 
 SEED = 2019
 CHOSEN = {"train": 48, "test": 16}
@@ -61,7 +61,7 @@ def make(bccd: Path, output: Path) -> None:
             "images": images,
             "annotations": annotations,
         }
-        (output / f"{split}.json").write_text(json.dumps(document, separators=(",", ":")) + "\n")
+        (output / f"{split}.json").write_text(to_json(document) + "\n")
     shutil.copyfile(bccd / "LICENSE", output / "LICENSE")
     files = sorted(path for path in output.rglob("*") if path.is_file() and path.name != CHECKSUMS)
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(output).as_posix()}" for path in files]
