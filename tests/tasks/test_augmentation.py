@@ -45,7 +45,7 @@ def test_everything_in_its_order_with_a_key_of_its_own(batch, monkeypatch, mixes
 
     def no_flips(key, count):
         called.append(("flips", np.asarray(jax.random.key_data(key)).tolist(), ()))
-        return np.zeros(count, bool)
+        return jnp.zeros(count, bool)
 
     record(augment, "color_jitter")
     monkeypatch.setattr(augment, "flips", no_flips)

@@ -118,6 +118,7 @@ FORMS = [
 ]
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("form", FORMS)
 def test_losses_are_those_of_loops(rng, form):
     parts = 2 if form.get("normalizer") == "device" else 1
@@ -146,6 +147,7 @@ def test_losses_are_those_of_loops(rng, form):
     assert float(sums["positives"]) == positives[kept].sum() and float(sums["images"]) == 3
 
 
+@pytest.mark.thorough
 def test_a_batch_without_any_object_has_a_finite_loss_and_gradient(rng):
     the_task = task()
     model = the_task.build(nnx.Rngs(0))

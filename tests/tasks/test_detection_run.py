@@ -55,6 +55,7 @@ def trained(folder):
     return folder / "run", run(folder, "train", "--config=config.py", "--workdir=run")
 
 
+@pytest.mark.thorough
 def test_what_a_run_leaves(trained):
     workdir, printed = trained
     last = json.loads(printed.splitlines()[-1])
@@ -90,6 +91,7 @@ def test_resumed_is_the_same_bit_for_bit(folder, trained):
     assert (folder / "run" / "detections.json").read_text() == (folder / "again" / "detections.json").read_text()
 
 
+@pytest.mark.thorough
 def test_evaluated_again_it_scores_the_same(folder, trained):
     workdir, _ = trained
     result = json.loads((workdir / "result.json").read_text())
@@ -103,6 +105,7 @@ def test_evaluated_again_it_scores_the_same(folder, trained):
     assert [line.split()[-1] for line in printed[:3]] == [*result["AP_per_class"]]
 
 
+@pytest.mark.thorough
 def test_predict_takes_files_folders_and_patterns(folder, trained, data_dir):
     workdir, _ = trained
     source = data.load("bccd_subset", data_dir=data_dir).split("test")

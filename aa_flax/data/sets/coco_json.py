@@ -23,7 +23,7 @@ from aa_flax.data.sets.annotations import Annotated, Annotation, Findings, Photo
 from aa_flax.data.sets.coco_categories import agreed_categories, is_integer
 from aa_flax.data.sets.detection import DetectionFolder
 from aa_flax.data.sets.folder_layout import SUFFIXES, is_kind, split_spelled
-from aa_flax.data.sets.moved import as_json
+from aa_flax.json_values import to_json
 from aa_flax.literal import quoted
 
 PREFIX = "coco_json/"
@@ -184,9 +184,9 @@ def _annotate(
 def _segmentation(value: Any, place: str, findings: Findings) -> str:
     """Return polygons, or a mask's run lengths, as JSON if a value is either; else ""."""
     if isinstance(value, dict) and {"counts", "size"} <= value.keys():
-        return as_json(value)
+        return to_json(value)
     if value and isinstance(value, list) and all(map(_is_polygon, value)):
-        return as_json(value)
+        return to_json(value)
     if value:
         findings.note("segmentations that are neither polygons nor run lengths, left out", place)
     return ""

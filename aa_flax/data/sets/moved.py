@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+
+from aa_flax.json_values import to_json
 
 Point = tuple[float, float]
 Corners = tuple[float, float, float, float]
@@ -49,12 +50,7 @@ def moved_segmentation(
     if not segmentation or (points is None and scale == (1, 1)):
         return segmentation
     polygons = json.loads(segmentation)
-    return as_json([_moved(each, scale, points) for each in polygons]) if isinstance(polygons, list) else ""
-
-
-def as_json(value: Any) -> str:
-    """Return a segmentation as it is stored, all of its digits kept."""
-    return json.dumps(value, separators=(",", ":"))
+    return to_json([_moved(each, scale, points) for each in polygons]) if isinstance(polygons, list) else ""
 
 
 def _moved(

@@ -20,7 +20,7 @@ from aa_flax.data.errors import DataError
 from aa_flax.data.sets.annotations import Annotated, Annotation, Findings, Photo, Split
 from aa_flax.data.sets.detection import DetectionFolder
 from aa_flax.data.sets.folder_layout import SUFFIXES, is_hidden, is_kind, split_spelled
-from aa_flax.data.sets.moved import as_json
+from aa_flax.json_values import to_json
 from aa_flax.literal import quoted
 
 PREFIX = "yolo/"
@@ -198,4 +198,4 @@ def _object(label: int, values: list[float], number: int) -> Annotation:
     turned = zip(xs, ys, xs[1:] + xs[:1], ys[1:] + ys[:1], strict=True)
     area = abs(sum(x * next_y - next_x * y for x, y, next_x, next_y in turned)) / 2
     box = min(xs), min(ys), max(xs), max(ys)
-    return Annotation(box, label, number, 0, area=area, segmentation=as_json([values]))
+    return Annotation(box, label, number, 0, area=area, segmentation=to_json([values]))
