@@ -1,5 +1,6 @@
 """What is true of the photographs of a split, by which detections are scored: all objects, crowds too, as annotated."""
 
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -52,8 +53,19 @@ class Annotations:
         return category_ids(self.prepared)
 
     def truths(self) -> list[Truth]:
-        """Return what `read_truths` gives."""
+        """Return what `read_truths` gives; it is read once."""
+        return self._truths
+
+    @functools.cached_property
+    def _truths(self) -> list[Truth]:
         return read_truths(self.prepared, self.split)
+
+    def require_objects(self) -> None:
+        """Raise DataError unless detections in the photographs can be scored: one has an object that is no crowd."""
+        if not self.exist:
+            raise DataError(f"{self.split!r}: the photographs are not annotated, so detections in them have no score")
+        if not any((~each.objects.crowd).any() for each in self.truths()):
+            raise DataError(f"{self.split!r}: no photograph has an annotated object, so detections have no score")
 
 
 def read_truths(prepared: Prepared, split: str) -> list[Truth]:

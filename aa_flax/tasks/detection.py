@@ -129,6 +129,12 @@ class Detection:
         trained, found = self.preprocessing.class_names, dataset.class_names
         if not dataset.has_objects:
             raise ConfigError(f"{dataset.name} has images of one class each; the run was trained to find objects")
+        if found != trained and sorted(found) == sorted(trained):
+            raise ConfigError(
+                f"{dataset.name} has the classes of the run in another order, {quoted(found, 5)}, where the run has "
+                f"{quoted(trained, 5)}: classes of COCO's JSON and YOLO's yaml keep the order of their file, VOC's are "
+                "sorted"
+            )
         if found != trained:
             raise ConfigError(
                 f"{dataset.name} has the classes {quoted(found, 5)}; the run was trained on {quoted(trained, 5)}"

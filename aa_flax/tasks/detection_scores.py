@@ -88,6 +88,8 @@ class DetectionScorer:
     def scores(self, sums: Mapping[str, Any], states: Sequence[Mapping[str, np.ndarray]]) -> Scores:
         """Return COCO's twelve numbers, the loss and its parts; details by class."""
         annotations = self._source.annotations
+        if annotations.exist:
+            annotations.require_objects()
         annotated = annotations.truths()
         found = found_in(merged(states), [each.image_id for each in annotated])
         truths = [truth_of(each) for each in annotated] if annotations.exist else None

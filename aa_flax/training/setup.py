@@ -127,11 +127,13 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     task = make_task(config, preprocessing)
     train_source = dataset.split(config.data.train_split, task.targets, fast_decode=config.data.fast_decode)
     eval_source = dataset.split(config.data.eval_split, task.targets)
-    if eval_source.annotations is not None and not eval_source.annotations.exist:
-        raise ConfigError(
-            f"config field 'data.eval_split': the photographs of {config.data.eval_split!r} are not annotated, so that "
-            "nothing says how good a network is; aa_flax.evaluate --split writes what a trained one finds in them"
-        )
+    if eval_source.annotations is not None:
+        try:
+            eval_source.annotations.require_objects()
+        except data.DataError as error:
+            raise ConfigError(
+                f"config field 'data.eval_split': {error}; aa_flax.evaluate --split writes what a network finds in them"
+            ) from None
     eval_source[0]  # a split that has no truths, or cannot be decoded, ends the run now and not after an epoch
     if config.data.corrupt_budget:
         # Held-out data gets no such budget: a score counts every example, each once.

@@ -47,7 +47,8 @@ def test_too_many_objects_name_the_example(dataset):
     source = dataset.split("train", Boxes(most - 1))
     index = counts.index(most)
     with pytest.raises(
-        DataError, match=rf"example {index} of .*: {most} objects, expected at most {most - 1}: raise `most`"
+        DataError,
+        match=rf"example {index} of .*: {most} objects, expected at most {most - 1}: raise task.options.most_objects",
     ):
         source.targets(index)
 

@@ -1,6 +1,7 @@
 """Tests of the task of detection on a tiny network: targets, losses against loops, columns of classes, and scores."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from flax import nnx
 
 from aa_flax import data
 from aa_flax.config.schema import ConfigError, resolve
+from aa_flax.data import truths
 from aa_flax.data.boxes import Boxes
 from aa_flax.data.objects import Objects
 from aa_flax.data.placement import resized, scaled
@@ -256,6 +258,9 @@ class Held(data.Source):
     def truths(self):
         return self._truths
 
+    def require_objects(self):
+        assert self.exist
+
     def __len__(self):
         return len(self._truths)
 
@@ -271,7 +276,7 @@ class Held(data.Source):
 
 @pytest.fixture
 def held(rng):
-    truths = []
+    found = []
     for i in range(5):
         height, width = (int(side) for side in rng.integers(60, 130, 2))
         corner = rng.uniform(0, 40, (3, 2))
@@ -279,8 +284,8 @@ def held(rng):
         labels, count = np.arange(len(boxes)) % 3, len(boxes)
         area = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
         objects = Objects(boxes, labels, np.zeros(count, bool), area, np.arange(count) + 1)
-        truths.append(Truth(10 * i + 7, f"{i}.jpg", height, width, objects))
-    return Held(truths)
+        found.append(Truth(10 * i + 7, f"{i}.jpg", height, width, objects))
+    return Held(found)
 
 
 def rows_for(the_task, held, index, most=4):
@@ -406,3 +411,31 @@ def test_the_parts_of_a_batch_must_divide_it():
     odd = dataclasses.replace(the_task.config, batch_size=5)
     with pytest.raises(ConfigError, match="batch_norm_groups"):
         make_task(odd, preprocessing()).check(1)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_splits_in_which_nothing_can_be_scored(held, monkeypatch):
+    split, annotated = held.truths(), [True]
+    monkeypatch.setattr(truths, "read_truths", lambda prepared, name: split)
+    monkeypatch.setattr(truths, "is_annotated", lambda prepared, name: annotated[0])
+    truths.Annotations(None, "val").require_objects()
+    for place, each in enumerate(split):
+        crowds = dataclasses.replace(each.objects, crowd=np.ones(len(each.objects), bool))
+        split[place] = dataclasses.replace(each, objects=crowds)
+    with pytest.raises(data.DataError, match="'val': no photograph has an annotated object"):
+        truths.Annotations(None, "val").require_objects()
+    annotated[0] = False
+    with pytest.raises(data.DataError, match="'val': the photographs are not annotated"):
+        truths.Annotations(None, "val").require_objects()
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_classes_in_another_order_are_told():
+    def of(names, has_objects=True):
+        return SimpleNamespace(name="mine", class_names=names, has_objects=has_objects)
+
+    task().check_dataset(of(NAMES))
+    with pytest.raises(ConfigError, match="in another order"):
+        task().check_dataset(of(("bee", "ant", "cat")))
+    with pytest.raises(ConfigError, match="images of one class each"):
+        task().check_dataset(of(NAMES, False))
