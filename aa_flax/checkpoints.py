@@ -102,7 +102,9 @@ def _export(directory: RunDirectory, values: flags.FlagValues, name: str) -> Non
     if file.suffix != ".safetensors":
         fail(f"{file}: expected a name that ends in .safetensors")
     model, step = load_model(directory, values.step)
-    weights.save(model, file, origin={"run": directory.read_config().label or directory.path.name, "step": step})
+    run_name = directory.read_config().label or directory.path.name
+    names = list(directory.read_preprocessing().class_names)
+    weights.save(model, file, origin={"run": run_name, "step": step, "class_names": names})
     print(f"step {step:,} in {literal(str(file))}")
 
 

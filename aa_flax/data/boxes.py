@@ -49,9 +49,8 @@ class Boxes:
             kept = ~objects.crowd & (objects.boxes[:, 2:] > objects.boxes[:, :2]).all(1)
             boxes = objects.boxes[kept]
             if len(boxes) > self.most:
-                raise ValueError(
-                    f"{len(boxes)} objects, expected at most {self.most}: raise task.options.most_objects (`most` of Boxes)"
-                )
+                more = "raise task.options.most_objects (`most` of Boxes)"
+                raise ValueError(f"{len(boxes)} objects, expected at most {self.most}: {more}")
             return self._filled(boxes, objects.labels[kept])
 
         return read

@@ -23,6 +23,7 @@ def init_from_plain(
     zero_output: bool = False,
     init_part: str = "",
     adapt_stem: bool = False,
+    other_classes: bool = False,
 ) -> Report:
     """Fill a network, in place, with those of another network's weights that fit.
 
@@ -49,6 +50,8 @@ def init_from_plain(
         init_part: dotted path of the network inside `model` that the weights are for, such as "backbone" of a detector;
             "" is `model` itself. The report has paths in the whole `model`, and lists arrays outside the part as new.
         adapt_stem: as for `load_torch_state_dict`.
+        other_classes: the weights are for other classes, though they may be as many; the classifier then keeps its
+            initial values.
 
     Returns:
         What was done with each array.
@@ -60,7 +63,14 @@ def init_from_plain(
     """
     if init_part:
         part = _part(model, init_part)
-        report = init_from_plain(part, state_dict, source=source, zero_output=zero_output, adapt_stem=adapt_stem)
+        report = init_from_plain(
+            part,
+            state_dict,
+            source=source,
+            zero_output=zero_output,
+            adapt_stem=adapt_stem,
+            other_classes=other_classes,
+        )
         return report.within(init_part, [path for path in flat_arrays(model) if not path.startswith(f"{init_part}.")])
     arrays = flat_arrays(model)
     places = Places(model, source)
@@ -82,7 +92,7 @@ def init_from_plain(
                 problems.append(f"{path}: missing (for {path})")
             continue
         absent = place.optional and not given.keys() >= {*found.keys}
-        if absent or (places.is_head(path) and not places.takes_head(given, arrays)):
+        if absent or (places.is_head(path) and (other_classes or not places.takes_head(given, arrays))):
             new.append(path)
             continue
         if path == "pooling.tokens":

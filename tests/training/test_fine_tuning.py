@@ -121,6 +121,20 @@ def test_a_file_may_be_of_a_part(config):
         take_weights(model, resolve(config))
 
 
+@pytest.mark.parametrize("names", [("ant", "bee", "cat"), ("bee", "ant", "cat"), ("x", "y", "z"), ()])
+def test_a_layer_for_other_classes_starts_anew_though_they_are_as_many(config, tmp_path, names):
+    """Names on the card decide where there are any, and not only their number."""
+    given = create_model("wide_resnet28_10", **TINY, num_classes=3, in_channels=1, rngs=nnx.Rngs(6))
+    save(given, tmp_path / "named.safetensors", origin={"class_names": ["ant", "bee", "cat"]})
+    config.model.init_from = str(tmp_path / "named.safetensors")
+    model = create_model("wide_resnet28_10", **TINY, num_classes=3, in_channels=1, rngs=nnx.Rngs(7))
+    report = take_weights(model, resolve(config), names)
+    anew = names not in (("ant", "bee", "cat"), ())
+    assert ({"head.kernel", "head.bias"} <= {*report.new}) == anew and len(report.loaded) > 20
+    assert (arrays(model)["head.kernel"] == arrays(given)["head.kernel"]).all() != anew
+    assert (arrays(model)["stem.kernel"] == arrays(given)["stem.kernel"]).all()
+
+
 def test_mistakes_end_before_anything_is_compiled(config, tmp_path):
     config.model.frozen = ("stage5",)
     with pytest.raises(ConfigError, match="frozen names no part of the network: 'stage5'; its parts: .*stage1"):
