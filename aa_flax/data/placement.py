@@ -99,6 +99,6 @@ def boxes_in_photo(boxes: Float[np.ndarray, "n 4"], placement: Float[np.ndarray,
 
 def _scale_and_origin(placement: Float[np.ndarray, "8"]) -> tuple[np.ndarray, np.ndarray]:
     """Return canvas pixels per pixel of the photograph, and the window's corner, each as x, y, x, y."""
-    left, upper, right, lower, height, width, _, _ = np.asarray(placement, np.float64)
-    scale = np.array([width / (right - left), height / (lower - upper)])
-    return np.tile(scale, 2), np.tile([left, upper], 2)
+    left, upper, right, lower, height, width, _, _ = (float(number) for number in placement)
+    across, down = width / (right - left), height / (lower - upper)
+    return np.array([across, down, across, down]), np.array([left, upper, left, upper])

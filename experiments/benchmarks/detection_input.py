@@ -12,9 +12,10 @@ import argparse
 import io
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
+from typing import Any
 
 from PIL import Image
 
@@ -22,7 +23,7 @@ from aa_flax import data
 from aa_flax.data.boxes import Boxes
 from experiments.benchmarks import results
 
-CANVAS, BATCH, BATCHES = (640, 640), 16, 6
+CANVAS, BATCH, BATCHES, EXAMPLES = (640, 640), 16, 6, 100_000
 HAS_FAST = find_spec("simplejpeg") is not None and find_spec("cykooz_resizer") is not None
 
 
@@ -55,10 +56,33 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+class Many(data.Source):
+    """The photographs of another source over and over, `EXAMPLES` of them: an order of few is slow to draw."""
+
+    def __init__(self, source: data.Source):
+        self.name, self.image_shape, self.target_shapes = source.name, source.image_shape, source.target_shapes
+        self.placed, self._source = source.placed, source
+
+    def __len__(self) -> int:
+        return EXAMPLES
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._source[index % len(self._source)]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        return [self[index] for index in indices]
+
+    def part(self, index: int, *arguments: Any) -> dict[str, Any]:
+        return self._source.part(index % len(self._source), *arguments)
+
+    def cached(self) -> data.Source:
+        return self
+
+
 def measure(source: data.Source, encoded: list[bytes], rounds: int) -> dict[str, float]:
     """Return the processor's milliseconds for a photograph of both, and the median ratio, decoding over input."""
     with data.train_batches(
-        source, batch_size=BATCH, seed=0, image_size=CANVAS, crop="scaled", num_threads=0
+        Many(source), batch_size=BATCH, seed=0, image_size=CANVAS, crop="scaled", num_threads=0
     ) as batches:
 
         def delivered() -> int:
