@@ -51,6 +51,10 @@ def nms(
     """
     if max_outputs < 1:
         raise ValueError(f"max_outputs must be at least 1, got {max_outputs!r}")
+    count = np.shape(boxes)[0]
+    for name, given in (("scores", scores), ("classes", classes), ("valid", valid)):
+        if given is not None and np.shape(given) != (count,):
+            raise ValueError(f"{name} must be a number for each of {count} boxes, got shape {np.shape(given)}")
     # An index has no gradient, and none can be asked of a loop of unknown length.
     boxes, scores = map(jax.lax.stop_gradient, at_least_float32_arrays(boxes, scores))
     threshold = jnp.asarray(iou_threshold, boxes.dtype)

@@ -226,7 +226,7 @@ class Detection:
 
     def report(self, model: nnx.Module, scores: Scores, source: Source, folder: Path) -> None:
         """Write the detections in COCO's format, and draw what was found and missed, into a folder."""
-        write_detections(scores.drawn, source, folder / "detections.json")
+        write_detections(scores.drawn, source, folder)
         if scores.drawn.truths is not None:
             draw_report(scores.drawn, source, folder)
 

@@ -11,15 +11,27 @@ from aa_flax.drawing.detection_plots import ap_by_class, f1_by_threshold, kinds_
 from aa_flax.evaluation.coco_json import results_json
 from aa_flax.evaluation.detections import Found
 from aa_flax.evaluation.mistakes import count_kinds
+from aa_flax.json_values import to_json
 from aa_flax.tasks.detection_scores import Judged
 
 _SHOWN = 6
 """How many photographs the gallery has, spread over the split."""
 
 
-def write_detections(judged: Judged, source: Source, file: Path) -> None:
-    """Write all detections in COCO's results format, with the numbers that the data set's files give to classes."""
-    file.write_text(results_json(judged.found, source.annotations.category_ids))
+def write_detections(judged: Judged, source: Source, folder: Path) -> None:
+    """Write all detections in COCO's results format, and what their numbers stand for.
+
+    `detections.json` has the numbers that the data set's files give to photographs and classes, or those that they got
+    here; `photographs.json` has the photographs and classes of these numbers, in the form of COCO's annotations.
+    """
+    ids = source.annotations.category_ids
+    (folder / "detections.json").write_text(results_json(judged.found, ids))
+    images = [
+        {"id": each.image_id, "file_name": each.file_name, "height": each.height, "width": each.width}
+        for each in source.annotations.truths()
+    ]
+    categories = [{"id": number, "name": name} for number, name in zip(ids, judged.class_names, strict=True)]
+    (folder / "photographs.json").write_text(to_json({"images": images, "categories": categories}, indent=1) + "\n")
 
 
 def draw_report(judged: Judged, source: Source, folder: Path) -> None:

@@ -159,3 +159,12 @@ def test_order_of_torchvision(rng):
 def test_no_place_for_outputs():
     with pytest.raises(ValueError, match="max_outputs must be at least 1, got 0"):
         ops.nms(ABCD, SCORES, iou_threshold=0.5, max_outputs=0)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_numbers_that_do_not_go_with_the_boxes_are_named():
+    boxes = np.array([[0, 0, 4, 4], [1, 1, 5, 5.0]])
+    for name, given in (("scores", np.ones(3)), ("classes", np.zeros(1, int)), ("valid", np.ones((2, 1), bool))):
+        arguments = {"scores": np.ones(2), name: given}
+        with pytest.raises(ValueError, match=f"{name} must be a number for each of 2 boxes"):
+            nms(boxes, **arguments, iou_threshold=0.5, max_outputs=2)

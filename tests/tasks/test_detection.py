@@ -346,7 +346,10 @@ def test_photographs_without_annotations_have_detections_and_no_score(held, tmp_
     assert np.isnan(scores.values["AP"]) and np.isnan(scores.values["loss"]) and not scores.details
     the_task.report(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), scores, held, tmp_path)
     detections = json.loads((tmp_path / "detections.json").read_text())
-    assert [path.name for path in tmp_path.iterdir()] == ["detections.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["detections.json", "photographs.json"]
+    numbers = json.loads((tmp_path / "photographs.json").read_text())
+    assert [each["file_name"] for each in numbers["images"]] == [f"{i}.jpg" for i in range(5)]
+    assert numbers["categories"] == [{"id": k + 1, "name": name} for k, name in enumerate(NAMES)]
     assert {row["image_id"] for row in detections} == {17, 27, 37} and len(detections) == 6
     x, y, width, height = detections[0]["bbox"]
     box = held.truths()[1].objects.boxes[0]

@@ -99,7 +99,7 @@ def test_evaluated_again_it_scores_the_same(folder, trained):
     again = json.loads(printed[-1])
     assert again["latency_ms"] > 0
     names = {path.name for path in (folder / "report").iterdir()}
-    assert names == PICTURES - {"learning_curves.png"} | {"detections.json"}
+    assert names == PICTURES - {"learning_curves.png"} | {"detections.json", "photographs.json"}
     assert again["AP"] == result["AP"] and again["AR100"] == result["AR100"]
     assert again["loss"] == pytest.approx(result["loss"], rel=1e-5)
     assert [line.split()[-1] for line in printed[:3]] == [*result["AP_per_class"]]
