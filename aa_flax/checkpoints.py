@@ -103,8 +103,8 @@ def _export(directory: RunDirectory, values: flags.FlagValues, name: str) -> Non
         fail(f"{file}: expected a name that ends in .safetensors")
     model, step = load_model(directory, values.step)
     run_name = directory.read_config().label or directory.path.name
-    names = list(directory.read_preprocessing().class_names)
-    weights.save(model, file, origin={"run": run_name, "step": step, "class_names": names})
+    names = list(directory.read_preprocessing().names)
+    weights.save(model, file, origin={"run": run_name, "step": step, "names": names})
     print(f"step {step:,} in {literal(str(file))}")
 
 

@@ -49,6 +49,11 @@ class Preprocessing:
         return len(self.class_names)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of what the network tells apart, by which weights of other networks are compared."""
+        return self.class_names
+
+    @property
     def mean_pixel(self) -> tuple[int, ...]:
         """Return the mean as a pixel, 0 to 255, whose normalised value is zero to within half a grey level."""
         return as_pixel(self.mean)

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from absl import logging
 from flax import nnx
 
 from aa_flax.config.schema import Config, ConfigError
 from aa_flax.layers.norm import set_groups
-from aa_flax.literal import quoted
 from aa_flax.models.registry import NO_OPTIONS
 from aa_flax.tasks import Task
 from aa_flax.training.freezing import freeze_statistics
@@ -39,24 +37,20 @@ def build_model(config: Config, task: Task) -> nnx.Module:
     return model
 
 
-def take_weights(model: nnx.Module, config: Config, class_names: Sequence[str] = ()) -> Report:
+def take_weights(model: nnx.Module, config: Config, names: Sequence[str] = ()) -> Report:
     """Fill the network in place from the file that the config names; raise ConfigError where it does not fit.
 
-    Where the file's card names other classes than those of the run, or the same in another order, the classifier starts
-    anew.
+    Args:
+        model: the network.
+        config: of the run.
+        names: as of `aa_flax.weights.init_from_plain`.
     """
     file = Path(config.model.init_from)
     try:
-        weights = read_state_dict(file, key=config.model.init_key)
-        origin = (getattr(weights, "card", None) or {}).get("origin")
-        theirs = origin.get("class_names") if isinstance(origin, dict) else None
-        other_classes = isinstance(theirs, list) and bool(class_names) and theirs != list(class_names)
-        if isinstance(theirs, list) and other_classes:
-            logging.info("%s: of the classes %s; the layer for classes starts anew", file, quoted(theirs, 5))
         return init_from_plain(
             model,
-            weights,
-            other_classes=other_classes,
+            read_state_dict(file, key=config.model.init_key),
+            names=names,
             source=config.model.init_source,
             zero_output=config.model.init_zero_output,
             init_part=config.model.init_part,

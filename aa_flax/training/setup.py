@@ -147,7 +147,7 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
 
     def take(model: nnx.Module) -> None:
         if config.model.init_from and not directory.has_checkpoint:
-            reports.append(str(take_weights(model, config, preprocessing.class_names)))
+            reports.append(str(take_weights(model, config, preprocessing.names)))
 
     with jax.default_device(_host()):
         program = Program.of(config, preprocessing, layout, epoch_steps, task=task, change=take)

@@ -1,6 +1,6 @@
 """Initialisation of a network from a plain one's weights, or from those of one of this library with other sizes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ def init_from_plain(
     zero_output: bool = False,
     init_part: str = "",
     adapt_stem: bool = False,
-    other_classes: bool = False,
+    names: Sequence[str] = (),
 ) -> Report:
     """Fill a network, in place, with those of another network's weights that fit.
 
@@ -50,8 +50,9 @@ def init_from_plain(
         init_part: dotted path of the network inside `model` that the weights are for, such as "backbone" of a detector;
             "" is `model` itself. The report has paths in the whole `model`, and lists arrays outside the part as new.
         adapt_stem: as for `load_torch_state_dict`.
-        other_classes: the weights are for other classes, though they may be as many; the classifier then keeps its
-            initial values.
+        names: of the classes that the network is for. Where the card of the weights, a file that `checkpoints export`
+            wrote, names others, or the same in another order, the classifier keeps its initial values, though they may
+            be as many.
 
     Returns:
         What was done with each array.
@@ -69,7 +70,7 @@ def init_from_plain(
             source=source,
             zero_output=zero_output,
             adapt_stem=adapt_stem,
-            other_classes=other_classes,
+            names=names,
         )
         return report.within(init_part, [path for path in flat_arrays(model) if not path.startswith(f"{init_part}.")])
     arrays = flat_arrays(model)
@@ -77,6 +78,8 @@ def init_from_plain(
     named = respelt(model, source, state_dict)
     given, prefix, others, notes = given_arrays(named, places.names(arrays), lenient=True)
     notes = (*said(model, state_dict, source), *notes)
+    if other_classes := _are_others(state_dict, names):
+        notes += ("the weights are of other classes: the layer for classes is new",)
     if adapt_stem:
         notes += adapt(model, given, source)
     values: dict[str, np.ndarray] = {}
@@ -132,6 +135,13 @@ def init_from_plain(
     fill_arrays(model, values)
     unused = (*(prefix + key for key in given if key not in used), *others)
     return Report(tuple(loaded), partial, tuple(new), unused, resized, notes)
+
+
+def _are_others(state_dict: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """Return whether the card of some weights names other classes than these."""
+    origin = (getattr(state_dict, "card", None) or {}).get("origin")
+    theirs = origin.get("names") if isinstance(origin, dict) else None
+    return bool(names) and isinstance(theirs, list) and theirs != list(names)
 
 
 def _part(model: nnx.Module, path: str) -> nnx.Module:

@@ -125,7 +125,7 @@ def test_a_file_may_be_of_a_part(config):
 def test_a_layer_for_other_classes_starts_anew_though_they_are_as_many(config, tmp_path, names):
     """Names on the card decide where there are any, and not only their number."""
     given = create_model("wide_resnet28_10", **TINY, num_classes=3, in_channels=1, rngs=nnx.Rngs(6))
-    save(given, tmp_path / "named.safetensors", origin={"class_names": ["ant", "bee", "cat"]})
+    save(given, tmp_path / "named.safetensors", origin={"names": ["ant", "bee", "cat"]})
     config.model.init_from = str(tmp_path / "named.safetensors")
     model = create_model("wide_resnet28_10", **TINY, num_classes=3, in_channels=1, rngs=nnx.Rngs(7))
     report = take_weights(model, resolve(config), names)
