@@ -61,6 +61,7 @@ def test_same_seed_same_order():
     assert orders(numbered(50), 3, batch_size=7, seed=3) == orders(numbered(50), 3, batch_size=7, seed=3)
 
 
+@pytest.mark.thorough
 def test_order_is_uniform_enough():
     """In 60 epochs the first eighth of the examples is spread evenly over the eighths of the epoch."""
     epochs = orders(numbered(64), 60, batch_size=64, seed=2)

@@ -123,6 +123,7 @@ def test_parameter_paths_are_checkpoint_keys(tiny):
     assert set(batch_stats["stage1"]["block1"]["bn1"]) == {"mean", "var"}
 
 
+@pytest.mark.thorough
 def test_dropout_needs_rngs_and_only_in_training(rng, tiny):
     model = tiny("", dropout_rate=0.5)
     apply, params, batch_stats = functional(model)
@@ -154,7 +155,7 @@ def test_any_image_size_serves(rng, tiny):
         assert np.isfinite(forward(model, images(rng, 1, *size, 2))).all()
 
 
-@pytest.mark.few
+@pytest.mark.few(0, thorough=1)
 @pytest.mark.parametrize("train", [True, False])
 def test_recomputed_activations_change_nothing(rng, tiny, train):
     apply, params, stats = functional(tiny("aa_", implementation="folded"))

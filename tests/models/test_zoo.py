@@ -132,6 +132,7 @@ def test_building_takes_seconds(name):
     assert time.process_time() - start < 10
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells a process its peak memory")
 def test_building_takes_little_memory():
     """The peak is at most three times the size of the parameters above the memory after the imports."""

@@ -24,6 +24,7 @@ def workdir(plain_config, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.thorough
 def test_list_verify_prune_export(workdir, tmp_path):
     flag = f"--workdir={workdir}"
     listed = command("list", flag).stdout.splitlines()

@@ -9,6 +9,7 @@ from aa_flax.training import ConfigError, determinism, loop, resolve
 from aa_flax.training.loop import train
 
 
+@pytest.mark.thorough
 def test_time_to_the_first_step_is_told_by_phase_and_a_trace_is_written(plain_config, tmp_path, capsys):
     plain_config.epochs, plain_config.stop_after_epoch = 2, 1
     plain_config.profile_steps = (2, 3)

@@ -227,6 +227,7 @@ def test_its_scores_are_in_the_log_the_result_and_the_pictures(trained):
     assert not {name for name in ("accuracy", "label") if name in last}
 
 
+@pytest.mark.thorough
 def test_resumed_is_the_same_bit_for_bit(folder, trained):
     for more in (["--config.stop_after_epoch=1"], []):
         run(folder, "train", "--config=config.py", "--workdir=again", *more)
@@ -328,6 +329,7 @@ def test_pieces_come_to_the_gradient_of_the_whole(folder, trained, rng):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7), other.grads, found[0].grads)
 
 
+@pytest.mark.thorough
 def test_it_is_planned(folder, trained):
     config = config_of(folder)
     mesh = jax.sharding.Mesh(np.asarray(jax.devices("cpu")[:4]).reshape(4, 1), ("data", "model"))
@@ -337,6 +339,7 @@ def test_it_is_planned(folder, trained):
     assert "8x3xf32" in lowered.program.as_text()  # the shape of the batch's colours
 
 
+@pytest.mark.thorough
 def test_a_step_is_replayed(folder, trained):
     printed = run(folder, "replay", f"--workdir={trained[0]}", "--step=3")
     found = json.loads(printed.splitlines()[-1])

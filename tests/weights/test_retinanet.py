@@ -71,6 +71,7 @@ def test_names_and_outputs_are_torchvisions(rng, given):
     np.testing.assert_allclose(found["boxes"], boxes, rtol=1e-4, atol=1e-4 * np.abs(boxes).max())
 
 
+@pytest.mark.thorough
 def test_both_spellings_are_the_same_weights(given):
     model, state = given
     for named in (state, older(state), {f"module.{key}": value for key, value in older(state).items()}):
