@@ -37,6 +37,7 @@ def orders(source, epochs, **options):
         return [np.concatenate([next(batches)["index"] for _ in range(steps)]).tolist() for _ in range(epochs)]
 
 
+@pytest.mark.thorough
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 60), st.data())
 def test_each_epoch_is_part_of_a_permutation(count, data):

@@ -111,6 +111,7 @@ def test_another_loss_is_refused(config, tmp_path):
         RunDirectory(stopped).check(resolve(other))
 
 
+@pytest.mark.thorough
 def test_commands_take_it_side_by_side(finished, config, tmp_path):
     """Four of the commands, one after another in a process that has imported all."""
     (tmp_path / "config.py").write_text(CONFIG)

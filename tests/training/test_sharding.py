@@ -150,6 +150,7 @@ def test_a_step_sends_gradients_and_statistics_and_no_activations(one_step):
         assert 0 < largest <= widest  # parameters, no activations
 
 
+@pytest.mark.thorough
 def test_a_split_state_lies_in_pieces_and_stays_there():
     step, state, layout = prepare(config_of(fsdp=True), 8)
     before = jax.tree.map(lambda leaf: leaf.sharding, state)
