@@ -92,7 +92,6 @@ def _shown(content: bytes, with_metadata: bytes, meant: Samples | None) -> Shown
         if tags.get(284) == 2 and max(tags.get(258, (1,))) > 8:  # in planes, whose bytes Pillow reads as samples
             raise UnknownRange("a TIFF with more than 8 bits in planes is not read; save its channels together")
         if isinstance(image, TiffImagePlugin.TiffImageFile) and meant is None:  # a BigTIFF, which is not bared
-            tags = image.tag_v2
             meant = Samples(tags.get(258, (1,))[0], tags.get(339, (1,))[0], tags.get(262) == 0)
         picture = _over_white(_eight_bits(image, tile if isinstance(tile, str) else "", meant))
         orientation = _orientation(with_metadata, image.info)

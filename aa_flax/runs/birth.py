@@ -10,6 +10,7 @@ from typing import Any
 
 from aa_flax.json_values import to_json
 from aa_flax.runs.checkpoint_files import saved_steps, unvouched
+from aa_flax.runs.durable import write_durably
 
 MARKER = "run.json"
 _WHAT = "run directory of aa_flax"
@@ -43,12 +44,8 @@ def mark(folder: Path, **more: Any) -> None:
     """Write the marker, or add to the one that is there."""
     values = {"born": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **read_mark(folder)}
     if values.get("what") != _WHAT or any(values.get(name) != value for name, value in more.items()):
-        temporary = folder / f".{MARKER}.partial"
-        with temporary.open("w") as file:
-            file.write(to_json({**values, "what": _WHAT, **more}, indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # a power cut may keep a name and lose what it names
-        temporary.replace(folder / MARKER)
+        text = to_json({**values, "what": _WHAT, **more}, indent=1) + "\n"
+        write_durably(folder / MARKER, text, folder / f".{MARKER}.partial")
 
 
 def lost(folder: Path) -> str:

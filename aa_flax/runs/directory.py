@@ -15,6 +15,7 @@ from aa_flax.data.preprocessing import Preprocessing, seen_by
 from aa_flax.json_values import from_json, to_json
 from aa_flax.runs.birth import foreign, is_run, lost, mark, read_mark
 from aa_flax.runs.checkpoint_files import saved_steps
+from aa_flax.runs.durable import write_durably
 from aa_flax.runs.hosts import first_says, is_first
 
 
@@ -230,13 +231,8 @@ class RunDirectory:
 
     def _write(self, name: str, value: dict[str, Any]) -> None:
         """Replace a file as a whole, so that a reader never finds half of it."""
-        temporary = self.path / f".{name}.partial"
         try:
-            with temporary.open("w") as file:
-                file.write(to_json(value, indent=1) + "\n")
-                file.flush()
-                os.fsync(file.fileno())  # before the name: a power cut may keep a name and lose what it names
-            temporary.replace(self.path / name)
+            write_durably(self.path / name, to_json(value, indent=1) + "\n", self.path / f".{name}.partial")
         except OSError as error:
             raise RunDirectoryError(f"{self.path / name} cannot be written: {error.strerror}") from error
 

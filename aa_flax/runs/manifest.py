@@ -12,6 +12,7 @@ from typing import Any
 
 from aa_flax.alive import alive
 from aa_flax.json_values import to_json
+from aa_flax.runs.durable import write_durably
 
 NAME = "manifest.json"
 
@@ -61,12 +62,7 @@ def _entry(file: Path) -> dict[str, Any]:
 
 
 def _write(folder: Path, entries: dict[str, Any]) -> None:
-    temporary = folder.parent / f".{folder.name}.{NAME}.partial"
-    with temporary.open("w") as f:
-        f.write(to_json(entries, indent=1))
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.replace(folder / NAME)
+    write_durably(folder / NAME, to_json(entries, indent=1), folder.parent / f".{folder.name}.{NAME}.partial")
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
