@@ -47,9 +47,10 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     runs = [(model, int(seed), workdir / f"{model}_{seed}") for seed in values.seeds for model in models]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
     for model, seed, folder in runs:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "commit.txt").exists():
-            (folder / "commit.txt").write_text(commit() + "\n")
+        begun_with = compare_report.commit_file(folder)
+        begun_with.parent.mkdir(parents=True, exist_ok=True)
+        if not begun_with.exists():
+            begun_with.write_text(commit() + "\n")
         command = [sys.executable, "-m", "aa_flax.train", f"--workdir={folder}"]
         command += [f"--config={config}:{model}", f"--config.seed={seed}"]
         command += [*([f"--config.data.source_dir={values.source_dir}"] if values.source_dir else []), *argv[1:]]

@@ -15,6 +15,11 @@ from aa_flax.training import RunDirectory, read_metrics
 COLORS = ("#4c6a92", "#c08a2e", "#b3322c", "#6b4c92", "#3f8f5f", "#8c8c8c", "#2ea3c0", "#c02e8a")
 
 
+def commit_file(folder: Path) -> Path:
+    """Return where the commit that began a run is written: beside its directory, in which a run allows its own files."""
+    return folder.with_name(f"{folder.name}.commit")
+
+
 def collect(runs: Sequence[tuple[str, int, Path]], command: str) -> dict[str, Any]:
     """Return what the runs measured: the result of each, its held-out accuracies and its training losses."""
     measured = []
@@ -38,7 +43,7 @@ def collect(runs: Sequence[tuple[str, int, Path]], command: str) -> dict[str, An
             {
                 "model": model,
                 "seed": seed,
-                "commit": (folder / "commit.txt").read_text().strip(),
+                "commit": commit_file(folder).read_text().strip(),
                 **{key: result[key] for key in keys},
                 "held_out_accuracy": [row["accuracy"] for row in held_out],
                 "held_out_loss": [row["loss"] for row in held_out],

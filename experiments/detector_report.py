@@ -14,7 +14,7 @@ from aa_flax.evaluation.matching import Matches, match_all
 from aa_flax.evaluation.paired import paired_bootstrap
 from aa_flax.tasks.detection_scores import truth_of
 from aa_flax.training import RunDirectory, read_metrics
-from experiments.compare_report import curves, data_of, epochs_of, pieces
+from experiments.compare_report import commit_file, curves, data_of, epochs_of, pieces
 
 _KEPT = [*("params", "flops", "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AP_per_class", "loss")]
 _KEPT += ["examples", "epochs", "train_seconds", "images_per_second", "jax"]
@@ -34,7 +34,7 @@ def collect(runs: Sequence[tuple[str, int, Path]], command: str) -> dict[str, An
             {
                 "model": model,
                 "seed": seed,
-                "commit": (folder / "commit.txt").read_text().strip(),
+                "commit": commit_file(folder).read_text().strip(),
                 **{key: result[key] for key in _KEPT},
                 "held_out_AP": [row["AP"] for row in held_out],
                 "held_out_AP50": [row["AP50"] for row in held_out],

@@ -1,0 +1,45 @@
+"""The script that trains the networks of a config file and compares them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parents[2]
+_SETTINGS = dict(tiny="tiny_config", detector="detector_config")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("task", _SETTINGS)
+def test_networks_of_a_file_are_trained_and_compared(task, tmp_path, request):
+    config = request.getfixturevalue(_SETTINGS[task])
+    config.epochs = 1
+    file = tmp_path / "two.py"
+    file.write_text(
+        "import json\n"
+        "from aa_flax.training import default_config\n"
+        f"from conftest import {task}\n"
+        "MODELS = ('little', 'much')\n"
+        "def get_config(name='little'):\n"
+        f"    config = {task}({config.data.data_dir!r})\n"
+        "    config.epochs = 1\n"
+        "    config.optimizer.learning_rate *= 1.0 if name == 'little' else 2.0\n"
+        "    return config\n"
+    )
+    command = [sys.executable, str(_ROOT / "experiments" / "compare.py"), f"--config={file}", "--seeds=3"]
+    for _ in range(2):  # the second time the runs are finished
+        done = subprocess.run(
+            [*command, f"--workdir={tmp_path / 'runs'}"],
+            env={**os.environ, "PYTHONPATH": str(_ROOT / "tests")},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    measured = json.loads((tmp_path / "runs" / "two.json").read_text())
+    assert [run["model"] for run in measured["runs"]] == ["little", "much"]
+    assert all(run["seed"] == 3 and run["commit"] for run in measured["runs"])
+    assert "`much`" in (tmp_path / "runs" / "two.md").read_text()
+    assert (tmp_path / "runs" / "two.png").stat().st_size > 1000
