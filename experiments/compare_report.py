@@ -16,7 +16,7 @@ COLORS = ("#4c6a92", "#c08a2e", "#b3322c", "#6b4c92", "#3f8f5f", "#8c8c8c", "#2e
 
 
 def commit_file(folder: Path) -> Path:
-    """Return where the commit that began a run is written: beside its directory, in which a run allows its own files."""
+    """Return where the commit that began a run is written: beside its directory, which takes no foreign files."""
     return folder.with_name(f"{folder.name}.commit")
 
 
