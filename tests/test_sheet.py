@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aa_flax.data.array_source import ArraySource
 from aa_flax.data.preprocessing import Preprocessing
-from aa_flax.data.source import ArraySource
 from aa_flax.tasks import make_task
 from aa_flax.training import resolve
 

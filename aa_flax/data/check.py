@@ -16,9 +16,9 @@ from aa_flax.data.damage import damage_in
 from aa_flax.data.errors import DataError, one_line
 from aa_flax.data.objects import Objects, object_reader
 from aa_flax.data.prepared import Prepared, open_prepared
+from aa_flax.data.record_source import RecordSource
 from aa_flax.data.sets.own import FOLDER_KINDS, stored_name
 from aa_flax.data.shown import shown
-from aa_flax.data.source import RecordSource
 from aa_flax.data.targets import Read
 from aa_flax.data.truths import is_annotated
 from aa_flax.literal import quoted

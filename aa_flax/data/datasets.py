@@ -16,6 +16,7 @@ from aa_flax.data.prepared import (
     open_prepared,
     resolve_data_dir,
 )
+from aa_flax.data.record_source import RecordSource
 from aa_flax.data.sets.own import (
     EMBEDDED,
     FOLDER_KINDS,
@@ -29,7 +30,7 @@ from aa_flax.data.sets.own import (
     stored_name,
     takes_folder,
 )
-from aa_flax.data.source import RecordSource, Source
+from aa_flax.data.source import Source
 from aa_flax.data.statistics import as_pixel, mean_and_std
 from aa_flax.data.targets import Targets
 from aa_flax.data.truths import Annotations, Truth, category_ids, is_annotated, read_truths

@@ -19,10 +19,10 @@ from PIL import Image
 from aa_flax.data.errors import DataError
 from aa_flax.data.objects import object_reader, stored_size
 from aa_flax.data.prepared import content_fingerprint, open_prepared
+from aa_flax.data.record_source import RecordSource
 from aa_flax.data.sets.builder import Example, Origin, Record
 from aa_flax.data.sets.detection import object_features
 from aa_flax.data.sets.moved import moved_segmentation
-from aa_flax.data.source import RecordSource
 from aa_flax.data.truths import category_ids, is_annotated
 
 _AHEAD = 8  # examples per thread that may be in work ahead of the one that is written

@@ -6,11 +6,12 @@ from typing import Any
 
 from absl import logging
 
+from aa_flax.data.array_source import ArraySource
 from aa_flax.data.errors import DataError
 from aa_flax.data.images import Interpolation
 from aa_flax.data.open_files import OpenFilesError
 from aa_flax.data.placement import Framing
-from aa_flax.data.source import ArraySource, Source
+from aa_flax.data.source import Source
 
 
 class TolerantSource(Source):

@@ -14,7 +14,7 @@ from aa_flax.data.errors import DataError
 from aa_flax.data.facts import COCO_CATEGORY_IDS
 from aa_flax.data.objects import Objects, object_reader, stored_size
 from aa_flax.data.prepared import Prepared
-from aa_flax.data.source import RecordSource
+from aa_flax.data.record_source import RecordSource
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,10 @@ from typing import Any
 
 from aa_flax.data import train_batches
 from aa_flax.data.prepared import open_prepared
+from aa_flax.data.record_source import RecordSource
 from aa_flax.data.sets.builder import Example, Origin
 from aa_flax.data.sets.own import prepare
 from aa_flax.data.shrink import Shrunk
-from aa_flax.data.source import RecordSource
 from experiments.benchmarks import results
 
 RECORDS, BATCH, SIDE, SHORT_SIDE = 4096, 64, 224, 256

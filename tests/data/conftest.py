@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from aa_flax.data import Dataset, load
-from aa_flax.data.source import ArraySource, Source
+from aa_flax.data.array_source import ArraySource
+from aa_flax.data.source import Source
 
 
 def idx_bytes(array: np.ndarray) -> bytes:

@@ -8,7 +8,7 @@ from PIL import Image
 from aa_flax.data import DataError, fast_jpeg
 from aa_flax.data.images import decode_part
 from aa_flax.data.placement import resized
-from aa_flax.data.source import RecordSource
+from aa_flax.data.record_source import RecordSource
 
 simplejpeg = pytest.importorskip("simplejpeg")
 pytest.importorskip("cykooz_resizer")
@@ -130,7 +130,9 @@ def test_threads(rng):
 
 def test_a_source_uses_it_for_parts(embedded, monkeypatch):
     calls = []
-    monkeypatch.setattr("aa_flax.data.source.decode_part_fast", lambda *a, **k: calls.append(1) or decode_part(*a, **k))
+    monkeypatch.setattr(
+        "aa_flax.data.record_source.decode_part_fast", lambda *a, **k: calls.append(1) or decode_part(*a, **k)
+    )
     source = embedded.split("test", fast_decode=True)
     assert isinstance(source, RecordSource)
     source.part(3, resized((9, 9), window)), source[3], embedded.split("test").part(3, resized((9, 9)))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import aa_flax
 from aa_flax.data import ClassLabel, DataError, eval_batches, steps_per_epoch, train_batches
-from aa_flax.data.source import ArraySource, Source
+from aa_flax.data.array_source import ArraySource
+from aa_flax.data.source import Source
 from aa_flax.data.view import View
 
 ROOT = Path(aa_flax.__file__).parents[1]
@@ -273,7 +274,7 @@ def test_threads_end(toy, end):
 
 def test_a_program_that_forgets_to_close_ends():
     code = (
-        "import numpy as np; from aa_flax.data import train_batches; from aa_flax.data.source import ArraySource;"
+        "import numpy as np; from aa_flax.data import train_batches; from aa_flax.data.array_source import ArraySource;"
         "s = ArraySource('s', np.zeros((90, 8, 8, 3), np.uint8), {'label': np.zeros(90)});"
         "b = train_batches(s, batch_size=9, seed=0, num_threads=2); next(b); print('done')"
     )

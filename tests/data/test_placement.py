@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aa_flax.data.array_source import ArraySource
 from aa_flax.data.augment.device import flipped, flipped_boxes, without_padding
 from aa_flax.data.boxes import Boxes
 from aa_flax.data.fast_jpeg import decode_part_fast
 from aa_flax.data.images import as_picture, decode_part, framed
 from aa_flax.data.pipeline import eval_batches, train_batches
 from aa_flax.data.placement import boxes_in_photo, boxes_on_canvas, resized, scaled
-from aa_flax.data.source import ArraySource
 from aa_flax.data.view import View
 
 SHAPES = {(61, 97): (13, 7, 41, 30), (97, 61): (5, 50, 31, 90), (30, 31): (4, 6, 22, 25)}

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from aa_flax.data import steps_per_epoch, train_batches
+from aa_flax.data.array_source import ArraySource
 from aa_flax.data.repeated import distinct_position
-from aa_flax.data.source import ArraySource
 
 PLAIN = {"num_threads": 0, "prefetch": 0}
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from aa_flax.data import ClassLabel, DataError, TolerantSource, load
+from aa_flax.data.array_source import ArraySource
 from aa_flax.data.images import decode_image, decode_part, encode_png, resize
 from aa_flax.data.placement import resized
-from aa_flax.data.source import ArraySource
 
 RECORDS = "aa_fashion_mnist-{}.array_record-00000-of-00001"
 
@@ -63,7 +63,7 @@ def test_all_targets_are_read_without_decoding(prepared, fashion, monkeypatch):
     np.testing.assert_array_equal(labels, [*fashion.train.labels, *fashion.test.labels])
     source = prepared.split("train[3:20]")
     monkeypatch.setattr("aa_flax.data.images.decode_image", lambda *_: pytest.fail("decoded"))
-    monkeypatch.setattr("aa_flax.data.source.decode_image", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("aa_flax.data.record_source.decode_image", lambda *_: pytest.fail("decoded"))
     for each in (source, TolerantSource(source, 1)):
         found = each.all_targets()
         assert found.keys() == {"label"} and found["label"].dtype == np.int32
@@ -91,7 +91,7 @@ def test_images_of_several_sizes_are_cached(rng, monkeypatch):
     for i in (0, 1, 257, 299):
         np.testing.assert_array_equal(cached[i]["image"], images[i])
         assert cached[i]["label"] == i
-    monkeypatch.setattr("aa_flax.data.source.available_memory", lambda: 10_000)
+    monkeypatch.setattr("aa_flax.data.array_source.available_memory", lambda: 10_000)
     with pytest.raises(DataError, match="cached, its images take 0.0 GB"):
         ArraySource.of(source)
 
@@ -167,9 +167,9 @@ def test_missing_file(prepared):
 def with_example(tmp_path, monkeypatch, image, label):
     """Return the source of a prepared data set whose record 1 is intact and has this image file and label."""
     from aa_flax.data.prepared import open_prepared
+    from aa_flax.data.record_source import RecordSource
     from aa_flax.data.sets import fashion_mnist
     from aa_flax.data.sets.own import open_origin, prepare
-    from aa_flax.data.source import RecordSource
 
     origin = open_origin("fashion_mnist_subset", "")
     good = encode_png(np.zeros((28, 28, 1), np.uint8))

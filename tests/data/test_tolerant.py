@@ -7,9 +7,10 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
 from aa_flax.data import DataError, TolerantSource, load, train_batches
+from aa_flax.data.array_source import ArraySource
 from aa_flax.data.images import encode_png
 from aa_flax.data.placement import resized
-from aa_flax.data.source import ArraySource, Source
+from aa_flax.data.source import Source
 
 WINDOW = {"crop": "resized", "image_size": (4, 6)}
 

@@ -7,7 +7,7 @@ from PIL import Image
 from aa_flax.data.images import as_picture, decode_part
 from aa_flax.data.photo import load_photo
 from aa_flax.data.pipeline import eval_batches
-from aa_flax.data.source import RecordSource
+from aa_flax.data.record_source import RecordSource
 from aa_flax.data.view import View
 
 

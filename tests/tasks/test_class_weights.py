@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from aa_flax.config.schema import ConfigError, resolve
+from aa_flax.data.array_source import ArraySource
 from aa_flax.data.preprocessing import Preprocessing
-from aa_flax.data.source import ArraySource
 from aa_flax.data.tolerant import TolerantSource
 from aa_flax.tasks import begin, make_task
 from aa_flax.training.optimizers import optimizer

@@ -8,7 +8,7 @@ import pytest
 from run_files import assert_same, final_state, rows
 
 from aa_flax.data import DataError
-from aa_flax.data.source import RecordSource
+from aa_flax.data.record_source import RecordSource
 from aa_flax.models.functional import functional
 from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.checkpoints import Checkpoints

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from aa_flax.data import DataError, TolerantSource
-from aa_flax.data.source import RecordSource
+from aa_flax.data.record_source import RecordSource
 from aa_flax.training import ConfigError, RunDirectory, resolve
 from aa_flax.training.loop import train
 from aa_flax.training.setup import set_up

@@ -1,0 +1,113 @@
+"""A source whose examples are held in memory."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from aa_flax.data.errors import DataError
+from aa_flax.data.memory import available_memory
+from aa_flax.data.source import CHUNK, Placed, Source, on_threads
+
+
+class ArraySource(Source):
+    """A source whose examples are held in memory."""
+
+    def __init__(
+        self,
+        name: str,
+        images: np.ndarray | Sequence[np.ndarray],
+        targets: Mapping[str, np.ndarray],
+        placed: Placed | None = None,
+    ):
+        """Take images and targets without copying them.
+
+        Args:
+            name: for messages.
+            images: uint8 [n, h, w, c], or n arrays [h, w, c] of any sizes.
+            targets: by name, each [n, ...].
+            placed: moves targets with their image, see `Targets`.
+        """
+        lengths = ", ".join(f"{len(values)} of {target!r}" for target, values in targets.items())
+        each = [images[0]] if isinstance(images, np.ndarray) and len(images) else list(images)
+        if any(one.ndim != 3 or one.dtype != np.uint8 for one in each) or any(
+            len(images) != len(values) for values in targets.values()
+        ):
+            shape = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else f"{len(images)} arrays"
+            raise DataError(f"{name}: images {shape} with {lengths}, expected uint8 [n, h, w, c] and as many")
+        self.name, self.placed = name, placed
+        sides = ({one.shape[axis] for one in each} for axis in range(3))
+        height, width, channels = (found.pop() if len(found) == 1 else None for found in sides)
+        if channels is None and each:
+            raise DataError(f"{name}: images differ in their channels")
+        self.image_shape = height, width, channels or images.shape[-1]  # type: ignore[union-attr]
+        self.target_shapes = {
+            target: jax.ShapeDtypeStruct(values.shape[1:], values.dtype) for target, values in targets.items()
+        }
+        # Examples are views into these arrays, so writing into one would change it in every later epoch.
+        self._images = _protected(images) if isinstance(images, np.ndarray) else [_protected(one) for one in images]
+        self._targets = {target: _protected(values) for target, values in targets.items()}
+
+    @classmethod
+    def of(cls, source: Source) -> "ArraySource":
+        """Decode all examples of `source` into memory, on as many threads as there are cores.
+
+        Raises:
+            DataError: the images take more memory than there is, or an example cannot be read.
+        """
+        height, width, channels = source.image_shape
+        one_size = height is not None and width is not None
+        needed, there = len(source) * (height or 0) * (width or 0) * channels, available_memory()
+        if needed:
+            _require_room(source.name, needed, there)
+        shape = (len(source), height or 0, width or 0, channels)
+        images: Any = np.empty(shape, np.uint8) if one_size else [np.empty(0, np.uint8)] * len(source)
+        targets = {
+            name: np.empty((len(source), *target.shape), target.dtype) for name, target in source.target_shapes.items()
+        }
+        taken: list[int] = []
+
+        def fill(start: int) -> None:
+            for example in source.__getitems__(range(start, min(start + CHUNK, len(source)))):
+                images[example["index"]] = example["image"]
+                for name, values in targets.items():
+                    values[example["index"]] = example[name]
+                if not one_size:
+                    taken.append(example["image"].nbytes)
+            if not one_size:
+                _require_room(source.name, sum(taken), there)
+
+        on_threads(fill, len(source))
+        held = cls(source.name, images, targets, source.placed)
+        held.annotations = source.annotations
+        return held
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        self._require_index(index)
+        targets = {name: values[index] for name, values in self._targets.items()}
+        return {"image": self._images[index], **targets, "index": int(index)}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        return [self[index] for index in indices]
+
+    def cached(self) -> "ArraySource":
+        return self
+
+
+def _protected(values: np.ndarray) -> np.ndarray:
+    """Return a view of an array that cannot be written to."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
+
+
+def _require_room(name: str, needed: int, there: int | None) -> None:
+    if there is not None and needed > there:
+        raise DataError(
+            f"{name}: cached, its images take {needed / 1e9:,.1f} GB (config field 'data.cache'), and "
+            f"{there / 1e9:,.1f} GB of memory are available"
+        )
