@@ -12,7 +12,6 @@ from aa_flax.drawing.saving import in_plain_style
 from aa_flax.evaluation.coco_json import read_results
 from aa_flax.evaluation.matching import Matches, match_all
 from aa_flax.evaluation.paired import paired_bootstrap
-from aa_flax.tasks.detection_scores import truth_of
 from aa_flax.training import RunDirectory, read_metrics
 from experiments.compare_report import commit_file, curves, data_of, epochs_of, pieces
 
@@ -99,6 +98,6 @@ def _matches(folder: Path) -> Matches:
     """Return which detections of a run are right, from the file that it left."""
     config = RunDirectory(folder).read_config()
     dataset = data.load(config.data.name, data_dir=config.data.data_dir)
-    truths = [truth_of(each) for each in dataset.truths(config.data.eval_split)]
+    truths = dataset.truths(config.data.eval_split)
     found = read_results((folder / "detections.json").read_text(), dataset.category_ids)
     return match_all(truths, found, dataset.num_classes)

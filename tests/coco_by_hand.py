@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from aa_flax.data.annotated import Objects, Truth
 from aa_flax.evaluation.coco_json import read_results
-from aa_flax.evaluation.detections import Found, Truth
+from aa_flax.evaluation.detections import Found
 
 FIXTURE = Path(__file__).parent / "fixtures" / "coco_eval"
 AREAS = {"": (0, 1e10), "_small": (0, 32**2), "_medium": (32**2, 96**2), "_large": (96**2, 1e10)}
@@ -29,7 +30,9 @@ def fixture():
         crowd = np.array([a["iscrowd"] == 1 for a in own], bool)
         area = np.array([a["area"] for a in own], np.float64)
         size = image["height"], image["width"]
-        truths.append(Truth(image["id"], image["file_name"], *size, boxes, labels, crowd, area))
+        ids_of_objects = np.array([a["id"] for a in own], np.int64)
+        objects = Objects(boxes, labels, crowd, area, ids_of_objects)
+        truths.append(Truth(image["id"], image["file_name"], *size, objects))
     found = read_results((FIXTURE / "instances_val2014_fakebbox100_results.json").read_text(), ids)
     return truths, found, [category["name"] for category in contents["categories"]], ids
 
@@ -39,15 +42,14 @@ def truth(image_id=1, boxes=(), labels=None, crowd=None, area=None, size=(200, 3
     boxes = np.array(boxes, np.float64).reshape(-1, 4)
     n = len(boxes)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return Truth(
-        image_id,
-        f"{image_id}.jpg",
-        *size,
+    objects = Objects(
         boxes,
         np.array([0] * n if labels is None else labels, np.int64),
         np.array([False] * n if crowd is None else crowd, bool),
         areas if area is None else np.array(area, np.float64),
+        np.zeros(n, np.int64),
     )
+    return Truth(image_id, f"{image_id}.jpg", *size, objects)
 
 
 def found(boxes=(), scores=(), labels=None):

@@ -20,7 +20,7 @@ _HOME = {
     "ClassLabel": "targets",
     "Source": "source",
     "Targets": "targets",
-    "Truth": "truths",
+    "Truth": "annotated",
     "TolerantSource": "tolerant",
     "eval_batches": "pipeline",
     "steps_per_epoch": "pipeline",

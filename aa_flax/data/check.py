@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
+from aa_flax.data.annotated import Objects
 from aa_flax.data.damage import damage_in
 from aa_flax.data.errors import DataError, one_line
-from aa_flax.data.objects import Objects, object_reader
+from aa_flax.data.objects import object_reader
 from aa_flax.data.prepared import Prepared, open_prepared
 from aa_flax.data.record_source import RecordSource
 from aa_flax.data.sets.own import FOLDER_KINDS, stored_name

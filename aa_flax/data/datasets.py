@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from aa_flax.data.annotated import Truth
 from aa_flax.data.errors import DataError
 from aa_flax.data.prepared import (
     Prepared,
@@ -33,7 +34,7 @@ from aa_flax.data.sets.own import (
 from aa_flax.data.source import Source
 from aa_flax.data.statistics import as_pixel, mean_and_std
 from aa_flax.data.targets import Targets
-from aa_flax.data.truths import Annotations, Truth, category_ids, is_annotated, read_truths
+from aa_flax.data.truths import Annotations, category_ids, is_annotated, read_truths
 
 
 @dataclass(frozen=True)

@@ -11,37 +11,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Bool, Float64, Int64
 from PIL import Image
 
+from aa_flax.data.annotated import Objects
+
 _CROWD = ("crowd", "is_crowd", "is_difficult")
-
-
-@dataclass(frozen=True)
-class Objects:
-    """The objects of a photograph.
-
-    Attributes:
-        boxes: x1, y1, x2, y2 in the photograph's pixels, as annotated: neither clipped nor rounded.
-        labels: the class of each, counted from 0 in the order of the data set's class names.
-        crowd: whether a box is of a group, or (Pascal VOC) of an object too difficult to count; such objects are not
-            trained on, and in scores neither found nor missed.
-        area: the annotation's area, which for a polygon is that of the polygon; in pixels.
-        ids: the annotation's number; 0 where the data set has none.
-    """
-
-    boxes: Float64[np.ndarray, "n 4"]
-    labels: Int64[np.ndarray, " n"]
-    crowd: Bool[np.ndarray, " n"]
-    area: Float64[np.ndarray, " n"]
-    ids: Int64[np.ndarray, " n"]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def some(self, chosen: Bool[np.ndarray, " n"]) -> "Objects":
-        """Return the chosen objects, in order."""
-        return Objects(self.boxes[chosen], self.labels[chosen], self.crowd[chosen], self.area[chosen], self.ids[chosen])
 
 
 @dataclass(frozen=True)

@@ -10,29 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from aa_flax.alive import reporting
+from aa_flax.data.annotated import Truth
 from aa_flax.data.errors import DataError
 from aa_flax.data.facts import COCO_CATEGORY_IDS
-from aa_flax.data.objects import Objects, object_reader, stored_size
+from aa_flax.data.objects import object_reader, stored_size
 from aa_flax.data.prepared import Prepared
 from aa_flax.data.record_source import RecordSource
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What is true of one photograph.
-
-    Attributes:
-        image_id: its number, different from those of all others of the split.
-        file_name: the name of its file, "" where the data set does not say.
-        height, width: of the photograph, in whose pixels the boxes are.
-        objects: all of its objects.
-    """
-
-    image_id: int
-    file_name: str
-    height: int
-    width: int
-    objects: Objects
 
 
 @dataclass(frozen=True)

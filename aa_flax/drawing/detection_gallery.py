@@ -9,10 +9,11 @@ from jaxtyping import UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from aa_flax.data.annotated import Truth
 from aa_flax.drawing.boxes import as_color, boxes_on, class_color, color_key, outline
 from aa_flax.drawing.detection_plots import KIND_COLORS
 from aa_flax.drawing.saving import drawable, drawable_names, in_plain_style, saved
-from aa_flax.evaluation.detections import Found, Truth
+from aa_flax.evaluation.detections import Found
 from aa_flax.evaluation.mistakes import KINDS, Verdict
 
 _INK, _FAINT = "#333333", "#6b7680"

@@ -22,7 +22,8 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import Float64, Int
 
-from aa_flax.evaluation.detections import Found, Truth, corner_and_sides, in_order
+from aa_flax.data.annotated import Truth
+from aa_flax.evaluation.detections import Found, corner_and_sides, in_order
 
 _RANGES = ("", "_small", "_medium", "_large")
 """Ends of the names of scores; the areas are all, up to 32², from there to 96², and from there."""

@@ -1,37 +1,12 @@
-"""What is to be found in a photograph, and what a detector found there, both in the photograph's own pixels."""
+"""What a detector found in a photograph, in the photograph's own pixels, beside what is to be found there."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int
+from jaxtyping import Float64, Int
 
-
-@dataclass(frozen=True)
-class Truth:
-    """The annotated objects of one photograph.
-
-    Attributes:
-        image_id: the photograph's number in its annotations, any whole number.
-        file_name: of the photograph.
-        height, width: of the photograph, in pixels.
-        boxes: x1, y1, x2, y2 of each object, in pixels.
-        labels: the class of each object, from 0.
-        crowd: whether a box holds a crowd, of which any number of detections may be part without being wrong.
-        area: of each object in square pixels, as annotated: in COCO that of its outline, not of its box.
-    """
-
-    image_id: int
-    file_name: str
-    height: int
-    width: int
-    boxes: Float64[np.ndarray, "n 4"]
-    labels: Int[np.ndarray, " n"]
-    crowd: Bool[np.ndarray, " n"]
-    area: Float64[np.ndarray, " n"]
-
-    def __post_init__(self) -> None:
-        _check_boxes(self.boxes, f"truths of image {self.image_id}")
+from aa_flax.data.annotated import Truth, require_boxes
 
 
 @dataclass(frozen=True)
@@ -49,7 +24,7 @@ class Found:
     labels: Int[np.ndarray, " k"]
 
     def __post_init__(self) -> None:
-        _check_boxes(self.boxes, "detections")
+        require_boxes(self.boxes, "detections")
         if np.isnan(self.scores).any():
             raise ValueError("detections: a score is NaN; scores must be numbers that can be compared")
 
@@ -98,12 +73,6 @@ def corner_and_sides(boxes: Float64[np.ndarray, "n 4"]) -> Float64[np.ndarray, "
     overlap may be a threshold to the last bit.
     """
     return np.concatenate([boxes[:, :2], (boxes[:, 2:] - boxes[:, :2]).round(9)], 1)
-
-
-def _check_boxes(boxes: np.ndarray, of: str) -> None:
-    bad = ~np.isfinite(boxes).all(1) | (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
-    if bad.any():
-        raise ValueError(f"{of}: {boxes[bad][0].tolist()} is no box x1, y1, x2, y2 with x1 <= x2 and y1 <= y2")
 
 
 def check_labels(labels: Int[np.ndarray, " n"], classes: int, of: str) -> None:

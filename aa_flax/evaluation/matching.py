@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
-from aa_flax.evaluation.detections import Found, Truth, corner_and_sides, in_order
+from aa_flax.data.annotated import Truth
+from aa_flax.evaluation.detections import Found, corner_and_sides, in_order
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """The ten overlaps that COCO's AP is the mean over."""

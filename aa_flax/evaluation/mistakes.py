@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from aa_flax.evaluation.detections import Found, Truth, in_order
+from aa_flax.data.annotated import Truth
+from aa_flax.evaluation.detections import Found, in_order
 from aa_flax.evaluation.matching import match_image, overlaps
 
 KINDS: Mapping[str, str] = {

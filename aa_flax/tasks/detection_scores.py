@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from aa_flax.data.annotated import Truth
 from aa_flax.data.source import Source
-from aa_flax.data.truths import Truth as Annotated
 from aa_flax.evaluation.coco import CocoScores, evaluate
 from aa_flax.evaluation.detection_rows import DetectionRows, found_in, merged
-from aa_flax.evaluation.detections import Found, Truth
+from aa_flax.evaluation.detections import Found
 from aa_flax.evaluation.matching import Matches, match_all
 from aa_flax.evaluation.mistakes import Verdict, count_kinds, judge
 from aa_flax.evaluation.score_threshold import ScoreThresholds, f1_by_threshold
@@ -92,7 +92,7 @@ class DetectionScorer:
             annotations.require_objects()
         annotated = annotations.truths()
         found = found_in(merged(states), [each.image_id for each in annotated])
-        truths = [truth_of(each) for each in annotated] if annotations.exist else None
+        truths = annotated if annotations.exist else None
         judged = Judged(found, truths, evaluate(truths, found, self._names), self._names)
         values = dict.fromkeys(("loss", "class_loss", "box_loss"), NO_SCORE)
         details: dict[str, Any] = {}
@@ -110,13 +110,6 @@ class DetectionScorer:
         else:
             values["AP"] = NO_SCORE
         return Scores(values, details, len(annotated), drawn=judged)
-
-
-def truth_of(each: Annotated) -> Truth:
-    """Return what is true of a photograph as the evaluation takes it."""
-    objects = each.objects
-    place = each.image_id, each.file_name, each.height, each.width
-    return Truth(*place, objects.boxes, objects.labels, objects.crowd, objects.area)
 
 
 def _losses(sums: Mapping[str, Any], normalizer: str) -> dict[str, float]:

@@ -6,7 +6,9 @@ import coco_by_hand
 import numpy as np
 import pytest
 from coco_by_hand import found, truth
+from photo_sets import photos, write_coco
 
+from aa_flax.data import load
 from aa_flax.evaluation.coco import MissingLibrary, evaluate
 from aa_flax.evaluation.matching import average_precision, match_all
 
@@ -46,6 +48,13 @@ def test_neither_order_of_photographs_nor_of_detections_counts(coco, rng):
         shuffled[number] = type(one)(one.boxes[order], one.scores[order], one.labels[order])
     again = evaluate([truths[k] for k in rng.permutation(len(truths))], shuffled, names)
     assert again.values == scores.values and again.by_class == scores.by_class
+
+
+def test_the_truths_of_a_data_set_are_scored_as_they_are(tmp_path):
+    dataset = load("coco_json/it", data_dir=tmp_path / "tfds", source_dir=write_coco(tmp_path / "it", photos()))
+    truths = dataset.truths("train")
+    right = {each.image_id: found(each.boxes, np.ones(len(each.objects)), each.labels) for each in truths}
+    assert evaluate(truths, right, dataset.class_names).values["AP"] == pytest.approx(1, abs=1e-12)
 
 
 @pytest.mark.parametrize(

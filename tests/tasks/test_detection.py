@@ -12,11 +12,10 @@ from flax import nnx
 from aa_flax import data
 from aa_flax.config.schema import ConfigError, resolve
 from aa_flax.data import truths
+from aa_flax.data.annotated import Objects, Truth
 from aa_flax.data.boxes import Boxes
-from aa_flax.data.objects import Objects
 from aa_flax.data.placement import resized, scaled
 from aa_flax.data.preprocessing import Preprocessing
-from aa_flax.data.truths import Truth
 from aa_flax.models.functional import functional
 from aa_flax.ops import encode_boxes, match_anchors
 from aa_flax.runs.hosts import gathered
