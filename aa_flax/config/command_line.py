@@ -74,7 +74,7 @@ def run(
         except OutputError as error:
             _end_without_output(error)
         except expected as error:
-            fail(str(error), getattr(error, "exit_status", 2))
+            fail(str(error), getattr(error, "exit_status", 2), getattr(error, "lines", ()))
         except Exception as error:
             if words := _fault_of_the_environment(error) or _out_of_memory(error):
                 fail(words)
@@ -153,9 +153,10 @@ def height_and_width(flag: str, text: str) -> tuple[int, int]:
     return int(sides[1]), int(sides[2] or sides[1])
 
 
-def fail(message: str, status: int = 2) -> NoReturn:
-    """Print an error message as one line to stderr and exit with `status`."""
-    print(f"error: {literal(' '.join(message.split()))}", file=sys.stderr)
+def fail(message: str, status: int = 2, lines: Sequence[str] = ()) -> NoReturn:
+    """Print an error message to stderr, as one line or as the given lines in its place, and exit with `status`."""
+    told = [literal(" ".join(line.split())) for line in lines or [message]]
+    print("\n  ".join([f"error: {told[0]}", *told[1:]]), file=sys.stderr)
     sys.exit(status)
 
 

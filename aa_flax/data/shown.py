@@ -84,6 +84,19 @@ def shown(content: bytes, quiet: bool = True) -> Shown:
         return _shown(bare, content, None)
 
 
+def announced(content: bytes) -> tuple[tuple[int, int], int]:
+    """Return the (height, width) of an image file as it is stored, and its orientation, 1 to 8; nothing is decoded.
+
+    Args:
+        content: the file's bytes.
+
+    Raises:
+        Exception: of many types, for bytes that are no image.
+    """
+    with Image.open(io.BytesIO(content)) as image:
+        return (image.height, image.width), _orientation(content, image.info) or 1
+
+
 def _shown(content: bytes, with_metadata: bytes, meant: Samples | None) -> Shown:
     with Image.open(io.BytesIO(content)) as image:
         tile: Any = image.tile[0].args if image.tile else None

@@ -8,18 +8,23 @@ import pytest
 from photo_sets import Made, photos, write_coco
 
 from aa_flax.data import DataError
+from aa_flax.data.errors import DataFaults
 from aa_flax.data.sets.coco_json import CocoJson
 
 TRAIN, VAL = "annotations/instances_train2017.json", "annotations/instances_val2017.json"
 
 
 def faults_of(folder, change, origin=CocoJson, made=None):
-    """Return the lines of the error about a folder of COCO's JSON, each document changed."""
+    """Return the faults of a folder of COCO's JSON, a line each, each document changed."""
     write_coco(folder, made or photos(train=9), change=change)
-    with pytest.raises(DataError) as error:
+    with pytest.raises(DataFaults) as error:
         origin("coco_json/it", folder)
-    assert "\n" not in str(error.value)
-    return str(error.value).split("; ")
+    first, *lines = error.value.lines
+    assert str(error.value) == "\n".join(error.value.lines)
+    if not lines:
+        return [first]
+    assert re.fullmatch(rf"{re.escape(str(folder))}: \d+ faults", first)
+    return lines
 
 
 def boxes(document, **changed):
@@ -55,8 +60,44 @@ def test_many_faults_of_a_kind_are_counted(tmp_path):
         for annotation in document["annotations"]:
             annotation["bbox"] = [500 + annotation["id"], 2, 3, 4]
 
-    lines = faults_of(tmp_path, change)
-    assert len(lines) == 6 and re.fullmatch(r"and \d+ more faults of this kind \(boxes outside\)", lines[-1])
+    lines = faults_of(tmp_path, change, made=photos(train=29))
+    assert len(lines) == 11 and all("lies outside its photograph" in line for line in lines[:10])
+    boxes = sum(len(each.objects) for some in photos(train=29).values() for each in some)
+    assert lines[-1] == f"and {boxes - 10} more: boxes outside {boxes - 10}"
+
+
+def test_every_kind_is_among_the_first_ten_faults(tmp_path):
+    def change(split, document):
+        for annotation in document["annotations"]:
+            annotation["bbox"] = [500 + annotation["id"], 2, 3, 4] if split == "train" else [5, 5, -3, 4]
+        document["annotations"][0]["image_id"] = None
+
+    lines = faults_of(tmp_path, change, made=photos(train=29))
+    assert len(lines) == 11 and sum("which is not listed" in line for line in lines) == 2
+    assert sum("lies outside" in line for line in lines) > 4 and sum("has a negative" in line for line in lines) == 2
+    assert re.fullmatch(r"and \d+ more: boxes outside \d+", lines[-1])
+
+
+def test_sizes_of_the_json_that_are_not_the_files(tmp_path):
+    """Not the boxes are wrong, though they lie outside what the JSON says."""
+    made = {"train": [Made(f"{k}.jpg", (20, 50), [(0, 32, 3, 47, 9)], k) for k in range(9)]}
+
+    def change(split, document):
+        for image in document["images"][2:4]:
+            image["width"], image["height"] = image["height"], image["width"]
+        document["images"][5].update(width=25, height=10)
+        document["annotations"][7]["bbox"] = [51, 3, 5, 5]
+
+    lines = faults_of(tmp_path, change, made=made)
+    assert [line.partition(": ")[2] for line in lines] == [
+        *(
+            f"{k}.jpg is said to be 20 × 50 (width × height), and {tmp_path}/train2017/{k}.jpg is 50 × 20, with width "
+            "and height swapped"
+            for k in (2, 3)
+        ),
+        f"5.jpg is said to be 25 × 10 (width × height), and {tmp_path}/train2017/5.jpg is 50 × 20",
+        "annotation 108 (7.jpg): the box x1, y1, x2, y2 = 51, 3, 56, 8 lies outside its photograph of 50 × 20",
+    ]
 
 
 def test_boxes_without_area_are_dropped_and_those_beyond_kept(tmp_path):

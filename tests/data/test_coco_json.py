@@ -10,7 +10,9 @@ from photo_sets import NAMES, Made, coco, photos, write_coco
 from PIL import Image
 
 from aa_flax.data import DataError, load
+from aa_flax.data.errors import DataFaults
 from aa_flax.data.sets.coco_json import CocoJson
+from aa_flax.data.sets.own import prepare
 from aa_flax.literal import told_apart
 
 
@@ -131,7 +133,7 @@ def test_file_names_with_folders(tmp_path):
     (tmp_path / "secret").mkdir()
     for path in elsewhere.glob("*.jpg"):
         path.rename(tmp_path / "secret" / path.name)
-    with pytest.raises(DataError, match="is missing"):
+    with pytest.raises(DataError, match="images of .* are missing"):
         read(elsewhere)
 
 
@@ -216,7 +218,7 @@ def test_sizes_that_do_not_fit(tmp_path, capsys):
     with pytest.raises(DataError) as error:
         opened(folder, tmp_path)
     message = str(error.value)
-    assert message.count("is said to be") == 4 and "\n" not in message
+    assert message.count("is said to be") == 4 and message.count("\n") == 4
     assert "train1.jpg is said to be" in message and "val2.jpg is said to be 1 × 1" in message
     assert not list((tmp_path / "tfds" / "aa_coco_json_it").glob("1.*"))
     with pytest.raises(DataError, match="is said to be"):  # no image is damaged, so none is left out
@@ -248,7 +250,7 @@ def test_names_that_no_file_has_are_missing(tmp_path, name):
         document["images"][2]["file_name"] = name
 
     folder = write_coco(tmp_path / "it", photos(), change=change)
-    with pytest.raises(DataError, match="is missing"):
+    with pytest.raises(DataError, match="images of .* are missing"):
         read(folder)
     assert len(read(folder, skip_damaged=True).photos("train")) == 4
 
@@ -259,7 +261,10 @@ def test_missing_and_damaged_images(tmp_path, capsys):
     (folder / "val2017/val2.jpg").unlink()
     with pytest.raises(DataError) as error:
         opened(folder, tmp_path)
-    assert "train1.jpg is missing" in str(error.value) and "val2.jpg is missing" in str(error.value)
+    for split, count, name in (("train", 5, "train1.jpg"), ("val", 3, "val2.jpg")):
+        told = f"1 of the {count} images of '{split}' are missing: '{name}' (no {folder}/{split}2017/{name})"
+        assert f"annotations/instances_{split}2017.json: {told}" in str(error.value)
+    assert "--skip_damaged" in str(error.value) and "decoded" not in str(error.value)
     write_coco(folder, photos())
     for name in ("train2017/train3.jpg", "val2017/val0.jpg"):
         (folder / name).write_bytes((folder / name).read_bytes()[:200])
@@ -274,6 +279,22 @@ def test_missing_and_damaged_images(tmp_path, capsys):
     assert sorted(truth.file_name for truth in dataset.truths("train")) == ["train0.jpg", "train2.jpg", "train4.jpg"]
     noted = capsys.readouterr().err
     assert "damaged images, left out: 2" in noted and "missing images, left out: 1" in noted
+
+
+def test_an_image_that_cannot_be_read_is_not_called_damaged(tmp_path):
+    folder = write_coco(tmp_path / "it", photos())
+    origins = [read(folder), read(folder, skip_damaged=True)]
+    (folder / "train2017/train1.jpg").unlink()
+    (folder / "train2017/train1.jpg").mkdir()  # no file any more, after the folder was looked at
+    (folder / "train2017/train2.jpg").write_bytes(b"")
+    with pytest.raises(DataFaults) as error:
+        prepare(origins[0], tmp_path / "tfds")
+    told = "\n".join(error.value.lines)
+    assert "train1.jpg: cannot be read (Is a directory)" in told and "--skip_damaged" in told
+    assert "train2.jpg: the image cannot be decoded (the file is empty)" in told
+    prepare(origins[1], tmp_path / "tfds")
+    noted = "\n".join(origins[1].notes)
+    assert "unreadable images, left out: 1 (" in noted and "damaged images, left out: 1 (" in noted
 
 
 def test_the_same_photograph_in_two_splits(tmp_path, capsys):

@@ -167,7 +167,9 @@ def test_all_damaged_images_are_named_at_once(photos, tmp_path):
     for file in files:
         assert f"{file}: the image cannot be decoded (" in message
     assert "BytesIO" not in message
-    assert "; 4 of 19 images; " in message and "--skip_damaged" in message and "\n" not in message
+    first, *faults, last = message.split("\n")
+    assert first == f"{photos}: 4 faults" and len(faults) == 4
+    assert last.startswith("of 19 images; ") and "--skip_damaged" in last
     with pytest.raises(DataError, match="is not prepared"):
         load("image_folder/mine", data_dir=tmp_path / "tfds")
 
@@ -176,12 +178,14 @@ def test_damaged_images_are_left_out_on_request(photos, tmp_path, capfd):
     files = damage(photos)
     where = [f"--data_dir={tmp_path}/tfds", f"--source_dir={photos}"]
     done = forked.run("-m", "aa_flax.data", "prepare", "image_folder/mine", *where)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and all(str(f) in done.stderr for f in files)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 6 and all(str(f) in done.stderr for f in files)
     done = forked.run("-m", "aa_flax.data", "prepare", "image_folder/mine", "--skip_damaged", *where)
     assert done.returncode == 0 and done.stdout.endswith("train 10, val 5; 3 classes\n"), done.stderr
     others, damaged = done.stderr.splitlines()
     assert others == f"{photos}: files left out: 1 (1 .txt)"
-    assert damaged.startswith(f"{photos}: images left out: 4 (") and all(str(file) in damaged for file in files)
+    assert damaged.startswith(f"{photos}: damaged images, left out: 4 (") and all(
+        str(file) in damaged for file in files
+    )
     capfd.readouterr()
     dataset = opened(photos, tmp_path)  # prepared, and the files are the same
     assert dataset.splits == {"train": 10, "val": 5} and capfd.readouterr().err == ""

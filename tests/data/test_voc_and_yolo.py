@@ -87,7 +87,7 @@ def test_lists_of_voc(tmp_path):
     with pytest.raises(DataError, match=r"val.txt: names images twice: 'val0'"):
         Voc("voc/it", folder)
     (lists / "val.txt").write_text("val0\nnothing\n")
-    with pytest.raises(DataError, match=r"nothing.xml: nothing.jpg has no annotation"):
+    with pytest.raises(DataError, match=r"1 of the 2 images of 'val' are missing: 'nothing.jpg'"):
         Voc("voc/it", folder)
     (lists / "val.txt").write_text("\n")
     with pytest.raises(DataError, match="val.txt: names no image"):
@@ -187,7 +187,9 @@ def test_yaml_files(tmp_path):
     origin = Yolo("yolo/it", folder)
     assert len(origin.photos("val")) == 3 and "the yaml names and that are not in this folder" in "".join(origin.notes)
     for text, message in (
-        ("names: [a, a, b]", "a name is given to two classes: 'a'"),
+        ("names: [a, b, a, b, a]", "the yaml gives a name to two classes: 'a' to 0 and 2 and 4, 'b' to 1 and 3"),
+        ("names: [a, ' ', b, '']", "the yaml names 4 classes, and the name of class 1, 3 is empty"),
+        ("names: {0: a, 1: }", "the yaml names 2 classes, and the name of class 1 is empty"),
         ("names: {0: a, 2: b}", "the yaml's names have the numbers '0', '2', expected 0, 1, 2"),
         ("names: []", "the names of the classes are"),
         ("names: [[a]]", "the names of the classes are"),
@@ -220,6 +222,36 @@ def test_class_names_of_any_characters(kind, tmp_path):
     origin = Voc("voc/it", folder)
     assert origin.class_names == sorted(names)
     assert [origin.class_names[each.label] for each in origin.photos("train")[0].objects] == list(names)
+
+
+def test_what_belongs_to_no_image_is_noted(tmp_path):
+    folder = write_voc(tmp_path / "voc", photos())
+    (folder / "Annotations/more.xml").write_text((folder / "Annotations/train1.xml").read_text())
+    (note,) = (line for line in Voc("voc/it", folder).notes if "annotations of no image" in line)
+    assert note.endswith(f"left out: 1 ({folder}/Annotations/more.xml)")
+    folder = write_yolo(tmp_path / "yolo", photos())
+    for name, text in (("more", "0 0.5 0.5 0.2 0.1\n"), ("empty", ""), ("list", "images/train/train0.jpg\n")):
+        (folder / f"labels/train/{name}.txt").write_text(text)
+    (folder / "labels/train/classes.txt").write_text("ant\nbee\ncat\n")
+    notes = Yolo("yolo/it", folder).notes
+    (note,) = (line for line in notes if "texts of no image" in line)
+    assert note.endswith(f"left out: 1 ({folder}/labels/train/more.txt)")
+    bare = [each.name for each in photos()["train"] if not (each.objects or each.color % 2)]
+    told = [line for line in notes if "images of train without a .txt" in line]
+    assert len(told) == len(bare[:1]) and all(name in told[0] for name in bare)
+
+
+def test_a_file_of_class_names_counts_its_lines(tmp_path):
+    folder = write_yolo(tmp_path, photos(), names=())
+    (folder / "classes.txt").write_text("\ufeffant\nbee\ncat\n\n")
+    assert Yolo("yolo/it", folder).class_names == ["ant", "bee", "cat"]
+    for text, message in (
+        ("ant\n\nbee\ncat\n", "classes.txt names 4 classes, and the name of class 1 is empty"),
+        ("ant\nbee\nant\n", "classes.txt gives a name to two classes: 'ant' to 0 and 2"),
+    ):
+        (folder / "classes.txt").write_text(text)
+        with pytest.raises(DataError, match=message):
+            Yolo("yolo/it", folder)
 
 
 @pytest.mark.parametrize("origin", [Voc, Yolo])

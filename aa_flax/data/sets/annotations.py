@@ -1,14 +1,8 @@
-"""Annotated photographs as files describe them, before they are checked and stored; and what is found wrong."""
+"""Annotated photographs as files describe them, before they are checked and stored."""
 
-import collections
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from aa_flax.data.errors import DataError
-
-_NAMED = 5  # of the faults of a kind; the rest are counted
-_TOLD = 3  # places of what is noted
 
 
 @dataclass(slots=True)
@@ -89,55 +83,3 @@ class Annotated:
             for photo in split.photos:
                 for each in photo.objects:
                     yield photo, each
-
-
-class _Kind:
-    """The first lines of a kind, and how many there are: a large data set may have a million."""
-
-    def __init__(self, most: int):
-        self.most, self.count = most, 0
-        self.first: list[str] = []
-
-    def add(self, line: str) -> None:
-        self.count += 1
-        if len(self.first) < self.most:
-            self.first.append(line)
-
-
-class Findings:
-    """What is found in the files of a data set: faults, all of which are told at once, and notes."""
-
-    def __init__(self) -> None:
-        self.faults: dict[str, _Kind] = collections.defaultdict(lambda: _Kind(_NAMED))
-        self._noted: dict[str, _Kind] = collections.defaultdict(lambda: _Kind(_TOLD))
-
-    def fault(self, kind: str, line: str) -> None:
-        """Add a fault, one line that names file and number; the first few of each kind are told."""
-        self.faults[kind].add(line)
-
-    def note(self, what: str, place: str) -> None:
-        """Add a place to what is noted and is no fault."""
-        self._noted[what].add(place)
-
-    @property
-    def notes(self) -> list[str]:
-        """Return a line for each thing noted: what, how often, and where first."""
-        return [
-            f"{what}: {kind.count:,} ({'; '.join(kind.first)}{'; ...' * (kind.count > len(kind.first))})"
-            for what, kind in self._noted.items()
-        ]
-
-    def require_none(self, more: str = "") -> None:
-        """Raise DataError, in one line, if there are faults.
-
-        Args:
-            more: what the user may do about them.
-        """
-        if not self.faults:
-            return
-        lines = []
-        for what, kind in self.faults.items():
-            lines += kind.first
-            if kind.count > len(kind.first):
-                lines.append(f"and {kind.count - len(kind.first):,} more faults of this kind ({what})")
-        raise DataError("; ".join([*lines, more] if more else lines))

@@ -5,13 +5,15 @@ dropped, and one that reaches beyond its photograph is stored as annotated, beca
 (targets of training are clipped to what is seen); both are counted.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.sets.annotations import Annotated, Annotation, Findings, Photo
-from aa_flax.data.sets.stored_image import upright_size
+from aa_flax.data.sets.annotations import Annotated, Annotation, Photo
+from aa_flax.data.sets.findings import Findings
+from aa_flax.data.sets.stored_image import announced_sizes, upright_size
 
 _AS_CORNERS = 0.95
 """The least part of boxes that lie inside when read as corners, in a file that has corners."""
@@ -25,12 +27,40 @@ def check_boxes(data: Annotated, findings: Findings) -> None:
     for photo, size in _sized(data):
         if photo.source in wrong:
             continue
+        if photo.size and any(_reaches_beyond(each, size) for each in photo.objects):
+            # Boxes that leave a photograph may be right, and what is said of its size wrong.
+            with contextlib.suppress(DataError):  # a damaged file, which is found when it is to be stored
+                if fault := size_fault(photo, *announced_sizes(photo.path)):
+                    findings.fault("sizes", fault)
+                    continue
         kept = []
         for each in photo.objects:
             place = f"{photo.source}: {data.unit} {each.number} ({photo.name})"
             if _has_area(each, size, place, findings):
                 kept.append(each)
         photo.objects = kept
+
+
+def size_fault(photo: Photo, upright: tuple[int, int], stored: tuple[int, int]) -> str:
+    """Return what is wrong with the size that a photograph's annotations say it has, "" if nothing is.
+
+    Args:
+        photo: the photograph.
+        upright: the (height, width) of its file as a viewer shows it.
+        stored: the same as the file stores it, before its metadata turn it.
+    """
+    if photo.size in (None, upright, stored):
+        return ""
+    assert photo.size is not None
+    said, own = (f"{size[1]} × {size[0]}" for size in (photo.size, upright))
+    swapped = ", with width and height swapped" if photo.size == upright[::-1] else ""
+    return f"{photo.source}: {photo.name} is said to be {said} (width × height), and {photo.path} is {own}{swapped}"
+
+
+def _reaches_beyond(each: Annotation, size: tuple[float, float]) -> bool:
+    """Return whether a box leaves a photograph of a (height, width) by more than rounding."""
+    x1, y1, x2, y2 = each.box
+    return max(-x1, -y1, x2 - size[1], y2 - size[0]) > 1
 
 
 def _sized(data: Annotated) -> Iterator[tuple[Photo, tuple[float, float]]]:

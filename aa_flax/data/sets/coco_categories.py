@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.sets.annotations import Findings
+from aa_flax.data.sets.findings import Findings
 from aa_flax.literal import quoted
 
 _UNUSED = "categories without annotations that have another's name, left out"
@@ -55,7 +55,7 @@ def _of_file(path: Path, categories: Sequence[Any], used: Collection[str], findi
     names: dict[int, str] = {}
     for number, category in enumerate(categories):
         key, name = (category.get(k) for k in ("id", "name")) if isinstance(category, dict) else (None, None)
-        if not is_integer(key) or not isinstance(name, str):
+        if not is_integer(key) or not isinstance(name, str) or not name.strip():
             findings.fault("categories", f"{path}: category {number} needs an integer id and a name: {category!r}")
             continue
         if key in names:

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.sets.annotations import Annotated, Annotation, Findings, Photo, Split
+from aa_flax.data.sets.annotations import Annotated, Annotation, Photo, Split
 from aa_flax.data.sets.coco_categories import agreed_categories, is_integer
 from aa_flax.data.sets.detection import DetectionFolder
+from aa_flax.data.sets.findings import Findings
 from aa_flax.data.sets.folder_layout import SUFFIXES, is_kind, split_spelled
 from aa_flax.json_values import to_json
 from aa_flax.literal import quoted

@@ -21,14 +21,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.sets.annotations import Annotated, Findings, Photo
-from aa_flax.data.sets.box_checks import check_boxes
+from aa_flax.data.sets.annotations import Annotated, Photo
+from aa_flax.data.sets.box_checks import check_boxes, size_fault
 from aa_flax.data.sets.builder import Example, Origin, Record, names_and_sizes, stored_name_of_folder
+from aa_flax.data.sets.findings import LEFT_OUT, Findings
 from aa_flax.data.sets.folder_layout import is_kind
 from aa_flax.data.sets.moved import moved_box, moved_segmentation, turned_points
-from aa_flax.data.sets.stored_image import StoredImage, stored_image
+from aa_flax.data.sets.stored_image import StoredImage, UnreadableError, stored_image
+from aa_flax.literal import quoted
 
 _WAY_OUT = "`python -m aa_flax.data prepare` with --skip_damaged leaves out images that are missing or damaged"
+_SKIPPABLE = {"missing", "damaged", "unreadable"}
 
 
 def object_features(classes: tfds.features.ClassLabel) -> dict[str, tfds.features.FeatureConnector]:
@@ -74,11 +77,11 @@ class DetectionFolder(Origin):
     def __init__(self, name: str, folder: Path, skip_damaged: bool = False):
         self.stored_name = stored_name_of_folder(name, self.prefix)
         self._folder, self._skip_damaged = folder, skip_damaged
-        self._findings = Findings()
+        self._findings = Findings(folder)
         self._data = self._read(folder, self._findings)
         self._leave_out_missing()
         check_boxes(self._data, self._findings)
-        self._findings.require_none()
+        self._findings.require_none(self._way_out())
         _count_empty(self._data, self._findings)
         self._same: list[list[list[Any]]] = []
 
@@ -97,17 +100,27 @@ class DetectionFolder(Origin):
     def _leave_out_missing(self) -> None:
         """Take the photographs whose files there are not out of their splits; each is a fault, or a note."""
         for name, split in self._data.splits.items():
-            there = []
-            for photo in split.photos:
-                if is_kind(photo.path.is_file):
-                    there.append(photo)
-                elif self._skip_damaged:
-                    self._findings.note("missing images, left out", f"{photo.source}: {photo.name}")
-                else:
-                    self._findings.fault("missing", f"{photo.source}: {photo.name} is missing: no {photo.path}")
-            split.photos = there
-            if not there and not self._findings.faults:
+            listed, missing = split.photos, []
+            split.photos = []
+            for photo in listed:
+                (split.photos if is_kind(photo.path.is_file) else missing).append(photo)
+            if missing and not self._skip_damaged:
+                # One fault and not thousands: where the folder of the images is not there, all are missing.
+                sources = {photo.source for photo in missing}
+                self._findings.fault(
+                    "missing",
+                    f"{sources.pop() if len(sources) == 1 else self._folder}: {len(missing):,} of the {len(listed):,} "
+                    f"images of {name!r} are missing: {quoted([photo.name for photo in missing])} "
+                    f"(no {missing[0].path})",
+                )
+            for photo in missing if self._skip_damaged else ():
+                self._findings.note("missing images, left out", f"{photo.source}: {photo.name}", LEFT_OUT)
+            if not split.photos and not self._findings.faults:
                 raise DataError(f"{self._folder}: the split {name!r} has no images")
+
+    def _way_out(self) -> str:
+        """Return what the user may do about the faults; "" if they are others than images that cannot be had."""
+        return _WAY_OUT if self._findings.faults.keys() <= _SKIPPABLE else ""
 
     @property
     def files(self) -> list[Path]:
@@ -163,10 +176,11 @@ class DetectionFolder(Origin):
             try:
                 image = stored_image(photo.path)
             except DataError as error:
+                kind = "unreadable" if isinstance(error, UnreadableError) else "damaged"
                 if self._skip_damaged:
-                    self._findings.note("damaged images, left out", str(error))
+                    self._findings.note(f"{kind} images, left out", str(error), LEFT_OUT)
                 else:
-                    self._findings.fault("damaged", str(error))
+                    self._findings.fault(kind, str(error))
                 continue
             if (objects := self._objects(photo, image)) is None:
                 continue
@@ -174,8 +188,7 @@ class DetectionFolder(Origin):
             index += 1
             yield _record(photo, image, objects)
         if last:
-            skippable = self._findings.faults.keys() == {"damaged"}
-            self._findings.require_none(_WAY_OUT if skippable else "")
+            self._findings.require_none(self._way_out())
             self._tell_same(places)
         if not index and self._skip_damaged:
             raise DataError(f"{self._folder}: no image of {split!r} can be decoded")
@@ -185,12 +198,8 @@ class DetectionFolder(Origin):
         height, width = image.size
         before = (width, height) if image.orientation > 4 else (height, width)
         turned = photo.size == before != image.size
-        if photo.size not in (None, image.size, before):
-            assert photo.size is not None
-            given = f"{photo.size[1]} × {photo.size[0]}"
-            self._findings.fault(
-                "sizes", f"{photo.source}: {photo.name} is said to be {given}, and {photo.path} is {width} × {height}"
-            )
+        if fault := size_fault(photo, image.size, before):
+            self._findings.fault("sizes", fault)
             return None
         if turned:
             self._findings.note("boxes turned with their photographs, as EXIF says", photo.name)

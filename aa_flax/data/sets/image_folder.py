@@ -16,8 +16,9 @@ import numpy as np
 
 from aa_flax.data.errors import DataError
 from aa_flax.data.sets.builder import Example, Origin, names_and_sizes, stored_name_of_folder
+from aa_flax.data.sets.findings import LEFT_OUT, Findings
 from aa_flax.data.sets.folder_layout import Classes, lay_out
-from aa_flax.data.sets.stored_image import stored_image
+from aa_flax.data.sets.stored_image import UnreadableError, stored_image
 from aa_flax.literal import quoted
 
 PREFIX = "image_folder/"
@@ -46,7 +47,7 @@ class ImageFolder(Origin):
         layout = lay_out(folder)
         self._images, self._left_out = layout.splits, layout.left_out
         self._names = list(self._images["train"])
-        self._damaged: list[str] = []
+        self._findings = Findings(folder)
 
     @property
     def files(self) -> list[Path]:
@@ -59,8 +60,7 @@ class ImageFolder(Origin):
     @property
     def notes(self) -> list[str]:
         """Return lines about files that are left out: those that are no images, and those that are damaged."""
-        damaged = f"{self._folder}: images left out: {len(self._damaged):,} ({'; '.join(self._damaged)})"
-        return [self._left_out] * bool(self._left_out) + [damaged] * bool(self._damaged)
+        return [self._left_out] * bool(self._left_out) + [f"{self._folder}: {line}" for line in self._findings.notes]
 
     def checksums(self) -> dict[str, str]:
         """Return, for each class in each split, a hash of its files' names and sizes, see `names_and_sizes`."""
@@ -71,7 +71,7 @@ class ImageFolder(Origin):
         }
 
     def splits(self) -> Mapping[str, Iterator[Example]]:
-        self._damaged.clear()
+        self._findings = Findings(self._folder)
         last = list(self._images)[-1]
         return {split: self._examples(split, classes, split == last) for split, classes in self._images.items()}
 
@@ -84,14 +84,17 @@ class ImageFolder(Origin):
             try:
                 example = _encoded(path), label
             except DataError as error:
-                self._damaged.append(str(error))
+                kind = "unreadable" if isinstance(error, UnreadableError) else "damaged"
+                if self._skip_damaged:
+                    self._findings.note(f"{kind} images, left out", str(error), LEFT_OUT)
+                else:
+                    self._findings.fault(kind, str(error))
                 continue
             found.add(label)
             yield example
-        if self._damaged and not self._skip_damaged and last:
-            count = f"{len(self._damaged):,} of {len(self.files):,} images"
+        if last:
             way_out = "`python -m aa_flax.data prepare` with --skip_damaged leaves them out"
-            raise DataError(f"{'; '.join(self._damaged)}; {count}; {way_out}")
+            self._findings.require_none(f"of {len(self.files):,} images; {way_out}")
         empty = [name for label, name in enumerate(self._names) if label not in found]
         if empty and self._skip_damaged:
             raise DataError(f"{self._folder}: no image of {split!r} can be decoded in the class {quoted(empty)}")

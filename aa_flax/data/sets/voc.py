@@ -18,8 +18,9 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.sets.annotations import Annotated, Annotation, Findings, Photo, Split
+from aa_flax.data.sets.annotations import Annotated, Annotation, Photo, Split
 from aa_flax.data.sets.detection import DetectionFolder
+from aa_flax.data.sets.findings import Findings
 from aa_flax.data.sets.folder_layout import SUFFIXES, is_hidden, is_kind, split_spelled
 from aa_flax.literal import quoted
 
@@ -48,6 +49,9 @@ class Voc(DetectionFolder):
                 photos.append(photo)
             splits[split] = Split(photos, annotated)
         findings.require_none()
+        read = {xml for both in pairs.values() for _, xml in both}
+        for path in sorted({path for xml in read for path in xml.parent.glob("*.xml")} - read):
+            findings.note("annotations of no image that is read, left out", str(path))
         if not names:
             raise DataError(f"{folder}: no object in any .xml, so there are no classes")
         order = {name: label for label, name in enumerate(sorted(names))}
@@ -141,6 +145,8 @@ def _annotate(photo: Photo, names: dict[str, int], findings: Findings) -> None:
     try:
         content = photo.source.read_bytes()
     except (OSError, ValueError) as error:
+        if not is_kind(photo.path.is_file):
+            return  # a list names what is not there at all: a missing image
         findings.fault(
             "xml", f"{photo.source}: {photo.name} has no annotation ({getattr(error, 'strerror', '') or error})"
         )

@@ -17,8 +17,9 @@ from typing import Any
 import yaml
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.sets.annotations import Annotated, Annotation, Findings, Photo, Split
+from aa_flax.data.sets.annotations import Annotated, Annotation, Photo, Split
 from aa_flax.data.sets.detection import DetectionFolder
+from aa_flax.data.sets.findings import Findings
 from aa_flax.data.sets.folder_layout import SUFFIXES, is_hidden, is_kind, split_spelled
 from aa_flax.json_values import to_json
 from aa_flax.literal import quoted
@@ -54,8 +55,13 @@ class Yolo(DetectionFolder):
                 raise DataError(f"{photos[0].source}: no such file, nor one for another image of 'train'")
             for photo in photos if texts else ():
                 _annotate(photo, names, findings)
+            bare = {photo.source for photo in photos} - {*texts} if texts else set()
+            for photo in photos if bare else ():
+                if photo.source in bare:
+                    findings.note(f"images of {split} without a .txt, taken as without objects", photo.name)
             files += texts
             splits[split] = Split(photos, bool(texts))
+        _note_texts_without_images(files, findings)
         data = Annotated(splits, names or [], [], "line", True, files)
         if names is None:
             most = max((each.label for _, each in data.objects()), default=0)
@@ -65,6 +71,25 @@ class Yolo(DetectionFolder):
         for number, (_, each) in enumerate(data.objects(), 1):
             each.id = number
         return data
+
+
+def _note_texts_without_images(texts: Sequence[Path], findings: Findings) -> None:
+    """Note the files of lines beside those of images that belong to no image."""
+    of_images, others = {*texts}, {*_NAMES}
+    for folder in sorted({text.parent for text in texts}):
+        for path in sorted(folder.glob("*.txt")):
+            # A list of files, which may lie beside them, has no lines of numbers.
+            if path not in of_images and path.name not in others and _has_lines(path):
+                findings.note("texts of no image that is read, left out", str(path))
+
+
+def _has_lines(text: Path) -> bool:
+    """Return whether a file begins with a line of an object; an empty one says nothing."""
+    try:
+        first = text.read_text("utf-8-sig").split("\n", 1)[0].split()
+        return len([float(word) for word in first]) >= 5
+    except (OSError, ValueError):
+        return False
 
 
 def _description(folder: Path) -> Mapping[str, Any]:
@@ -88,8 +113,12 @@ def _description(folder: Path) -> Mapping[str, Any]:
 
 
 def _class_names(folder: Path, description: Mapping[str, Any]) -> list[str] | None:
-    """Return the names of the classes, None if nothing says them."""
-    names = description.get("names")
+    """Return the names of the classes, None if nothing says them.
+
+    Raises:
+        DataError: they are no list of names, one is empty, or two classes have one.
+    """
+    names, place = description.get("names"), f"{folder}: the yaml"
     if isinstance(names, dict):  # number: name
         if {*names} != {str(number) for number in range(len(names))}:
             raise DataError(
@@ -100,13 +129,19 @@ def _class_names(folder: Path, description: Mapping[str, Any]) -> list[str] | No
         path = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
         if path is None:
             return None
-        names = [line.strip() for line in path.read_text("utf-8", "surrogateescape").splitlines() if line.strip()]
+        # Lines between names count, because the numbers of the classes are those of the lines.
+        text, place = path.read_text("utf-8-sig", "surrogateescape"), str(path)
+        names = [line.strip() for line in text.rstrip().splitlines()]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise DataError(f"{folder}: the names of the classes are {names!r:.200}, expected a list of them")
+    if empty := [str(number) for number, name in enumerate(names) if not name.strip()]:
+        raise DataError(f"{place} names {len(names)} classes, and the name of class {', '.join(empty)} is empty")
     if len({*names}) < len(names):
-        raise DataError(
-            f"{folder}: a name is given to two classes: {quoted(sorted({n for n in names if names.count(n) > 1}))}"
+        twice = ", ".join(
+            f"{quoted([name])} to {' and '.join(str(k) for k, other in enumerate(names) if other == name)}"
+            for name in sorted({name for name in names if names.count(name) > 1})
         )
+        raise DataError(f"{place} gives a name to two classes: {twice}; each class needs a name of its own")
     return list(names)
 
 
