@@ -114,7 +114,7 @@ def test_the_command(tmp_path):
     folder = write_coco(tmp_path / "it", photos())
     (folder / "train2017/train0.jpg").unlink()
     code, out, err = command("prepare", "coco_json/it", f"--source_dir={folder}")
-    assert (code, out) == (2, "") and err.count("\n") == 2 and "are missing: 'train0.jpg' (no " in err
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "are missing: 'train0.jpg' (no " in err
     code, out, err = command("prepare", "coco_json/it", f"--source_dir={folder}", "--skip_damaged")
     assert (code, out) == (0, f"{tmp_path}/tfds/aa_coco_json_it/1.0.0: train 4, val 3; 3 classes\n")
     assert "missing images, left out: 1" in err

@@ -100,7 +100,7 @@ class DetectionFolder(Origin):
     def _leave_out_missing(self) -> None:
         """Take the photographs whose files there are not out of their splits; each is a fault, or a note."""
         for name, split in self._data.splits.items():
-            listed, missing = split.photos, []
+            listed, missing = split.photos, list[Photo]()
             split.photos = []
             for photo in listed:
                 (split.photos if is_kind(photo.path.is_file) else missing).append(photo)

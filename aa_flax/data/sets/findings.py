@@ -64,6 +64,6 @@ class Findings:
         if rest := ", ".join(f"{what} {count:,}" for what, count in left.items() if count):
             lines.append(f"and {sum(left.values()):,} more: {rest}")
         total = sum(kind.count for kind in kinds)
-        if total > 1:
-            lines.insert(0, f"{self._folder}: {total:,} faults")
-        raise DataFaults([*lines, more] if more else lines)
+        if total == 1:
+            raise DataFaults(["; ".join([*lines, more] if more else lines)])
+        raise DataFaults([f"{self._folder}: {total:,} faults", *lines, *([more] if more else [])])
