@@ -164,8 +164,9 @@ def test_all_damaged_images_are_named_at_once(photos, tmp_path):
     with pytest.raises(DataError) as error:
         opened(photos, tmp_path)
     message = str(error.value)
-    for file in files:
-        assert f"{file}: the image cannot be decoded (" in message
+    *damaged, gone = files
+    assert all(f"{file}: the image cannot be decoded (" in message for file in damaged)
+    assert f"{gone}: cannot be read (No such file or directory)" in message
     assert "BytesIO" not in message
     first, *faults, last = message.split("\n")
     assert first == f"{photos}: 4 faults" and len(faults) == 4
@@ -181,11 +182,11 @@ def test_damaged_images_are_left_out_on_request(photos, tmp_path, capfd):
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 6 and all(str(f) in done.stderr for f in files)
     done = forked.run("-m", "aa_flax.data", "prepare", "image_folder/mine", "--skip_damaged", *where)
     assert done.returncode == 0 and done.stdout.endswith("train 10, val 5; 3 classes\n"), done.stderr
-    others, damaged = done.stderr.splitlines()
+    others, *left_out = done.stderr.splitlines()
     assert others == f"{photos}: files left out: 1 (1 .txt)"
-    assert damaged.startswith(f"{photos}: damaged images, left out: 4 (") and all(
-        str(file) in damaged for file in files
-    )
+    for kind, some in (("damaged", files[:3]), ("unreadable", files[3:])):
+        (line,) = (line for line in left_out if line.startswith(f"{photos}: {kind} images, left out: {len(some)} ("))
+        assert all(str(file) in line for file in some)
     capfd.readouterr()
     dataset = opened(photos, tmp_path)  # prepared, and the files are the same
     assert dataset.splits == {"train": 10, "val": 5} and capfd.readouterr().err == ""
