@@ -1,8 +1,9 @@
 """The check of a prepared data set: its description, files, records, images, and labels or boxes."""
 
+import functools
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from aa_flax.data.errors import DataError, one_line
 from aa_flax.data.objects import object_reader
 from aa_flax.data.prepared import Prepared, open_prepared
 from aa_flax.data.record_source import RecordSource
+from aa_flax.data.same_photographs import SamePhotographs
 from aa_flax.data.sets.own import FOLDER_KINDS, stored_name
 from aa_flax.data.shown import shown
 from aa_flax.data.targets import Read
@@ -57,9 +59,10 @@ def check(folder: Path, sample: int | None = 1000) -> Report:
         prepared = open_prepared(folder)
     except DataError as error:
         return Report([str(error)])
-    report = Report([])
+    report, same = Report([]), SamePhotographs(prepared)
     for split in prepared.builder.info.splits:
-        _check_split(prepared, split, sample, report)
+        _check_split(prepared, split, sample, report, same)
+    report.findings += same.lines()
     known = {Path(str(file)).name for info in prepared.builder.info.splits.values() for file in info.filenames}
     for path in sorted(folder.glob("*.array_record*")):
         if path.name not in known:
@@ -67,7 +70,7 @@ def check(folder: Path, sample: int | None = 1000) -> Report:
     return report
 
 
-def _check_split(prepared: Prepared, split: str, sample: int | None, report: Report) -> None:
+def _check_split(prepared: Prepared, split: str, sample: int | None, report: Report, same: SamePhotographs) -> None:
     info = prepared.builder.info.splits[split]
     files = [prepared.folder / Path(str(file)).name for file in sorted(info.filenames)]
     lengths = list(info.shard_lengths)
@@ -83,7 +86,7 @@ def _check_split(prepared: Prepared, split: str, sample: int | None, report: Rep
     if not len(indices):
         return
     source = RecordSource(prepared, split, None if prepared.objects is None else _NoTargets(), missing_ok=True)
-    labels, empty = _look(source, indices.tolist(), report, prepared)
+    labels, empty = _look(source, indices.tolist(), report, prepared, functools.partial(same.add, split))
     report.read += len(indices)
     annotated = is_annotated(prepared, split)
     report.empty += empty if annotated else 0
@@ -124,7 +127,13 @@ class _NoTargets:
         return lambda record: {}
 
 
-def _look(source: RecordSource, indices: Sequence[int], report: Report, prepared: Prepared) -> tuple[set[int], int]:
+def _look(
+    source: RecordSource,
+    indices: Sequence[int],
+    report: Report,
+    prepared: Prepared,
+    readable: Callable[[int, bytes], None],
+) -> tuple[set[int], int]:
     """Decode each example and report each one that is damaged.
 
     Args:
@@ -132,6 +141,7 @@ def _look(source: RecordSource, indices: Sequence[int], report: Report, prepared
         indices: which examples.
         report: where the findings go.
         prepared: the data set.
+        readable: called with index and stored image of each example that can be decoded.
 
     Returns:
         The labels of the examples that can be used, and how many of these have no objects though others have.
@@ -159,7 +169,9 @@ def _look(source: RecordSource, indices: Sequence[int], report: Report, prepared
                 found = labels_of(index, faults)
                 labels |= found
                 empty += not found
-                if fault := _let_through(source, index, own):
+                encoded = source.encoded(index)
+                readable(index, encoded)
+                if fault := _let_through(encoded, own):
                     faults.append(f"{source.place(index)}: {fault}")
             except DataError as error:
                 faults.append(str(error))
@@ -186,9 +198,8 @@ def _boxes(objects: Objects, shape: tuple[int, ...]) -> Iterator[str]:
             yield f"object {number} lies outside the image of {width} × {height}: {x1:g}, {y1:g}, {x2:g}, {y2:g}"
 
 
-def _let_through(source: RecordSource, index: int, own: bool) -> str:
-    """Return what is wrong with an example that can be decoded, "" if nothing is."""
-    encoded = source.encoded(index)
+def _let_through(encoded: bytes, own: bool) -> str:
+    """Return what is wrong with an image that can be decoded, "" if nothing is."""
     if damage := damage_in(encoded):
         return f"decoded, but damaged ({damage})"
     if own and not shown(encoded, quiet=False).as_stored:

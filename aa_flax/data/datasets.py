@@ -176,8 +176,8 @@ def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "", s
         DataError: the data set is not there (the message says how to get it) or is faulty.
     """
     root = resolve_data_dir(data_dir)
-    if f"{name}/" in FOLDER_KINDS and (source_dir or not in_catalogue(name)):
-        raise DataError(f"{name}: give your data set a name of its own, such as {name}/flowers")
+    if source_dir or not in_catalogue(name):
+        _require_own_name(name, root, catalogue=False)
     if name in EMBEDDED or (source_dir and takes_folder(name)):
         return _own(name, prepare(open_origin(name, source_dir, skip_damaged), root))
     if source_dir:
@@ -199,12 +199,30 @@ def locate(name: str, data_dir: str | Path = "") -> Path:
         DataError: the data set is not prepared; the message says how to get it.
     """
     root = resolve_data_dir(data_dir)
+    _require_own_name(name, root)
     # By this name those stay open that another package has registered, where that package is not imported.
     if (is_own(name) or name.isidentifier()) and (folder := find_prepared(stored_name(name), root)):
         return folder
     if (not kind_of_folder(name) or in_catalogue(name)) and (folder := find_prepared(name, root)):
         return folder
     raise DataError(_how_to_get(name, root))
+
+
+def _require_own_name(name: str, root: Path, catalogue: bool = True) -> None:
+    """Raise DataError for the name of a kind of folders where a NAME of the user's own belongs after it.
+
+    Args:
+        name: such as "coco_json" or "coco_json/".
+        root: the folder of prepared data, in which those of the kind are named.
+        catalogue: whether the name may be meant as one of the TFDS catalogue, as "voc" may.
+    """
+    kind = f"{name.rstrip('/')}/"
+    if kind not in FOLDER_KINDS or (catalogue and name == kind[:-1] and in_catalogue(name)):
+        return
+    start = stored_name(kind)
+    there = sorted(path.name.removeprefix(start) for path in root.glob(f"{start}*") if path.is_dir())
+    prepared = f"; prepared in {root}: {', '.join(f'{kind}{each}' for each in there[:5])}" if there else ""
+    raise DataError(f"{name}: give your data set a name of its own, such as {kind}flowers{prepared}")
 
 
 def is_prepared(name: str, data_dir: str | Path = "") -> bool:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from photo_sets import photos, write_coco
 
-from aa_flax.data import load
+from aa_flax.data import DataError, load
 from aa_flax.data.check import check
+from aa_flax.data.datasets import locate
 from aa_flax.data.sets.coco_json import CocoJson
 from aa_flax.data.sets.own import prepare
 from aa_flax.data.shrink import Shrunk
@@ -38,6 +39,34 @@ def test_a_class_without_examples_and_a_split_without_annotations(tmp_path):
     report = check(opened(tmp_path, change, train=9).folder)
     assert len(report.findings) == 1 and "split 'train' has no example of class 'dog'" in report.findings[0]
     assert str(report).endswith("; 3 images without objects")  # of train
+
+
+def test_photographs_in_two_splits(tmp_path):
+    """Among all of them, however few are looked at."""
+    made = photos(train=9)
+    for one, other in ((1, 0), (7, 2)):
+        made["val"][other].color, made["val"][other].size = made["train"][one].color, made["train"][one].size
+        made["val"][other].objects = made["train"][one].objects
+    dataset = load("coco_json/it", data_dir=tmp_path / "tfds", source_dir=write_coco(tmp_path / "it", made))
+    names = {split: [truth.file_name for truth in dataset.truths(split)] for split in made}
+    for sample in (None, 1):
+        (line,) = (line for line in check(dataset.folder, sample).findings if "no example of class" not in line)
+        assert line.startswith(f"{dataset.folder}: the same photograph is in 'train' and in 'val': 2 (")
+        for one, other in (("train1.jpg", "val0.jpg"), ("train7.jpg", "val2.jpg")):
+            assert f"example {names['train'].index(one)} = {names['val'].index(other)}" in line
+
+
+def test_the_name_of_a_kind_alone(tmp_path):
+    opened(tmp_path)
+    for name in ("coco_json", "coco_json/", "yolo", "voc/"):
+        there = f"; prepared in {tmp_path}/tfds: coco_json/it" if name.startswith("coco") else ""
+        kind = name.rstrip("/")
+        with pytest.raises(DataError, match=f"^{name}: give your data set a name of its own, such as {kind}/flowers"):
+            locate(name, tmp_path / "tfds")
+        with pytest.raises(DataError, match=f"flowers{re.escape(there)}$"):
+            load(name, data_dir=tmp_path / "tfds")
+    with pytest.raises(DataError, match="voc is not prepared .* catalogue"):
+        locate("voc", tmp_path / "tfds")
 
 
 @pytest.mark.parametrize(
