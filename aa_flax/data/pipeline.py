@@ -234,8 +234,10 @@ def _crop_function(
     if crop == "resized":
         return lambda index, rng: source.part(index, resized(size, _ResizedWindow(rng)))
     if crop == "scaled":
-        if len(scale_range) != 2 or not 0 < scale_range[0] <= scale_range[1]:
-            raise ValueError(f"scale_range is {scale_range}, expected the least and the largest factor, above 0")
+        if len(scale_range) != 2 or not 0 < scale_range[0] <= scale_range[1] < float("inf"):
+            raise ValueError(
+                f"scale_range is {scale_range}, expected the least and the largest factor, finite and above 0"
+            )
         # Drawn here and not by the size of the image, so that they do not depend on which image is read.
         return lambda index, rng: source.part(index, scaled(size, rng.uniform(*scale_range), tuple(rng.random(2))))
     if crop != "pad":

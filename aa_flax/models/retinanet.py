@@ -187,10 +187,6 @@ class RetinaNet(WithMode):
         given: dict[str, Any] = dict(
             score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections
         )
-        for name in ("score_threshold", "iou_threshold"):
-            value = given[name]
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {value}")
         options = dataclasses.replace(self.options, **{k: v for k, v in given.items() if v is not None})
         anchors = self.anchors(height, width)
         batch, found = outputs["classes"].shape[:2]

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -80,6 +81,12 @@ class RetinaNetOptions:
             "batch_norm_epsilon": 0,
             "box_loss_delta": 0,
         }
+        for name in ("candidates", "max_detections"):
+            if not isinstance(getattr(self, name), Integral):
+                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
+        for name, threshold in (("score_threshold", self.score_threshold), ("iou_threshold", self.iou_threshold)):
+            if threshold is not None and not 0 <= threshold <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {threshold}")
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")

@@ -6,7 +6,7 @@ import optax
 from jax import Array
 from jaxtyping import Float
 
-from aa_flax.ops.boxes import at_least_float32_arrays, corners, overlap
+from aa_flax.ops.boxes import at_least_float32_arrays, corners, overlap, require_boxes
 
 Numbers = Float[Array | np.ndarray, "*shape"]
 
@@ -45,5 +45,6 @@ def giou_loss(
     boxes: Float[Array | np.ndarray, "*b 4"], targets: Float[Array | np.ndarray, "*b 4"]
 ) -> Float[Array, "*b"]:
     """Return 1 - GIoU of each box with its target, between 0 and 2 (Rezatofighi et al., 2019)."""
+    require_boxes(boxes=boxes, targets=targets)
     boxes, targets = at_least_float32_arrays(boxes, targets)
     return 1 - overlap(corners(boxes), corners(targets), "giou")

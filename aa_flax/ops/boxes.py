@@ -40,6 +40,7 @@ def box_iou(
     """
     if kind not in IOU_KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, IOU_KINDS))}, got {kind!r}")
+    require_boxes(2, a=a, b=b)
     a, b = at_least_float32_arrays(a, b)
     return overlap(corners(a[:, None]), corners(b[None, :]), kind, pixel_offset)
 
@@ -77,6 +78,7 @@ def encode_boxes(
 
     Dimensions before the last one broadcast, and may differ in number. Faster R-CNN (Ren et al., 2015), eq. 2.
     """
+    require_boxes(boxes=boxes, anchors=anchors)
     boxes, anchors = _of_equal_rank(boxes, anchors)
     factors = _factors(weights, boxes)
     (centre, side), (anchor_centre, anchor_side) = _centre_and_side(boxes), _centre_and_side(anchors)
@@ -99,6 +101,7 @@ def decode_boxes(
         max_log_side: the upper bound of log(side / side of the anchor); log(1000 / 16) in torchvision and detectron2.
             With None, the exponential of an untrained network may overflow.
     """
+    require_boxes(deltas=deltas, anchors=anchors)
     deltas, anchors = _of_equal_rank(deltas, anchors)
     factors = _factors(weights, deltas)
     anchor_centre, anchor_side = _centre_and_side(anchors)
@@ -117,11 +120,28 @@ def clip_boxes(
     `size` is (height, width) of the one image, or such a pair for each image in front of the boxes' number. A box that
     lies outside is left without area.
     """
+    require_boxes(boxes=boxes)
     (boxes,) = at_least_float32_arrays(boxes)
     bounds = jnp.asarray(size).astype(boxes.dtype)[..., None, ::-1]
     bounds = jnp.concatenate([bounds, bounds], -1)
     bounds = bounds.reshape((1,) * (boxes.ndim - bounds.ndim) + bounds.shape)
     return jnp.clip(boxes, jnp.zeros_like(bounds), bounds)
+
+
+def require_boxes(rank: int | None = None, **arrays: Array | np.ndarray) -> None:
+    """Raise ValueError, which names the argument, unless each array has four numbers along its last axis.
+
+    Without this, eight numbers would be taken for two boxes, or their first four alone, in silence.
+
+    Args:
+        rank: how many axes each must have; None for any.
+        arrays: by the name of the argument.
+    """
+    for name, array in arrays.items():
+        shape = np.shape(array)
+        if not shape or shape[-1] != 4 or (rank is not None and len(shape) != rank):
+            wanted = "[n, 4]" if rank == 2 else "[..., 4], four numbers along the last axis"
+            raise ValueError(f"{name} must have the shape {wanted}, got {shape}")
 
 
 def at_least_float32_arrays(*arrays: Array | np.ndarray) -> list[Array]:

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int32
 
-from aa_flax.ops.boxes import at_least_float32_arrays, corners, overlap
+from aa_flax.ops.boxes import at_least_float32_arrays, corners, overlap, require_boxes
 
 NEGATIVE, IGNORED = -1, -2
 FORCED = (None, "best_anchor", "low_quality")
@@ -43,6 +43,7 @@ def match_anchors(
         raise ValueError(f"0 <= background <= foreground <= 1 must hold, got background={background}, {foreground=}")
     if forced not in FORCED:
         raise ValueError(f"forced must be one of {', '.join(map(repr, FORCED))}, got {forced!r}")
+    require_boxes(2, anchors=anchors, boxes=boxes)
     anchors, boxes = map(jax.lax.stop_gradient, at_least_float32_arrays(anchors, boxes))
     thresholds = jnp.asarray([foreground, background], boxes.dtype)
     return _match(anchors, boxes, jnp.asarray(valid), thresholds, forced)

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int, Int32
 
-from aa_flax.ops.boxes import at_least_float32_arrays, corners, overlap
+from aa_flax.ops.boxes import at_least_float32_arrays, corners, overlap, require_boxes
 
 _TILE = 256
 """Candidates that are decided at a time: memory is this many times the number of outputs, and of themselves."""
@@ -49,8 +49,12 @@ def nms(
         classes: boxes of different classes do not suppress each other; None for one class.
         pixel_offset: what is added to widths and heights; see `box_iou`.
     """
-    if max_outputs < 1:
-        raise ValueError(f"max_outputs must be at least 1, got {max_outputs!r}")
+    if isinstance(max_outputs, bool | float) or max_outputs < 1:
+        raise ValueError(f"max_outputs must be a whole number, at least 1, got {max_outputs!r}")
+    # A traced threshold has no value yet.
+    if isinstance(iou_threshold, int | float | np.number) and not 0 <= iou_threshold <= 1:
+        raise ValueError(f"iou_threshold must lie in [0, 1], got {iou_threshold!r}")
+    require_boxes(2, boxes=boxes)
     count = np.shape(boxes)[0]
     for name, given in (("scores", scores), ("classes", classes), ("valid", valid)):
         if given is not None and np.shape(given) != (count,):

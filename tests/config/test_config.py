@@ -107,6 +107,13 @@ def test_config_files_cannot_mistype():
         ({"data": {"rand_augment_probability": 2}}, r"'data.rand_augment_probability' must be in \[0, 1\], got 2.0"),
         ({"data": {"fast_decode": True, "cache": True}}, "'data.fast_decode' and 'data.cache' exclude each other"),
         ({"data": {"corrupt_budget": -1}}, "'data.corrupt_budget' must be at least 0, got -1"),
+        (
+            {"data": {"scale_range": (1.2, 0.8)}},
+            r"'data.scale_range' must be the least and the largest, got \(1.2",
+        ),
+        ({"data": {"scale_range": (1.0,)}}, "'data.scale_range' must be the least and the largest"),
+        ({"data": {"scale_range": (0.0, 1.0)}}, r"'data.scale_range' must be above 0, got \(0.0, 1.0\)"),
+        ({"data": {"scale_range": (1.0, float("inf"))}}, "'data.scale_range' must be finite, got inf"),
         ({"data": {"color_jitter": 1.5}}, r"'data.color_jitter' must be in \[0, 1\], got 1.5"),
     ],
 )

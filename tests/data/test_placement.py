@@ -185,6 +185,6 @@ def test_batches_for_evaluation_say_how_each_image_lies(source):
 def test_crops_that_would_leave_boxes_behind_are_refused(source):
     with pytest.raises(ValueError, match="'pad'"):
         train_batches(source, batch_size=2, seed=0, image_size=(48, 48), crop="pad", fill=(0, 0, 0))
-    for wrong in ((1.2, 0.8), (0.0, 1.0), (1.0,)):
+    for wrong in ((1.2, 0.8), (0.0, 1.0), (1.0,), (1.0, float("inf")), (float("nan"), 1.0)):
         with pytest.raises(ValueError, match="scale_range"):
             train_batches(source, batch_size=2, seed=0, image_size=(48, 48), crop="scaled", scale_range=wrong)

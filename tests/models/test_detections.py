@@ -161,8 +161,9 @@ def test_what_does_not_fit():
     for name in ("score_threshold", "iou_threshold"):
         with pytest.raises(ValueError, match=rf"{name} must lie in \[0, 1\], got 5"):
             model.detections(outputs, 32, 64, **{name: 5})
-    with pytest.raises(ValueError, match="max_detections must be at least 1, got 0"):
-        model.detections(outputs, 32, 64, max_detections=0)
+    for most, told in ((0, "at least 1, got 0"), (2.5, "a whole number, got 2.5")):
+        with pytest.raises(ValueError, match=f"max_detections must be {told}"):
+            model.detections(outputs, 32, 64, max_detections=most)
 
 
 @pytest.mark.few

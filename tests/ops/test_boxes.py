@@ -1,4 +1,5 @@
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +8,7 @@ import pytest
 from ops import box_oracle
 
 from aa_flax import ops
+from aa_flax.ops import giou_loss, match_anchors, nms
 from aa_flax.ops.boxes import _rounded
 
 KINDS = ["iou", "giou", "ioa"]
@@ -208,3 +210,22 @@ def test_what_is_refused():
     for weights in [(1, 1, 1), (1, 1, 0, 1)]:
         with pytest.raises(ValueError, match="weights must be four numbers above 0"):
             encode_boxes(boxes, boxes, weights)
+    wrong = (jnp.zeros((2, 5)), jnp.zeros((4, 2)), jnp.zeros(8), jnp.zeros(()))
+    for array in wrong:
+        told = re.escape(f"must have the shape [n, 4], got {array.shape}")
+        for name, given in (("a", (array, boxes)), ("b", (boxes, array))):
+            with pytest.raises(ValueError, match=f"{name} {told}"):
+                box_iou(*given)
+        told = re.escape(f"must have the shape [..., 4], four numbers along the last axis, got {array.shape}")
+        for name, function in (("boxes", encode_boxes), ("deltas", decode_boxes), ("boxes", giou_loss)):
+            with pytest.raises(ValueError, match=f"{name} {told}"):
+                function(array, boxes)
+        for function, name in ((encode_boxes, "anchors"), (decode_boxes, "anchors"), (giou_loss, "targets")):
+            with pytest.raises(ValueError, match=f"{name} {told}"):
+                function(boxes, array)
+        with pytest.raises(ValueError, match=f"boxes {told}"):
+            clip_boxes(array, (3, 4))
+        with pytest.raises(ValueError, match=r"boxes must have the shape \[n, 4\]"):
+            nms(array, jnp.zeros(2), iou_threshold=0.5, max_outputs=2)
+        with pytest.raises(ValueError, match=r"anchors must have the shape \[n, 4\]"):
+            match_anchors(array, boxes, jnp.ones(2, bool))

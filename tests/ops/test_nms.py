@@ -156,9 +156,18 @@ def test_order_of_torchvision(rng):
     assert index[valid].tolist() == expected.tolist()
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan"), np.float32(5)])
+def test_thresholds_that_no_overlap_has(threshold):
+    with pytest.raises(ValueError, match=r"iou_threshold must lie in \[0, 1\], got"):
+        ops.nms(ABCD, SCORES, iou_threshold=threshold, max_outputs=2)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_no_place_for_outputs():
-    with pytest.raises(ValueError, match="max_outputs must be at least 1, got 0"):
-        ops.nms(ABCD, SCORES, iou_threshold=0.5, max_outputs=0)
+    for most in (0, 2.5):
+        with pytest.raises(ValueError, match=f"max_outputs must be a whole number, at least 1, got {most}"):
+            ops.nms(ABCD, SCORES, iou_threshold=0.5, max_outputs=most)
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
