@@ -17,18 +17,16 @@ change the prediction.
 """
 
 import contextlib
-import dataclasses
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn
 
 import jax
 from absl import flags
 
 from aa_flax.config.command_line import define_workdir, fail, height_and_width, run
-from aa_flax.config.fields import rules_of
 from aa_flax.data.images import as_pixels
 from aa_flax.data.photo import PhotoError, photo_files, read_photo
 from aa_flax.drawing.photo_attention import AttentionError, draw_photos, layers_to_draw, picture_files
@@ -36,7 +34,8 @@ from aa_flax.json_values import to_json
 from aa_flax.literal import literal
 from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
-from aa_flax.tasks import TASKS, found, make_task, task_class
+from aa_flax.tasks import found, make_task, task_class
+from aa_flax.tasks.display import define_displays, display_of
 from aa_flax.training.trained import load_model, make_predict
 
 
@@ -53,8 +52,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("data_dir", "", unused, flag_values=values)
     query = "ROW,COLUMN of the pixel to draw the attention of; the centre if not given."
     flags.DEFINE_list("query", [], query, flag_values=values)
-    for display in _displays(sys.argv):
-        _define_display(display, values)
+    define_displays(_task_of_run(sys.argv), values)
 
 
 def main(argv: list[str], values: flags.FlagValues) -> int:
@@ -65,7 +63,7 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
     directory = RunDirectory(Path(values.workdir))
     config, preprocessing = directory.read_config(), directory.read_preprocessing()
     task = make_task(config, preprocessing)
-    display = task.display(**{field.name: values[field.name].value for field in dataclasses.fields(task.display)})
+    display, said = display_of(task, config.task.name, values, directory.read_result)
     if values.pictures and not hasattr(task, "draw"):
         fail(f"--pictures: {config.task.name} finds nothing in a photograph that could be drawn; --attention draws")
     size = preprocessing.image_size
@@ -81,6 +79,8 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
                 placements[file] = placement.as_array()
             except PhotoError as error:
                 errors[file] = error
+    for line in said if photos else ():
+        print(line, file=sys.stderr)
     predictions: dict[str, Any] = {}
     attention: dict[str, Path] = {}
     if photos:
@@ -148,30 +148,15 @@ def _write_json(file: Path, task: Any, predictions: dict[str, Any], display: Any
         fail(f"--json={file}: cannot be written ({error.strerror})")
 
 
-def _displays(argv: Sequence[str]) -> list[type]:
-    """Return what the task of the run in `argv` can be asked to print; where none is named, what each task can be."""
+def _task_of_run(argv: Sequence[str]) -> str:
+    """Return the name of the task of the run in `argv`, "" if none can be read."""
     given = re.search(r"(?:^|\n)--?workdir[=\n]([^\n]*)", "\n".join(argv))
     if given:
         with contextlib.suppress(RunDirectoryError, ValueError):  # `main` says what is wrong
-            return [task_class(RunDirectory(Path(given[1])).read_config().task.name).display]
-    return [task_class(name).display for name in TASKS]
-
-
-def _define_display(display: Any, values: flags.FlagValues) -> None:
-    """Define a flag for each field of a dataclass that no other has defined."""
-    kinds: dict[type, Any] = {
-        bool: flags.DEFINE_bool,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        str: flags.DEFINE_string,
-    }
-    types, defaults = get_type_hints(display), dataclasses.asdict(display())
-    for name, rules in rules_of(display).items():
-        if name in values:
-            continue
-        kinds[types[name]](name, defaults[name], f"{rules.meaning[:1].upper()}{rules.meaning[1:]}.", flag_values=values)
-        for accepted, fits in rules.accepts:
-            flags.register_validator(name, fits, f"must be {accepted}", flag_values=values)
+            name = RunDirectory(Path(given[1])).read_config().task.name
+            task_class(name)
+            return name
+    return ""
 
 
 def _query(values: flags.FlagValues, size: tuple[int, int]) -> tuple[int, int] | None:

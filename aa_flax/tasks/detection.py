@@ -58,7 +58,13 @@ class DetectionOptions:
 class DetectionDisplay:
     """What is printed about a photograph."""
 
-    threshold: float = fields.field(0.3, "least score of an object that is printed and drawn", at_least=0, below=1)
+    threshold: float = fields.field(
+        0.3,
+        "least score of an object that is printed and drawn; if not given, that of the best F1 on the held-out data of "
+        "the run, once it is finished",
+        at_least=0,
+        below=1,
+    )
 
 
 class Detection:
@@ -278,8 +284,19 @@ class Detection:
         return prediction.captions(self.shown_names) or [(0, "nothing found")]
 
     def values(self, prediction: FoundObjects, display: DetectionDisplay) -> list[dict[str, Any]]:
-        """Return box, score and class of each object found, as JSON has them."""
-        return prediction.at_least(display.threshold).values(self.preprocessing.class_names)
+        """Return each object found as JSON has it: box, score, class, and the numbers of the class.
+
+        The box is x1, y1, x2, y2 in the photograph's pixels. "label" is the number of the class here, from 0,
+        "category_id" that of the data set's files, as in `detections.json`.
+        """
+        names = self.preprocessing.class_names
+        ids = self.preprocessing.category_ids or range(1, len(names) + 1)
+        return prediction.at_least(display.threshold).values(names, ids)
+
+    def recorded_display(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the score of the best F1 on the run's held-out data, if its result has one, as the threshold."""
+        threshold = result.get("threshold")
+        return {"threshold": threshold} if isinstance(threshold, int | float) and 0 <= threshold < 1 else {}
 
     def draw(self, prediction: FoundObjects, pixels: np.ndarray, display: DetectionDisplay, file: Path) -> None:
         """Draw the objects found over the photograph, each with its name and score."""

@@ -42,10 +42,19 @@ class FoundObjects:
         rows = zip(self.labels.tolist(), self.scores, strict=True)
         return [(label, f"{names[label]}\n{100 * score:.1f} %") for label, score in rows]
 
-    def values(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Return box, score and class of each, as JSON has them."""
+    def values(self, names: Sequence[str], category_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Return box, score, class, label and category id of each, as JSON has them."""
         rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True)
-        return [{"box": box, "score": score, "class": names[label], "label": label} for box, score, label in rows]
+        return [
+            {
+                "box": box,
+                "score": score,
+                "class": names[label],
+                "label": label,
+                "category_id": category_ids[label],
+            }
+            for box, score, label in rows
+        ]
 
 
 def labelled(row: Mapping[str, Any], labels: Int[np.ndarray, " columns"]) -> dict[str, np.ndarray]:

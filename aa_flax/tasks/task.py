@@ -54,7 +54,8 @@ class Task(Protocol):
     `found`, `mark(axes, example)`, which draws the targets of an example over its picture, `draw(prediction, pixels,
     display, file)`, which draws a prediction over the photograph, `attention_drawer(model)`, which returns the function
     (pixels, row, placement, display, file) that draws what the network attends to where it found something, and
-    `values(prediction, display)`, which returns a prediction as JSON has it.
+    `values(prediction, display)`, which returns a prediction as JSON has it. `recorded_display(result)` returns values
+    of display fields that the result of a finished run says, which are then the defaults.
     """
 
     targets: Targets

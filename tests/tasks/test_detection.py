@@ -356,7 +356,7 @@ def test_photographs_without_annotations_have_detections_and_no_score(held, tmp_
 
 
 def test_what_is_found_in_a_photograph():
-    the_task = task(about=preprocessing(class_names=("ant", "a\nb", "ant")))
+    the_task = task(about=preprocessing(class_names=("ant", "a\nb", "ant"), category_ids=(3, 5, 11)))
     placement = scaled(CANVAS)(480, 640).as_array()
     row = {
         "boxes": np.array([[6.4, 4.8, 70, 24], [0, 0, 5, 5], [1, 1, 2, 2]], np.float32),
@@ -371,7 +371,7 @@ def test_what_is_found_in_a_photograph():
     assert len(the_task.describe(objects, DetectionDisplay(threshold=0.2))) == 2
     assert the_task.describe(objects, DetectionDisplay(threshold=0.95)) == ["  nothing with a score of 0.95 or more"]
     (one,) = the_task.values(objects, DetectionDisplay(threshold=0.3))
-    assert one["class"] == "a\nb" and one["label"] == 1 and len(one["box"]) == 4
+    assert (one["class"], one["label"], one["category_id"], len(one["box"])) == ("a\nb", 1, 5, 4)
     number, words = the_task.captions(objects)[0]
     assert number == 1 and words.endswith("90.0 %")
 
