@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ def truths_beside_detections(
     class_names: Sequence[str],
     threshold: float,
     file: Path | None = None,
+    *,
+    most: int = 25,
 ) -> Figure:
     """Draw some photographs twice in a row each: with their annotated objects, crowds dashed, and with what was found.
 
@@ -39,6 +42,8 @@ def truths_beside_detections(
         class_names: of every class.
         threshold: detections are drawn whose score exceeds it.
         file: the PNG to write, if any.
+        most: how many detections of a photograph are drawn at most, the surest. A network that has hardly learned gives
+            hundreds of boxes about the same score, under which nothing is seen.
     """
     panel, gap, head = 4.8, 0.08, 0.28  # inches
     heights = [panel * min(max(photo.shape[0] / photo.shape[1], 0.4), 1.4) for photo in photos]
@@ -46,22 +51,25 @@ def truths_beside_detections(
     figure = Figure(figsize=(width, height), dpi=_DPI)
     FigureCanvasAgg(figure)
     y = height
+    drawn = {int(label) for truth in truths for label in truth.labels}
     for photo, truth, here, tall in zip(photos, truths, found, heights, strict=True):
         y -= head
-        above = here.scores > threshold
-        for column, title in enumerate((f"{drawable(truth.file_name)}: annotated", f"found, score over {threshold:g}")):
+        above = np.flatnonzero(here.scores > threshold)
+        shown = above[np.argsort(-here.scores[above], kind="stable")[:most]]
+        drawn |= {*here.labels[shown].tolist()}
+        of_all = f": the surest {len(shown)} of {len(above)}" if len(shown) < len(above) else ""
+        name = _shortened(drawable(name_of(truth.image_id, truth.file_name)), 60)
+        for column, title in enumerate((f"{name}: annotated", f"found, score over {threshold:g}{of_all}")):
             x = gap + column * (panel + gap)
             figure.text(x / width, (y + 0.07) / height, title, fontsize=9, color=_INK, parse_math=False)
             axes = figure.add_axes((x / width, (y - tall) / height, panel / width, tall / height))
             if column:
-                boxes_on(axes, photo, here.boxes[above], here.labels[above], class_names, here.scores[above], size=7.0)
+                boxes_on(axes, photo, here.boxes[shown], here.labels[shown], class_names, here.scores[shown], size=7.0)
             else:
                 boxes_on(axes, photo, truth.boxes[~truth.crowd], truth.labels[~truth.crowd], class_names, size=7.0)
                 for box, label in zip(truth.boxes[truth.crowd], truth.labels[truth.crowd], strict=True):
                     outline(axes, box, class_color(int(label)), "--", 1.4)
         y -= tall + gap
-    drawn = {int(label) for truth in truths for label in truth.labels}
-    drawn |= {int(label) for one in found for label in one.labels[one.scores > threshold]}
     color_key(figure, sorted(drawn), class_names, 0.2 / height)
     return saved(figure, file, _DPI)
 
@@ -87,6 +95,8 @@ def mistakes_by_kind(
     photo: Callable[[int], Photo],
     class_names: Sequence[str],
     file: Path | None = None,
+    *,
+    file_names: Mapping[int, str] = MappingProxyType({}),
 ) -> Figure:
     """Draw parts of photographs around mistakes, a row for each kind, with what is wrong as the title of each.
 
@@ -97,6 +107,7 @@ def mistakes_by_kind(
         photo: returns the pixels of a photograph, 0 to 255, by its id; it is asked once for each photograph.
         class_names: of every class.
         file: the PNG to write, if any.
+        file_names: of photographs by their ids; one without, or with "", is called by its id.
     """
     names, side, gap, head, title = drawable_names(class_names), 1.75, 0.12, 0.26, 0.46
     columns = max(map(len, chosen.values()), default=1)
@@ -116,7 +127,8 @@ def mistakes_by_kind(
             x = gap + column * (side + gap)
             axes = figure.add_axes((x / width, y / height, side / width, side / height))
             _crop(axes, photos[verdict.image_id], verdict)
-            lines = "\n".join(_shortened(line) for line in _words(verdict, names))
+            where = drawable(name_of(verdict.image_id, file_names.get(verdict.image_id, "")))
+            lines = "\n".join([*map(_cut, _words(verdict, names)), _shortened(where)])
             figure.text(x / width, (y + side + 0.04) / height, lines, fontsize=7, color=_INK, linespacing=1.25)
         y -= gap
     return saved(figure, file, _DPI)
@@ -147,16 +159,26 @@ def _crop(axes: Any, pixels: Photo, verdict: Verdict) -> None:
         outline(axes, verdict.box, class_color(verdict.label), "-", 1.8)
 
 
-def _words(verdict: Verdict, names: Sequence[str]) -> tuple[str, str, str]:
-    name, where = names[verdict.label], f"image {verdict.image_id}"
+def name_of(image_id: int, file_name: str) -> str:
+    """Return what a photograph is called: by its file, or where its data set does not say that, by its number."""
+    return file_name or f"image {image_id}"
+
+
+def _words(verdict: Verdict, names: Sequence[str]) -> tuple[str, str]:
+    name = names[verdict.label]
     if verdict.score is None:
-        return name, "not found", where
+        return name, "not found"
     first = f"{name} {verdict.score:.2f}"
     if verdict.truth_label is None:
-        return first, "nothing annotated there", where
+        return first, "nothing annotated there"
     other = "" if verdict.truth_label == verdict.label else f"is {names[verdict.truth_label]}, "
-    return first, f"{other}overlap {verdict.overlap:.2f}", where
+    return first, f"{other}overlap {verdict.overlap:.2f}"
 
 
-def _shortened(line: str, longest: int = 30) -> str:
+def _cut(line: str, longest: int = 30) -> str:
     return line if len(line) <= longest else f"{line[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _shortened(name: str, longest: int = 30) -> str:
+    """Return the end of a long name of a file, in which such names differ."""
+    return name if len(name) <= longest else f"\N{HORIZONTAL ELLIPSIS}{name[1 - longest :]}"

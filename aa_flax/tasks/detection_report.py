@@ -49,7 +49,8 @@ def draw_report(judged: Judged, source: Source, folder: Path) -> None:
     f1_by_threshold(judged.thresholds, names, folder / "f1_by_threshold.png")
     kinds_of_mistakes(count_kinds(judged.verdicts, len(names)), names, folder / "kinds_of_mistakes.png")
     photo = _photos(source, [truth.image_id for truth in truths])
-    mistakes_by_kind(worst(judged.verdicts), photo, names, folder / "mistakes.png")
+    file_names = {truth.image_id: truth.file_name for truth in truths}
+    mistakes_by_kind(worst(judged.verdicts), photo, names, folder / "mistakes.png", file_names=file_names)
     chosen = [truths[place] for place in np.unique(np.linspace(0, len(truths) - 1, _SHOWN).round().astype(int))]
     nothing = Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
     truths_beside_detections(

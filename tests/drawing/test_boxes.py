@@ -1,5 +1,7 @@
 """Tests of boxes over photographs, of plots of a detector's scores and of its galleries."""
 
+import dataclasses
+
 import coco_by_hand
 import matplotlib
 import numpy as np
@@ -180,6 +182,22 @@ def test_truths_beside_detections(rng, tmp_path):
     assert not any("0.20" in word for word in words(figure))
 
 
+def test_of_hundreds_of_detections_the_surest_are_drawn(rng):
+    """As of a network that has hardly learned; the title says how many there are."""
+    corners = rng.uniform(0, 60, (300, 2))
+    scores = np.full(300, 0.02)
+    scores[[7, 250]] = 0.03
+    here = found(np.concatenate([corners, corners + 30], 1), scores, np.arange(300) % 3)
+    nameless = dataclasses.replace(truth(4, size=(100, 130)), file_name="")
+    figure = truths_beside_detections([photo(rng)], [nameless], [here], NAMES, 0.01, most=9)
+    boxes = [len([p for p in axes.patches if isinstance(p, Rectangle)]) for axes in figure.axes]
+    drawn = words(figure)
+    assert boxes == [0, 9] and {"image 4: annotated", "found, score over 0.01: the surest 9 of 300"} <= {*drawn}
+    assert sum("0.03" in word for word in drawn) == 2
+    every = truths_beside_detections([photo(rng)], [nameless], [here], NAMES, 0.01)
+    assert len(every.axes[1].patches) < 50
+
+
 def test_mistakes_by_kind(rng, tmp_path):
     truths = [truth(4, BOXES[:2], [0, 1], size=(100, 130)), truth(9, BOXES[:1], [2], size=(100, 130)), truth(11)]
     shifted = BOXES[0] + [20, 0, 20, 0]
@@ -203,6 +221,13 @@ def test_mistakes_by_kind(rng, tmp_path):
     drawn = "\n".join(words(figure))
     assert is_plain(figure) and all(f"{kind}: {KINDS[kind]}" in drawn for kind in chosen)
     assert "dog_$1 0.60\nis a\\nb, overlap 1.00\nimage 4" in drawn and "dog_$1\nnot found\nimage 9" in drawn
+    named = words(mistakes_by_kind(chosen, read, NAMES, file_names={4: "train/" + "x" * 30 + "$4.jpg", 9: ""}))
+    assert any(word.endswith("xxx$4.jpg") and "image" not in word for word in named)
+    assert {word.split("\n")[-1] for word in named if "\n" in word} == {
+        "\N{HORIZONTAL ELLIPSIS}" + "x" * 23 + "$4.jpg",
+        "image 9",
+        "image 11",
+    }
     empty = mistakes_by_kind({}, read, NAMES, tmp_path / "none.png")
     assert words(empty) == ["no mistakes"]
 
