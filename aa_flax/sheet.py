@@ -6,6 +6,7 @@ with the normalisation undone. Nothing is trained; the network is not built.
 """
 
 import dataclasses
+import textwrap
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -125,7 +126,7 @@ def draw(
     task: Any,
     file: Path,
 ) -> None:
-    """Write the sheet as a PNG file; titles are cut to 24 characters.
+    """Write the sheet as a PNG file; titles have two lines, see `two_lines`.
 
     Args:
         originals: the examples as they are stored.
@@ -149,8 +150,13 @@ def draw(
             axes.set_axis_off()
             mark(axes, examples[column])
             if column == 0:
-                axes.set_title(task.title(originals[row])[:24], fontsize=7)
+                axes.set_title(two_lines(task.title(originals[row])), fontsize=7)
     saved(figure, file, 110)
+
+
+def two_lines(title: str, width: int = 24) -> str:
+    """Return a title in at most two lines of a width, broken between words; what is left out ends in an ellipsis."""
+    return "\n".join(textwrap.wrap(title, width, max_lines=2, placeholder=" \N{HORIZONTAL ELLIPSIS}"))
 
 
 def command() -> NoReturn:

@@ -96,7 +96,7 @@ def parse(kind: Any, text: str) -> Any:
                 return parse(member, text)
             except ValueError:
                 continue
-        raise ValueError(f"must be {described(kind)}, got {text!r}")
+        raise ValueError(f"must be {_worded(kind)}, got {text!r}")
     origin, word = get_origin(kind), text.strip()
     if kind is bool and word.lower() in ("true", "false"):
         return word.lower() == "true"
@@ -118,7 +118,15 @@ def parse(kind: Any, text: str) -> Any:
         pass
     if _is_callable(kind):
         raise ValueError(f"must be {described(kind)}, which only Python can give, got {text!r}")
-    raise ValueError(f"must be {described(kind)}, got {text!r}")
+    raise ValueError(f"must be {_worded(kind)}, got {text!r}")
+
+
+def _worded(kind: Any) -> str:
+    """Return the words for a type, and for tuples how they are written on a command line."""
+    members = get_args(kind) if _is_union(kind) else (kind,)
+    items = [get_args(member)[0] for member in members if get_origin(member) is tuple]
+    example = {int: "2,1", float: "0.5,1", str: "'a','b'"}.get(items[0], "") if items else ""
+    return described(kind) + (f", written {example} or ({example})" if example else "")
 
 
 def guessed(text: str) -> Any:

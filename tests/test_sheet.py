@@ -53,6 +53,16 @@ def test_what_the_step_does_is_drawn(parts):
     assert len(np.unique(crops[:, 0].round(3), axis=0)) == 4
 
 
+def test_titles_are_broken_between_words(rng, tmp_path):
+    from aa_flax.sheet import two_lines
+
+    assert two_lines("12 RBC, 1 WBC") == "12 RBC, 1 WBC"
+    assert two_lines("12 RBC, 3 Platelets, 1 WBC") == "12 RBC, 3 Platelets, 1\nWBC"
+    lines = two_lines(", ".join(f"{k} class{k}" for k in range(30))).split("\n")
+    assert len(lines) == 2 and all(len(line) <= 24 for line in lines) and lines[1].endswith(" \N{HORIZONTAL ELLIPSIS}")
+    assert all(len(line) <= 24 for line in two_lines("x" * 90).split("\n"))
+
+
 @pytest.mark.few
 @pytest.mark.parametrize("arguments", [["--rows=3", "--columns=2"], []])
 def test_command(tmp_path, arguments):

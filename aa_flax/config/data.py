@@ -25,7 +25,10 @@ class DataConfig:
         0,
         "pixels of a side, or height and width, after cropping or resizing; 0 keeps the data set's own size",
         at_least=0,
-        accepts=("one number or two above 0", lambda size: isinstance(size, int) or (len(size) == 2 and min(size) > 0)),
+        accepts=(
+            "one number, or height and width such as 480,640, above 0",
+            lambda size: isinstance(size, int) or (len(size) == 2 and min(size) > 0),
+        ),
     )
     resize: Literal["", "squash", "center_crop", "fit"] = field(
         "",

@@ -26,6 +26,7 @@ class Rules:
     Attributes:
         meaning: the text of `--help`.
         accepts: pairs of a condition in words, such as "at least 1", and the function that tests it.
+        form: what a value looks like, in the words of the field's own condition; "" if the type says enough.
         may_change: whether a run may resume with another value; True only for fields that do not affect what the run
             computes, apart from rounding.
         may_differ: whether the processes of one run may have different values.
@@ -33,6 +34,7 @@ class Rules:
 
     meaning: str = ""
     accepts: tuple[tuple[str, Test], ...] = ()
+    form: str = ""
     may_change: bool = False
     may_differ: bool = False
 
@@ -69,7 +71,7 @@ def field(
         may_change, may_differ: see `Rules`.
     """
     conditions = _within(at_least, above, at_most, below) + ((accepts,) if accepts else ())
-    metadata = {"rules": Rules(meaning, conditions, may_change, may_differ)}
+    metadata = {"rules": Rules(meaning, conditions, accepts[0] if accepts else "", may_change, may_differ)}
     if isinstance(default, dict):
         made: Any = dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
     else:
@@ -104,13 +106,23 @@ def built(schema: type[Schema], tree: dict[Any, Any], prefix: str, unknown: Call
         if name not in hints:
             raise unknown(f"{prefix}{name}")
         if name in rules:
-            values[name] = as_type(prefix + name, hints[name], value)
+            values[name] = _of_type(prefix + name, hints[name], value, rules[name])
             rules[name].check(prefix + name, values[name])
         elif isinstance(value, dict):
             values[name] = built(hints[name], value, f"{prefix}{name}.", unknown)
         else:
             raise ConfigError(f"config field {prefix + name!r} must be a group of fields, got {value!r}")
     return schema(**values)
+
+
+def _of_type(name: str, kind: Any, value: Any, rules: Rules) -> Any:
+    """Return a value as one of its field's type; the error says what the field accepts in its own words, if it has."""
+    try:
+        return as_type(name, kind, value)
+    except ConfigError:
+        if not rules.form:
+            raise
+        raise ConfigError(f"config field {name!r} must be {rules.form}, got {value!r}") from None
 
 
 def _within(at_least: Bound, above: Bound, at_most: Bound, below: Bound) -> tuple[tuple[str, Test], ...]:

@@ -265,10 +265,11 @@ class Detection:
         return draw
 
     def title(self, example: Mapping[str, Any]) -> str:
-        """Return how many objects of each class there are, such as "2 cat, 1 dog"."""
+        """Return how many objects of each class there are, the most first, such as "2 cat, 1 dog"."""
         labels = np.asarray(example["classes"])[np.asarray(example["valid"])]
         counts = np.bincount(labels, minlength=len(self.shown_names))
-        return ", ".join(f"{counts[label]} {self.shown_names[label]}" for label in np.flatnonzero(counts)) or "nothing"
+        most_first = [label for label in np.argsort(-counts, kind="stable") if counts[label]]
+        return ", ".join(f"{counts[label]} {self.shown_names[label]}" for label in most_first) or "nothing"
 
     def found(self, row: Mapping[str, np.ndarray], placement: np.ndarray) -> FoundObjects:
         """Return the objects found in a photograph, in its own pixels and within it."""

@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 
 from aa_flax.config import command_line
-from aa_flax.config.schema import resolve
+from aa_flax.config.schema import ConfigError, resolve
 from aa_flax.tasks import OPTIONS
 
 # ml_collections causes this warning when it loads a config file.
@@ -70,6 +70,15 @@ def test_words_are_values_of_their_options(parsed):
     assert resolve(config).task.options == {"class_weights": "balanced"}
 
 
+def test_height_and_width_of_images(parsed):
+    for word, size in (("480,640", (480, 640)), ("(480,640)", (480, 640)), ("[480, 640]", (480, 640)), ("640", 640)):
+        assert resolve(parsed(f"--config.data.image_size={word}")).data.image_size == size
+    for word, told in (("4,", r"\(4,\)"), ("480x640", "'480x640'"), ("a", "'a'"), ("1,2,3", r"\(1, 2, 3\)")):
+        message = f"'data.image_size' must be one number, or height and width such as 480,640, above 0, got {told}"
+        with pytest.raises(ConfigError, match=message):
+            resolve(parsed(f"--config.data.image_size={word}"))
+
+
 def test_the_model_may_be_named_beside_its_options(parsed):
     config = parsed("--config.model.options.blocks=(1,1,1,2)", "--config.model.name=resnet18")
     assert resolve(config).model.options["blocks"] == (1, 1, 1, 2)
@@ -91,7 +100,10 @@ def test_without_types_words_are_guessed_and_nothing_stays_from_before(parsed):
         ("model.options.position=cosine", "must be one of 'relative', 'none', 'sine', 'coordconv', got 'cosine'"),
         ("model.options.norm=batch_norm", r"must be a callable \(NormFactory\), which only Python can give"),
         ("task.options.label_smoothing=much", "must be a number, got 'much'"),
-        ("task.options.class_weights=inverse", "must be 'balanced' or a tuple of float, got 'inverse'"),
+        (
+            "task.options.class_weights=inverse",
+            "must be 'balanced' or a tuple of float, written 0.5,1 or (0.5,1), got 'inverse'",
+        ),
         ("task.options.loss=hinge", "must be one of 'cross_entropy', 'binary_cross_entropy', got 'hinge'"),
     ],
 )

@@ -403,7 +403,7 @@ def test_targets_are_boxes_with_room_for_as_many_as_are_asked():
 
 def test_titles_count_the_objects():
     example = {"classes": np.array([1, 1, 0, 0]), "valid": np.array([True, True, True, False])}
-    assert task().title(example) == "1 ant, 2 bee"
+    assert task().title(example) == "2 bee, 1 ant"
     assert task().title({**example, "valid": np.zeros(4, bool)}) == "nothing"
 
 
