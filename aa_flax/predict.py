@@ -102,9 +102,11 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
                 with _writing(attention[file]):
                     draw_found(photo, row, placements[file], display, attention[file])
         if layers:
-            captions = {file: task.captions(prediction) for file, prediction in predictions.items()}
-            at = query or (size[0] // 2, size[1] // 2)
-            draw_photos(model, preprocessing, photos, captions, layers, at, attention)
+            # What lies in a photograph has no one name that could stand over all of it.
+            whole = {} if hasattr(task, "attention_drawer") else predictions
+            captions = {file: task.captions(prediction) for file, prediction in whole.items()}
+            seen = {file: (int(placement[4]), int(placement[5])) for file, placement in placements.items()}
+            draw_photos(model, preprocessing, photos, captions, layers, query, attention, seen)
     pictures = _pictures(values.pictures, task, predictions, display, preprocessing.channels)
     if values.json:
         _write_json(Path(values.json).expanduser(), task, predictions, display)

@@ -10,8 +10,8 @@ from flax import nnx
 from jaxtyping import UInt8
 
 from aa_flax.drawing.attention_maps import attending_paths, attention_maps, last_of_each_stage
-from aa_flax.drawing.plots import attention_figure
 from aa_flax.drawing.pooling_figures import pooling_figure
+from aa_flax.drawing.query_attention import attention_figure
 
 
 def draw_attention(

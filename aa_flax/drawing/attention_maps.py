@@ -102,6 +102,15 @@ def last_of_each_stage(layers: Sequence[str]) -> list[str]:
     return list({_stage(path): path for path in layers}.values())
 
 
+def layer_name(path: str) -> str:
+    """Return the path of an attending layer as pictures have it: without its backbone, and without its convolution.
+
+    Only one convolution of a block attends.
+    """
+    short = path.removeprefix("backbone.")
+    return short.rpartition(".conv")[0] or short
+
+
 def _stage(path: str) -> str:
     found = re.match(r"(.*\.)?stage\d+(?=\.|$)", path)
     return found.group() if found else path.split(".")[0]

@@ -12,14 +12,16 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from aa_flax.drawing.attention_maps import attending_paths, last_of_each_stage
+from aa_flax.drawing.attention_maps import attending_paths, last_of_each_stage, layer_name
 from aa_flax.drawing.boxes import as_color, boxes_on, class_color, outline
 from aa_flax.drawing.photo_attention import AttentionError
-from aa_flax.drawing.saving import in_plain_style, saved
+from aa_flax.drawing.saving import drawable_names, in_plain_style, saved
 from aa_flax.drawing.trace import watched
 from aa_flax.precision import at_least_float32
 
 _INK = "#333333"
+_SIDE, _NARROWEST = 2.3, 1.75
+"""Inches of a panel's longer side, and of the words at it, which a panel of a tall photograph is narrower than."""
 _AT_ONCE = 1024
 """Positions whose maps are in memory together; at 640×640 pixels and a stride of 16 there are 1,600."""
 _OBJECTS = 4
@@ -140,6 +142,7 @@ def object_attention_figure(
 
     A map is the mean over the heads, scaled to its own largest weight. The object's box is on it. Below stand the part
     of the attention that stays in the box, and in brackets that of even attention, which is the box's part of the map.
+    Where the box has no room for the object's name, that stands below the photograph.
 
     Args:
         pixels: of the canvas, 0 to 255.
@@ -155,19 +158,24 @@ def object_attention_figure(
     height, width = size or pixels.shape[:2]
     photo = as_color(pixels)[:height, :width]
     grey = photo.astype(np.float32).mean(-1)
-    side = 2.3
-    wide, tall = (side, side * height / width) if width >= height else (side * width / height, side)
+    wide, tall = (_SIDE, _SIDE * height / width) if width >= height else (_SIDE * width / height, _SIDE)
     gap, head, foot = 0.1, 0.42, 0.24
-    total = (gap + (1 + len(maps)) * (wide + gap), head + max(len(all_boxes), 1) * (tall + foot))
+    cell = max(wide, _NARROWEST)
+    total = (gap + (1 + len(maps)) * (cell + gap), head + max(len(all_boxes), 1) * (tall + foot))
+    names = drawable_names(class_names)
     figure = Figure(figsize=total, dpi=100)
     FigureCanvasAgg(figure)
     for row, box in enumerate(all_boxes):
         y = total[1] - head - (row + 1) * tall - row * foot
         for column, (path, of_layer) in enumerate([("", None), *maps.items()]):
-            x = gap + column * (wide + gap)
+            x = gap + column * (cell + gap) + (cell - wide) / 2
+            center = (x + wide / 2) / total[0]
             axes = figure.add_axes((x / total[0], y / total[1], wide / total[0], tall / total[1]))
             if of_layer is None:
-                boxes_on(axes, photo, box[None], labels[row : row + 1], class_names, scores[row : row + 1], size=8.0)
+                one = labels[row : row + 1], class_names, scores[row : row + 1]
+                if not boxes_on(axes, photo, box[None], *one, size=8.0):
+                    words = f"{names[int(labels[row])]} {scores[row]:.2f}"
+                    figure.text(center, (y - 0.15) / total[1], words, fontsize=7, color=_INK, ha="center")
                 continue
             weights = np.asarray(of_layer[row], np.float32).mean(0)
             axes.imshow(grey, cmap="gray", vmin=0, vmax=255)
@@ -179,13 +187,11 @@ def object_attention_figure(
             outline(axes, box, class_color(int(labels[row])), "-", 1.3)
             own = inside(box[None], (pixels.shape[0], pixels.shape[1]), weights.shape)[0]
             within, even = weights[own].sum() / weights.sum(), own.mean()
-            center = (x + wide / 2) / total[0]
             words = f"{100 * within:.1f} % stays in the box ({100 * even:.1f} %)"
             figure.text(center, (y - 0.15) / total[1], words, fontsize=7, color=_INK, ha="center")
             if row == 0:
-                layer = path.rpartition(".conv")[0] or path  # only one convolution of a block attends
                 shape = f"{weights.shape[0]}×{weights.shape[1]}"
-                words = f"{layer}\nmean of {of_layer.shape[1]} heads at {shape}"
+                words = f"{layer_name(path)}\nmean of {of_layer.shape[1]} heads at {shape}"
                 figure.text(center, (y + tall + 0.06) / total[1], words, fontsize=7, color=_INK, ha="center")
     return saved(figure, file, 100)
 

@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.drawing.attention_maps import attending_paths, attention_maps, last_of_each_stage
-from aa_flax.drawing.plots import attention_figure
 from aa_flax.drawing.pooling_figures import captioned_figure
+from aa_flax.drawing.query_attention import attention_figure
 
 _AT_ONCE = 16  # photos in a batch
 _LONGEST = 255  # bytes of a file's name, on most file systems
@@ -88,8 +88,9 @@ def draw_photos(
     photos: Mapping[str, UInt8[np.ndarray, "h w c"]],
     captions: Mapping[str, Sequence[tuple[int, str]]],
     layers: Sequence[str],
-    query: tuple[int, int],
+    query: tuple[int, int] | None,
     files: Mapping[str, Path],
+    sizes: Mapping[str, tuple[int, int]],
 ) -> None:
     """Write a picture of what the network attends to in each photo.
 
@@ -97,20 +98,31 @@ def draw_photos(
         model: the network.
         preprocessing: the run's preprocessing, which normalises the pixels.
         photos: the pixels of each photo, 0 to 255, by its name; all of one size.
-        captions: (token, words) of each predicted class, the most certain first, by the same names.
+        captions: (token, words) of each predicted class, the most certain first, by the same names; a photo without any
+            is titled by its query pixel.
         layers: the result of `layers_to_draw`.
-        query: (row, column) of the pixel whose attention is drawn; attention pooling ignores it.
+        query: (row, column) of the pixel whose attention is drawn, None for the centre of each photo; attention pooling
+            ignores it.
         files: the PNG to write for each photo, by the same names.
+        sizes: the height and width of what each photo fills of its canvas, from the corner on; nothing else is drawn.
 
     Raises:
-        AttentionError: a file cannot be written.
+        AttentionError: the query lies outside a photo, or a file cannot be written.
     """
     _, poolings = attending_paths(model)
+    pixels_of = {name: query or (height // 2, width // 2) for name, (height, width) in sizes.items()}
+    for name, (row, column) in pixels_of.items() if layers[0] not in poolings else ():
+        height, width = sizes[name]
+        if row >= height or column >= width:
+            raise AttentionError(
+                f"--query={row},{column} lies outside {name}, which fills {height}x{width} pixels of the input"
+            )
     names = list(photos)
     for start in range(0, len(names), _AT_ONCE):
         some = names[start : start + _AT_ONCE]
         pixels = np.stack([photos[name] for name in some])
-        maps = attention_maps(model, preprocessing.normalize(jnp.asarray(pixels)), layers=layers, queries=[query])
+        queries = list(dict.fromkeys(pixels_of[name] for name in some))
+        maps = attention_maps(model, preprocessing.normalize(jnp.asarray(pixels)), layers=layers, queries=queries)
         for i, name in enumerate(some):
             photo = pixels[i : i + 1]
             try:
@@ -118,7 +130,10 @@ def draw_photos(
                     weights = maps[layers[0]][i : i + 1, 0]
                     captioned_figure(photo, weights, [captions[name]], file=files[name])
                 else:
-                    own = {path: weights[i : i + 1] for path, weights in maps.items()}
-                    attention_figure(photo, [captions[name][0][1]], own, [query], files[name])
+                    at = queries.index(pixels_of[name])
+                    own = {path: weights[i : i + 1, :, at : at + 1] for path, weights in maps.items()}
+                    row, column = pixels_of[name]
+                    title = captions[name][0][1] if captions.get(name) else f"pixel {row}, {column}"
+                    attention_figure(photo, [title], own, [(row, column)], files[name], sizes=[sizes[name]])
             except OSError as error:
                 raise AttentionError(f"{files[name]}: cannot be written ({error.strerror})") from error

@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves, confusion matrix, attention maps.
+"""Pictures of a run: learning curves, confusion matrix.
 
 Each function returns its figure, which notebooks show, and saves it if a file is given.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int
 from matplotlib.figure import Figure
 
 from aa_flax.drawing.saving import drawable_names, in_plain_style, saved
@@ -76,50 +76,3 @@ def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[st
     axes.set_ylabel("true")
     figure.colorbar(shown, ax=axes, shrink=0.7, label="fraction of the true class")
     return saved(figure, file, 130)
-
-
-@in_plain_style
-def attention_figure(
-    images: UInt8[np.ndarray, "b h w c"],
-    titles: Sequence[str],
-    maps: Mapping[str, Float[Any, "b n q ha wa"]],
-    queries: Sequence[tuple[int, int]],
-    file: Path | None = None,
-    max_heads: int = 4,
-) -> Figure:
-    """Draw what each head of some layers attends to for some query pixels, as Figures 9 and 10 of Bello et al. (2019).
-
-    Each image and query has a row: the image with the query marked, then, for each layer and head, the map over the
-    image, scaled to its own largest weight.
-
-    Args:
-        images: pixels, 0 to 255.
-        titles: words for each image.
-        maps: the weights of each layer by its path, from `attention_maps` with the same `queries`.
-        queries: (row, column) of each query pixel.
-        file: the picture to write, if any.
-        max_heads: how many heads of each layer to draw, the first ones.
-    """
-    panels = [(path, head) for path, m in maps.items() for head in range(min(m.shape[1], max_heads))]
-    rows = [(image, query) for image in range(len(images)) for query in range(len(queries))]
-    figure = Figure(figsize=(1.35 * (1 + len(panels)), 1.4 * len(rows) + 0.5), layout="constrained")
-    grid = figure.subplots(len(rows), 1 + len(panels), squeeze=False)
-    height, width = images.shape[1:3]
-    for line, (image, query) in zip(grid, rows, strict=True):
-        pixels = images[image] if images.shape[-1] == 3 else np.repeat(images[image], 3, -1)
-        line[0].imshow(pixels)
-        if query == 0:
-            line[0].set_title(titles[image], fontsize=8, color=_INK)
-        for axes, (path, head) in zip(line[1:], panels, strict=True):
-            weights = np.asarray(maps[path][image, head, query], np.float32)
-            axes.imshow(pixels.mean(-1), cmap="gray", alpha=0.55)
-            extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-            axes.imshow(weights / weights.max(), cmap="inferno", alpha=0.65, extent=extent, interpolation="bilinear")
-            if image == 0 and query == 0:
-                layer = path.rsplit(".", 1)[0].replace(".", "\n")  # only one convolution of a block attends
-                axes.set_title(f"{layer}\nhead {head + 1}", fontsize=8, color=_INK)
-        row, column = queries[query]
-        for axes in line:
-            axes.plot(column, row, marker="+", ms=9, mew=2, color="#39d0ff")
-            axes.set_axis_off()
-    return saved(figure, file, 90)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from aa_flax.drawing import plots
 from aa_flax.drawing.pooling_figures import pooling_figure
+from aa_flax.drawing.query_attention import attention_figure
 from aa_flax.drawing.saving import drawable, drawable_names, saved
 
 FEW = odd_names.NAMES[:29]
@@ -44,7 +45,7 @@ def test_names_over_attention(tmp_path, rng):
     figure = pooling_figure(photos, weights, np.eye(3), names, titles=FEW[:3], file=tmp_path / "x.png")
     assert is_plain(figure) and {f"{name}\n100.0 %" for name in names} <= set(words(figure))
     maps = {"layer[0]$x$": rng.random((2, 1, 1, 3, 4))}
-    figure = plots.attention_figure(photos[:2], ["\x1b[1m$x$", "\u202e"], maps, [(1, 1)], tmp_path / "y.png")
+    figure = attention_figure(photos[:2], ["\x1b[1m$x$", "\u202e"], maps, [(1, 1)], tmp_path / "y.png")
     assert is_plain(figure) and {"\\x1b[1m$x$", "\\u202e"} <= set(words(figure))
 
 

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aa_flax.drawing.plots import attention_figure, confusion_matrix, learning_curves
+from aa_flax.drawing.plots import confusion_matrix, learning_curves
 from aa_flax.drawing.pooling_figures import captioned_figure
+from aa_flax.drawing.query_attention import attention_figure
 
 
 def pixels(file):
