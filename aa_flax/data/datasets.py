@@ -271,4 +271,5 @@ def _how_to_get(name: str, root: Path) -> str:
             f"{name} is not prepared in {root}; either name the folder with the official files once as source_dir, "
             f"or {from_catalogue}"
         )
-    return f"{name} is not prepared in {root}; {from_catalogue} (own data sets: {', '.join(available())})"
+    mine = f"; of photographs of your own, {name}/NAME" if f"{name}/" in FOLDER_KINDS else ""
+    return f"{name} is not prepared in {root}; {from_catalogue} (own data sets: {', '.join(available())}{mine})"

@@ -19,6 +19,9 @@ class DataFaults(DataError):
         super().__init__("\n".join(lines))
         self.lines = tuple(lines)
 
+    def __reduce__(self) -> tuple[type, tuple[tuple[str, ...]]]:
+        return type(self), (self.lines,)  # copies are made of the lines, not of the message
+
 
 def one_line(error: Exception, most: int = 300) -> str:
     """Return the type and message of an exception as one line of at most `most` characters."""

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pickle
 import re
 
 import pytest
@@ -21,6 +22,7 @@ def faults_of(folder, change, origin=CocoJson, made=None):
         origin("coco_json/it", folder)
     first, *lines = error.value.lines
     assert str(error.value) == "\n".join(error.value.lines)
+    assert pickle.loads(pickle.dumps(error.value)).lines == error.value.lines
     if not lines:
         return [first]
     assert re.fullmatch(rf"{re.escape(str(folder))}: \d+ faults", first)

@@ -65,7 +65,7 @@ def test_the_name_of_a_kind_alone(tmp_path):
             locate(name, tmp_path / "tfds")
         with pytest.raises(DataError, match=f"flowers{re.escape(there)}$"):
             load(name, data_dir=tmp_path / "tfds")
-    with pytest.raises(DataError, match="voc is not prepared .* catalogue"):
+    with pytest.raises(DataError, match="voc is not prepared .* catalogue: .*; of photographs of your own, voc/NAME"):
         locate("voc", tmp_path / "tfds")
 
 

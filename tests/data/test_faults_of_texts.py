@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from photo_sets import photos, write_voc, write_yolo
+from photo_sets import Made, photos, write_voc, write_yolo
 
 from aa_flax.data import DataError
 from aa_flax.data.sets.voc import Voc
@@ -21,6 +21,15 @@ def test_faults_of_xml(tmp_path):
         Voc("voc/it", folder)
     for name, what in (("train1", "negative"), ("train2", "lies outside"), ("val1", "expected finite numbers")):
         assert re.search(rf"{name}.xml: object 1 \({name}.jpg\): [^;]*{what}", str(error.value))
+    made = {"train": [Made("a.jpg", (20, 50), [(0, 32, 3, 47, 9)])]}
+    folder = write_voc(tmp_path / "sizes", made)
+    text = folder / "Annotations/a.xml"
+    swapped = "<width>20</width><height>50</height>"
+    text.write_text(text.read_text().replace("<width>50</width><height>20</height>", swapped))
+    with pytest.raises(
+        DataError, match=r"a.xml: a.jpg is said to be 20 × 50 .*a.jpg is 50 × 20, with width and height"
+    ):
+        Voc("voc/it", folder)
     folder = write_voc(tmp_path / "files", photos())
     (folder / "Annotations/train0.xml").write_text("<annotation>")
     (folder / "Annotations/train1.xml").unlink()

@@ -96,7 +96,7 @@ def takes_folder(name: str) -> bool:
 
 def in_catalogue(name: str) -> bool:
     """Return whether a name may be one of the TFDS catalogue: it is not one that only this library has."""
-    own = name in EMBEDDED or name in _ADDED or bool(kind_of_folder(name))
+    own = name in EMBEDDED or name in _ADDED or bool(kind_of_folder(f"{name}/"))
     return not own or bool(_VOC_OF_TFDS.fullmatch(name))
 
 
