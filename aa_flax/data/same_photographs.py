@@ -31,15 +31,15 @@ class SamePhotographs:
         groups = [*self._looked_at.values()]
         if recorded is not None:
             groups = [[(split, int(index)) for split, index in places] for places in recorded]
-        shared: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
+        shared: dict[tuple[str, str], list[tuple[int, int]]] = collections.defaultdict(list)
         splits = [*self._prepared.builder.info.splits]
         for places in groups:
             first = dict(sorted(places, reverse=True))  # the example of the lowest index
             for one, other in itertools.combinations([split for split in splits if split in first], 2):
-                shared[one, other].append(f"example {first[one]} = {first[other]}")
+                shared[one, other].append((first[one], first[other]))
         return [
             f"{self._prepared.folder}: the same photograph is in {one!r} and in {other!r}: {len(pairs):,} "
-            f"({'; '.join(pairs[:_NAMED])}{'; ...' * (len(pairs) > _NAMED)})"
+            f"({'; '.join(f'example {a} = {b}' for a, b in sorted(pairs)[:_NAMED])}{'; ...' * (len(pairs) > _NAMED)})"
             for (one, other), pairs in shared.items()
             # Of COCO's photographs without annotations one set is a part of the other.
             if is_annotated(self._prepared, one) or is_annotated(self._prepared, other)

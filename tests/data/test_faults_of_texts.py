@@ -26,9 +26,7 @@ def test_faults_of_xml(tmp_path):
     text = folder / "Annotations/a.xml"
     swapped = "<width>20</width><height>50</height>"
     text.write_text(text.read_text().replace("<width>50</width><height>20</height>", swapped))
-    with pytest.raises(
-        DataError, match=r"a.xml: a.jpg is said to be 20 × 50 .*a.jpg is 50 × 20, with width"
-    ):
+    with pytest.raises(DataError, match=r"a.xml: a.jpg is said to be 20 × 50 .*a.jpg is 50 × 20, with width"):
         Voc("voc/it", folder)
     folder = write_voc(tmp_path / "files", photos())
     (folder / "Annotations/train0.xml").write_text("<annotation>")
