@@ -98,7 +98,7 @@ class DetectionFolder(Origin):
         return self._data.category_ids, self._data.class_names
 
     def _leave_out_missing(self) -> None:
-        """Take the photographs whose files there are not out of their splits; each is a fault, or a note."""
+        """Take photographs whose files there are not out of their splits: a fault of the split, or a note for each."""
         for name, split in self._data.splits.items():
             listed, missing = split.photos, list[Photo]()
             split.photos = []
