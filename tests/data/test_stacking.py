@@ -14,7 +14,11 @@ from aa_flax.data.stacking import Stacked
 def batches(sizes, batch_size=2, size=(4, 6), channels=3):
     def example(i):
         height, width = sizes[i % len(sizes)]
-        return {"image": np.full((height, width, channels), i + 1, np.uint8), "index": np.int32(i), "box": np.ones(2) * i}
+        return {
+            "image": np.full((height, width, channels), i + 1, np.uint8),
+            "index": np.int32(i),
+            "box": np.ones(2) * i,
+        }
 
     return Stacked(grain.MapDataset.range(len(sizes)).map(example), batch_size, size)
 
