@@ -136,7 +136,7 @@ def train_batches(
     indices = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).slice(slice(0, whole_batches // repeats))
     indices = (Repeated(indices, batch_size, repeats) if repeats > 1 else indices).repeat()
     # Batches are padded when they are put together, unless the padding is augmented too.
-    cropped = _crop_function(source, crop, size, crop_padding, fill, scale_range, padded=augment is not None)
+    cropped = _crop_function(source, crop, size, crop_padding, fill, scale_range, with_padding=augment is not None)
 
     def drawn(index: int, rng: np.random.Generator) -> dict[str, Any]:
         example = cropped(index, rng)
@@ -231,11 +231,11 @@ def _crop_function(
     fill: tuple[int, ...] | None,
     scale_range: tuple[float, ...],
     *,
-    padded: bool,
+    with_padding: bool,
 ) -> Callable[[int, np.random.Generator], dict[str, Any]]:
     """Return a function from an index and a random generator to the example of that index, cropped.
 
-    Unless `padded`, what is smaller than `size` stays so.
+    Without padding, what is smaller than `size` stays so.
     """
     if crop == "none":
         return lambda index, rng: source.part(index, resized(size))
@@ -248,7 +248,7 @@ def _crop_function(
         def jittered(index: int, rng: np.random.Generator) -> dict[str, Any]:
             # Drawn here and not by the size of the image, so that they do not depend on which image is read.
             framing = scaled(size, rng.uniform(*scale_range), tuple(rng.random(2)))
-            return source.part(index, framing if padded else unpadded(framing))
+            return source.part(index, framing if with_padding else unpadded(framing))
 
         return jittered
     if crop != "pad":

@@ -87,9 +87,8 @@ def _readers(features: tfds.features.FeaturesDict, image_key: str) -> dict[str, 
         if isinstance(each, tfds.features.FeaturesDict):
             readers[name] = {inner: _numbers(f"{name}/{inner}", one) for inner, one in each.items()}
         elif name != image_key:
-            of_all = _numbers(name, feature)
-            scalar = of_all is not None and not tuple(feature.shape)
-            readers[name] = functools.partial(_only, of_all) if scalar else None
+            read = _numbers(name, feature)
+            readers[name] = None if read is None or feature.shape else functools.partial(_only, read)
     return readers
 
 
