@@ -120,8 +120,9 @@ def put_on_canvas(pixels: UInt8[np.ndarray, "h w c"], canvas: UInt8[np.ndarray, 
     """
     height, width = pixels.shape[:2]
     canvas[:height, :width] = pixels
-    canvas[:height, width:] = 0
-    canvas[height:] = 0
+    if (height, width) != canvas.shape[:2]:
+        canvas[:height, width:] = 0
+        canvas[height:] = 0
 
 
 def as_picture(image: UInt8[np.ndarray, "h w c"]) -> Image.Image:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aa_flax.data import train_batches
 from aa_flax.data.stacking import Stacked
 
 
@@ -66,3 +67,15 @@ def test_memory_is_used_again_when_nobody_holds_it(held):
     gc.collect()
     assert dataset[1]["image"].ctypes.data in places | {place}
     assert int(jnp.sum(dataset[1]["image"])) == 72 * 3 + 72 * 4
+
+
+def test_padding_is_the_same_before_and_after_stacking(toy, take):
+    """With an augmentation, which may change the padding too, each image is padded before it."""
+    options = {"batch_size": 4, "seed": 3, "image_size": (11, 9), "crop": "scaled", "num_threads": 0, "prefetch": 0}
+    late = take(train_batches(toy, **options), 3)
+    early = take(train_batches(toy, augment=lambda image, rng: image, **options), 3)
+    assert any((batch["image"][:, -1] == 0).all() for batch in late)
+    for one, other in zip(late, early, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
