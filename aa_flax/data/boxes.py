@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.objects import find_objects, object_reader
+from aa_flax.data.objects import box_reader, find_objects
 from aa_flax.data.placement import boxes_on_canvas
 from aa_flax.data.targets import Read, images
 
@@ -42,16 +42,16 @@ class Boxes:
         if len(forms) != 1:
             has = ", ".join(form.key for form in forms) or "none; this is no data set of detection"
             raise DataError(f"expected one sequence of objects with a box and a class each; there are: {has}")
-        read_objects = object_reader(forms[0], images(features)[0])
+        read_boxes = box_reader(forms[0], images(features)[0])
 
         def read(record: Mapping[str, Any]) -> dict[str, Any]:
-            objects = read_objects(record)
-            kept = ~objects.crowd & (objects.boxes[:, 2:] > objects.boxes[:, :2]).all(1)
-            boxes = objects.boxes[kept]
+            boxes, labels, crowd = read_boxes(record)
+            kept = ~crowd & (boxes[:, 2:] > boxes[:, :2]).all(1)
+            boxes = boxes[kept]
             if len(boxes) > self.most:
                 more = "raise task.options.most_objects (`most` of Boxes)"
                 raise ValueError(f"{len(boxes)} objects, expected at most {self.most}: {more}")
-            return self._filled(boxes, objects.labels[kept])
+            return self._filled(boxes, labels[kept])
 
         return read
 

@@ -107,9 +107,22 @@ def on_canvas(pixels: UInt8[np.ndarray, "h w c"], placement: Placement) -> UInt8
     """Return pixels of a placement's size on its canvas, whose rest is black; themselves where they fill it."""
     if placement.size == placement.canvas:
         return pixels
-    canvas = np.zeros((*placement.canvas, pixels.shape[-1]), np.uint8)
-    canvas[: placement.size[0], : placement.size[1]] = pixels
+    canvas = np.empty((*placement.canvas, pixels.shape[-1]), np.uint8)
+    put_on_canvas(pixels, canvas)
     return canvas
+
+
+def put_on_canvas(pixels: UInt8[np.ndarray, "h w c"], canvas: UInt8[np.ndarray, "ch cw c"]) -> None:
+    """Copy pixels into the upper left corner of a canvas, and make the rest of it black.
+
+    Raises:
+        ValueError: the canvas is too small.
+    """
+    height, width = pixels.shape[:2]
+    canvas[:height, :width] = pixels
+    if (height, width) != canvas.shape[:2]:
+        canvas[:height, width:] = 0
+        canvas[height:] = 0
 
 
 def as_picture(image: UInt8[np.ndarray, "h w c"]) -> Image.Image:

@@ -76,38 +76,54 @@ def object_reader(form: ObjectFeatures, image_key: str) -> Callable[[Mapping[str
 
     It raises ValueError, which names the object, if a class or a box is none.
     """
+    read_boxes = box_reader(form, image_key)
 
     def read(record: Mapping[str, Any]) -> Objects:
+        stored, (boxes, labels, crowd) = record[form.key], read_boxes(record)
+        area = _array(stored[form.area], np.float64) if form.area else None
+        return Objects(
+            boxes=boxes,
+            labels=labels,
+            crowd=crowd,
+            area=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) if area is None else area,
+            ids=_array(stored[form.id], np.int64) if form.id else np.zeros(len(boxes), np.int64),
+        )
+
+    return read
+
+
+def box_reader(
+    form: ObjectFeatures, image_key: str
+) -> Callable[[Mapping[str, Any]], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return the function that reads boxes, labels and crowd of the objects of a record, as in `Objects`.
+
+    It raises ValueError, which names the object, if a class or a box is none.
+    """
+
+    def read(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         stored = record[form.key]
         boxes = _array(stored[form.box], np.float64, (4,))
         if form.relative and len(boxes):
             height, width = stored_size(record[image_key])
             boxes = boxes[:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float64)
-        area = _array(stored[form.area], np.float64) if form.area else None
-        found = Objects(
-            boxes=boxes,
-            labels=_array(stored[form.label], np.int64),
-            crowd=_array(stored[form.crowd], np.bool_) if form.crowd else np.zeros(len(boxes), np.bool_),
-            area=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) if area is None else area,
-            ids=_array(stored[form.id], np.int64) if form.id else np.zeros(len(boxes), np.int64),
-        )
-        _check(found, form.classes.num_classes)
-        return found
+        labels = _array(stored[form.label], np.int64)
+        _check(boxes, labels, form.classes.num_classes)
+        return boxes, labels, _array(stored[form.crowd], np.bool_) if form.crowd else np.zeros(len(boxes), np.bool_)
 
     return read
 
 
-def _array(values: Sequence[Any], dtype: Any, shape: tuple[int, ...] = ()) -> np.ndarray:
+def _array(values: Sequence[Any] | np.ndarray, dtype: Any, shape: tuple[int, ...] = ()) -> np.ndarray:
     """Return a feature of all objects as an array, which is [0, ...] where there are none."""
     return np.asarray(values, dtype).reshape(len(values), *shape)
 
 
-def _check(objects: Objects, num_classes: int) -> None:
-    for number in np.flatnonzero((objects.labels < 0) | (objects.labels >= num_classes)):
-        raise ValueError(f"object {number} has the class {objects.labels[number]}, expected 0 to {num_classes - 1}")
-    good = np.isfinite(objects.boxes).all(1) & (objects.boxes[:, 2:] >= objects.boxes[:, :2]).all(1)
+def _check(boxes: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+    for number in np.flatnonzero((labels < 0) | (labels >= num_classes)):
+        raise ValueError(f"object {number} has the class {labels[number]}, expected 0 to {num_classes - 1}")
+    good = np.isfinite(boxes).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1)
     for number in np.flatnonzero(~good):
-        raise ValueError(f"object {number} has the box {objects.boxes[number].tolist()}, expected x1 ≤ x2 and y1 ≤ y2")
+        raise ValueError(f"object {number} has the box {boxes[number].tolist()}, expected x1 ≤ x2 and y1 ≤ y2")
 
 
 def stored_size(encoded: bytes) -> tuple[int, int]:

@@ -16,9 +16,10 @@ import numpy as np
 
 from aa_flax.data.crops import pad_crop, resized_window
 from aa_flax.data.errors import DataError
-from aa_flax.data.placement import Box, resized, scaled
+from aa_flax.data.placement import Box, resized, scaled, unpadded
 from aa_flax.data.repeated import Repeated
 from aa_flax.data.source import Source
+from aa_flax.data.stacking import Stacked
 from aa_flax.data.view import View
 from aa_flax.root_logger import left_alone
 
@@ -134,7 +135,8 @@ def train_batches(
     order_seed, crop_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
     indices = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).slice(slice(0, whole_batches // repeats))
     indices = (Repeated(indices, batch_size, repeats) if repeats > 1 else indices).repeat()
-    cropped = _crop_function(source, crop, size, crop_padding, fill, scale_range)
+    # Batches are padded when they are put together, unless the padding is augmented too.
+    cropped = _crop_function(source, crop, size, crop_padding, fill, scale_range, with_padding=augment is not None)
 
     def drawn(index: int, rng: np.random.Generator) -> dict[str, Any]:
         example = cropped(index, rng)
@@ -143,7 +145,7 @@ def train_batches(
     # Random numbers are drawn before the batch is divided, so that crops do not depend on the number of processes.
     examples = indices.random_map(drawn, seed=crop_seed)
     piece = _ProcessPiece(examples, batch_size, local, process_index, start_step)
-    return Batches(piece.batch(local, drop_remainder=True), num_threads, prefetch)
+    return Batches(Stacked(piece, local, size), num_threads, prefetch)
 
 
 def eval_batches(
@@ -191,11 +193,12 @@ def eval_batches(
         index = step * batch_size + process_index * local + offset
         if index >= len(source):
             return padding
-        seen = source.part(index, view.framing, view.interpolation)
+        seen = source.part(index, unpadded(view.framing), view.interpolation)
         return {**_arrays(seen), "mask": np.bool_(True)}
 
     steps = -(-len(source) // batch_size)
-    return Batches(grain.MapDataset.range(steps * local).map(example).batch(local), num_threads, prefetch)
+    examples = grain.MapDataset.range(steps * local).map(example)
+    return Batches(Stacked(examples, local, view.size), num_threads, prefetch)
 
 
 class _ProcessPiece(grain.MapDataset):
@@ -227,8 +230,13 @@ def _crop_function(
     padding: int,
     fill: tuple[int, ...] | None,
     scale_range: tuple[float, ...],
+    *,
+    with_padding: bool,
 ) -> Callable[[int, np.random.Generator], dict[str, Any]]:
-    """Return a function from an index and a random generator to the example of that index, cropped."""
+    """Return a function from an index and a random generator to the example of that index, cropped.
+
+    Without padding, what is smaller than `size` stays so.
+    """
     if crop == "none":
         return lambda index, rng: source.part(index, resized(size))
     if crop == "resized":
@@ -238,8 +246,13 @@ def _crop_function(
             raise ValueError(
                 f"scale_range is {scale_range}, expected the least and the largest factor, finite and above 0"
             )
-        # Drawn here and not by the size of the image, so that they do not depend on which image is read.
-        return lambda index, rng: source.part(index, scaled(size, rng.uniform(*scale_range), tuple(rng.random(2))))
+
+        def jittered(index: int, rng: np.random.Generator) -> dict[str, Any]:
+            # Drawn here and not by the size of the image, so that they do not depend on which image is read.
+            framing = scaled(size, rng.uniform(*scale_range), tuple(rng.random(2)))
+            return source.part(index, framing if with_padding else unpadded(framing))
+
+        return jittered
     if crop != "pad":
         raise ValueError(f"crop is {crop!r}, expected one of {', '.join(map(repr, get_args(Crop)))}")
     if source.placed is not None:

@@ -1,7 +1,7 @@
 """How a photograph lies on the canvas that a network gets, and coordinates in the one and in the other."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -73,6 +73,16 @@ def scaled(canvas: tuple[int, int], factor: float = 1.0, corner: tuple[float, fl
             for start, kept, side, full in ((left, seen[1], width, whole[1]), (upper, seen[0], height, whole[0]))
         )
         return Placement((columns[0], rows[0], columns[1], rows[1]), seen, canvas, (height, width))
+
+    return frame
+
+
+def unpadded(framing: Framing) -> Framing:
+    """Return the framing that ends the canvas where the photograph ends, for a caller that pads by itself."""
+
+    def frame(height: int, width: int) -> Placement:
+        placement = framing(height, width)
+        return replace(placement, canvas=placement.size)
 
     return frame
 

@@ -2,12 +2,10 @@
 
 import bisect
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
-
-import tensorflow_datasets as tfds
 
 from aa_flax.data.array_source import ArraySource
 from aa_flax.data.boxes import Boxes
@@ -17,6 +15,7 @@ from aa_flax.data.images import Interpolation, decode_image, decode_part
 from aa_flax.data.open_files import check_room, make_room
 from aa_flax.data.placement import Framing
 from aa_flax.data.prepared import Prepared
+from aa_flax.data.records import Records
 from aa_flax.data.source import Source
 from aa_flax.data.targets import ClassLabel, Targets, check_targets
 
@@ -65,9 +64,7 @@ class RecordSource(Source):
         if missing and not missing_ok:
             raise DataError(f"{missing[0]}: no such file ({len(missing)} of {len(self._files)} of {self.name} missing)")
         make_room(len(self._files))
-        self._records = prepared.builder.as_data_source(
-            split, decoders={prepared.image_key: tfds.decode.SkipDecoding()}
-        )
+        self._records = Records(prepared.builder, split, prepared.image_key)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -103,19 +100,19 @@ class RecordSource(Source):
     def cached(self) -> ArraySource:
         return ArraySource.of(self)
 
-    def _read_one(self, index: int) -> dict[str, Any]:
+    def _read_one(self, index: int) -> Mapping[str, Any]:
         try:
             return self._records[index]
         except Exception as error:
             check_room(error, self.place(index), len(self._files))
             raise DataError(f"{self.place(index)}: damaged record ({one_line(error)})") from None
 
-    def _decoded(self, record: dict[str, Any], index: int) -> dict[str, Any]:
+    def _decoded(self, record: Mapping[str, Any], index: int) -> dict[str, Any]:
         image = self._pixels(record, index, decode_image)
         self._require_shape(image.shape[:2], index)
         return {"image": image, **self._read_targets(record, index), "index": int(index)}
 
-    def _pixels(self, record: dict[str, Any], index: int, decode: Callable[[bytes, int], Any]) -> Any:
+    def _pixels(self, record: Mapping[str, Any], index: int, decode: Callable[[bytes, int], Any]) -> Any:
         try:
             return decode(record[self._image_key], self.image_shape[-1])
         # Pillow raises many types for damaged files.
@@ -127,7 +124,7 @@ class RecordSource(Source):
             found = (*size, self.image_shape[-1])
             raise DataError(f"{self.place(index)}: an image of shape {found}, expected {self.image_shape}")
 
-    def _read_targets(self, record: dict[str, Any], index: int) -> dict[str, Any]:
+    def _read_targets(self, record: Mapping[str, Any], index: int) -> dict[str, Any]:
         try:
             targets = self._targets_of(record)
         except ValueError as error:
@@ -135,7 +132,7 @@ class RecordSource(Source):
         check_targets(targets, self.target_shapes)  # a mistake in the task, not in the example
         return targets
 
-    def record(self, index: int) -> dict[str, Any]:
+    def record(self, index: int) -> Mapping[str, Any]:
         """Return an example as it is stored: the image is encoded and nothing is checked."""
         self._require_index(index)
         return self._read_one(index)

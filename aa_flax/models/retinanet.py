@@ -16,6 +16,7 @@ from aa_flax.layers.fpn import FPN
 from aa_flax.layers.mode import WithMode
 from aa_flax.layers.norm import BatchNorm, batch_norm
 from aa_flax.layers.pyramid_head import PyramidHead
+from aa_flax.layers.running_count import RunningCount
 from aa_flax.models.detections import Detections, detections
 from aa_flax.models.entries import Family
 from aa_flax.models.registry import register_family
@@ -92,6 +93,7 @@ class RetinaNet(WithMode):
         self.anchors_per_place = options.anchors().per_place
         self.class_head = head(self.anchors_per_place * num_classes, prior=options.prior)
         self.box_head = head(self.anchors_per_place * 4)
+        self.loss_normalizer = RunningCount() if options.normalizer == "running" else None
         self.eval()  # the first mode of all modules inside
 
     @property

@@ -57,10 +57,10 @@ class RetinaNetOptions:
     # Losses
     focal_alpha: float = 0.25
     focal_gamma: float = 1.5
-    box_loss: Literal["huber", "smooth_l1", "l1"] = "huber"
+    box_loss: Literal["huber", "smooth_l1", "l1", "giou"] = "huber"  # of the four numbers, or of the boxes they give
     box_loss_delta: float = 0.1  # where "huber" or "smooth_l1" becomes linear
-    box_loss_weight: float = 50.0  # of the mean over the four numbers of a box
-    normalizer: Literal["batch", "image", "device"] = "batch"  # n + 1 positives of all images, or max(1, n) of each
+    box_loss_weight: float = 50.0  # of the mean over the four numbers of a box, or of "giou"
+    normalizer: Literal["batch", "image", "device", "running"] = "batch"  # see aa_flax.tasks.detection_losses.shares
     # Detections
     candidates: int = 5000  # pairs of anchor and class that NMS sees
     candidates_per_level: bool = False  # whether as many of each level
@@ -68,7 +68,7 @@ class RetinaNetOptions:
     iou_threshold: float = 0.5  # above which NMS suppresses
     nms_pixel_offset: float = 1.0  # added to widths and heights by NMS
     max_detections: int = 100
-    max_log_side: float | None = None  # bound of the logarithm by which a side is scaled
+    max_log_side: float | None = None  # bound of the logarithm by which a side is scaled; log(1000 / 16) in "giou"
     clip: bool = False  # boxes to their image
 
     def __post_init__(self) -> None:

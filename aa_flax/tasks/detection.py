@@ -31,6 +31,7 @@ from aa_flax.tasks.detection_losses import image_losses, matched, shares
 from aa_flax.tasks.detection_report import draw_report, write_detections
 from aa_flax.tasks.detection_scores import DetectionScorer
 from aa_flax.tasks.found_objects import FoundObjects, in_photo, on_canvas
+from aa_flax.tasks.micro_batches import piece_of_each
 from aa_flax.tasks.options import options_of
 from aa_flax.tasks.task import RandomKey, Scores
 
@@ -164,7 +165,8 @@ class Detection:
         """Return augmented images; the objects, and which anchor is to find which; what the losses are divided by.
 
         The targets are {"boxes" [b, n, 4], "columns" [b, n], "valid" [b, n], "matched" [b, anchors], "weight" [b],
-        "total" [b]}, where the sum of "total" over the batch is the number that is returned.
+        "total" [b]}, where the sum of "total" over the batch is the number that is returned. The normalizer "running"
+        has "all_positives" [b], for every image those of the whole batch, and the micro-batch of each, "piece" [b].
         """
         images, flips = self._augment(batch["image"], batch["placement"], key)
         boxes = flipped_boxes(batch["boxes"], flips, batch["placement"][:, 5])
@@ -172,7 +174,11 @@ class Detection:
         positives = _positives(targets["matched"])
         weights, total = shares(self._network, positives, self.config.parallel.batch_norm_groups)
         per_image = jnp.broadcast_to(total / images.shape[0], weights.shape)
-        return images, {**targets, "weight": weights, "total": per_image}, total
+        targets |= {"weight": weights, "total": per_image}
+        if self._network.normalizer == "running":
+            targets["all_positives"] = jnp.broadcast_to(jnp.maximum(positives.sum(), 1), weights.shape)
+            targets["piece"] = piece_of_each(len(weights), self.config.optimizer.accumulation_steps)
+        return images, targets, total
 
     def losses(
         self, model: Any, images: Array, targets: Any, *, train: bool, rngs: nnx.Rngs | None
@@ -180,6 +186,10 @@ class Detection:
         """Return each image's loss, times its weight; the parts of the loss, and the positive anchors of an image."""
         classes, boxes = self._parts(model(images, train=train, rngs=rngs), images.shape[1:3], targets)
         weight, total = targets["weight"], targets["total"].sum()
+        if self._network.normalizer == "running":
+            # Once a step: all micro-batches have the same number, and the first one takes it in.
+            first = (targets["piece"] == 0).any()
+            weight = weight / model.loss_normalizer(targets["all_positives"].max(), update=first & train)
         positives = _positives(targets["matched"])
         metrics = {
             "class_loss": ((weight * classes).sum(), total),

@@ -1,5 +1,6 @@
 """What a dense detector is trained on: which anchors find which objects, and the loss of each image."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +9,20 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
 from aa_flax.models.retinanet_options import RetinaNetOptions
-from aa_flax.ops import encode_boxes, huber_loss, l1_loss, match_anchors, sigmoid_focal_loss, smooth_l1_loss
+from aa_flax.ops import (
+    decode_boxes,
+    encode_boxes,
+    giou_loss,
+    huber_loss,
+    l1_loss,
+    match_anchors,
+    sigmoid_focal_loss,
+    smooth_l1_loss,
+)
 from aa_flax.ops.matching import IGNORED
+
+_MAX_LOG_SIDE = math.log(1000 / 16)
+"""The bound of torchvision and detectron2, for boxes that are decoded in the loss: without one, sides may overflow."""
 
 
 def matched(
@@ -44,13 +57,17 @@ def shares(options: RetinaNetOptions, positives: Float[Array, " b"], parts: int)
     """Return the shares of images with so many positive anchors.
 
     "batch": the sum over the batch's images over its positives and 1; "device": the mean, over `parts` equal parts of
-    the batch, of the same for each part; "image": the mean of each image's loss over its positives, at least 1.
+    the batch, of the same for each part; "image": the mean of each image's loss over its positives, at least 1;
+    "running": the sum over the batch's images, which the task divides by the network's `loss_normalizer`, the moving
+    average of the positives of batches. Held-out losses are those of "batch" then.
     """
     count = positives.shape[0]
     if options.normalizer == "batch":
         return Shares(jnp.ones_like(positives), positives.sum() + 1)
     if options.normalizer == "image":
         return Shares(1 / jnp.maximum(positives, 1), jnp.asarray(count, positives.dtype))
+    if options.normalizer == "running":
+        return Shares(jnp.ones_like(positives), jnp.ones((), positives.dtype))
     each = positives.reshape(parts, count // parts).sum(1) + 1
     return Shares(jnp.repeat(1 / each, count // parts), jnp.asarray(parts, positives.dtype))
 
@@ -64,7 +81,8 @@ def image_losses(
     """Return each image's sum of classification losses, and of box losses with their weight.
 
     Classification is the focal loss of every anchor and class; anchors that are left out of matching have none. The
-    loss of a box is the mean over its four numbers, of positive anchors, times `box_loss_weight`.
+    loss of a box is the mean over its four numbers, of positive anchors, times `box_loss_weight`; or instead of the
+    mean, with "giou", 1 - GIoU of the box that the numbers give.
 
     Args:
         options: of the network.
@@ -79,12 +97,25 @@ def image_losses(
     focal = sigmoid_focal_loss(logits, hot, alpha=options.focal_alpha, gamma=options.focal_gamma)
     classes = jnp.where((which == IGNORED)[..., None], 0, focal).sum((1, 2))
     boxes = jnp.take_along_axis(targets["boxes"], object_[..., None], 1)
-    wanted = encode_boxes(boxes, jnp.asarray(anchors)[None])
+    of_boxes = jnp.where(positive, _box_losses(options, deltas, boxes, jnp.asarray(anchors)[None]), 0).sum(1)
+    return classes, options.box_loss_weight * of_boxes
+
+
+def _box_losses(
+    options: RetinaNetOptions,
+    deltas: Float[Array, "b anchors 4"],
+    boxes: Float[Array, "b anchors 4"],
+    anchors: Float[Array, "1 anchors 4"],
+) -> Float[Array, "b anchors"]:
+    """Return the loss of each anchor whose box is to be the one given."""
+    if options.box_loss == "giou":
+        bound = _MAX_LOG_SIDE if options.max_log_side is None else options.max_log_side
+        return giou_loss(decode_boxes(deltas, anchors, max_log_side=bound), boxes)
+    wanted = encode_boxes(boxes, anchors)
     if options.box_loss == "huber":
         missed = huber_loss(deltas, wanted, delta=options.box_loss_delta)
     elif options.box_loss == "smooth_l1":
         missed = smooth_l1_loss(deltas, wanted, beta=options.box_loss_delta)
     else:
         missed = l1_loss(deltas, wanted)
-    of_boxes = jnp.where(positive[..., None], missed, 0).mean(-1).sum(1)
-    return classes, options.box_loss_weight * of_boxes
+    return missed.mean(-1)

@@ -13,6 +13,7 @@ from aa_flax.config.schema import Config
 from aa_flax.models.functional import PureDict
 from aa_flax.tasks import Task
 from aa_flax.tasks.contract import check_metrics
+from aa_flax.tasks.micro_batches import cut
 from aa_flax.training.freezing import stop_gradients
 from aa_flax.training.optimizers import moving_average
 from aa_flax.training.resident import taken
@@ -76,11 +77,7 @@ def make_gradient(
             (loss, (batch_stats, metrics)), grads = gradient(params, batch_stats, images, targets, total, key)
             return (batch_stats, jax.tree.map(jnp.add, sums, (loss, metrics, grads))), None
 
-        def cut(x: Array) -> Array:
-            # Every `pieces`-th example goes to the same micro-batch, so that a batch split over devices stays in place.
-            return x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]).swapaxes(0, 1)
-
-        split = (*jax.tree.map(cut, (images, targets)), jax.random.split(key, pieces))
+        split = (*jax.tree.map(lambda x: cut(x, pieces), (images, targets)), jax.random.split(key, pieces))
         first = jax.tree.map(lambda x: x[0], split)
         (loss, (_, metrics)), grads = jax.eval_shape(gradient, params, batch_stats, first[0], first[1], total, first[2])
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, metrics, grads))

@@ -7,9 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from aa_flax.layers.running_count import TrainingStat
+
 
 def flat_arrays(model: nnx.Module) -> dict[str, Any]:
-    """Return the array of every parameter and batch statistic by dotted path; shapes where the model has only those."""
+    """Return the array of every parameter and batch statistic by dotted path; shapes where the model has only those.
+
+    Statistics that only training reads are left out.
+    """
     return {".".join(map(str, path)): leaf.get_value() for path, leaf in _leaves(model)}
 
 
@@ -28,4 +33,4 @@ def fill_arrays(model: nnx.Module, values: Mapping[str, np.ndarray]) -> None:
 
 
 def _leaves(model: nnx.Module) -> Any:
-    return nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+    return nnx.to_flat_state(nnx.state(model, nnx.All((nnx.Param, nnx.BatchStat), nnx.Not(TrainingStat))))

@@ -1,11 +1,12 @@
 """Photographs a second and core that the input of detection delivers, beside what Pillow takes only to decode them.
 
-    python -m experiments.benchmarks.detection_input --name=voc/bccd --source_dir=FOLDER
+    python -m experiments.benchmarks.detection_input --name=coco_json/mine --source_dir=FOLDER
 
 The input is that of training: photographs in a shuffled order are decoded, scaled by 0.8 to 1.2, cut and padded to a
 canvas of 640×640, and their boxes move along (`data.crop` "scaled"). Decoding alone is Pillow's, of the same files from
 memory, one after the other. Both take turns in one run, in one thread; what counts is processor time, and the median of
-the ratios of neighbouring turns. `fast_decode` is measured where its two packages are installed.
+the ratios of neighbouring turns; it is measured several times, and the median of these is told. `fast_decode` is
+measured where its two packages are installed.
 """
 
 import argparse
@@ -28,32 +29,47 @@ HAS_FAST = find_spec("simplejpeg") is not None and find_spec("cykooz_resizer") i
 
 
 def main() -> None:
-    """Measure each way of decoding, and store the results."""
+    """Measure each way of decoding on each data set, and store the results."""
     arguments = parse()
-    dataset = data.load(arguments.name, data_dir=arguments.data_dir, source_dir=arguments.source_dir)
-    encoded = _encoded(dataset, arguments.split)
-    rows = []
-    for fast in (False, True) if HAS_FAST else (False,):
-        source = dataset.split(arguments.split, Boxes(), fast_decode=fast)
-        rows.append({"fast_decode": fast, **measure(source, encoded, arguments.rounds)})
-        print(rows[-1], flush=True)
-    given = [f"--name={arguments.name}", "--source_dir=FOLDER", f"--split={arguments.split}"]
+    names, folders = arguments.name or ["bccd_subset"], arguments.source_dir or [""]
+    if len(folders) != len(names):
+        raise SystemExit(f"--source_dir={folders}: expected one for each of {', '.join(names)}")
+    sets = []
+    for name, folder in zip(names, folders, strict=True):
+        dataset = data.load(name, data_dir=arguments.data_dir, source_dir=folder)
+        sets.append({"name": name, **of_data_set(dataset, arguments)})
+    given = [f"--name={name}" for name in names] + ["--source_dir=FOLDER" for folder in folders if folder]
+    given += [f"--split={arguments.split}", f"--rounds={arguments.rounds}", f"--repeats={arguments.repeats}"]
     packages = ["grain", "array_record", "pillow", *(["simplejpeg", "cykooz-resizer"] if HAS_FAST else [])]
-    sizes = sorted({_size(each) for each in encoded})
-    found = results.origin("detection_input", [*given, f"--rounds={arguments.rounds}"])
-    about = {"photographs": len(encoded), "sizes": sizes[:5], "canvas": list(CANVAS)}
-    results.store({**found, **about, "packages": {p: version(p) for p in packages}, "rows": rows}, arguments.output)
+    found = {**results.origin("detection_input", given), "canvas": list(CANVAS)}
+    results.store({**found, "packages": {p: version(p) for p in packages}, "sets": sets}, arguments.output)
 
 
 def parse() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = results.flags(__doc__, "detection_input_cpu.json")
-    parser.add_argument("--name", default="bccd_subset", help="data set with boxes")
-    parser.add_argument("--source_dir", default="", help="folder with its files")
+    parser.add_argument("--name", action="append", help="data set with boxes, bccd_subset by default; may be repeated")
+    parser.add_argument("--source_dir", action="append", help="folder with the files of each --name, in their order")
     parser.add_argument("--data_dir", default="", help="folder of prepared data")
     parser.add_argument("--split", default="train")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=3, help="measurements, of so many rounds each")
     return parser.parse_args()
+
+
+def of_data_set(dataset: data.Dataset, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the photographs of a split are, and a row for each way of decoding: medians, and each ratio."""
+    encoded = _encoded(dataset, arguments.split)
+    rows = []
+    for fast in (False, True) if HAS_FAST else (False,):
+        source = dataset.split(arguments.split, Boxes(), fast_decode=fast)
+        measured = [measure(source, encoded, arguments.rounds) for _ in range(arguments.repeats)]
+        row: dict[str, Any] = {name: statistics.median(each[name] for each in measured) for name in measured[0]}
+        rows.append({"fast_decode": fast, **row, "ratios": [each["ratio"] for each in measured]})
+        print(dataset.name, rows[-1], flush=True)
+    kilobytes = round(statistics.mean(map(len, encoded)) / 1000)
+    sizes = sorted({_size(each) for each in encoded})
+    return {"photographs": len(encoded), "sizes": sizes[:5], "kilobytes": kilobytes, "rows": rows}
 
 
 class Many(data.Source):

@@ -7,6 +7,7 @@ from flax import nnx
 
 from aa_flax.models import RetinaNet, create_model, list_models, model_options, registry
 from aa_flax.models.retinanet_options import RetinaNetOptions
+from aa_flax.ops import ANCHORS
 from aa_flax.typed import as_type, field_types
 
 OTHERS = dict(fpn_width=16, head_width=12, head_depth=1, num_classes=5, image_size=(64, 96))
@@ -177,3 +178,17 @@ def test_a_network_remembers_how_it_was_built():
     assert dict(model.built_from.options)["anchor_ratios"] == (1.0,)
     again = nnx.eval_shape(lambda: create_model(**model.built_from.arguments(), rngs=nnx.Rngs(0)))
     assert nnx.split(again)[0] == nnx.split(model)[0] and hash(nnx.split(model)[0])
+
+
+@pytest.mark.thorough
+def test_the_column_of_detectron2_is_options():
+    """Convolutions of ResNet-50 with 80 classes have 37.92 M parameters, counted from detectron2's code."""
+    options = dict(extra_levels_from="backbone", anchor_stride="level", anchor_truncation=False, anchor_rounding=False)
+    options |= dict(anchor_order="scale", normalizer="running", max_detections=100, num_classes=80, unused_columns=0)
+    options |= dict(image_size=(64, 96), flavor="torchvision")
+    model = shapes("retinanet_resnet50", **options)
+    by_path = {path: leaf.size for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    convolutions = sum(size for path, size in by_path.items() if path[-1] == "kernel" or path[0] != "backbone")
+    assert round(convolutions / 1e6, 2) == 37.92
+    assert model.options.anchors() == ANCHORS["detectron2"] and model.loss_normalizer is not None
+    assert RetinaNetOptions(box_loss="giou", box_loss_weight=1.0).normalizer == "batch"
