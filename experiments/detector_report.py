@@ -50,13 +50,13 @@ def table(measured: dict[str, Any]) -> str:
     """Return a table with a row for each network, and the intervals of their differences."""
     runs = measured["runs"]
     lines = [
-        "| network | parameters | AP, mean | AP50, mean | AP of each seed | seconds |",
+        "| network | parameters | AP, mean | AP50, mean | AP of each seed | seconds, median |",
         "|---|---|---|---|---|---|",
     ]
     for model in dict.fromkeys(run["model"] for run in runs):
         own = [run for run in runs if run["model"] == model]
         ap, ap50 = (statistics.mean(run[key] for run in own) for key in ("AP", "AP50"))
-        seconds = statistics.mean(run["train_seconds"] for run in own)
+        seconds = statistics.median(run["train_seconds"] for run in own)
         each = ", ".join(f"{run['AP']:.3f}" for run in own)
         lines.append(f"| `{model}` | {own[0]['params']:,} | {ap:.3f} | {ap50:.3f} | {each} | {seconds:.0f} |")
     said = "; ".join(
