@@ -8,6 +8,7 @@ error, and warnings are errors (pyproject.toml).
 
 import atexit
 import collections
+import gc
 import importlib.util
 import os
 import sys
@@ -24,6 +25,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
+gc.set_threshold(20_000, 20, 20)  # searches for the few cycles among many objects took a sixth of the time
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests compile many equal programs, in this process and in those that they start. The cache is not shared with other
 # workers or kept for the next run: JAX writes entries in place and warns of half-written ones, which is an error.
