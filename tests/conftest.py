@@ -116,9 +116,9 @@ def detector_config(data_dir):
     return detector(data_dir)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def straight(data_dir, tmp_path_factory):
-    """An undisturbed run of two epochs of `plain_config`."""
+    """An undisturbed run of two epochs of `plain_config`, which tests only read."""
     from aa_flax.config.schema import resolve
     from aa_flax.training.loop import train
 
