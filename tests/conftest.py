@@ -38,10 +38,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 install_import_hook("aa_flax", "beartype.beartype")
 
+# Files that take minutes with their thorough tests begin first, so that no worker is alone with one at the end.
+_FIRST = ("test_notebooks", "test_sharding", "test_hosts", "test_kill_drill", "test_detection_run", "test_ledger")
+
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
-    """Mark the cases of a test beyond what its mark `few` lets run."""
+    """Mark the cases of a test beyond what its mark `few` lets run, and put the longest files first."""
+    items.sort(key=lambda item: item.path.stem not in _FIRST)
     cases = collections.defaultdict(list)
     for item in items:
         if item.get_closest_marker("few"):

@@ -49,7 +49,9 @@ def _quick_code_generation() -> list[str]:
     """Return flags of XLA's compiler for CPUs; it ends the process on a flag that it does not know."""
     flags = ["--xla_cpu_parallel_codegen_split_count=1"]  # each worker has one core
     if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
-        flags.append("--xla_cpu_use_fusion_emitters=false")  # those by MLIR take twice the time; later there are no other
+        flags.append(
+            "--xla_cpu_use_fusion_emitters=false"
+        )  # those by MLIR take twice the time; later there are no other
     return flags
 
 
