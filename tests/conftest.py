@@ -8,6 +8,7 @@ error, and warnings are errors (pyproject.toml).
 
 import atexit
 import collections
+import gc
 import importlib.util
 import os
 import sys
@@ -24,6 +25,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
+gc.set_threshold(20_000, 20, 20)  # searches for the few cycles among many objects took a sixth of the time
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests compile many equal programs, in this process and in those that they start. The cache is not shared with other
 # workers or kept for the next run: JAX writes entries in place and warns of half-written ones, which is an error.
@@ -36,10 +38,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 install_import_hook("aa_flax", "beartype.beartype")
 
+# Files that take minutes with their thorough tests begin first, so that no worker is alone with one at the end.
+_FIRST = ("test_notebooks", "test_sharding", "test_hosts", "test_kill_drill", "test_detection_run", "test_ledger")
+
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
-    """Mark the cases of a test beyond what its mark `few` lets run."""
+    """Mark the cases of a test beyond what its mark `few` lets run, and put the longest files first."""
+    items.sort(key=lambda item: item.path.stem not in _FIRST)
     cases = collections.defaultdict(list)
     for item in items:
         if item.get_closest_marker("few"):
@@ -114,9 +120,9 @@ def detector_config(data_dir):
     return detector(data_dir)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def straight(data_dir, tmp_path_factory):
-    """An undisturbed run of two epochs of `plain_config`."""
+    """An undisturbed run of two epochs of `plain_config`, which tests only read."""
     from aa_flax.config.schema import resolve
     from aa_flax.training.loop import train
 

@@ -24,4 +24,8 @@ if ! "$python" -c 'import jax_plugins.xla_cuda13' 2>/dev/null; then
   # No other wheel of NVIDIA is needed to compile.
   install --no-deps "jax-cuda13-plugin==$jax" "jax-cuda13-pjrt==$jax"
 fi
-"$python" -m pytest -m "h100 and not slow" "$@"
+export PYTHONDONTWRITEBYTECODE= # the workers import the same files
+# Only the files with such tests are imported. Paths have no spaces.
+files=$(grep -rl --include='test_*.py' 'pytest\.mark\.h100' tests | sort)
+# shellcheck disable=SC2086
+"$python" -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder -m "h100 and not slow" "$@" $files

@@ -13,6 +13,7 @@ if [ ! -e "$TPU_LIBRARY_PATH" ] && [ "$(uname -sm)" = "Linux x86_64" ]; then
 fi
 [ -e "$TPU_LIBRARY_PATH" ] || unset TPU_LIBRARY_PATH
 cd "$root"
+export PYTHONDONTWRITEBYTECODE= # dozens of processes import the library
 SECONDS=0 status=0
 # A file's tests share compiled programs and set-up, so a file goes to one worker.
 "$python" -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder "$@" || status=$?

@@ -1,6 +1,7 @@
 """Choice of the device that the tests run on, before JAX is imported."""
 
 import ast
+import importlib.metadata
 import os
 from collections.abc import Sequence
 
@@ -15,9 +16,12 @@ def prepare(arguments: Sequence[str]) -> None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # workers share the card
     else:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-        # LLVM takes most of the tests' time, for programs that run for milliseconds. The earlier passes of XLA, which
-        # insert collectives for example, stay the same.
+        # Code generation takes most of the tests' time, for programs that run for milliseconds. The earlier passes of
+        # XLA, which insert collectives for example, stay the same.
         os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        given = os.environ.get("XLA_FLAGS", "")
+        missing = [flag for flag in _quick_code_generation() if flag.partition("=")[0] not in given]
+        os.environ["XLA_FLAGS"] = " ".join(filter(None, [*missing, given]))
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 
 
@@ -39,6 +43,16 @@ def wants_gpu(arguments: Sequence[str]) -> bool:
         return _holds(tree, {"gpu"}) and not _holds(tree, set())
     except (SyntaxError, ValueError):  # an empty expression, or one with more than names, and, or, not
         return False
+
+
+def _quick_code_generation() -> list[str]:
+    """Return flags of XLA's compiler for CPUs; it ends the process on a flag that it does not know."""
+    flags = ["--xla_cpu_parallel_codegen_split_count=1"]  # each worker has one core
+    if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
+        flags.append(
+            "--xla_cpu_use_fusion_emitters=false"
+        )  # those by MLIR take twice the time; later there are no other
+    return flags
 
 
 def _holds(tree: ast.expr, marks: set[str]) -> bool:
