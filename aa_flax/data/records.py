@@ -42,6 +42,9 @@ class Records(Sequence[Mapping[str, Any]]):
     def __getitem__(self, index: Any) -> Any:
         return self._record(self._files[index])
 
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return (self[index] for index in range(len(self)))  # the reader says in its own way that there is no more
+
     def __getitems__(self, indices: Sequence[int]) -> list[Mapping[str, Any]]:
         """Return several at once, which may be faster than one after the other."""
         return [self._record(serialized) for serialized in self._files.__getitems__(indices)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aa_flax.data import DataError, memory, source
+from aa_flax.data import DataError, array_source, memory
 from aa_flax.data.memory import available_memory
 
 
@@ -35,9 +35,9 @@ def test_the_memory_of_machine_and_container(tmp_path, monkeypatch, machine, lim
 def test_a_cache_that_does_not_fit_is_refused(toy, monkeypatch):
     height, width, channels = toy.image_shape
     bytes_ = len(toy) * height * width * channels
-    monkeypatch.setattr(source, "available_memory", lambda: bytes_ - 1)
+    monkeypatch.setattr(array_source, "available_memory", lambda: bytes_ - 1)
     with pytest.raises(DataError, match=r"toy: cached, its images take 0\.0 GB \(config field 'data\.cache'\)"):
-        source.ArraySource.of(toy)
+        array_source.ArraySource.of(toy)
     for there in (bytes_, None):
-        monkeypatch.setattr(source, "available_memory", lambda there=there: there)
-        assert len(source.ArraySource.of(toy)) == len(toy)
+        monkeypatch.setattr(array_source, "available_memory", lambda there=there: there)
+        assert len(array_source.ArraySource.of(toy)) == len(toy)

@@ -33,7 +33,7 @@ def test_networks_of_a_file_are_trained_and_compared(task, tmp_path, request):
     for _ in range(2):  # the second time the runs are finished
         done = subprocess.run(
             [*command, f"--workdir={tmp_path / 'runs'}"],
-            env={**os.environ, "PYTHONPATH": str(_ROOT / "tests")},
+            env={**os.environ, "PYTHONPATH": str(_ROOT / "tests"), "JAX_NUM_CPU_DEVICES": "1"},
             capture_output=True,
             text=True,
         )
