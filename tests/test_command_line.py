@@ -163,6 +163,7 @@ def untrained(tmp_path):
     return make
 
 
+@pytest.mark.thorough
 def test_predict_draws_attention_pooling_at_a_larger_size(untrained, tmp_path, rng):
     workdir = untrained("patchconvnet_s60_multi", (32, 32), width=8, depth=1)
     photos = [tmp_path / "a" / "photo.jpg", tmp_path / "b" / "photo.png"]
@@ -257,6 +258,7 @@ def test_checkpoints_that_are_all_damaged_are_one_line_in_every_command(trained,
         assert told.splitlines()[-1].startswith("error: every checkpoint is damaged: ") and "Traceback" not in told
 
 
+@pytest.mark.thorough
 def test_an_empty_result_says_how_to_get_it_again(trained, tmp_path):
     workdir, quickstart, done = trained
     copied = shutil.copytree(workdir, tmp_path / "run")

@@ -30,7 +30,7 @@ def test_every_row(title, row):
         assert found.flops >= found.paper_flops
 
 
-@pytest.mark.few
+@pytest.mark.thorough
 @pytest.mark.parametrize("row", bello.DETECTORS, ids=lambda row: row.label)
 def test_table_5(row):
     """Exact without attention; with it, what ImageNet's setting has, which is not the paper's."""
@@ -44,7 +44,7 @@ def test_table_5(row):
         assert found.flops == found.paper_flops and found.flops / 1e9 == pytest.approx(float(row.gflops), rel=0.005)
 
 
-@pytest.mark.few
+@pytest.mark.thorough
 @pytest.mark.parametrize("row", bello.TABLE_9, ids=lambda row: row.label)
 def test_table_9(row):
     found = bello.counted_layer(row)

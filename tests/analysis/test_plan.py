@@ -180,6 +180,7 @@ def test_mistakes_name_what_is_accepted(tiny):
         plan(of_model("resnet18").with_batch(12), "train", V5E, jax.make_mesh((8,), ("data",)))
 
 
+@pytest.mark.thorough
 def test_facts_are_those_of_the_data(tmp_path):
     dataset = data.load("fashion_mnist_subset", data_dir=tmp_path)
     facts = FACTS[dataset.name]
@@ -484,6 +485,7 @@ except DoesNotFit as verdict:
 """
 
 
+@pytest.mark.thorough
 @needs_libtpu
 def test_what_is_split_counts_by_chip_and_what_does_not_fit_has_no_counts():
     alone, split, large, verdict = (line.split() for line in python("-c", SPLIT).stdout.splitlines())

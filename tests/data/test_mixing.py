@@ -65,6 +65,7 @@ def kept_pixels(key, height, width, alpha, dtype):
     return kept
 
 
+@pytest.mark.thorough
 def test_cutmix_takes_a_box_of_the_partner(images, labels):
     """The result is exact, bit for bit, in float64."""
     shares = []
@@ -81,6 +82,7 @@ def test_cutmix_takes_a_box_of_the_partner(images, labels):
     assert len(set(shares)) > 5 and min(shares) < 0.5
 
 
+@pytest.mark.thorough
 def test_cutmix_boxes_have_the_announced_distribution():
     """With alpha 1, λ' is uniform; a NumPy simulation of the paper's equation 2 gives the expected labels."""
     keys = jax.random.split(KEY, 2000)
@@ -97,6 +99,7 @@ def test_cutmix_boxes_have_the_announced_distribution():
     assert abs(shares.std() - simulated.std()) < 5 * simulated.std() / np.sqrt(2 * 2000)
 
 
+@pytest.mark.thorough
 def test_one_of_the_two_at_a_time(images, labels):
     cut = 0
     for key in jax.random.split(KEY, 25):

@@ -110,6 +110,7 @@ def prepare_and_count(source_dir, data_dir, results):
     results.put(len(load("fashion_mnist", data_dir=data_dir, source_dir=source_dir).split("train").cached()))
 
 
+@pytest.mark.thorough
 def test_two_processes_at_once(fashion, tmp_path):
     # Spawned, because the parent has JAX's threads.
     context = multiprocessing.get_context("spawn")

@@ -89,6 +89,7 @@ def same(one, other):
             np.testing.assert_array_equal(left[name], right[name])
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("crop", CROPS)
 @pytest.mark.parametrize("count", [2, 4])
 def test_any_number_of_processes_reads_one_order(toy, take, crop, count):
@@ -113,6 +114,7 @@ def test_resuming_equals_continuing(toy, take, crop):
         same([{name: value[4:8] for name, value in batch.items()} for batch in straight[start : start + 2]], resumed)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("crop", CROPS)
 def test_threads_change_nothing(toy, take, crop):
     options = {"batch_size": 12, "seed": 7, **CROPS[crop]}
@@ -121,6 +123,7 @@ def test_threads_change_nothing(toy, take, crop):
     same(plain, take(train_batches(toy, **options), 9))
 
 
+@pytest.mark.thorough
 def test_threads_read_records_as_one_thread_does(embedded, take):
     options = {"batch_size": 50, "seed": 7, "crop": "pad", "fill": embedded.mean_pixel}
     source = embedded.split("test[:200]")

@@ -20,6 +20,7 @@ def test_the_map_by_hand():
     assert [distinct_position(p, 4, 1) for p in range(9)] == [*range(9)]
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(("count", "batch_size", "repeats"), [(40, 12, 3), (25, 8, 2), (30, 30, 10), (9, 4, 4)])
 def test_each_epoch_has_each_of_its_images_as_often(take, count, batch_size, repeats):
     """An epoch has as many steps as without repetition, and the first steps · batch / repeats images of its order."""
@@ -54,6 +55,7 @@ def test_copies_have_draws_of_their_own(take):
     assert np.mean(same) < 0.1
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_resuming_on_any_number_of_processes(take, processes):
     options = {"batch_size": 12, "seed": 7, "crop": "pad", "crop_padding": 2, "fill": (255,), "repeats": 3, **PLAIN}

@@ -141,6 +141,7 @@ def layers(rng, count, canvas=(64, 64)):
     return {path: rng.random((count, 8, *side)) for path, side in sides.items()}
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("size", [(64, 13), (17, 64), (64, 64)])
 def test_words_have_room_whatever_the_aspect(rng, size):
     """Photographs on a canvas of 64 pixels that they do not fill."""

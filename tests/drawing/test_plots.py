@@ -47,6 +47,7 @@ def test_names_between_dollars_are_no_mathematics(tmp_path):
     assert not any(label.get_parse_math() for label in figure.axes[0].get_yticklabels())
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(
     ("name", "value"),
     [("text.usetex", True), ("image.cmap", "none of them"), ("savefig.bbox", "tight"), ("axes.facecolor", "red")],

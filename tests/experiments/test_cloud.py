@@ -343,6 +343,7 @@ def test_buckets_in_flags_are_mounted(cloud):
     assert cloud.starts()[0][3:] == [folder, "--other=s3://data/tfds"]
 
 
+@pytest.mark.thorough
 def test_a_kept_slice_is_taken_over_by_the_same_command(cloud):
     cloud.script(training=[75, 0, 0])
     done = cloud.launch("--keep")

@@ -193,6 +193,7 @@ def test_a_compiler_that_fails_is_no_refusal():
     assert not is_refusal(jax.errors.JaxRuntimeError("INTERNAL: ptxas")) and not is_refusal(KeyError())
 
 
+@pytest.mark.thorough
 def test_without_a_gpu_a_part_says_so_at_once(tmp_path):
     command = [sys.executable, "-m", "experiments.benchmarks.gpu", f"--out={tmp_path}", "--parts", "env", "attention"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})

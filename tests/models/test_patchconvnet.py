@@ -75,7 +75,7 @@ def in_a_row(trunk, x, *, train, rngs):
     return maps, jax.tree.map(lambda *leaves: jnp.stack(leaves), *statistics)
 
 
-@pytest.mark.few
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("norm", "rate", "rematerialize", "unroll"), [("layer", 0.4, True, 1), ("batch", 0.0, False, 2)]
 )

@@ -128,7 +128,7 @@ BIG = [f"{prefix}resnet152" for prefix in ("aa_", "gala_", "retinanet_aa_")] + [
 ]
 
 
-@pytest.mark.few(1, thorough=3)
+@pytest.mark.few(0, thorough=3)
 @pytest.mark.parametrize("name", BIG + [pytest.param(n, marks=pytest.mark.slow) for n in list_models() if n not in BIG])
 def test_building_takes_seconds(name):
     start = time.process_time()  # time of all threads, which is at least the wall time of an idle machine

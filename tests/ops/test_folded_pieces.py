@@ -139,7 +139,7 @@ def test_second_derivatives_in_reverse(rng, monkeypatch):
     np.testing.assert_allclose(slope(folded_pieces)(arrays[0]), slope(folded)(arrays[0]), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.few
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", WAYS)
 def test_under_vmap(rng, monkeypatch, way):
     limited(monkeypatch, 300, way)

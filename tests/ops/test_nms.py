@@ -76,6 +76,7 @@ def random_sets(rng, number, size):
     return boxes, scores, rng.integers(0, 2, (number, size)), rng.random((number, size)) < 0.9
 
 
+@pytest.mark.few
 @pytest.mark.parametrize(("threshold", "most", "offset"), [(0.5, 25, 0), (0.3, 37, 1), (1 / 3, 5, 0)])
 def test_a_thousand_random_sets(rng, monkeypatch, threshold, most, offset):
     """340 sets for each of three cases, on a grid: scores, boxes and IoUs often are equal, as with the threshold."""

@@ -75,7 +75,7 @@ def test_sizes_that_no_tile_divides(rng, size, tables):
     assert_close(*both(rng, size, "float32", tables=tables), "float32")
 
 
-@pytest.mark.few(1, thorough=3)
+@pytest.mark.few(0, thorough=3)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     "size",
@@ -117,6 +117,7 @@ def test_at_each_benchmark_shape(rng, size, dtype):
     assert_close(*both(rng, size, dtype), dtype)
 
 
+@pytest.mark.thorough
 def test_the_same_gradients_in_every_run(rng):
     size = (3, 5, 7, 2, 20, 3)
     arrays = oracle.inputs(rng, *size)
@@ -155,7 +156,7 @@ def output_and_gradients(model, x, mesh=None):
         return jax.tree.leaves(run(state, jax.device_put(x, jax.NamedSharding(mesh, jax.P("data")))))
 
 
-@pytest.mark.few
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options",
     [{}, {"use_bias": False}, {"position": "none"}, {"strides": 2, "spatial_shape": (3, 4)}],

@@ -56,7 +56,7 @@ def kernel(n, upsampled, normalized, added_to, *arrays):
     return attention_branch(*arrays, **options, added_to=added_to)
 
 
-@pytest.mark.few(1, thorough=5)
+@pytest.mark.few(0, thorough=5)
 @pytest.mark.parametrize(
     ("size", "dtype", "upsampled", "normalized", "channels"),
     [

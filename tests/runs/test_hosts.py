@@ -100,7 +100,7 @@ def test_a_signal_to_one_process_saves_all_at_one_step(launch, tmp_path, number,
     assert (tmp_path / "run" / "checkpoints" / str(step) / "manifest.json").exists()
 
 
-@pytest.mark.few
+@pytest.mark.thorough
 @pytest.mark.parametrize("dead", [0, 1])
 def test_a_dead_peer_ends_the_others_with_a_code_to_restart_on(launch, dead):
     processes = launch(2, "run", epochs=200, eval_every_epochs=100, peer_timeout_seconds=10)

@@ -110,6 +110,7 @@ def test_a_log_with_words_that_are_no_json_is_rewritten_without_them(tmp_path):
     assert file.read_text() == '{"step": 3, "split": "train", "loss": null, "grad_norm": null}\n'
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("name", [".lock", ".config.json.partial"])
 def test_a_directory_that_cannot_be_written_is_told_before_training(tiny_config, tmp_path, monkeypatch, name):
     """Root may write into a folder of mode 555, so the error is injected."""

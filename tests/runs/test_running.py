@@ -23,6 +23,7 @@ def test_time_to_the_first_step_is_told_by_phase_and_a_trace_is_written(plain_co
     assert list(folder.glob("*.xplane.pb")) and (folder / "perfetto_trace.json.gz").stat().st_size > 1000
 
 
+@pytest.mark.thorough
 def test_the_device_is_read_at_log_steps_only(plain_config, tmp_path, monkeypatch):
     """Every transfer of an array to the host goes through its `_value` or `device_get`, which the test counts."""
     plain_config.epochs, plain_config.eval_every_epochs, plain_config.log_every_steps = 2, 2, 4

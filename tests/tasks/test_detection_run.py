@@ -142,6 +142,7 @@ def test_predict_takes_files_folders_and_patterns(folder, trained, data_dir):
     run(folder, "predict", f"--workdir={workdir}", "empty", "none*.jpg", "photos/a.jpg", code=1)
 
 
+@pytest.mark.thorough
 def test_a_sheet_of_boxes(folder):
     run(folder, "sheet", "--config=config.py", "--out=sheet.png", "--rows=3", "--columns=2")
     assert (folder / "sheet.png").stat().st_size > 10_000

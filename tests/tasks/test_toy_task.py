@@ -261,6 +261,7 @@ def test_checkpoints_are_told_apart_by_its_headline(folder, trained):
     }
 
 
+@pytest.mark.thorough
 def test_evaluate_predict_and_sheet(folder, trained):
     workdir, _ = trained
     result = json.loads((workdir / "result.json").read_text())

@@ -110,6 +110,7 @@ def test_draws_are_a_function_of_seed_and_step(rng):
     assert np.abs(np.asarray(moved.params["kernel"]) - np.asarray(first.params["kernel"])).max() > 1e-4
 
 
+@pytest.mark.thorough
 def test_color_jitter_has_a_key_of_its_own():
     """A step with jitter equals a step without on images that were jittered before: all other draws are the same."""
     others = {"flip": True, "cutout": 2}

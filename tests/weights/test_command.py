@@ -34,6 +34,7 @@ def command(tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.thorough
 def test_a_training_checkpoint_of_two_wrapped_networks(command, tmp_path, small):
     """With a prefix, counters, an unknown class, an average, and images of one channel."""
     _, state = small
