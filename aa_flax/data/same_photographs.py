@@ -15,11 +15,13 @@ class SamePhotographs:
 
     def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
+        self._recorded = prepared.metadata.get("same_photographs")
         self._looked_at: dict[bytes, list[tuple[str, int]]] = collections.defaultdict(list)
 
     def add(self, split: str, index: int, content: bytes) -> None:
-        """Add the image of an example that was looked at, as it is stored."""
-        self._looked_at[hashlib.sha256(content).digest()].append((split, index))
+        """Add the image of an example that was looked at, as it is stored; it counts where nothing was recorded."""
+        if self._recorded is None:
+            self._looked_at[hashlib.sha256(content).digest()].append((split, index))
 
     def lines(self) -> list[str]:
         """Return a line for each two splits that share photographs, unless neither is annotated.
@@ -27,10 +29,9 @@ class SamePhotographs:
         Where the data set recorded its photographs that occur twice when it was made, those are all; else they are
         those among the ones that were added.
         """
-        recorded = self._prepared.metadata.get("same_photographs")
         groups = [*self._looked_at.values()]
-        if recorded is not None:
-            groups = [[(split, int(index)) for split, index in places] for places in recorded]
+        if self._recorded is not None:
+            groups = [[(split, int(index)) for split, index in places] for places in self._recorded]
         shared: dict[tuple[str, str], list[tuple[int, int]]] = collections.defaultdict(list)
         splits = [*self._prepared.builder.info.splits]
         for places in groups:
