@@ -108,6 +108,20 @@ def over_mesh(
     return split
 
 
+def over_images(
+    run: Callable[..., Any], batch: int | Any, arguments: tuple[Any, ...], results: Any, name: str
+) -> Callable[..., Any]:
+    """Return `over_mesh` of what is computed image by image where the ambient mesh divides the batch, else `run`.
+
+    Without it the compiler would gather the whole batch on every device to sort it, and ask all devices after each
+    round of a loop.
+    """
+    mesh = data_mesh()
+    if mesh is None or is_symbolic_dim(batch) or batch % mesh.shape["data"]:
+        return run
+    return over_mesh(run, batch, arguments, results, name=name)
+
+
 def varying_alike(arrays: Any) -> Any:
     """Return the arrays of a tree, all marked as varying over every mesh axis over which one of them varies.
 
