@@ -108,18 +108,27 @@ def over_mesh(
     return split
 
 
-def over_images(
-    run: Callable[..., Any], batch: int | Any, arguments: tuple[Any, ...], results: Any, name: str
-) -> Callable[..., Any]:
-    """Return `over_mesh` of what is computed image by image where the ambient mesh divides the batch, else `run`.
+def image_by_image(
+    run: Callable[..., Any], arrays: tuple[Array, ...], *, whole: tuple[Array, ...] = (), results: int, name: str
+) -> Any:
+    """Return the results of `run` for each image of a batch, on a mesh each on the device that has the image.
 
-    Without it the compiler would gather the whole batch on every device to sort it, and ask all devices after each
-    round of a loop.
+    The compiler would gather the scores of the whole batch on every device to sort them, and ask all devices after each
+    round of suppression.
+
+    Args:
+        run: from the arrays of one image, and those that are for all, to a tuple of arrays.
+        arrays: their first axis is the batch.
+        whole: arrays that are the same for all images.
+        results: how many arrays `run` returns.
+        name: for messages.
     """
-    mesh = data_mesh()
-    if mesh is None or is_symbolic_dim(batch) or batch % mesh.shape["data"]:
-        return run
-    return over_mesh(run, batch, arguments, results, name=name)
+    of_all: Callable[..., Any] = jax.vmap(run, (*[0] * len(arrays), *[None] * len(whole)))
+    batch, mesh = arrays[0].shape[0], data_mesh()
+    if mesh is not None and not is_symbolic_dim(batch) and batch % mesh.shape["data"] == 0:
+        specs = (*[BATCHED] * len(arrays), *[WHOLE] * len(whole))
+        of_all = over_mesh(of_all, batch, specs, (BATCHED,) * results, name=name)
+    return of_all(*arrays, *whole)
 
 
 def varying_alike(arrays: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -11,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int32, Key
 from aa_flax.models.rcnn_options import RCNNOptions
 from aa_flax.ops import encode_boxes, l1_loss, match_anchors, sample, smooth_l1_loss
 from aa_flax.ops.matching import IGNORED
-from aa_flax.ops.mesh import BATCHED, WHOLE, over_images
+from aa_flax.ops.mesh import image_by_image
 from aa_flax.precision import at_least_float32
 
 
@@ -44,7 +43,7 @@ def sampled_anchors(
         keys: of each image.
     """
 
-    def of_one(anchors: Array, boxes: Array, valid: Array, key: Array) -> tuple[Array, Array]:
+    def of_one(boxes: Array, valid: Array, key: Array, anchors: Array) -> tuple[Array, Array]:
         matches = match_anchors(
             anchors,
             boxes,
@@ -53,16 +52,12 @@ def sampled_anchors(
             background=options.rpn_background_iou,
             forced=options.rpn_forced_matches,
         )
-        drawn = sample(
-            matches, key, number=options.rpn_samples, positive_fraction=options.rpn_positive_fraction
-        )
+        drawn = sample(matches, key, number=options.rpn_samples, positive_fraction=options.rpn_positive_fraction)
         return drawn.indices, drawn.matches
 
-    def of_all(boxes: Array, valid: Array, keys: Array, anchors: Array) -> tuple[Array, Array]:
-        return jax.vmap(of_one, (None, 0, 0, 0))(anchors, boxes, valid, keys)
-
-    run = over_images(of_all, boxes.shape[0], (BATCHED, BATCHED, BATCHED, WHOLE), (BATCHED,) * 2, "sampled_anchors")
-    return SampledAnchors(*run(boxes, valid, keys, jnp.asarray(anchors)))
+    arrays = boxes, valid, keys
+    drawn = image_by_image(of_one, arrays, whole=(jnp.asarray(anchors),), results=2, name="sampled_anchors")
+    return SampledAnchors(*drawn)
 
 
 def proposal_losses(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int32, Key
 from aa_flax.models.rcnn_options import RCNNOptions
 from aa_flax.ops import encode_boxes, match_anchors, sample
 from aa_flax.ops.matching import IGNORED
-from aa_flax.ops.mesh import BATCHED, over_images
+from aa_flax.ops.mesh import image_by_image
 from aa_flax.precision import at_least_float32
 from aa_flax.tasks.proposal_losses import box_loss
 
@@ -51,7 +51,7 @@ def sampled_regions(
         keys: of each image.
     """
 
-    def of_one(boxes: Array, valid: Array, truths: Array, there: Array, key: Array) -> SampledRegions:
+    def of_one(boxes: Array, valid: Array, truths: Array, there: Array, key: Array) -> tuple[Array, ...]:
         least = options.box_foreground_iou
         matches = match_anchors(boxes, truths, there, foreground=least, background=least, forced=None)
         drawn = sample(
@@ -60,11 +60,10 @@ def sampled_regions(
             number=options.box_samples,
             positive_fraction=options.box_positive_fraction,
         )
-        return SampledRegions(drawn.indices, drawn.matches, jnp.where(drawn.valid[:, None], boxes[drawn.indices], 0))
+        return drawn.indices, drawn.matches, jnp.where(drawn.valid[:, None], boxes[drawn.indices], 0)
 
-    run = over_images(jax.vmap(of_one), boxes.shape[0], (BATCHED,) * 5, SampledRegions(*(BATCHED,) * 3), "regions")
-    boxes = jax.lax.stop_gradient(boxes)
-    return run(boxes, valid, objects["boxes"], objects["valid"], keys)
+    arrays = jax.lax.stop_gradient(boxes), valid, objects["boxes"], objects["valid"], keys
+    return SampledRegions(*image_by_image(of_one, arrays, results=3, name="sampled_regions"))
 
 
 def with_objects(

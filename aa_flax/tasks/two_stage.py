@@ -50,10 +50,6 @@ class TwoStage:
         """
         return {}
 
-    def found_in(self, model: Any, maps: dict[str, Array], found: Detections) -> Detections:
-        """Return what was found, with what other heads say of it; nothing here."""
-        return found
-
     def prepare(
         self, objects: dict[str, Array], canvas: tuple[int, int], sizes: Float[Array, "b 2"], key: RandomKey
     ) -> tuple[dict[str, Array], Float[Array, ""]]:
@@ -108,7 +104,7 @@ class TwoStage:
         outputs = model.propose(maps, *canvas, sizes=sizes, train=False)
         of_regions = model.box_outputs(maps, outputs["proposals"])
         found = model.detections(of_regions, outputs["proposals"], outputs["valid"], *canvas, sizes=sizes)
-        return {**outputs, **of_regions, "found": self.found_in(model, maps, found)}
+        return {**outputs, **of_regions, "found": found._replace(masks=model.masks(maps, found))}
 
     def detections(
         self, predictions: dict[str, Any], canvas: tuple[int, int], sizes: Float[Array, "b 2"]
