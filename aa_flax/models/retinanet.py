@@ -15,7 +15,7 @@ from aa_flax.layers.mode import WithMode
 from aa_flax.layers.norm import batch_norm
 from aa_flax.layers.pyramid_head import PyramidHead
 from aa_flax.layers.running_count import RunningCount
-from aa_flax.models.backbones import norms_of_its_own, stages_by_level
+from aa_flax.models.backbones import norms_of_its_own, take_maps
 from aa_flax.models.detections import Detections, detections
 from aa_flax.models.entries import Family
 from aa_flax.models.registry import register_family
@@ -57,12 +57,10 @@ class RetinaNet(WithMode):
             raise ValueError(f"num_classes of a detector must be at least 1, got {num_classes}")
         self.options, self.num_classes = options, num_classes
         self.image_size, self.in_channels = backbone.image_size, backbone.in_channels
-        if hasattr(backbone, "remove_head"):
-            backbone.remove_head()
         if options.frozen_stem and not hasattr(backbone, "stem"):
             raise ValueError(f"frozen_stem=True needs a backbone with a stem, and {type(backbone).__name__} has none")
         self.backbone = backbone
-        self._stages = stages_by_level(backbone, options.min_level, options.max_level)
+        self._stages = take_maps(backbone, options.min_level, options.max_level)
         arrays: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         momentum, epsilon = options.batch_norm_momentum, options.batch_norm_epsilon
         for _, own in norms_of_its_own(backbone):
