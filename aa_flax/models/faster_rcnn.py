@@ -249,6 +249,7 @@ def rcnn_family(prefix: str, network: Any) -> Family:
         strides=(4, 8, 16, 32),
         hidden=frozenset({"norm", "dropout_rate"}),
         image_size=(800, 1344),
+        of_pyramids={"frozen_stages": 0},
     )
 
 

@@ -147,6 +147,7 @@ FLAVORS = {
         ),
     ),
 }
-"""What the flavors have, by name. torchvision's of 91 classes has background in column 0. detectron2's has RoIAlign with
-sampling_ratio 0, as many samples as fit a bin, for which 2 stands here in both; and its ResNets take the stride in the
-first 1×1 convolution where their weights come from Caffe2, and in the 3×3 where from torchvision, as here."""
+"""What the flavors have, by name. Of torchvision's 91 classes column 0 is background. detectron2's RoIAlign takes as many
+samples as fit a bin (sampling_ratio 0), of which a program of fixed shapes would have to take the most; here it takes 2.
+detectron2's ResNets have the stride in the first 1×1 convolution where their weights come from Caffe2, and in the 3×3,
+as here, where they come from torchvision."""
