@@ -51,7 +51,7 @@ class Places:
             if isinstance(module, GatherExcite) and module.map_shape is not None
         }
         family = family_of(model)
-        self._head = family.head
+        self._head, self._of_classes = family.head, (family.head, *family.of_classes)
         self._norms = {family.norm_after(path): path for path in self._augmented}
         self._pools = getattr(model, "pooling", None) is not None
         self._table = None if source == OWN else table_of(model, source)
@@ -91,12 +91,14 @@ class Places:
             return Place(self._find(plain, shape), name == "bias", kept, layer.out_features)
         if self._has_another_size(path, given):
             return Place(None, True)
-        optional = self.is_head(path) or re.search(r"(^|\.)(recalibration|attention\d+|pooling)(\.|$)", module)
+        optional = self.is_head(path) or re.search(
+            r"(^|\.)(recalibration|attention\d+|pooling|mask_head)(\.|$)", module
+        )
         return Place(self._find(path, shape), bool(optional))
 
     def is_head(self, path: str) -> bool:
-        """Return whether the array at a dotted path belongs to the classifier."""
-        return path.startswith(f"{self._head}.")
+        """Return whether the array at a dotted path belongs to the classifier, or has numbers for each class."""
+        return path.startswith(tuple(f"{module}." for module in self._of_classes))
 
     def takes_head(self, given: Mapping[str, np.ndarray], arrays: Mapping[str, Any]) -> bool:
         """Return whether the classifier's arrays are to be taken from the weights, all of them or none.
@@ -104,7 +106,7 @@ class Places:
         A classifier for another number of classes is not taken, and one of the user's own only as a whole. One whose
         input has another width is not taken either if the network has attention pooling, which changes that width;
         without pooling it is a mistake, so True is returned and the caller reports the shapes. A detector's classifier
-        is the last layer of its class scores.
+        is the last layer of its class scores; that of an R-CNN brings the last layers of boxes and masks with it.
         """
         kernel = f"{self._head}.kernel"
         if kernel not in arrays:  # the user's own

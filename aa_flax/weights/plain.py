@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -34,8 +35,8 @@ def init_from_plain(
     network is made for images of another size (`aa_flax.ops.resize_relative_table`, by the layer's `table_resize`, with
     "linear" for "error"), so that the network starts as the other one called at that size.
 
-    What the weights do not have (recalibration modules, attention pooling), a classifier (of a detector the last layer
-    of its class scores) or tokens for another number of classes, a classifier of your own, and a gather-excite whose
+    What the weights do not have (recalibration modules, attention pooling, a mask head), a classifier (of a detector the
+    last layer of its class scores, of an R-CNN those of its boxes and masks too) or tokens for another number of classes, a classifier of your own, and a gather-excite whose
     kernel has the size of another map keep their initial values. So do the gates of AW-convolutions, unless the weights
     have them: a network with aw_gate_scale=0 starts as the plain one. Anything else that does not fit is an error. A
     network without a classifier (`num_classes=0`) leaves the classifier's keys unused.
@@ -58,8 +59,8 @@ def init_from_plain(
         What was done with each array.
 
     Raises:
-        WeightsError: there is no such part or no table, nothing fits, or arrays that should fit do not; one message
-            lists them all. Or the weights are said to be of a network that may have the same names and compute
+        WeightsError: there is no such part or no table, nothing fits, or arrays that should fit do not, or some keep
+            initial values in part, which a network of shapes lacks; one message lists them all. Or the weights are said to be of a network that may have the same names and compute
             something else.
     """
     if init_part:
@@ -118,6 +119,8 @@ def init_from_plain(
         if place.kept is None or place.kept == whole:
             loaded.append(path)
             values[path] = value
+        elif place.kept and isinstance(array, jax.ShapeDtypeStruct):
+            problems.append(f"{path}: keeps initial values in part, and this network has shapes only")
         elif place.kept:
             partial[path] = (place.kept, whole)
             values[path] = np.concatenate([value[..., : place.kept], np.asarray(array)[..., place.kept :]], -1)
