@@ -1,19 +1,18 @@
 """From the outputs of a dense detector to its detections: candidates, boxes, non-maximum suppression."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.export import is_symbolic_dim
 from jaxtyping import Array, Bool, Float, Int32
 
 from aa_flax.models.retinanet_options import RetinaNetOptions
 from aa_flax.ops.boxes import clip_boxes, decode_boxes
 from aa_flax.ops.candidates import Candidates, top_candidates
-from aa_flax.ops.mesh import BATCHED, WHOLE, data_mesh, over_mesh
+from aa_flax.ops.mesh import on_own_images
 from aa_flax.ops.nms import nms
 
 
@@ -66,7 +65,7 @@ def detections(
 def _detections(settings: Any, logits: Array, deltas: Array, anchors: Array, sizes: Array) -> Detections:
     options, level_anchors = settings
 
-    def of_one(logits: Array, deltas: Array, size: Array, anchors: Array) -> tuple[Array, ...]:
+    def of_one(anchors: Array, logits: Array, deltas: Array, size: Array) -> tuple[Array, ...]:
         found = _candidates(options, level_anchors, logits)
         boxes = decode_boxes(deltas[found.anchors], anchors[found.anchors], max_log_side=options.max_log_side)
         if options.clip:
@@ -84,31 +83,11 @@ def _detections(settings: Any, logits: Array, deltas: Array, anchors: Array, siz
         boxes = jnp.where(valid[:, None], boxes[kept], 0)
         return boxes, scores, jnp.where(valid, found.classes[kept], -1), valid
 
-    arrays = logits, deltas, sizes
-    return Detections(*image_by_image(of_one, arrays, whole=(anchors,), results=4, name="detections"))
+    def of_all(logits: Array, deltas: Array, anchors: Array, sizes: Array) -> tuple[Array, ...]:
+        return jax.vmap(functools.partial(of_one, anchors))(logits, deltas, sizes)
 
-
-def image_by_image(
-    run: Callable[..., Any], arrays: tuple[Array, ...], *, whole: tuple[Array, ...] = (), results: int, name: str
-) -> Any:
-    """Return the results of `run` for each image of a batch, on a mesh each on the device that has the image.
-
-    The compiler would gather the scores of the whole batch on every device to sort them, and ask all devices after each
-    round of suppression.
-
-    Args:
-        run: from the arrays of one image, and those that are for all, to a tuple of arrays.
-        arrays: their first axis is the batch.
-        whole: arrays that are the same for all images.
-        results: how many arrays `run` returns.
-        name: for messages.
-    """
-    of_all: Callable[..., Any] = jax.vmap(run, (*[0] * len(arrays), *[None] * len(whole)))
-    batch, mesh = arrays[0].shape[0], data_mesh()
-    if mesh is not None and not is_symbolic_dim(batch) and batch % mesh.shape["data"] == 0:
-        specs = (*[BATCHED] * len(arrays), *[WHOLE] * len(whole))
-        of_all = over_mesh(of_all, batch, specs, (BATCHED,) * results, name=name)
-    return of_all(*arrays, *whole)
+    run = on_own_images(of_all, (True, True, False, True), name="detections")
+    return Detections(*run(logits, deltas, anchors, sizes))
 
 
 def _candidates(options: RetinaNetOptions, level_anchors: tuple[int, ...], logits: Array) -> Candidates:
