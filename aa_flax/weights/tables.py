@@ -11,6 +11,7 @@ from aa_flax.models.mnasnet import MnasNet
 from aa_flax.models.patchconvnet import PatchConvNet
 from aa_flax.models.resnet import ResNet
 from aa_flax.models.retinanet import RetinaNet
+from aa_flax.models.segmenter import Segmenter
 from aa_flax.models.wide_resnet import WideResNet
 from aa_flax.weights.errors import WeightsError
 from aa_flax.weights.rows import CONV, LINEAR, LOGIT, NORM, POINTWISE, Leaf, Row, fill, match, renamed, speaks_of
@@ -96,14 +97,14 @@ class Family(NamedTuple):
     """The key tables of a family of networks, by source, and its batch norms after convolutions.
 
     `followed_by` is a template of convolutions that may be augmented, and one of the batch norms that follow them.
-    `stem` is the dotted path of the kernel that the images meet first, `head` that of the module whose last axis is the
-    classes. `respelt` has, for sources whose names changed, the function from an older name to the table's.
+    `stem` is the dotted path of the kernel that the images meet first, `heads` are those of the layers with entries for
+    each class. `respelt` has, for sources whose names changed, the function from an older name to the table's.
     """
 
     sources: Mapping[str, tuple[Row, ...]]
     followed_by: tuple[str, str] = ("", "")
     stem: str = "stem.kernel"
-    head: str = "head"
+    heads: tuple[str, ...] = ("head",)
     respelt: Mapping[str, Callable[[str], str]] = {}
 
     def norm_after(self, conv: str) -> str:
@@ -139,7 +140,7 @@ def _detector(model: Any) -> Family:
     table = [
         Row(f"backbone.{row.ours}", f"backbone.body.{row.theirs}", row.kind, row.axis)
         for row in backbone.sources.get("torchvision", ())
-        if row.ours != backbone.head
+        if row.ours not in backbone.heads
     ]
     for level in around[0].given:
         for ours, theirs in (("lateral", "inner"), ("output", "layer")):
@@ -156,7 +157,7 @@ def _detector(model: Any) -> Family:
         {"torchvision": tuple(table)} if "torchvision" in backbone.sources else {},
         (conv, norm),
         f"backbone.{backbone.stem}",
-        "class_head.out",
+        ("class_head.out",),
         {"torchvision": _newer_name},
     )
 
@@ -180,15 +181,25 @@ def respelt(model: nnx.Module, source: str, state_dict: Any) -> Any:
     return {newer(key) if isinstance(key, str) else key: value for key, value in state_dict.items()}
 
 
+def _segmenter(model: Any) -> Family:
+    """Return the family of a segmentation network, which takes weights of this library and those of its backbone."""
+    backbone = family_of(model.backbone)
+    conv, norm = (f"backbone.{template}" if template else "" for template in backbone.followed_by)
+    heads = ("classifier.out", "auxiliary_head.classifier.out")
+    return Family({}, (conv, norm), f"backbone.{backbone.stem}", heads)
+
+
 def family_of(model: nnx.Module) -> Family:
     """Return the family of a network; raise WeightsError if there are no tables for it."""
+    if isinstance(model, Segmenter):
+        return _segmenter(model)
     if isinstance(model, RetinaNet):
         return _detector(model)
     several = isinstance(getattr(model, "head", None), ClassHead)
     for kind, family in _FAMILIES.items():
         if isinstance(model, kind):
             return _TOKEN_PER_CLASS.get(kind, family) if several else family
-    kinds: list[type[nnx.Module]] = [*_FAMILIES, RetinaNet]
+    kinds: list[type[nnx.Module]] = [*_FAMILIES, RetinaNet, Segmenter]
     known = ", ".join(kind.__name__ for kind in kinds)
     raise WeightsError(f"there is no key table for {type(model).__name__}; known: {known}")
 
