@@ -22,7 +22,7 @@ def detector_family(model: Any, backbone: Family) -> Family:
     table = [
         Row(f"backbone.{row.ours}", f"backbone.body.{row.theirs}", row.kind, row.axis)
         for row in backbone.sources.get("torchvision", ())
-        if row.ours != backbone.head
+        if row.ours not in backbone.heads
     ]
     for level in fpn.given:
         for ours, theirs in (("lateral", "inner"), ("output", "layer")):
@@ -35,8 +35,7 @@ def detector_family(model: Any, backbone: Family) -> Family:
         {"torchvision": tuple(table)} if "torchvision" in backbone.sources else {},
         (conv, norm),
         f"backbone.{backbone.stem}",
-        "box_head.classes" if two_stages else "class_head.out",
-        ("box_head.boxes", "mask_head.out") if two_stages else (),
+        ("box_head.classes", "box_head.boxes", "mask_head.out") if two_stages else ("class_head.out",),
         {"torchvision": _newer_name},
     )
 
@@ -55,7 +54,10 @@ def _of_anchors(model: Any) -> list[Row]:
 
 
 def _of_regions(model: Any) -> list[Row]:
-    """Return the rows of the heads of Faster and Mask R-CNN."""
+    """Return the rows of the heads of Faster and Mask R-CNN.
+
+    torchvision's layers for classes have background first; a network that has it last takes all but these.
+    """
     anchors, head = model.options.anchors(), "roi_heads"
     table = [Row(f"rpn.conv{i + 1}", f"rpn.head.conv.{i}.0", CONV) for i in range(model.rpn.depth)]
     table.append(Row("rpn.objectness", "rpn.head.cls_logits", _by_anchor(anchors, 1)))
@@ -63,14 +65,15 @@ def _of_regions(model: Any) -> list[Row]:
     for i in range(model.box_head.depth):
         kind = _of_maps(model.options.region_size) if i == 0 else LINEAR
         table.append(Row(f"box_head.fc{i + 1}", f"{head}.box_head.fc{i + 6}", kind))
-    first = LINEAR if model.box_head.depth else _of_maps(model.options.region_size)
-    table.append(Row("box_head.classes", f"{head}.box_predictor.cls_score", first))
-    table.append(Row("box_head.boxes", f"{head}.box_predictor.bbox_pred", first))
+    if model.options.background == "first":
+        kind = LINEAR if model.box_head.depth else _of_maps(model.options.region_size)
+        table.append(Row("box_head.classes", f"{head}.box_predictor.cls_score", kind))
+        table.append(Row("box_head.boxes", f"{head}.box_predictor.bbox_pred", kind))
+        table.append(Row("mask_head.out", f"{head}.mask_predictor.mask_fcn_logits", CONV))
     if isinstance(model, MaskRCNN):
         for i in range(model.mask_head.depth):
             table.append(Row(f"mask_head.conv{i + 1}", f"{head}.mask_head.{i}.0", CONV))
         table.append(Row("mask_head.upsample", f"{head}.mask_predictor.conv5_mask", TRANSPOSED))
-        table.append(Row("mask_head.out", f"{head}.mask_predictor.mask_fcn_logits", CONV))
     return table
 
 

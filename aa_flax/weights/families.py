@@ -10,16 +10,14 @@ class Family(NamedTuple):
     """The key tables of a family of networks, by source, and its batch norms after convolutions.
 
     `followed_by` is a template of convolutions that may be augmented, and one of the batch norms that follow them.
-    `stem` is the dotted path of the kernel that the images meet first, `head` that of the module whose last axis is the
-    classes, and `of_classes` those of others that have numbers for each class. `respelt` has, for sources whose names
-    changed, the function from an older name to the table's.
+    `stem` is the dotted path of the kernel that the images meet first, `heads` are those of the layers with entries for
+    each class. `respelt` has, for sources whose names changed, the function from an older name to the table's.
     """
 
     sources: Mapping[str, tuple[Row, ...]]
     followed_by: tuple[str, str] = ("", "")
     stem: str = "stem.kernel"
-    head: str = "head"
-    of_classes: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ("head",)
     respelt: Mapping[str, Callable[[str], str]] = {}
 
     def norm_after(self, conv: str) -> str:

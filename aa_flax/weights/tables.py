@@ -10,6 +10,7 @@ from aa_flax.models.mnasnet import MnasNet
 from aa_flax.models.patchconvnet import PatchConvNet
 from aa_flax.models.pyramid_detector import PyramidDetector
 from aa_flax.models.resnet import ResNet
+from aa_flax.models.segmenter import Segmenter
 from aa_flax.models.wide_resnet import WideResNet
 from aa_flax.weights.detector_tables import detector_family
 from aa_flax.weights.errors import WeightsError
@@ -117,15 +118,25 @@ def respelt(model: nnx.Module, source: str, state_dict: Any) -> Any:
     return {newer(key) if isinstance(key, str) else key: value for key, value in state_dict.items()}
 
 
+def _segmenter(model: Any) -> Family:
+    """Return the family of a segmentation network, which takes weights of this library and those of its backbone."""
+    backbone = family_of(model.backbone)
+    conv, norm = (f"backbone.{template}" if template else "" for template in backbone.followed_by)
+    heads = ("classifier.out", "auxiliary_head.classifier.out")
+    return Family({}, (conv, norm), f"backbone.{backbone.stem}", heads)
+
+
 def family_of(model: nnx.Module) -> Family:
     """Return the family of a network; raise WeightsError if there are no tables for it."""
+    if isinstance(model, Segmenter):
+        return _segmenter(model)
     if isinstance(model, PyramidDetector):
         return detector_family(model, family_of(model.backbone))
     several = isinstance(getattr(model, "head", None), ClassHead)
     for kind, family in _FAMILIES.items():
         if isinstance(model, kind):
             return _TOKEN_PER_CLASS.get(kind, family) if several else family
-    kinds: list[type[nnx.Module]] = [*_FAMILIES, *PyramidDetector.__subclasses__()]
+    kinds: list[type[nnx.Module]] = [*_FAMILIES, *PyramidDetector.__subclasses__(), Segmenter]
     known = ", ".join(kind.__name__ for kind in kinds)
     raise WeightsError(f"there is no key table for {type(model).__name__}; known: {known}")
 
