@@ -152,6 +152,8 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     with jax.default_device(_host()):
         program = Program.of(config, preprocessing, layout, epoch_steps, task=task, change=take)
     program.task.check(layout.mesh.shape["data"])
+    if (warmup := config.optimizer.warmup_steps) >= program.total_steps:
+        logging.warning("the learning rate never reaches its peak: %d warm-up steps of %d", warmup, program.total_steps)
     if config.optimizer.schedule == "steps" and min(config.optimizer.decay_at_epochs) >= config.epochs:
         logging.warning("the learning rate never drops: decay_at_epochs begins after the %d epochs", config.epochs)
     return Setup(program, dataset, train_source, eval_source, "".join(reports))
