@@ -64,7 +64,7 @@ def _check_data(data: Any) -> None:
         "data.auto_augment": data.auto_augment,
         "data.repeats": data.repeats > 1,
     }
-    on_host |= {"data.fast_decode": data.fast_decode}
+    on_host |= {"data.fast_decode": data.fast_decode, "data.train_sizes": data.train_sizes}
     if data.on_device and any(on_host.values()):
         excluded = ", ".join(repr(name) for name, given in on_host.items() if given)
         raise ConfigError(f"config field 'data.on_device' excludes {excluded}, which work on the host, image by image")

@@ -6,6 +6,7 @@ the system clears one by one; so would the batch.
 
 import collections
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,16 @@ _KEPT = 4  # pieces of memory that wait for their next batch; in a steady run on
 class Stacked(grain.MapDataset):
     """Batches of `batch_size` examples that follow each other in `parent`; what is left at its end is left out.
 
-    The values of all examples are arrays [b, ...] by name. Images have the size (height, width); one that is smaller
-    lies in the upper left corner, on black.
+    The values of all examples are arrays [b, ...] by name. The images of batch i have the size (height, width) that
+    `size_of(i)` returns; one that is smaller lies in the upper left corner, on black.
 
     The memory of a batch's images is taken again once neither the array nor anything that refers to it, such as a view
     or an array of JAX, is left.
     """
 
-    def __init__(self, parent: grain.MapDataset, batch_size: int, size: tuple[int, int]):
+    def __init__(self, parent: grain.MapDataset, batch_size: int, size_of: Callable[[int], tuple[int, int]]):
         super().__init__(parent)
-        self._batch_size, self._size = batch_size, size
+        self._batch_size, self._size_of = batch_size, size_of
         self._free: collections.deque[np.ndarray] = collections.deque(maxlen=_KEPT)
         _keep_freed_memory()
 
@@ -48,7 +49,7 @@ class Stacked(grain.MapDataset):
             example = dict(self._parent[position * self._batch_size + place])
             image = example.pop("image")
             if images is None:
-                images = self._images((self._batch_size, *self._size, image.shape[-1]))
+                images = self._images((self._batch_size, *self._size_of(position), image.shape[-1]))
             put_on_canvas(image, images[place])
             others.append(example)
         return {"image": images, **{name: np.stack([each[name] for each in others]) for name in others[0]}}
@@ -60,7 +61,9 @@ class Stacked(grain.MapDataset):
             memory = self._free.pop()
         except IndexError:
             memory = np.empty(size, np.uint8)
-        return np.asarray(_Lent(memory, self._free)).reshape(shape)
+        if memory.size < size:  # where sizes differ, what is kept is soon enough for the largest
+            memory = np.empty(size, np.uint8)
+        return np.asarray(_Lent(memory, self._free))[:size].reshape(shape)
 
 
 def _keep_freed_memory() -> None:

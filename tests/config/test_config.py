@@ -105,6 +105,16 @@ def test_config_files_cannot_mistype():
         ),
         ({"optimizer": {"polynomial_power": 0.9}}, "'optimizer.polynomial_power' is for 'optimizer.schedule' 'polyn"),
         ({"optimizer": {"layer_decay": 0.0}}, r"'optimizer.layer_decay' must be in \(0, 1\], got 0.0"),
+        (
+            {"data": {"train_sizes": ((480, 640), (512,))}},
+            r"'data.train_sizes' must be heights and widths such as \(\(480, 640\), \(640, 480\)\), above 0, got",
+        ),
+        ({"data": {"train_sizes": (480, 640)}}, "'data.train_sizes' must be heights and widths such as"),
+        ({"data": {"train_sizes": ((8, 0),)}}, "'data.train_sizes' must be heights and widths such as"),
+        (
+            {"data": {"train_sizes": ((8, 8),), "on_device": True}},
+            "'data.on_device' excludes 'data.train_sizes', which work on the host",
+        ),
         ({"seed": 2**32}, r"'seed' must be in \[0, 4294967296\), got 4294967296"),
         ({"profile_steps": (3, 3)}, r"'profile_steps' must be \(first, last\) with 0 < first < last, got \(3, 3\)"),
         ({"model": {"init_zero_output": True}}, "'model.init_zero_output' needs 'model.init_from'"),
