@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,20 +10,17 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from aa_flax.layers import BAM, CBAM, GALA, AWConv2D, GatherExcite
 from aa_flax.layers.fpn import FPN
 from aa_flax.layers.mode import WithMode
-from aa_flax.layers.norm import BatchNorm, batch_norm
+from aa_flax.layers.norm import batch_norm
 from aa_flax.layers.pyramid_head import PyramidHead
 from aa_flax.layers.running_count import RunningCount
+from aa_flax.models.backbones import norms_of_its_own, stages_by_level
 from aa_flax.models.detections import Detections, detections
 from aa_flax.models.entries import Family
 from aa_flax.models.registry import register_family
 from aa_flax.models.retinanet_options import FLAVORS, RetinaNetOptions
 from aa_flax.models.stages import FeatureInfo, require_images
-
-_GATES = (AWConv2D, BAM, CBAM, GALA, GatherExcite)
-"""Modules whose batch norms are part of a gate, and none of the network's own."""
 
 
 class RetinaNet(WithMode):
@@ -66,10 +62,10 @@ class RetinaNet(WithMode):
         if options.frozen_stem and not hasattr(backbone, "stem"):
             raise ValueError(f"frozen_stem=True needs a backbone with a stem, and {type(backbone).__name__} has none")
         self.backbone = backbone
-        self._stages = _stages_by_level(backbone, options)
+        self._stages = stages_by_level(backbone, options.min_level, options.max_level)
         arrays: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         momentum, epsilon = options.batch_norm_momentum, options.batch_norm_epsilon
-        for _, own in _norms_of_its_own(backbone):
+        for _, own in norms_of_its_own(backbone):
             own.momentum, own.epsilon, own.frozen = momentum, epsilon, options.frozen_norms
         norm = functools.partial(batch_norm, momentum=momentum, epsilon=epsilon)
         self.fpn = FPN(
@@ -109,7 +105,7 @@ class RetinaNet(WithMode):
         are to get no gradient and no weight decay.
         """
         stem = ("backbone.stem",) if self.options.frozen_stem else ()
-        norms = (f"backbone.{path}" for path, norm in _norms_of_its_own(self.backbone) if norm.frozen)
+        norms = (f"backbone.{path}" for path, norm in norms_of_its_own(self.backbone) if norm.frozen)
         return (*stem, *norms)
 
     def __call__(
@@ -215,32 +211,6 @@ class RetinaNet(WithMode):
             batch, height, width, channels = x.shape
             parts.append(x.reshape(batch, height * width * (channels // last), last))
         return jnp.concatenate(parts, 1)
-
-
-def _stages_by_level(backbone: Any, options: RetinaNetOptions) -> tuple[tuple[int, str], ...]:
-    """Return the level and the name of each map of the backbone that the pyramid takes, finest first."""
-    names = {info.stride: name for name, info in backbone.feature_info.items()}
-    given = {int(math.log2(stride)): name for stride, name in names.items() if math.log2(stride).is_integer()}
-    least, most = options.min_level, options.max_level
-    levels = tuple(level for level in sorted(given) if least <= level <= most)
-    if not least <= most or not levels or levels[0] != least:
-        raise ValueError(
-            f"min_level must be a level of which the backbone has a map, one of {sorted(given)}, and at most "
-            f"max_level, got {least} and {most}"
-        )
-    return tuple((level, given[level]) for level in levels)
-
-
-def _norms_of_its_own(backbone: nnx.Module) -> list[tuple[str, BatchNorm]]:
-    """Return the batch norms of a backbone by dotted path, without those inside the gates of attention modules."""
-    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(backbone)}
-    gates = [path for path, module in modules.items() if isinstance(module, _GATES)]
-    inside = tuple(f"{path}." for path in gates)
-    return [
-        (path, module)
-        for path, module in modules.items()
-        if isinstance(module, BatchNorm) and not path.startswith(inside)
-    ]
 
 
 register_family(
