@@ -74,14 +74,3 @@ def taps(positions: Any, count: int, numpy: Any = np) -> Float[Any, "... count"]
     """
     position = numpy.clip(positions, 0, count - 1)[..., None]
     return numpy.maximum(1 - numpy.abs(position - np.arange(count)), 0)
-
-
-def resizing(old: int, new: int, seen: float | None = None) -> Float[np.ndarray, "new old"]:
-    """Return the matrix that resizes `old` numbers to `new`, bilinearly with half-pixel centres, not antialiased.
-
-    Args:
-        old: how many numbers there are.
-        new: how many there are to be.
-        seen: the part of the old ones that the new ones show, from the first one on; None for all.
-    """
-    return taps((np.arange(new) + 0.5) * ((old if seen is None else seen) / new) - 0.5, old)
