@@ -12,8 +12,8 @@ from aa_flax.data.boxes import Boxes
 from aa_flax.data.errors import DataError, one_line
 from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
 from aa_flax.data.images import Interpolation, decode_image, decode_part
-from aa_flax.data.open_files import check_room, make_room
 from aa_flax.data.objects import stored_size
+from aa_flax.data.open_files import check_room, make_room
 from aa_flax.data.placement import Framing, Tries
 from aa_flax.data.prepared import Prepared
 from aa_flax.data.records import Records

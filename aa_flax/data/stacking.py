@@ -59,12 +59,14 @@ class Stacked(grain.MapDataset):
                 images = self._images((self._batch_size, *self._size, image.shape[-1]))
             put_on_canvas(image, images[place])
             others.append(example)
-        return {"image": images, **{name: self._stacked(name, [each[name] for each in others]) for name in others[0]}}
+        columns = {name: [each[name] for each in others] for name in others[0]}
+        return {"image": images} | {
+            name: self._padded(name, values, images.shape[1:3]) if name in self._maps else np.stack(values)
+            for name, values in columns.items()
+        }
 
-    def _stacked(self, name: str, values: list[Any]) -> np.ndarray:
-        if name not in self._maps:
-            return np.stack(values)
-        stacked = np.full((len(values), *self._size), self._maps[name], values[0].dtype)
+    def _padded(self, name: str, values: list[Any], size: tuple[int, ...]) -> np.ndarray:
+        stacked = np.full((len(values), *size), self._maps[name], values[0].dtype)
         for place, value in zip(stacked, values, strict=True):
             place[: value.shape[0], : value.shape[1]] = value
         return stacked

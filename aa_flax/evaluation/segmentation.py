@@ -71,7 +71,7 @@ def scores(confusion: Integer[np.ndarray, "classes classes"]) -> SegmentationSco
 
 
 def _require_classes(classes: np.ndarray, num_classes: int, what: str) -> None:
-    if classes.size and not (0 <= classes.min() and classes.max() < num_classes):
+    if classes.size and not (classes.min() >= 0 and classes.max() < num_classes):
         wrong = classes[(classes < 0) | (classes >= num_classes)]
         raise ValueError(f"{what} {wrong[0]} of {wrong.size:,} pixels, expected 0 to {num_classes - 1}")
 
