@@ -28,6 +28,11 @@ class Targets(Protocol):
     Targets that lie in the image have a method `placed(values, placement)` besides. It takes the targets of a
     photograph, in its own pixels, and `Placement.as_array`, and returns those of the canvas, of the same shapes;
     batches then have the placement of each image as "placement".
+
+    What is read of a record may have another form than what `placed` gives: `read_shapes` has shape and dtype of it by
+    name, where the dtype object stands for a value of any kind. Targets that have a value for each pixel, [h, w], are
+    named in `maps`, with the value of padding: `placed` gives them in the size of what is seen of a photograph, and
+    batches pad them to the size of their images, whatever it is.
     """
 
     shapes: Mapping[str, jax.ShapeDtypeStruct]
@@ -71,10 +76,12 @@ class ClassLabel:
 
 
 def check_targets(targets: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]) -> None:
-    """Raise TypeError if the targets that were read of an example are not those that `Targets.shapes` declares."""
+    """Raise TypeError if the targets that were read of an example are not those that are declared."""
     if targets.keys() != shapes.keys():
         raise TypeError(f"targets {_named(targets)} were read of an example; declared are {_named(shapes)}")
     for name, declared in shapes.items():
+        if declared.dtype == np.object_:
+            continue
         value = np.asarray(targets[name])
         if value.shape != declared.shape or value.dtype != declared.dtype:
             read = f"{value.dtype} {list(value.shape)}"
