@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from aa_flax.data.augment.device import flipped
-from aa_flax.evaluation.label_maps import Plane
+from aa_flax.evaluation.resized_logits import Plane
 from aa_flax.ops.resampling import bilinear_weights
 from aa_flax.ops.sliding_windows import Windows, taps
 
@@ -158,8 +158,6 @@ def all_views(
     return [View(canvas, scale, mirrored, crop, stride) for scale, mirrored in itertools.product(scales, mirrors)]
 
 
-def planes(
-    views: Sequence[View], logits: Mapping[str, np.ndarray], placement: Float[np.ndarray, "8"]
-) -> list[Plane]:
+def planes(views: Sequence[View], logits: Mapping[str, np.ndarray], placement: Float[np.ndarray, "8"]) -> list[Plane]:
     """Return what each view gives for one photograph, from the logits by the view's name, for `label_map`."""
     return [view.plane(logits[view.name], placement) for view in views]
