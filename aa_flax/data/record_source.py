@@ -12,6 +12,7 @@ from aa_flax.data.boxes import Boxes
 from aa_flax.data.errors import DataError, one_line
 from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
 from aa_flax.data.images import Interpolation, decode_image, decode_part
+from aa_flax.data.label_maps import LabelMap
 from aa_flax.data.objects import stored_size
 from aa_flax.data.open_files import check_room, make_room
 from aa_flax.data.placement import Framing, Tries
@@ -44,11 +45,12 @@ class RecordSource(Source):
         Args:
             prepared: the data set.
             split: the name of the split, or a part of one in the notation of TFDS.
-            targets: what is read beside the image; the class label, or the boxes of objects, if not given.
+            targets: what is read beside the image; if not given, the class label, the boxes, or the label map.
             fast_decode: whether `part` decodes with `fast_jpeg`.
             missing_ok: accept missing files, for a caller that reads none of their examples.
         """
-        targets = targets or (Boxes() if prepared.objects else ClassLabel())
+        own = LabelMap() if prepared.label_map_key else ClassLabel()
+        targets = targets or (Boxes() if prepared.objects else own)
         info = prepared.builder.info
         features, split_info = info.features, info.splits[split]
         self.name = f"{info.name}[{split}]"

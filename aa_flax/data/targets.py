@@ -61,6 +61,8 @@ class ClassLabel:
                 f"the images have objects with a box and a class each ({forms[0].key!r}), not one class each; they are "
                 "for detection"
             )
+        if not labels and any(isinstance(feature, tfds.features.LabeledImage) for feature in features.values()):
+            raise DataError("the images have a class for each pixel, not one each; they are for segmentation")
         if len(labels) != 1:
             raise DataError(f"expected exactly one class label; class labels: {', '.join(labels) or 'none'}")
         key = labels[0]
