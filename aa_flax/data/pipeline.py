@@ -150,8 +150,8 @@ def train_batches(
     # Random numbers are drawn before the batch is divided, so that crops do not depend on the number of processes.
     examples = indices.map_with_index(lambda position, index: (position // batch_size, index))
     piece = _ProcessPiece(examples.random_map(drawn, seed=crop_seed), batch_size, local, process_index, start_step)
-    stacked = Stacked(piece, local, lambda position: size_of_step(sizes, seed, start_step + position))
-    return Batches(stacked, num_threads, prefetch)
+    size_at = lambda position: size_of_step(sizes, seed, start_step + position)  # noqa: E731
+    return Batches(Stacked(piece, local, size_at, source.maps), num_threads, prefetch)
 
 
 def eval_batches(
@@ -187,7 +187,11 @@ def eval_batches(
     view = view or View(_output_size(source, None))
     padding = {
         "image": np.zeros((*view.size, source.image_shape[-1]), np.uint8),
-        **{name: np.zeros(target.shape, target.dtype) for name, target in source.target_shapes.items()},
+        # Maps are padded when batches are put together, as images are.
+        **{
+            name: np.zeros((0, 0) if name in source.maps else target.shape, target.dtype)
+            for name, target in source.target_shapes.items()
+        },
         "index": np.int32(-1),
         "mask": np.bool_(False),
     }
@@ -204,7 +208,7 @@ def eval_batches(
 
     steps = -(-len(source) // batch_size)
     examples = grain.MapDataset.range(steps * local).map(example)
-    return Batches(Stacked(examples, local, lambda position: view.size), num_threads, prefetch)
+    return Batches(Stacked(examples, local, lambda position: view.size, source.maps), num_threads, prefetch)
 
 
 class _ProcessPiece(grain.MapDataset):
