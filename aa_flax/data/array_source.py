@@ -64,7 +64,7 @@ class ArraySource(Source):
         shape = (len(source), height or 0, width or 0, channels)
         images: Any = np.empty(shape, np.uint8) if one_size else [np.empty(0, np.uint8)] * len(source)
         targets = {
-            name: np.empty((len(source), *target.shape), target.dtype) for name, target in source.target_shapes.items()
+            name: np.empty((len(source), *target.shape), target.dtype) for name, target in source.read_shapes.items()
         }
         taken: list[int] = []
 
@@ -80,7 +80,8 @@ class ArraySource(Source):
 
         on_threads(fill, len(source))
         held = cls(source.name, images, targets, source.placed)
-        held.annotations = source.annotations
+        held.annotations, held.read_shapes = source.annotations, held.target_shapes
+        held.target_shapes = source.target_shapes
         return held
 
     def __len__(self) -> int:

@@ -53,6 +53,7 @@ class RecordSource(Source):
         self.name = f"{info.name}[{split}]"
         self.image_shape = tuple(features[prepared.image_key].shape)
         self.target_shapes, self.placed = targets.shapes, getattr(targets, "placed", None)
+        self.read_shapes = getattr(targets, "read_shapes", targets.shapes)
         self._image_key, self._targets_of = prepared.image_key, targets.reader(features)
         if fast_decode:
             require_packages()
@@ -129,7 +130,7 @@ class RecordSource(Source):
             targets = self._targets_of(record)
         except ValueError as error:
             raise DataError(f"{self.place(index)}: {error}") from None
-        check_targets(targets, self.target_shapes)  # a mistake in the task, not in the example
+        check_targets(targets, self.read_shapes)  # a mistake in the task, not in the example
         return targets
 
     def record(self, index: int) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """Random access to the examples of a split: what every source gives."""
 
 import abc
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ class Source(abc.ABC):
     Attributes:
         name: the names of the data set and the split, for messages.
         image_shape: (h, w, c); h and w are None where images differ in size.
-        target_shapes: shape and dtype of each target of an example.
+        target_shapes: shape and dtype of each target of an example in a batch.
         placed: moves targets with their image, see `Targets`; None for targets that stay as they are.
         annotations: all objects as annotated, see `aa_flax.data.truths.Annotations`; None but for detection.
     """
@@ -38,6 +39,11 @@ class Source(abc.ABC):
     target_shapes: Mapping[str, jax.ShapeDtypeStruct]
     placed: Placed | None = None
     annotations: Any = None
+
+    @functools.cached_property
+    def read_shapes(self) -> Mapping[str, jax.ShapeDtypeStruct]:
+        """The shape and dtype of each target of `source[i]`, others than in a batch where `placed` changes the form."""
+        return self.target_shapes
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
@@ -70,7 +76,7 @@ class Source(abc.ABC):
 
     def all_targets(self) -> dict[str, np.ndarray]:
         """Return the targets of all examples by name, each [n, ...], read on as many threads as there are cores."""
-        arrays = {name: np.empty((len(self), *each.shape), each.dtype) for name, each in self.target_shapes.items()}
+        arrays = {name: np.empty((len(self), *each.shape), each.dtype) for name, each in self.read_shapes.items()}
 
         def fill(start: int) -> None:
             for index in range(start, min(start + CHUNK, len(self))):

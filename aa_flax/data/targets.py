@@ -27,7 +27,9 @@ class Targets(Protocol):
 
     Targets that lie in the image have a method `placed(values, placement)` besides. It takes the targets of a
     photograph, in its own pixels, and `Placement.as_array`, and returns those of the canvas, of the same shapes;
-    batches then have the placement of each image as "placement".
+    batches then have the placement of each image as "placement". Targets of which one has no fixed shape before it lies
+    on a canvas, such as a polygon, have an attribute `read_shapes`, which declares what `reader` gives: the same names,
+    with dtype object where that is needed.
     """
 
     shapes: Mapping[str, jax.ShapeDtypeStruct]

@@ -34,7 +34,7 @@ class TolerantSource(Source):
         if budget < 1:
             raise ValueError(f"budget is {budget}, expected at least 1; without one, read the source itself")
         self.name, self.image_shape, self.target_shapes = source.name, source.image_shape, source.target_shapes
-        self.placed, self.budget = source.placed, budget
+        self.read_shapes, self.placed, self.budget = source.read_shapes, source.placed, budget
         self._source, self._found = source, {} if _found is None else _found
         self._lock = threading.Lock()
 

@@ -14,7 +14,6 @@ calls are used that all three have: with another import the others serve. Tests 
 JAX, a process that was forked from one that has used it must not: its threads are gone.
 """
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -23,14 +22,11 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from aa_flax.data.annotated import Truth
+from aa_flax.data.masks import require_library
 from aa_flax.evaluation.detections import Found, corner_and_sides, in_order
 
 _RANGES = ("", "_small", "_medium", "_large")
 """Ends of the names of scores; the areas are all, up to 32², from there to 96², and from there."""
-
-
-class MissingLibrary(ImportError):
-    """The library that computes the scores is not installed. The message is one line."""
 
 
 @dataclass(frozen=True)
@@ -116,12 +112,6 @@ def evaluate(
     )
 
 
-def require_library() -> None:
-    """Raise MissingLibrary unless the library that computes the scores is installed."""
-    if importlib.util.find_spec("hotcoco") is None:
-        raise MissingLibrary("COCO's scores need hotcoco: pip install 'aa_flax[detection]'")
-
-
 def _mean(numbers: np.ndarray) -> float | None:
     """Return the mean of the numbers that exist; the library has -1 for those of a class or size without objects."""
     known = numbers[numbers > -1]
@@ -130,10 +120,9 @@ def _mean(numbers: np.ndarray) -> float | None:
 
 def _evaluated(pairs: Sequence[tuple[Truth, Found]], classes: int, max_detections: int) -> dict[str, Any]:
     """Return the library's arrays of precision and recall."""
-    try:
-        from hotcoco import COCO, COCOeval
-    except ImportError as error:
-        raise MissingLibrary("COCO's scores need hotcoco: pip install 'aa_flax[detection]'") from error
+    require_library()
+    from hotcoco import COCO, COCOeval
+
     # Photographs and classes are numbered anew, from 1, and so are annotations: in the library 0 means "no match".
     images = [dict(id=i, height=truth.height, width=truth.width) for i, (truth, _) in enumerate(pairs, 1)]
     categories = [dict(id=k, name=f"class {k}") for k in range(1, classes + 1)]
