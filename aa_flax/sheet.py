@@ -64,7 +64,7 @@ class Shown(data.Source):
 
     def __init__(self, source: data.Source, indices: list[int]):
         self.name, self.image_shape, self.target_shapes = source.name, source.image_shape, source.target_shapes
-        self.read_shapes, self.placed = source.read_shapes, source.placed
+        self.placed, self.read_shapes, self.maps = source.placed, source.read_shapes, source.maps
         self._source, self._indices = source, indices
 
     def __len__(self) -> int:

@@ -77,6 +77,17 @@ class Dataset:
         return self._prepared.objects is not None
 
     @property
+    def has_label_maps(self) -> bool:
+        """Return whether it is a data set of segmentation, whose images have a class for each pixel."""
+        return bool(self._prepared.label_map_key)
+
+    @property
+    def class_colors(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """Return red, green and blue, 0 to 255, of each class of label maps; None where the files do not say it."""
+        colors = self._prepared.metadata.get("colors") or [None] * self.num_classes
+        return tuple(None if color is None else tuple(color) for color in colors)
+
+    @property
     def category_ids(self) -> tuple[int, ...]:
         """Return the number of each class in the files of a data set of detection, which may have gaps."""
         return category_ids(self._prepared)
@@ -124,7 +135,8 @@ class Dataset:
 
         Args:
             name: a split, "train", or in TFDS's notation a part, "train[:90%]", or a sum, "train+test".
-            targets: what is read of an example beside its image; if not given, the class label, or else the boxes.
+            targets: what is read of an example beside its image; if not given, the class label, the boxes, or the
+                label map.
             fast_decode: decode parts of JPEGs as `aa_flax.data.fast_jpeg` does, to nearly the same pixels.
 
         Raises:
@@ -164,8 +176,8 @@ def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "", s
     Nothing is ever downloaded.
 
     Args:
-        name: one of `available()`; for a folder of one's own `image_folder/NAME`, or with boxes `coco_json/NAME`,
-            `voc/NAME` or `yolo/NAME`; or a name of the TFDS catalogue.
+        name: one of `available()`; for a folder of one's own `image_folder/NAME`, with boxes `coco_json/NAME`,
+            `voc/NAME` or `yolo/NAME`, or with label maps `label_folder/NAME`; or a name of the TFDS catalogue.
         data_dir: the folder of prepared data; "" means $TFDS_DATA_DIR, or ~/tensorflow_datasets.
         source_dir: for a data set of this library that does not come with it, the folder with its files. It is needed
             once; when it is given again, its files must be those that were prepared.

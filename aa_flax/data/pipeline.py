@@ -145,7 +145,7 @@ def train_batches(
     # Random numbers are drawn before the batch is divided, so that crops do not depend on the number of processes.
     examples = indices.random_map(drawn, seed=crop_seed)
     piece = _ProcessPiece(examples, batch_size, local, process_index, start_step)
-    return Batches(Stacked(piece, local, size), num_threads, prefetch)
+    return Batches(Stacked(piece, local, size, source.maps), num_threads, prefetch)
 
 
 def eval_batches(
@@ -181,7 +181,11 @@ def eval_batches(
     view = view or View(_output_size(source, None))
     padding = {
         "image": np.zeros((*view.size, source.image_shape[-1]), np.uint8),
-        **{name: np.zeros(target.shape, target.dtype) for name, target in source.target_shapes.items()},
+        # Maps are padded when batches are put together, as images are.
+        **{
+            name: np.zeros((0, 0) if name in source.maps else target.shape, target.dtype)
+            for name, target in source.target_shapes.items()
+        },
         "index": np.int32(-1),
         "mask": np.bool_(False),
     }
@@ -198,7 +202,7 @@ def eval_batches(
 
     steps = -(-len(source) // batch_size)
     examples = grain.MapDataset.range(steps * local).map(example)
-    return Batches(Stacked(examples, local, view.size), num_threads, prefetch)
+    return Batches(Stacked(examples, local, view.size, source.maps), num_threads, prefetch)
 
 
 class _ProcessPiece(grain.MapDataset):

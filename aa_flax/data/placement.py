@@ -1,10 +1,11 @@
 """How a photograph lies on the canvas that a network gets, and coordinates in the one and in the other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int64
 
 Box = tuple[float, float, float, float]
 """(left, upper, right, lower) in pixels."""
@@ -40,6 +41,23 @@ class Placement:
 
 Framing = Callable[[int, int], Placement]
 """A function from the height and width of a photograph to its placement."""
+
+
+@dataclass(frozen=True)
+class Tries:
+    """Several framings, of which the first is taken that puts good targets on the canvas; the last is always good.
+
+    Attributes:
+        framings: in order, at least one.
+        good: whether the targets of a canvas are.
+    """
+
+    framings: Sequence[Framing]
+    good: Callable[[Mapping[str, Any]], bool]
+
+    def chosen(self, placed: Callable[[Framing], Mapping[str, Any]]) -> Framing:
+        """Return the framing that is taken, where `placed` gives the targets of the canvas of each."""
+        return next((each for each in self.framings[:-1] if self.good(placed(each))), self.framings[-1])
 
 
 def resized(size: tuple[int, int], window: Window | None = None) -> Framing:
@@ -105,6 +123,21 @@ def boxes_in_photo(boxes: Float[np.ndarray, "n 4"], placement: Float[np.ndarray,
     """
     scale, origin = _scale_and_origin(placement)
     return boxes / scale + origin
+
+
+def nearest_pixels(placement: Float[np.ndarray, "8"]) -> tuple[Int64[np.ndarray, " h"], Int64[np.ndarray, " w"]]:
+    """Return the row of the photograph in which the centre of each row of what is seen lies, and so the columns.
+
+    Args:
+        placement: what `Placement.as_array` gave.
+    """
+    left, upper, right, lower, *sides = (float(number) for number in placement)
+    height, width, photo_height, photo_width = map(int, sides)
+    rows, columns = (
+        np.clip(start + (np.arange(count) + 0.5) * (end - start) / count, 0, full - 1).astype(np.int64)
+        for start, end, count, full in ((upper, lower, height, photo_height), (left, right, width, photo_width))
+    )
+    return rows, columns
 
 
 def _scale_and_origin(placement: Float[np.ndarray, "8"]) -> tuple[np.ndarray, np.ndarray]:

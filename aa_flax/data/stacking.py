@@ -6,6 +6,8 @@ the system clears one by one; so would the batch.
 
 import collections
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,15 +27,21 @@ class Stacked(grain.MapDataset):
     """Batches of `batch_size` examples that follow each other in `parent`; what is left at its end is left out.
 
     The values of all examples are arrays [b, ...] by name. Images have the size (height, width); one that is smaller
-    lies in the upper left corner, on black.
+    lies in the upper left corner, on black. So do `maps`, values for each pixel [h, w], on the value of their padding.
 
     The memory of a batch's images is taken again once neither the array nor anything that refers to it, such as a view
     or an array of JAX, is left.
     """
 
-    def __init__(self, parent: grain.MapDataset, batch_size: int, size: tuple[int, int]):
+    def __init__(
+        self,
+        parent: grain.MapDataset,
+        batch_size: int,
+        size: tuple[int, int],
+        maps: Mapping[str, int] = MappingProxyType({}),
+    ):
         super().__init__(parent)
-        self._batch_size, self._size = batch_size, size
+        self._batch_size, self._size, self._maps = batch_size, size, maps
         self._free: collections.deque[np.ndarray] = collections.deque(maxlen=_KEPT)
         _keep_freed_memory()
 
@@ -51,7 +59,17 @@ class Stacked(grain.MapDataset):
                 images = self._images((self._batch_size, *self._size, image.shape[-1]))
             put_on_canvas(image, images[place])
             others.append(example)
-        return {"image": images, **{name: np.stack([each[name] for each in others]) for name in others[0]}}
+        columns = {name: [each[name] for each in others] for name in others[0]}
+        return {"image": images} | {
+            name: self._padded(name, values, images.shape[1:3]) if name in self._maps else np.stack(values)
+            for name, values in columns.items()
+        }
+
+    def _padded(self, name: str, values: list[Any], size: tuple[int, ...]) -> np.ndarray:
+        stacked = np.full((len(values), *size), self._maps[name], values[0].dtype)
+        for place, value in zip(stacked, values, strict=True):
+            place[: value.shape[0], : value.shape[1]] = value
+        return stacked
 
     def _images(self, shape: tuple[int, ...]) -> UInt8[np.ndarray, "b h w c"]:
         """Return an array with arbitrary values."""
