@@ -67,7 +67,7 @@ class Program:
         model = nnx.eval_shape(build) if shapes else build()
         change(model)
         losses, params, batch_stats = functional(model, task.losses)
-        predict, _, _ = functional(model, lambda model, images, **_: task.predict(model, images))
+        predict, _, _ = functional(model, lambda model, *arguments, **_: task.predict(model, *arguments))
         return cls(config, preprocessing, task, layout, epoch_steps, losses, predict, params, batch_stats, model)
 
     @property
@@ -136,4 +136,4 @@ class Program:
         With the placement [b, 8] of each image, its padding is 0 after normalisation.
         """
         params, batch_stats = self.layout.gathered(variables)
-        return self.predict(params, batch_stats, self.preprocessing.normalize(images, placement))[0]
+        return self.predict(params, batch_stats, self.preprocessing.normalize(images, placement), placement)[0]
