@@ -155,6 +155,10 @@ def summarize(
     )
 
 
+_UNCOUNTED = ("adaptive_average_pool", "max_pool", "resize_bilinear")
+"""Names of the traced functions whose products are pooling and interpolation, and no layer's."""
+
+
 class _Counter:
     """A visitor of a jaxpr that adds each operation to the innermost module in whose scope it is, and its parents."""
 
@@ -188,7 +192,7 @@ class _Counter:
                 self._attention(here, times, qkv.shape[:3], key_depth, value_depth, positions=bool(tables))
             elif equation.params.get("name") == "attention_branch":
                 self._branch(here, times, [v.aval for v in equation.invars])
-            elif equation.params.get("name") not in ("upsample", "max_pool"):
+            elif equation.params.get("name") not in _UNCOUNTED:
                 trips = equation.params["length"] if name == "scan" else 1
                 for inner_jaxpr in _inner(equation, name):
                     self.visit(inner_jaxpr, here, times * trips)

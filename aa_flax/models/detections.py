@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.export import is_symbolic_dim
 from jaxtyping import Array, Bool, Float, Int32
 
 from aa_flax.models.retinanet_options import RetinaNetOptions
 from aa_flax.ops.boxes import clip_boxes, decode_boxes
 from aa_flax.ops.candidates import Candidates, top_candidates
-from aa_flax.ops.mesh import BATCHED, WHOLE, data_mesh, over_mesh
 from aa_flax.ops.nms import nms
 
 
@@ -25,7 +23,8 @@ class Detections(NamedTuple):
         scores: between 0 and 1.
         classes: the column of the class scores.
         valid: which of the k places hold a detection; the others have box 0, score -inf and class -1.
-        masks: None for a detector that finds boxes only.
+        masks: [b, k, 28, 28], probabilities within the boxes, 0 where a place holds none; None for a detector that
+            finds boxes only.
     """
 
     boxes: Float[Array, "b k 4"]
@@ -65,7 +64,7 @@ def detections(
 def _detections(settings: Any, logits: Array, deltas: Array, anchors: Array, sizes: Array) -> Detections:
     options, level_anchors = settings
 
-    def of_one(anchors: Array, logits: Array, deltas: Array, size: Array) -> tuple[Array, ...]:
+    def of_one(logits: Array, deltas: Array, size: Array, anchors: Array) -> tuple[Array, ...]:
         found = _candidates(options, level_anchors, logits)
         boxes = decode_boxes(deltas[found.anchors], anchors[found.anchors], max_log_side=options.max_log_side)
         if options.clip:
@@ -83,16 +82,8 @@ def _detections(settings: Any, logits: Array, deltas: Array, anchors: Array, siz
         boxes = jnp.where(valid[:, None], boxes[kept], 0)
         return boxes, scores, jnp.where(valid, found.classes[kept], -1), valid
 
-    def of_all(logits: Array, deltas: Array, anchors: Array, sizes: Array) -> tuple[Array, ...]:
-        return jax.vmap(functools.partial(of_one, anchors))(logits, deltas, sizes)
-
-    # The compiler would gather the scores of the whole batch on every device to sort them, and ask all devices after
-    # each round of suppression.
-    batch, mesh, run = logits.shape[0], data_mesh(), of_all
-    if mesh is not None and not is_symbolic_dim(batch) and batch % mesh.shape["data"] == 0:
-        specs = (BATCHED, BATCHED, WHOLE, BATCHED)
-        run = over_mesh(of_all, batch, specs, (BATCHED,) * 4, name="detections")
-    return Detections(*run(logits, deltas, anchors, sizes))
+    arrays = logits, deltas, sizes
+    return Detections(*image_by_image(of_one, arrays, whole=(anchors,), results=4, name="detections"))
 
 
 def _candidates(options: RetinaNetOptions, level_anchors: tuple[int, ...], logits: Array) -> Candidates:

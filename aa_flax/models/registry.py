@@ -187,7 +187,7 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
 
     Args:
         pattern: the shell pattern; "*" is all names.
-        task: what the networks are for, "classification" or "detection"; None is anything.
+        task: what the networks are for, "classification", "detection" or "segmentation"; None is anything.
 
     Raises:
         ValueError: an unknown task.
@@ -229,7 +229,7 @@ def options_around(name: str, **overrides: Any) -> Any:
     """Return the dataclass of options of what stands around the backbone in the network `create_model(name, ...)`.
 
     Args:
-        name: one of `list_models(task="detection")`.
+        name: of a network for detection or segmentation.
         overrides: as of `create_model`; those of the backbone have no part in it.
 
     Raises:
@@ -237,8 +237,8 @@ def options_around(name: str, **overrides: Any) -> Any:
     """
     entry = _find(name)
     if not isinstance(entry, Surrounded):
-        detectors = nearest(name, list_models(task="detection"))
-        raise ValueError(f"{name!r} is a network for {entry.task} and stands around no backbone{detectors}")
+        others = nearest(name, [name for name, _ in _surrounded()])
+        raise ValueError(f"{name!r} is a network for {entry.task} and stands around no backbone{others}")
     return entry.around(_checked(name, entry, overrides))
 
 

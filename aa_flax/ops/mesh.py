@@ -108,6 +108,29 @@ def over_mesh(
     return split
 
 
+def image_by_image(
+    run: Callable[..., Any], arrays: tuple[Array, ...], *, whole: tuple[Array, ...] = (), results: int, name: str
+) -> Any:
+    """Return the results of `run` for each image of a batch, on a mesh each on the device that has the image.
+
+    The compiler would gather the scores of the whole batch on every device to sort them, and ask all devices after each
+    round of suppression.
+
+    Args:
+        run: from the arrays of one image, and those that are for all, to a tuple of arrays.
+        arrays: their first axis is the batch.
+        whole: arrays that are the same for all images.
+        results: how many arrays `run` returns.
+        name: for messages.
+    """
+    of_all: Callable[..., Any] = jax.vmap(run, (*[0] * len(arrays), *[None] * len(whole)))
+    batch, mesh = arrays[0].shape[0], data_mesh()
+    if mesh is not None and not is_symbolic_dim(batch) and batch % mesh.shape["data"] == 0:
+        specs = (*[BATCHED] * len(arrays), *[WHOLE] * len(whole))
+        of_all = over_mesh(of_all, batch, specs, (BATCHED,) * results, name=name)
+    return of_all(*arrays, *whole)
+
+
 def varying_alike(arrays: Any) -> Any:
     """Return the arrays of a tree, all marked as varying over every mesh axis over which one of them varies.
 

@@ -26,7 +26,7 @@ def make_placed_augment(config: Config, preprocessing: Preprocessing) -> PlacedA
     """Return the augmentation that runs on the device, for images with padding, and targets that lie in them.
 
     Padding is 0, and images are mirrored within their own width. The function splits a step's key into three, takes the
-    first two, and folds in 3, 4 and 7; `aa_flax.tasks.mixing` uses others.
+    first two, and folds in 3, 4 and 7; `aa_flax.tasks.mixing` and `aa_flax.tasks.detection` fold in others.
     """
     data = config.data
 

@@ -172,7 +172,7 @@ class Classification:
         correct = jnp.sum(logits.argmax(-1) == targets["label"], dtype=losses.dtype)
         return losses, {"accuracy": (correct, targets["label"].size)}
 
-    def predict(self, model: Any, images: Array) -> Array:
+    def predict(self, model: Any, images: Array, placement: Array | None = None) -> Array:
         """Return logits [b, classes]."""
         return model(images, train=False, rngs=None)
 

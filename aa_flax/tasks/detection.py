@@ -4,8 +4,9 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -24,14 +25,13 @@ from aa_flax.drawing.object_attention import ObjectAttention, draw_objects
 from aa_flax.evaluation.coco import MissingLibrary, require_library
 from aa_flax.literal import quoted, told_apart
 from aa_flax.models import create_model
-from aa_flax.models.detections import detections
 from aa_flax.models.registry import options_around
 from aa_flax.tasks.augmentation import make_placed_augment
-from aa_flax.tasks.detection_losses import image_losses, matched, shares
+from aa_flax.tasks.class_columns import Numbering, class_columns, labels_of
 from aa_flax.tasks.detection_report import draw_report, write_detections
 from aa_flax.tasks.detection_scores import DetectionScorer
+from aa_flax.tasks.detector_kinds import kind_of
 from aa_flax.tasks.found_objects import FoundObjects, in_photo, on_canvas
-from aa_flax.tasks.micro_batches import piece_of_each
 from aa_flax.tasks.options import options_of
 from aa_flax.tasks.task import RandomKey, Scores
 
@@ -47,7 +47,7 @@ class DetectionOptions:
     least_side: float = fields.field(
         1.0, "pixels of height and width below which what a crop leaves of an object is dropped", at_least=0
     )
-    columns: Literal["classes", "category_ids"] = fields.field(
+    columns: Numbering = fields.field(
         "classes",
         "which column of the network's class scores stands for a class: they are numbered in order, or by the numbers "
         "that the data set's files give them, as published networks for COCO have them, with columns that stand for "
@@ -71,7 +71,6 @@ class DetectionDisplay:
 class Detection:
     """The task of finding objects, scored by COCO's average precision on held-out data."""
 
-    metrics: Mapping[str, Any] = {"class_loss": jnp.float32, "box_loss": jnp.float32, "positives": jnp.float32}
     headline = "AP"
     fractions = frozenset({*_SCORES, *_RECALLS, "AP_per_class", "AP50_per_class", "F1"})
     display = DetectionDisplay
@@ -99,7 +98,9 @@ class Detection:
             self._network = options_around(config.model.name, **config.model.options)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"config field 'model': {error}") from None
-        self._columns = _columns(self.options.columns, preprocessing, self._network.unused_columns)
+        self._kind = kind_of(self._network, config)
+        self.metrics: Mapping[str, Any] = self._kind.metrics
+        self._columns = class_columns(self.options.columns, preprocessing, self._network.unused_columns)
 
     @functools.cached_property
     def shown_names(self) -> list[str]:
@@ -114,9 +115,7 @@ class Detection:
     @functools.cached_property
     def labels(self) -> np.ndarray:
         """The class of each column of the network's class scores, -1 for a column that stands for none."""
-        labels = np.full(self.num_columns, -1, np.int64)
-        labels[list(self._columns)] = np.arange(len(self._columns))
-        return labels
+        return labels_of(self._columns)
 
     def check(self, devices: int) -> None:
         """Raise ConfigError unless the scores can be computed and the batch divides into the parts of the loss."""
@@ -124,12 +123,7 @@ class Detection:
             require_library()
         except MissingLibrary as error:
             raise ConfigError(f"config field 'task.name' is 'detection': {error}") from None
-        parts = self.config.parallel.batch_norm_groups
-        if self._network.normalizer == "device" and self.config.batch_size % parts:
-            raise ConfigError(
-                f"config field 'batch_size' ({self.config.batch_size}) must divide by 'parallel.batch_norm_groups' "
-                f"({parts}), the parts of the batch that the normalizer 'device' takes apart"
-            )
+        self._kind.check()
 
     def check_dataset(self, dataset: Dataset) -> None:
         """Raise ConfigError unless the classes are those that the network was trained on."""
@@ -162,71 +156,40 @@ class Detection:
         )
 
     def prepare(self, batch: Mapping[str, Array], key: RandomKey) -> tuple[Array, Any, Array]:
-        """Return augmented images; the objects, and which anchor is to find which; what the losses are divided by.
-
-        The targets are {"boxes" [b, n, 4], "columns" [b, n], "valid" [b, n], "matched" [b, anchors], "weight" [b],
-        "total" [b]}, where the sum of "total" over the batch is the number that is returned. The normalizer "running"
-        has "all_positives" [b], for every image those of the whole batch, and the micro-batch of each, "piece" [b].
-        """
+        """Return augmented images; what the losses of this kind of detector need; and what they are divided by."""
         images, flips = self._augment(batch["image"], batch["placement"], key)
-        boxes = flipped_boxes(batch["boxes"], flips, batch["placement"][:, 5])
-        targets = self._targets({**batch, "boxes": boxes}, images)
-        positives = _positives(targets["matched"])
-        weights, total = shares(self._network, positives, self.config.parallel.batch_norm_groups)
-        per_image = jnp.broadcast_to(total / images.shape[0], weights.shape)
-        targets |= {"weight": weights, "total": per_image}
-        if self._network.normalizer == "running":
-            targets["all_positives"] = jnp.broadcast_to(jnp.maximum(positives.sum(), 1), weights.shape)
-            targets["piece"] = piece_of_each(len(weights), self.config.optimizer.accumulation_steps)
+        sizes = batch["placement"][:, 4:6]
+        boxes = flipped_boxes(batch["boxes"], flips, sizes[:, 1])
+        objects = self._objects({**batch, "boxes": boxes})
+        # Folded in otherwise than what `aa_flax.tasks.augmentation` and `mixing` draw from.
+        targets, total = self._kind.prepare(objects, images.shape[1:3], sizes, jax.random.fold_in(key, 8))
         return images, targets, total
 
     def losses(
         self, model: Any, images: Array, targets: Any, *, train: bool, rngs: nnx.Rngs | None
     ) -> tuple[Array, dict[str, tuple[Array, Any]]]:
-        """Return each image's loss, times its weight; the parts of the loss, and the positive anchors of an image."""
-        classes, boxes = self._parts(model(images, train=train, rngs=rngs), images.shape[1:3], targets)
-        weight, total = targets["weight"], targets["total"].sum()
-        if self._network.normalizer == "running":
-            # Once a step: all micro-batches have the same number, and the first one takes it in.
-            first = (targets["piece"] == 0).any()
-            weight = weight / model.loss_normalizer(targets["all_positives"].max(), update=first & train)
-        positives = _positives(targets["matched"])
-        metrics = {
-            "class_loss": ((weight * classes).sum(), total),
-            "box_loss": ((weight * boxes).sum(), total),
-            "positives": (positives.sum(), jnp.asarray(positives.size, positives.dtype)),
-        }
-        return weight * (classes + boxes), metrics
+        """Return each image's loss, and the parts of the loss."""
+        return self._kind.losses(model, images, targets, train=train, rngs=rngs)
 
-    def predict(self, model: Any, images: Array) -> dict[str, Array]:
-        """Return the network's outputs, scores of classes and offsets of boxes for every anchor."""
-        return model(images, train=False, rngs=None)
+    def predict(self, model: Any, images: Array, placement: Array | None) -> dict[str, Any]:
+        """Return what the network gives for images that lie on their canvas so; None, that fill it."""
+        whole = jnp.broadcast_to(jnp.asarray(images.shape[1:3], jnp.float32), (images.shape[0], 2))
+        return self._kind.predict(model, images, whole if placement is None else placement[:, 4:6])
 
-    def rows(self, predictions: dict[str, Array], images: Array, placement: Array) -> dict[str, Array]:
+    def rows(self, predictions: dict[str, Any], images: Array, placement: Array) -> dict[str, Array]:
         """Return the detections of each image, boxes in pixels of the canvas."""
-        network, canvas = self._network, images.shape[1:3]
-        found = detections(
-            predictions,
-            network.anchor_boxes(*canvas),
-            network,
-            level_anchors=network.level_anchors(*canvas),
-            sizes=placement[:, 4:6],
-        )
-        return {"boxes": found.boxes, "scores": found.scores, "classes": found.classes, "valid": found.valid}
+        found = self._kind.detections(predictions, images.shape[1:3], placement[:, 4:6])
+        return {name: values for name, values in found._asdict().items() if values is not None}
 
-    def score(self, predictions: dict[str, Array], batch: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the sums of the parts of the loss, and of positive anchors and images."""
-        targets = self._targets(batch, batch["image"])
-        classes, boxes = self._parts(predictions, batch["image"].shape[1:3], targets)
-        positives, mask = _positives(targets["matched"]), batch["mask"]
-        if self._network.normalizer == "image":
-            classes, boxes = (each / jnp.maximum(positives, 1) for each in (classes, boxes))
-        sums = {"class_loss": classes, "box_loss": boxes, "positives": positives, "images": jnp.ones_like(positives)}
-        return {name: jnp.where(mask, each, 0).sum() for name, each in sums.items()}
+    def score(self, predictions: dict[str, Any], batch: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the sums of the parts of the loss, and the number of images."""
+        numbers = self._kind.score(predictions, self._objects(batch), batch["image"].shape[1:3])
+        numbers["images"] = jnp.ones(len(batch["mask"]))
+        return {name: jnp.where(batch["mask"], each, 0).sum() for name, each in numbers.items()}
 
     def scorer(self, source: Source) -> DetectionScorer:
         """Return what gathers the detections of held-out data and scores them."""
-        return DetectionScorer(source, self.preprocessing.class_names, self.labels.tolist(), self._network.normalizer)
+        return DetectionScorer(source, self.preprocessing.class_names, self.labels.tolist(), self._kind.held_out)
 
     def scores(self, sums: Mapping[str, Any]) -> Scores:
         """Raise TypeError: average precision does not follow from sums, see `scorer`."""
@@ -314,31 +277,8 @@ class Detection:
         shown = prediction.at_least(display.threshold)
         draw_boxes(pixels, shown.boxes, shown.labels, self.shown_names, shown.scores, file)
 
-    def _targets(self, batch: Mapping[str, Array], images: Array) -> dict[str, Array]:
-        """Return the objects on the canvas, and which anchor is to find which."""
+    def _objects(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the objects on the canvas, each with the column of its class."""
         boxes = jnp.where(batch["valid"][..., None], batch["boxes"], 0)
         columns = jnp.asarray(self._columns, jnp.int32)[batch["classes"]]
-        anchors = self._network.anchor_boxes(*images.shape[1:3])
-        which = matched(self._network, anchors, boxes, batch["valid"])
-        return {"boxes": boxes, "columns": columns, "valid": batch["valid"], "matched": which}
-
-    def _parts(self, outputs: dict[str, Array], canvas: tuple[int, ...], targets: Any) -> tuple[Array, Array]:
-        return image_losses(self._network, outputs, self._network.anchor_boxes(*canvas), targets)
-
-
-def _columns(kind: str, preprocessing: Preprocessing, unused: int) -> tuple[int, ...]:
-    """Return the column of the network's class scores that stands for each class, after the `unused` first ones."""
-    numbers = list(range(len(preprocessing.class_names)))
-    if kind == "category_ids":
-        numbers = [number - 1 for number in preprocessing.category_ids or ()]
-        if len(numbers) != len(preprocessing.class_names) or min(numbers) < 0:
-            raise ConfigError(
-                "config field 'task.options.columns' is 'category_ids', which needs a data set whose files number its "
-                f"classes from 1 on, got {preprocessing.category_ids}"
-            )
-    return tuple(unused + number for number in numbers)
-
-
-def _positives(which: Array) -> Array:
-    """Return how many anchors of each image are to find an object, as float32."""
-    return (which >= 0).sum(1, dtype=jnp.float32)
+        return {"boxes": boxes, "columns": columns, "valid": batch["valid"]}

@@ -1,7 +1,7 @@
 """Scores of a detector: gathered by each process, computed from the annotations and all that was found."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from aa_flax.tasks.task import Scores
 
 NO_SCORE = float("nan")
 """The value of a score that does not exist, which JSON writes as null."""
+HeldOut = Callable[[Mapping[str, Any]], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,16 @@ class Judged:
 class DetectionScorer:
     """Gathers the detections of a split, and scores them against all of its annotations."""
 
-    def __init__(self, source: Source, class_names: Sequence[str], labels: Sequence[int], normalizer: str) -> None:
+    def __init__(self, source: Source, class_names: Sequence[str], labels: Sequence[int], held_out: HeldOut) -> None:
         """Make a scorer.
 
         Args:
             source: the held-out data.
             class_names: of every class, in the order of labels.
             labels: of each column of the network's scores; -1 for a column that stands for no class.
-            normalizer: that of the network's loss.
+            held_out: the function from the sums over all images to the loss and its parts.
         """
-        self._source, self._names, self._normalizer = source, tuple(class_names), normalizer
+        self._source, self._names, self._held_out = source, tuple(class_names), held_out
         self._labels = np.asarray(labels, np.int64)
         self._rows = DetectionRows()
 
@@ -94,10 +95,8 @@ class DetectionScorer:
         found = found_in(merged(states), [each.image_id for each in annotated])
         truths = annotated if annotations.exist else None
         judged = Judged(found, truths, evaluate(truths, found, self._names), self._names)
-        values = dict.fromkeys(("loss", "class_loss", "box_loss"), NO_SCORE)
-        details: dict[str, Any] = {}
+        values, details = self._held_out(sums), dict[str, Any]()
         if judged.coco is not None:
-            values = _losses(sums, self._normalizer)
             scored = judged.coco
             values |= {name: NO_SCORE if value is None else value for name, value in scored.values.items()}
             details = {
@@ -108,12 +107,5 @@ class DetectionScorer:
                 "mistakes": {k: int(n.sum()) for k, n in count_kinds(judged.verdicts, len(self._names)).items()},
             }
         else:
-            values["AP"] = NO_SCORE
+            values = dict.fromkeys((*values, "AP"), NO_SCORE)
         return Scores(values, details, len(annotated), drawn=judged)
-
-
-def _losses(sums: Mapping[str, Any], normalizer: str) -> dict[str, float]:
-    """Return the held-out losses, over the positives of all images and 1, or as the mean of each image's own."""
-    total = float(sums["images"]) if normalizer == "image" else float(sums["positives"]) + 1
-    classes, boxes = float(sums["class_loss"]) / total, float(sums["box_loss"]) / total
-    return {"loss": classes + boxes, "class_loss": classes, "box_loss": boxes}

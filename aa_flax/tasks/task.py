@@ -90,8 +90,15 @@ class Task(Protocol):
     ) -> tuple[Float[Array, " b"], dict[str, tuple[Array, Any]]]:
         """Return each image's loss, and each of the `metrics` as a sum and the count that divides it."""
 
-    def predict(self, model: Any, images: Array) -> Any:
-        """Return the network's predictions for normalised images, as a tree of arrays [b, ...]."""
+    def predict(self, model: Any, images: Array, placement: Float[Array, "b 8"] | None) -> Any:
+        """Return the network's predictions for normalised images, as a tree of arrays [b, ...].
+
+        Args:
+            model: the network.
+            images: [b, h, w, c].
+            placement: how each image lies on its canvas, see `aa_flax.data.placement`; None for images that fill it,
+                and for targets that are not placed.
+        """
 
     def score(self, predictions: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
         """Return sums over the images of a held-out batch whose "mask" is True; on the device, pure."""

@@ -59,11 +59,11 @@ def make_predict(model: nnx.Module, task: Task, preprocessing: Preprocessing) ->
     their canvas. What is kept is what `aa_flax.tasks.rows_of` gives. The function raises ValueError, before anything is
     computed, for images that the network cannot take.
     """
-    apply, params, batch_stats = functional(model, lambda model, images, **_: task.predict(model, images))
+    apply, params, batch_stats = functional(model, lambda model, *arguments, **_: task.predict(model, *arguments))
 
     @jax.jit
     def compiled(variables: Any, images: Any, placement: Any) -> Any:
-        predictions, _ = apply(*variables, preprocessing.normalize(images, placement))
+        predictions, _ = apply(*variables, preprocessing.normalize(images, placement), placement)
         return rows_of(task, predictions, images, placement)
 
     def predict(images: Any, placement: Any = None) -> Any:

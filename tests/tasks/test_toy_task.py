@@ -108,7 +108,7 @@ class Colour:
         losses = self.options.scale * jnp.mean(missed**2, -1)
         return losses, {"error": (jnp.abs(missed).sum(), 3.0 * targets["measured"].sum())}
 
-    def predict(self, model, images):
+    def predict(self, model, images, placement):
         return {"colour": model(images, train=False)}
 
     def score(self, predictions, batch):

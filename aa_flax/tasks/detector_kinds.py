@@ -1,0 +1,72 @@
+"""Kinds of detectors: what differs in training and reading them, and the table of the kinds."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from aa_flax.config.schema import Config, ConfigError
+from aa_flax.models.detections import Detections
+from aa_flax.models.rcnn_options import RCNNOptions
+from aa_flax.models.retinanet_options import RetinaNetOptions
+from aa_flax.tasks.one_stage import OneStage
+from aa_flax.tasks.task import RandomKey
+from aa_flax.tasks.two_stage import TwoStage
+
+Canvas = tuple[int, int]
+"""Height and width in pixels."""
+
+
+@runtime_checkable  # the shape checker of the tests asks
+class DetectorKind(Protocol):
+    """How one kind of detector is trained and read; `aa_flax.tasks.detection` has what all kinds share.
+
+    A kind is made as `kind(network, config)`, of the options of what stands around the network's backbone and of the
+    run's config.
+
+    Objects are {"boxes" [b, n, 4] in pixels of the canvas, "columns" int [b, n] of the class scores, "valid" [b, n]}.
+    Sizes are the height and width of each image on the canvas, [b, 2].
+
+    Attributes:
+        metrics: what `losses` returns besides the loss, as `Task.metrics`.
+    """
+
+    metrics: Mapping[str, Any]
+
+    def check(self) -> None:
+        """Raise ConfigError if the config's batches cannot be trained on."""
+
+    def prepare(
+        self, objects: dict[str, Array], canvas: Canvas, sizes: Float[Array, "b 2"], key: RandomKey
+    ) -> tuple[dict[str, Array], Float[Array, ""]]:
+        """Return what `losses` needs of a batch, as arrays [b, ...], and what the sum of the losses is divided by."""
+
+    def losses(
+        self, model: Any, images: Array, targets: dict[str, Array], *, train: bool, rngs: nnx.Rngs | None
+    ) -> tuple[Float[Array, " b"], dict[str, tuple[Array, Any]]]:
+        """Return each image's loss, and each of the `metrics` as a sum and the count that divides it."""
+
+    def predict(self, model: Any, images: Array, sizes: Float[Array, "b 2"]) -> dict[str, Any]:
+        """Return all that `detections` and `score` need of the network."""
+
+    def detections(self, predictions: dict[str, Any], canvas: Canvas, sizes: Float[Array, "b 2"]) -> Detections:
+        """Return the objects found in each image, boxes in pixels of the canvas."""
+
+    def score(self, predictions: dict[str, Any], objects: dict[str, Array], canvas: Canvas) -> dict[str, Array]:
+        """Return numbers of each held-out image, [b], that add up to what `held_out` is given."""
+
+    def held_out(self, sums: Mapping[str, Any]) -> dict[str, float]:
+        """Return "loss" and its parts from the sums of `score` over all images, and "images", their number."""
+
+
+KINDS: Mapping[type, type] = {RetinaNetOptions: OneStage, RCNNOptions: TwoStage}
+"""From the type of the options of what stands around a backbone to the kind of the detector."""
+
+
+def kind_of(network: Any, config: Config) -> DetectorKind:
+    """Return the kind of the detector with these options; ConfigError if they are of no detector."""
+    for options in type(network).__mro__:
+        if options in KINDS:
+            return KINDS[options](network, config)
+    raise ConfigError(f"config field 'model.name' is {config.model.name!r}, which is no detector")
