@@ -20,8 +20,8 @@ from aa_flax.config.schema import default_config
 def ade20k_patchconvnet(head: Literal["upernet", "semantic_fpn"], weights: str, source: str = "aa_flax") -> Any:
     """Return the config for a segmentation network with a PatchConvNet on ADE20k, from a backbone of ImageNet.
 
-    It has AdamW in batches of 16, learning rate 6e-5 after 1500 steps of warm-up from a millionth of it, down to 0 along
-    a straight line, weight decay 0.01, stochastic depth of 0.05 (XCiT-S12's); 127 epochs, which are 160,401 steps and
+    It has AdamW in batches of 16, learning rate 6e-5 after 1500 steps of warm-up from a millionth of it, down to 0 in a
+    straight line, weight decay 0.01, stochastic depth of 0.05 (XCiT-S12's); 127 epochs, which are 160,401 steps and
     XCiT's 160,000, or 64, 80,832, for Semantic FPN's 80,000. Batch statistics are of the whole batch, as SyncBN's.
 
     Unlike XCiT's: biases, layer scales and the token do not decay either, as norms do not.

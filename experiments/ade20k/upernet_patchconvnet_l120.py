@@ -1,6 +1,6 @@
 """UPerNet with PatchConvNet-L120 on ADE20k: Touvron et al. (2021), by the recipe of XCiT.
 
-    python -m aa_flax.train --config=experiments/ade20k/upernet_patchconvnet_l120.py --workdir=runs/upernet_patchconvnet_l120
+    python -m aa_flax.train --config=experiments/ade20k/upernet_patchconvnet_l120.py --workdir=runs/upernet_l120
 
 ADE20k is prepared once from the folder of its archive (ADEChallengeData2016): `python -m aa_flax.data prepare
 label_folder/ade20k --source_dir=FOLDER`. The recipe is for 8 chips or cards with 2 photographs each; it computes the

@@ -1,4 +1,4 @@
-"""Mask R-CNN with ResNet-50-FPN on COCO, as detectron2 and torchvision have it: a check of this library, no row of a paper.
+"""Mask R-CNN with ResNet-50-FPN on COCO, as detectron2 has it: a check of this library, no row of a paper.
 
     python -m aa_flax.train --config=experiments/coco/mask_rcnn_resnet50.py --workdir=runs/mask_rcnn_resnet50
 
