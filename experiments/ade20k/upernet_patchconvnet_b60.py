@@ -21,7 +21,7 @@ Not said: everything else; that the recipe is XCiT's is an assumption. Ours are 
 stochastic depth (0.05), the canvas of evaluation (1024×1024). `--config.task.options.scales=0.5,0.75,1,1.25,1.5,1.75
 --config.task.options.flip=true` scores at several scales.
 
-Ours: not run yet. PARAMS M parameters, with the auxiliary head.
+Ours: not run yet. 133.932 M parameters, with the auxiliary head.
 """
 
 from aa_flax.config import segmentation_recipes

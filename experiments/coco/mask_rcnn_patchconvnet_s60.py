@@ -21,7 +21,7 @@ and the text was not available.
 Not said: everything; that the recipe is XCiT's is an assumption. Ours are the blocks whose maps are taken, stochastic
 depth (0.05), the canvases and their five sizes, two samples a bin of RoIAlign.
 
-Ours: not run yet. PARAMS M parameters.
+Ours: not run yet. 45.435 M parameters.
 """
 
 from aa_flax.config import region_recipes

@@ -19,7 +19,7 @@ The paper: nothing. detectron2 prints 38.6 AP of boxes and 35.2 of masks for "1x
 
 Not said: nothing of detectron2's recipe. Ours are the canvases and their five sizes, two samples a bin of RoIAlign.
 
-Ours: not run yet. PARAMS M parameters.
+Ours: not run yet. 44.396 M parameters.
 """
 
 from aa_flax.config import region_recipes
