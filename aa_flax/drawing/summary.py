@@ -39,6 +39,9 @@ class Summary:
     projections. For networks without attention the two counts agree. The paper does not state its rule, which was
     inferred from its tables.
 
+    Of a detector of two stages the second is counted for as many boxes as it has proposals, and masks for as many as it
+    has detections; RoIAlign is interpolation.
+
     Attributes:
         params, flops, paper_flops: the totals.
         frozen: how many of the parameters lie in the network's `frozen_parts`, which do not learn.
@@ -122,7 +125,7 @@ def summarize(
             if isinstance(module, AAConv2D):
                 module.implementation = "auto"  # some cannot be traced for a CPU; the counts are the same for all
         with watched(merged, note):
-            return merged(images)
+            return getattr(merged, "every_head", merged)(images)
 
     called: dict[str, None] = {}
 
@@ -153,6 +156,10 @@ def summarize(
         batch=batch,
         frozen=sum(params.get(part, 0) for part in getattr(model, "frozen_parts", ())),
     )
+
+
+_UNCOUNTED = ("adaptive_average_pool", "max_pool", "resize_bilinear")
+"""Names of the traced functions whose products are pooling and interpolation, and no layer's."""
 
 
 class _Counter:
@@ -188,7 +195,7 @@ class _Counter:
                 self._attention(here, times, qkv.shape[:3], key_depth, value_depth, positions=bool(tables))
             elif equation.params.get("name") == "attention_branch":
                 self._branch(here, times, [v.aval for v in equation.invars])
-            elif equation.params.get("name") not in ("upsample", "max_pool"):
+            elif equation.params.get("name") not in _UNCOUNTED:
                 trips = equation.params["length"] if name == "scan" else 1
                 for inner_jaxpr in _inner(equation, name):
                     self.visit(inner_jaxpr, here, times * trips)

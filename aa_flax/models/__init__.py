@@ -8,6 +8,8 @@ from aa_flax.models.patchconvnet import PatchConvNet
 from aa_flax.models.registry import create_model, list_models, model_options
 from aa_flax.models.resnet import ResNet
 from aa_flax.models.retinanet import RetinaNet
+from aa_flax.models.semantic_fpn import SemanticFPN
+from aa_flax.models.upernet import UPerNet
 from aa_flax.models.wide_resnet import WideResNet
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "PatchConvNet",
     "ResNet",
     "RetinaNet",
+    "SemanticFPN",
+    "UPerNet",
     "WideResNet",
     "create_model",
     "list_models",

@@ -90,17 +90,19 @@ def register(
     num_classes: int,
     image_size: tuple[int, int],
     strides: tuple[int, ...] = (),
+    pyramid: type | None = None,
 ) -> None:
     """Register a network under a name; see `Entry` for the arguments.
 
-    With the strides of its maps given, it is a backbone too: `retinanet_NAME` is a name then, if they serve.
+    With the strides of its maps given, it is a backbone too: `retinanet_NAME` is a name then, if they serve, or if it
+    makes a pyramid of maps at other strides.
 
     Raises:
         ValueError: the name is taken, or `defaults` names an option that the model does not have.
     """
     if name in _entries:
         raise ValueError(f"a model named {name!r} is registered already")
-    entry = Entry(network, options, plugs or {}, defaults or {}, num_classes, image_size, strides)
+    entry = Entry(network, options, plugs or {}, defaults or {}, num_classes, image_size, strides, pyramid)
     if unknown := sorted({*entry.defaults} - {*entry.types}):
         raise ValueError(f"{name} has no option {', '.join(unknown)} that a default could be of")
     _entries[name] = entry
@@ -187,7 +189,7 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
 
     Args:
         pattern: the shell pattern; "*" is all names.
-        task: what the networks are for, "classification" or "detection"; None is anything.
+        task: what the networks are for, "classification", "detection" or "segmentation"; None is anything.
 
     Raises:
         ValueError: an unknown task.
@@ -229,7 +231,7 @@ def options_around(name: str, **overrides: Any) -> Any:
     """Return the dataclass of options of what stands around the backbone in the network `create_model(name, ...)`.
 
     Args:
-        name: one of `list_models(task="detection")`.
+        name: of a network for detection or segmentation.
         overrides: as of `create_model`; those of the backbone have no part in it.
 
     Raises:
@@ -237,8 +239,8 @@ def options_around(name: str, **overrides: Any) -> Any:
     """
     entry = _find(name)
     if not isinstance(entry, Surrounded):
-        detectors = nearest(name, list_models(task="detection"))
-        raise ValueError(f"{name!r} is a network for {entry.task} and stands around no backbone{detectors}")
+        others = nearest(name, [name for name, _ in _surrounded()])
+        raise ValueError(f"{name!r} is a network for {entry.task} and stands around no backbone{others}")
     return entry.around(_checked(name, entry, overrides))
 
 

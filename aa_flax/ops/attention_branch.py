@@ -51,7 +51,7 @@ def attention_branch(
         implementation: a name in `BRANCHES`.
         scale: factor of the logits; None means (dk per head)**-0.5.
         norm: a factor and a summand for each channel; the map is then relu(x * factor + summand), made on the chip.
-        upsampled: size (ho, wo) to which the result is interpolated, see `upsample`; None keeps the map's size.
+        upsampled: size (ho, wo) to which the result is interpolated, see `resize_bilinear`; None keeps the map's size.
         added_to: a map to whose last channels the result is added, returned whole; None returns the result alone.
 
     Raises:

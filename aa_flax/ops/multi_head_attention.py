@@ -16,7 +16,7 @@ from aa_flax.ops.packed_attention import PACKED, packed_attention
 from aa_flax.ops.pallas_tpu import as_the_kernel_reads
 from aa_flax.ops.platform import target_platform
 from aa_flax.ops.relative_attention import relative_attention_2d
-from aa_flax.ops.resampling import upsample
+from aa_flax.ops.resampling import resize_bilinear
 from aa_flax.ops.split_heads import head_parts, merge_heads, project_by_head
 
 
@@ -57,7 +57,7 @@ def multi_head_attention(
         num_heads: n, a divisor of key and value depth.
         implementation: see `relative_attention_2d`.
         norm: a factor and a summand for each channel; the map is then relu(x * factor + summand).
-        upsampled: size (ho, wo) to which the result is interpolated, see `upsample`; None keeps the map's size.
+        upsampled: size (ho, wo) to which the result is interpolated, see `resize_bilinear`; None keeps the map's size.
         added_to: a map to whose last channels the result is added, returned whole; None returns the result alone.
 
     Raises:
@@ -92,7 +92,7 @@ def multi_head_attention(
 
     # With a norm, the backward pass normalises again, as the kernel does, so that no second map is kept beside x.
     attended = attend(x) if norm is None else jax.checkpoint(attend)(x)
-    attended = upsample(attended, *(upsampled or (h, w)))
+    attended = resize_bilinear(attended, *(upsampled or (h, w)))
     return attended if added_to is None else add_to_last_channels(added_to, attended)
 
 

@@ -1,7 +1,8 @@
-"""Average pooling and upsampling of maps [b, h, w, c]."""
+"""Average pooling and bilinear resizing of maps [b, h, w, c]."""
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from aa_flax.ops.platform import target_platform
+from aa_flax.precision import at_least_float32
 
 
 def average_pool(x: Float[Array, "b h w c"], stride: int, *, window: int = 3) -> Float[Array, "b hs ws c"]:
@@ -48,14 +50,40 @@ class _Span:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))  # the name lets FLOP counts tell interpolation from layers
-def upsample(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array, "b {height} {width} c"]:
-    """Return the map interpolated bilinearly to height × width, with half-pixel centres; the border repeats."""
+def resize_bilinear(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array, "b {height} {width} c"]:
+    """Return the map interpolated bilinearly to height × width, with half-pixel centres; the border repeats.
+
+    Where a side shrinks, the two locations around each centre count and no others. This is PyTorch's `interpolate` with
+    align_corners=False and without antialiasing.
+    """
     if x.shape[1:3] == (height, width):
         return x
     return jax.image.resize(x, (x.shape[0], height, width, x.shape[3]), "bilinear", antialias=False)
 
 
 def bilinear_weights(length: int, new_length: int) -> Float[np.ndarray, "{new_length} {length}"]:
-    """Return the weight of each location along an axis in each new location, as `upsample` interpolates."""
+    """Return the weight of each location along an axis in each new location, as `resize_bilinear` interpolates."""
     centres = np.clip((np.arange(new_length) + 0.5) * length / new_length - 0.5, 0, length - 1)
     return np.maximum(1 - np.abs(centres[:, None] - np.arange(length)), 0)
+
+
+@functools.partial(jax.jit, static_argnums=1)  # the name lets FLOP counts tell pooling from layers
+def adaptive_average_pool(x: Float[Array, "b h w c"], bins: int) -> Float[Array, "b {bins} {bins} c"]:
+    """Return the means over bins × bins rectangles that cover the map, and may share locations.
+
+    Of n bins, bin i of an axis goes from location floor(i · length / n) to before ceil((i + 1) · length / n), as in
+    PyTorch's `adaptive_avg_pool2d`; an axis shorter than n repeats locations. Sums are in at least float32.
+    """
+    compute = at_least_float32(x.dtype)
+    rows, columns = (jnp.asarray(bin_weights(length, bins), compute) for length in x.shape[1:3])
+    exact: Any = dict(preferred_element_type=compute, precision="highest")
+    means = jnp.einsum("ih,bhwc->biwc", rows, x.astype(compute), **exact)
+    return jnp.einsum("jw,biwc->bijc", columns, means, **exact).astype(x.dtype)
+
+
+def bin_weights(length: int, bins: int) -> Float[np.ndarray, "{bins} {length}"]:
+    """Return the weight of each location along an axis in the mean of each bin of `adaptive_average_pool`."""
+    starts, ends = (np.arange(bins) * length) // bins, -(-(np.arange(1, bins + 1) * length) // bins)
+    places = np.arange(length)
+    inside = (places >= starts[:, None]) & (places < ends[:, None])
+    return inside / (ends - starts)[:, None]

@@ -68,8 +68,7 @@ KINDS: Mapping[type, type] = {RetinaNetOptions: OneStage, RCNNOptions: TwoStage}
 
 
 def kind_of(network: Any, config: Config) -> DetectorKind:
-    """Return the kind of the detector with these options; ConfigError if they are of no detector."""
-    for options in type(network).__mro__:
-        if options in KINDS:
-            return KINDS[options](network, config)
-    raise ConfigError(f"config field 'model.name' is {config.model.name!r}, which is no detector")
+    """Return the kind of the detector with these options; ConfigError if they are of none."""
+    if type(network) not in KINDS:
+        raise ConfigError(f"config field 'model.name' is {config.model.name!r}, which detection cannot train")
+    return KINDS[type(network)](network, config)

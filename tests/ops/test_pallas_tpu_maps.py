@@ -135,9 +135,9 @@ def test_a_map_that_the_result_does_not_fit(rng, shape):
 
 
 @pytest.mark.parametrize("lengths", [(7, 14), (5, 13), (6, 6), (9, 4)])
-def test_bilinear_weights_are_those_of_upsample(rng, lengths):
+def test_bilinear_weights_are_those_of_resize_bilinear(rng, lengths):
     x = jnp.asarray(rng.normal(size=(1, lengths[0], 3, 2)), jnp.float32)
-    wanted = ops.upsample(x, lengths[1], 3)
+    wanted = ops.resize_bilinear(x, lengths[1], 3)
     got = np.einsum("oi,biwc->bowc", ops.resampling.bilinear_weights(*lengths), x)
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 

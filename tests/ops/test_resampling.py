@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aa_flax.ops import average_pool, upsample
+from aa_flax.ops import average_pool, resize_bilinear
 from aa_flax.ops.platform import traced_for
 
 
@@ -46,8 +46,8 @@ def bilinear(signal, length):
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 10), (5, 9), (3, 5), (7, 5)])
-def test_upsample_is_bilinear_with_half_pixel_centres(rng, height, width):
+def test_resize_bilinear_is_bilinear_with_half_pixel_centres(rng, height, width):
     x = jnp.asarray(rng.normal(size=(2, 3, 5, 2)), jnp.float32)
     expected = np.apply_along_axis(bilinear, 1, np.asarray(x, np.float64), height)
     expected = np.apply_along_axis(bilinear, 2, expected, width)
-    np.testing.assert_allclose(upsample(x, height, width), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(resize_bilinear(x, height, width), expected, rtol=1e-5, atol=1e-6)

@@ -52,7 +52,7 @@ def attention_branch(
         num_heads: n, a divisor of key and value depth.
         scale: factor of the logits.
         norm: a factor and a summand for each channel; attention is then over relu(x * factor + summand).
-        upsampled: size to which the result is interpolated, as `aa_flax.ops.upsample` does; None leaves it as it is.
+        upsampled: size to which the result is interpolated, as `resize_bilinear` does; None leaves it as it is.
         added_to: a map to whose last channels the result is added, returned whole; None returns the result alone.
         interpret: run step by step on any device, as the tests do; slow.
 

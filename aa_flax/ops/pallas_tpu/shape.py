@@ -213,7 +213,7 @@ class Shape:
     def interpolation(self) -> np.ndarray:
         """Return the bilinear weights of the map's locations in those of the result, [lanes, out_lanes].
 
-        They interpolate as `aa_flax.ops.upsample` does.
+        They interpolate as `aa_flax.ops.resize_bilinear` does.
         """
         assert self.upsampled is not None
         axes = zip((self.height, self.width), self.upsampled, strict=True)
