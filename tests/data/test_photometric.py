@@ -9,7 +9,6 @@ import pytest
 
 from aa_flax.data.augment.photometric import photometric_distortion, scaled_saturation, turned_hue
 
-
 distort = jax.jit(photometric_distortion)
 
 
