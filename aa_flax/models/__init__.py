@@ -8,6 +8,7 @@ from aa_flax.models.patchconvnet import PatchConvNet
 from aa_flax.models.registry import create_model, list_models, model_options
 from aa_flax.models.resnet import ResNet
 from aa_flax.models.retinanet import RetinaNet
+from aa_flax.models.semantic_fpn import SemanticFPN
 from aa_flax.models.upernet import UPerNet
 from aa_flax.models.wide_resnet import WideResNet
 
@@ -19,6 +20,7 @@ __all__ = [
     "PatchConvNet",
     "ResNet",
     "RetinaNet",
+    "SemanticFPN",
     "UPerNet",
     "WideResNet",
     "create_model",

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from aa_flax.models.retinanet_options import RetinaNetOptions
 from aa_flax.ops.boxes import clip_boxes, decode_boxes
 from aa_flax.ops.candidates import Candidates, top_candidates
+from aa_flax.ops.mesh import on_own_images
 from aa_flax.ops.nms import nms
 
 
@@ -64,7 +65,7 @@ def detections(
 def _detections(settings: Any, logits: Array, deltas: Array, anchors: Array, sizes: Array) -> Detections:
     options, level_anchors = settings
 
-    def of_one(logits: Array, deltas: Array, size: Array, anchors: Array) -> tuple[Array, ...]:
+    def of_one(anchors: Array, logits: Array, deltas: Array, size: Array) -> tuple[Array, ...]:
         found = _candidates(options, level_anchors, logits)
         boxes = decode_boxes(deltas[found.anchors], anchors[found.anchors], max_log_side=options.max_log_side)
         if options.clip:
@@ -82,8 +83,11 @@ def _detections(settings: Any, logits: Array, deltas: Array, anchors: Array, siz
         boxes = jnp.where(valid[:, None], boxes[kept], 0)
         return boxes, scores, jnp.where(valid, found.classes[kept], -1), valid
 
-    arrays = logits, deltas, sizes
-    return Detections(*image_by_image(of_one, arrays, whole=(anchors,), results=4, name="detections"))
+    def of_all(logits: Array, deltas: Array, anchors: Array, sizes: Array) -> tuple[Array, ...]:
+        return jax.vmap(functools.partial(of_one, anchors))(logits, deltas, sizes)
+
+    run = on_own_images(of_all, (True, True, False, True), name="detections")
+    return Detections(*run(logits, deltas, anchors, sizes))
 
 
 def _candidates(options: RetinaNetOptions, level_anchors: tuple[int, ...], logits: Array) -> Candidates:

@@ -92,7 +92,7 @@ class DetectorOptions:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
 
     def require_thresholds(self, foreground: str, background: str) -> None:
-        """Raise ValueError unless the options of these names are overlaps, the one of the background at most as high."""
+        """Raise ValueError unless the options of these names are overlaps, that of the background at most as high."""
         low, high = getattr(self, background), getattr(self, foreground)
         if not 0 <= low <= high <= 1:
             raise ValueError(

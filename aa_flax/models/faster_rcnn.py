@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from aa_flax.layers.box_head import BoxHead
 from aa_flax.layers.proposal_head import ProposalHead
 from aa_flax.models.detections import Detections
-from aa_flax.models.entries import Family
+from aa_flax.models.entries import Family, Flavor
 from aa_flax.models.pyramid_detector import PyramidDetector, sizes_of
 from aa_flax.models.rcnn_options import FLAVORS, RCNNOptions
 from aa_flax.models.region_detections import region_detections
@@ -238,18 +238,19 @@ class FasterRCNN(PyramidDetector):
         )
 
 
-def rcnn_family(prefix: str, network: Any) -> Family:
+def rcnn_family(prefix: str, network: Any, options: type, flavors: Mapping[str, Flavor]) -> Family:
     """Return the family of R-CNNs whose names begin with a prefix."""
     return Family(
         prefix=prefix,
         task="detection",
         network=network,
-        options=RCNNOptions,
-        flavors=FLAVORS,
+        options=options,
+        flavors=flavors,
         strides=(4, 8, 16, 32),
         hidden=frozenset({"norm", "dropout_rate"}),
         image_size=(800, 1344),
+        of_pyramids={"frozen_stages": 0},
     )
 
 
-register_family(rcnn_family("faster_rcnn_", FasterRCNN))
+register_family(rcnn_family("faster_rcnn_", FasterRCNN, RCNNOptions, FLAVORS))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from aa_flax.layers.mask_head import MaskHead
 from aa_flax.models.detections import Detections
 from aa_flax.models.faster_rcnn import FasterRCNN, rcnn_family
-from aa_flax.models.rcnn_options import RCNNOptions
+from aa_flax.models.rcnn_options import MASK_FLAVORS, MaskRCNNOptions
 from aa_flax.models.registry import register_family
 
 
@@ -23,7 +23,7 @@ class MaskRCNN(FasterRCNN):
 
     def __init__(
         self,
-        options: RCNNOptions,
+        options: MaskRCNNOptions,
         backbone: Any,
         *,
         num_classes: int = 91,
@@ -69,4 +69,4 @@ class MaskRCNN(FasterRCNN):
         return {**super()._region_outputs(maps, boxes), "masks": masks}
 
 
-register_family(rcnn_family("mask_rcnn_", MaskRCNN))
+register_family(rcnn_family("mask_rcnn_", MaskRCNN, MaskRCNNOptions, MASK_FLAVORS))

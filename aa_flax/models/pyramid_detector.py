@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from aa_flax.layers.fpn import FPN
 from aa_flax.layers.mode import WithMode
 from aa_flax.layers.norm import NormFactory, batch_norm
-from aa_flax.models.backbones import first_stages, norms_of_its_own, stages_by_level
+from aa_flax.models.backbones import first_stages, norms_of_its_own, take_maps
 from aa_flax.models.stages import FeatureInfo, require_images
 
 
@@ -47,15 +47,13 @@ class PyramidDetector(WithMode):
             raise ValueError(f"num_classes of a detector must be at least 1, got {num_classes}")
         self.options, self.num_classes = options, num_classes
         self.image_size, self.in_channels = backbone.image_size, backbone.in_channels
-        if hasattr(backbone, "remove_head"):
-            backbone.remove_head()
         if options.frozen_stem and not hasattr(backbone, "stem"):
             raise ValueError(f"frozen_stem=True needs a backbone with a stem, and {type(backbone).__name__} has none")
         stages = first_stages(backbone, options.frozen_stages) if options.frozen_stages else ()
         stages = stages or (("stem",) if options.frozen_stem else ())
         self._frozen_stages = tuple(f"backbone.{name}" for name in stages)
         self.backbone = backbone
-        self._stages = stages_by_level(backbone, options.min_level, options.max_level)
+        self._stages = take_maps(backbone, options.min_level, options.max_level)
         for _, own in norms_of_its_own(backbone):
             own.momentum, own.epsilon = options.batch_norm_momentum, options.batch_norm_epsilon
             own.frozen = options.frozen_norms

@@ -13,10 +13,9 @@ from aa_flax.ops.max_pooling import Padding
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RCNNOptions(DetectorOptions):
-    """Options of a `FasterRCNN` or `MaskRCNN` around its backbone; the defaults are torchvision's (version 1).
+    """Options of a `FasterRCNN` around its backbone; the defaults are torchvision's (version 1).
 
-    Matching, sampling and losses are the training's; the network only holds what they are to be. Those of masks have no
-    effect in Faster R-CNN. See `DetectorOptions` for what is frozen.
+    Matching, sampling and losses are the training's; the network only holds what they are to be. See `DetectorOptions` for what is frozen.
     """
 
     # Pyramid
@@ -73,11 +72,6 @@ class RCNNOptions(DetectorOptions):
     box_positive_fraction: float = 0.25  # at most
     box_loss: Literal["smooth_l1", "l1"] = "smooth_l1"
     box_loss_beta: float = 1 / 9
-    # Masks
-    mask_region_size: int = 14  # masks are twice as large
-    mask_head_depth: int = 4
-    mask_head_width: int = 256
-    mask_targets: Literal["soft", "hard"] = "soft"  # means over the bins of the object's mask, or whether >= 0.5
     # Detections
     score_threshold: float | None = 0.05
     box_least_side: float = 1e-2  # of the clipped box, in pixels
@@ -99,9 +93,6 @@ class RCNNOptions(DetectorOptions):
             box_head_width=1,
             box_samples=1,
             box_loss_beta=0,
-            mask_region_size=1,
-            mask_head_depth=0,
-            mask_head_width=1,
             box_least_side=0,
         )
         self.require_share("rpn_positive_fraction", "proposal_iou_threshold", "box_positive_fraction")
@@ -125,6 +116,20 @@ class RCNNOptions(DetectorOptions):
         return 0 if self.background == "first" else num_classes
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskRCNNOptions(RCNNOptions):
+    """Options of a `MaskRCNN` around its backbone."""
+
+    mask_region_size: int = 14  # masks are twice as large
+    mask_head_depth: int = 4
+    mask_head_width: int = 256
+    mask_targets: Literal["soft", "hard"] = "soft"  # means over the bins of the object's mask, or whether >= 0.5
+
+    def __post_init__(self) -> None:
+        self.require_at_least(mask_region_size=1, mask_head_depth=0, mask_head_width=1)
+        super().__post_init__()
+
+
 FLAVORS = {
     "torchvision": Flavor(91, {}),
     "detectron2": Flavor(
@@ -142,11 +147,16 @@ FLAVORS = {
             background="last",
             head_init="detectron2",
             box_loss="l1",
-            mask_targets="hard",
             box_least_side=0.0,
         ),
     ),
 }
-"""What the flavors have, by name. torchvision's of 91 classes has background in column 0. detectron2's has RoIAlign with
-sampling_ratio 0, as many samples as fit a bin, for which 2 stands here in both; and its ResNets take the stride in the
-first 1×1 convolution where their weights come from Caffe2, and in the 3×3 where from torchvision, as here."""
+"""What the flavors have, by name. Of torchvision's 91 classes column 0 is background. detectron2's RoIAlign takes as many
+samples as fit a bin (sampling_ratio 0), of which a program of fixed shapes would have to take the most; here it takes 2.
+detectron2's ResNets have the stride in the first 1×1 convolution where their weights come from Caffe2, and in the 3×3,
+as here, where they come from torchvision."""
+MASK_FLAVORS = {
+    "torchvision": FLAVORS["torchvision"],
+    "detectron2": Flavor(80, {**FLAVORS["detectron2"].options, "mask_targets": "hard"}),
+}
+"""The same of Mask R-CNN."""

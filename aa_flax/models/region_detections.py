@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from aa_flax.models.detections import Detections
 from aa_flax.models.rcnn_options import RCNNOptions
 from aa_flax.ops.boxes import clip_boxes, decode_boxes
-from aa_flax.ops.mesh import image_by_image
+from aa_flax.ops.mesh import on_own_images
 from aa_flax.ops.nms import nms
 from aa_flax.precision import at_least_float32
 
@@ -45,8 +45,8 @@ def region_detections(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _region_detections(options: RCNNOptions, *arrays: Array) -> Detections:
-    run = functools.partial(_of_one, options)
-    return Detections(*image_by_image(run, arrays, results=4, name="region_detections"))
+    run = jax.vmap(functools.partial(_of_one, options))
+    return Detections(*on_own_images(run, (True,) * len(arrays), name="region_detections")(*arrays))
 
 
 def _of_one(

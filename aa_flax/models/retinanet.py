@@ -151,5 +151,6 @@ register_family(
         strides=(8, 16, 32),
         hidden=frozenset({"norm", "dropout_rate"}),
         image_size=(640, 640),
+        of_pyramids={"frozen_stages": 0},
     )
 )

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from aa_flax.ops.boxes import clip_boxes, decode_boxes
 from aa_flax.ops.candidates import top_candidates
-from aa_flax.ops.mesh import image_by_image
+from aa_flax.ops.mesh import on_own_images
 from aa_flax.ops.nms import nms
 
 
@@ -69,7 +69,7 @@ def top_proposals(
 def _proposals(settings: Any, objectness: Array, deltas: Array, anchors: Array, sizes: Array) -> Proposals:
     level_anchors, per_level, most, iou_threshold, least_side, max_log_side = settings
 
-    def of_one(objectness: Array, deltas: Array, size: Array, anchors: Array) -> tuple[Array, ...]:
+    def of_one(anchors: Array, objectness: Array, deltas: Array, size: Array) -> tuple[Array, ...]:
         first, found = 0, []
         for level, number in enumerate(level_anchors):
             best = top_candidates(objectness[first : first + number, None], per_level)
@@ -81,5 +81,8 @@ def _proposals(settings: Any, objectness: Array, deltas: Array, anchors: Array, 
         kept, there = nms(boxes, logits, iou_threshold=iou_threshold, max_outputs=most, classes=levels, valid=valid)
         return jnp.where(there[:, None], boxes[kept], 0), jnp.where(there, logits[kept], -jnp.inf), there
 
-    arrays = objectness, deltas, sizes
-    return Proposals(*image_by_image(of_one, arrays, whole=(anchors,), results=3, name="top_proposals"))
+    def of_all(objectness: Array, deltas: Array, anchors: Array, sizes: Array) -> tuple[Array, ...]:
+        return jax.vmap(functools.partial(of_one, anchors))(objectness, deltas, sizes)
+
+    run = on_own_images(of_all, (True, True, False, True), name="top_proposals")
+    return Proposals(*run(objectness, deltas, anchors, sizes))

@@ -25,13 +25,16 @@ class DetectorKind(Protocol):
     A kind is made as `kind(network, config)`, of the options of what stands around the network's backbone and of the
     run's config.
 
-    Objects are {"boxes" [b, n, 4] in pixels of the canvas, "columns" int [b, n] of the class scores, "valid" [b, n]}.
+    Objects are {"boxes" [b, n, 4] in pixels of the canvas, "columns" int [b, n] of the class scores, "valid" [b, n]},
+    and of a kind with masks "masks" uint8 [b, n, s, s], 0 and 1 for the cells of each box.
     Sizes are the height and width of each image on the canvas, [b, 2].
 
     Attributes:
+        masks: whether it is trained on masks and finds them.
         metrics: what `losses` returns besides the loss, as `Task.metrics`.
     """
 
+    masks: bool
     metrics: Mapping[str, Any]
 
     def check(self) -> None:
@@ -65,8 +68,7 @@ KINDS: Mapping[type, type] = {RetinaNetOptions: OneStage, RCNNOptions: TwoStage}
 
 
 def kind_of(network: Any, config: Config) -> DetectorKind:
-    """Return the kind of the detector with these options; ConfigError if they are of no detector."""
-    for options in type(network).__mro__:
-        if options in KINDS:
-            return KINDS[options](network, config)
-    raise ConfigError(f"config field 'model.name' is {config.model.name!r}, which is no detector")
+    """Return the kind of the detector with these options; ConfigError if they are of none."""
+    if type(network) not in KINDS:
+        raise ConfigError(f"config field 'model.name' is {config.model.name!r}, which detection cannot train")
+    return KINDS[type(network)](network, config)

@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -10,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int32, Key
 from aa_flax.models.rcnn_options import RCNNOptions
 from aa_flax.ops import encode_boxes, l1_loss, match_anchors, sample, smooth_l1_loss
 from aa_flax.ops.matching import IGNORED
-from aa_flax.ops.mesh import image_by_image
+from aa_flax.ops.mesh import on_own_images
 from aa_flax.precision import at_least_float32
 
 
@@ -55,9 +56,9 @@ def sampled_anchors(
         drawn = sample(matches, key, number=options.rpn_samples, positive_fraction=options.rpn_positive_fraction)
         return drawn.indices, drawn.matches
 
-    arrays = boxes, valid, keys
-    drawn = image_by_image(of_one, arrays, whole=(jnp.asarray(anchors),), results=2, name="sampled_anchors")
-    return SampledAnchors(*drawn)
+    of_all = jax.vmap(of_one, (0, 0, 0, None))
+    run = on_own_images(of_all, (True, True, True, False), name="sampled_anchors")
+    return SampledAnchors(*run(boxes, valid, keys, jnp.asarray(anchors)))
 
 
 def proposal_losses(

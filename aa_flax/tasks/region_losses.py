@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int32, Key
 from aa_flax.models.rcnn_options import RCNNOptions
 from aa_flax.ops import encode_boxes, match_anchors, sample
 from aa_flax.ops.matching import IGNORED
-from aa_flax.ops.mesh import image_by_image
+from aa_flax.ops.mesh import on_own_images
 from aa_flax.precision import at_least_float32
 from aa_flax.tasks.proposal_losses import box_loss
 
@@ -63,7 +63,7 @@ def sampled_regions(
         return drawn.indices, drawn.matches, jnp.where(drawn.valid[:, None], boxes[drawn.indices], 0)
 
     arrays = jax.lax.stop_gradient(boxes), valid, objects["boxes"], objects["valid"], keys
-    return SampledRegions(*image_by_image(of_one, arrays, results=3, name="sampled_regions"))
+    return SampledRegions(*on_own_images(jax.vmap(of_one), (True,) * 5, name="sampled_regions")(*arrays))
 
 
 def with_objects(
