@@ -42,7 +42,8 @@ def test_the_rest_of_the_recipes():
     for config in (UPERNET, SEMANTIC_FPN, RESNET):
         data = config.data
         assert (data.train_sizes, data.image_size, data.crop) == (((512, 512),), (1024, 1024), "scaled")
-        assert (data.scale_range, data.flip) == ((0.5, 2.0), True)
+        assert (data.scale_sides, data.scale_range, data.most_of_one_class) == ((512, 2048), (0.5, 2.0), 0.75)
+        assert data.photometric and data.flip
         assert (config.model.init_part, config.parallel.batch_norm_groups) == ("backbone", 1)
         options = options_of(config, SegmentationOptions)
         assert (options.average, options.window, options.scales, options.flip) == ("all", 0, (1.0,), False)

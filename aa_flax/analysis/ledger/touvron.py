@@ -138,8 +138,8 @@ def lines() -> Iterator[str]:
     yield from table(["network", "data", "params, ours", "published", "ours", "config"], map(_transfer, TRANSFERS))
     yield ""
     yield "The scores on ADE20k are a leaderboard's copy, which does not say of which pretraining they are, and of one"
-    yield "scale or several. The code of detection and segmentation was never published; heads and recipes here are those"
-    yield "of XCiT, of the same group. Params of UPerNet are with its auxiliary head."
+    yield "scale or several. The code of detection and segmentation was never published; heads and recipes here are"
+    yield "those of XCiT, of the same group. Params of UPerNet are with its auxiliary head."
     yield ""
     yield "Not found, so not here: accuracies of L60, ImageNet-v2 and ReaL, stochastic depth of each size, the recipes"
     yield "of ImageNet-21k and of fine-tuning, the tables of ablations, scores of detection."
