@@ -12,21 +12,21 @@ Rgb = tuple[int, int, int]
 _NONE = (0, 0, 0)
 
 
-def label_colors(num_classes: int, given: Sequence[Rgb] = ()) -> UInt8[np.ndarray, "256 3"]:
+def label_colors(num_classes: int, given: Sequence[Rgb | None] = ()) -> UInt8[np.ndarray, "256 3"]:
     """Return red, green and blue of each label: the data set's own, or else `class_color`; black of what has no class.
 
     Args:
         num_classes: how many classes there are, at most 255.
-        given: the data set's colours; () if it has none.
+        given: the data set's colours; () if it has none, None for a class that has none.
 
     Raises:
         ValueError: another number of colours than of classes.
     """
     if given and len(given) != num_classes:
         raise ValueError(f"{len(given)} colours for {num_classes} classes")
-    own = [tuple(round(255 * part) for part in class_color(label)) for label in range(num_classes)]
     colors = np.full((256, 3), _NONE, np.uint8)
-    colors[:num_classes] = list(given) or own
+    for label, own in enumerate(given or (None,) * num_classes):
+        colors[label] = own or [round(255 * part) for part in class_color(label)]
     return colors
 
 
