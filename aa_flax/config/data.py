@@ -30,6 +30,15 @@ class DataConfig:
             lambda size: isinstance(size, int) or (len(size) == 2 and min(size) > 0),
         ),
     )
+    train_sizes: tuple[tuple[int, ...], ...] = field(
+        (),
+        "heights and widths of training images, of which each step draws one; () is image_size, which held-out images "
+        "have in any case",
+        accepts=(
+            "heights and widths such as ((480, 640), (640, 480)), above 0",
+            lambda sizes: all(len(size) == 2 and min(size) > 0 for size in sizes),
+        ),
+    )
     resize: Literal["", "squash", "center_crop", "fit"] = field(
         "",
         'how held-out images and photographs get their size: "squash" is the whole image, whatever its aspect; "fit" '

@@ -9,7 +9,7 @@ notebook.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -20,6 +20,7 @@ from aa_flax.data.placement import Box, resized, scaled, unpadded
 from aa_flax.data.repeated import Repeated
 from aa_flax.data.source import Source
 from aa_flax.data.stacking import Stacked
+from aa_flax.data.train_sizes import Size, size_of_step
 from aa_flax.data.view import View
 from aa_flax.root_logger import left_alone
 
@@ -78,7 +79,8 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    image_size: tuple[int, int] | None = None,
+    image_size: Size | None = None,
+    sizes: Sequence[Size] = (),
     crop: Crop = "none",
     crop_padding: int = 4,
     scale_range: tuple[float, ...] = (0.8, 1.2),
@@ -98,6 +100,7 @@ def train_batches(
         seed: the seed of the order and of the crops; 0 or more.
         start_step: the global step to begin at.
         image_size: (height, width) of the batches; None for the source's own.
+        sizes: those of which each batch has one, see `size_of_step`; () is `image_size` alone.
         crop: "none" resizes to `image_size`; "pad" resizes, pads by `crop_padding` and takes a random crop of
             `image_size`, the standard augmentation of CIFAR; "resized" takes a random part of 8 to 100 % of the area
             and resizes it, the standard augmentation of ImageNet; "scaled" scales by a random factor, keeps the aspect,
@@ -129,23 +132,26 @@ def train_batches(
         raise ValueError(f"seed and start_step must be 0 or more, got {seed} and {start_step}")
     if repeats < 1 or batch_size % repeats:
         raise ValueError(f"repeats is {repeats}, expected a divisor of batch_size {batch_size}")
-    size = _output_size(source, image_size)
+    sizes = [_output_size(source, each) for each in sizes or (image_size,)]
     # Grain adds the epoch to the seed, so that without these words runs with neighbouring seeds would have the same
     # orders, one epoch apart.
     order_seed, crop_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
     indices = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).slice(slice(0, whole_batches // repeats))
     indices = (Repeated(indices, batch_size, repeats) if repeats > 1 else indices).repeat()
     # Batches are padded when they are put together, unless the padding is augmented too.
-    cropped = _crop_function(source, crop, size, crop_padding, fill, scale_range, with_padding=augment is not None)
+    settings: Any = dict(padding=crop_padding, fill=fill, scale_range=scale_range, with_padding=augment is not None)
+    cropped = {size: _crop_function(source, crop, size, **settings) for size in sizes}
 
-    def drawn(index: int, rng: np.random.Generator) -> dict[str, Any]:
-        example = cropped(index, rng)
+    def drawn(placed: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
+        step, index = placed
+        example = cropped[size_of_step(sizes, seed, step)](index, rng)
         return _arrays(example if augment is None else {**example, "image": augment(example["image"], rng)})
 
     # Random numbers are drawn before the batch is divided, so that crops do not depend on the number of processes.
-    examples = indices.random_map(drawn, seed=crop_seed)
-    piece = _ProcessPiece(examples, batch_size, local, process_index, start_step)
-    return Batches(Stacked(piece, local, size, source.maps), num_threads, prefetch)
+    examples = indices.map_with_index(lambda position, index: (position // batch_size, index))
+    piece = _ProcessPiece(examples.random_map(drawn, seed=crop_seed), batch_size, local, process_index, start_step)
+    size_at = lambda position: size_of_step(sizes, seed, start_step + position)  # noqa: E731
+    return Batches(Stacked(piece, local, size_at, source.maps), num_threads, prefetch)
 
 
 def eval_batches(
@@ -202,7 +208,7 @@ def eval_batches(
 
     steps = -(-len(source) // batch_size)
     examples = grain.MapDataset.range(steps * local).map(example)
-    return Batches(Stacked(examples, local, view.size, source.maps), num_threads, prefetch)
+    return Batches(Stacked(examples, local, lambda position: view.size, source.maps), num_threads, prefetch)
 
 
 class _ProcessPiece(grain.MapDataset):
@@ -230,11 +236,11 @@ def _arrays(example: dict[str, Any]) -> dict[str, Any]:
 def _crop_function(
     source: Source,
     crop: str,
-    size: tuple[int, int],
+    size: Size,
+    *,
     padding: int,
     fill: tuple[int, ...] | None,
     scale_range: tuple[float, ...],
-    *,
     with_padding: bool,
 ) -> Callable[[int, np.random.Generator], dict[str, Any]]:
     """Return a function from an index and a random generator to the example of that index, cropped.
@@ -303,7 +309,7 @@ def local_batch(batch_size: int, process_index: int, process_count: int) -> int:
     return batch_size // process_count
 
 
-def _output_size(source: Source, image_size: tuple[int, int] | None) -> tuple[int, int]:
+def _output_size(source: Source, image_size: Size | None) -> Size:
     if image_size is None:
         height, width = source.image_shape[:2]
         if height is None or width is None:

@@ -92,9 +92,11 @@ def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
     mean, std = config.data.mean or dataset.mean, config.data.std or dataset.std
     if len(mean) != channels:
         raise ConfigError(f"config field 'data.mean' has {len(mean)} values for images of {channels} channels")
-    if config.data.crop == "pad" and not 1 <= config.data.crop_padding <= min(height, width):
+    trained = config.data.train_sizes or ((height, width),)
+    least = min(trained, key=min)
+    if config.data.crop == "pad" and not 1 <= config.data.crop_padding <= min(least):
         raise ConfigError(
-            f"config field 'data.crop_padding' must lie in [1, {min(height, width)}] for images of {height}x{width}, "
+            f"config field 'data.crop_padding' must lie in [1, {min(least)}] for images of {least[0]}x{least[1]}, "
             f"got {config.data.crop_padding}; 'data.crop' = 'none' turns cropping off"
         )
     return Preprocessing(

@@ -36,7 +36,7 @@ class Shrunk(Origin):
 
     They are scaled with Lanczos's filter and encoded as JPEG of `quality`, with chroma at half the resolution as in
     most photographs. Images whose shorter side is not longer are stored byte for byte. Splits, order, labels and names
-    of the classes stay. Boxes, areas and polygons are scaled with their images, and masks of run lengths left out.
+    of the classes stay. Boxes, areas and masks are scaled with their images.
     """
 
     homepage = ""
@@ -51,7 +51,6 @@ class Shrunk(Origin):
         if info.features[self._prepared.image_key].shape[-1] != 3:
             raise DataError(f"{folder}: images of one channel; only coloured ones are stored smaller")
         self._short_side, self._quality = short_side, quality
-        self._unscaled: list[int] = []  # appended to by several threads
         if self._prepared.objects:
             self.supervised_keys = None
         self.stored_name = f"{info.full_name.rpartition('/')[0].replace('/', '_')}_side{short_side}"
@@ -73,16 +72,10 @@ class Shrunk(Origin):
     def metadata(self) -> Mapping[str, Any]:
         if self._prepared.objects is None:
             return {}
-        kept = {"same_photographs": self._prepared.metadata.get("same_photographs", [])}
+        of_objects = ("same_photographs", []), ("without_mask", {})
+        kept = {name: self._prepared.metadata.get(name, nothing) for name, nothing in of_objects}
         splits = [split for split in self._prepared.builder.info.splits if is_annotated(self._prepared, split)]
         return {"category_ids": list(category_ids(self._prepared)), "annotated": splits, **kept}
-
-    @property
-    def notes(self) -> list[str]:
-        left_out = (
-            f"{self._prepared.folder}: masks of run lengths, which are not scaled, left out: {len(self._unscaled):,}"
-        )
-        return [left_out] * bool(self._unscaled)
 
     def checksums(self) -> dict[str, str]:
         setting = f"{content_fingerprint(self._prepared.folder)} {self._short_side} {self._quality}"
@@ -124,7 +117,6 @@ class Shrunk(Origin):
         scale = new_width / width, new_height / height
         texts = [bytes(text).decode() for text in record[form.key].get("segmentation", [b""] * len(objects))]
         shapes = [moved_segmentation(text, scale) for text in texts]
-        self._unscaled.extend(index for text, shape in zip(texts, shapes, strict=True) if text and not shape)
         return {
             "image": image,
             "image/filename": bytes(record.get("image/filename", b"")),

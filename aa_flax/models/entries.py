@@ -1,12 +1,13 @@
 """Entries of the registry: networks with a name, and networks around a backbone, whose names hold the backbone's."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from flax import nnx
 
+from aa_flax.layers.plain_pyramid import PYRAMID_STRIDES
 from aa_flax.models.heads import HeadOptions
 from aa_flax.typed import field_types
 
@@ -23,6 +24,8 @@ class Entry:
         defaults: values of options of the model that replace the defaults of the dataclasses.
         num_classes, image_size: values that `create_model` uses if it is given none.
         strides: those of the maps of `features`, in their order; they do not depend on the options.
+        pyramid: None, or a dataclass of options: the network called with `pyramid=` one of these has maps at strides 4,
+            8, 16 and 32.
     """
 
     network: Callable[..., nnx.Module]
@@ -32,6 +35,7 @@ class Entry:
     num_classes: int
     image_size: tuple[int, int]
     strides: tuple[int, ...] = ()
+    pyramid: type | None = None
     task = "classification"
 
     @property
@@ -81,9 +85,10 @@ class Family:
         network: function called as `network(options, backbone, num_classes=..., dtype=..., param_dtype=..., rngs=...)`.
         options: dataclass of the options of what stands around the backbone.
         flavors: the values that the option `flavor` may have; the first is the default.
-        strides: those that some of the backbone's maps must have.
+        strides: those that some of the backbone's maps must have, those of its pyramid where its own do not.
         hidden: options of backbones that have no effect in these networks, or that the network itself decides.
         image_size: that `create_model` uses if it is given none.
+        of_pyramids: values of options that replace the flavor's for a backbone that makes a pyramid, having no stages.
     """
 
     prefix: str
@@ -94,10 +99,16 @@ class Family:
     strides: tuple[int, ...]
     hidden: frozenset[str]
     image_size: tuple[int, int]
+    of_pyramids: Mapping[str, Any] = field(default_factory=dict)
 
     def serves(self, backbone: Entry) -> bool:
-        """Return whether a network has maps at all strides that are needed."""
-        return {*self.strides} <= {*backbone.strides}
+        """Return whether a network has maps at all strides that are needed, or makes a pyramid that has."""
+        return {*self.strides} <= {*backbone.strides} or self.pyramid_of(backbone) is not None
+
+    def pyramid_of(self, backbone: Entry) -> type | None:
+        """Return the dataclass of options of the backbone's pyramid if that is needed, else None."""
+        needed = not {*self.strides} <= {*backbone.strides}
+        return backbone.pyramid if needed and {*self.strides} <= {*PYRAMID_STRIDES} else None
 
     def around(self, backbone: Entry) -> "Surrounded":
         """Return the entry of the network around a backbone."""
@@ -130,7 +141,12 @@ class Surrounded:
     def types(self) -> dict[str, Any]:
         """Return the name and type of every option: the flavor, those around the backbone, then the backbone's."""
         flavor: Any = Literal[tuple(self.family.flavors)]
-        return {"flavor": flavor, **field_types(self.family.options), **self._of_backbone}
+        return {"flavor": flavor, **field_types(self.family.options), **self._of_pyramid, **self._of_backbone}
+
+    @cached_property
+    def _of_pyramid(self) -> dict[str, Any]:
+        pyramid = self.family.pyramid_of(self.backbone)
+        return {} if pyramid is None else field_types(pyramid)
 
     @cached_property
     def _of_backbone(self) -> dict[str, Any]:
@@ -150,13 +166,18 @@ class Surrounded:
         return self.family.options(**self._chosen(given, field_types(self.family.options)))
 
     def _chosen(self, given: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-        values = {**self._flavor(given).options, **given}
+        without_stages = self.family.of_pyramids if self.family.pyramid_of(self.backbone) is not None else {}
+        values = {**self._flavor(given).options, **without_stages, **given}
         return {name: value for name, value in values.items() if name in names}
 
     def build(self, given: Mapping[str, Any], **arguments: Any) -> tuple[Any, Any]:
         """Return the network, and the options of its backbone."""
         options = self.around(given)
         of_backbone = self.backbone.assemble(self._chosen(given, self._of_backbone))
-        backbone = self.backbone.network(of_backbone, **{**arguments, "num_classes": 0})
+        more: dict[str, Any] = {"num_classes": 0}
+        pyramid = self.family.pyramid_of(self.backbone)
+        if pyramid is not None:
+            more["pyramid"] = pyramid(**self._chosen(given, self._of_pyramid))
+        backbone = self.backbone.network(of_backbone, **{**arguments, **more})
         others = {name: arguments[name] for name in ("num_classes", "dtype", "param_dtype", "rngs")}
         return self.family.network(options, backbone, **others), of_backbone

@@ -20,6 +20,7 @@ from aa_flax.layers.drop_path import DropPathRule, drop_path_rates, surviving
 from aa_flax.layers.initializers import normal, torch_defaults
 from aa_flax.layers.mode import WithMode, evaluates
 from aa_flax.layers.norm import LayerNorm, batch_norm
+from aa_flax.layers.plain_pyramid import PlainPyramid, PyramidOptions
 from aa_flax.models.heads import HeadOptions, PoolingFactory, Tokens, classifier, outputs
 from aa_flax.models.registry import register
 from aa_flax.models.stacked import Trunk
@@ -149,6 +150,10 @@ class PatchConvNet(WithMode):
 
     Images may have any height and width that 16 divides; there is no position embedding to resize.
 
+    With `pyramid`, as a backbone of detectors and segmentation networks, `features` are maps at strides 4, 8, 16 and 32
+    from the outputs of four blocks (`aa_flax.layers.plain_pyramid`). The pooling has no part in them: such networks
+    remove it.
+
     The blocks are stacked and run in a loop (`aa_flax.models.stacked`): arrays at `trunk.blocks` have a leading depth
     axis, and `trunk.block(i)` is block i as a module of its own.
 
@@ -156,6 +161,7 @@ class PatchConvNet(WithMode):
         options: options of the network.
         num_classes, in_channels: number of classes, 0 for no classifier, and channels of the images.
         image_size: expected (height, width) of the images; no parameter depends on it.
+        pyramid: options of the maps at several strides; None for the last block's map alone.
 
     Raises:
         ValueError: sizes or options that no such network can have; at call time images that do not fit.
@@ -168,6 +174,7 @@ class PatchConvNet(WithMode):
         num_classes: int = 1000,
         image_size: tuple[int, int] = (224, 224),
         in_channels: int = 3,
+        pyramid: PyramidOptions | None = None,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -205,12 +212,31 @@ class PatchConvNet(WithMode):
         # The authors' code truncates at ±2, which is 100 standard deviations.
         head: dict[str, Any] = dict(layer_scale=options.layer_scale_init, kernel_init=normal(0.02))
         self.pooling, self.head = classifier(width, num_classes, options, **head, **arrays)
+        self._taps = pyramid.taps(depth) if pyramid else ()
+        norms: dict[str, Any] = dict(norm=pyramid.pyramid_norm, tap_norm=pyramid.pyramid_tap_norm) if pyramid else {}
+        self.pyramid = PlainPyramid(width, **norms, **arrays) if pyramid else None
         self.eval()  # the first mode of all modules inside, whatever mode the factories left them in
+
+    def remove_head(self) -> None:
+        """Remove what follows the last map of `features`, for a network that takes those maps."""
+        self.pooling = self.head = None
+
+    def keep_maps(self, names: Sequence[str]) -> None:
+        """Remove all maps of a pyramid but those of these names from `features`, with their parameters."""
+        if self.pyramid is not None:
+            self.pyramid.keep([level for level in self.pyramid.levels if _stage(level) in names])
 
     @property
     def feature_info(self) -> dict[str, FeatureInfo]:
         """Return the channels and the stride of each map of `features`."""
-        return {"stage1": FeatureInfo(self.width, STRIDE)}
+        if self.pyramid is None:
+            return {"stage1": FeatureInfo(self.width, STRIDE)}
+        return {_stage(level): FeatureInfo(self.width, 2**level) for level in self.pyramid.levels}
+
+    @property
+    def depth_groups(self) -> dict[str, int | range]:
+        """Return the group of each module, see `aa_flax.models.depth`; the pooling's layer goes with the classifier."""
+        return {"stem": 0, "trunk.blocks": range(1, self.trunk.depth + 1)}
 
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
@@ -227,8 +253,17 @@ class PatchConvNet(WithMode):
     def features(
         self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> dict[str, Array]:
-        """Return the map "stage1" [b, h/16, w/16, width] after the last block; training draws drop path from `rngs`."""
-        return {"stage1": self._maps(images, train=train, rngs=rngs)[0]}
+        """Return the map "stage1" [b, h/16, w/16, width] after the last block; training draws drop path from `rngs`.
+
+        With a pyramid they are the maps "stage1" to "stage4" at strides 4, 8, 16 and 32, the last of them
+        [b, ceil(h/32), ceil(w/32), width]; batch statistics of the pyramid are updated in training.
+        """
+        if self.pyramid is None:
+            return {"stage1": self._maps(images, train=train, rngs=rngs)[0]}
+        taps = {level: self._taps[level - 2] for level in self.pyramid.levels}
+        maps = self._maps(images, train=train, rngs=rngs, keep=sorted({*taps.values()}))[1]
+        found = self.pyramid({level: maps[block] for level, block in taps.items()}, train=train)
+        return {_stage(level): x for level, x in found.items()}
 
     def block_features(
         self,
@@ -255,6 +290,11 @@ class PatchConvNet(WithMode):
         _require_size("images", *images.shape[1:3])
         require_rngs(self.trains(train), rngs, drop_path=self.drop_path_rate)
         return self.trunk(self.stem(images), train=train, rngs=rngs, keep=keep)
+
+
+def _stage(level: int) -> str:
+    """Return the name of a pyramid's map; level l has a stride of 2**l."""
+    return f"stage{level - 1}"
 
 
 def _require_size(name: str, height: int, width: int) -> None:
@@ -287,4 +327,6 @@ for _size, (_width, _depth, _layer_scale) in _SIZES.items():
         num_classes=1000,
         image_size=(224, 224),
         strides=(STRIDE,),
+        # A backbone has no tokens: the network with a token for each class would be the same one twice.
+        pyramid=None if _size.endswith("_multi") else PyramidOptions,
     )

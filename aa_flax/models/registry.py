@@ -90,17 +90,19 @@ def register(
     num_classes: int,
     image_size: tuple[int, int],
     strides: tuple[int, ...] = (),
+    pyramid: type | None = None,
 ) -> None:
     """Register a network under a name; see `Entry` for the arguments.
 
-    With the strides of its maps given, it is a backbone too: `retinanet_NAME` is a name then, if they serve.
+    With the strides of its maps given, it is a backbone too: `retinanet_NAME` is a name then, if they serve, or if it
+    makes a pyramid of maps at other strides.
 
     Raises:
         ValueError: the name is taken, or `defaults` names an option that the model does not have.
     """
     if name in _entries:
         raise ValueError(f"a model named {name!r} is registered already")
-    entry = Entry(network, options, plugs or {}, defaults or {}, num_classes, image_size, strides)
+    entry = Entry(network, options, plugs or {}, defaults or {}, num_classes, image_size, strides, pyramid)
     if unknown := sorted({*entry.defaults} - {*entry.types}):
         raise ValueError(f"{name} has no option {', '.join(unknown)} that a default could be of")
     _entries[name] = entry

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from aa_flax.layers.mode import WithMode
 from aa_flax.layers.norm import NormFactory, batch_norm
 from aa_flax.layers.pixel_classifier import FCNHead, PixelClassifier
-from aa_flax.models.backbones import norms_of_its_own, stages_by_level
+from aa_flax.models.backbones import norms_of_its_own, take_maps
 from aa_flax.models.stages import FeatureInfo, require_images, require_rngs
 from aa_flax.ops import resize_bilinear
 
@@ -78,10 +78,8 @@ class Segmenter(WithMode):
             raise ValueError(f"num_classes of a segmentation network must be at least 1, got {num_classes}")
         self.options, self.num_classes = options, num_classes
         self.image_size, self.in_channels = backbone.image_size, backbone.in_channels
-        if hasattr(backbone, "remove_head"):
-            backbone.remove_head()
         self.backbone = backbone
-        self._stages = stages_by_level(backbone, *LEVELS)
+        self._stages = take_maps(backbone, *LEVELS)
         channels = {level: backbone.feature_info[stage].channels for level, stage in self._stages}
         momentum, epsilon = options.batch_norm_momentum, options.batch_norm_epsilon
         for _, own in norms_of_its_own(backbone):

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.export import is_symbolic_dim
 from jaxtyping import Array, Bool, Float
 
 from aa_flax.ops.boxes import clip_boxes, decode_boxes
 from aa_flax.ops.candidates import top_candidates
-from aa_flax.ops.mesh import BATCHED, WHOLE, data_mesh, over_mesh
+from aa_flax.ops.mesh import on_own_images
 from aa_flax.ops.nms import nms
 
 
@@ -85,8 +84,5 @@ def _proposals(settings: Any, objectness: Array, deltas: Array, anchors: Array, 
     def of_all(objectness: Array, deltas: Array, anchors: Array, sizes: Array) -> tuple[Array, ...]:
         return jax.vmap(functools.partial(of_one, anchors))(objectness, deltas, sizes)
 
-    # The compiler would gather the logits of the whole batch on every device to sort them.
-    batch, mesh, run = objectness.shape[0], data_mesh(), of_all
-    if mesh is not None and not is_symbolic_dim(batch) and batch % mesh.shape["data"] == 0:
-        run = over_mesh(of_all, batch, (BATCHED, BATCHED, WHOLE, BATCHED), (BATCHED,) * 3, name="top_proposals")
+    run = on_own_images(of_all, (True, True, False, True), name="top_proposals")
     return Proposals(*run(objectness, deltas, anchors, sizes))

@@ -1,6 +1,7 @@
 """RoIAlign: a grid of features of fixed size for each box, from one map or from the levels of a pyramid."""
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -49,10 +50,11 @@ def roi_align(
     if implementation == "product":
         parts = [multiplied(each, _of_these(rows, level == number), columns) for number, each in enumerate(maps)]
         return functools.reduce(jnp.add, parts).astype(maps[0].dtype)
-    firsts = np.cumsum([0, *(h * w for h, w in zip(heights, widths, strict=True))])[:-1]
+    firsts = [0, *itertools.accumulate(h * w for h, w in zip(heights[:-1], widths[:-1], strict=True))]
     flat = [each.reshape(each.shape[0], -1, each.shape[-1]) for each in maps]
     places = flat[0] if len(flat) == 1 else jnp.concatenate(flat, 1)
-    return gathered(places, _of_level(firsts, level, jnp.int32), _of_level(widths, level, jnp.int32), rows, columns)
+    first, width = (_of_level(numbers, level, jnp.int32) for numbers in (firsts, widths))
+    return gathered(places, first, width, rows, columns, adaptive=not sampling_ratio)
 
 
 def _lists(maps: Any, strides: Any) -> tuple[list[Array], list[float]]:
@@ -77,10 +79,14 @@ def _levels(
     return level
 
 
-def _of_level(numbers: Sequence[int | float] | np.ndarray, level: Array, dtype: Any) -> Array:
-    return jnp.asarray(numbers, dtype)[level]
+def _of_level(numbers: Sequence[int | float], level: Array, dtype: Any) -> Array:
+    """Return for each box the number of its map."""
+    chosen = jnp.full_like(level, numbers[0], dtype=dtype)
+    for index, number in enumerate(numbers[1:], 1):
+        chosen = jnp.where(level == index, jnp.asarray(number, dtype), chosen)
+    return chosen
 
 
 def _of_these(rows: Taps, these: Array) -> Taps:
     """Return taps that weigh nothing for other boxes than these."""
-    return rows._replace(weight=jnp.where(these[..., None], rows.weight, 0))
+    return rows._replace(weight=jnp.where(these[:, None, None, :, None], rows.weight, 0))

@@ -27,4 +27,4 @@ def multiplied(map_: Float[Array, "b h w c"], rows: Taps, columns: Taps) -> Floa
 def _matrix(taps: Taps, side: int) -> Float[Array, "b n bins side"]:
     """Return how much each bin takes of each location along an axis: a mean of hat functions."""
     here = taps.index[..., None] == jnp.arange(side, dtype=jnp.int32)
-    return jnp.where(here, taps.weight[..., None], 0).sum((0, 1))
+    return jnp.where(here, taps.weight[..., None], 0).sum((1, 2))

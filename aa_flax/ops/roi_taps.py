@@ -12,13 +12,13 @@ class Taps(NamedTuple):
 
     Attributes:
         index: of the location along the axis, always one of the map's.
-        weight: its share of the bin, 0 for samples that are not taken or lie outside.
-        most: the largest number of samples in a bin of any of these boxes.
+        weight: its share of the bin; 0 for a sample that is not taken or lies outside.
+        count: the samples of each bin of a box.
     """
 
-    index: Int32[Array, "samples 2 b n bins"]
-    weight: Float[Array, "samples 2 b n bins"]
-    most: Int32[Array, ""] | int
+    index: Int32[Array, "b samples 2 n bins"]
+    weight: Float[Array, "b samples 2 n bins"]
+    count: Int32[Array, "b n"]
 
 
 def taps(
@@ -33,33 +33,30 @@ def taps(
 ) -> Taps:
     """Return the taps of boxes that reach from `low` to `high`, in units of the locations of a map of this `length`.
 
-    A bin is the mean of samples at the middles of its equal parts. With `aligned`, location 0 is the middle of the
-    first cell, half a unit from the map's edge; else it is at the edge, and no side is shorter than 1. A sample below
-    -1 or above `length` counts as 0; others outside take the nearest location. So torchvision and detectron2 have it.
+    Each bin is the mean of samples in the middles of its equal parts. A sample below -1 or above `length` counts as 0;
+    any other one outside takes the location at the border. See `roi_align`.
     """
     dtype = low.dtype
     start = low - 0.5 if aligned else low
     side = high - low if aligned else jnp.maximum(high - low, 1)
     step = side / bins
     if sampling_ratio:
-        samples, most = sampling_ratio, sampling_ratio
-        count = jnp.full(side.shape, sampling_ratio, dtype)
+        samples, count = sampling_ratio, jnp.full(side.shape, sampling_ratio, dtype)
     else:
-        samples = most_samples
-        count = jnp.clip(jnp.ceil(step), 0, most_samples)
-        most = jnp.max(jnp.where(jnp.isnan(count), 0, count), initial=0).astype(jnp.int32)
-    count, step, start, last = (
-        array[None, ..., None] for array in (count, step, start, (length - 1).astype(dtype))
-    )  # [1, b, n, 1]
-    sample = jnp.arange(samples, dtype=dtype)[:, None, None, None]
-    number = jnp.maximum(count, 1)
-    at = start + jnp.arange(bins, dtype=dtype) * step + (sample + 0.5) * step / number
-    taken = (sample < number if sampling_ratio else sample < count) & ~((at < -1) | (at > last + 1))
-    at = jnp.clip(at, 0, last)
+        samples, count = most_samples, jnp.clip(jnp.ceil(step), 0, most_samples)
+    last = (length - 1)[:, None, :, None]  # [b, samples, n, bins]
+    border = last.astype(dtype)
+    sample = jnp.arange(samples, dtype=dtype)[None, :, None, None]
+    parts = jnp.maximum(count, 1)[:, None, :, None]
+    step, start = step[:, None, :, None], start[:, None, :, None]
+    at = start + jnp.arange(bins, dtype=dtype)[None, None, None, :] * step + (sample + 0.5) * step / parts
+    # Written so that a NaN is neither outside nor left out: the bins of a box with one are NaN.
+    counts = ~(sample >= count[:, None, :, None]) & ~((at < -1) | (at > border + 1))
+    at = jnp.clip(at, 0, border)
     lower = jnp.floor(at)
     share = at - lower
-    index = jnp.stack([lower, jnp.minimum(lower + 1, last)], 1)
-    weight = jnp.stack([1 - share, share], 1) / number[:, None]
-    # The whole number of a NaN may be any; its weight stays NaN.
-    index = jnp.clip(index.astype(jnp.int32), 0, (length - 1)[None, None, ..., None])
-    return Taps(index, jnp.where(taken[:, None], weight, 0), most)
+    weight = jnp.stack([1 - share, share], 2) / parts[:, :, None]
+    index = lower.astype(jnp.int32)
+    index = jnp.clip(jnp.stack([index, index + 1], 2), 0, last[:, :, None])
+    count = jnp.where(jnp.isnan(count), samples, count).astype(jnp.int32)
+    return Taps(index, jnp.where(counts[:, :, None], weight, 0), count)

@@ -17,12 +17,12 @@ from aa_flax.config.schema import Config, ConfigError
 from aa_flax.data.augment.device import flipped_boxes
 from aa_flax.data.boxes import Boxes
 from aa_flax.data.datasets import Dataset
+from aa_flax.data.masks import MissingLibrary, require_library
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.source import Source
 from aa_flax.data.targets import Targets
 from aa_flax.drawing.boxes import class_color, draw_boxes, outline
 from aa_flax.drawing.object_attention import ObjectAttention, draw_objects
-from aa_flax.evaluation.coco import MissingLibrary, require_library
 from aa_flax.literal import quoted, told_apart
 from aa_flax.models import create_model
 from aa_flax.models.registry import options_around

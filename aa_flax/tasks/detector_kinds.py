@@ -8,9 +8,11 @@ from jaxtyping import Array, Float
 
 from aa_flax.config.schema import Config, ConfigError
 from aa_flax.models.detections import Detections
+from aa_flax.models.rcnn_options import RCNNOptions
 from aa_flax.models.retinanet_options import RetinaNetOptions
 from aa_flax.tasks.one_stage import OneStage
 from aa_flax.tasks.task import RandomKey
+from aa_flax.tasks.two_stage import TwoStage
 
 Canvas = tuple[int, int]
 """Height and width in pixels."""
@@ -58,13 +60,12 @@ class DetectorKind(Protocol):
         """Return "loss" and its parts from the sums of `score` over all images, and "images", their number."""
 
 
-KINDS: Mapping[type, type] = {RetinaNetOptions: OneStage}
+KINDS: Mapping[type, type] = {RetinaNetOptions: OneStage, RCNNOptions: TwoStage}
 """From the type of the options of what stands around a backbone to the kind of the detector."""
 
 
 def kind_of(network: Any, config: Config) -> DetectorKind:
-    """Return the kind of the detector with these options; ConfigError if they are of no detector."""
-    for options in type(network).__mro__:
-        if options in KINDS:
-            return KINDS[options](network, config)
-    raise ConfigError(f"config field 'model.name' is {config.model.name!r}, which is no detector")
+    """Return the kind of the detector with these options; ConfigError if they are of none."""
+    if type(network) not in KINDS:
+        raise ConfigError(f"config field 'model.name' is {config.model.name!r}, which detection cannot train")
+    return KINDS[type(network)](network, config)

@@ -22,6 +22,7 @@ from aa_flax.training.program import Program
 from aa_flax.training.resident import resident
 from aa_flax.training.settings import settings
 from aa_flax.training.sharding import Layout, place_batch
+from aa_flax.training.train_sizes import check_train_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Setup:
             seed=self.config.seed,
             start_step=start_step,
             image_size=self.preprocessing.image_size,
+            sizes=self.config.data.train_sizes,
             crop=self.config.data.crop,
             crop_padding=self.config.data.crop_padding,
             scale_range=self.config.data.scale_range,
@@ -152,6 +154,9 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     with jax.default_device(_host()):
         program = Program.of(config, preprocessing, layout, epoch_steps, task=task, change=take)
     program.task.check(layout.mesh.shape["data"])
+    check_train_sizes(program)
+    if (warmup := config.optimizer.warmup_steps) >= program.total_steps:
+        logging.warning("the learning rate never reaches its peak: %d warm-up steps of %d", warmup, program.total_steps)
     if config.optimizer.schedule == "steps" and min(config.optimizer.decay_at_epochs) >= config.epochs:
         logging.warning("the learning rate never drops: decay_at_epochs begins after the %d epochs", config.epochs)
     return Setup(program, dataset, train_source, eval_source, "".join(reports))

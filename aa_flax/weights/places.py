@@ -17,6 +17,8 @@ from aa_flax.weights.rows import Counterpart
 from aa_flax.weights.tables import family_of, table_of
 
 _TABLES = ("rel_height", "rel_width")
+_OPTIONAL = re.compile(r"(^|\.)(recalibration|attention\d+|pooling|pyramid|auxiliary_head|mask_head)(\.|$)")
+"""Paths of modules that a network may have and the weights for it may not."""
 
 
 class Place(NamedTuple):
@@ -51,7 +53,7 @@ class Places:
             if isinstance(module, GatherExcite) and module.map_shape is not None
         }
         family = family_of(model)
-        self._head = family.head
+        self._heads = family.heads
         self._norms = {family.norm_after(path): path for path in self._augmented}
         self._pools = getattr(model, "pooling", None) is not None
         self._table = None if source == OWN else table_of(model, source)
@@ -91,25 +93,25 @@ class Places:
             return Place(self._find(plain, shape), name == "bias", kept, layer.out_features)
         if self._has_another_size(path, given):
             return Place(None, True)
-        optional = self.is_head(path) or re.search(r"(^|\.)(recalibration|attention\d+|pooling)(\.|$)", module)
+        optional = self.is_head(path) or _OPTIONAL.search(module)
         return Place(self._find(path, shape), bool(optional))
 
     def is_head(self, path: str) -> bool:
-        """Return whether the array at a dotted path belongs to the classifier."""
-        return path.startswith(f"{self._head}.")
+        """Return whether the array at a dotted path belongs to a layer with entries for each class."""
+        return self._head_of(path) is not None
 
-    def takes_head(self, given: Mapping[str, np.ndarray], arrays: Mapping[str, Any]) -> bool:
-        """Return whether the classifier's arrays are to be taken from the weights, all of them or none.
+    def takes_head(self, path: str, given: Mapping[str, np.ndarray], arrays: Mapping[str, Any]) -> bool:
+        """Return whether the layer for classes that has the array at a dotted path is taken, all of it or none.
 
-        A classifier for another number of classes is not taken, and one of the user's own only as a whole. One whose
-        input has another width is not taken either if the network has attention pooling, which changes that width;
-        without pooling it is a mistake, so True is returned and the caller reports the shapes. A detector's classifier
-        is the last layer of its class scores.
+        One for another number of classes is not taken, and one of the user's own only as a whole. One whose input has
+        another width is not taken either if the network has attention pooling, which changes that width; without
+        pooling it is a mistake, so True is returned and the caller reports the shapes.
         """
-        kernel = f"{self._head}.kernel"
+        head = self._head_of(path)
+        kernel = f"{head}.kernel"
         if kernel not in arrays:  # the user's own
-            own = {path: array.shape for path, array in arrays.items() if self.is_head(path)}
-            return all(path in given and given[path].shape == shape for path, shape in own.items())
+            own = {name: array.shape for name, array in arrays.items() if self._head_of(name) == head}
+            return all(name in given and given[name].shape == shape for name, shape in own.items())
         ours = arrays[kernel].shape
         found = self._find(kernel, ours)
         if found is None or not given.keys() >= {*found.keys}:
@@ -118,6 +120,10 @@ class Places:
             return found.beyond not in given
         theirs = found.to_ours([given[key] for key in found.keys]).shape
         return theirs == ours or (theirs[:-1] != ours[:-1] and not self._pools)
+
+    def _head_of(self, path: str) -> str | None:
+        """Return which layer for classes the array at a dotted path belongs to."""
+        return next((head for head in self._heads if path.startswith(f"{head}.")), None)
 
     def _attends(self, owner: str, given: Mapping[str, np.ndarray]) -> bool:
         """Return whether the weights are of this library and have attention in the layer at the dotted path `owner`."""

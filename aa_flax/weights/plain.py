@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -34,11 +35,12 @@ def init_from_plain(
     network is made for images of another size (`aa_flax.ops.resize_relative_table`, by the layer's `table_resize`, with
     "linear" for "error"), so that the network starts as the other one called at that size.
 
-    What the weights do not have (recalibration modules, attention pooling), a classifier (of a detector the last layer
-    of its class scores) or tokens for another number of classes, a classifier of your own, and a gather-excite whose
-    kernel has the size of another map keep their initial values. So do the gates of AW-convolutions, unless the weights
-    have them: a network with aw_gate_scale=0 starts as the plain one. Anything else that does not fit is an error. A
-    network without a classifier (`num_classes=0`) leaves the classifier's keys unused.
+    What the weights do not have (recalibration modules, attention pooling, the pyramid of a plain backbone, an
+    auxiliary head, a mask head) keeps its initial values. So do, where the weights are for other classes, the classifier or, of a
+    detector or segmentation network, its layers for classes, and tokens; a classifier of your own; a gather-excite
+    whose kernel has the size of another map; and the gates of AW-convolutions, unless the weights have them: a network
+    with aw_gate_scale=0 starts as the plain one. Anything else that does not fit is an error. A network without a
+    classifier (`num_classes=0`) leaves the classifier's keys unused.
 
     Args:
         model: any network of a family that has a key table for `source`, or one that has such a network as `init_part`.
@@ -58,9 +60,9 @@ def init_from_plain(
         What was done with each array.
 
     Raises:
-        WeightsError: there is no such part or no table, nothing fits, or arrays that should fit do not; one message
-            lists them all. Or the weights are said to be of a network that may have the same names and compute
-            something else.
+        WeightsError: there is no such part or no table, nothing fits, arrays that should fit do not, or some keep their
+            initial values in part and the network has shapes only; one message lists them all. Or the weights are said
+            to be of a network that may have the same names and compute something else.
     """
     if init_part:
         part = _part(model, init_part)
@@ -95,7 +97,7 @@ def init_from_plain(
                 problems.append(f"{path}: missing (for {path})")
             continue
         absent = place.optional and not given.keys() >= {*found.keys}
-        if absent or (places.is_head(path) and (other_classes or not places.takes_head(given, arrays))):
+        if absent or (places.is_head(path) and (other_classes or not places.takes_head(path, given, arrays))):
             new.append(path)
             continue
         if path == "pooling.tokens":
@@ -118,6 +120,8 @@ def init_from_plain(
         if place.kept is None or place.kept == whole:
             loaded.append(path)
             values[path] = value
+        elif place.kept and isinstance(array, jax.ShapeDtypeStruct):
+            problems.append(f"{path}: keeps initial values in part, and this network has shapes only")
         elif place.kept:
             partial[path] = (place.kept, whole)
             values[path] = np.concatenate([value[..., : place.kept], np.asarray(array)[..., place.kept :]], -1)

@@ -24,7 +24,7 @@ from aa_flax.analysis.hlo_traffic import Collective
 from aa_flax.analysis.hlo_work import Launch
 from aa_flax.analysis.plan import Bound, Memory, Plan, plan
 from aa_flax.analysis.plan_report import as_json, print_plan
-from aa_flax.analysis.programs import example_shapes, lower, of_config, of_model
+from aa_flax.analysis.programs import lower, of_config, of_model
 from aa_flax.analysis.provenance import ROOT
 from aa_flax.analysis.slices import find_slice
 from aa_flax.analysis.sweep import Attempt, largest_that_fits
@@ -35,6 +35,7 @@ from aa_flax.drawing.summary import summarize
 from aa_flax.tasks import make_task
 from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout, place_batch
+from aa_flax.training.train_sizes import example_shapes
 
 needs_libtpu = pytest.mark.skipif(not tpu_compiler.installed(), reason="libtpu is not installed")
 V5E = find_slice("v5e:2x2")

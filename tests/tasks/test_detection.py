@@ -31,10 +31,11 @@ def preprocessing(**fields):
     return Preprocessing(**{**values, "data_fingerprint": "", "resize": "fit", **fields})
 
 
-def task(options=None, about=None, **groups):
+def task(options=None, about=None, network=None, **groups):
+    own = {"name": "retinanet_resnet18", "options": {**TINY, **groups.pop("model", {})}}
     tree = {
         "task": {"name": "detection", "options": {"most_objects": 5, **(options or {})}},
-        "model": {"name": "retinanet_resnet18", "options": {**TINY, **groups.pop("model", {})}},
+        "model": network or own,
         "data": {"crop": "scaled", "image_size": CANVAS, **groups.pop("data", {})},
         "batch_size": 4,
         **groups,
