@@ -208,15 +208,19 @@ class Segmentation:
     def predict(
         self, model: Any, images: Float[Array, "b h w c"], placement: Float[Array, "b 8"] | None
     ) -> dict[str, Array]:
-        """Return the logits of each view by its name, [b, down, right, hs, ws, classes] of its windows."""
+        """Return the logits of each view by its name, [b, down, right, hs, ws, classes] of its windows.
+
+        "canvas" [b, 2] is the height and width of the images.
+        """
         height, width = images.shape[1:3]
-        sizes = jnp.broadcast_to(jnp.asarray([height, width], jnp.float32), (len(images), 2))
-        sizes = sizes if placement is None else placement[:, 4:6]
+        canvas = jnp.broadcast_to(jnp.asarray([height, width], jnp.int32), (len(images), 2))
+        sizes = canvas.astype(jnp.float32) if placement is None else placement[:, 4:6]
 
         def network(images: Array) -> Array:
             return model(images, train=False, rngs=None)
 
-        return {view.name: view.logits(network, images, sizes) for view in self._views((height, width))}
+        found = {view.name: view.logits(network, images, sizes) for view in self._views((height, width))}
+        return {**found, "canvas": canvas}
 
     def score(self, predictions: dict[str, Array], batch: Mapping[str, Array]) -> dict[str, Array]:
         """Return the sum of the cross-entropies of all pixels of the canvas that have a class, and their number.
@@ -319,7 +323,8 @@ class Segmentation:
 
     def _labels(self, row: Mapping[str, np.ndarray], placement: np.ndarray) -> UInt8[np.ndarray, "h w"]:
         """Return the class of each pixel of a photograph, from the logits of each view."""
-        return label_map(planes(self._views(self.preprocessing.image_size), row, placement))
+        height, width = (int(side) for side in row["canvas"])
+        return label_map(planes(self._views((height, width)), row, placement))
 
 
 def _require_pixels_in_place(config: Config, preprocessing: Preprocessing) -> None:
