@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from aa_flax import data
 from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import Config, ConfigError, resolve
-from aa_flax.data.augment.host import make_host_augment
+from aa_flax.data.augment.host import crop_settings, make_host_augment
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.drawing.saving import in_plain_style, saved
 from aa_flax.literal import literal
@@ -99,11 +99,8 @@ def augmented(
         batch_size=rows,
         seed=config.seed,
         image_size=preprocessing.image_size,
-        sizes=config.data.train_sizes,
-        crop="none" if config.data.on_device else config.data.crop,
-        crop_padding=config.data.crop_padding,
-        scale_range=config.data.scale_range,
         fill=preprocessing.mean_pixel,
+        **crop_settings(config),
         augment=make_host_augment(config, preprocessing),
         num_threads=0,
     ) as batches:

@@ -55,6 +55,10 @@ def _check_data(data: Any) -> None:
         raise ConfigError(f"config field 'data.crop' is {data.crop!r}, which needs 'data.image_size'")
     if len(data.scale_range) != 2 or data.scale_range[0] > data.scale_range[1]:
         raise ConfigError(f"config field 'data.scale_range' must be the least and the largest, got {data.scale_range}")
+    if data.most_of_one_class < 1 and data.crop != "scaled":
+        raise ConfigError(f"config field 'data.most_of_one_class' goes with 'data.crop' = 'scaled', got {data.crop!r}")
+    if data.scale_sides and data.crop != "scaled" and data.resize != "fit":
+        raise ConfigError("config field 'data.scale_sides' goes with 'data.crop' = 'scaled' or 'data.resize' = 'fit'")
     if data.fast_decode and data.cache:
         raise ConfigError(
             "config fields 'data.fast_decode' and 'data.cache' exclude each other: the cache is decoded once"

@@ -82,10 +82,10 @@ class Dataset:
         return bool(self._prepared.label_map_key)
 
     @property
-    def class_colors(self) -> tuple[tuple[int, int, int] | None, ...]:
-        """Return red, green and blue, 0 to 255, of each class of label maps; None where the files do not say it."""
-        colors = self._prepared.metadata.get("colors") or [None] * self.num_classes
-        return tuple(None if color is None else tuple(color) for color in colors)
+    def class_colors(self) -> tuple[tuple[int, ...], ...]:
+        """Return red, green and blue, 0 to 255, of each class of label maps; () where the files do not say them all."""
+        colors = self._prepared.metadata.get("colors") or [None]
+        return () if None in colors else tuple(map(tuple, colors))
 
     @property
     def category_ids(self) -> tuple[int, ...]:

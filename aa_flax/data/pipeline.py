@@ -10,16 +10,16 @@ notebook.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
-from aa_flax.data.crops import pad_crop, resized_window
 from aa_flax.data.errors import DataError
-from aa_flax.data.placement import Box, resized, scaled, unpadded
+from aa_flax.data.placement import resized, unpadded
 from aa_flax.data.repeated import Repeated
 from aa_flax.data.source import Source
 from aa_flax.data.stacking import Stacked
+from aa_flax.data.train_crops import Crop, TrainCrops
 from aa_flax.data.train_sizes import Size, size_of_step
 from aa_flax.data.view import View
 from aa_flax.root_logger import left_alone
@@ -28,7 +28,6 @@ with left_alone():
     import grain
 
 Batch = dict[str, np.ndarray]
-Crop = Literal["none", "pad", "resized", "scaled"]
 HostAugment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """A function (uint8 [h, w, c], generator) -> uint8 [h, w, c]; each copy of an image has its own random numbers."""
 
@@ -84,6 +83,8 @@ def train_batches(
     crop: Crop = "none",
     crop_padding: int = 4,
     scale_range: tuple[float, ...] = (0.8, 1.2),
+    scale_sides: tuple[int, ...] = (),
+    most_of_one_class: float = 1.0,
     fill: tuple[int, ...] | None = None,
     augment: HostAugment | None = None,
     repeats: int = 1,
@@ -107,7 +108,13 @@ def train_batches(
             takes a random part of what is larger than `image_size` and pads what is smaller, the standard augmentation
             of detection.
         crop_padding: pixels to pad by on each side when crop is "pad".
-        scale_range: the least and the largest factor when crop is "scaled"; at 1 the image just fits.
+        scale_range: the least and the largest factor when crop is "scaled"; at 1 the image just fits, or else its sides
+            are those of `scale_sides`.
+        scale_sides: () or, when crop is "scaled", pixels of the shorter side at factor 1, and the most of the longer
+            one: (512, 2048) is the standard of ADE20k.
+        most_of_one_class: for images with a label map when crop is "scaled", the part of the labelled pixels of a crop
+            that one class may not reach; below 1, up to ten other crops of the same scale are tried, and the last
+            is taken if none is so. 0.75 is the standard of ADE20k.
         fill: pixel [c] to pad with when crop is "pad". The recipe pads with zeros after normalisation, which happens
             on the device; the pixel of the mean, `dataset.mean_pixel`, is the same to within half a grey level.
         augment: a function applied to each image after its crop; see `rand_augment` and `three_augment`.
@@ -139,8 +146,9 @@ def train_batches(
     indices = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).slice(slice(0, whole_batches // repeats))
     indices = (Repeated(indices, batch_size, repeats) if repeats > 1 else indices).repeat()
     # Batches are padded when they are put together, unless the padding is augmented too.
-    settings: Any = dict(padding=crop_padding, fill=fill, scale_range=scale_range, with_padding=augment is not None)
-    cropped = {size: _crop_function(source, crop, size, **settings) for size in sizes}
+    scaling = (scale_range, scale_sides, most_of_one_class)
+    crops = TrainCrops(crop, crop_padding, fill, *scaling, with_padding=augment is not None)
+    cropped = {size: crops.of(source, size) for size in sizes}
 
     def drawn(placed: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
         step, index = placed
@@ -231,69 +239,6 @@ class _ProcessPiece(grain.MapDataset):
 
 def _arrays(example: dict[str, Any]) -> dict[str, Any]:
     return {**example, "index": np.int32(example["index"])}
-
-
-def _crop_function(
-    source: Source,
-    crop: str,
-    size: Size,
-    *,
-    padding: int,
-    fill: tuple[int, ...] | None,
-    scale_range: tuple[float, ...],
-    with_padding: bool,
-) -> Callable[[int, np.random.Generator], dict[str, Any]]:
-    """Return a function from an index and a random generator to the example of that index, cropped.
-
-    Without padding, what is smaller than `size` stays so.
-    """
-    if crop == "none":
-        return lambda index, rng: source.part(index, resized(size))
-    if crop == "resized":
-        return lambda index, rng: source.part(index, resized(size, _ResizedWindow(rng)))
-    if crop == "scaled":
-        if len(scale_range) != 2 or not 0 < scale_range[0] <= scale_range[1] < float("inf"):
-            raise ValueError(
-                f"scale_range is {scale_range}, expected the least and the largest factor, finite and above 0"
-            )
-
-        def jittered(index: int, rng: np.random.Generator) -> dict[str, Any]:
-            # Drawn here and not by the size of the image, so that they do not depend on which image is read.
-            framing = scaled(size, rng.uniform(*scale_range), tuple(rng.random(2)))
-            return source.part(index, framing if with_padding else unpadded(framing))
-
-        return jittered
-    if crop != "pad":
-        raise ValueError(f"crop is {crop!r}, expected one of {', '.join(map(repr, get_args(Crop)))}")
-    if source.placed is not None:
-        raise ValueError("crop is 'pad', expected 'none', 'resized' or 'scaled' for targets that lie in the image")
-    if not 0 < padding <= min(size):
-        raise ValueError(f"crop_padding is {padding}, expected 1 to {min(size)}, the image's shorter side")
-    channels = source.image_shape[-1]
-    if fill is None or len(fill) != channels or not all(0 <= value <= 255 for value in fill):
-        raise ValueError(f"fill is {fill}, expected {channels} values of 0 to 255 when crop is 'pad'")
-    pixel = np.asarray(fill, np.uint8)
-
-    def padded(index: int, rng: np.random.Generator) -> dict[str, Any]:
-        example = source.part(index, resized(size))
-        return {**example, "image": pad_crop(example["image"], padding, pixel, rng)}
-
-    return padded
-
-
-class _ResizedWindow:
-    """The crop window of `crop="resized"`.
-
-    Every call starts from the same random state, so that the crop of an image that replaces a damaged one does not
-    depend on earlier calls.
-    """
-
-    def __init__(self, rng: np.random.Generator):
-        self._rng, self._state = rng, rng.bit_generator.state
-
-    def __call__(self, height: int, width: int) -> Box:
-        self._rng.bit_generator.state = self._state
-        return resized_window(height, width, self._rng)
 
 
 def local_batch(batch_size: int, process_index: int, process_count: int) -> int:

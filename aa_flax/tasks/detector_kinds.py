@@ -25,13 +25,16 @@ class DetectorKind(Protocol):
     A kind is made as `kind(network, config)`, of the options of what stands around the network's backbone and of the
     run's config.
 
-    Objects are {"boxes" [b, n, 4] in pixels of the canvas, "columns" int [b, n] of the class scores, "valid" [b, n]}.
+    Objects are {"boxes" [b, n, 4] in pixels of the canvas, "columns" int [b, n] of the class scores, "valid" [b, n]},
+    and of a kind with masks "masks" uint8 [b, n, s, s], 0 and 1 for the cells of each box.
     Sizes are the height and width of each image on the canvas, [b, 2].
 
     Attributes:
+        masks: whether it is trained on masks and finds them.
         metrics: what `losses` returns besides the loss, as `Task.metrics`.
     """
 
+    masks: bool
     metrics: Mapping[str, Any]
 
     def check(self) -> None:

@@ -32,8 +32,8 @@ def mask_targets(
         matches: the object of each region; of others, below 0, the target has no meaning.
         side: cells of a region down and across.
         hard: whether targets are 0 and 1.
-        aligned: as in RoIAlign, which torchvision makes its targets with: if not, regions lie half a pixel of the canvas
-            further down and right, and have a pixel's sides at least.
+        aligned: as in RoIAlign, with which torchvision makes its targets: if not, regions lie half a pixel of the
+            canvas further down and right, and have a pixel's sides at least.
     """
     which = jnp.maximum(matches, 0)
     theirs = jnp.take_along_axis(boxes, which[..., None], 1)
@@ -69,7 +69,7 @@ def mask_losses(
 ) -> Float[Array, " b"]:
     """Return each image's sum, over regions with an object, of the mean binary cross-entropy of their cells.
 
-    Only the mask of the object's class has a loss, in at least float32; the others are free (He et al., 2017, section 3).
+    Only the mask of the object's class has a loss, in at least float32 (He et al., 2017, section 3).
 
     Args:
         logits: of every class's mask of each region.

@@ -10,7 +10,7 @@ from flax import nnx
 
 from aa_flax import data
 from aa_flax.config.schema import MAY_DIFFER, Config, ConfigError, flatten
-from aa_flax.data.augment.host import make_host_augment
+from aa_flax.data.augment.host import crop_settings, make_host_augment
 from aa_flax.data.pipeline import Batches
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.runs.directory import RunDirectory
@@ -94,11 +94,8 @@ class Setup:
             seed=self.config.seed,
             start_step=start_step,
             image_size=self.preprocessing.image_size,
-            sizes=self.config.data.train_sizes,
-            crop=self.config.data.crop,
-            crop_padding=self.config.data.crop_padding,
-            scale_range=self.config.data.scale_range,
             fill=self.preprocessing.mean_pixel,
+            **crop_settings(self.config),
             augment=make_host_augment(self.config, self.preprocessing),
             repeats=self.config.data.repeats,
             num_threads=self.config.data.num_threads,

@@ -51,8 +51,7 @@ def test_forms_of_maps(kind, tmp_path):
     made = labelled()
     dataset = prepared(write_labelled(tmp_path / "it", made, "camvid", form, classes), tmp_path)
     require(dataset, made)
-    colors = [tuple(color) for color in COLORS[:3].tolist()] if classes == "colours" else [None] * 3
-    assert dataset.class_colors == tuple(colors)
+    assert dataset.class_colors == (tuple(map(tuple, COLORS[:3].tolist())) if classes == "colours" else ())
 
 
 @pytest.mark.parametrize(("bits", "color"), [(1, 0), (2, 0), (4, 0), (8, 0), (2, 3), (4, 3)])
