@@ -131,7 +131,7 @@ class Segmentation:
     @functools.cached_property
     def colors(self) -> UInt8[np.ndarray, "256 3"]:
         """Red, green and blue of each label: the data set's own, if it has colours."""
-        return label_colors(self.num_classes, getattr(self.preprocessing, "class_colors", ()))
+        return label_colors(self.num_classes, self.preprocessing.class_colors)
 
     @property
     def num_classes(self) -> int:
