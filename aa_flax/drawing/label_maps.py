@@ -8,24 +8,23 @@ from PIL import Image
 
 from aa_flax.drawing.boxes import as_color, class_color
 
-Rgb = tuple[int, int, int]
 _NONE = (0, 0, 0)
 
 
-def label_colors(num_classes: int, given: Sequence[Rgb] = ()) -> UInt8[np.ndarray, "256 3"]:
+def label_colors(num_classes: int, given: Sequence[Sequence[int]] = ()) -> UInt8[np.ndarray, "256 3"]:
     """Return red, green and blue of each label: the data set's own, or else `class_color`; black of what has no class.
 
     Args:
         num_classes: how many classes there are, at most 255.
-        given: the data set's colours; () if it has none.
+        given: the data set's colours, 0 to 255; () if it has none.
 
     Raises:
         ValueError: another number of colours than of classes.
     """
     if given and len(given) != num_classes:
         raise ValueError(f"{len(given)} colours for {num_classes} classes")
-    own = [tuple(round(255 * part) for part in class_color(label)) for label in range(num_classes)]
     colors = np.full((256, 3), _NONE, np.uint8)
+    own = [[round(255 * part) for part in class_color(label)] for label in range(num_classes)]
     colors[:num_classes] = list(given) or own
     return colors
 

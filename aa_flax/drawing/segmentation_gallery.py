@@ -1,6 +1,6 @@
 """Galleries of a segmentation network: photographs, true label maps, what the network gives, and where it is wrong."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ from aa_flax.drawing.saving import drawable, in_plain_style, saved
 _INK = "#333333"
 _DPI = 100
 _MOST_KEYS = 40
+_SHORTEST, _LONGEST = 640, 1600
+"""Pixels of the longer side of a picture."""
 
 
 class Example(NamedTuple):
@@ -67,5 +69,49 @@ def truths_beside_segments(
         y -= gap
         there[one.truth], there[one.given] = True, True
     shown = np.flatnonzero(there[: len(class_names)]).tolist()[:_MOST_KEYS]
-    color_key(figure, shown, class_names, 0.2 / height, 8.0, lambda label: tuple(colors[label].astype(float) / 255))
+    color_key(figure, shown, class_names, 0.2 / height, 8.0, _color_of(colors))
     return saved(figure, file, _DPI)
+
+
+@in_plain_style
+def draw_segments_over(
+    pixels: UInt8[np.ndarray, "h w c"],
+    labels: UInt8[np.ndarray, "h w"],
+    class_names: Sequence[str],
+    colors: UInt8[np.ndarray, "256 3"],
+    opacity: float,
+    file: Path | None = None,
+) -> Figure:
+    """Draw a photograph under the colours of its classes, with their names below, the largest first.
+
+    The picture's longer side has 640 to 1600 pixels.
+
+    Args:
+        pixels: of the photograph, 0 to 255.
+        labels: of its pixels.
+        class_names: of every class.
+        colors: of each label, see `label_colors`.
+        opacity: of the colours, 0 to 1.
+        file: the PNG to write, if any.
+    """
+    height, width = labels.shape
+    scale = min(max(height, width, _SHORTEST), _LONGEST) / max(height, width)
+    tall, wide = max(round(height * scale), 1), max(round(width * scale), 1)
+    strip = 26  # pixels for the names
+    figure = Figure(figsize=(wide / _DPI, (tall + strip) / _DPI), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, strip / (tall + strip), 1, tall / (tall + strip)))
+    axes.imshow(overlay(pixels, labels, colors, opacity), interpolation="nearest" if scale > 1 else "antialiased")
+    axes.set_axis_off()
+    counts = np.bincount(labels.reshape(-1), minlength=256)[: len(class_names)]
+    there = [int(k) for k in np.argsort(-counts, kind="stable") if counts[k]]
+    color_key(figure, there, class_names, strip / 2 / (tall + strip), 9.0, _color_of(colors))
+    return saved(figure, file, _DPI)
+
+
+def _color_of(colors: UInt8[np.ndarray, "256 3"]) -> Callable[[int], tuple[float, float, float]]:
+    def color(label: int) -> tuple[float, float, float]:
+        red, green, blue = (float(part) / 255 for part in colors[label])
+        return red, green, blue
+
+    return color

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
+from PIL import Image
 
 from aa_flax.config import fields
 from aa_flax.config.schema import Config, ConfigError
@@ -19,6 +20,9 @@ from aa_flax.data.label_maps import IGNORED, MOST_CLASSES, LabelMap
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.source import Source
 from aa_flax.data.targets import Targets
+from aa_flax.drawing.label_maps import as_picture, label_colors
+from aa_flax.drawing.object_attention import ObjectAttention
+from aa_flax.drawing.segmentation_gallery import draw_segments_over
 from aa_flax.evaluation.resized_logits import label_map
 from aa_flax.literal import quoted, told_apart
 from aa_flax.models import create_model
@@ -28,6 +32,7 @@ from aa_flax.tasks.augmentation import make_placed_augment
 from aa_flax.tasks.class_weights import check_weights
 from aa_flax.tasks.options import options_of
 from aa_flax.tasks.segmentation_losses import held_out_losses, image_losses, pixel_weights
+from aa_flax.tasks.segmentation_report import Segment, draw_attention, draw_report, make_segment
 from aa_flax.tasks.segmentation_scores import SegmentationScorer
 from aa_flax.tasks.segmentation_views import View, all_views, planes
 from aa_flax.tasks.segmented import Segmented
@@ -123,6 +128,11 @@ class Segmentation:
         """The name of each class as it is printed and drawn, different from all others."""
         return told_apart(self.preprocessing.class_names)
 
+    @functools.cached_property
+    def colors(self) -> UInt8[np.ndarray, "256 3"]:
+        """Red, green and blue of each label: the data set's own, if it has colours."""
+        return label_colors(self.num_classes, self.preprocessing.class_colors)
+
     @property
     def num_classes(self) -> int:
         """The number of classes."""
@@ -198,15 +208,19 @@ class Segmentation:
     def predict(
         self, model: Any, images: Float[Array, "b h w c"], placement: Float[Array, "b 8"] | None
     ) -> dict[str, Array]:
-        """Return the logits of each view by its name, [b, down, right, hs, ws, classes] of its windows."""
+        """Return the logits of each view by its name, [b, down, right, hs, ws, classes] of its windows.
+
+        "canvas" [b, 2] is the height and width of the images.
+        """
         height, width = images.shape[1:3]
-        sizes = jnp.broadcast_to(jnp.asarray([height, width], jnp.float32), (len(images), 2))
-        sizes = sizes if placement is None else placement[:, 4:6]
+        canvas = jnp.broadcast_to(jnp.asarray([height, width], jnp.int32), (len(images), 2))
+        sizes = canvas.astype(jnp.float32) if placement is None else placement[:, 4:6]
 
         def network(images: Array) -> Array:
             return model(images, train=False, rngs=None)
 
-        return {view.name: view.logits(network, images, sizes) for view in self._views((height, width))}
+        found = {view.name: view.logits(network, images, sizes) for view in self._views((height, width))}
+        return {**found, "canvas": canvas}
 
     def score(self, predictions: dict[str, Array], batch: Mapping[str, Array]) -> dict[str, Array]:
         """Return the sum of the cross-entropies of all pixels of the canvas that have a class, and their number.
@@ -237,7 +251,32 @@ class Segmentation:
         ]
 
     def report(self, model: nnx.Module, scores: Scores, source: Source, folder: Path) -> None:
-        """Draw what is right and wrong, by class and in photographs, into a folder."""
+        """Draw what is right and wrong, by class and in photographs, and what is attended to, into a folder."""
+        draw_report(model, self._segment(model), scores, source, self.preprocessing, self.colors, folder)
+
+    def mark(self, axes: Any, example: Mapping[str, Any]) -> None:
+        """Draw the classes of the pixels of an example over its picture."""
+        labels = np.asarray(example["labels"])
+        shown = np.dstack([self.colors[labels], np.where(labels == IGNORED, 0, 140).astype(np.uint8)])
+        axes.imshow(shown, interpolation="nearest")
+
+    def attention_drawer(self, model: nnx.Module) -> Any:
+        """Return the function (pixels, row, placement, display, file) that draws what segments attend to.
+
+        The pixels are those of the canvas, the row is what the network gives for it.
+
+        Raises:
+            AttentionError: the backbone does not attend.
+        """
+        attention = ObjectAttention(model)
+
+        def draw(pixels: np.ndarray, row: Any, placement: np.ndarray, display: SegmentationDisplay, file: Path) -> None:
+            def segment(pixels: np.ndarray, placement: np.ndarray) -> np.ndarray:
+                return self._labels(row, placement)
+
+            draw_attention(attention, segment, self.preprocessing, self.colors, pixels, placement, file)
+
+        return draw
 
     def title(self, example: Mapping[str, Any]) -> str:
         """Return the names of the classes of an example, the largest first."""
@@ -263,6 +302,19 @@ class Segmentation:
         """Return the photograph's size and its classes, with their pixels, as JSON has them."""
         return prediction.values(self.preprocessing.class_names, display.least_part)
 
+    def draw(self, prediction: Segmented, pixels: np.ndarray, display: SegmentationDisplay, file: Path) -> None:
+        """Draw the colours of the classes over the photograph, with their names below."""
+        draw_segments_over(
+            pixels, prediction.labels, self.preprocessing.class_names, self.colors, display.opacity, file
+        )
+
+    def mask_picture(self, prediction: Segmented, display: SegmentationDisplay) -> Image.Image:
+        """Return a picture with a palette, whose pixels are the numbers of their classes, shown in their colours."""
+        return as_picture(prediction.labels, self.colors)
+
+    def _segment(self, model: nnx.Module) -> Segment:
+        return make_segment(model, self.predict, self._labels, self.preprocessing)
+
     def _weights(self, dtype: Any) -> Float[Array, " classes"]:
         return jnp.asarray(self.options.class_weights, dtype)
 
@@ -271,7 +323,8 @@ class Segmentation:
 
     def _labels(self, row: Mapping[str, np.ndarray], placement: np.ndarray) -> UInt8[np.ndarray, "h w"]:
         """Return the class of each pixel of a photograph, from the logits of each view."""
-        return label_map(planes(self._views(self.preprocessing.image_size), row, placement))
+        height, width = (int(side) for side in row["canvas"])
+        return label_map(planes(self._views((height, width)), row, placement))
 
 
 def _require_pixels_in_place(config: Config, preprocessing: Preprocessing) -> None:

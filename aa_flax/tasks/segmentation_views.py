@@ -112,24 +112,6 @@ class View:
         found = jnp.zeros((of_one.shape[0], down.most, right.most, *of_one.shape[1:]), of_one.dtype)
         return jax.lax.fori_loop(0, down.count(heights).max() * columns, one, found)
 
-    def rows(self, size: int, places: int) -> Float[np.ndarray, "size n"]:
-        """Return the matrix from the logits of all windows, `places` of each, to the rows of an image on the canvas."""
-        return self._side(0, size, places)
-
-    def columns(self, size: int, places: int) -> Float[np.ndarray, "size n"]:
-        """Return the same for its columns."""
-        matrix = self._side(1, size, places)
-        return matrix[::-1] if self.mirrored else matrix
-
-    def _side(self, axis: int, size: int, places: int) -> Float[np.ndarray, "size n"]:
-        windows, new, old = self.windows[axis], self.scaled[axis], self.canvas[axis]
-        seen = int(self.sizes(np.array([size, size]))[axis])
-        count = int(windows.count(seen))
-        of_scaled = windows.matrix(seen, places)[:seen, :count].reshape(seen, count * places)
-        if new == old:
-            return of_scaled
-        return taps((np.arange(size) + 0.5) * (new / old) - 0.5, seen) @ of_scaled
-
     def plane(self, logits: Float[np.ndarray, "down right hs ws classes"], placement: Float[np.ndarray, "8"]) -> Plane:
         """Return the logits of one photograph with the matrices that bring them to its own size.
 
@@ -137,13 +119,35 @@ class View:
             logits: what `logits` gave for it.
             placement: how it lay on the canvas, all of it in sight.
         """
-        (height, width), photo = placement[4:6].astype(int), placement[6:8].astype(int)
-        rows = bilinear_weights(int(height), int(photo[0])) @ self.rows(int(height), logits.shape[2])
-        columns = bilinear_weights(int(width), int(photo[1])) @ self.columns(int(width), logits.shape[3])
-        down, right = rows.shape[1] // logits.shape[2], columns.shape[1] // logits.shape[3]
+        sides = zip(placement[4:6].tolist(), placement[6:8].tolist(), logits.shape[2:4], strict=True)
+        rows, columns = (_to_photo(self, axis, *map(int, side)) for axis, side in enumerate(sides))
+        down, right = (len(side.T) // places for side, places in zip((rows, columns), logits.shape[2:4], strict=True))
         flat = logits[:down, :right].swapaxes(1, 2).reshape(rows.shape[1], columns.shape[1], logits.shape[-1])
         used = [slice(int(np.flatnonzero(side.any(0))[-1]) + 1) for side in (rows, columns)]  # the rest is padding
-        return Plane(flat[*used], rows[:, used[0]].astype(np.float32), columns[:, used[1]].astype(np.float32))
+        return Plane(flat[*used], rows[:, used[0]], columns[:, used[1]])
+
+    def to_canvas(self, axis: int, size: int, places: int) -> Float[np.ndarray, "size n"]:
+        """Return the matrix from the logits of all windows of an image to its pixels on the canvas, along one axis.
+
+        Args:
+            axis: 0 for rows, 1 for columns.
+            size: pixels of the image.
+            places: logits of a window.
+        """
+        windows, new, old = self.windows[axis], self.scaled[axis], self.canvas[axis]
+        seen = int(self.sizes(np.array([size, size]))[axis])
+        count = int(windows.count(seen))
+        matrix = windows.matrix(seen, places)[:seen, :count].reshape(seen, count * places)
+        if new != old:
+            matrix = taps((np.arange(size) + 0.5) * (new / old) - 0.5, seen) @ matrix
+        return matrix[::-1] if self.mirrored and axis else matrix
+
+
+@functools.lru_cache(256)
+def _to_photo(view: View, axis: int, size: int, photo: int, places: int) -> Float[np.ndarray, "photo n"]:
+    """Return the matrix to the `photo` pixels that a photograph has along one axis; see `View.to_canvas`."""
+    matrix = bilinear_weights(size, photo) @ view.to_canvas(axis, size, places)
+    return matrix.astype(np.float32)
 
 
 def all_views(
