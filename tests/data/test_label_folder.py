@@ -17,6 +17,8 @@ from aa_flax.data.placement import resized
 from aa_flax.data.sets.label_classes import read_classes
 from aa_flax.data.sets.label_folder import LabelFolder
 from aa_flax.data.sets.label_image import WrongForm, read_label_image
+from aa_flax.data.sets.own import prepare
+from aa_flax.data.shrink import Shrunk
 
 
 def prepared(folder, tmp_path, **options):
@@ -307,3 +309,19 @@ def test_folders_of_other_forms(tmp_path):
     write_labelled(folder, {"train": made["train"]}, "camvid")
     with pytest.raises(DataError, match="are both the split 'train' by their names"):
         LabelFolder("label_folder/it", folder)
+
+
+def test_shrunk_maps_are_those_of_shrunk_photographs(tmp_path):
+    dataset = prepared(write_labelled(tmp_path / "it", labelled(), "camvid", classes="colours"), tmp_path)
+    origin = Shrunk(dataset.folder, 19, 95)
+    prepare(origin, tmp_path / "tfds")
+    small = load(origin.stored_name, data_dir=tmp_path / "tfds")
+    assert (small.splits, small.class_names) == (dataset.splits, NAMES) and small.class_colors == dataset.class_colors
+    sizes = set()
+    for before, after in zip(dataset.split("train"), small.split("train"), strict=True):
+        sizes.add(after["labels"].shape)
+        assert min(after["labels"].shape) == min(19, *before["labels"].shape)
+        placement = resized(after["labels"].shape)(*before["labels"].shape).as_array()
+        np.testing.assert_array_equal(after["labels"], LabelMap().placed(before, placement)["labels"])
+    assert len(sizes) > 1
+    assert check(small.folder).findings == []
