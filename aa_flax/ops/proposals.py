@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from aa_flax.ops.boxes import clip_boxes, decode_boxes
+from aa_flax.ops.boxes import clip_boxes, decode_boxes, require_boxes
 from aa_flax.ops.candidates import top_candidates
 from aa_flax.ops.mesh import on_own_images
 from aa_flax.ops.nms import nms
@@ -58,8 +58,16 @@ def top_proposals(
         sizes: height and width of each image within the canvas, in pixels.
         max_log_side: see `decode_boxes`.
     """
-    if sum(level_anchors) != np.shape(anchors)[0]:
-        raise ValueError(f"level_anchors must add up to {np.shape(anchors)[0]} anchors, got {level_anchors!r}")
+    require_boxes(2, anchors=anchors)
+    require_boxes(deltas=deltas)
+    number = np.shape(anchors)[0]
+    if sum(level_anchors) != number:
+        raise ValueError(f"level_anchors must add up to {number} anchors, got {level_anchors!r}")
+    if np.shape(objectness)[1:] != (number,) or np.shape(deltas)[1:] != (number, 4):
+        raise ValueError(
+            f"objectness and deltas must have the shapes [b, {number}] and [b, {number}, 4], got "
+            f"{np.shape(objectness)} and {np.shape(deltas)}"
+        )
     settings = (tuple(level_anchors), per_level, most, float(iou_threshold), float(least_side), max_log_side)
     arrays = map(jax.lax.stop_gradient, map(jnp.asarray, (objectness, deltas, anchors, sizes)))
     return _proposals(settings, *arrays)

@@ -31,6 +31,10 @@ def sample(matches: Int[Array | np.ndarray, " n"], key: Array, *, number: int, p
     Args:
         matches: as from `match_anchors`: the index of the object from 0 (a positive), -1 (a negative), -2 (ignored).
     """
+    if isinstance(number, bool | float) or number < 1:
+        raise ValueError(f"number must be a whole number, at least 1, got {number!r}")
+    if not 0 <= positive_fraction <= 1:
+        raise ValueError(f"positive_fraction must lie in [0, 1], got {positive_fraction!r}")
     matches = jnp.asarray(matches).astype(jnp.int32)
     n = matches.shape[0]
     quota = int(number * positive_fraction)
