@@ -2,6 +2,7 @@
 
 import json
 
+import forked
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -17,6 +18,8 @@ from aa_flax.data.placement import resized
 from aa_flax.data.sets.label_classes import read_classes
 from aa_flax.data.sets.label_folder import LabelFolder
 from aa_flax.data.sets.label_image import WrongForm, read_label_image
+from aa_flax.data.sets.own import prepare
+from aa_flax.data.shrink import Shrunk
 
 
 def prepared(folder, tmp_path, **options):
@@ -307,3 +310,42 @@ def test_folders_of_other_forms(tmp_path):
     write_labelled(folder, {"train": made["train"]}, "camvid")
     with pytest.raises(DataError, match="are both the split 'train' by their names"):
         LabelFolder("label_folder/it", folder)
+
+
+def test_shrunk_maps_are_those_of_shrunk_photographs(tmp_path):
+    dataset = prepared(write_labelled(tmp_path / "it", labelled(), "camvid", classes="colours"), tmp_path)
+    origin = Shrunk(dataset.folder, 19, 95)
+    prepare(origin, tmp_path / "tfds")
+    small = load(origin.stored_name, data_dir=tmp_path / "tfds")
+    assert (small.splits, small.class_names) == (dataset.splits, NAMES) and small.class_colors == dataset.class_colors
+    sizes = set()
+    for before, after in zip(dataset.split("train"), small.split("train"), strict=True):
+        sizes.add(after["labels"].shape)
+        assert min(after["labels"].shape) == min(19, *before["labels"].shape)
+        placement = resized(after["labels"].shape)(*before["labels"].shape).as_array()
+        np.testing.assert_array_equal(after["labels"], LabelMap().placed(before, placement)["labels"])
+    assert len(sizes) > 1
+    assert check(small.folder).findings == []
+
+
+@pytest.mark.thorough
+def test_commands(tmp_path):
+    def command(*arguments):
+        done = forked.run("-m", "aa_flax.data", *arguments, f"--data_dir={tmp_path}/tfds")
+        return done.returncode, done.stdout, done.stderr
+
+    folder = write_labelled(tmp_path / "it", labelled(), "camvid")
+    assert command("prepare", "label_folder/it", f"--source_dir={folder}") == (
+        0,
+        f"{tmp_path}/tfds/aa_label_folder_it/1.0.0: train 5, val 3; 3 classes\n",
+        "",
+    )
+    assert command("check", "label_folder/it") == (0, "0 findings: 8 of 8 examples looked at, in 2 files\n", "")
+    picture = tmp_path / "x.png"
+    told = f"{picture}: 3 examples of aa_label_folder_it[val]\n"
+    assert command("draw", "label_folder/it", "--split=val", f"--out={picture}") == (0, told, "")
+    with Image.open(picture) as drawn:
+        assert drawn.size[0] > 300
+    assert command("draw", "label_folder/it", "--out=x.jpg")[2].startswith("error: --out: expected a name that ends in")
+    missing = command("prepare", "label_folder/other")[2]
+    assert "name the folder that holds images/train/*.jpg and annotations/train/*.png once as source_dir" in missing
