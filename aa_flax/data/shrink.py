@@ -78,9 +78,9 @@ class Shrunk(Origin):
         if self._prepared.label_key:
             return {}
         if self._prepared.label_map_key:
-            kept = ("colors", "labels", "same_photographs")
-            return {name: value for name, value in self._prepared.metadata.items() if name in kept}
-        of_objects = ("same_photographs", []), ("without_mask", {})
+            names = ("colors", "labels", "same_photographs")
+            return {name: self._prepared.metadata[name] for name in names if name in self._prepared.metadata}
+        of_objects: tuple[tuple[str, Any], ...] = ("same_photographs", []), ("without_mask", {})
         kept = {name: self._prepared.metadata.get(name, nothing) for name, nothing in of_objects}
         splits = [split for split in self._prepared.builder.info.splits if is_annotated(self._prepared, split)]
         return {"category_ids": list(category_ids(self._prepared)), "annotated": splits, **kept}

@@ -24,6 +24,7 @@ def get_config():
     config.task.options.most_objects = 8
     config.data.name = "coco_json/shapes"
     config.data.eval_split = "train"
+    config.data.allow_overlap = True
     config.data.image_size = (128, 160)
     config.data.crop = "none"
     config.data.flip = True

@@ -2,6 +2,7 @@
 
 import json
 
+import forked
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -325,3 +326,26 @@ def test_shrunk_maps_are_those_of_shrunk_photographs(tmp_path):
         np.testing.assert_array_equal(after["labels"], LabelMap().placed(before, placement)["labels"])
     assert len(sizes) > 1
     assert check(small.folder).findings == []
+
+
+@pytest.mark.thorough
+def test_commands(tmp_path):
+    def command(*arguments):
+        done = forked.run("-m", "aa_flax.data", *arguments, f"--data_dir={tmp_path}/tfds")
+        return done.returncode, done.stdout, done.stderr
+
+    folder = write_labelled(tmp_path / "it", labelled(), "camvid")
+    assert command("prepare", "label_folder/it", f"--source_dir={folder}") == (
+        0,
+        f"{tmp_path}/tfds/aa_label_folder_it/1.0.0: train 5, val 3; 3 classes\n",
+        "",
+    )
+    assert command("check", "label_folder/it") == (0, "0 findings: 8 of 8 examples looked at, in 2 files\n", "")
+    picture = tmp_path / "x.png"
+    told = f"{picture}: 3 examples of aa_label_folder_it[val]\n"
+    assert command("draw", "label_folder/it", "--split=val", f"--out={picture}") == (0, told, "")
+    with Image.open(picture) as drawn:
+        assert drawn.size[0] > 300
+    assert command("draw", "label_folder/it", "--out=x.jpg")[2].startswith("error: --out: expected a name that ends in")
+    missing = command("prepare", "label_folder/other")[2]
+    assert "name the folder that holds images/train/*.jpg and annotations/train/*.png once as source_dir" in missing

@@ -216,7 +216,7 @@ def close(ours, theirs, error=1e-4):
     [
         [(64, 96)],
         pytest.param([(64, 64), (64, 160)], marks=pytest.mark.thorough),
-        pytest.param([(150, 90)], marks=pytest.mark.thorough),
+        pytest.param([(150, 64)], marks=pytest.mark.thorough),
     ],
     ids=str,
 )
