@@ -39,6 +39,9 @@ class Summary:
     projections. For networks without attention the two counts agree. The paper does not state its rule, which was
     inferred from its tables.
 
+    Of a detector of two stages the second is counted for as many boxes as it has proposals, and masks for as many as it
+    has detections; RoIAlign is interpolation.
+
     Attributes:
         params, flops, paper_flops: the totals.
         frozen: how many of the parameters lie in the network's `frozen_parts`, which do not learn.
@@ -122,7 +125,7 @@ def summarize(
             if isinstance(module, AAConv2D):
                 module.implementation = "auto"  # some cannot be traced for a CPU; the counts are the same for all
         with watched(merged, note):
-            return merged(images)
+            return getattr(merged, "every_head", merged)(images)
 
     called: dict[str, None] = {}
 

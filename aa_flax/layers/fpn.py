@@ -1,4 +1,4 @@
-"""Feature pyramid network (Lin et al., 2017), with the extra levels of RetinaNet (Lin et al., 2017b)."""
+"""Feature pyramid network (Lin et al., 2017), with its own extra level or those of RetinaNet (Lin et al., 2017b)."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -9,13 +9,15 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from aa_flax.layers.initializers import glorot_uniform
+from aa_flax.layers.initializers import glorot_uniform, variance_scaling
 from aa_flax.layers.mode import WithMode, evaluates
 from aa_flax.layers.norm import NormFactory
 from aa_flax.ops import convolution
 from aa_flax.ops.max_pooling import Padding
 
-ExtraFrom = Literal["pyramid", "backbone"]
+ExtraFrom = Literal["pyramid", "backbone", "pooling"]
+PyramidInit = Literal["glorot", "fan_in"]
+_INITS = {"glorot": glorot_uniform, "fan_in": variance_scaling(1.0, "fan_in", "uniform")}
 MOST_EXTRA = 8
 """How many levels above the backbone's coarsest a pyramid may have; the last has a stride of some thousand pixels."""
 
@@ -45,9 +47,10 @@ class FPN(WithMode):
         P_l = output_l(M_l)
         P_{c+1} = extra_{c+1}(P_c or C_c), P_{l+1} = extra_{l+1}(relu(P_l))        c the backbone's coarsest level
 
-    `lateral` is 1×1, `output` 3×3 and `extra` 3×3 at stride 2, all with bias. Where a side is odd, the upper map is
-    resized to the size of the lower one. If there is a norm, each level's own comes last, without activation: the extra
-    levels read maps before it.
+    `lateral` is 1×1, `output` 3×3 and `extra` 3×3 at stride 2, all with bias. With "pooling", as in the detectors of
+    Lin et al. (2017), an extra level is every second location of the one below, and has no convolution. Where a side is
+    odd, the upper map is resized to the size of the lower one. If there is a norm, each level's own comes last, without
+    activation: the extra levels read maps before it.
 
     Sub-modules are named by level: `lateral3`, `output3`, `extra6`, `norm3`.
 
@@ -55,10 +58,13 @@ class FPN(WithMode):
         channels: channels of the backbone's maps by level, finest first, of consecutive levels.
         width: channels of every map of the pyramid.
         max_level: the coarsest level; above the backbone's coarsest each has an extra convolution.
-        extra_from: whether the first extra level is computed from the last "pyramid" map or "backbone" map.
+        extra_from: whether the first extra level is computed from the last "pyramid" map or "backbone" map, or all of
+            them by "pooling".
         padding: of the convolutions at stride 2: "same" is TensorFlow's, where an even side has one row after it and
             none before; "symmetric" is PyTorch's, one before and one after.
         norm: builds the norm of each level, None for no norms.
+        init: of the kernels, uniform: "glorot" by both fans, TensorFlow's; "fan_in" of variance 1 / fan in, which
+            torchvision and detectron2 have (`kaiming_uniform_` with a = 1).
 
     Raises:
         ValueError: no levels, levels with gaps, or settings that no pyramid can have.
@@ -73,6 +79,7 @@ class FPN(WithMode):
         extra_from: ExtraFrom = "pyramid",
         padding: Padding = "same",
         norm: NormFactory | None = None,
+        init: PyramidInit = "glorot",
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -90,18 +97,19 @@ class FPN(WithMode):
         for name, choice, accepted in (
             ("extra_from", extra_from, get_args(ExtraFrom)),
             ("padding", padding, get_args(Padding)),
+            ("init", init, get_args(PyramidInit)),
         ):
             if choice not in accepted:
                 raise ValueError(f"{name} must be one of {accepted}, got {choice!r}")
         arrays: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        options: dict[str, Any] = dict(kernel_init=glorot_uniform, conv_general_dilated=convolution, **arrays)
+        options: dict[str, Any] = dict(kernel_init=_INITS[init], conv_general_dilated=convolution, **arrays)
         around = ((1, 1), (1, 1))
         self.given, self.levels = levels, tuple(range(levels[0], max_level + 1))
         self.width, self.extra_from = width, extra_from
         for level in levels:
             setattr(self, f"lateral{level}", nnx.Conv(channels[level], width, (1, 1), padding=((0, 0),) * 2, **options))
             setattr(self, f"output{level}", nnx.Conv(width, width, (3, 3), padding=around, **options))
-        for level in self.extra:
+        for level in self.extra if extra_from != "pooling" else ():
             first = level == levels[-1] + 1 and extra_from == "backbone"
             conv = nnx.Conv(
                 channels[levels[-1]] if first else width,
@@ -134,11 +142,12 @@ class FPN(WithMode):
         pyramid = {level: self._part("output", level)(tops[level]) for level in self.given}
         last = self.given[-1]
         for level in self.extra:
-            if level > last + 1:
-                x = jax.nn.relu(pyramid[level - 1])
-            else:
-                x = pyramid[last] if self.extra_from == "pyramid" else maps[last]
-            pyramid[level] = self._part("extra", level)(x)
+            below = pyramid[level - 1]
+            if self.extra_from == "pooling":
+                pyramid[level] = below[:, ::2, ::2]
+                continue
+            first = maps[last] if self.extra_from == "backbone" else below
+            pyramid[level] = self._part("extra", level)(first if level == last + 1 else jax.nn.relu(below))
         if not self.has_norms:
             return pyramid
         running = evaluates(train)

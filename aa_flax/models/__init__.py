@@ -1,6 +1,8 @@
 """Networks, which connect layers and contain no mathematics of their own."""
 
 from aa_flax.models.detections import Detections
+from aa_flax.models.faster_rcnn import FasterRCNN
+from aa_flax.models.mask_rcnn import MaskRCNN
 from aa_flax.models.mnasnet import MnasNet  # importing a family registers its names
 from aa_flax.models.patchconvnet import PatchConvNet
 from aa_flax.models.registry import create_model, list_models, model_options
@@ -12,6 +14,8 @@ from aa_flax.models.wide_resnet import WideResNet
 
 __all__ = [
     "Detections",
+    "FasterRCNN",
+    "MaskRCNN",
     "MnasNet",
     "PatchConvNet",
     "ResNet",

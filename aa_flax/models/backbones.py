@@ -47,3 +47,21 @@ def norms_of_its_own(backbone: nnx.Module) -> list[tuple[str, BatchNorm]]:
         for path, module in modules.items()
         if isinstance(module, BatchNorm) and not path.startswith(inside)
     ]
+
+
+def first_stages(backbone: Any, number: int) -> tuple[str, ...]:
+    """Return the names of a backbone's stem, the stem's norm and its first stages, with what attends between these.
+
+    Raises:
+        ValueError: the backbone has no stem, or fewer stages.
+    """
+    has = lambda name: getattr(backbone, name, None) is not None  # noqa: E731
+    stages = [f"stage{i + 1}" for i in range(number)]
+    if not has("stem") or not all(map(has, stages)):
+        raise ValueError(
+            f"frozen_stages={number} needs a backbone with a stem and as many stages, which {type(backbone).__name__} "
+            "is not"
+        )
+    between = [f"attention{i + 1}" for i in range(number)]
+    norm = "stem_bn" if has("stem_bn") else "bn"  # MnasNet's bn is its last one
+    return (*filter(has, ("stem", norm)), *stages, *filter(has, between))

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.export import is_symbolic_dim
 from jaxtyping import Array, Bool, Float, Int32
 
 from aa_flax.models.retinanet_options import RetinaNetOptions
 from aa_flax.ops.boxes import clip_boxes, decode_boxes
 from aa_flax.ops.candidates import Candidates, top_candidates
-from aa_flax.ops.mesh import BATCHED, WHOLE, data_mesh, over_mesh
+from aa_flax.ops.mesh import on_own_images
 from aa_flax.ops.nms import nms
 
 
@@ -25,7 +24,8 @@ class Detections(NamedTuple):
         scores: between 0 and 1.
         classes: the column of the class scores.
         valid: which of the k places hold a detection; the others have box 0, score -inf and class -1.
-        masks: None for a detector that finds boxes only.
+        masks: [b, k, 28, 28], probabilities within the boxes, 0 where a place holds none; None for a detector that
+            finds boxes only.
     """
 
     boxes: Float[Array, "b k 4"]
@@ -86,12 +86,7 @@ def _detections(settings: Any, logits: Array, deltas: Array, anchors: Array, siz
     def of_all(logits: Array, deltas: Array, anchors: Array, sizes: Array) -> tuple[Array, ...]:
         return jax.vmap(functools.partial(of_one, anchors))(logits, deltas, sizes)
 
-    # The compiler would gather the scores of the whole batch on every device to sort them, and ask all devices after
-    # each round of suppression.
-    batch, mesh, run = logits.shape[0], data_mesh(), of_all
-    if mesh is not None and not is_symbolic_dim(batch) and batch % mesh.shape["data"] == 0:
-        specs = (BATCHED, BATCHED, WHOLE, BATCHED)
-        run = over_mesh(of_all, batch, specs, (BATCHED,) * 4, name="detections")
+    run = on_own_images(of_all, (True, True, False, True), name="detections")
     return Detections(*run(logits, deltas, anchors, sizes))
 
 

@@ -1,7 +1,7 @@
 """Entries of the registry: networks with a name, and networks around a backbone, whose names hold the backbone's."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -88,6 +88,7 @@ class Family:
         strides: those that some of the backbone's maps must have, those of its pyramid where its own do not.
         hidden: options of backbones that have no effect in these networks, or that the network itself decides.
         image_size: that `create_model` uses if it is given none.
+        of_pyramids: values of options that replace the flavor's for a backbone that makes a pyramid, having no stages.
     """
 
     prefix: str
@@ -98,6 +99,7 @@ class Family:
     strides: tuple[int, ...]
     hidden: frozenset[str]
     image_size: tuple[int, int]
+    of_pyramids: Mapping[str, Any] = field(default_factory=dict)
 
     def serves(self, backbone: Entry) -> bool:
         """Return whether a network has maps at all strides that are needed, or makes a pyramid that has."""
@@ -164,7 +166,8 @@ class Surrounded:
         return self.family.options(**self._chosen(given, field_types(self.family.options)))
 
     def _chosen(self, given: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-        values = {**self._flavor(given).options, **given}
+        without_stages = self.family.of_pyramids if self.family.pyramid_of(self.backbone) is not None else {}
+        values = {**self._flavor(given).options, **without_stages, **given}
         return {name: value for name, value in values.items() if name in names}
 
     def build(self, given: Mapping[str, Any], **arguments: Any) -> tuple[Any, Any]:

@@ -12,14 +12,19 @@ from aa_flax.ops.matching import match_anchors
 from aa_flax.ops.max_pooling import max_pool
 from aa_flax.ops.nms import nms
 from aa_flax.ops.packed_attention import packed_attention
+from aa_flax.ops.proposals import Proposals, top_proposals
 from aa_flax.ops.relative_attention import relative_attention_2d, relative_attention_weights_2d
 from aa_flax.ops.resampling import adaptive_average_pool, average_pool, resize_bilinear
+from aa_flax.ops.roi_align import roi_align
+from aa_flax.ops.sampling import Sample, sample, sample_each
 from aa_flax.ops.tables import resize_relative_table
 
 __all__ = [
     "ANCHORS",
     "AnchorOptions",
     "Candidates",
+    "Proposals",
+    "Sample",
     "adaptive_average_pool",
     "anchor_boxes",
     "attention_branch",
@@ -41,7 +46,11 @@ __all__ = [
     "relative_attention_weights_2d",
     "resize_bilinear",
     "resize_relative_table",
+    "roi_align",
+    "sample",
+    "sample_each",
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "top_candidates",
+    "top_proposals",
 ]

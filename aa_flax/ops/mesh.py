@@ -108,6 +108,38 @@ def over_mesh(
     return split
 
 
+def on_own_images(run: Callable[..., Any], split: tuple[bool, ...], *, name: str) -> Callable[..., Any]:
+    """Return `run`, on a mesh that divides the batch for each device's images alone, so that nothing travels.
+
+    Of an operation such as a sort the compiler would gather the whole batch on every device, and a loop until all
+    images are done would ask all devices after each round.
+
+    Args:
+        run: returns arrays whose first axis is that of images; result by result the same for each image.
+        split: for each of its arguments whether it has such an axis; the first has, and the others are whole.
+        name: of the operation, for messages.
+    """
+
+    def on_each_device(*arrays: Array) -> Any:
+        batch, mesh = arrays[0].shape[0], data_mesh()
+        if mesh is None or is_symbolic_dim(batch) or batch % mesh.shape["data"]:
+            return run(*arrays)
+        specs = tuple(BATCHED if each else WHOLE for each in split)
+        if "data" in explicit_axes(mesh) and any(map(_is_split, arrays)):
+            arrays = tuple(
+                jax.sharding.reshard(array, spec) if spec == BATCHED and not _is_split(array) else array
+                for array, spec in zip(arrays, specs, strict=True)
+            )
+        return over_mesh(run, batch, specs, BATCHED, name=name)(*arrays)
+
+    return on_each_device
+
+
+def _is_split(x: Array) -> bool:
+    """Return whether the type of an array says that its first axis is split over the axis "data"."""
+    return "data" in next(iter(_typed_axes(x)), ())
+
+
 def varying_alike(arrays: Any) -> Any:
     """Return the arrays of a tree, all marked as varying over every mesh axis over which one of them varies.
 

@@ -17,7 +17,7 @@ from aa_flax.weights.rows import Counterpart
 from aa_flax.weights.tables import family_of, table_of
 
 _TABLES = ("rel_height", "rel_width")
-_OPTIONAL = re.compile(r"(^|\.)(recalibration|attention\d+|pooling|pyramid|auxiliary_head)(\.|$)")
+_OPTIONAL = re.compile(r"(^|\.)(recalibration|attention\d+|pooling|pyramid|auxiliary_head|mask_head)(\.|$)")
 """Paths of modules that a network may have and the weights for it may not."""
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -35,11 +36,11 @@ def init_from_plain(
     "linear" for "error"), so that the network starts as the other one called at that size.
 
     What the weights do not have (recalibration modules, attention pooling, the pyramid of a plain backbone, an
-    auxiliary head) keeps its initial values. So do, where the weights are for other classes, the classifier or, of a
-    detector or segmentation network, its layers for classes, and tokens; a classifier of your own; a gather-excite
-    whose kernel has the size of another map; and the gates of AW-convolutions, unless the weights have them: a network
-    with aw_gate_scale=0 starts as the plain one. Anything else that does not fit is an error. A network without a
-    classifier (`num_classes=0`) leaves the classifier's keys unused.
+    auxiliary head, a mask head) keeps its initial values. So do, where the weights are for other classes, the
+    classifier or, of a detector or segmentation network, its layers for classes, and tokens; a classifier of your own;
+    a gather-excite whose kernel has the size of another map; and the gates of AW-convolutions, unless the weights have
+    them: a network with aw_gate_scale=0 starts as the plain one. Anything else that does not fit is an error. A network
+    without a classifier (`num_classes=0`) leaves the classifier's keys unused.
 
     Args:
         model: any network of a family that has a key table for `source`, or one that has such a network as `init_part`.
@@ -59,9 +60,9 @@ def init_from_plain(
         What was done with each array.
 
     Raises:
-        WeightsError: there is no such part or no table, nothing fits, or arrays that should fit do not; one message
-            lists them all. Or the weights are said to be of a network that may have the same names and compute
-            something else.
+        WeightsError: there is no such part or no table, nothing fits, arrays that should fit do not, or some keep their
+            initial values in part and the network has shapes only; one message lists them all. Or the weights are said
+            to be of a network that may have the same names and compute something else.
     """
     if init_part:
         part = _part(model, init_part)
@@ -119,6 +120,8 @@ def init_from_plain(
         if place.kept is None or place.kept == whole:
             loaded.append(path)
             values[path] = value
+        elif place.kept and isinstance(array, jax.ShapeDtypeStruct):
+            problems.append(f"{path}: keeps initial values in part, and this network has shapes only")
         elif place.kept:
             partial[path] = (place.kept, whole)
             values[path] = np.concatenate([value[..., : place.kept], np.asarray(array)[..., place.kept :]], -1)

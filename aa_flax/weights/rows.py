@@ -37,6 +37,11 @@ CONV: Kind = {
     "kernel": Leaf("weight", lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)),
     "bias": _BIAS,
 }
+# Of a transposed convolution theirs is [in, out, h, w], ours [h, w, in, out].
+TRANSPOSED: Kind = {
+    "kernel": Leaf("weight", lambda x: x.transpose(2, 3, 0, 1), lambda x: x.transpose(2, 3, 0, 1)),
+    "bias": _BIAS,
+}
 # Theirs is [out, in], ours [in, out].
 LINEAR: Kind = {"kernel": Leaf("weight", np.transpose, np.transpose), "bias": _BIAS}
 # Theirs is a 1×1 convolution, ours a matrix.

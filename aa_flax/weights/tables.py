@@ -1,20 +1,21 @@
 """The key tables: the sources of each family of networks, and the names of its modules in each source."""
 
-import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from flax import nnx
 
 from aa_flax.models.heads import ClassHead
 from aa_flax.models.mnasnet import MnasNet
 from aa_flax.models.patchconvnet import PatchConvNet
+from aa_flax.models.pyramid_detector import PyramidDetector
 from aa_flax.models.resnet import ResNet
-from aa_flax.models.retinanet import RetinaNet
 from aa_flax.models.segmenter import Segmenter
 from aa_flax.models.wide_resnet import WideResNet
+from aa_flax.weights.detector_tables import detector_family
 from aa_flax.weights.errors import WeightsError
-from aa_flax.weights.rows import CONV, LINEAR, LOGIT, NORM, POINTWISE, Leaf, Row, fill, match, renamed, speaks_of
+from aa_flax.weights.families import Family
+from aa_flax.weights.rows import CONV, LINEAR, LOGIT, NORM, POINTWISE, Leaf, Row, renamed, speaks_of
 
 _TORCHVISION_RESNET = (
     Row("stem", "conv1", CONV),
@@ -93,27 +94,6 @@ _DEIT_SINGLE = (*_DEIT, Row("head", "head", LINEAR))
 _DEIT_MULTI = (*_DEIT, Row("head", "head.{n}", LOGIT, axis=-1))
 
 
-class Family(NamedTuple):
-    """The key tables of a family of networks, by source, and its batch norms after convolutions.
-
-    `followed_by` is a template of convolutions that may be augmented, and one of the batch norms that follow them.
-    `stem` is the dotted path of the kernel that the images meet first, `heads` are those of the layers with entries for
-    each class. `respelt` has, for sources whose names changed, the function from an older name to the table's.
-    """
-
-    sources: Mapping[str, tuple[Row, ...]]
-    followed_by: tuple[str, str] = ("", "")
-    stem: str = "stem.kernel"
-    heads: tuple[str, ...] = ("head",)
-    respelt: Mapping[str, Callable[[str], str]] = {}
-
-    def norm_after(self, conv: str) -> str:
-        """Return the dotted path of the batch norm that takes the output of the convolution at `conv`."""
-        numbers = match(self.followed_by[0], conv)
-        assert numbers is not None, conv
-        return fill(self.followed_by[1], numbers)
-
-
 _FAMILIES: dict[type[nnx.Module], Family] = {
     ResNet: Family(
         {"timm": _TIMM_RESNET, "torchvision": _TORCHVISION_RESNET},
@@ -128,49 +108,6 @@ _TOKEN_PER_CLASS: dict[type[nnx.Module], Family] = {
     PatchConvNet: Family({"deit": _DEIT_MULTI}, stem="stem.conv1.kernel")
 }
 """The families whose tables differ for networks with a token for each class, because the classifier has other names."""
-
-
-def _detector(model: Any) -> Family:
-    """Return the family of a detector: its backbone's, one name deeper, with what stands around it.
-
-    torchvision has a detector around a ResNet only, and numbers levels and convolutions from 0.
-    """
-    around, backbone = (model.fpn, model.class_head), family_of(model.backbone)
-    first = around[0].given[0]
-    table = [
-        Row(f"backbone.{row.ours}", f"backbone.body.{row.theirs}", row.kind, row.axis)
-        for row in backbone.sources.get("torchvision", ())
-        if row.ours not in backbone.heads
-    ]
-    for level in around[0].given:
-        for ours, theirs in (("lateral", "inner"), ("output", "layer")):
-            table.append(Row(f"fpn.{ours}{level}", f"backbone.fpn.{theirs}_blocks.{level - first}.0", CONV))
-    table += [Row(f"fpn.extra{level}", f"backbone.fpn.extra_blocks.p{level}", CONV) for level in around[0].extra]
-    for ours, theirs, out in (
-        ("class_head", "head.classification_head", "cls_logits"),
-        ("box_head", "head.regression_head", "bbox_reg"),
-    ):
-        table += [Row(f"{ours}.conv{i + 1}", f"{theirs}.conv.{i}.0", CONV) for i in range(around[1].depth)]
-        table.append(Row(f"{ours}.out", f"{theirs}.{out}", CONV))
-    conv, norm = (f"backbone.{template}" if template else "" for template in backbone.followed_by)
-    return Family(
-        {"torchvision": tuple(table)} if "torchvision" in backbone.sources else {},
-        (conv, norm),
-        f"backbone.{backbone.stem}",
-        ("class_head.out",),
-        {"torchvision": _newer_name},
-    )
-
-
-def _newer_name(key: str) -> str:
-    """Return a name of torchvision's detectors as its versions from 0.14 on have it: each convolution in a block.
-
-    `fpn.inner_blocks.0.weight` became `fpn.inner_blocks.0.0.weight`, and `conv.2.weight` of a head, which numbered
-    activations too, `conv.1.0.weight`.
-    """
-    key = re.sub(r"(fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2", key)
-    old = r"((?:classification|regression)_head\.conv)\.(\d+)\.(weight|bias)$"
-    return re.sub(old, lambda found: f"{found[1]}.{int(found[2]) // 2}.0.{found[3]}", key)
 
 
 def respelt(model: nnx.Module, source: str, state_dict: Any) -> Any:
@@ -193,13 +130,13 @@ def family_of(model: nnx.Module) -> Family:
     """Return the family of a network; raise WeightsError if there are no tables for it."""
     if isinstance(model, Segmenter):
         return _segmenter(model)
-    if isinstance(model, RetinaNet):
-        return _detector(model)
+    if isinstance(model, PyramidDetector):
+        return detector_family(model, family_of(model.backbone))
     several = isinstance(getattr(model, "head", None), ClassHead)
     for kind, family in _FAMILIES.items():
         if isinstance(model, kind):
             return _TOKEN_PER_CLASS.get(kind, family) if several else family
-    kinds: list[type[nnx.Module]] = [*_FAMILIES, RetinaNet, Segmenter]
+    kinds: list[type[nnx.Module]] = [*_FAMILIES, *PyramidDetector.__subclasses__(), Segmenter]
     known = ", ".join(kind.__name__ for kind in kinds)
     raise WeightsError(f"there is no key table for {type(model).__name__}; known: {known}")
 
