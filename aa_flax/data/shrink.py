@@ -72,8 +72,9 @@ class Shrunk(Origin):
     def metadata(self) -> Mapping[str, Any]:
         if self._prepared.objects is None:
             return {}
-        of_objects = ("same_photographs", []), ("without_mask", {})
-        kept = {name: self._prepared.metadata.get(name, nothing) for name, nothing in of_objects}
+        known = self._prepared.metadata
+        kept = {"same_photographs": known.get("same_photographs", [])}
+        kept |= {"without_mask": known["without_mask"]} if "without_mask" in known else {}
         splits = [split for split in self._prepared.builder.info.splits if is_annotated(self._prepared, split)]
         return {"category_ids": list(category_ids(self._prepared)), "annotated": splits, **kept}
 
