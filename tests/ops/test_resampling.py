@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aa_flax.ops import average_pool, resize_bilinear
+from aa_flax.ops import adaptive_average_pool, average_pool, resize_bilinear
 from aa_flax.ops.platform import traced_for
 
 
@@ -45,9 +45,56 @@ def bilinear(signal, length):
     return np.interp(centres, np.arange(len(signal)), signal)
 
 
-@pytest.mark.parametrize(("height", "width"), [(6, 10), (5, 9), (3, 5), (7, 5)])
+@pytest.mark.parametrize(("height", "width"), [(6, 10), (5, 9), (3, 5), (7, 5), (1, 2), (2, 3)])
 def test_resize_bilinear_is_bilinear_with_half_pixel_centres(rng, height, width):
     x = jnp.asarray(rng.normal(size=(2, 3, 5, 2)), jnp.float32)
     expected = np.apply_along_axis(bilinear, 1, np.asarray(x, np.float64), height)
     expected = np.apply_along_axis(bilinear, 2, expected, width)
     np.testing.assert_allclose(resize_bilinear(x, height, width), expected, rtol=1e-5, atol=1e-6)
+
+
+SIZES = [(1, 1), (3, 5), (7, 4), (16, 11)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_resize_bilinear_is_pytorchs(rng, size):
+    """Up and down, and both at once; without antialiasing."""
+    torch = pytest.importorskip("torch")
+    x = rng.normal(size=(2, 7, 5, 3)).astype(np.float32)
+    given = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+    expected = torch.nn.functional.interpolate(given, size, mode="bilinear", align_corners=False)
+    found = resize_bilinear(jnp.asarray(x), *size)
+    np.testing.assert_allclose(found, expected.numpy().transpose(0, 2, 3, 1), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(7, 12), (5, 3), (1, 6)], ids=str)
+def test_adaptive_average_pool_is_the_mean_of_each_bin(rng, size):
+    """Bins from floor(i h / n) to ceil((i + 1) h / n), which overlap where n does not divide h; also of short axes."""
+    h, w = size
+    x = rng.normal(size=(2, h, w, 3)) + 100  # far from 0, where sums of few digits would show
+    for n in (1, 2, 3, 6):
+        found = np.asarray(adaptive_average_pool(jnp.asarray(x, jnp.float32), n))
+        assert found.shape == (2, n, n, 3)
+        for i, j in np.ndindex(n, n):
+            rows = slice(int(np.floor(i * h / n)), int(np.ceil((i + 1) * h / n)))
+            columns = slice(int(np.floor(j * w / n)), int(np.ceil((j + 1) * w / n)))
+            np.testing.assert_allclose(found[:, i, j], x[:, rows, columns].mean((1, 2)), rtol=1e-6)
+
+
+def test_adaptive_average_pool_is_pytorchs(rng):
+    torch = pytest.importorskip("torch")
+    x = rng.normal(size=(2, 11, 4, 3)).astype(np.float32)
+    for n in (1, 2, 3, 6):
+        expected = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), n)
+        found = adaptive_average_pool(jnp.asarray(x), n)
+        np.testing.assert_allclose(found, expected.numpy().transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-6)
+
+
+def test_sums_of_pooling_are_wide(rng):
+    """The mean of 4096 locations, near 1, has an error of its own rounding to 16 bits alone."""
+    x = jnp.asarray(rng.uniform(0.5, 1.5, (1, 64, 64, 2)), jnp.bfloat16)
+    found = adaptive_average_pool(x, 1)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        np.asarray(found, np.float64)[0, 0, 0], np.asarray(x, np.float64).mean((0, 1, 2)), rtol=2**-8
+    )

@@ -117,7 +117,7 @@ def test_every_loss_falls():
     the_task = two_stage(
         model={**LEARNING, "box_samples": 32, "width": 8, "fpn_width": 16, "rpn_width": 16, "box_head_width": 32},
         data={"flip": False},
-        optimizer={"name": "adamw", "learning_rate": 5e-3, "schedule": "constant", "warmup": 0.0},
+        optimizer={"name": "adamw", "weight_decay_mode": "decoupled", "learning_rate": 5e-3, "schedule": "constant"},
     )
     boxes, classes, pixels = np.zeros((4, 5, 4), np.float32), np.zeros((4, 5), np.int32), np.zeros((4, *CANVAS, 3))
     for i in range(4):
