@@ -9,6 +9,7 @@ import numpy as np
 
 from aa_flax.data.annotated import Truth
 from aa_flax.data.errors import DataError
+from aa_flax.data.label_maps import LabelMaps
 from aa_flax.data.prepared import (
     Prepared,
     build_command,
@@ -82,10 +83,10 @@ class Dataset:
         return bool(self._prepared.label_map_key)
 
     @property
-    def class_colors(self) -> tuple[tuple[int, int, int] | None, ...]:
-        """Return red, green and blue, 0 to 255, of each class of label maps; None where the files do not say it."""
-        colors = self._prepared.metadata.get("colors") or [None] * self.num_classes
-        return tuple(None if color is None else tuple(color) for color in colors)
+    def class_colors(self) -> tuple[tuple[int, ...], ...]:
+        """Return red, green and blue, 0 to 255, of each class of label maps; () where the files do not say them all."""
+        colors = self._prepared.metadata.get("colors") or [None]
+        return () if None in colors else tuple(map(tuple, colors))
 
     @property
     def category_ids(self) -> tuple[int, ...]:
@@ -157,6 +158,8 @@ class Dataset:
         source = RecordSource(self._prepared, name, targets, fast_decode=fast_decode)
         if self.has_objects:
             source.annotations = Annotations(self._prepared, name)
+        if self.has_label_maps:
+            source.annotations = LabelMaps(source)
         return source
 
 

@@ -70,25 +70,39 @@ def resized(size: tuple[int, int], window: Window | None = None) -> Framing:
     return frame
 
 
-def scaled(canvas: tuple[int, int], factor: float = 1.0, corner: tuple[float, float] = (0.0, 0.0)) -> Framing:
+def scaled(
+    canvas: tuple[int, int],
+    factor: float = 1.0,
+    corner: tuple[float, float] = (0.0, 0.0),
+    sides: tuple[int, ...] = (),
+    *,
+    whole: bool = False,
+) -> Framing:
     """Return the framing that scales a photograph, keeping its aspect, and cuts off what is larger than the canvas.
 
     Args:
         canvas: (height, width).
-        factor: the scale, where 1 is the largest at which the whole photograph fits.
+        factor: the scale, where 1 is the largest at which the whole photograph fits, or as `sides` says.
         corner: where what is seen begins, down and right, as fractions 0 to 1 of the pixels that are too many.
+        sides: at scale 1 the photograph's shorter side has the first number of pixels, or fewer where its longer side
+            would have more than the second; () for what just fits.
+        whole: reduce what would be cut off until it fits.
     """
 
     def frame(height: int, width: int) -> Placement:
-        scale = factor * min(canvas[0] / height, canvas[1] / width)
-        whole = max(1, round(height * scale)), max(1, round(width * scale))
-        seen = min(whole[0], canvas[0]), min(whole[1], canvas[1])
-        upper, left = (int(part * (full - kept + 1)) for part, full, kept in zip(corner, whole, seen, strict=True))
-        upper, left = min(upper, whole[0] - seen[0]), min(left, whole[1] - seen[1])
+        fitting = min(canvas[0] / height, canvas[1] / width)
+        scale = factor * fitting
+        if sides:
+            scale = factor * min(sides[0] / min(height, width), sides[1] / max(height, width))
+        scale = min(scale, fitting) if whole else scale
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        seen = min(size[0], canvas[0]), min(size[1], canvas[1])
+        upper, left = (int(part * (full - kept + 1)) for part, full, kept in zip(corner, size, seen, strict=True))
+        upper, left = min(upper, size[0] - seen[0]), min(left, size[1] - seen[1])
         # Products before quotients, so that a whole side is exactly itself.
         columns, rows = (
             (start * side / full, (start + kept) * side / full)
-            for start, kept, side, full in ((left, seen[1], width, whole[1]), (upper, seen[0], height, whole[0]))
+            for start, kept, side, full in ((left, seen[1], width, size[1]), (upper, seen[0], height, size[0]))
         )
         return Placement((columns[0], rows[0], columns[1], rows[1]), seen, canvas, (height, width))
 

@@ -1,7 +1,7 @@
 """Boxes with names over photographs, and masks under them."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,14 +152,21 @@ def as_color(pixels: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
     return pixels if pixels.shape[-1] == 3 else np.repeat(pixels[..., :1], 3, -1)
 
 
-def color_key(figure: Figure, labels: Sequence[int], class_names: Sequence[str], y: float, size: float = _SIZE) -> None:
+def color_key(
+    figure: Figure,
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    y: float,
+    size: float = _SIZE,
+    color: Callable[[int], tuple[float, float, float]] = class_color,
+) -> None:
     """Write the names of some classes in their colours, in one line as far as it goes, at height `y` of a figure."""
     names = drawable_names(class_names)
     width, x = figure.bbox.width, 8.0
     for label in labels:
         text = figure.text(x / width, y, names[label], fontsize=size, va="center", parse_math=False)
-        text.set_bbox(dict(facecolor=class_color(label), edgecolor="none", pad=2))
-        text.set_color(_ink_on(class_color(label)))
+        text.set_bbox(dict(facecolor=color(label), edgecolor="none", pad=2))
+        text.set_color(_ink_on(color(label)))
         extent = text.get_window_extent(_renderer(figure))
         if extent.x1 > width - 8:
             text.set_text("\N{HORIZONTAL ELLIPSIS}")

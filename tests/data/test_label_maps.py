@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aa_flax.data import eval_batches, train_batches
+from aa_flax.data import TolerantSource, eval_batches, train_batches
 from aa_flax.data.array_source import ArraySource
 from aa_flax.data.label_maps import LabelMap, decode_label_map, encode_label_map, is_mixed
 from aa_flax.data.placement import Placement, resized, scaled
@@ -109,6 +109,15 @@ def test_training_batches_of_any_size_have_maps_of_that_size(source):
             assert not batch["image"][row, height:].any() and (batch["labels"][row, height:] == 255).all()
 
 
+def test_maps_of_a_source_that_replaces_damaged_examples(source):
+    tolerant = TolerantSource(source, 1)
+    for one in (tolerant, tolerant.cached()):
+        with train_batches(one, batch_size=5, seed=3, image_size=(8, 12), crop="scaled", num_threads=0) as batches:
+            batch = next(batches)
+        assert batch["labels"].shape == (5, 8, 12) and set(np.unique(batch["labels"])) == {0, 7, 255}
+        np.testing.assert_array_equal(one.targets(2)["labels"], source[2]["labels"])
+
+
 def test_cached_maps_are_the_same(source):
     held = ArraySource.of(source)
     assert (held.maps, held.read_shapes, held.target_shapes) == (source.maps, source.read_shapes, source.target_shapes)
@@ -129,3 +138,84 @@ def test_most_of_one_class():
     labels = np.array([[0, 0, 0, 1], [255, 255, 255, 255]], np.uint8)
     assert not is_mixed(labels, 0.75) and is_mixed(labels, 0.76)  # 3 of 4, those of no class not counted
     assert not is_mixed(np.full((3, 3), 255, np.uint8), 0.75) and not is_mixed(np.zeros((3, 3), np.uint8), 1.0)
+
+
+def largest_part(labels):
+    counts = np.bincount(labels[labels != 255], minlength=1)
+    return counts.max() / max(1, counts.sum())
+
+
+@pytest.fixture
+def striped():
+    """Photographs whose left 80 % is one class and whose rest is another; and two of one class alone."""
+    images = [np.zeros((23, 50, 3), np.uint8) for _ in range(8)]
+    for image in images[2:]:
+        image[:, 40:, 0] = 7
+    return Maps(images)
+
+
+def test_crops_in_which_one_class_has_too_much_are_drawn_again(striped):
+    options = dict(batch_size=8, seed=1, image_size=(16, 16), crop="scaled", scale_range=(0.9, 1.1), num_threads=0)
+    options |= dict(scale_sides=(24, 99))
+
+    def crops(most, epochs=4, **more):
+        with train_batches(striped, **options, most_of_one_class=most, **more) as batches:
+            found = [next(batches) for _ in range(epochs)]
+        return {k: np.concatenate([batch[k] for batch in found]) for k in found[0]}
+
+    every, chosen = crops(1.0), crops(0.75)
+    of_two = chosen["index"] > 1
+    np.testing.assert_array_equal(every["index"], chosen["index"])
+    parts, before = ([largest_part(labels) for labels in each["labels"][of_two]] for each in (chosen, every))
+    assert np.mean(np.array(before) < 0.75) < 0.4 and np.mean(np.array(parts) < 0.75) > 0.85
+    # The scale stays, and so does a crop that was good at first; without a good one the last is taken.
+    np.testing.assert_array_equal(chosen["placement"][:, 4:6], every["placement"][:, 4:6])
+    good = np.flatnonzero(of_two)[np.array(before) < 0.75]
+    np.testing.assert_array_equal(chosen["placement"][good], every["placement"][good])
+    assert (chosen["placement"][~of_two] != every["placement"][~of_two]).any(1).all()
+    # Images and labels lie alike.
+    labels = np.where(chosen["image"][..., 0] == 7, 7, 0)
+    assert (labels == chosen["labels"])[of_two].mean() > 0.93  # bilinear at the edge
+    # The same on two processes, and after resuming.
+    halves = [crops(0.75, 1, process_index=k, process_count=2, start_step=3)["labels"] for k in range(2)]
+    np.testing.assert_array_equal(np.concatenate(halves), chosen["labels"][24:32])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop": "none", "most_of_one_class": 0.5}, "go with crop 'scaled', got crop 'none'"),
+        ({"crop": "none", "scale_sides": (3, 4)}, "go with crop 'scaled', got crop 'none'"),
+        ({"scale_sides": (5, 4)}, r"scale_sides is \(5, 4\)"),
+        ({"scale_sides": (5,)}, r"scale_sides is \(5,\)"),
+        ({"most_of_one_class": 0.0}, "most_of_one_class is 0.0"),
+    ],
+)
+def test_options_of_crops(options, message, striped):
+    options = {"crop": "scaled", **options}
+    with pytest.raises(ValueError, match=message):
+        train_batches(striped, batch_size=2, seed=0, image_size=(9, 9), **options)
+
+
+def test_one_class_needs_a_label_map():
+    plain = ArraySource("plain", np.zeros((3, 9, 9, 3), np.uint8), {"label": np.zeros(3, np.int32)})
+    with pytest.raises(ValueError, match="the images of plain have no label map"):
+        train_batches(plain, batch_size=2, seed=0, crop="scaled", most_of_one_class=0.5)
+
+
+@pytest.mark.parametrize(
+    ("photo", "canvas", "sides", "whole", "size"),
+    [
+        ((600, 800), (512, 512), (512, 2048), False, (512, 512)),  # 512 × 683, cut
+        ((600, 800), (700, 700), (512, 2048), True, (512, 683)),
+        ((600, 800), (512, 512), (512, 2048), True, (384, 512)),  # no room
+        ((300, 3000), (512, 2048), (512, 2048), True, (205, 2048)),  # the longer side at most 2048
+        ((480, 640), (1344, 1344), (800, 1333), True, (800, 1067)),
+        ((640, 427), (1344, 1344), (800, 1333), True, (1199, 800)),
+        ((640, 427), (100, 100), (), True, (100, 67)),
+    ],
+)
+def test_sides_at_scale_1(photo, canvas, sides, whole, size):
+    assert scaled(canvas, sides=sides, whole=whole)(*photo).size == size
+    if whole:
+        assert View(canvas, "fit", sides=sides).framing(*photo).size == size
