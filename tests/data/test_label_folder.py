@@ -1,5 +1,6 @@
 """Tests of data sets of photographs with label maps."""
 
+import dataclasses
 import json
 
 import forked
@@ -11,10 +12,12 @@ from label_sets import COLORS, NAMES, folders, labelled, write_labelled, write_m
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
+from aa_flax.config.schema import resolve
 from aa_flax.data import Boxes, ClassLabel, DataError, LabelMap, load
 from aa_flax.data.check import check
 from aa_flax.data.label_maps import encode_label_map
 from aa_flax.data.placement import resized
+from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.data.sets.label_classes import read_classes
 from aa_flax.data.sets.label_folder import LabelFolder
 from aa_flax.data.sets.label_image import WrongForm, read_label_image
@@ -78,6 +81,14 @@ def test_maps_of_other_forms(tmp_path):
         path.write_bytes(png(values, bits, color))
         with pytest.raises(WrongForm, match=f"map.png: a label map .*{message}"):
             read_label_image(path)
+
+
+def test_what_a_network_expects_is_kept_as_json(tmp_path):
+    dataset = prepared(write_labelled(tmp_path / "it", labelled(), "camvid", classes="colours"), tmp_path)
+    config = resolve({"data": {"crop": "scaled", "image_size": (50, 70), "scale_sides": (33, 40)}})
+    made = preprocessing_for(config, dataset)
+    assert made.class_colors == dataset.class_colors and made.view().framing(20, 30).size == (27, 40)
+    assert Preprocessing.from_json(json.loads(json.dumps(dataclasses.asdict(made)))) == made
 
 
 def test_without_a_file_classes_are_numbers(tmp_path, capsys):
@@ -234,6 +245,16 @@ def test_maps_turn_with_their_photographs(orientation, tmp_path, capsys):
     require(prepared(folder, tmp_path), made)
     told = capsys.readouterr().err
     assert ("turned by EXIF to the same size" if orientation == 3 else "maps turned with their photographs") in told
+
+
+def test_a_split_in_which_no_pixel_has_a_class_has_no_score(tmp_path):
+    made = labelled()
+    for each in made["val"]:
+        each.values[:] = 3
+    dataset = prepared(write_labelled(tmp_path / "it", made, "camvid"), tmp_path)
+    dataset.split("train").annotations.require_truths()
+    with pytest.raises(DataError, match=r"\[val\]: no pixel has a class, so segmentations have no score"):
+        dataset.split("val").annotations.require_truths()
 
 
 def test_check_of_a_prepared_folder(tmp_path, capsys):

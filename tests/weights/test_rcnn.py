@@ -290,6 +290,38 @@ def compare(ours, theirs):
 
 
 @pytest.mark.thorough
+def test_the_published_network_finds_the_same(rng):
+    """ResNet-50 and all sizes as published, with random weights: 1000 proposals, up to 100 detections and masks."""
+    detection = torchvision_detection()
+    import torch
+    from torchvision.models.detection._utils import overwrite_eps
+    from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+    from torchvision.models.resnet import Bottleneck, ResNet
+    from torchvision.ops import FrozenBatchNorm2d
+
+    backbone = _resnet_fpn_extractor(ResNet(Bottleneck, [3, 4, 6, 3], norm_layer=FrozenBatchNorm2d), 5)
+    sizes = dict(min_size=96, max_size=160, image_mean=[0.0] * 3, image_std=[1.0] * 3)
+    theirs = detection.MaskRCNN(backbone, 91, **sizes).eval()
+    overwrite_eps(theirs, 0.0)
+    theirs.transform.postprocess = lambda found, *_: found
+    ours = nnx.eval_shape(lambda: create_model("mask_rcnn_resnet50", image_size=(96, 160), rngs=nnx.Rngs(0)))
+    state = {key: value.numpy() for key, value in theirs.state_dict().items()}
+    for key, value in state.items():
+        if value.ndim == 1 and "bn3" in key and key.endswith("weight"):
+            state[key] = value * 0.2  # so that the values of sixteen residual blocks do not grow
+    state["roi_heads.box_predictor.cls_score.weight"] = rng.normal(0, 0.5, (91, 1024)).astype(np.float32)
+    state["rpn.head.cls_logits.weight"] *= 100
+    load_torch_state_dict(ours, state, source="torchvision")
+    theirs.load_state_dict({key: torch.as_tensor(value) for key, value in state.items()})
+    photos, canvas = on_canvas(rng, [(96, 160)])
+    with torch.no_grad():
+        expected = theirs([torch.as_tensor(photos[0])])[0]
+    graph, values = nnx.split(ours)
+    found = jax.jit(lambda values, x: nnx.merge(graph, values, copy=True).detect(x))(values, jnp.asarray(canvas))
+    compare(jax.tree.map(lambda x: np.asarray(x[0]), found), expected)
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["faster_rcnn_resnet50", "mask_rcnn_resnet50"])
 def test_the_whole_networks_names_are_torchvisions(name):
     """ResNet-50 as published: every key of torchvision's state dict, with its shape, and no other."""
