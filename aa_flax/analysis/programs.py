@@ -16,7 +16,7 @@ from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.data.facts import FACTS, Facts
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for, preprocessing_without_data
 from aa_flax.data.train_sizes import largest
-from aa_flax.models.registry import list_models, model_defaults, model_options
+from aa_flax.models.registry import list_models, model_defaults, model_options, options_around
 from aa_flax.tasks import TASKS, begin, rows_of
 from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout
@@ -63,8 +63,8 @@ class Subject:
 def of_model(name: str, image_size: ImageSize | None = None) -> Subject:
     """Return the subject of a network as it is, trained in bfloat16 by SGD with momentum on images of three channels.
 
-    It is trained for the task that it is for. Everything else is `aa_flax.training.default_config()`, but images of
-    detectors are not cropped.
+    It is trained for the task that it is for. Everything else is `aa_flax.training.default_config()`, but images with
+    objects or label maps are not cropped.
 
     Args:
         name: one of `aa_flax.models.list_models()`.
@@ -75,13 +75,12 @@ def of_model(name: str, image_size: ImageSize | None = None) -> Subject:
     """
     _options(name)
     outputs, own_size = model_defaults(name)
-    model = {"name": name, "dtype": "bfloat16"}
-    if _task_of(name) == "detection":
-        config = resolve({"model": model, "task": {"name": "detection"}, "data": {"crop": "none"}})
-        facts = Facts((None, None, 3), outputs, 0, tuple(range(1, outputs + 1)))
-    else:
-        config = resolve({"model": model})
-        facts = Facts((None, None, 3), outputs, 0)
+    model, task = {"name": name, "dtype": "bfloat16"}, _task_of(name)
+    classes = outputs - options_around(name).unused_columns if task == "detection" else outputs
+    config = resolve(
+        {"model": model, "task": {"name": task}, "data": {} if task == "classification" else {"crop": "none"}}
+    )
+    facts = Facts((None, None, 3), classes, 0, tuple(range(1, classes + 1)) if task == "detection" else ())
     return Subject(config, preprocessing_without_data(config, facts, image_size or own_size))
 
 

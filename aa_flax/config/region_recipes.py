@@ -28,9 +28,9 @@ def coco_faster_rcnn(weights: str, source: str = "aa_flax") -> Any:
     """Return the config for a Faster R-CNN with a ResNet and a feature pyramid on COCO, from a backbone of ImageNet.
 
     It has 12 epochs of momentum SGD in batches of 16, learning rate 0.02 after 1000 steps of warm-up from a thousandth
-    of it, ÷10 at epochs 8 and 11, weight decay 1e-4; flips, and shorter sides of 640 to 800. The network is detectron2's
-    (flavor "detectron2"): stem, first stage and all batch norms of the backbone keep what they have of ImageNet.
-    detectron2 counts 90,000 steps, with drops at 60,000 and 80,000, where these are 88,704.
+    of it, ÷10 at epochs 8 and 11, weight decay 1e-4; flips, and shorter sides of 640 to 800. The network is that of
+    detectron2 (flavor "detectron2"): stem, first stage and all batch norms of the backbone keep what they have of
+    ImageNet. detectron2 counts 90,000 steps, with drops at 60,000 and 80,000, where these are 88,704.
 
     Unlike detectron2: the canvases (above), of which a step has one of five sizes, and two samples a bin of RoIAlign
     along each side where it takes as many as fit (`sampling_ratio`); the network computes in bfloat16.
@@ -64,7 +64,7 @@ def coco_mask_rcnn(weights: str, source: str = "aa_flax", schedule: Literal["1x"
     """Return the config for a Mask R-CNN with a ResNet and a feature pyramid on COCO, from a backbone of ImageNet.
 
     It is `coco_faster_rcnn` with masks, which COCO's own annotations have and the TFDS catalogue's copy does not. "3x"
-    is 36 epochs with drops at 28 and 33: 266,112 steps, where detectron2 has 270,000, with drops at 210,000 and 250,000.
+    is 36 epochs with drops at 28 and 33: 266,112 steps, where detectron2 has 270,000, and drops at 210,000 and 250,000.
     """
     if schedule not in ("1x", "3x"):
         raise ValueError(f"schedule must be '1x' or '3x', got {schedule!r}")

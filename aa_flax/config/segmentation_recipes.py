@@ -6,10 +6,10 @@
 Touvron et al. report UPerNet; their code for it was not published and their text was not available. XCiT's code is the
 nearest to it that there is.
 
-Photographs are scaled until the shorter side is 512, times a factor of 0.5 to 2, and cut to 512×512, of which at most
-75 % are of one class; colours are changed at random. Held-out photographs are seen whole, the shorter side 512, on a
-canvas of 1024×1024. Its side is the most that the longer side gets: 2048 in those libraries, where each photograph has
-its own canvas; few of ADE20k's are twice as long as wide.
+Photographs are scaled until the shorter side is 512, or the longer one 2048, times a factor of 0.5 to 2, and cut to
+512×512, of which less than 75 % are of one class; colours are changed at random. Held-out photographs are seen whole, at
+a factor of 1, on a canvas of 1024×1024. There it is ours that one of which the longer side is more than twice the
+shorter one is made smaller; in those libraries each photograph has a canvas of its own.
 """
 
 from typing import Any, Literal
@@ -20,8 +20,8 @@ from aa_flax.config.schema import default_config
 def ade20k_patchconvnet(head: Literal["upernet", "semantic_fpn"], weights: str, source: str = "aa_flax") -> Any:
     """Return the config for a segmentation network with a PatchConvNet on ADE20k, from a backbone of ImageNet.
 
-    It has AdamW in batches of 16, learning rate 6e-5 after 1500 steps of warm-up from a millionth of it, down to 0 along
-    a straight line, weight decay 0.01, stochastic depth of 0.05 (XCiT-S12's); 127 epochs, which are 160,401 steps and
+    It has AdamW in batches of 16, learning rate 6e-5 after 1500 steps of warm-up from a millionth of it, down to 0 in a
+    straight line, weight decay 0.01, stochastic depth of 0.05 (XCiT-S12's); 127 epochs, which are 160,401 steps and
     XCiT's 160,000, or 64, 80,832, for Semantic FPN's 80,000. Batch statistics are of the whole batch, as SyncBN's.
 
     Unlike XCiT's: biases, layer scales and the token do not decay either, as norms do not.
@@ -84,7 +84,10 @@ def _ade20k(weights: str, source: str) -> Any:
     config.data.image_size = (1024, 1024)
     config.data.train_sizes = ((512, 512),)
     config.data.crop = "scaled"
+    config.data.scale_sides = (512, 2048)
     config.data.scale_range = (0.5, 2.0)
+    config.data.most_of_one_class = 0.75
+    config.data.photometric = True
     config.data.flip = True
     config.data.num_threads = 16
     config.optimizer.schedule = "polynomial"

@@ -17,11 +17,14 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from aa_flax.data.errors import DataError
+from aa_flax.data.label_maps import LabelMap, encode_label_map
 from aa_flax.data.objects import object_reader, stored_size
+from aa_flax.data.placement import resized
 from aa_flax.data.prepared import content_fingerprint, open_prepared
 from aa_flax.data.record_source import RecordSource
 from aa_flax.data.sets.builder import Example, Origin, Record
 from aa_flax.data.sets.detection import object_features
+from aa_flax.data.sets.label_folder import label_features
 from aa_flax.data.sets.moved import moved_segmentation
 from aa_flax.data.truths import category_ids, is_annotated
 
@@ -36,7 +39,7 @@ class Shrunk(Origin):
 
     They are scaled with Lanczos's filter and encoded as JPEG of `quality`, with chroma at half the resolution as in
     most photographs. Images whose shorter side is not longer are stored byte for byte. Splits, order, labels and names
-    of the classes stay. Boxes, areas and masks are scaled with their images.
+    of the classes stay. Boxes, areas and masks are scaled with their images, and label maps have the nearest label.
     """
 
     homepage = ""
@@ -51,7 +54,7 @@ class Shrunk(Origin):
         if info.features[self._prepared.image_key].shape[-1] != 3:
             raise DataError(f"{folder}: images of one channel; only coloured ones are stored smaller")
         self._short_side, self._quality = short_side, quality
-        if self._prepared.objects:
+        if not self._prepared.label_key:
             self.supervised_keys = None
         self.stored_name = f"{info.full_name.rpartition('/')[0].replace('/', '_')}_side{short_side}"
         self.description = f"{info.full_name}, shorter side at most {short_side} pixels, JPEG quality {quality}."
@@ -65,14 +68,19 @@ class Shrunk(Origin):
         return list(self._prepared.class_names)
 
     def features(self) -> dict[str, tfds.features.FeatureConnector]:
-        if self._prepared.objects is None:
+        if self._prepared.label_key:
             return super().features()
+        if self._prepared.label_map_key:
+            return {"image": self.image_feature(), **label_features(self.class_names)}
         return {"image": self.image_feature(), **object_features(self.class_feature())}
 
     def metadata(self) -> Mapping[str, Any]:
-        if self._prepared.objects is None:
+        if self._prepared.label_key:
             return {}
-        of_objects = ("same_photographs", []), ("without_mask", {})
+        if self._prepared.label_map_key:
+            names = ("colors", "labels", "same_photographs")
+            return {name: self._prepared.metadata[name] for name in names if name in self._prepared.metadata}
+        of_objects: tuple[tuple[str, Any], ...] = ("same_photographs", []), ("without_mask", {})
         kept = {name: self._prepared.metadata.get(name, nothing) for name, nothing in of_objects}
         splits = [split for split in self._prepared.builder.info.splits if is_annotated(self._prepared, split)]
         return {"category_ids": list(category_ids(self._prepared)), "annotated": splits, **kept}
@@ -94,9 +102,11 @@ class Shrunk(Origin):
             # Pillow raises many types for damaged files.
             except Exception as error:
                 raise DataError(f"{source.place(index)}: the image cannot be decoded ({error})") from None
-            if self._prepared.objects is None:
+            if self._prepared.label_key:
                 return image, int(record[self._prepared.label_key])
             try:
+                if self._prepared.label_map_key:
+                    return self._labelled(record, image)
                 return self._scaled(record, image, index)
             except ValueError as error:
                 raise DataError(f"{source.place(index)}: {error}") from None
@@ -107,6 +117,17 @@ class Shrunk(Origin):
             if time.monotonic() - reported > _REPORT_SECONDS:
                 reported = time.monotonic()
                 print(f"{source.name}: {index + 1:,} of {len(source):,}", file=sys.stderr, flush=True)
+
+    def _labelled(self, record: Mapping[str, Any], image: bytes) -> Record:
+        """Return a record of a data set of label maps with a smaller image, in this library's form."""
+        labels = LabelMap().reader(self._prepared.builder.info.features)(record)
+        placement = resized(stored_size(image))(*stored_size(record[self._prepared.image_key])).as_array()
+        return {
+            "image": image,
+            "image/filename": bytes(record["image/filename"]),
+            "image/id": int(record["image/id"]),
+            "label_map": encode_label_map(LabelMap().placed(labels, placement)["labels"]),
+        }
 
     def _scaled(self, record: Mapping[str, Any], image: bytes, index: int) -> Record:
         """Return a record of a data set of detection with a smaller image, in this library's form."""

@@ -60,6 +60,7 @@ class Stacked(grain.MapDataset):
                 images = self._images((self._batch_size, *self._size_of(position), image.shape[-1]))
             put_on_canvas(image, images[place])
             others.append(example)
+        assert images is not None
         columns = {name: [each[name] for each in others] for name in others[0]}
         return {"image": images} | {
             name: self._padded(name, values, images.shape[1:3]) if name in self._maps else np.stack(values)

@@ -68,7 +68,7 @@ class TrainCrops:
         return self._scaled(source, size) if self.crop == "scaled" else self._padded(source, size)
 
     def _scaled(self, source: Source, size: Size) -> Cropped:
-        most = self.most_of_one_class
+        most, (least, largest) = self.most_of_one_class, self.scale_range
         if most < 1 and len(source.maps) != 1:
             raise ValueError(f"most_of_one_class is {most}, and the images of {source.name} have no label map")
 
@@ -77,8 +77,8 @@ class TrainCrops:
 
         def cropped(index: int, rng: np.random.Generator) -> dict[str, Any]:
             # Drawn here and not by the image, so that what is drawn does not depend on which image is read.
-            factor = rng.uniform(*self.scale_range)
-            corners = [tuple(rng.random(2)) for _ in range(1 + TRIES if most < 1 else 1)]
+            factor = rng.uniform(least, largest)
+            corners = [(rng.random(), rng.random()) for _ in range(1 + TRIES if most < 1 else 1)]
             framings = [scaled(size, factor, corner, self.scale_sides) for corner in corners]
             framings = framings if self.with_padding else [*map(unpadded, framings)]
             return source.part(index, Tries(framings, mixed) if most < 1 else framings[0])

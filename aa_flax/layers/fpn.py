@@ -146,11 +146,8 @@ class FPN(WithMode):
             if self.extra_from == "pooling":
                 pyramid[level] = below[:, ::2, ::2]
                 continue
-            if level == last + 1:
-                x = maps[last] if self.extra_from == "backbone" else below
-            else:
-                x = jax.nn.relu(below)
-            pyramid[level] = self._part("extra", level)(x)
+            first = maps[last] if self.extra_from == "backbone" else below
+            pyramid[level] = self._part("extra", level)(first if level == last + 1 else jax.nn.relu(below))
         if not self.has_norms:
             return pyramid
         running = evaluates(train)

@@ -65,8 +65,8 @@ class MaskRCNN(FasterRCNN):
         return jnp.where(found.valid[:, :, None, None], jax.nn.sigmoid(of_class), 0)
 
     def _region_outputs(self, maps: Mapping[str, Array], boxes: Array) -> dict[str, Array]:
-        masks = self.mask_outputs(maps, boxes[:, : self.options.max_detections])
-        return {**super()._region_outputs(maps, boxes), "masks": masks}
+        outputs = super()._region_outputs(maps, boxes)
+        return {**outputs, "masks": self.mask_outputs(maps, boxes[:, : self.options.max_detections])}
 
 
 register_family(rcnn_family("mask_rcnn_", MaskRCNN, MaskRCNNOptions, MASK_FLAVORS))

@@ -151,10 +151,11 @@ FLAVORS = {
         ),
     ),
 }
-"""What the flavors have, by name. Of torchvision's 91 classes column 0 is background. detectron2's RoIAlign takes as many
-samples as fit a bin (sampling_ratio 0), of which a program of fixed shapes would have to take the most; here it takes 2.
-detectron2's ResNets have the stride in the first 1×1 convolution where their weights come from Caffe2, and in the 3×3,
-as here, where they come from torchvision."""
+"""What the flavors have, by name. Of torchvision's 91 classes column 0 is background.
+
+detectron2's RoIAlign takes as many samples as fit a bin (sampling_ratio=0), for which a program of fixed shapes has to
+take the most that there may be; here it takes 2. detectron2's ResNets have the stride in the first 1×1 convolution
+where their weights come from Caffe2, and in the 3×3, as here, where they come from torchvision."""
 MASK_FLAVORS = {
     "torchvision": FLAVORS["torchvision"],
     "detectron2": Flavor(80, {**FLAVORS["detectron2"].options, "mask_targets": "hard"}),

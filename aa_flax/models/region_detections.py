@@ -88,7 +88,7 @@ def log_probabilities(logits: Float[Array, "*b columns"]) -> Float[Array, "*b co
     that scores which round to 1 keep their order.
     """
     logits = logits.astype(at_least_float32(logits.dtype))
-    best = jnp.argmax(logits, -1)[..., None] == jnp.arange(logits.shape[-1])
+    best = jax.nn.one_hot(jnp.argmax(logits, -1), logits.shape[-1], dtype=bool)
     shifted = logits - logits.max(-1, keepdims=True)
     others = jnp.log1p(jnp.where(best, 0, jnp.exp(shifted)).sum(-1, keepdims=True))
     return shifted - others

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Real
 
-from aa_flax.ops.boxes import clip_boxes, decode_boxes
+from aa_flax.ops.boxes import clip_boxes, decode_boxes, require_boxes
 from aa_flax.ops.candidates import top_candidates
 from aa_flax.ops.mesh import on_own_images
 from aa_flax.ops.nms import nms
@@ -36,7 +36,7 @@ def top_proposals(
     anchors: Float[Array | np.ndarray, "anchors 4"],
     *,
     level_anchors: Sequence[int],
-    sizes: Any,
+    sizes: Real[Array | np.ndarray, "b 2"],
     per_level: int,
     most: int,
     iou_threshold: int | float = 0.7,
@@ -48,7 +48,8 @@ def top_proposals(
     Of each level the `per_level` anchors of the highest logits are decoded to boxes and clipped to the image. Boxes
     with a side below `least_side` fall, and boxes that one of the same level and a higher logit overlaps by more than
     `iou_threshold`. The `most` highest logits of all levels are left. Boxes are ordered by logit and not by its
-    sigmoid, which saturates; of equal ones the lower anchor goes first. No gradient flows into proposals.
+    sigmoid, which saturates; of equal ones the lower anchor goes first. A NaN is no proposal. No gradient flows into
+    proposals.
 
     Args:
         objectness: logits.
@@ -58,8 +59,25 @@ def top_proposals(
         sizes: height and width of each image within the canvas, in pixels.
         max_log_side: see `decode_boxes`.
     """
-    if sum(level_anchors) != np.shape(anchors)[0]:
-        raise ValueError(f"level_anchors must add up to {np.shape(anchors)[0]} anchors, got {level_anchors!r}")
+    require_boxes(2, anchors=anchors)
+    require_boxes(deltas=deltas)
+    number = np.shape(anchors)[0]
+    if sum(level_anchors) != number:
+        raise ValueError(f"level_anchors must add up to {number} anchors, got {level_anchors!r}")
+    if np.shape(objectness)[1:] != (number,) or np.shape(deltas)[1:] != (number, 4):
+        raise ValueError(
+            f"objectness and deltas must have the shapes [b, {number}] and [b, {number}, 4], got "
+            f"{np.shape(objectness)} and {np.shape(deltas)}"
+        )
+    if np.shape(sizes) != (np.shape(objectness)[0], 2):
+        raise ValueError(f"sizes must have the shape [{np.shape(objectness)[0]}, 2], got {np.shape(sizes)}")
+    for name, count in (("per_level", per_level), ("most", most)):
+        if isinstance(count, bool | float) or count < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {count!r}")
+    if not 0 <= iou_threshold <= 1:
+        raise ValueError(f"iou_threshold must lie in [0, 1], got {iou_threshold!r}")
+    if not least_side >= 0:
+        raise ValueError(f"least_side must be at least 0, got {least_side!r}")
     settings = (tuple(level_anchors), per_level, most, float(iou_threshold), float(least_side), max_log_side)
     arrays = map(jax.lax.stop_gradient, map(jnp.asarray, (objectness, deltas, anchors, sizes)))
     return _proposals(settings, *arrays)

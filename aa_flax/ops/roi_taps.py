@@ -1,6 +1,7 @@
-"""Where RoIAlign reads a map along one axis, and with which weights: what all its forms share."""
+"""Where RoIAlign reads its maps, and with which weights: what all its forms share."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -19,6 +20,14 @@ class Taps(NamedTuple):
     index: Int32[Array, "b samples 2 n bins"]
     weight: Float[Array, "b samples 2 n bins"]
     count: Int32[Array, "b n"]
+
+
+class Reads(NamedTuple):
+    """What boxes read: of the map with the number `level`, the taps of their rows times those of their columns."""
+
+    level: Int32[Array, "b n"]
+    rows: Taps
+    columns: Taps
 
 
 def taps(
@@ -41,17 +50,15 @@ def taps(
     side = high - low if aligned else jnp.maximum(high - low, 1)
     step = side / bins
     if sampling_ratio:
-        samples, count = sampling_ratio, jnp.full(side.shape, sampling_ratio, dtype)
+        samples, count = sampling_ratio, jnp.full_like(side, sampling_ratio)
     else:
         samples, count = most_samples, jnp.clip(jnp.ceil(step), 0, most_samples)
-    last = (length - 1)[:, None, :, None]  # [b, samples, n, bins]
-    border = last.astype(dtype)
+    start, step, number, last = (array[:, None, :, None] for array in (start, step, count, length - 1))
+    border, parts = last.astype(dtype), jnp.maximum(number, 1)
     sample = jnp.arange(samples, dtype=dtype)[None, :, None, None]
-    parts = jnp.maximum(count, 1)[:, None, :, None]
-    step, start = step[:, None, :, None], start[:, None, :, None]
     at = start + jnp.arange(bins, dtype=dtype)[None, None, None, :] * step + (sample + 0.5) * step / parts
-    # Written so that a NaN is neither outside nor left out: the bins of a box with one are NaN.
-    counts = ~(sample >= count[:, None, :, None]) & ~((at < -1) | (at > border + 1))
+    # Written so that a NaN is neither left out nor outside: the bins of a box with one are NaN.
+    there = ~(sample >= number) & ~((at < -1) | (at > border + 1))
     at = jnp.clip(at, 0, border)
     lower = jnp.floor(at)
     share = at - lower
@@ -59,4 +66,12 @@ def taps(
     index = lower.astype(jnp.int32)
     index = jnp.clip(jnp.stack([index, index + 1], 2), 0, last[:, :, None])
     count = jnp.where(jnp.isnan(count), samples, count).astype(jnp.int32)
-    return Taps(index, jnp.where(counts[:, :, None], weight, 0), count)
+    return Taps(index, jnp.where(there[:, :, None], weight, 0), count)
+
+
+def of_level(numbers: Sequence[Any], level: Int32[Array, "b n"], dtype: Any) -> Array:
+    """Return for each box the number of its map."""
+    chosen = jnp.full_like(level, numbers[0], dtype=dtype)
+    for index, number in enumerate(numbers[1:], 1):
+        chosen = jnp.where(level == index, jnp.asarray(number, dtype), chosen)
+    return chosen

@@ -21,7 +21,9 @@ class Sample(NamedTuple):
     valid: Bool[Array, " number"]
 
 
-def sample(matches: Int[Array | np.ndarray, " n"], key: Array, *, number: int, positive_fraction: float) -> Sample:
+def sample(
+    matches: Int[Array | np.ndarray, " n"], key: Array, *, number: int, positive_fraction: int | float
+) -> Sample:
     """Return a random `number` of an image's anchors, at most `positive_fraction` of them positives, without repeats.
 
     As many positives are drawn as there are, up to int(number * positive_fraction); negatives fill the rest. Fewer
@@ -31,7 +33,15 @@ def sample(matches: Int[Array | np.ndarray, " n"], key: Array, *, number: int, p
     Args:
         matches: as from `match_anchors`: the index of the object from 0 (a positive), -1 (a negative), -2 (ignored).
     """
+    if isinstance(number, bool | float) or number < 1:
+        raise ValueError(f"number must be a whole number, at least 1, got {number!r}")
+    if not 0 <= positive_fraction <= 1:
+        raise ValueError(f"positive_fraction must lie in [0, 1], got {positive_fraction!r}")
+    if np.ndim(matches) != 1:
+        raise ValueError(f"matches must have the shape [n], got {np.shape(matches)}")
     matches = jnp.asarray(matches).astype(jnp.int32)
+    if matches.size == 0:
+        matches = jnp.full(1, IGNORED, jnp.int32)  # of nothing, nothing could be read
     n = matches.shape[0]
     quota = int(number * positive_fraction)
     # 31 random bits: those of a float32 are too few for all of a quarter of a million anchors to differ.
@@ -53,7 +63,7 @@ def sample(matches: Int[Array | np.ndarray, " n"], key: Array, *, number: int, p
 
 
 def sample_each(
-    matches: Int[Array | np.ndarray, "b n"], keys: Array, *, number: int, positive_fraction: float
+    matches: Int[Array | np.ndarray, "b n"], keys: Array, *, number: int, positive_fraction: int | float
 ) -> Sample:
     """Return what `sample` draws for each image of a batch with its key [b]; on a mesh, each device for its own images.
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from aa_flax.config.schema import Config
+from aa_flax.config.schema import Config, ConfigError
 from aa_flax.data.augment import device, erasing, photometric
 from aa_flax.data.preprocessing import Preprocessing
 
@@ -29,6 +29,11 @@ def make_placed_augment(config: Config, preprocessing: Preprocessing) -> PlacedA
     first two, and folds in 3, 4, 7 and 9; `aa_flax.tasks.mixing` and `aa_flax.tasks.detection` fold in others.
     """
     data = config.data
+    if data.photometric and preprocessing.channels != 3:
+        raise ConfigError(
+            f"config field 'data.photometric' changes saturation and hue, and the images have {preprocessing.channels} "
+            "channel; 'data.color_jitter' changes grey images too"
+        )
 
     def augmented(images: Array, placement: Array | None, key: Array) -> tuple[Array, Array]:
         flip_key, cutout_key, _ = jax.random.split(key, 3)

@@ -17,10 +17,10 @@ from aa_flax.config.schema import Config, ConfigError
 from aa_flax.data.augment.device import flipped_boxes, flipped_masks
 from aa_flax.data.boxes import Boxes
 from aa_flax.data.datasets import Dataset
-from aa_flax.data.masks import MissingLibrary, cropped, require_library
+from aa_flax.data.masks import MissingLibrary, require_library
+from aa_flax.data.placement import resized
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.source import Source
-from aa_flax.data.targets import Targets
 from aa_flax.drawing.boxes import class_color, draw_boxes, outline
 from aa_flax.drawing.masks import instance_map, square
 from aa_flax.drawing.object_attention import ObjectAttention, draw_objects
@@ -30,7 +30,7 @@ from aa_flax.models.registry import options_around
 from aa_flax.tasks.augmentation import make_placed_augment
 from aa_flax.tasks.class_columns import Numbering, class_columns, labels_of
 from aa_flax.tasks.detection_report import draw_report, write_detections
-from aa_flax.tasks.detection_scores import DetectionScorer
+from aa_flax.tasks.detection_scores import DetectionScorer, lines_by_class
 from aa_flax.tasks.detector_kinds import kind_of
 from aa_flax.tasks.found_objects import FoundObjects, in_photo, on_canvas
 from aa_flax.tasks.options import options_of
@@ -100,7 +100,7 @@ class Detection:
             raise ConfigError(f"config field 'model': {error}") from None
         self._kind = kind_of(self._network, config)
         self.metrics: Mapping[str, Any] = self._kind.metrics
-        self.targets: Targets = Boxes(self.options.most_objects, self.options.least_side, self._kind.masks)
+        self.targets = Boxes(self.options.most_objects, self.options.least_side, self._kind.masks)
         self.headline = "mask_AP" if self._kind.masks else "AP"
         self._columns = class_columns(self.options.columns, preprocessing, self._network.unused_columns)
 
@@ -209,14 +209,7 @@ class Detection:
 
     def lines(self, scores: Scores) -> list[str]:
         """Return a line with the average precision of each class, of boxes and, if there are any, of masks."""
-        of = ["AP_per_class", *["mask_AP_per_class"] * self._kind.masks]
-        columns = [scores.details[name].values() for name in of if name in scores.details]
-        heading = ["   boxes     masks"] if len(columns) > 1 else []
-        return heading + [
-            "  ".join("     - %" if value is None else f"{100 * value:6.2f} %" for value in values)
-            + (f"  {name}, no objects" if values[0] is None else f"  {name}")
-            for name, values in zip(self.shown_names, zip(*columns, strict=True), strict=False)
-        ]
+        return lines_by_class(scores.details, self.shown_names)
 
     def report(self, model: nnx.Module, scores: Scores, source: Source, folder: Path) -> None:
         """Write the detections in COCO's format, and draw what was found and missed, into a folder."""
@@ -225,10 +218,13 @@ class Detection:
             draw_report(scores.drawn, source, folder)
 
     def mark(self, axes: Any, example: Mapping[str, Any]) -> None:
-        """Draw the boxes of an example over its picture."""
+        """Draw the boxes, and masks if there are any, of an example over its picture."""
+        if "masks" in example and example["masks"].dtype == object:  # of a photograph, where they are still texts
+            size = example["image"].shape[:2]
+            example = self.targets.placed(example, resized(size)(*size).as_array())
         valid = np.asarray(example["valid"])
-        masks = self._marked(example)[valid] if "masks" in example else [None] * int(valid.sum())
         boxes, labels = np.asarray(example["boxes"], np.float64)[valid], np.asarray(example["classes"])[valid].tolist()
+        masks = example["masks"][valid] if "masks" in example else [None] * len(labels)
         for box, label, mask in zip(boxes, labels, masks, strict=True):
             if mask is not None:
                 square(axes, mask, box, class_color(label))
@@ -308,18 +304,6 @@ class Detection:
         shown = prediction.at_least(display.threshold)
         masks = None if shown.masks is None else [mask.pixels() for mask in shown.masks]
         draw_boxes(pixels, shown.boxes, shown.labels, self.shown_names, shown.scores, file, masks=masks)
-
-    def _marked(self, example: Mapping[str, Any]) -> np.ndarray:
-        """Return the squares of an example's masks, which are still texts where it does not lie on a canvas."""
-        masks = np.asarray(example["masks"])
-        if masks.dtype != object:
-            return masks
-        size, side = np.asarray(example["image"]).shape[:2], getattr(self.targets, "mask_side", 112)
-        squares = [
-            cropped(text, box, size, side) if text else np.zeros((side, side), np.uint8)
-            for text, box in zip(masks, np.asarray(example["boxes"], np.float64), strict=True)
-        ]
-        return np.stack(squares)
 
     def _objects(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         """Return the objects on the canvas, each with the column of its class."""

@@ -97,7 +97,7 @@ class DetectionScorer:
         """Return COCO's twelve numbers, of masks too, the loss and its parts; details by class."""
         annotations = self._source.annotations
         if annotations.exist:
-            annotations.require_objects()
+            annotations.require_truths()
         annotated = annotations.truths()
         found = found_in(merged(states), [each.image_id for each in annotated])
         truths = annotated if annotations.exist else None
@@ -119,3 +119,18 @@ class DetectionScorer:
         else:
             values = dict.fromkeys((*values, "AP", *["mask_AP"] * masks), NO_SCORE)
         return Scores(values, details, len(annotated), drawn=judged)
+
+
+def lines_by_class(details: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Return a line with the average precision of each class, of boxes and, if there are any, of masks.
+
+    Args:
+        details: of scores; nothing where there are no annotations.
+        names: of the classes as they are printed.
+    """
+    columns = [details[name].values() for name in ("AP_per_class", "mask_AP_per_class") if name in details]
+    lines = ["   boxes     masks"] if len(columns) > 1 else []
+    for name, values in zip(names, zip(*columns, strict=True), strict=False):
+        numbers = "  ".join("     - %" if value is None else f"{100 * value:6.2f} %" for value in values)
+        lines.append(f"{numbers}  {name}{', no objects' * (values[0] is None)}")
+    return lines

@@ -8,8 +8,9 @@ from jaxtyping import Array, Float
 
 from aa_flax.config.schema import Config, ConfigError
 from aa_flax.models.detections import Detections
-from aa_flax.models.rcnn_options import RCNNOptions
+from aa_flax.models.rcnn_options import MaskRCNNOptions, RCNNOptions
 from aa_flax.models.retinanet_options import RetinaNetOptions
+from aa_flax.tasks.masked import Masked
 from aa_flax.tasks.one_stage import OneStage
 from aa_flax.tasks.task import RandomKey
 from aa_flax.tasks.two_stage import TwoStage
@@ -63,7 +64,7 @@ class DetectorKind(Protocol):
         """Return "loss" and its parts from the sums of `score` over all images, and "images", their number."""
 
 
-KINDS: Mapping[type, type] = {RetinaNetOptions: OneStage, RCNNOptions: TwoStage}
+KINDS: Mapping[type, type] = {RetinaNetOptions: OneStage, RCNNOptions: TwoStage, MaskRCNNOptions: Masked}
 """From the type of the options of what stands around a backbone to the kind of the detector."""
 
 

@@ -54,11 +54,10 @@ def _shares(
         first, last = first + 0.5, jnp.maximum(last, first + 1) + 0.5
     scale = cells / jnp.maximum(length, 1e-6)
     first, last = (first - start) * scale, (last - start) * scale
-    step = jnp.maximum(last - first, 1e-6) / side
-    begins = first[..., None] + step[..., None] * jnp.arange(side, dtype=step.dtype)
-    begins, ends = begins[..., None], (begins + step[..., None])[..., None]
-    left = jnp.arange(cells, dtype=step.dtype)
-    return jnp.maximum(jnp.minimum(ends, left + 1) - jnp.maximum(begins, left), 0) / step[..., None, None]
+    step = (jnp.maximum(last - first, 1e-6) / side)[..., None, None]
+    begins = first[..., None, None] + step * jnp.arange(side, dtype=step.dtype).reshape(1, 1, side, 1)
+    left = jnp.arange(cells, dtype=step.dtype).reshape(1, 1, 1, cells)
+    return jnp.maximum(jnp.minimum(begins + step, left + 1) - jnp.maximum(begins, left), 0) / step
 
 
 def mask_losses(

@@ -33,8 +33,8 @@ def load_torch_state_dict(
         model: a network of a family that has a key table for `source`.
         state_dict: arrays by PyTorch's names, of any type that numpy accepts, with PyTorch's order of axes. One that
             `read_state_dict` returned also knows what a `config.json` of timm beside its file says.
-        source: "timm" (ResNet, SE-ResNet, `semnasnet_*`), "torchvision" (ResNet; RetinaNet, Faster and Mask R-CNN around
-            it, in their first version, for flavor "torchvision") or "deit" (the authors' PatchConvNet).
+        source: "timm" (ResNet, SE-ResNet, `semnasnet_*`), "torchvision" (ResNet; around it RetinaNet, Faster and Mask
+            R-CNN, in their first version, for flavor "torchvision") or "deit" (the authors' PatchConvNet).
         adapt_stem: make the first convolution for the network's number of channels where that of the weights has
             another (`aa_flax.weights.stem.adapted_stem`); otherwise another number is an error.
 

@@ -1,6 +1,6 @@
 """Semantic FPN with PatchConvNet-S60 on ADE20k, by the recipe of XCiT; no row of the paper is known.
 
-    python -m aa_flax.train --config=experiments/ade20k/semantic_fpn_patchconvnet_s60.py --workdir=runs/semantic_fpn_patchconvnet_s60
+    python -m aa_flax.train --config=experiments/ade20k/semantic_fpn_patchconvnet_s60.py --workdir=runs/semantic_fpn_s60
 
 ADE20k is prepared once from the folder of its archive (ADEChallengeData2016): `python -m aa_flax.data prepare
 label_folder/ade20k --source_dir=FOLDER`. The recipe is for 8 chips or cards with 2 photographs each; it computes the
@@ -19,7 +19,7 @@ published, and the text was not available.
 Not said: everything; the recipe is XCiT's. Ours are the blocks whose maps are taken, stochastic depth (0.05), the
 canvas of evaluation (1024×1024).
 
-Ours: not run yet. PARAMS M parameters.
+Ours: not run yet. 29.534 M parameters.
 """
 
 from aa_flax.config import segmentation_recipes

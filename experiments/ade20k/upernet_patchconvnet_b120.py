@@ -1,6 +1,6 @@
 """UPerNet with PatchConvNet-B120 on ADE20k: Touvron et al. (2021), by the recipe of XCiT.
 
-    python -m aa_flax.train --config=experiments/ade20k/upernet_patchconvnet_b120.py --workdir=runs/upernet_patchconvnet_b120
+    python -m aa_flax.train --config=experiments/ade20k/upernet_patchconvnet_b120.py --workdir=runs/upernet_b120
 
 ADE20k is prepared once from the folder of its archive (ADEChallengeData2016): `python -m aa_flax.data prepare
 label_folder/ade20k --source_dir=FOLDER`. The recipe is for 8 chips or cards with 2 photographs each; it computes the
@@ -21,7 +21,7 @@ Not said: everything else; that the recipe is XCiT's is an assumption. Ours are 
 stochastic depth (0.05), the canvas of evaluation (1024×1024). `--config.task.options.scales=0.5,0.75,1,1.25,1.5,1.75
 --config.task.options.flip=true` scores at several scales.
 
-Ours: not run yet. PARAMS M parameters, with the auxiliary head.
+Ours: not run yet. 223.154 M parameters, with the auxiliary head.
 """
 
 from aa_flax.config import segmentation_recipes

@@ -1,6 +1,6 @@
 """Mask R-CNN with PatchConvNet-S120 on COCO: Touvron et al. (2021), by the recipe of XCiT.
 
-    python -m aa_flax.train --config=experiments/coco/mask_rcnn_patchconvnet_s120.py --workdir=runs/mask_rcnn_patchconvnet_s120
+    python -m aa_flax.train --config=experiments/coco/mask_rcnn_patchconvnet_s120.py --workdir=runs/mask_rcnn_s120
 
 COCO is prepared once from its own files, the folders `annotations`, `train2017` and `val2017` of FOLDER: `python -m
 aa_flax.data prepare coco_json/coco2017 --source_dir=FOLDER`; the TFDS catalogue's copy has no masks. The recipe is for
@@ -21,7 +21,7 @@ and the text was not available.
 Not said: everything; that the recipe is XCiT's is an assumption. Ours are the blocks whose maps are taken, stochastic
 depth (0.05), the canvases and their five sizes, two samples a bin of RoIAlign.
 
-Ours: not run yet. PARAMS M parameters.
+Ours: not run yet. 67.928 M parameters.
 """
 
 from aa_flax.config import region_recipes

@@ -104,6 +104,17 @@ def test_the_batch_of_a_detector_is_the_one_that_is_read(tiny_detector):
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "task", "columns"),
+    [("mask_rcnn_resnet50", "detection", 91), ("upernet_patchconvnet_s60", "segmentation", 150)],
+)
+def test_a_network_is_planned_for_its_own_task(name, task, columns):
+    subject = of_model(name)
+    assert subject.config.task.name == task
+    planned = make_task(subject.config, subject.preprocessing)
+    assert (planned.num_columns if task == "detection" else planned.num_classes) == columns
+
+
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_inference_of_a_detector_ends_with_its_detections(tiny_detector):
     """Each device decodes and suppresses the boxes of its own two images, as evaluation does; none sorts all scores."""

@@ -140,6 +140,12 @@ def test_config_files_cannot_mistype():
         ({"data": {"scale_range": (1.0,)}}, "'data.scale_range' must be the least and the largest"),
         ({"data": {"scale_range": (0.0, 1.0)}}, r"'data.scale_range' must be above 0, got \(0.0, 1.0\)"),
         ({"data": {"scale_range": (1.0, float("inf"))}}, "'data.scale_range' must be finite, got inf"),
+        (
+            {"data": {"crop": "scaled", "image_size": 8, "scale_sides": (5, 4)}},
+            r"'data.scale_sides' must be the shorter side and the most of the longer one.*got \(5, 4\)",
+        ),
+        ({"data": {"scale_sides": (4, 5)}}, "'data.scale_sides' goes with 'data.crop' = 'scaled' or 'data.resize'"),
+        ({"data": {"most_of_one_class": 0.75}}, "'data.most_of_one_class' goes with 'data.crop' = 'scaled', got 'pad'"),
         ({"data": {"color_jitter": 1.5}}, r"'data.color_jitter' must be in \[0, 1\], got 1.5"),
     ],
 )

@@ -1,7 +1,9 @@
 """Tests of data sets of photographs with label maps."""
 
+import dataclasses
 import json
 
+import forked
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -10,13 +12,17 @@ from label_sets import COLORS, NAMES, folders, labelled, write_labelled, write_m
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
+from aa_flax.config.schema import resolve
 from aa_flax.data import Boxes, ClassLabel, DataError, LabelMap, load
 from aa_flax.data.check import check
 from aa_flax.data.label_maps import encode_label_map
 from aa_flax.data.placement import resized
+from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.data.sets.label_classes import read_classes
 from aa_flax.data.sets.label_folder import LabelFolder
 from aa_flax.data.sets.label_image import WrongForm, read_label_image
+from aa_flax.data.sets.own import prepare
+from aa_flax.data.shrink import Shrunk
 
 
 def prepared(folder, tmp_path, **options):
@@ -75,6 +81,14 @@ def test_maps_of_other_forms(tmp_path):
         path.write_bytes(png(values, bits, color))
         with pytest.raises(WrongForm, match=f"map.png: a label map .*{message}"):
             read_label_image(path)
+
+
+def test_what_a_network_expects_is_kept_as_json(tmp_path):
+    dataset = prepared(write_labelled(tmp_path / "it", labelled(), "camvid", classes="colours"), tmp_path)
+    config = resolve({"data": {"crop": "scaled", "image_size": (50, 70), "scale_sides": (33, 40)}})
+    made = preprocessing_for(config, dataset)
+    assert made.class_colors == dataset.class_colors and made.view().framing(20, 30).size == (27, 40)
+    assert Preprocessing.from_json(json.loads(json.dumps(dataclasses.asdict(made)))) == made
 
 
 def test_without_a_file_classes_are_numbers(tmp_path, capsys):
@@ -233,6 +247,16 @@ def test_maps_turn_with_their_photographs(orientation, tmp_path, capsys):
     assert ("turned by EXIF to the same size" if orientation == 3 else "maps turned with their photographs") in told
 
 
+def test_a_split_in_which_no_pixel_has_a_class_has_no_score(tmp_path):
+    made = labelled()
+    for each in made["val"]:
+        each.values[:] = 3
+    dataset = prepared(write_labelled(tmp_path / "it", made, "camvid"), tmp_path)
+    dataset.split("train").annotations.require_truths()
+    with pytest.raises(DataError, match=r"\[val\]: no pixel has a class, so segmentations have no score"):
+        dataset.split("val").annotations.require_truths()
+
+
 def test_check_of_a_prepared_folder(tmp_path, capsys):
     made = labelled()
     made["val"][1].values[:] = 3
@@ -307,3 +331,42 @@ def test_folders_of_other_forms(tmp_path):
     write_labelled(folder, {"train": made["train"]}, "camvid")
     with pytest.raises(DataError, match="are both the split 'train' by their names"):
         LabelFolder("label_folder/it", folder)
+
+
+def test_shrunk_maps_are_those_of_shrunk_photographs(tmp_path):
+    dataset = prepared(write_labelled(tmp_path / "it", labelled(), "camvid", classes="colours"), tmp_path)
+    origin = Shrunk(dataset.folder, 19, 95)
+    prepare(origin, tmp_path / "tfds")
+    small = load(origin.stored_name, data_dir=tmp_path / "tfds")
+    assert (small.splits, small.class_names) == (dataset.splits, NAMES) and small.class_colors == dataset.class_colors
+    sizes = set()
+    for before, after in zip(dataset.split("train"), small.split("train"), strict=True):
+        sizes.add(after["labels"].shape)
+        assert min(after["labels"].shape) == min(19, *before["labels"].shape)
+        placement = resized(after["labels"].shape)(*before["labels"].shape).as_array()
+        np.testing.assert_array_equal(after["labels"], LabelMap().placed(before, placement)["labels"])
+    assert len(sizes) > 1
+    assert check(small.folder).findings == []
+
+
+@pytest.mark.thorough
+def test_commands(tmp_path):
+    def command(*arguments):
+        done = forked.run("-m", "aa_flax.data", *arguments, f"--data_dir={tmp_path}/tfds")
+        return done.returncode, done.stdout, done.stderr
+
+    folder = write_labelled(tmp_path / "it", labelled(), "camvid")
+    assert command("prepare", "label_folder/it", f"--source_dir={folder}") == (
+        0,
+        f"{tmp_path}/tfds/aa_label_folder_it/1.0.0: train 5, val 3; 3 classes\n",
+        "",
+    )
+    assert command("check", "label_folder/it") == (0, "0 findings: 8 of 8 examples looked at, in 2 files\n", "")
+    picture = tmp_path / "x.png"
+    told = f"{picture}: 3 examples of aa_label_folder_it[val]\n"
+    assert command("draw", "label_folder/it", "--split=val", f"--out={picture}") == (0, told, "")
+    with Image.open(picture) as drawn:
+        assert drawn.size[0] > 300
+    assert command("draw", "label_folder/it", "--out=x.jpg")[2].startswith("error: --out: expected a name that ends in")
+    missing = command("prepare", "label_folder/other")[2]
+    assert "name the folder that holds images/train/*.jpg and annotations/train/*.png once as source_dir" in missing

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aa_flax.data import eval_batches, train_batches
+from aa_flax.data import TolerantSource, eval_batches, train_batches
 from aa_flax.data.array_source import ArraySource
 from aa_flax.data.label_maps import LabelMap, decode_label_map, encode_label_map, is_mixed
 from aa_flax.data.placement import Placement, resized, scaled
@@ -107,6 +107,15 @@ def test_training_batches_of_any_size_have_maps_of_that_size(source):
             expected = LabelMap().placed({"labels": source[int(batch["index"][row])]["labels"]}, placement)["labels"]
             np.testing.assert_array_equal(batch["labels"][row, :height, :width], expected)
             assert not batch["image"][row, height:].any() and (batch["labels"][row, height:] == 255).all()
+
+
+def test_maps_of_a_source_that_replaces_damaged_examples(source):
+    tolerant = TolerantSource(source, 1)
+    for one in (tolerant, tolerant.cached()):
+        with train_batches(one, batch_size=5, seed=3, image_size=(8, 12), crop="scaled", num_threads=0) as batches:
+            batch = next(batches)
+        assert batch["labels"].shape == (5, 8, 12) and set(np.unique(batch["labels"])) == {0, 7, 255}
+        np.testing.assert_array_equal(one.targets(2)["labels"], source[2]["labels"])
 
 
 def test_cached_maps_are_the_same(source):

@@ -110,6 +110,17 @@ def test_a_pyramid_within_the_backbones_levels(rng):
     assert [*found] == [4, 5] and model.extra == () and not hasattr(model, "extra6")
 
 
+def test_pooled_levels(rng):
+    """Every second location of the level below, which for a 1×1 maximum is PyTorch's pooling; nothing is learnt."""
+    model = FPN(CHANNELS, width=WIDTH, extra_from="pooling", init="fan_in", rngs=nnx.Rngs(0))
+    assert not any("extra" in path for path in flat_arrays(model))
+    bound = (3 / (5 * 1)) ** 0.5  # of a uniform distribution of variance 1 / fan in
+    assert 0.7 * bound < np.abs(model.lateral4.kernel[...]).max() <= bound
+    found = called(model, maps_of(rng))
+    np.testing.assert_array_equal(found[6], found[5][:, ::2, ::2])
+    np.testing.assert_array_equal(found[7], found[6][:, ::2, ::2])
+
+
 def test_nearest_is_pytorchs():
     """Index floor(i · side / n), of any sizes; the common ones, 2n and 2n - 1, are made without a gather."""
     for before in (1, 5):
@@ -139,7 +150,7 @@ def test_levels_that_cannot_be():
 def test_words_that_are_not_known():
     with pytest.raises(ValueError, match=r"padding must be one of \('symmetric', 'same'\), got 'valid'"):
         FPN(CHANNELS, padding="valid", rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match=r"extra_from must be one of \('pyramid', 'backbone'\), got 'c5'"):
+    with pytest.raises(ValueError, match=r"extra_from must be one of \('pyramid', 'backbone', 'pooling'\), got 'c5'"):
         FPN(CHANNELS, extra_from="c5", rngs=nnx.Rngs(0))
 
 

@@ -41,7 +41,7 @@ def normed(x, arrays, name, axes):
     return (x - mean) / np.sqrt(var + (1e-6 if axes == -1 else 1e-5)) * scale + bias
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("norm", "tap_norm", "train"),
     [("batch", False, True), ("layer", True, False), ("batch", False, False), ("batch", True, True)],

@@ -9,6 +9,7 @@ from flax import nnx
 from aa_flax.analysis import summarize
 from aa_flax.layers.norm import BatchNorm
 from aa_flax.models import RetinaNet, create_model, list_models
+from aa_flax.models.backbones import norms_of_its_own
 from aa_flax.models.retinanet_options import RetinaNetOptions
 from aa_flax.models.stages import FeatureInfo
 from aa_flax.training import functional
@@ -172,9 +173,13 @@ def test_frozen_norms():
     parts = modules(model)
     norms = {path for path, module in parts.items() if isinstance(module, BatchNorm)}
     gates = {path for path in norms if ".conv" in path}
-    assert gates and norms - gates == {*model.frozen_parts}
+    stages = ("backbone.stem", "backbone.bn", "backbone.stage1")
+    later = {path for path in norms - gates if not path.startswith(stages[1:])}
+    assert gates and model.frozen_parts[:3] == stages and {*model.frozen_parts[3:]} == later
     assert all(parts[path].frozen and parts[path].epsilon == 0 for path in norms - gates)
     assert not any(parts[path].frozen or parts[path].epsilon == 0 for path in gates)
+    model = shapes("retinanet_aw_resnet18", **TINY, flavor="torchvision", frozen_stages=0)
+    assert {*model.frozen_parts} == norms - gates
     assert summarize(model).frozen == sum(2 * parts[path].num_features for path in norms - gates)
     stem = shapes(**TINY, frozen_stem=True)
     assert stem.frozen_parts == ("backbone.stem",) and isinstance(modules(stem)["backbone.stem"], nnx.Conv)
@@ -189,7 +194,8 @@ def test_frozen_norms_stay_in_training(images):
     _, moved = learnt(model, images)
     for path, value in jax.tree_util.tree_leaves_with_path(moved):
         module = ".".join(str(part.key) for part in path[:-1])
-        assert value == (module not in model.frozen_parts), module
+        norms = {f"backbone.{path}" for path, _ in norms_of_its_own(model.backbone)}
+        assert value == (module not in norms), module  # those of the gates of frozen stages, the training's step stops
 
 
 def test_the_backbone_of_each_flavor():
@@ -248,7 +254,7 @@ def test_bfloat16_computes_low_and_returns_float32():
 
 SMALL_BACKBONES = [
     name
-    for name in list_models(task="detection")
+    for name in list_models("retinanet_*")
     if name.endswith(("resnet18", "resnet50", "mnasnet_100")) and "wide" not in name
 ]
 

@@ -7,6 +7,7 @@ from flax import nnx
 
 from aa_flax.analysis import summarize
 from aa_flax.models import create_model
+from aa_flax.models.backbones import norms_of_its_own
 
 OTHERS = dict(fpn_width=16, head_width=12, head_depth=1, num_classes=5, image_size=(64, 96))
 TINY = dict(width=8, blocks=(1, 1, 1, 1), **OTHERS)
@@ -37,7 +38,8 @@ def test_parameters(name, options, params, frozen):
     model = shapes(name, **options)
     found = {path: math.prod(value.shape) for path, value in nnx_params(model).items()}
     assert sum(found.values()) == params
-    parts = model.frozen_parts
+    parts = [path for path in model.frozen_parts if path not in ("backbone.stem", "backbone.stage1")]
+    parts += [f"backbone.{path}" for path, norm in norms_of_its_own(model.backbone) if norm.frozen]
     assert sum(size for path, size in found.items() if path.rpartition(".")[0] in parts) == frozen
     assert {path.rpartition(".")[2] for path in found if path.rpartition(".")[0] in parts} <= {"scale", "bias"}
 

@@ -128,8 +128,12 @@ BIG = [f"{prefix}resnet152" for prefix in ("aa_", "gala_", "retinanet_aa_")] + [
 ]
 
 
+OTHERS = [name for name in (*list_models(task="classification"), *list_models("retinanet_*")) if name not in BIG]
+"""Of families around a backbone one is enough: what stands around it is the same for all, and has tests of its own."""
+
+
 @pytest.mark.few(0, thorough=3)
-@pytest.mark.parametrize("name", BIG + [pytest.param(n, marks=pytest.mark.slow) for n in list_models() if n not in BIG])
+@pytest.mark.parametrize("name", BIG + [pytest.param(name, marks=pytest.mark.slow) for name in OTHERS])
 def test_building_takes_seconds(name):
     start = time.process_time()  # time of all threads, which is at least the wall time of an idle machine
     create_model(name, rngs=nnx.Rngs(0))

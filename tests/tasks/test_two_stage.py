@@ -1,5 +1,7 @@
 """Tests of detection in two stages: what is drawn, losses against loops, micro-batches, images without objects."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,10 +81,6 @@ def numbered(images):
     return jnp.zeros((images, *CANVAS, 3)).at[:, 0, 0, 0].set(jnp.arange(images))
 
 
-def fixed(rng, the_task, batch):
-    return Fixed(rng, the_task._network, the_task.num_columns, batch["boxes"])
-
-
 def smooth_l1(missed, form, beta):
     missed = np.abs(missed)
     return (missed if form == "l1" else np.where(missed < beta, missed**2 / (2 * beta), missed - beta / 2)).sum()
@@ -137,13 +135,30 @@ def of_regions(the_task, network, truths, labels, boxes):
     return entropy / len(boxes), moved / len(boxes), positives
 
 
+class Case:
+    """A task, a batch, a network with fixed outputs for its images, and what a training step computes, compiled."""
+
+    def __init__(self, flavor):
+        rng = np.random.default_rng(11)
+        self.task = two_stage(flavor, data={"flip": False})
+        self.batch = batch_of(rng)
+        self.network = Fixed(rng, self.task._network, self.task.num_columns, self.batch["boxes"])
+        self.prepare = jax.jit(self.task.prepare)
+        self.losses = jax.jit(self._losses)
+
+    def _losses(self, images, targets):
+        """Return what `losses` of the task does, and the boxes of the regions that the network was shown."""
+        return self.task.losses(self.network, images, targets, train=True, rngs=None), self.network.seen
+
+
+case = functools.cache(Case)
+
+
 @pytest.mark.parametrize("flavor", ["torchvision", "detectron2"])
-def test_losses_are_those_of_loops(rng, flavor):
-    the_task = two_stage(flavor, data={"flip": False})
-    batch = batch_of(rng)
-    network = fixed(rng, the_task, batch)
-    _, targets, total = the_task.prepare(batch, jax.random.key(0))
-    losses, metrics = the_task.losses(network, numbered(4), targets, train=True, rngs=None)
+def test_losses_are_those_of_loops(flavor):
+    the_task, batch, network = case(flavor).task, case(flavor).batch, case(flavor).network
+    _, targets, total = case(flavor).prepare(batch, jax.random.key(0))
+    (losses, metrics), shown = case(flavor).losses(numbered(4), targets)
     drawn = (np.asarray(targets["anchors"]), np.asarray(targets["matches"]))
     used = (drawn[1] != -2).sum()
     assert used <= 4 * 24 and ((drawn[1] >= 0).sum(1) <= 12).all() and (drawn[1] >= 0).sum() > 8
@@ -152,7 +167,7 @@ def test_losses_are_those_of_loops(rng, flavor):
         truths = np.asarray(batch["boxes"][i, :count], np.float64)
         labels = np.asarray(batch["classes"][i, :count])
         sums = of_anchors(the_task, network, i, truths, drawn[0][i], drawn[1][i])
-        seen = np.asarray(network.seen[i], np.float64)
+        seen = np.asarray(shown[i], np.float64)
         seen = seen[(seen != 0).any(-1)]
         *means, positives = of_regions(the_task, network, truths, labels, seen)
         by_hand.append((*sums, *means, positives))
@@ -169,20 +184,19 @@ def test_losses_are_those_of_loops(rng, flavor):
     np.testing.assert_allclose(metrics["positives"][0] / metrics["positives"][1], by_hand[:, 4].mean())
 
 
-def test_held_out_losses_are_those_of_loops(rng):
-    the_task = two_stage()
-    batch = batch_of(rng)
-    network = fixed(rng, the_task, batch)
+def test_held_out_losses_are_those_of_loops():
+    the_task, batch, network = case("torchvision").task, case("torchvision").batch, case("torchvision").network
     mask = np.array([True, True, False, True])
     images = numbered(4)
     predictions = the_task.predict(network, images, batch["placement"])
-    sums = the_task.score(predictions, {**batch, "mask": jnp.asarray(mask)})
+    score, held = jax.jit(the_task.score), {**batch, "mask": jnp.asarray(mask)}
+    sums = score(predictions, held)
     assert sums.keys() == {*LOSSES, "anchors", "images"} and float(sums["images"]) == 3
-    again = the_task.score(predictions, {**batch, "mask": jnp.asarray(mask)})
+    again = score(predictions, held)
     assert all(float(sums[name]) == float(again[name]) for name in sums)
     # All regions are drawn where there is room for them: nothing is left to chance.
     roomy = two_stage(model=dict(box_samples=400, box_positive_fraction=1.0))
-    found = roomy.score(predictions, {**batch, "mask": jnp.asarray(mask)})
+    found = jax.jit(roomy.score)(predictions, held)
     by_hand = []
     for i, count in enumerate((2, 0, 1, 5)):
         boxes = np.asarray(network.boxes[i], np.float64)[np.asarray(network.valid[i])]
@@ -196,18 +210,13 @@ def test_held_out_losses_are_those_of_loops(rng):
     assert values["loss"] == pytest.approx(sum(values[name] for name in LOSSES))
 
 
-def test_pieces_come_to_the_whole(rng):
+def test_pieces_come_to_the_whole():
     """A batch cut into micro-batches has the same loss, although each image's anchors and regions are drawn."""
-    the_task = two_stage()
-    batch = batch_of(rng)
-    network = fixed(rng, the_task, batch)
-    _, targets, total = the_task.prepare(batch, jax.random.key(3))
-    whole, metrics = the_task.losses(network, numbered(4), targets, train=True, rngs=None)
-    images, pieces = jax.tree.map(lambda x: cut(x, 2), (numbered(4), targets))
-    found = []
-    for piece in range(2):
-        one = jax.tree.map(lambda x, piece=piece: x[piece], (images, pieces))
-        found.append(the_task.losses(network, *one, train=True, rngs=None))
+    its = case("torchvision")
+    _, targets, total = its.prepare(its.batch, jax.random.key(3))
+    (whole, metrics), _ = its.losses(numbered(4), targets)
+    pieces = jax.tree.map(lambda x: cut(x, 2), (numbered(4), targets))
+    found = [its.losses(*jax.tree.map(lambda x, piece=piece: x[piece], pieces))[0] for piece in range(2)]
     np.testing.assert_allclose(jnp.stack([losses for losses, _ in found], 1).ravel(), whole, rtol=1e-6)
     for name, (sum_, count) in metrics.items():
         np.testing.assert_allclose(sum(each[name][0] for _, each in found), sum_, rtol=1e-6)
@@ -215,12 +224,12 @@ def test_pieces_come_to_the_whole(rng):
 
 
 def test_what_is_drawn_depends_on_the_key_and_the_place_in_the_batch(rng):
-    the_task = two_stage(data={"flip": False})
     batch = batch_of(rng, sizes=((48, 64),) * 4, objects=(3,) * 4)
     batch = {name: jnp.stack([values[0]] * 4) for name, values in batch.items()}  # the same image in each place
 
     def drawn(key, images=4):
-        targets = the_task.prepare({name: x[:images] for name, x in batch.items()}, jax.random.key(key))[1]
+        some = {name: values[:images] for name, values in batch.items()}
+        targets = case("torchvision").prepare(some, jax.random.key(key))[1]
         return np.asarray(targets["anchors"]), np.asarray(jax.random.key_data(targets["keys"]))
 
     (anchors, keys), (others, other_keys), (first, first_keys) = drawn(0), drawn(1), drawn(0, 2)
@@ -232,11 +241,8 @@ def test_what_is_drawn_depends_on_the_key_and_the_place_in_the_batch(rng):
 
 
 def test_a_batch_without_objects(rng):
-    the_task = two_stage()
-    batch = batch_of(rng, objects=(0, 0, 0, 0))
-    network = fixed(rng, the_task, batch)
-    _, targets, _ = the_task.prepare(batch, jax.random.key(0))
-    losses, metrics = the_task.losses(network, numbered(4), targets, train=True, rngs=None)
+    _, targets, _ = case("torchvision").prepare(batch_of(rng, objects=(0, 0, 0, 0)), jax.random.key(0))
+    (losses, metrics), _ = case("torchvision").losses(numbered(4), targets)
     assert np.isfinite(losses).all() and (np.asarray(losses) > 0).all()
     assert float(metrics["proposal_loss"][0]) == float(metrics["box_loss"][0]) == float(metrics["positives"][0]) == 0
     assert float(metrics["objectness_loss"][0]) > 0 and float(metrics["class_loss"][0]) > 0

@@ -1,6 +1,7 @@
 """torchvision's detection, where it is installed, its operators in Python where those of the package do not load."""
 
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ def torchvision_detection():
     if not torchvision.extension._has_ops():
         torchvision.extension._has_ops = lambda: True
         _declare(torch)
+        # torchvision's own form in Python lacks the operator's rule of what lies outside of a map.
+        sys.modules["torchvision.ops.roi_align"]._roi_align = _roi_align
     from torchvision.models import detection
 
     return detection
@@ -49,6 +52,25 @@ def _nms(boxes, scores, iou_threshold):
         kept.append(best)
         left = [other for other in left if iou(rows[best], rows[other]) <= iou_threshold]
     return torch.as_tensor(np.asarray(kept, np.int64))
+
+
+def _roi_align(maps, rois, scale, height, width, ratio, aligned):
+    """Return RoIAlign by the rules of the operator in C++, of `ratio` samples along each side of a bin."""
+    import torch
+
+    maps, rois, offset = maps.numpy(), rois.numpy(), 0.5 if aligned else 0.0
+    pooled = np.zeros((len(rois), maps.shape[1], height, width), np.float32)
+    for i, (image, *box) in enumerate(rois):
+        box = np.asarray(box, np.float32) * np.float32(scale) - np.float32(offset)
+        sides = box[2:] - box[:2] if aligned else np.maximum(box[2:] - box[:2], 1)
+        weights = []
+        for start, side, bins, length in zip(box[1::-1], sides[::-1], (height, width), maps.shape[2:], strict=True):
+            places = start + (np.arange(bins * ratio, dtype=np.float32) + np.float32(0.5)) * (side / (bins * ratio))
+            there, places = (places >= -1) & (places <= length), np.clip(places, 0, length - 1)
+            hats = np.maximum(1 - np.abs(places[:, None] - np.arange(length)), 0) * there[:, None]
+            weights.append(hats.reshape(bins, ratio, length).mean(1))
+        pooled[i] = np.einsum("yh,chw,xw->cyx", weights[0], maps[int(image)], weights[1], optimize=True)
+    return torch.as_tensor(pooled)
 
 
 def iou(a, b):

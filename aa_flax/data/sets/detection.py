@@ -12,7 +12,6 @@ Examples are stored in a random order, always the same, so that a part of a spli
 """
 
 import abc
-import collections
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -31,6 +30,7 @@ from aa_flax.data.sets.findings import LEFT_OUT, Findings
 from aa_flax.data.sets.folder_layout import is_kind
 from aa_flax.data.sets.mask_checks import RUN_LENGTHS_LEFT_OUT
 from aa_flax.data.sets.moved import moved_box, moved_segmentation, turned_points
+from aa_flax.data.sets.repetitions import Repetitions
 from aa_flax.data.sets.stored_image import StoredImage, UnreadableError, stored_image
 from aa_flax.literal import quoted
 
@@ -87,7 +87,7 @@ class DetectionFolder(Origin):
         check_boxes(self._data, self._findings)
         self._findings.require_none(self._way_out())
         _count_empty(self._data, self._findings)
-        self._same: list[list[list[Any]]] = []
+        self._same = Repetitions()
         self._unmasked: dict[str, tuple[int, str]] = {}
 
     @abc.abstractmethod
@@ -147,7 +147,7 @@ class DetectionFolder(Origin):
         return {
             "category_ids": self._data.category_ids,
             "annotated": [name for name, split in self._data.splits.items() if split.annotated],
-            "same_photographs": self._same,
+            "same_photographs": self._same.recorded,
             "without_mask": self._unmasked,
         }
 
@@ -169,16 +169,14 @@ class DetectionFolder(Origin):
     def splits(self) -> Mapping[str, Iterator[Example]]:
         self._same.clear()
         self._unmasked.clear()
-        places: dict[bytes, list[tuple[str, int, str]]] = collections.defaultdict(list)
         last = list(self._data.splits)[-1]
-        return {name: self._examples(name, places, name == last) for name in self._data.splits}
+        return {name: self._examples(name, name == last) for name in self._data.splits}
 
-    def _examples(self, split: str, places: dict[bytes, list[tuple[str, int, str]]], last: bool) -> Iterator[Example]:
+    def _examples(self, split: str, last: bool) -> Iterator[Example]:
         """Yield the examples of a split; raise DataError for all images that are faulty at the end of the last split.
 
         Args:
             split: its name.
-            places: split, index and name of each photograph stored so far, by its content.
             last: whether no split comes after.
         """
         photos, index = self._data.splits[split].photos, 0
@@ -196,12 +194,12 @@ class DetectionFolder(Origin):
             if (objects := self._objects(photo, image)) is None:
                 continue
             self._count_unmasked(split, photo, objects)
-            places[hashlib.sha256(image.content).digest()].append((split, index, photo.name))
+            self._same.add(image.content, split, index, photo.name)
             index += 1
             yield _record(photo, image, objects)
         if last:
             self._findings.require_none(self._way_out())
-            self._tell_same(places)
+            self._same.tell(self._findings)
         if not index and self._skip_damaged:
             raise DataError(f"{self._folder}: no image of {split!r} can be decoded")
 
@@ -252,16 +250,6 @@ class DetectionFolder(Origin):
         if without:
             first = first or f"object {without[0]} of {photo.name}"
             self._unmasked[split] = count + len(without), first
-
-    def _tell_same(self, places: Mapping[bytes, list[tuple[str, int, str]]]) -> None:
-        """Keep, and note, where photographs occur more than once."""
-        for same in places.values():
-            if len(same) < 2:
-                continue
-            self._same.append([[split, index] for split, index, _ in same])
-            splits = sorted({split for split, _, _ in same})
-            where = f"in {' and '.join(splits)}" if len(splits) > 1 else f"twice in {splits[0]}"
-            self._findings.note(f"the same photograph {where}", " = ".join(name for _, _, name in same))
 
 
 def _record(photo: Photo, image: StoredImage, objects: list[Record]) -> Record:
