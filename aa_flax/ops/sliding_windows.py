@@ -42,8 +42,8 @@ class Windows:
 
     def starts(self, size: Any, numpy: Any = np) -> Any:
         """Return where each of `most` windows begins, [..., most] for `size` [...]; those beyond `count` repeat it."""
-        offsets = np.arange(self.most) * self.stride
-        return numpy.maximum(numpy.minimum(offsets, numpy.asarray(size)[..., None] - self.crop), 0)
+        last = numpy.asarray(size)[..., None] - self.crop
+        return numpy.maximum(numpy.minimum(_last(np.arange(self.most) * self.stride, last), last), 0)
 
     def matrix(self, size: Any, places: int, numpy: Any = np) -> Float[Any, "... canvas most places"]:
         """Return the weights with which the numbers of all windows are added to those of the canvas's pixels.
@@ -57,13 +57,12 @@ class Windows:
             places: numbers along the axis that the network gives for a window.
             numpy: the module that computes, `numpy` or `jax.numpy`.
         """
-        pixels = np.arange(self.canvas)
         starts = self.starts(size, numpy)[..., None, :]  # [..., 1, most]
-        valid = np.arange(self.most) < numpy.asarray(self.count(size))[..., None, None]
-        inside = valid & (starts <= pixels[:, None]) & (pixels[:, None] < starts + self.crop)  # [..., canvas, most]
+        pixels = _last(np.arange(self.canvas), starts).swapaxes(-1, -2)  # [..., canvas, 1]
+        valid = _last(np.arange(self.most), starts) < numpy.asarray(self.count(size))[..., None, None]
+        inside = valid & (starts <= pixels) & (pixels < starts + self.crop)  # [..., canvas, most]
         share = inside / numpy.maximum(inside.sum(-1, keepdims=True), 1)
-        within = pixels[:, None] - starts  # [..., canvas, most]
-        return share[..., None] * taps((within + 0.5) * (places / self.crop) - 0.5, places, numpy)
+        return share[..., None] * taps((pixels - starts + 0.5) * (places / self.crop) - 0.5, places, numpy)
 
 
 def taps(positions: Any, count: int, numpy: Any = np) -> Float[Any, "... count"]:
@@ -73,4 +72,9 @@ def taps(positions: Any, count: int, numpy: Any = np) -> Float[Any, "... count"]
     number that one's.
     """
     position = numpy.clip(positions, 0, count - 1)[..., None]
-    return numpy.maximum(1 - numpy.abs(position - np.arange(count)), 0)
+    return numpy.maximum(1 - numpy.abs(position - _last(np.arange(count), position)), 0)
+
+
+def _last(values: np.ndarray, like: Any) -> np.ndarray:
+    """Return values [n] as the last axis of an array with as many axes as another one."""
+    return values.reshape((1,) * (like.ndim - 1) + values.shape)

@@ -24,7 +24,7 @@ def pixel_losses(
     """
     logits = logits.astype(at_least_float32(logits.dtype))
     valid = labels != IGNORED
-    hot = labels[..., None] == jnp.arange(logits.shape[-1], dtype=labels.dtype)
+    hot = labels[..., None] == jnp.arange(logits.shape[-1], dtype=labels.dtype).reshape(1, 1, 1, -1)
     own = jnp.where(hot, logits, 0).sum(-1)  # no gather, whose gradient scatters
     losses = jnp.where(valid, jax.nn.logsumexp(logits, -1) - own, 0)
     return losses, valid & (own >= logits.max(-1))
