@@ -37,16 +37,17 @@ def test_counts(rng, positives, negatives, ignored):
 
 
 def test_fewer_than_are_asked_for():
-    drawn = ops.sample(np.array([-1, 0, -2, -1]), jax.random.key(0), number=9, positive_fraction=0.5)
+    drawn = sample(np.array([-1, 0, -2, -1]), jax.random.key(0), number=9, positive_fraction=0.5)
     assert drawn.valid.tolist() == [True] * 3 + [False] * 6 and drawn.matches.tolist() == [0, -1, -1] + [-2] * 6
     assert drawn.indices[0] == 1 and {*drawn.indices[1:3].tolist()} == {0, 3}
-    nothing = ops.sample(np.zeros(0, np.int32), jax.random.key(0), number=3, positive_fraction=0.5)
+    nothing = sample(np.zeros(0, np.int32), jax.random.key(0), number=3, positive_fraction=0.5)
     assert nothing.indices.tolist() == [0] * 3 and not nothing.valid.any() and nothing.matches.tolist() == [-2] * 3
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("number", "fraction", "positives"), [(8, 0, 0), (8, 1, 8), (5, 0.5, 2), (3, 0.3, 0)])
 def test_the_quota_is_rounded_down(number, fraction, positives):
-    drawn = ops.sample(np.repeat([0, -1], 20), jax.random.key(1), number=number, positive_fraction=fraction)
+    drawn = sample(np.repeat([0, -1], 20), jax.random.key(1), number=number, positive_fraction=fraction)
     assert (drawn.matches >= 0).sum() == positives and drawn.valid.all()
 
 
@@ -77,7 +78,7 @@ def test_a_key_decides(rng):
     keys = jax.random.split(jax.random.key(11), 3)
     together = sample_each(matches, keys, number=16, positive_fraction=0.5)
     for image in range(3):
-        alone = ops.sample(matches[image], keys[image], number=16, positive_fraction=0.5)
+        alone = sample(matches[image], keys[image], number=16, positive_fraction=0.5)
         for one, other in zip(alone, together, strict=True):
             np.testing.assert_array_equal(one, other[image])
     assert len({tuple(row) for row in together.indices.tolist()}) == 3
