@@ -7,9 +7,14 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from aa_flax import ops
+from aa_flax.ops.mesh import on_own_images
 
 sample = jax.jit(ops.sample, static_argnames=("number", "positive_fraction"))
-sample_each = jax.jit(ops.sample_each, static_argnames=("number", "positive_fraction"))
+
+
+def sample_each(matches, keys, **options):
+    run = on_own_images(jax.vmap(functools.partial(ops.sample, **options)), (True, True), name="sample")
+    return jax.jit(run)(matches, keys)
 
 
 def some_matches(rng, positives, negatives, ignored):
@@ -100,7 +105,7 @@ def test_each_device_draws_for_its_own_images(rng, kind):
     mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind, AxisType.Auto), devices=jax.devices()[:4])
     with jax.set_mesh(mesh):
         placed = jax.device_put((matches, keys), NamedSharding(mesh, PartitionSpec("data")))
-        compiled = jax.jit(functools.partial(ops.sample_each, **options)).lower(*placed).compile()
+        compiled = jax.jit(functools.partial(sample_each, **options)).lower(*placed).compile()
         found = compiled(*placed)
     text = compiled.as_text()
     assert not [word for word in ("all-gather", "all-reduce", "collective-permute", "all-to-all") if word in text]
