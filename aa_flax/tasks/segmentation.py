@@ -144,6 +144,8 @@ class Segmentation:
     def check_dataset(self, dataset: Dataset) -> None:
         """Raise ConfigError unless the classes are those that the network was trained on."""
         trained, found = self.preprocessing.class_names, dataset.class_names
+        if not dataset.has_label_maps:
+            raise ConfigError(f"{dataset.name} has no label maps; the run was trained to name the class of each pixel")
         if found != trained:
             raise ConfigError(
                 f"{dataset.name} has the classes {quoted(found, 5)}; the run was trained on {quoted(trained, 5)}"

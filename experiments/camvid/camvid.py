@@ -30,7 +30,7 @@ def get_config(network: str = "plain") -> Any:
     if network == "patchconvnet":
         config.label = "UPerNet, PatchConvNet"
         config.model.name = "upernet_patchconvnet_s60"
-        config.model.options = dict(dim=128, depth=8, **head)
+        config.model.options = dict(width=192, depth=8, rematerialize=False, **head)
     else:
         prefix = "aa_" if network == "aa" else ""
         config.label = f"UPerNet, {'AA-' if prefix else ''}ResNet-18"
@@ -41,7 +41,8 @@ def get_config(network: str = "plain") -> Any:
     config.task.name = "segmentation"
     config.data.name = "label_folder/camvid"
     config.data.eval_split = "test"
-    config.data.image_size = (180, 240)
+    # PatchConvNet needs sides that 16 divides, and gets twelve rows of padding.
+    config.data.image_size = (192, 240) if network == "patchconvnet" else (180, 240)
     config.data.crop = "scaled"
     config.data.scale_range = (1.0, 1.6)
     config.data.flip = True
