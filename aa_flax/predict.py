@@ -8,6 +8,11 @@ files of another size, colour or depth are treated. Of a folder all images are t
 also draws FOLDER/NAME-predicted.png for each image, where the network finds something in it, and writes one JSON
 object: the predictions by file.
 
+    python -m aa_flax.predict --workdir=DIR --masks=FOLDER IMAGE...
+
+also writes FOLDER/NAME-masks.png of each image's size, where the network draws masks: pixels have the number of what is
+seen there, of objects from 1 in the order of the lines and of JSON.
+
     python -m aa_flax.predict --workdir=DIR --attention=FOLDER --image_size=384 IMAGE...
 
 also draws FOLDER/NAME-attention.png for each image: what attention pooling attends to; in a network that augments its
@@ -44,6 +49,8 @@ def define(values: flags.FlagValues) -> None:
     define_workdir(values)
     flags.DEFINE_string("pictures", "", "Folder for a picture of what is found in each image.", flag_values=values)
     flags.DEFINE_string("json", "", "File for the predictions as JSON.", flag_values=values)
+    masks = "Folder for a picture of the masks in each image, whose pixels are numbers."
+    flags.DEFINE_string("masks", "", masks, flag_values=values)
     attention = "Folder for a picture of what the network attends to in each image."
     flags.DEFINE_string("attention", "", attention, flag_values=values)
     size = "SIDE or HEIGHTxWIDTH in pixels; the run's own if not given."
@@ -66,6 +73,8 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
     display, said = display_of(task, config.task.name, values, directory.read_result)
     if values.pictures and not hasattr(task, "draw"):
         fail(f"--pictures: {config.task.name} finds nothing in a photograph that could be drawn; --attention draws")
+    if values.masks and not hasattr(task, "mask_picture"):
+        fail(f"--masks: {config.task.name} gives no masks")
     size = preprocessing.image_size
     if values.image_size is not None:
         size = height_and_width("image_size", values.image_size)
@@ -108,6 +117,7 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
             seen = {file: (int(placement[4]), int(placement[5])) for file, placement in placements.items()}
             draw_photos(model, preprocessing, photos, captions, layers, query, attention, seen)
     pictures = _pictures(values.pictures, task, predictions, display, preprocessing.channels)
+    masks = _masks(values.masks, task, predictions, display)
     if values.json:
         _write_json(Path(values.json).expanduser(), task, predictions, display)
     for file in files:
@@ -117,7 +127,7 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
         print(literal(file))
         for line in task.describe(predictions[file], display):
             print(literal(line))
-        for kind, drawn in (("attention", attention), ("picture", pictures)):
+        for kind, drawn in (("attention", attention), ("picture", pictures), ("masks", masks)):
             if file in drawn:
                 print(f"  {kind}: {literal(str(drawn[file]))}")
     return 1 if errors else 0
@@ -129,6 +139,16 @@ def _pictures(folder: str, task: Any, predictions: dict[str, Any], display: Any,
     for name, file in files.items():
         with _writing(file):
             task.draw(predictions[name], as_pixels(read_photo(name, channels)), display, file)
+    return files
+
+
+def _masks(folder: str, task: Any, predictions: dict[str, Any], display: Any) -> dict[str, Path]:
+    """Write the masks of each prediction as a picture of numbers, if a folder is given, and return the files."""
+    drawn = {name: task.mask_picture(each, display) for name, each in predictions.items()} if folder else {}
+    files = picture_files(Path(folder), drawn, "-masks.png", "--masks") if folder else {}
+    for name, file in files.items():
+        with _writing(file):
+            drawn[name].save(file)
     return files
 
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from aa_flax import data
 from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import Config, ConfigError, resolve
-from aa_flax.data.augment.host import make_host_augment
+from aa_flax.data.augment.host import crop_settings, make_host_augment
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.drawing.saving import in_plain_style, saved
 from aa_flax.literal import literal
@@ -64,7 +64,7 @@ class Shown(data.Source):
 
     def __init__(self, source: data.Source, indices: list[int]):
         self.name, self.image_shape, self.target_shapes = source.name, source.image_shape, source.target_shapes
-        self.placed = source.placed
+        self.placed, self.read_shapes, self.maps = source.placed, source.read_shapes, source.maps
         self._source, self._indices = source, indices
 
     def __len__(self) -> int:
@@ -85,24 +85,22 @@ class Shown(data.Source):
 
 def augmented(
     config: Config, task: Task, preprocessing: Preprocessing, shown: data.Source, columns: int
-) -> tuple[Float[np.ndarray, "columns rows h w c"], list[list[dict[str, np.ndarray]]]]:
-    """Return `columns` augmented draws of each example, as pixels 0 to 255, and the targets of each, [columns][rows].
+) -> tuple[list[list[Float[np.ndarray, "h w c"]]], list[list[dict[str, np.ndarray]]]]:
+    """Return `columns` augmented draws of each example, pixels 0 to 255, and the targets of each, both [columns][rows].
 
     Each draw is one epoch's batch and step.
     """
     prepare, rows = jax.jit(task.prepare), len(shown)
     mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
-    drawn = np.empty((columns, rows, *preprocessing.image_size, preprocessing.channels))
+    drawn: list[list[np.ndarray]] = [[np.empty(0)] * rows for _ in range(columns)]
     targets: list[list[dict[str, np.ndarray]]] = [[{} for _ in range(rows)] for _ in range(columns)]
     with data.train_batches(
         shown,
         batch_size=rows,
         seed=config.seed,
         image_size=preprocessing.image_size,
-        crop="none" if config.data.on_device else config.data.crop,
-        crop_padding=config.data.crop_padding,
-        scale_range=config.data.scale_range,
         fill=preprocessing.mean_pixel,
+        **crop_settings(config),
         augment=make_host_augment(config, preprocessing),
         num_threads=0,
     ) as batches:
@@ -110,10 +108,11 @@ def augmented(
             batch = next(batches)
             key = jax.random.fold_in(jax.random.key(config.seed), column)
             images, moved, _ = prepare({name: values for name, values in batch.items() if name != "index"}, key)
-            drawn[column, batch["index"]] = 255 * (np.asarray(images, np.float64) * std + mean)
+            pixels = 255 * (np.asarray(images, np.float64) * std + mean)
             # What is read of an example, and in its place what the augmentation has moved.
             arrays = {name: batch[name] for name in shown.target_shapes} | (dict(moved) if places(task) else {})
             for place, row in enumerate(batch["index"].tolist()):
+                drawn[column][row] = pixels[place]
                 targets[column][row] = {name: np.asarray(values[place]) for name, values in arrays.items()}
     return drawn, targets
 
@@ -121,7 +120,7 @@ def augmented(
 @in_plain_style
 def draw(
     originals: list[dict[str, Any]],
-    draws: Float[np.ndarray, "columns rows h w c"],
+    draws: list[list[Float[np.ndarray, "h w c"]]],
     targets: list[list[dict[str, np.ndarray]]],
     task: Any,
     file: Path,
@@ -130,19 +129,19 @@ def draw(
 
     Args:
         originals: the examples as they are stored.
-        draws: their augmented pixels.
+        draws: their augmented pixels, [columns][rows].
         targets: those of each draw, [columns][rows].
         task: names an example, and draws targets that lie in the image over it.
         file: the PNG.
     """
     mark = getattr(task, "mark", lambda axes, example: None)
-    columns, rows, height, width = draws.shape[:4]
+    columns, rows, (height, width) = len(draws), len(draws[0]), draws[0][0].shape[:2]
     cell = 1.3
     size = (cell * (columns + 1) * max(1.0, width / height) + 0.2, cell * rows * max(1.0, height / width) * 1.12 + 0.4)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns + 1, squeeze=False)
     for row, line in enumerate(grid):
-        pixels = [originals[row]["image"].astype(float), *draws[:, row]]
+        pixels = [originals[row]["image"].astype(float), *(column[row] for column in draws)]
         examples = [originals[row], *(drawn[row] for drawn in targets)]
         for column, (axes, image) in enumerate(zip(line, pixels, strict=True)):
             shown = np.clip(image, 0, 255).round().astype(np.uint8)

@@ -17,8 +17,8 @@ AREAS = {"": (0, 1e10), "_small": (0, 32**2), "_medium": (32**2, 96**2), "_large
 OVERLAPS = [0.5 + 0.05 * k for k in range(10)]
 
 
-def fixture():
-    """Return the truths, detections, class names and category ids of COCO's fixture."""
+def fixture(of="bbox"):
+    """Return the truths, detections ("bbox" or "segm"), class names and category ids of COCO's fixture."""
     contents = json.loads((FIXTURE / "instances_val2014_100.json").read_text())
     ids = [category["id"] for category in contents["categories"]]
     truths = []
@@ -31,9 +31,10 @@ def fixture():
         area = np.array([a["area"] for a in own], np.float64)
         size = image["height"], image["width"]
         ids_of_objects = np.array([a["id"] for a in own], np.int64)
-        objects = Objects(boxes, labels, crowd, area, ids_of_objects)
+        segmentations = tuple(json.dumps(a["segmentation"]) for a in own)
+        objects = Objects(boxes, labels, crowd, area, ids_of_objects, segmentations)
         truths.append(Truth(image["id"], image["file_name"], *size, objects))
-    found = read_results((FIXTURE / "instances_val2014_fakebbox100_results.json").read_text(), ids)
+    found = read_results((FIXTURE / f"instances_val2014_fake{of}100_results.json").read_text(), ids)
     return truths, found, [category["name"] for category in contents["categories"]], ids
 
 

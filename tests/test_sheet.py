@@ -8,6 +8,7 @@ from PIL import Image
 
 from aa_flax.data.array_source import ArraySource
 from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.data.train_sizes import size_of_step
 from aa_flax.tasks import make_task
 from aa_flax.training import resolve
 
@@ -26,7 +27,7 @@ def augmented(config, preprocessing, source, columns):
     from aa_flax.sheet import augmented
 
     config = resolve({"data": {"flip": False, "crop": "none", **config}})
-    return augmented(config, make_task(config, preprocessing), preprocessing, source, columns)[0]
+    return np.asarray(augmented(config, make_task(config, preprocessing), preprocessing, source, columns)[0])
 
 
 def test_without_augmentation_every_draw_is_the_image(parts):
@@ -51,6 +52,17 @@ def test_what_the_step_does_is_drawn(parts):
     assert holes.any((2, 3)).all() and not holes.all()
     crops = augmented({"crop": "resized", "image_size": 6}, preprocessing, source, 4)
     assert len(np.unique(crops[:, 0].round(3), axis=0)) == 4
+
+
+def test_draws_have_the_sizes_of_their_steps(parts):
+    from aa_flax.sheet import augmented
+
+    preprocessing, source = parts
+    sizes = ((6, 8), (4, 4))
+    config = resolve({"data": {"crop": "resized", "image_size": (6, 8), "train_sizes": sizes}})
+    draws, _ = augmented(config, make_task(config, preprocessing), preprocessing, source, 6)
+    assert [column[0].shape[:2] for column in draws] == [size_of_step(sizes, 0, step) for step in range(6)]
+    assert {column[4].shape[:2] for column in draws} == {*sizes}
 
 
 def test_titles_are_broken_between_words(rng, tmp_path):

@@ -84,7 +84,7 @@ def _numbers(plan: Plan) -> dict[str, Any]:
         "chips": plan.target.chips,
         "devices_per_chip": plan.devices_per_chip,
         "batch": plan.batch,
-        "image_size": plan.subject.preprocessing.image_size,
+        "image_size": plan.subject.image_size(plan.mode),
         "dtype": config.model.dtype,
         "optimizer": config.optimizer.name if plan.mode == "train" else None,
         "fits": plan.fits,
@@ -208,7 +208,7 @@ def _calls(plan: Plan, kind: str) -> str:
 
 
 def _title(plan: Plan) -> str:
-    height, width = plan.subject.preprocessing.image_size
+    height, width = plan.subject.image_size(plan.mode)
     what = "training step" if plan.mode == "train" else "inference"
     chips = f"{plan.target.chips} chip{'s' * (plan.target.chips > 1)}"
     where = f"{plan.target.cloud_name}, {chips}" if plan.target.cloud_name else chips

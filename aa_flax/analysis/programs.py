@@ -3,12 +3,11 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from aa_flax import data
@@ -16,10 +15,12 @@ from aa_flax.analysis.estimates import estimated_flops
 from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.data.facts import FACTS, Facts
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for, preprocessing_without_data
-from aa_flax.models.registry import list_models, model_defaults, model_options
-from aa_flax.tasks import TASKS, Task, begin, places, rows_of
+from aa_flax.data.train_sizes import largest
+from aa_flax.models.registry import list_models, model_defaults, model_options, options_around
+from aa_flax.tasks import TASKS, begin, rows_of
 from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout
+from aa_flax.training.train_sizes import batch_shapes
 
 Mode = Literal["train", "infer"]
 ImageSize = tuple[int, int]
@@ -32,6 +33,11 @@ class Subject:
     config: Config
     preprocessing: Preprocessing
     epoch_steps: int = 1000
+
+    def image_size(self, mode: Mode) -> ImageSize:
+        """Return (height, width) of the images: of those that a run is trained at the largest, which takes the most."""
+        sizes = self.config.data.train_sizes if mode == "train" else ()
+        return largest(sizes or (self.preprocessing.image_size,))
 
     def with_batch(self, batch: int) -> "Subject":
         """Return the subject with another batch size, that of all devices together."""
@@ -57,8 +63,8 @@ class Subject:
 def of_model(name: str, image_size: ImageSize | None = None) -> Subject:
     """Return the subject of a network as it is, trained in bfloat16 by SGD with momentum on images of three channels.
 
-    It is trained for the task that it is for. Everything else is `aa_flax.training.default_config()`, but images of
-    detectors are not cropped.
+    It is trained for the task that it is for. Everything else is `aa_flax.training.default_config()`, but images with
+    objects or label maps are not cropped.
 
     Args:
         name: one of `aa_flax.models.list_models()`.
@@ -69,13 +75,12 @@ def of_model(name: str, image_size: ImageSize | None = None) -> Subject:
     """
     _options(name)
     outputs, own_size = model_defaults(name)
-    model = {"name": name, "dtype": "bfloat16"}
-    if _task_of(name) == "detection":
-        config = resolve({"model": model, "task": {"name": "detection"}, "data": {"crop": "none"}})
-        facts = Facts((None, None, 3), outputs, 0, tuple(range(1, outputs + 1)))
-    else:
-        config = resolve({"model": model})
-        facts = Facts((None, None, 3), outputs, 0)
+    model, task = {"name": name, "dtype": "bfloat16"}, _task_of(name)
+    classes = outputs - options_around(name).unused_columns if task == "detection" else outputs
+    config = resolve(
+        {"model": model, "task": {"name": task}, "data": {} if task == "classification" else {"crop": "none"}}
+    )
+    facts = Facts((None, None, 3), classes, 0, tuple(range(1, classes + 1)) if task == "detection" else ())
     return Subject(config, preprocessing_without_data(config, facts, image_size or own_size))
 
 
@@ -84,13 +89,15 @@ def of_config(config: Config, image_size: ImageSize | None = None) -> Subject:
 
     Args:
         config: a config as for `aa_flax.train`.
-        image_size: (height, width); None is the config's, or the data set's own.
+        image_size: (height, width); None is the config's, or the data set's own; it replaces all of `train_sizes`.
 
     Raises:
         ConfigError: the images differ in size and no size is given, or there is no such network.
         aa_flax.data.DataError: the data set is neither well known nor prepared.
     """
     _options(config.model.name)
+    if image_size:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, train_sizes=()))
     name = config.data.name
     facts = FACTS.get(name)
     if facts is None:
@@ -146,10 +153,7 @@ def lower(subject: Subject, mode: Mode, mesh: Mesh) -> Lowered:
     layout = Layout.of(config, mesh.devices)
     program = Program.of(config, preprocessing, layout, subject.epoch_steps, shapes=True)
     begin(program.task, None)
-    batch = {
-        name: jax.ShapeDtypeStruct((config.batch_size, *each.shape), each.dtype, sharding=layout.batch)
-        for name, each in example_shapes(program.task, preprocessing).items()
-    }
+    batch = batch_shapes(program, subject.image_size(mode))
     state = program.state_shapes
     with jax.set_mesh(layout.mesh):
         if mode == "infer":
@@ -160,13 +164,6 @@ def lower(subject: Subject, mode: Mode, mesh: Mesh) -> Lowered:
         lowered = traced.lower()
     kept = (state.params, state.batch_stats, state.opt_state, state.ema)
     return Lowered(lowered, estimated_flops(traced), *(_bytes(tree) for tree in kept))
-
-
-def example_shapes(task: Task, preprocessing: Preprocessing) -> Mapping[str, jax.ShapeDtypeStruct]:
-    """Return the shapes of what a step reads of an example: image, targets, and placement of targets that lie in it."""
-    image = (*preprocessing.image_size, preprocessing.channels)
-    placement = {"placement": jax.ShapeDtypeStruct((8,), jnp.float32)} if places(task) else {}
-    return {"image": jax.ShapeDtypeStruct(image, jnp.uint8), **task.targets.shapes, **placement}
 
 
 def _kept(program: Program, variables: Any, images: Any, placement: Any) -> Any:

@@ -55,6 +55,10 @@ def _check_data(data: Any) -> None:
         raise ConfigError(f"config field 'data.crop' is {data.crop!r}, which needs 'data.image_size'")
     if len(data.scale_range) != 2 or data.scale_range[0] > data.scale_range[1]:
         raise ConfigError(f"config field 'data.scale_range' must be the least and the largest, got {data.scale_range}")
+    if data.most_of_one_class < 1 and data.crop != "scaled":
+        raise ConfigError(f"config field 'data.most_of_one_class' goes with 'data.crop' = 'scaled', got {data.crop!r}")
+    if data.scale_sides and data.crop != "scaled" and data.resize != "fit":
+        raise ConfigError("config field 'data.scale_sides' goes with 'data.crop' = 'scaled' or 'data.resize' = 'fit'")
     if data.fast_decode and data.cache:
         raise ConfigError(
             "config fields 'data.fast_decode' and 'data.cache' exclude each other: the cache is decoded once"
@@ -64,7 +68,7 @@ def _check_data(data: Any) -> None:
         "data.auto_augment": data.auto_augment,
         "data.repeats": data.repeats > 1,
     }
-    on_host |= {"data.fast_decode": data.fast_decode}
+    on_host |= {"data.fast_decode": data.fast_decode, "data.train_sizes": data.train_sizes}
     if data.on_device and any(on_host.values()):
         excluded = ", ".join(repr(name) for name, given in on_host.items() if given)
         raise ConfigError(f"config field 'data.on_device' excludes {excluded}, which work on the host, image by image")
@@ -86,4 +90,26 @@ def _check_optimizer(optimizer: Any) -> None:
         raise ConfigError(
             "config field 'optimizer.schedule' is 'steps', which needs 'optimizer.decay_at_epochs'; "
             "'constant' is the schedule without"
+        )
+    if optimizer.warmup and optimizer.warmup_steps:
+        raise ConfigError(
+            f"config fields 'optimizer.warmup' ({optimizer.warmup}) and 'optimizer.warmup_steps' "
+            f"({optimizer.warmup_steps}) are two lengths of one warm-up: one of them must be 0"
+        )
+    if optimizer.warmup_start and not (optimizer.warmup or optimizer.warmup_steps):
+        raise ConfigError("config field 'optimizer.warmup_start' needs 'optimizer.warmup' or 'optimizer.warmup_steps'")
+    if optimizer.final_learning_rate and optimizer.schedule not in ("cosine", "polynomial"):
+        raise ConfigError(
+            "config field 'optimizer.final_learning_rate' is for 'optimizer.schedule' 'cosine' and 'polynomial', not "
+            f"{optimizer.schedule!r}"
+        )
+    if optimizer.final_learning_rate > optimizer.learning_rate:
+        raise ConfigError(
+            f"config field 'optimizer.final_learning_rate' ({optimizer.final_learning_rate}) must be at most "
+            f"'optimizer.learning_rate' ({optimizer.learning_rate})"
+        )
+    if optimizer.polynomial_power != 1 and optimizer.schedule != "polynomial":
+        raise ConfigError(
+            "config field 'optimizer.polynomial_power' is for 'optimizer.schedule' 'polynomial', not "
+            f"{optimizer.schedule!r}"
         )

@@ -30,6 +30,15 @@ class DataConfig:
             lambda size: isinstance(size, int) or (len(size) == 2 and min(size) > 0),
         ),
     )
+    train_sizes: tuple[tuple[int, ...], ...] = field(
+        (),
+        "heights and widths of training images, of which each step draws one; () is image_size, which held-out images "
+        "have in any case",
+        accepts=(
+            "heights and widths such as ((480, 640), (640, 480)), above 0",
+            lambda sizes: all(len(size) == 2 and min(size) > 0 for size in sizes),
+        ),
+    )
     resize: Literal["", "squash", "center_crop", "fit"] = field(
         "",
         'how held-out images and photographs get their size: "squash" is the whole image, whatever its aspect; "fit" '
@@ -45,6 +54,23 @@ class DataConfig:
     crop_padding: int = field(4, 'pixels on each side, with crop="pad"', at_least=0)
     scale_range: tuple[float, ...] = field(
         (0.8, 1.2), 'least and largest scale, with crop="scaled"; at 1 the image just fits', above=0
+    )
+    scale_sides: tuple[int, ...] = field(
+        (),
+        'with crop="scaled" or resize="fit", pixels of the shorter side at scale 1, and the most of the longer one, as '
+        "512,2048; held-out images are smaller where image_size has no room for that; () is what just fits",
+        above=0,
+        accepts=(
+            "the shorter side and the most of the longer one, such as 512,2048",
+            lambda sides: not sides or (len(sides) == 2 and sides[0] <= sides[1]),
+        ),
+    )
+    most_of_one_class: float = field(
+        1.0,
+        'part of a crop that one class may not reach, with crop="scaled" and label maps: up to ten others are tried; 1 '
+        "takes every crop",
+        above=0,
+        at_most=1,
     )
     repeats: int = field(
         1, "copies of each image in a batch, augmented apart; an epoch keeps its number of steps", at_least=1
@@ -62,6 +88,11 @@ class DataConfig:
     flip: bool = field(True, "mirror images left to right with probability 1/2")
     color_jitter: float = field(
         0.0, "how far brightness, contrast and saturation may stray from 1; 0 is off", at_least=0, at_most=1
+    )
+    photometric: bool = field(
+        False,
+        "change brightness, contrast, saturation and hue at random, each with probability 1/2, as "
+        "aa_flax.data.augment.photometric does for segmentation",
     )
     cutout: int = field(0, "side in pixels of the square set to the mean; 0 is off", at_least=0)
     random_erasing: float = field(

@@ -107,7 +107,8 @@ def _takes(kind: Any, rules: Rules) -> str:
     if origin is Literal:
         words = _either([_shown(each) for each in arguments])
     elif origin is tuple:
-        words = f"tuple of {arguments[0].__name__}"
+        inner = get_args(arguments[0]) if get_origin(arguments[0]) is tuple else ()
+        words = f"tuple of tuples of {inner[0].__name__}" if inner else f"tuple of {arguments[0].__name__}"
     elif origin in (Union, UnionType):
         words = described(kind)
     else:

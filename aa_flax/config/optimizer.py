@@ -17,10 +17,18 @@ class OptimizerConfig:
 
     name: Literal["sgd", "rmsprop", "adamw", "lamb"] = field("sgd", "name of the optimiser")
     learning_rate: float = field(0.2, "peak of the learning rate", at_least=0)
-    schedule: Literal["cosine", "constant", "steps", "exponential"] = field(
-        "cosine", "course of the learning rate after a linear warm-up from 0"
+    schedule: Literal["cosine", "constant", "steps", "exponential", "polynomial"] = field(
+        "cosine", "course of the learning rate after a linear warm-up"
     )
     warmup: float = field(0.05, "part of the run that the warm-up takes", at_least=0, below=1)
+    warmup_steps: int = field(0, "steps that the warm-up takes, instead of warmup, which is then 0", at_least=0)
+    warmup_start: float = field(
+        0.0, "part of the learning rate that the warm-up starts at; 0.001 in many detectors", at_least=0, at_most=1
+    )
+    final_learning_rate: float = field(
+        0.0, 'learning rate at the end of the run, with "cosine" and "polynomial"', at_least=0
+    )
+    polynomial_power: float = field(1.0, 'power of "polynomial"; 1 is a straight line', above=0)
     decay_factor: float = field(
         0.1, 'what each drop of "steps" or "exponential" multiplies by; MnasNet has 0.97', above=0, at_most=1
     )
@@ -46,6 +54,12 @@ class OptimizerConfig:
     weight_decay_exclude: tuple[str, ...] = field(
         ("bias", "scale", "rel_height", "rel_width", "gamma", "gamma1", "gamma2", "tokens", "gate_scale"),
         "ends of the dotted names of parameters that do not decay",
+    )
+    layer_decay: float = field(
+        1.0,
+        "factor of the learning rate of each block of the backbone, relative to the block after it; 1 is off",
+        above=0,
+        at_most=1,
     )
     clip_norm: float = field(0.0, "largest global norm of the gradient; 0 is off", at_least=0)
     accumulation_steps: int = field(1, "micro-batches that a batch is cut into", at_least=1)

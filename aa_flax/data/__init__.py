@@ -16,6 +16,7 @@ _HOME = {
     "register": "sets.own",
     "load": "datasets",
     "IndexBatches": "indices",
+    "LabelMap": "label_maps",
     "Boxes": "boxes",
     "ClassLabel": "targets",
     "Source": "source",

@@ -1,9 +1,12 @@
 """The annotated objects of a photograph: what is read of a data set, and what detections are scored against."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
+
+from aa_flax.data.masks import RunLengths, mask_of
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,8 @@ class Objects:
             trained on, and in scores neither found nor missed.
         area: the annotation's area, which for a polygon is that of the polygon; in pixels.
         ids: the annotation's number; 0 where the data set has none.
+        segmentations: the mask of each as a text, "" where it has none, see `aa_flax.data.masks`; in the photograph's
+            pixels. () where the data set has no masks.
     """
 
     boxes: Float64[np.ndarray, "n 4"]
@@ -24,13 +29,16 @@ class Objects:
     crowd: Bool[np.ndarray, " n"]
     area: Float64[np.ndarray, " n"]
     ids: Int64[np.ndarray, " n"]
+    segmentations: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def some(self, chosen: Bool[np.ndarray, " n"]) -> "Objects":
         """Return the chosen objects, in order."""
-        return Objects(self.boxes[chosen], self.labels[chosen], self.crowd[chosen], self.area[chosen], self.ids[chosen])
+        texts = tuple(itertools.compress(self.segmentations, chosen))
+        boxes, labels, crowd = self.boxes[chosen], self.labels[chosen], self.crowd[chosen]
+        return Objects(boxes, labels, crowd, self.area[chosen], self.ids[chosen], texts)
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,22 @@ class Truth:
     def area(self) -> Float64[np.ndarray, " n"]:
         """Return the area of each object in square pixels, as annotated: in COCO that of its outline."""
         return self.objects.area
+
+    def masks(self) -> list[RunLengths]:
+        """Return the mask of each object at the photograph's size; they are made anew each time.
+
+        Raises:
+            ValueError: an object has none; the message names it.
+        """
+        if len(self.objects) and not self.objects.segmentations:
+            raise ValueError(f"truths of image {self.image_id}: the data set has no masks")
+        masks = []
+        for number, text in zip(self.objects.ids.tolist(), self.objects.segmentations, strict=True):
+            try:
+                masks.append(mask_of(text, (self.height, self.width)))
+            except ValueError as error:
+                raise ValueError(f"truths of image {self.image_id}: object {number}: {error}") from None
+        return masks
 
 
 def require_boxes(boxes: np.ndarray, of: str) -> None:

@@ -20,6 +20,8 @@ class ArraySource(Source):
         images: np.ndarray | Sequence[np.ndarray],
         targets: Mapping[str, np.ndarray],
         placed: Placed | None = None,
+        *,
+        like: Source | None = None,
     ):
         """Take images and targets without copying them.
 
@@ -28,6 +30,7 @@ class ArraySource(Source):
             images: uint8 [n, h, w, c], or n arrays [h, w, c] of any sizes.
             targets: by name, each [n, ...].
             placed: moves targets with their image, see `Targets`.
+            like: the source from which they were read, whose targets these are in shape, annotations and all else.
         """
         lengths = ", ".join(f"{len(values)} of {target!r}" for target, values in targets.items())
         each = [images[0]] if isinstance(images, np.ndarray) and len(images) else list(images)
@@ -45,6 +48,9 @@ class ArraySource(Source):
         self.target_shapes = {
             target: jax.ShapeDtypeStruct(values.shape[1:], values.dtype) for target, values in targets.items()
         }
+        if like is not None:
+            self.target_shapes, self.read_shapes, self.maps = like.target_shapes, like.read_shapes, like.maps
+            self.annotations = like.annotations
         # Examples are views into these arrays, so writing into one would change it in every later epoch.
         self._images = _protected(images) if isinstance(images, np.ndarray) else [_protected(one) for one in images]
         self._targets = {target: _protected(values) for target, values in targets.items()}
@@ -64,7 +70,7 @@ class ArraySource(Source):
         shape = (len(source), height or 0, width or 0, channels)
         images: Any = np.empty(shape, np.uint8) if one_size else [np.empty(0, np.uint8)] * len(source)
         targets = {
-            name: np.empty((len(source), *target.shape), target.dtype) for name, target in source.target_shapes.items()
+            name: np.empty((len(source), *target.shape), target.dtype) for name, target in source.shapes_read.items()
         }
         taken: list[int] = []
 
@@ -79,9 +85,7 @@ class ArraySource(Source):
                 _require_room(source.name, sum(taken), there)
 
         on_threads(fill, len(source))
-        held = cls(source.name, images, targets, source.placed)
-        held.annotations = source.annotations
-        return held
+        return cls(source.name, images, targets, source.placed, like=source)
 
     def __len__(self) -> int:
         return len(self._images)

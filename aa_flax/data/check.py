@@ -1,4 +1,4 @@
-"""The check of a prepared data set: its description, files, records, images, and labels or boxes."""
+"""The check of a prepared data set: its description, files, records, images, and labels, boxes or label maps."""
 
 import functools
 import os
@@ -16,6 +16,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from aa_flax.data.annotated import Objects
 from aa_flax.data.damage import damage_in
 from aa_flax.data.errors import DataError, one_line
+from aa_flax.data.label_maps import IGNORED
 from aa_flax.data.objects import object_reader
 from aa_flax.data.prepared import Prepared, open_prepared
 from aa_flax.data.record_source import RecordSource
@@ -38,11 +39,13 @@ class Report:
     files: int = 0
     examples: int = 0  # in all splits, by the description of the data set
     read: int = 0  # examples that were decoded
-    empty: int = 0  # images without objects among them, which is no fault
+    empty: int = 0  # images without objects, or whose pixels are of no class, among them, which is no fault
+    has_label_maps: bool = False
 
     def __str__(self) -> str:
         found = f"{len(self.findings)} finding{'' if len(self.findings) == 1 else 's'}"
-        empty = f"; {self.empty:,} images without objects" if self.empty else ""
+        what = "images whose pixels are all of no class" if self.has_label_maps else "images without objects"
+        empty = f"; {self.empty:,} {what}" if self.empty else ""
         return f"{found}: {self.read:,} of {self.examples:,} examples looked at, in {self.files} files{empty}"
 
 
@@ -59,7 +62,7 @@ def check(folder: Path, sample: int | None = 1000) -> Report:
         prepared = open_prepared(folder)
     except DataError as error:
         return Report([str(error)])
-    report, same = Report([]), SamePhotographs(prepared)
+    report, same = Report([], has_label_maps=bool(prepared.label_map_key)), SamePhotographs(prepared)
     for split in prepared.builder.info.splits:
         _check_split(prepared, split, sample, report, same)
     report.findings += same.lines()
@@ -144,13 +147,20 @@ def _look(
         readable: called with index and stored image of each example that can be decoded.
 
     Returns:
-        The labels of the examples that can be used, and how many of these have no objects though others have.
+        The labels of the examples that can be used, and how many of these have no objects, or pixels of a class,
+        though others have.
     """
     own = prepared.folder.parent.name.startswith(_OF_FOLDERS)
     read = object_reader(prepared.objects, prepared.image_key) if prepared.objects else None
 
     def labels_of(index: int, faults: list[str]) -> set[int]:
         example = source[index]
+        if prepared.label_map_key:
+            pixels, labels = example["image"].shape[:2], example["labels"]
+            if labels.shape != pixels:
+                sizes = (f"{width} × {height}" for height, width in (labels.shape, pixels))
+                raise DataError(f"{source.place(index)}: a label map of {' for an image of '.join(sizes)}")
+            return {*np.unique(labels).tolist()} - {IGNORED}
         if read is None:
             return {int(example["label"])}
         try:

@@ -9,6 +9,7 @@ import numpy as np
 
 from aa_flax.data.annotated import Truth
 from aa_flax.data.errors import DataError
+from aa_flax.data.label_maps import LabelMaps
 from aa_flax.data.prepared import (
     Prepared,
     build_command,
@@ -77,6 +78,17 @@ class Dataset:
         return self._prepared.objects is not None
 
     @property
+    def has_label_maps(self) -> bool:
+        """Return whether it is a data set of segmentation, whose images have a class for each pixel."""
+        return bool(self._prepared.label_map_key)
+
+    @property
+    def class_colors(self) -> tuple[tuple[int, ...], ...]:
+        """Return red, green and blue, 0 to 255, of each class of label maps; () where the files do not say them all."""
+        colors = self._prepared.metadata.get("colors") or [None]
+        return () if None in colors else tuple(map(tuple, colors))
+
+    @property
     def category_ids(self) -> tuple[int, ...]:
         """Return the number of each class in the files of a data set of detection, which may have gaps."""
         return category_ids(self._prepared)
@@ -124,7 +136,8 @@ class Dataset:
 
         Args:
             name: a split, "train", or in TFDS's notation a part, "train[:90%]", or a sum, "train+test".
-            targets: what is read of an example beside its image; if not given, the class label, or else the boxes.
+            targets: what is read of an example beside its image; if not given, the class label, the boxes, or the
+                label map.
             fast_decode: decode parts of JPEGs as `aa_flax.data.fast_jpeg` does, to nearly the same pixels.
 
         Raises:
@@ -145,6 +158,8 @@ class Dataset:
         source = RecordSource(self._prepared, name, targets, fast_decode=fast_decode)
         if self.has_objects:
             source.annotations = Annotations(self._prepared, name)
+        if self.has_label_maps:
+            source.annotations = LabelMaps(source)
         return source
 
 
@@ -164,8 +179,8 @@ def load(name: str, *, data_dir: str | Path = "", source_dir: str | Path = "", s
     Nothing is ever downloaded.
 
     Args:
-        name: one of `available()`; for a folder of one's own `image_folder/NAME`, or with boxes `coco_json/NAME`,
-            `voc/NAME` or `yolo/NAME`; or a name of the TFDS catalogue.
+        name: one of `available()`; for a folder of one's own `image_folder/NAME`, with boxes `coco_json/NAME`,
+            `voc/NAME` or `yolo/NAME`, or with label maps `label_folder/NAME`; or a name of the TFDS catalogue.
         data_dir: the folder of prepared data; "" means $TFDS_DATA_DIR, or ~/tensorflow_datasets.
         source_dir: for a data set of this library that does not come with it, the folder with its files. It is needed
             once; when it is given again, its files must be those that were prepared.

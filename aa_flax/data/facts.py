@@ -28,9 +28,12 @@ FACTS = {
     "cifar10": Facts((32, 32, 3), 10, 50_000),
     "cifar100": Facts((32, 32, 3), 100, 50_000),
     "coco/2017": Facts((None, None, 3), 80, 118_287, COCO_CATEGORY_IDS),
+    "coco_json/coco2017": Facts((None, None, 3), 80, 118_287, COCO_CATEGORY_IDS),
     "fashion_mnist": Facts((28, 28, 1), 10, 60_000),
     "fashion_mnist_subset": Facts((28, 28, 1), 10, 8_000),
     "imagenet2012": Facts((None, None, 3), 1000, 1_281_167),
+    "label_folder/ade20k": Facts((None, None, 3), 150, 20_210),
+    "label_folder/camvid": Facts((None, None, 3), 11, 367),
     "voc/bccd": Facts((None, None, 3), 3, 205, (1, 2, 3)),
 }
 """The facts of each data set, by the name that configs use."""

@@ -26,7 +26,7 @@ class ObjectFeatures:
         key: the name of the sequence of objects.
         box, label: the names of box and class of an object.
         relative: whether boxes are y1, x1, y2, x2 as parts of the photograph's height and width.
-        crowd, area, id: the names of these features; "" where there is none.
+        crowd, area, id, segmentation: the names of these features; "" where there is none.
         classes: the feature of the class.
     """
 
@@ -37,6 +37,7 @@ class ObjectFeatures:
     crowd: str
     area: str
     id: str
+    segmentation: str
     classes: tfds.features.ClassLabel
 
 
@@ -67,6 +68,9 @@ def _form(key: str, each: tfds.features.FeaturesDict) -> ObjectFeatures | None:
         crowd=crowd,
         area="area" if "area" in each else "",
         id="id" if "id" in each else "",
+        segmentation="segmentation"
+        if "segmentation" in each and type(each["segmentation"]) is tfds.features.Text
+        else "",
         classes=each[label],
     )
 
@@ -87,9 +91,17 @@ def object_reader(form: ObjectFeatures, image_key: str) -> Callable[[Mapping[str
             crowd=crowd,
             area=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) if area is None else area,
             ids=_array(stored[form.id], np.int64) if form.id else np.zeros(len(boxes), np.int64),
+            segmentations=segmentations(form, record),
         )
 
     return read
+
+
+def segmentations(form: ObjectFeatures, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the segmentation of each object of a record as text, see `aa_flax.data.masks`; () if it has none."""
+    if not form.segmentation:
+        return ()
+    return tuple(bytes(text).decode() for text in record[form.key][form.segmentation])
 
 
 def box_reader(

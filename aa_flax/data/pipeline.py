@@ -9,17 +9,18 @@ notebook.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from aa_flax.data.crops import pad_crop, resized_window
 from aa_flax.data.errors import DataError
-from aa_flax.data.placement import Box, resized, scaled, unpadded
+from aa_flax.data.placement import resized, unpadded
 from aa_flax.data.repeated import Repeated
 from aa_flax.data.source import Source
 from aa_flax.data.stacking import Stacked
+from aa_flax.data.train_crops import Crop, TrainCrops
+from aa_flax.data.train_sizes import Size, size_of_step
 from aa_flax.data.view import View
 from aa_flax.root_logger import left_alone
 
@@ -27,7 +28,6 @@ with left_alone():
     import grain
 
 Batch = dict[str, np.ndarray]
-Crop = Literal["none", "pad", "resized", "scaled"]
 HostAugment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """A function (uint8 [h, w, c], generator) -> uint8 [h, w, c]; each copy of an image has its own random numbers."""
 
@@ -78,10 +78,13 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    image_size: tuple[int, int] | None = None,
+    image_size: Size | None = None,
+    sizes: Sequence[Size] = (),
     crop: Crop = "none",
     crop_padding: int = 4,
     scale_range: tuple[float, ...] = (0.8, 1.2),
+    scale_sides: tuple[int, ...] = (),
+    most_of_one_class: float = 1.0,
     fill: tuple[int, ...] | None = None,
     augment: HostAugment | None = None,
     repeats: int = 1,
@@ -98,13 +101,20 @@ def train_batches(
         seed: the seed of the order and of the crops; 0 or more.
         start_step: the global step to begin at.
         image_size: (height, width) of the batches; None for the source's own.
+        sizes: those of which each batch has one, see `size_of_step`; () is `image_size` alone.
         crop: "none" resizes to `image_size`; "pad" resizes, pads by `crop_padding` and takes a random crop of
             `image_size`, the standard augmentation of CIFAR; "resized" takes a random part of 8 to 100 % of the area
             and resizes it, the standard augmentation of ImageNet; "scaled" scales by a random factor, keeps the aspect,
             takes a random part of what is larger than `image_size` and pads what is smaller, the standard augmentation
             of detection.
         crop_padding: pixels to pad by on each side when crop is "pad".
-        scale_range: the least and the largest factor when crop is "scaled"; at 1 the image just fits.
+        scale_range: the least and the largest factor when crop is "scaled"; at 1 the image just fits, or else its sides
+            are those of `scale_sides`.
+        scale_sides: () or, when crop is "scaled", pixels of the shorter side at factor 1, and the most of the longer
+            one: (512, 2048) is the standard of ADE20k.
+        most_of_one_class: for images with a label map when crop is "scaled", the part of the labelled pixels of a crop
+            that one class may not reach; below 1, up to ten other crops of the same scale are tried, and the last
+            is taken if none is so. 0.75 is the standard of ADE20k.
         fill: pixel [c] to pad with when crop is "pad". The recipe pads with zeros after normalisation, which happens
             on the device; the pixel of the mean, `dataset.mean_pixel`, is the same to within half a grey level.
         augment: a function applied to each image after its crop; see `rand_augment` and `three_augment`.
@@ -129,23 +139,27 @@ def train_batches(
         raise ValueError(f"seed and start_step must be 0 or more, got {seed} and {start_step}")
     if repeats < 1 or batch_size % repeats:
         raise ValueError(f"repeats is {repeats}, expected a divisor of batch_size {batch_size}")
-    size = _output_size(source, image_size)
+    sizes = [_output_size(source, each) for each in sizes or (image_size,)]
     # Grain adds the epoch to the seed, so that without these words runs with neighbouring seeds would have the same
     # orders, one epoch apart.
     order_seed, crop_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
     indices = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).slice(slice(0, whole_batches // repeats))
     indices = (Repeated(indices, batch_size, repeats) if repeats > 1 else indices).repeat()
     # Batches are padded when they are put together, unless the padding is augmented too.
-    cropped = _crop_function(source, crop, size, crop_padding, fill, scale_range, with_padding=augment is not None)
+    scaling = (scale_range, scale_sides, most_of_one_class)
+    crops = TrainCrops(crop, crop_padding, fill, *scaling, with_padding=augment is not None)
+    cropped = {size: crops.of(source, size) for size in sizes}
 
-    def drawn(index: int, rng: np.random.Generator) -> dict[str, Any]:
-        example = cropped(index, rng)
+    def drawn(placed: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
+        step, index = placed
+        example = cropped[size_of_step(sizes, seed, step)](index, rng)
         return _arrays(example if augment is None else {**example, "image": augment(example["image"], rng)})
 
     # Random numbers are drawn before the batch is divided, so that crops do not depend on the number of processes.
-    examples = indices.random_map(drawn, seed=crop_seed)
-    piece = _ProcessPiece(examples, batch_size, local, process_index, start_step)
-    return Batches(Stacked(piece, local, size), num_threads, prefetch)
+    examples = indices.map_with_index(lambda position, index: (position // batch_size, index))
+    piece = _ProcessPiece(examples.random_map(drawn, seed=crop_seed), batch_size, local, process_index, start_step)
+    size_at = lambda position: size_of_step(sizes, seed, start_step + position)  # noqa: E731
+    return Batches(Stacked(piece, local, size_at, source.maps), num_threads, prefetch)
 
 
 def eval_batches(
@@ -181,7 +195,11 @@ def eval_batches(
     view = view or View(_output_size(source, None))
     padding = {
         "image": np.zeros((*view.size, source.image_shape[-1]), np.uint8),
-        **{name: np.zeros(target.shape, target.dtype) for name, target in source.target_shapes.items()},
+        # Maps are padded when batches are put together, as images are.
+        **{
+            name: np.zeros((0, 0) if name in source.maps else target.shape, target.dtype)
+            for name, target in source.target_shapes.items()
+        },
         "index": np.int32(-1),
         "mask": np.bool_(False),
     }
@@ -198,7 +216,7 @@ def eval_batches(
 
     steps = -(-len(source) // batch_size)
     examples = grain.MapDataset.range(steps * local).map(example)
-    return Batches(Stacked(examples, local, view.size), num_threads, prefetch)
+    return Batches(Stacked(examples, local, lambda position: view.size, source.maps), num_threads, prefetch)
 
 
 class _ProcessPiece(grain.MapDataset):
@@ -223,69 +241,6 @@ def _arrays(example: dict[str, Any]) -> dict[str, Any]:
     return {**example, "index": np.int32(example["index"])}
 
 
-def _crop_function(
-    source: Source,
-    crop: str,
-    size: tuple[int, int],
-    padding: int,
-    fill: tuple[int, ...] | None,
-    scale_range: tuple[float, ...],
-    *,
-    with_padding: bool,
-) -> Callable[[int, np.random.Generator], dict[str, Any]]:
-    """Return a function from an index and a random generator to the example of that index, cropped.
-
-    Without padding, what is smaller than `size` stays so.
-    """
-    if crop == "none":
-        return lambda index, rng: source.part(index, resized(size))
-    if crop == "resized":
-        return lambda index, rng: source.part(index, resized(size, _ResizedWindow(rng)))
-    if crop == "scaled":
-        if len(scale_range) != 2 or not 0 < scale_range[0] <= scale_range[1] < float("inf"):
-            raise ValueError(
-                f"scale_range is {scale_range}, expected the least and the largest factor, finite and above 0"
-            )
-
-        def jittered(index: int, rng: np.random.Generator) -> dict[str, Any]:
-            # Drawn here and not by the size of the image, so that they do not depend on which image is read.
-            framing = scaled(size, rng.uniform(*scale_range), tuple(rng.random(2)))
-            return source.part(index, framing if with_padding else unpadded(framing))
-
-        return jittered
-    if crop != "pad":
-        raise ValueError(f"crop is {crop!r}, expected one of {', '.join(map(repr, get_args(Crop)))}")
-    if source.placed is not None:
-        raise ValueError("crop is 'pad', expected 'none', 'resized' or 'scaled' for targets that lie in the image")
-    if not 0 < padding <= min(size):
-        raise ValueError(f"crop_padding is {padding}, expected 1 to {min(size)}, the image's shorter side")
-    channels = source.image_shape[-1]
-    if fill is None or len(fill) != channels or not all(0 <= value <= 255 for value in fill):
-        raise ValueError(f"fill is {fill}, expected {channels} values of 0 to 255 when crop is 'pad'")
-    pixel = np.asarray(fill, np.uint8)
-
-    def padded(index: int, rng: np.random.Generator) -> dict[str, Any]:
-        example = source.part(index, resized(size))
-        return {**example, "image": pad_crop(example["image"], padding, pixel, rng)}
-
-    return padded
-
-
-class _ResizedWindow:
-    """The crop window of `crop="resized"`.
-
-    Every call starts from the same random state, so that the crop of an image that replaces a damaged one does not
-    depend on earlier calls.
-    """
-
-    def __init__(self, rng: np.random.Generator):
-        self._rng, self._state = rng, rng.bit_generator.state
-
-    def __call__(self, height: int, width: int) -> Box:
-        self._rng.bit_generator.state = self._state
-        return resized_window(height, width, self._rng)
-
-
 def local_batch(batch_size: int, process_index: int, process_count: int) -> int:
     """Return how many examples of a batch one process gets.
 
@@ -299,7 +254,7 @@ def local_batch(batch_size: int, process_index: int, process_count: int) -> int:
     return batch_size // process_count
 
 
-def _output_size(source: Source, image_size: tuple[int, int] | None) -> tuple[int, int]:
+def _output_size(source: Source, image_size: Size | None) -> Size:
     if image_size is None:
         height, width = source.image_shape[:2]
         if height is None or width is None:

@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
+from aa_flax.data.label_maps import find_label_maps
 from aa_flax.data.objects import ObjectFeatures, find_objects
 from aa_flax.data.targets import class_labels, images
 
@@ -90,14 +91,15 @@ def _newest(folder: Path, version: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared folder that holds images with one label each, or with objects of one label each.
+    """A prepared folder that holds images with one label each, with objects of one label each, or with label maps.
 
     Attributes:
         folder: the folder.
         builder: TFDS's description of it.
         image_key: the name of the image among the features.
-        label_key: the name of the class of an image; "" where the objects have classes.
-        objects: where the records have their objects; None where the images have classes.
+        label_key: the name of the class of an image; "" where the objects or the pixels have classes.
+        objects: where the records have their objects; None where the images or the pixels have classes.
+        label_map_key: the name of the label map, the classes of an image's pixels; "" where there is none.
         class_names: the name of each class.
         metadata: what this library stored of the data set, empty for one that TFDS has prepared.
     """
@@ -107,6 +109,7 @@ class Prepared:
     image_key: str
     label_key: str
     objects: ObjectFeatures | None
+    label_map_key: str
     class_names: tuple[str, ...]
     metadata: Mapping[str, Any]
 
@@ -117,7 +120,7 @@ def open_prepared(folder: Path) -> Prepared:
     Raises:
         DataError: the path is no UTF-8; the description is damaged, or names a class that is not TFDS's own; the format
             is not ArrayRecord; or an example does not have exactly one image, grey or RGB in uint8, and one class
-            label, or else one sequence of objects with a box and a class each.
+            label, or else one sequence of objects with a box and a class each, or one label map.
     """
     _require_utf8(folder)
     try:
@@ -134,7 +137,8 @@ def open_prepared(folder: Path) -> Prepared:
         raise DataError(f"{folder}: not a dictionary of features, so none of images")
     found, labels = images(features), class_labels(features)
     objects = [] if labels else find_objects(features)
-    if len(found) != 1 or len(labels) + len(objects) != 1:
+    maps = [] if labels or objects else find_label_maps(features)
+    if len(found) != 1 or len(labels) + len(objects) + len(maps) != 1:
         of_objects = f"; objects: {', '.join(form.key for form in objects)}" if objects else ""
         raise DataError(
             f"{folder}: expected exactly one image and one class label; "
@@ -146,9 +150,16 @@ def open_prepared(folder: Path) -> Prepared:
             f"{folder}: {found[0]!r} has {image.shape[-1]} channels of {image.np_dtype}, expected 1 or 3 of uint8"
         )
     metadata = _metadata(folder)
-    names = _class_names(folder, metadata, objects[0].classes if objects else features[labels[0]])
+    names = _class_names(folder, metadata, objects[0].classes if objects else features[[*labels, *maps][0]])
     return Prepared(
-        folder, builder, found[0], labels[0] if labels else "", objects[0] if objects else None, names, metadata
+        folder=folder,
+        builder=builder,
+        image_key=found[0],
+        label_key=labels[0] if labels else "",
+        objects=objects[0] if objects else None,
+        label_map_key=maps[0] if maps else "",
+        class_names=names,
+        metadata=metadata,
     )
 
 
@@ -178,7 +189,7 @@ def _metadata(folder: Path) -> Mapping[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def _class_names(folder: Path, metadata: Mapping[str, Any], label: tfds.features.ClassLabel) -> tuple[str, ...]:
+def _class_names(folder: Path, metadata: Mapping[str, Any], label: Any) -> tuple[str, ...]:
     """Return the names of the classes, as this library stored them, or else as TFDS did.
 
     Raises:

@@ -28,7 +28,8 @@ class Preprocessing:
         dtype: the name of the dtype in which the run computes.
         data_fingerprint: the fingerprint of the data set that the run was trained on.
         category_ids: the number of each class in the files of a data set of detection; () for others.
-        resize, crop_fraction, interpolation: what is seen of an image when nothing is augmented, as in `View`.
+        resize, crop_fraction, interpolation, sides: what is seen of an image when nothing is augmented, as in `View`.
+        class_colors: red, green and blue, 0 to 255, of each class of label maps; () where the data set says none.
     """
 
     image_size: tuple[int, int]
@@ -42,6 +43,8 @@ class Preprocessing:
     crop_fraction: float = 0.875
     interpolation: Interpolation = "bilinear"
     category_ids: tuple[int, ...] = ()
+    sides: tuple[int, ...] = ()
+    class_colors: tuple[tuple[int, ...], ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -60,7 +63,7 @@ class Preprocessing:
 
     def view(self, size: tuple[int, int] | None = None) -> View:
         """Return the view through which a photograph is seen, at `size` = (height, width) or at the run's own size."""
-        return View(size or self.image_size, self.resize, self.crop_fraction, self.interpolation)
+        return View(size or self.image_size, self.resize, self.crop_fraction, self.interpolation, self.sides)
 
     def normalize(
         self, images: UInt8[Array, "b h w c"] | Float[Array, "b h w c"], placement: Float[Array, "b 8"] | None = None
@@ -75,8 +78,11 @@ class Preprocessing:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
         """Return the preprocessing whose fields were read from JSON, which has lists where the fields are tuples."""
-        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**fields)
+        return cls(**{name: _tuples(value) for name, value in values.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
@@ -92,9 +98,11 @@ def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
     mean, std = config.data.mean or dataset.mean, config.data.std or dataset.std
     if len(mean) != channels:
         raise ConfigError(f"config field 'data.mean' has {len(mean)} values for images of {channels} channels")
-    if config.data.crop == "pad" and not 1 <= config.data.crop_padding <= min(height, width):
+    trained = config.data.train_sizes or ((height, width),)
+    least = min(trained, key=min)
+    if config.data.crop == "pad" and not 1 <= config.data.crop_padding <= min(least):
         raise ConfigError(
-            f"config field 'data.crop_padding' must lie in [1, {min(height, width)}] for images of {height}x{width}, "
+            f"config field 'data.crop_padding' must lie in [1, {min(least)}] for images of {least[0]}x{least[1]}, "
             f"got {config.data.crop_padding}; 'data.crop' = 'none' turns cropping off"
         )
     return Preprocessing(
@@ -106,6 +114,7 @@ def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
         dtype=config.model.dtype,
         data_fingerprint=dataset.fingerprint,
         category_ids=dataset.category_ids if dataset.has_objects else (),
+        class_colors=dataset.class_colors,
         **seen_by(config),
     )
 
@@ -152,4 +161,5 @@ def seen_by(config: Config) -> dict[str, Any]:
     """
     data = config.data
     resize = data.resize or {"resized": "center_crop", "scaled": "fit"}.get(data.crop, "squash")
-    return {"resize": resize, "crop_fraction": data.crop_fraction, "interpolation": data.interpolation}
+    seen = {"crop_fraction": data.crop_fraction, "interpolation": data.interpolation, "sides": data.scale_sides}
+    return {"resize": resize, **seen}

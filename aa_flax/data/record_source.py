@@ -12,8 +12,10 @@ from aa_flax.data.boxes import Boxes
 from aa_flax.data.errors import DataError, one_line
 from aa_flax.data.fast_jpeg import decode_part_fast, require_packages
 from aa_flax.data.images import Interpolation, decode_image, decode_part
+from aa_flax.data.label_maps import LabelMap
+from aa_flax.data.objects import stored_size
 from aa_flax.data.open_files import check_room, make_room
-from aa_flax.data.placement import Framing
+from aa_flax.data.placement import Framing, Tries
 from aa_flax.data.prepared import Prepared
 from aa_flax.data.records import Records
 from aa_flax.data.source import Source
@@ -43,16 +45,18 @@ class RecordSource(Source):
         Args:
             prepared: the data set.
             split: the name of the split, or a part of one in the notation of TFDS.
-            targets: what is read beside the image; the class label, or the boxes of objects, if not given.
+            targets: what is read beside the image; if not given, the class label, the boxes, or the label map.
             fast_decode: whether `part` decodes with `fast_jpeg`.
             missing_ok: accept missing files, for a caller that reads none of their examples.
         """
-        targets = targets or (Boxes() if prepared.objects else ClassLabel())
+        own = LabelMap() if prepared.label_map_key else ClassLabel()
+        targets = targets or (Boxes() if prepared.objects else own)
         info = prepared.builder.info
         features, split_info = info.features, info.splits[split]
         self.name = f"{info.name}[{split}]"
         self.image_shape = tuple(features[prepared.image_key].shape)
         self.target_shapes, self.placed = targets.shapes, getattr(targets, "placed", None)
+        self.read_shapes, self.maps = getattr(targets, "read_shapes", None), getattr(targets, "maps", {})
         self._image_key, self._targets_of = prepared.image_key, targets.reader(features)
         if fast_decode:
             require_packages()
@@ -74,14 +78,19 @@ class RecordSource(Source):
         # A single read, because a batched one starts threads at each call.
         return self._decoded(self._read_one(index), index)
 
-    def part(self, index: int, framing: Framing, interpolation: Interpolation = "bilinear") -> dict[str, Any]:
+    def part(self, index: int, framing: Framing | Tries, interpolation: Interpolation = "bilinear") -> dict[str, Any]:
         self._require_index(index)
         record = self._read_one(index)
-        decode = functools.partial(self._decode_part, framing=framing, interpolation=interpolation)
-        image, placement = self._pixels(record, index, decode)
-        self._require_shape(placement.photo, index)
-        targets = self._moved(self._read_targets(record, index), placement)
-        return {"image": image, **targets, "index": int(index)}
+        targets = self._read_targets(record, index)
+        try:
+            if isinstance(framing, Tries):
+                framing = self._chosen(framing, targets, stored_size(record[self._image_key]))
+            decode = functools.partial(self._decode_part, framing=framing, interpolation=interpolation)
+            image, placement = self._pixels(record, index, decode)
+            self._require_shape(placement.photo, index)
+            return {"image": image, **self._moved(targets, placement), "index": int(index)}
+        except ValueError as error:  # targets that do not fit their image
+            raise DataError(f"{self.place(index)}: {error}") from None
 
     def targets(self, index: int) -> dict[str, Any]:
         self._require_index(index)
@@ -129,7 +138,7 @@ class RecordSource(Source):
             targets = self._targets_of(record)
         except ValueError as error:
             raise DataError(f"{self.place(index)}: {error}") from None
-        check_targets(targets, self.target_shapes)  # a mistake in the task, not in the example
+        check_targets(targets, self.shapes_read)  # a mistake in the task, not in the example
         return targets
 
     def record(self, index: int) -> Mapping[str, Any]:

@@ -33,7 +33,8 @@ class Records(Sequence[Mapping[str, Any]]):
         features = builder.info.features
         self._files = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
         self._readers = _readers(features, image_key)
-        decoders = {image_key: tfds.decode.SkipDecoding()}
+        encoded = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+        decoders = {name: tfds.decode.SkipDecoding() for name in encoded}
         self._whole = functools.partial(features.deserialize_example_np, decoders=decoders)
 
     def __len__(self) -> int:
@@ -84,15 +85,21 @@ class _Record(Mapping[str, Any]):
 
 def _readers(features: tfds.features.FeaturesDict, image_key: str) -> dict[str, Any]:
     """Return by name of the feature its reader, None for one that is left to TFDS, a dictionary for a sequence."""
-    readers: dict[str, Any] = {image_key: lambda stored: stored[image_key].bytes_list.value[0]}
+    readers: dict[str, Any] = {image_key: functools.partial(_bytes, image_key)}
     for name, feature in features.items():
         each = feature.feature if type(feature) is tfds.features.Sequence else None
         if isinstance(each, tfds.features.FeaturesDict):
             readers[name] = {inner: _numbers(f"{name}/{inner}", one) for inner, one in each.items()}
+        elif isinstance(feature, tfds.features.LabeledImage):
+            readers[name] = functools.partial(_bytes, name)
         elif name != image_key:
             read = _numbers(name, feature)
             readers[name] = None if read is None or feature.shape else functools.partial(_only, read)
     return readers
+
+
+def _bytes(name: str, stored: _Stored) -> bytes:
+    return stored[name].bytes_list.value[0]
 
 
 def _only(read: _Read, stored: _Stored) -> Any:

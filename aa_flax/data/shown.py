@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, TiffImagePlugin
 
 from aa_flax.data.encoded import Samples, exif_in, first_jpeg, orientation_in, samples, without_metadata
 
-_TURNS = {
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -108,10 +108,10 @@ def _shown(content: bytes, with_metadata: bytes, meant: Samples | None) -> Shown
             meant = Samples(tags.get(258, (1,))[0], tags.get(339, (1,))[0], tags.get(262) == 0)
         picture = _over_white(_eight_bits(image, tile if isinstance(tile, str) else "", meant))
         orientation = _orientation(with_metadata, image.info)
-        if orientation in _TURNS:
-            picture = picture.transpose(_TURNS[orientation])
+        if orientation in TURNS:
+            picture = picture.transpose(TURNS[orientation])
         as_stored = picture is image and meant is None
-        return Shown(picture, image.format or "", content, as_stored, orientation if orientation in _TURNS else 1)
+        return Shown(picture, image.format or "", content, as_stored, orientation if orientation in TURNS else 1)
 
 
 def _orientation(content: bytes, info: Mapping[Any, Any]) -> int:

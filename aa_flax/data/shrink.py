@@ -17,11 +17,14 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from aa_flax.data.errors import DataError
+from aa_flax.data.label_maps import LabelMap, encode_label_map
 from aa_flax.data.objects import object_reader, stored_size
+from aa_flax.data.placement import resized
 from aa_flax.data.prepared import content_fingerprint, open_prepared
 from aa_flax.data.record_source import RecordSource
 from aa_flax.data.sets.builder import Example, Origin, Record
 from aa_flax.data.sets.detection import object_features
+from aa_flax.data.sets.label_folder import label_features
 from aa_flax.data.sets.moved import moved_segmentation
 from aa_flax.data.truths import category_ids, is_annotated
 
@@ -36,7 +39,7 @@ class Shrunk(Origin):
 
     They are scaled with Lanczos's filter and encoded as JPEG of `quality`, with chroma at half the resolution as in
     most photographs. Images whose shorter side is not longer are stored byte for byte. Splits, order, labels and names
-    of the classes stay. Boxes, areas and polygons are scaled with their images, and masks of run lengths left out.
+    of the classes stay. Boxes, areas and masks are scaled with their images, and label maps have the nearest label.
     """
 
     homepage = ""
@@ -51,8 +54,7 @@ class Shrunk(Origin):
         if info.features[self._prepared.image_key].shape[-1] != 3:
             raise DataError(f"{folder}: images of one channel; only coloured ones are stored smaller")
         self._short_side, self._quality = short_side, quality
-        self._unscaled: list[int] = []  # appended to by several threads
-        if self._prepared.objects:
+        if not self._prepared.label_key:
             self.supervised_keys = None
         self.stored_name = f"{info.full_name.rpartition('/')[0].replace('/', '_')}_side{short_side}"
         self.description = f"{info.full_name}, shorter side at most {short_side} pixels, JPEG quality {quality}."
@@ -66,23 +68,22 @@ class Shrunk(Origin):
         return list(self._prepared.class_names)
 
     def features(self) -> dict[str, tfds.features.FeatureConnector]:
-        if self._prepared.objects is None:
+        if self._prepared.label_key:
             return super().features()
+        if self._prepared.label_map_key:
+            return {"image": self.image_feature(), **label_features(self.class_names)}
         return {"image": self.image_feature(), **object_features(self.class_feature())}
 
     def metadata(self) -> Mapping[str, Any]:
-        if self._prepared.objects is None:
+        if self._prepared.label_key:
             return {}
-        kept = {"same_photographs": self._prepared.metadata.get("same_photographs", [])}
+        known = self._prepared.metadata
+        if self._prepared.label_map_key:
+            return {name: known[name] for name in ("colors", "labels", "same_photographs") if name in known}
+        kept = {"same_photographs": known.get("same_photographs", [])}
+        kept |= {"without_mask": known["without_mask"]} if "without_mask" in known else {}
         splits = [split for split in self._prepared.builder.info.splits if is_annotated(self._prepared, split)]
         return {"category_ids": list(category_ids(self._prepared)), "annotated": splits, **kept}
-
-    @property
-    def notes(self) -> list[str]:
-        left_out = (
-            f"{self._prepared.folder}: masks of run lengths, which are not scaled, left out: {len(self._unscaled):,}"
-        )
-        return [left_out] * bool(self._unscaled)
 
     def checksums(self) -> dict[str, str]:
         setting = f"{content_fingerprint(self._prepared.folder)} {self._short_side} {self._quality}"
@@ -101,9 +102,11 @@ class Shrunk(Origin):
             # Pillow raises many types for damaged files.
             except Exception as error:
                 raise DataError(f"{source.place(index)}: the image cannot be decoded ({error})") from None
-            if self._prepared.objects is None:
+            if self._prepared.label_key:
                 return image, int(record[self._prepared.label_key])
             try:
+                if self._prepared.label_map_key:
+                    return self._labelled(record, image)
                 return self._scaled(record, image, index)
             except ValueError as error:
                 raise DataError(f"{source.place(index)}: {error}") from None
@@ -115,6 +118,17 @@ class Shrunk(Origin):
                 reported = time.monotonic()
                 print(f"{source.name}: {index + 1:,} of {len(source):,}", file=sys.stderr, flush=True)
 
+    def _labelled(self, record: Mapping[str, Any], image: bytes) -> Record:
+        """Return a record of a data set of label maps with a smaller image, in this library's form."""
+        labels = LabelMap().reader(self._prepared.builder.info.features)(record)
+        placement = resized(stored_size(image))(*stored_size(record[self._prepared.image_key])).as_array()
+        return {
+            "image": image,
+            "image/filename": bytes(record["image/filename"]),
+            "image/id": int(record["image/id"]),
+            "label_map": encode_label_map(LabelMap().placed(labels, placement)["labels"]),
+        }
+
     def _scaled(self, record: Mapping[str, Any], image: bytes, index: int) -> Record:
         """Return a record of a data set of detection with a smaller image, in this library's form."""
         form, key = self._prepared.objects, self._prepared.image_key
@@ -124,7 +138,6 @@ class Shrunk(Origin):
         scale = new_width / width, new_height / height
         texts = [bytes(text).decode() for text in record[form.key].get("segmentation", [b""] * len(objects))]
         shapes = [moved_segmentation(text, scale) for text in texts]
-        self._unscaled.extend(index for text, shape in zip(texts, shapes, strict=True) if text and not shape)
         return {
             "image": image,
             "image/filename": bytes(record.get("image/filename", b"")),

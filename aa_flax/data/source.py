@@ -4,6 +4,7 @@ import abc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 
 from aa_flax.alive import reporting
 from aa_flax.data.images import Interpolation, framed_pixels
-from aa_flax.data.placement import Framing, Placement
+from aa_flax.data.placement import Framing, Placement, Tries
 
 CHUNK = 256
 """Records that one thread reads and decodes at a time when all are read."""
@@ -30,13 +31,19 @@ class Source(abc.ABC):
         image_shape: (h, w, c); h and w are None where images differ in size.
         target_shapes: shape and dtype of each target of an example.
         placed: moves targets with their image, see `Targets`; None for targets that stay as they are.
-        annotations: all objects as annotated, see `aa_flax.data.truths.Annotations`; None but for detection.
+        read_shapes: shape and dtype of each target as it is read, before it is placed; None for `target_shapes`.
+        maps: the targets that have a value for each pixel, by name, with the value of their padding.
+        annotations: what scores are taken against, see `aa_flax.data.truths.Annotations` and
+            `aa_flax.data.label_maps.LabelMaps`; its `require_truths` raises DataError where predictions could have no
+            score. None for images of one class each.
     """
 
     name: str
     image_shape: tuple[int | None, int | None, int]
     target_shapes: Mapping[str, jax.ShapeDtypeStruct]
     placed: Placed | None = None
+    read_shapes: Mapping[str, jax.ShapeDtypeStruct] | None = None
+    maps: Mapping[str, int] = MappingProxyType({})
     annotations: Any = None
 
     @abc.abstractmethod
@@ -46,15 +53,29 @@ class Source(abc.ABC):
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return the examples of several indices, which may be faster than reading one after the other."""
 
-    def part(self, index: int, framing: Framing, interpolation: Interpolation = "bilinear") -> dict[str, Any]:
+    @property
+    def shapes_read(self) -> Mapping[str, jax.ShapeDtypeStruct]:
+        """Return shape and dtype of each target as it is read."""
+        return self.target_shapes if self.read_shapes is None else self.read_shapes
+
+    def part(self, index: int, framing: Framing | Tries, interpolation: Interpolation = "bilinear") -> dict[str, Any]:
         """Return an example with the canvas on which `framing` puts its image, padded with black.
 
         Targets that lie in the image move with it, and then "placement" is float32 [8], see `Placement.as_array`. This
         may decode less of the image than `self[index]`.
         """
         example = self[index]
+        targets = {name: example[name] for name in self.shapes_read}
+        framing = self._chosen(framing, targets, example["image"].shape[:2])
         image, placement = framed_pixels(example["image"], framing, interpolation)
-        return {**example, "image": image, **self._moved({n: example[n] for n in self.target_shapes}, placement)}
+        return {"image": image, **self._moved(targets, placement), "index": example["index"]}
+
+    def _chosen(self, framing: Framing | Tries, targets: dict[str, Any], size: tuple[int, ...]) -> Framing:
+        """Return the framing of a photograph of (height, width), of several the one that its targets decide."""
+        if not isinstance(framing, Tries):
+            return framing
+        height, width = size
+        return framing.chosen(lambda each: self._moved(targets, each(height, width)))
 
     def _moved(self, targets: dict[str, Any], placement: Placement) -> dict[str, Any]:
         """Return the targets of a photograph as those of its canvas."""
@@ -66,11 +87,14 @@ class Source(abc.ABC):
     def targets(self, index: int) -> dict[str, Any]:
         """Return the targets of an example by name; a source of files does not decode its image for that."""
         example = self[index]
-        return {name: example[name] for name in self.target_shapes}
+        return {name: example[name] for name in self.shapes_read}
 
     def all_targets(self) -> dict[str, np.ndarray]:
-        """Return the targets of all examples by name, each [n, ...], read on as many threads as there are cores."""
-        arrays = {name: np.empty((len(self), *each.shape), each.dtype) for name, each in self.target_shapes.items()}
+        """Return the targets of all examples by name, each [n, ...], read on as many threads as there are cores.
+
+        Values of any kind are the items of an array of objects.
+        """
+        arrays = {name: np.empty((len(self), *each.shape), each.dtype) for name, each in self.shapes_read.items()}
 
         def fill(start: int) -> None:
             for index in range(start, min(start + CHUNK, len(self))):

@@ -6,6 +6,8 @@ the system clears one by one; so would the batch.
 
 import collections
 import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,16 +26,23 @@ _KEPT = 4  # pieces of memory that wait for their next batch; in a steady run on
 class Stacked(grain.MapDataset):
     """Batches of `batch_size` examples that follow each other in `parent`; what is left at its end is left out.
 
-    The values of all examples are arrays [b, ...] by name. Images have the size (height, width); one that is smaller
-    lies in the upper left corner, on black.
+    The values of all examples are arrays [b, ...] by name. The images of batch i have the size (height, width) that
+    `size_of(i)` returns; one that is smaller lies in the upper left corner, on black. So do `maps`, values for each
+    pixel [h, w], on the value of their padding.
 
     The memory of a batch's images is taken again once neither the array nor anything that refers to it, such as a view
     or an array of JAX, is left.
     """
 
-    def __init__(self, parent: grain.MapDataset, batch_size: int, size: tuple[int, int]):
+    def __init__(
+        self,
+        parent: grain.MapDataset,
+        batch_size: int,
+        size_of: Callable[[int], tuple[int, int]],
+        maps: Mapping[str, int] = MappingProxyType({}),
+    ):
         super().__init__(parent)
-        self._batch_size, self._size = batch_size, size
+        self._batch_size, self._size_of, self._maps = batch_size, size_of, maps
         self._free: collections.deque[np.ndarray] = collections.deque(maxlen=_KEPT)
         _keep_freed_memory()
 
@@ -48,10 +57,21 @@ class Stacked(grain.MapDataset):
             example = dict(self._parent[position * self._batch_size + place])
             image = example.pop("image")
             if images is None:
-                images = self._images((self._batch_size, *self._size, image.shape[-1]))
+                images = self._images((self._batch_size, *self._size_of(position), image.shape[-1]))
             put_on_canvas(image, images[place])
             others.append(example)
-        return {"image": images, **{name: np.stack([each[name] for each in others]) for name in others[0]}}
+        assert images is not None
+        columns = {name: [each[name] for each in others] for name in others[0]}
+        return {"image": images} | {
+            name: self._padded(name, values, images.shape[1:3]) if name in self._maps else np.stack(values)
+            for name, values in columns.items()
+        }
+
+    def _padded(self, name: str, values: list[Any], size: tuple[int, ...]) -> np.ndarray:
+        stacked = np.full((len(values), *size), self._maps[name], values[0].dtype)
+        for place, value in zip(stacked, values, strict=True):
+            place[: value.shape[0], : value.shape[1]] = value
+        return stacked
 
     def _images(self, shape: tuple[int, ...]) -> UInt8[np.ndarray, "b h w c"]:
         """Return an array with arbitrary values."""
@@ -60,7 +80,9 @@ class Stacked(grain.MapDataset):
             memory = self._free.pop()
         except IndexError:
             memory = np.empty(size, np.uint8)
-        return np.asarray(_Lent(memory, self._free)).reshape(shape)
+        if memory.size < size:  # where sizes differ, what is kept is soon enough for the largest
+            memory = np.empty(size, np.uint8)
+        return np.asarray(_Lent(memory, self._free))[:size].reshape(shape)
 
 
 def _keep_freed_memory() -> None:

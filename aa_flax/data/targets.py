@@ -28,6 +28,11 @@ class Targets(Protocol):
     Targets that lie in the image have a method `placed(values, placement)` besides. It takes the targets of a
     photograph, in its own pixels, and `Placement.as_array`, and returns those of the canvas, of the same shapes;
     batches then have the placement of each image as "placement".
+
+    What is read of a record may have another form than what `placed` gives: `read_shapes` has shape and dtype of it by
+    name, where the dtype object stands for a value of any kind. Targets that have a value for each pixel, [h, w], are
+    named in `maps`, with the value of padding: `placed` gives them in the size of what is seen of a photograph, and
+    batches pad them to the size of their images, whatever it is.
     """
 
     shapes: Mapping[str, jax.ShapeDtypeStruct]
@@ -56,6 +61,8 @@ class ClassLabel:
                 f"the images have objects with a box and a class each ({forms[0].key!r}), not one class each; they are "
                 "for detection"
             )
+        if not labels and any(isinstance(feature, tfds.features.LabeledImage) for feature in features.values()):
+            raise DataError("the images have a class for each pixel, not one each; they are for segmentation")
         if len(labels) != 1:
             raise DataError(f"expected exactly one class label; class labels: {', '.join(labels) or 'none'}")
         key = labels[0]
@@ -71,10 +78,12 @@ class ClassLabel:
 
 
 def check_targets(targets: Mapping[str, Any], shapes: Mapping[str, jax.ShapeDtypeStruct]) -> None:
-    """Raise TypeError if the targets that were read of an example are not those that `Targets.shapes` declares."""
+    """Raise TypeError if the targets that were read of an example are not those that are declared."""
     if targets.keys() != shapes.keys():
         raise TypeError(f"targets {_named(targets)} were read of an example; declared are {_named(shapes)}")
     for name, declared in shapes.items():
+        if declared.dtype == np.object_:
+            continue
         value = np.asarray(targets[name])
         if value.shape != declared.shape or value.dtype != declared.dtype:
             read = f"{value.dtype} {list(value.shape)}"

@@ -10,7 +10,7 @@ from aa_flax.data.array_source import ArraySource
 from aa_flax.data.errors import DataError
 from aa_flax.data.images import Interpolation
 from aa_flax.data.open_files import OpenFilesError
-from aa_flax.data.placement import Framing
+from aa_flax.data.placement import Framing, Tries
 from aa_flax.data.source import Source
 
 
@@ -34,7 +34,8 @@ class TolerantSource(Source):
         if budget < 1:
             raise ValueError(f"budget is {budget}, expected at least 1; without one, read the source itself")
         self.name, self.image_shape, self.target_shapes = source.name, source.image_shape, source.target_shapes
-        self.placed, self.budget = source.placed, budget
+        self.placed, self.read_shapes, self.maps = source.placed, source.read_shapes, source.maps
+        self.budget = budget
         self._source, self._found = source, {} if _found is None else _found
         self._lock = threading.Lock()
 
@@ -52,9 +53,9 @@ class TolerantSource(Source):
 
     def targets(self, index: int) -> dict[str, Any]:
         found = self._replaced(index, self._source.targets)
-        return {name: found[name] for name in self.target_shapes}
+        return {name: found[name] for name in self.shapes_read}
 
-    def part(self, index: int, framing: Framing, interpolation: Interpolation = "bilinear") -> dict[str, Any]:
+    def part(self, index: int, framing: Framing | Tries, interpolation: Interpolation = "bilinear") -> dict[str, Any]:
         return self._replaced(index, lambda i: self._source.part(i, framing, interpolation))
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:

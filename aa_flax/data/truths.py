@@ -43,12 +43,29 @@ class Annotations:
     def _truths(self) -> list[Truth]:
         return read_truths(self.prepared, self.split)
 
-    def require_objects(self) -> None:
+    def require_truths(self) -> None:
         """Raise DataError unless detections in the photographs can be scored: one has an object that is no crowd."""
         if not self.exist:
             raise DataError(f"{self.split!r}: the photographs are not annotated, so detections in them have no score")
         if not any((~each.objects.crowd).any() for each in self.truths()):
             raise DataError(f"{self.split!r}: no photograph has an annotated object, so detections have no score")
+
+    def require_masks(self) -> None:
+        """Raise DataError unless every object has a mask, crowds apart, as far as the data set says.
+
+        Data that were prepared by an older version of this library do not say. Of a part of a split the whole counts.
+        """
+        form = self.prepared.objects
+        if form is None or not form.segmentation:
+            raise DataError(f"{self.prepared.folder}: the objects have boxes and no masks, which the network needs")
+        counted = self.prepared.metadata.get("without_mask", {})
+        for name in _names(self.split):
+            count, first = counted.get(name, (0, ""))
+            if count:
+                raise DataError(
+                    f"{self.prepared.folder}: {count:,} objects of {name!r} have no mask, which the network needs: "
+                    f"{first}{', ...' * (count > 1)}"
+                )
 
 
 def read_truths(prepared: Prepared, split: str) -> list[Truth]:
@@ -117,7 +134,12 @@ def is_annotated(prepared: Prepared, split: str) -> bool:
 
     COCO's test photographs are not: their annotations lie on its server.
     """
-    names = {re.split(r"[\[ ]", part.strip())[0] for part in split.split("+")}
+    names = _names(split)
     if "annotated" in prepared.metadata:
         return names <= {*prepared.metadata["annotated"]}
     return prepared.builder.info.name != "coco" or not any(name.startswith("test") for name in names)
+
+
+def _names(split: str) -> set[str]:
+    """Return the splits that a part of one, or a sum, is of."""
+    return {re.split(r"[\[ ]", part.strip())[0] for part in split.split("+")}

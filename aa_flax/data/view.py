@@ -25,12 +25,15 @@ class View:
             it fits, keeping its aspect, into the upper left corner, and pads.
         crop_fraction: for "center_crop", the sides of that part as a fraction of those of the largest such part.
         interpolation: the filter of Pillow, with antialiasing where it shrinks.
+        sides: for "fit", pixels of the shorter side, and the most of the longer one, that an image is scaled to if
+            `size` has room for that; () for what just fits.
     """
 
     size: tuple[int, int]
     resize: Resize = "squash"
     crop_fraction: float = 0.875  # 224 / 256, as ImageNet networks are evaluated
     interpolation: Interpolation = "bilinear"
+    sides: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
@@ -46,7 +49,7 @@ class View:
     def framing(self) -> Framing:
         """Return the function from an image's height and width to its placement on the canvas."""
         if self.resize == "fit":
-            return scaled(self.size)
+            return scaled(self.size, sides=self.sides, whole=True)
         if self.resize == "squash":
             return resized(self.size)
         return resized(self.size, lambda height, width: center_window(height, width, self.size, self.crop_fraction))

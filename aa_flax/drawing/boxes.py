@@ -1,12 +1,12 @@
-"""Boxes with names over photographs."""
+"""Boxes with names over photographs, and masks under them."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.transforms import Bbox
 
+from aa_flax.drawing.masks import masks_over
 from aa_flax.drawing.saving import drawable_names, in_plain_style, saved
 
 _COLORS = (
@@ -48,6 +49,8 @@ def draw_boxes(
     class_names: Sequence[str],
     scores: Float[Any, " n"] | None = None,
     file: Path | None = None,
+    *,
+    masks: Sequence[Bool[np.ndarray, "h w"]] | None = None,
 ) -> Figure:
     """Draw boxes over a photograph, each in its class's colour with name and score.
 
@@ -62,6 +65,7 @@ def draw_boxes(
         class_names: of every class.
         scores: of each box; none for truths.
         file: the PNG to write, if any.
+        masks: which pixels are each object's, which are tinted in its colour; none for boxes alone.
     """
     height, width = pixels.shape[:2]
     scale = np.clip(max(height, width), _SHORTEST, _LONGEST) / max(height, width)
@@ -72,7 +76,7 @@ def draw_boxes(
         figure = Figure(figsize=(wide / _DPI, (tall + legend) / _DPI), dpi=_DPI)
         FigureCanvasAgg(figure)
         axes = figure.add_axes((0, legend / (tall + legend), 1, tall / (tall + legend)))
-        if boxes_on(axes, pixels, boxes, labels, class_names, scores, size=size):
+        if boxes_on(axes, pixels, boxes, labels, class_names, scores, size=size, masks=masks):
             break
     else:
         color_key(figure, sorted(set(np.asarray(labels).tolist())), class_names, strip / 2 / (tall + strip), size)
@@ -89,12 +93,13 @@ def boxes_on(
     *,
     size: float = _SIZE,
     style: Style = "-",
+    masks: Sequence[Bool[np.ndarray, "h w"]] | None = None,
 ) -> bool:
     """Show a photograph in axes whose place is fixed, with boxes as `draw_boxes` has them.
 
     Args:
         axes: of a figure with a canvas and without automatic layout.
-        pixels, boxes, labels, class_names, scores: as in `draw_boxes`.
+        pixels, boxes, labels, class_names, scores, masks: as in `draw_boxes`.
         size: of the names, in points.
         style: of the boxes' lines.
 
@@ -102,14 +107,17 @@ def boxes_on(
         Whether every name found room.
     """
     height, width = pixels.shape[:2]
-    axes.imshow(as_color(pixels), interpolation="nearest" if max(height, width) < _SHORTEST / 2 else "antialiased")
+    all_boxes, values = np.asarray(boxes, np.float64).reshape(-1, 4), None if scores is None else np.asarray(scores)
+    order = np.arange(len(all_boxes)) if values is None else np.argsort(-values.astype(np.float64), kind="stable")
+    picture = as_color(pixels)
+    if masks is not None:
+        picture = masks_over(picture, [masks[k] for k in order], [class_color(int(labels[k])) for k in order])
+    axes.imshow(picture, interpolation="nearest" if max(height, width) < _SHORTEST / 2 else "antialiased")
     axes.set_axis_off()
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)
     axes.apply_aspect()
-    names, all_boxes = drawable_names(class_names), np.asarray(boxes, np.float64).reshape(-1, 4)
-    values = None if scores is None else np.asarray(scores, np.float64)
-    order = np.arange(len(all_boxes)) if values is None else np.argsort(-values, kind="stable")
+    names = drawable_names(class_names)
     for k in order[::-1]:  # the surest above
         outline(axes, all_boxes[k], class_color(int(labels[k])), style, size / 5)
     taken: list[Bbox] = []
@@ -144,14 +152,21 @@ def as_color(pixels: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
     return pixels if pixels.shape[-1] == 3 else np.repeat(pixels[..., :1], 3, -1)
 
 
-def color_key(figure: Figure, labels: Sequence[int], class_names: Sequence[str], y: float, size: float = _SIZE) -> None:
+def color_key(
+    figure: Figure,
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    y: float,
+    size: float = _SIZE,
+    color: Callable[[int], tuple[float, float, float]] = class_color,
+) -> None:
     """Write the names of some classes in their colours, in one line as far as it goes, at height `y` of a figure."""
     names = drawable_names(class_names)
     width, x = figure.bbox.width, 8.0
     for label in labels:
         text = figure.text(x / width, y, names[label], fontsize=size, va="center", parse_math=False)
-        text.set_bbox(dict(facecolor=class_color(label), edgecolor="none", pad=2))
-        text.set_color(_ink_on(class_color(label)))
+        text.set_bbox(dict(facecolor=color(label), edgecolor="none", pad=2))
+        text.set_color(_ink_on(color(label)))
         extent = text.get_window_extent(_renderer(figure))
         if extent.x1 > width - 8:
             text.set_text("\N{HORIZONTAL ELLIPSIS}")

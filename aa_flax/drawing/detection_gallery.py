@@ -1,5 +1,6 @@
 """Galleries of a detector: truths beside what was found, and its mistakes by kind."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +36,8 @@ def truths_beside_detections(
 ) -> Figure:
     """Draw some photographs twice in a row each: with their annotated objects, crowds dashed, and with what was found.
 
+    Where masks were found, they and those of the objects are drawn too.
+
     Args:
         photos: pixels of each photograph, 0 to 255.
         truths: of each.
@@ -64,9 +67,13 @@ def truths_beside_detections(
             figure.text(x / width, (y + 0.07) / height, title, fontsize=9, color=_INK, parse_math=False)
             axes = figure.add_axes((x / width, (y - tall) / height, panel / width, tall / height))
             if column:
-                boxes_on(axes, photo, here.boxes[shown], here.labels[shown], class_names, here.scores[shown], size=7.0)
+                some = here.some(shown)
+                masks = None if some.masks is None else [mask.pixels() for mask in some.masks]
+                boxes_on(axes, photo, some.boxes, some.labels, class_names, some.scores, size=7.0, masks=masks)
             else:
-                boxes_on(axes, photo, truth.boxes[~truth.crowd], truth.labels[~truth.crowd], class_names, size=7.0)
+                alone = ~truth.crowd
+                masks = None if here.masks is None else [m.pixels() for m in itertools.compress(truth.masks(), alone)]
+                boxes_on(axes, photo, truth.boxes[alone], truth.labels[alone], class_names, size=7.0, masks=masks)
                 for box, label in zip(truth.boxes[truth.crowd], truth.labels[truth.crowd], strict=True):
                     outline(axes, box, class_color(int(label)), "--", 1.4)
         y -= tall + gap

@@ -17,6 +17,8 @@ _INK = "#333333"
 _NO_SCORES = ("step", "split", "epoch", "seconds")
 _RAW = "raw_"  # of the last step's weights, in runs that evaluate averaged ones
 _TRAIN, _HELD_OUT = "#9aa5b1", "#b3322c"
+_LONGEST_COUNT = 100_000
+"""Counts from here on find no room in a cell."""
 _PANELS = 5
 """How many curves stand side by side."""
 
@@ -58,18 +60,24 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None)
 
 @in_plain_style
 def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[str], file: Path | None = None) -> Figure:
-    """Draw the counts of each true class (row) and predicted class (column), coloured by the fraction of the row."""
+    """Draw the counts of each true class (row) and predicted class (column), coloured by the fraction of the row.
+
+    Where counts are too long for their cells, such as those of pixels, percents of the row stand for all.
+    """
     names, k = drawable_names(class_names), len(class_names)
     fraction = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    words = (
+        confusion.astype(str) if confusion.max() < _LONGEST_COUNT else np.round(100 * fraction).astype(int).astype(str)
+    )
     side = min(max(0.55 * k, 3.5), 18)
     figure = Figure(figsize=(side + 1.2, side + 0.6), layout="constrained")
     axes = figure.subplots()
     shown = axes.imshow(fraction, cmap="Blues", vmin=0, vmax=1)
     if k <= 30:
         for i, j in np.ndindex(k, k):
-            if confusion[i, j]:
+            if confusion[i, j] and words[i, j] != "0":
                 color = "white" if fraction[i, j] > 0.5 else _INK
-                axes.text(j, i, str(confusion[i, j]), ha="center", va="center", fontsize=7, color=color)
+                axes.text(j, i, words[i, j], ha="center", va="center", fontsize=7, color=color)
         axes.set_xticks(range(k), names, rotation=60, ha="right", fontsize=8)
         axes.set_yticks(range(k), names, fontsize=8)
     axes.set_xlabel("predicted")

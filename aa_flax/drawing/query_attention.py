@@ -28,6 +28,7 @@ def attention_figure(
     max_heads: int = 4,
     *,
     sizes: Sequence[tuple[int, int]] | None = None,
+    query_titles: Sequence[str] | None = None,
 ) -> Figure:
     """Draw what each head of some layers attends to for some query pixels, as Figures 9 and 10 of Bello et al. (2019).
 
@@ -42,6 +43,7 @@ def attention_figure(
         file: the picture to write, if any.
         max_heads: how many heads of each layer to draw, the first ones.
         sizes: height and width of the part of each canvas, from its corner, that the photograph fills; None for all.
+        query_titles: words for each query, which stand above its rows in the place of the image's.
     """
     heads = {path: range(min(m.shape[1], max_heads)) for path, m in maps.items()}
     panels = [(path, head) for path, some in heads.items() for head in some]
@@ -52,10 +54,11 @@ def attention_figure(
     seen = list(sizes) if sizes is not None else [images.shape[1:3]] * len(images)
     height, width = max(h for h, _ in seen), max(w for _, w in seen)
     scale = _SIDE / max(height, width)
-    words = _LINE * max(2, *(title.count("\n") + 1 for title in titles)) + 0.1
+    words = _LINE * max(2, *(title.count("\n") + 1 for title in [*titles, *(query_titles or ())])) + 0.1
+    titled = len(lines) if by_layer or query_titles else len(images)
     size = (
         columns * (max(width * scale, _NARROWEST) + 0.06) + 0.1,
-        len(lines) * (height * scale + 0.06) + (len(lines) if by_layer else len(images)) * words + 0.1,
+        len(lines) * (height * scale + 0.06) + titled * words + 0.1,
     )
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(lines), columns, squeeze=False)
@@ -67,8 +70,9 @@ def attention_figure(
         if number == 0 or not by_layer:
             axes[0].imshow(photo)
             _mark(axes[0], queries[query])
-            if query == 0:
-                axes[0].set_title(titles[image], fontsize=8, color=_INK)
+            if query_titles or query == 0:
+                title = query_titles[query] if query_titles else titles[image]
+                axes[0].set_title(title, fontsize=8, color=_INK)
         for place, (path, head) in zip(axes[1:], line, strict=False):
             weights = np.asarray(maps[path][image, head, query], np.float32)
             place.imshow(photo.mean(-1), cmap="gray", alpha=0.55)

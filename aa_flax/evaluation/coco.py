@@ -1,4 +1,4 @@
-"""COCO's twelve numbers of a detector, from hotcoco.
+"""COCO's twelve numbers of a detector, of its boxes or of its masks, from hotcoco.
 
 Three libraries are kept. They give the same numbers to the last bit, on COCO's fixture and on 5,000 made photographs
 with 100 detections each, for which they need this (processor time, and memory beside the set itself):
@@ -14,23 +14,22 @@ calls are used that all three have: with another import the others serve. Tests 
 JAX, a process that was forked from one that has used it must not: its threads are gone.
 """
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from jaxtyping import Float64, Int
 
 from aa_flax.data.annotated import Truth
+from aa_flax.data.masks import RunLengths, require_library
 from aa_flax.evaluation.detections import Found, corner_and_sides, in_order
 
 _RANGES = ("", "_small", "_medium", "_large")
 """Ends of the names of scores; the areas are all, up to 32², from there to 96², and from there."""
 
 
-class MissingLibrary(ImportError):
-    """The library that computes the scores is not installed. The message is one line."""
+Of = Literal["boxes", "masks"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,8 @@ class CocoScores:
     Attributes:
         values: COCO's twelve numbers by name, from 0 to 1: "AP", the mean over ten overlaps, "AP50", "AP75",
             "AP_small", "AP_medium", "AP_large"; "AR1", "AR10" and "AR100", the mean recall with so many detections of a
-            photograph and class, "AR_small", "AR_medium", "AR_large". None where no object has such a size.
+            photograph and class, "AR_small", "AR_medium", "AR_large". None where no object has such a size. Those of
+            masks begin with "mask_".
         by_class: AP of each class, None of a class without objects.
         by_class_50: AP50 of each class, likewise.
         precision_50: precision of each class at recalls 0, 0.01, ..., 1, at an overlap of 0.5; 0 where the recall is
@@ -61,14 +61,22 @@ class CocoScores:
 
 @overload
 def evaluate(
-    truths: None, found: Mapping[int, Found], class_names: Sequence[str], max_detections: int = 100
+    truths: None, found: Mapping[int, Found], class_names: Sequence[str], max_detections: int = 100, of: Of = "boxes"
 ) -> None: ...
 @overload
 def evaluate(
-    truths: Sequence[Truth], found: Mapping[int, Found], class_names: Sequence[str], max_detections: int = 100
+    truths: Sequence[Truth],
+    found: Mapping[int, Found],
+    class_names: Sequence[str],
+    max_detections: int = 100,
+    of: Of = "boxes",
 ) -> CocoScores: ...
 def evaluate(
-    truths: Sequence[Truth] | None, found: Mapping[int, Found], class_names: Sequence[str], max_detections: int = 100
+    truths: Sequence[Truth] | None,
+    found: Mapping[int, Found],
+    class_names: Sequence[str],
+    max_detections: int = 100,
+    of: Of = "boxes",
 ) -> CocoScores | None:
     """Return the scores of what a detector found in photographs, or None if they have no annotations.
 
@@ -79,9 +87,12 @@ def evaluate(
         class_names: of every class, in the order of labels.
         max_detections: how many of the surest detections of each class count in a photograph, 100 in COCO, more than
             10. A detector that keeps 100 of all classes together has cut more.
+        of: whether detections and objects overlap by their boxes or by their masks; the latter are of the photographs'
+            size, and a detection is as large as its mask.
 
     Raises:
-        ValueError: no photographs or no objects, detections of photographs that are not in the set, unknown classes.
+        ValueError: no photographs or no objects, detections of photographs that are not in the set, unknown classes;
+            masks are asked for and an object or a detection has none, or one of another size.
         MissingLibrary: hotcoco is not installed.
     """
     if truths is None:
@@ -91,7 +102,7 @@ def evaluate(
             f"max_detections must be more than 10, whose recall is one of the scores, got {max_detections}"
         )
     pairs = in_order(truths, found, len(class_names))
-    result = _evaluated(pairs, len(class_names), max_detections)
+    result = _evaluated(pairs, len(class_names), max_detections, of)
     precision, recall = result["precision"], result["recall"]  # [overlap, recall, class, area, cut], the latter without
     values: dict[str, float | None] = {
         "AP": _mean(precision[..., 0, -1]),
@@ -101,6 +112,8 @@ def evaluate(
         **{f"AR{cut}": _mean(recall[..., 0, k]) for k, cut in enumerate((1, 10, max_detections))},
         **{f"AR{name}": _mean(recall[..., k, -1]) for k, name in enumerate(_RANGES) if name},
     }
+    if of == "masks":
+        values = {f"mask_{name}": value for name, value in values.items()}
     of_classes = precision[..., 0, -1]  # [overlap, recall, class]
     counts = np.zeros(len(class_names), np.int64)
     for truth, _ in pairs:
@@ -116,33 +129,33 @@ def evaluate(
     )
 
 
-def require_library() -> None:
-    """Raise MissingLibrary unless the library that computes the scores is installed."""
-    if importlib.util.find_spec("hotcoco") is None:
-        raise MissingLibrary("COCO's scores need hotcoco: pip install 'aa_flax[detection]'")
-
-
 def _mean(numbers: np.ndarray) -> float | None:
     """Return the mean of the numbers that exist; the library has -1 for those of a class or size without objects."""
     known = numbers[numbers > -1]
     return float(known.mean()) if known.size else None
 
 
-def _evaluated(pairs: Sequence[tuple[Truth, Found]], classes: int, max_detections: int) -> dict[str, Any]:
+def _evaluated(pairs: Sequence[tuple[Truth, Found]], classes: int, max_detections: int, of: Of) -> dict[str, Any]:
     """Return the library's arrays of precision and recall."""
-    try:
-        from hotcoco import COCO, COCOeval
-    except ImportError as error:
-        raise MissingLibrary("COCO's scores need hotcoco: pip install 'aa_flax[detection]'") from error
+    require_library()
+    from hotcoco import COCO, COCOeval
+
     # Photographs and classes are numbered anew, from 1, and so are annotations: in the library 0 means "no match".
     images = [dict(id=i, height=truth.height, width=truth.width) for i, (truth, _) in enumerate(pairs, 1)]
     categories = [dict(id=k, name=f"class {k}") for k in range(1, classes + 1)]
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for i, (truth, found) in enumerate(pairs, 1):
-        annotations += _rows(i, truth.boxes, truth.labels, iscrowd=truth.crowd, area=truth.area)
+        annotated = _rows(i, truth.boxes, truth.labels, iscrowd=truth.crowd, area=truth.area)
         areas = corner_and_sides(found.boxes)[:, 2:].prod(1)
-        results += _rows(i, found.boxes, found.labels, score=found.scores, area=areas)
+        detected = _rows(i, found.boxes, found.labels, score=found.scores, area=areas)
+        if of == "masks":
+            _give_masks(annotated, truth.masks())
+            _give_masks(detected, _masks_of(found, truth))
+            for row, mask in zip(detected, found.masks or (), strict=True):
+                row["area"] = mask.area
+        annotations += annotated
+        results += detected
     for some in (annotations, results):
         for number, row in enumerate(some, 1):
             row["id"] = number
@@ -150,11 +163,27 @@ def _evaluated(pairs: Sequence[tuple[Truth, Found]], classes: int, max_detection
     for one, some in zip(sets, (annotations, results), strict=True):
         one.dataset = dict(images=images, categories=categories, annotations=some)
         one.createIndex()
-    scorer: Any = COCOeval(*sets, iouType="bbox")
+    scorer: Any = COCOeval(*sets, iouType="segm" if of == "masks" else "bbox")
     scorer.params.maxDets = [1, 10, max_detections]
     scorer.evaluate()
     scorer.accumulate()
     return scorer.eval
+
+
+def _give_masks(rows: Sequence[dict[str, Any]], masks: Sequence[RunLengths]) -> None:
+    for row, mask in zip(rows, masks, strict=True):
+        row["segmentation"] = mask.values()
+
+
+def _masks_of(found: Found, truth: Truth) -> tuple[RunLengths, ...]:
+    """Return the masks of what was found in a photograph; raise ValueError if there are none, or of another size."""
+    if found.masks is None and len(found):
+        raise ValueError(f"detections of image {truth.image_id} have no masks")
+    size = truth.height, truth.width
+    for mask in found.masks or ():
+        if mask.size != size:
+            raise ValueError(f"detections of image {truth.image_id}: a mask of {mask.size}, the photograph has {size}")
+    return found.masks or ()
 
 
 def _rows(image: int, boxes: np.ndarray, labels: np.ndarray, **fields: np.ndarray) -> list[dict[str, Any]]:

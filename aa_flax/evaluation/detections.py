@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from aa_flax.data.annotated import Truth, require_boxes
+from aa_flax.data.masks import RunLengths
 
 
 @dataclass(frozen=True)
@@ -17,19 +18,28 @@ class Found:
         boxes: x1, y1, x2, y2 of each detection, in the photograph's pixels.
         scores: of each detection; larger is surer.
         labels: the class of each detection, from 0.
+        masks: of each detection, of the photograph's size; None of a detector of boxes alone.
     """
 
     boxes: Float64[np.ndarray, "k 4"]
     scores: Float64[np.ndarray, " k"]
     labels: Int[np.ndarray, " k"]
+    masks: tuple[RunLengths, ...] | None = None
 
     def __post_init__(self) -> None:
         require_boxes(self.boxes, "detections")
         if np.isnan(self.scores).any():
             raise ValueError("detections: a score is NaN; scores must be numbers that can be compared")
+        if self.masks is not None and len(self.masks) != len(self.scores):
+            raise ValueError(f"detections: {len(self.masks)} masks of {len(self.scores)}; each or none has one")
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def some(self, chosen: Int[np.ndarray, " n"]) -> "Found":
+        """Return the detections of some numbers, in their order."""
+        masks = None if self.masks is None else tuple(self.masks[k] for k in chosen)
+        return Found(self.boxes[chosen], self.scores[chosen], self.labels[chosen], masks)
 
 
 def in_order(truths: Sequence[Truth], found: Mapping[int, Found], classes: int) -> list[tuple[Truth, Found]]:

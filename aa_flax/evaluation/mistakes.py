@@ -85,8 +85,7 @@ def judge(
         raise ValueError(f"0 < touching < overlap <= 1 is asked for, got touching={touching} and overlap={overlap}")
     verdicts = []
     for truth, everything in in_order(truths, found, classes):
-        above = everything.scores > threshold
-        here = Found(everything.boxes[above], everything.scores[above], everything.labels[above])
+        here = everything.some(np.flatnonzero(everything.scores > threshold))
         verdicts += _of_image(truth, here, overlap, touching, max_detections)
     return verdicts
 

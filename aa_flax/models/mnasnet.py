@@ -16,6 +16,7 @@ from aa_flax.layers.convolve import convolve
 from aa_flax.layers.drop_path import DropPathRule, drop_path, drop_path_rates
 from aa_flax.layers.mode import WithMode, evaluates
 from aa_flax.layers.norm import batch_norm
+from aa_flax.models.depth import blocks_of_stages
 from aa_flax.models.factories import AugmentedConvFactory, ConvFactory, WeightedConvFactory, plain_conv
 from aa_flax.models.heads import HeadOptions, classifier, pooled
 from aa_flax.models.registry import register
@@ -204,6 +205,15 @@ class MnasNet(WithMode):
     def feature_info(self) -> dict[str, FeatureInfo]:
         """Return the channels and the stride of each map of `features`."""
         return dict(self._info)
+
+    @property
+    def depth_groups(self) -> dict[str, int]:
+        """Return the group of each module, see `aa_flax.models.depth`."""
+        return {
+            "stem": 0,
+            "stem_bn": 0,
+            **blocks_of_stages({name: getattr(self, name).blocks for name, _ in self._info}),
+        }
 
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None

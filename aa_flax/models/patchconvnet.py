@@ -233,6 +233,11 @@ class PatchConvNet(WithMode):
             return {"stage1": FeatureInfo(self.width, STRIDE)}
         return {_stage(level): FeatureInfo(self.width, 2**level) for level in self.pyramid.levels}
 
+    @property
+    def depth_groups(self) -> dict[str, int | range]:
+        """Return the group of each module, see `aa_flax.models.depth`; the pooling's layer goes with the classifier."""
+        return {"stem": 0, "trunk.blocks": range(1, self.trunk.depth + 1)}
+
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b _"]:

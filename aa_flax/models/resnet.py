@@ -17,6 +17,7 @@ from aa_flax.layers.drop_path import DropPathRule, drop_path, drop_path_rates
 from aa_flax.layers.mode import WithMode, evaluates
 from aa_flax.layers.norm import NormFactory, batch_norm
 from aa_flax.models.activated import convolve_activated
+from aa_flax.models.depth import blocks_of_stages
 from aa_flax.models.factories import (
     AugmentedConvFactory,
     AugmentedWeightedConvFactory,
@@ -195,6 +196,14 @@ class ResNet(WithMode):
     def feature_info(self) -> dict[str, FeatureInfo]:
         """Return the channels and the stride of each map of `features`."""
         return {f"stage{i + 1}": FeatureInfo(width, 4 * 2**i) for i, width in enumerate(self.widths)}
+
+    @property
+    def depth_groups(self) -> dict[str, int]:
+        """Return the group of each module, see `aa_flax.models.depth`; BAM belongs to the block before it."""
+        stages = {f"stage{i}": getattr(self, f"stage{i}").blocks for i in (1, 2, 3, 4)}
+        blocks = blocks_of_stages(stages)
+        between = {f"attention{i}": blocks[f"stage{i}.block{stages[f'stage{i}']}"] for i in (1, 2, 3)}
+        return {"stem": 0, "bn": 0, **blocks, **between}
 
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None

@@ -14,6 +14,7 @@ from aa_flax.layers.drop_path import DropPathRule, drop_path, drop_path_rates
 from aa_flax.layers.mode import WithMode, evaluates
 from aa_flax.layers.norm import NormFactory, batch_norm
 from aa_flax.models.activated import convolve_activated
+from aa_flax.models.depth import blocks_of_stages
 from aa_flax.models.factories import (
     AugmentedConvFactory,
     AugmentedWeightedConvFactory,
@@ -193,6 +194,11 @@ class WideResNet(WithMode):
     def feature_info(self) -> dict[str, FeatureInfo]:
         """Return the channels and the stride of each map of `features`."""
         return {f"stage{i + 1}": FeatureInfo(width, 2**i) for i, width in enumerate(self.widths)}
+
+    @property
+    def depth_groups(self) -> dict[str, int]:
+        """Return the group of each module, see `aa_flax.models.depth`; the last batch norm goes with the classifier."""
+        return {"stem": 0, **blocks_of_stages({name: getattr(self, name).blocks for name in self.feature_info})}
 
     def __call__(
         self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None

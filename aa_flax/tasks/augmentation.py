@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from aa_flax.config.schema import Config
-from aa_flax.data.augment import device, erasing
+from aa_flax.config.schema import Config, ConfigError
+from aa_flax.data.augment import device, erasing, photometric
 from aa_flax.data.preprocessing import Preprocessing
 
 Augment = Callable[[Array, Array], Array]
@@ -26,9 +26,14 @@ def make_placed_augment(config: Config, preprocessing: Preprocessing) -> PlacedA
     """Return the augmentation that runs on the device, for images with padding, and targets that lie in them.
 
     Padding is 0, and images are mirrored within their own width. The function splits a step's key into three, takes the
-    first two, and folds in 3, 4 and 7; `aa_flax.tasks.mixing` and `aa_flax.tasks.detection` fold in others.
+    first two, and folds in 3, 4, 7 and 9; `aa_flax.tasks.mixing` and `aa_flax.tasks.detection` fold in others.
     """
     data = config.data
+    if data.photometric and preprocessing.channels != 3:
+        raise ConfigError(
+            f"config field 'data.photometric' changes saturation and hue, and the images have {preprocessing.channels} "
+            "channel; 'data.color_jitter' changes grey images too"
+        )
 
     def augmented(images: Array, placement: Array | None, key: Array) -> tuple[Array, Array]:
         flip_key, cutout_key, _ = jax.random.split(key, 3)
@@ -38,6 +43,8 @@ def make_placed_augment(config: Config, preprocessing: Preprocessing) -> PlacedA
         if data.color_jitter:
             # Not 0 to 2: folding these in would give the three keys above again.
             images = device.color_jitter(jax.random.fold_in(key, 3), images, data.color_jitter)
+        if data.photometric:
+            images = photometric.photometric_distortion(jax.random.fold_in(key, 9), images)
         images = preprocessing.normalize(images, placement)
         flips = jnp.zeros(images.shape[0], bool)
         if data.flip:

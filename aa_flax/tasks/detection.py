@@ -14,29 +14,31 @@ from jaxtyping import Array
 
 from aa_flax.config import fields
 from aa_flax.config.schema import Config, ConfigError
-from aa_flax.data.augment.device import flipped_boxes
+from aa_flax.data.augment.device import flipped_boxes, flipped_masks
 from aa_flax.data.boxes import Boxes
 from aa_flax.data.datasets import Dataset
+from aa_flax.data.masks import MissingLibrary, require_library
+from aa_flax.data.placement import resized
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.source import Source
-from aa_flax.data.targets import Targets
 from aa_flax.drawing.boxes import class_color, draw_boxes, outline
+from aa_flax.drawing.masks import instance_map, square
 from aa_flax.drawing.object_attention import ObjectAttention, draw_objects
-from aa_flax.evaluation.coco import MissingLibrary, require_library
 from aa_flax.literal import quoted, told_apart
 from aa_flax.models import create_model
 from aa_flax.models.registry import options_around
 from aa_flax.tasks.augmentation import make_placed_augment
 from aa_flax.tasks.class_columns import Numbering, class_columns, labels_of
 from aa_flax.tasks.detection_report import draw_report, write_detections
-from aa_flax.tasks.detection_scores import DetectionScorer
+from aa_flax.tasks.detection_scores import DetectionScorer, lines_by_class
 from aa_flax.tasks.detector_kinds import kind_of
 from aa_flax.tasks.found_objects import FoundObjects, in_photo, on_canvas
 from aa_flax.tasks.options import options_of
 from aa_flax.tasks.task import RandomKey, Scores
 
-_SCORES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+_SCORES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AP_per_class", "AP50_per_class")
 _RECALLS = ("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
+_NUMBERS = (*_SCORES, *_RECALLS)
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,14 @@ class DetectionDisplay:
 class Detection:
     """The task of finding objects, scored by COCO's average precision on held-out data."""
 
+    fractions = frozenset({*_NUMBERS, *(f"mask_{name}" for name in _NUMBERS), "F1"})
     headline = "AP"
-    fractions = frozenset({*_SCORES, *_RECALLS, "AP_per_class", "AP50_per_class", "F1"})
     display = DetectionDisplay
     options_type = DetectionOptions
 
     def __init__(self, config: Config, preprocessing: Preprocessing) -> None:
         self.config, self.preprocessing = config, preprocessing
         self.options = options_of(config, DetectionOptions)
-        self.targets: Targets = Boxes(self.options.most_objects, self.options.least_side)
         data = config.data
         refused = {
             "data.on_device": data.on_device,
@@ -100,6 +101,8 @@ class Detection:
             raise ConfigError(f"config field 'model': {error}") from None
         self._kind = kind_of(self._network, config)
         self.metrics: Mapping[str, Any] = self._kind.metrics
+        self.targets = Boxes(self.options.most_objects, self.options.least_side, self._kind.masks)
+        self.headline = "mask_AP" if self._kind.masks else "AP"
         self._columns = class_columns(self.options.columns, preprocessing, self._network.unused_columns)
 
     @functools.cached_property
@@ -141,6 +144,12 @@ class Detection:
                 f"{dataset.name} has the classes {quoted(found, 5)}; the run was trained on {quoted(trained, 5)}"
             )
 
+    def begin(self, source: Source | None) -> None:
+        """Raise DataError if the network is to learn masks of data that lack some, as far as the data say."""
+        annotations = getattr(source, "annotations", None)
+        if self._kind.masks and annotations is not None:
+            annotations.require_masks()
+
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """Return the network of the config, with a column of scores for each class."""
         model, preprocessing = self.config.model, self.preprocessing
@@ -159,8 +168,10 @@ class Detection:
         """Return augmented images; what the losses of this kind of detector need; and what they are divided by."""
         images, flips = self._augment(batch["image"], batch["placement"], key)
         sizes = batch["placement"][:, 4:6]
-        boxes = flipped_boxes(batch["boxes"], flips, sizes[:, 1])
-        objects = self._objects({**batch, "boxes": boxes})
+        flipped = {"boxes": flipped_boxes(batch["boxes"], flips, sizes[:, 1])}
+        if self._kind.masks:
+            flipped["masks"] = flipped_masks(batch["masks"], flips)
+        objects = self._objects({**batch, **flipped})
         # Folded in otherwise than what `aa_flax.tasks.augmentation` and `mixing` draw from.
         targets, total = self._kind.prepare(objects, images.shape[1:3], sizes, jax.random.fold_in(key, 8))
         return images, targets, total
@@ -189,19 +200,17 @@ class Detection:
 
     def scorer(self, source: Source) -> DetectionScorer:
         """Return what gathers the detections of held-out data and scores them."""
-        return DetectionScorer(source, self.preprocessing.class_names, self.labels.tolist(), self._kind.held_out)
+        self.begin(source)
+        kind = self._kind
+        return DetectionScorer(source, self.preprocessing.class_names, self.labels.tolist(), kind.held_out, kind.masks)
 
     def scores(self, sums: Mapping[str, Any]) -> Scores:
         """Raise TypeError: average precision does not follow from sums, see `scorer`."""
         raise TypeError("the scores of detection do not follow from sums; `scorer` gives them")
 
     def lines(self, scores: Scores) -> list[str]:
-        """Return a line with the average precision of each class."""
-        by_class = scores.details.get("AP_per_class", {}).values()
-        return [
-            f"     - %  {name}, no objects" if value is None else f"{100 * value:6.2f} %  {name}"
-            for name, value in zip(self.shown_names, by_class, strict=False)
-        ]
+        """Return a line with the average precision of each class, of boxes and, if there are any, of masks."""
+        return lines_by_class(scores.details, self.shown_names)
 
     def report(self, model: nnx.Module, scores: Scores, source: Source, folder: Path) -> None:
         """Write the detections in COCO's format, and draw what was found and missed, into a folder."""
@@ -210,10 +219,17 @@ class Detection:
             draw_report(scores.drawn, source, folder)
 
     def mark(self, axes: Any, example: Mapping[str, Any]) -> None:
-        """Draw the boxes of an example over its picture."""
+        """Draw the boxes, and masks if there are any, of an example over its picture."""
+        if "masks" in example and example["masks"].dtype == object:  # of a photograph, where they are still texts
+            size = example["image"].shape[:2]
+            example = self.targets.placed(example, resized(size)(*size).as_array())
         valid = np.asarray(example["valid"])
-        for box, label in zip(example["boxes"][valid], np.asarray(example["classes"])[valid].tolist(), strict=True):
-            outline(axes, np.asarray(box, np.float64), class_color(label), width=0.8)
+        boxes, labels = np.asarray(example["boxes"], np.float64)[valid], np.asarray(example["classes"])[valid].tolist()
+        masks = example["masks"][valid] if "masks" in example else [None] * len(labels)
+        for box, label, mask in zip(boxes, labels, masks, strict=True):
+            if mask is not None:
+                square(axes, mask, box, class_color(label))
+            outline(axes, box, class_color(label), width=0.8)
 
     def attention_drawer(self, model: nnx.Module) -> Any:
         """Return the function (pixels, row, placement, display, file) that draws what the objects found attend to.
@@ -248,6 +264,17 @@ class Detection:
         """Return the objects found in a photograph, in its own pixels and within it."""
         return in_photo(on_canvas(row, self.labels), placement)
 
+    def mask_picture(self, prediction: FoundObjects, display: DetectionDisplay) -> Any:
+        """Return a picture whose pixels are the numbers of the objects found, from 1 in falling score; 0 is none.
+
+        Raises:
+            ConfigError: the network finds no masks.
+        """
+        shown = prediction.at_least(display.threshold)
+        if shown.masks is None:
+            raise ConfigError(f"{self.config.model.name} finds boxes and no masks")
+        return instance_map(shown.masks, shown.size, [class_color(number) for number in range(len(shown.masks))])
+
     def describe(self, prediction: FoundObjects, display: DetectionDisplay) -> list[str]:
         """Return a line for each object found: score, class, and box in the photograph's pixels."""
         lines = prediction.at_least(display.threshold).lines(self.shown_names)
@@ -261,7 +288,8 @@ class Detection:
         """Return each object found as JSON has it: box, score, class, and the numbers of the class.
 
         The box is x1, y1, x2, y2 in the photograph's pixels. "label" is the number of the class here, from 0,
-        "category_id" that of the data set's files, as in `detections.json`.
+        "category_id" that of the data set's files, as in `detections.json`. A mask, "segmentation", is as COCO has it:
+        run lengths at the photograph's size.
         """
         names = self.preprocessing.class_names
         ids = self.preprocessing.category_ids or range(1, len(names) + 1)
@@ -275,10 +303,12 @@ class Detection:
     def draw(self, prediction: FoundObjects, pixels: np.ndarray, display: DetectionDisplay, file: Path) -> None:
         """Draw the objects found over the photograph, each with its name and score."""
         shown = prediction.at_least(display.threshold)
-        draw_boxes(pixels, shown.boxes, shown.labels, self.shown_names, shown.scores, file)
+        masks = None if shown.masks is None else [mask.pixels() for mask in shown.masks]
+        draw_boxes(pixels, shown.boxes, shown.labels, self.shown_names, shown.scores, file, masks=masks)
 
     def _objects(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         """Return the objects on the canvas, each with the column of its class."""
         boxes = jnp.where(batch["valid"][..., None], batch["boxes"], 0)
         columns = jnp.asarray(self._columns, jnp.int32)[batch["classes"]]
-        return {"boxes": boxes, "columns": columns, "valid": batch["valid"]}
+        masks = {"masks": batch["masks"]} if self._kind.masks else {}
+        return {"boxes": boxes, "columns": columns, "valid": batch["valid"], **masks}

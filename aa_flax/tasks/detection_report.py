@@ -21,11 +21,14 @@ _SHOWN = 6
 def write_detections(judged: Judged, source: Source, folder: Path) -> None:
     """Write all detections in COCO's results format, and what their numbers stand for.
 
-    `detections.json` has the numbers that the data set's files give to photographs and classes, or those that they got
-    here; `photographs.json` has the photographs and classes of these numbers, in the form of COCO's annotations.
+    `detections.json` has boxes and, of a detector of masks, `masks.json` the masks of the same detections, with the
+    numbers that the data set's files give to photographs and classes, or those that they got here; `photographs.json`
+    has the photographs and classes of these numbers, in the form of COCO's annotations.
     """
     ids = source.annotations.category_ids
     (folder / "detections.json").write_text(results_json(judged.found, ids))
+    if judged.masks:
+        (folder / "masks.json").write_text(results_json(judged.found, ids, "masks"))
     images = [
         {"id": each.image_id, "file_name": each.file_name, "height": each.height, "width": each.width}
         for each in source.annotations.truths()
@@ -52,7 +55,8 @@ def draw_report(judged: Judged, source: Source, folder: Path) -> None:
     file_names = {truth.image_id: truth.file_name for truth in truths}
     mistakes_by_kind(worst(judged.verdicts), photo, names, folder / "mistakes.png", file_names=file_names)
     chosen = [truths[place] for place in np.unique(np.linspace(0, len(truths) - 1, _SHOWN).round().astype(int))]
-    nothing = Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+    masks = None if judged.coco_masks is None else ()
+    nothing = Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), masks)
     truths_beside_detections(
         [photo(truth.image_id) for truth in chosen],
         chosen,

@@ -30,7 +30,9 @@ class Judged:
     Attributes:
         found: by the photograph's id.
         truths: of all photographs in the order of the split, None for a split without annotations.
-        coco: the scores, None without annotations.
+        coco: the scores of boxes, None without annotations.
+        coco_masks: those of masks, None without annotations or masks.
+        masks: whether masks were found.
         class_names: of every class.
     """
 
@@ -38,6 +40,8 @@ class Judged:
     truths: Sequence[Truth] | None
     coco: CocoScores | None
     class_names: Sequence[str]
+    coco_masks: CocoScores | None = None
+    masks: bool = False
 
     @functools.cached_property
     def matches(self) -> Matches:
@@ -64,7 +68,9 @@ class Judged:
 class DetectionScorer:
     """Gathers the detections of a split, and scores them against all of its annotations."""
 
-    def __init__(self, source: Source, class_names: Sequence[str], labels: Sequence[int], held_out: HeldOut) -> None:
+    def __init__(
+        self, source: Source, class_names: Sequence[str], labels: Sequence[int], held_out: HeldOut, masks: bool = False
+    ) -> None:
         """Make a scorer.
 
         Args:
@@ -72,10 +78,11 @@ class DetectionScorer:
             class_names: of every class, in the order of labels.
             labels: of each column of the network's scores; -1 for a column that stands for no class.
             held_out: the function from the sums over all images to the loss and its parts.
+            masks: whether masks are found, and scored.
         """
-        self._source, self._names, self._held_out = source, tuple(class_names), held_out
+        self._source, self._names, self._held_out, self._masks = source, tuple(class_names), held_out, masks
         self._labels = np.asarray(labels, np.int64)
-        self._rows = DetectionRows()
+        self._rows = DetectionRows(masks=masks)
 
     def add(self, index: np.ndarray, mask: np.ndarray, rows: Any, placement: np.ndarray | None) -> None:
         """Take this process's share of a batch."""
@@ -87,25 +94,43 @@ class DetectionScorer:
         return self._rows.state()
 
     def scores(self, sums: Mapping[str, Any], states: Sequence[Mapping[str, np.ndarray]]) -> Scores:
-        """Return COCO's twelve numbers, the loss and its parts; details by class."""
+        """Return COCO's twelve numbers, of masks too, the loss and its parts; details by class."""
         annotations = self._source.annotations
         if annotations.exist:
-            annotations.require_objects()
+            annotations.require_truths()
         annotated = annotations.truths()
         found = found_in(merged(states), [each.image_id for each in annotated])
         truths = annotated if annotations.exist else None
-        judged = Judged(found, truths, evaluate(truths, found, self._names), self._names)
+        names, masks = self._names, self._masks
+        of_masks = evaluate(truths, found, names, of="masks") if masks else None
+        judged = Judged(found, truths, evaluate(truths, found, names), names, of_masks, masks)
         values, details = self._held_out(sums), dict[str, Any]()
         if judged.coco is not None:
-            scored = judged.coco
-            values |= {name: NO_SCORE if value is None else value for name, value in scored.values.items()}
-            details = {
-                "AP_per_class": dict(zip(self._names, scored.by_class, strict=True)),
-                "AP50_per_class": dict(zip(self._names, scored.by_class_50, strict=True)),
+            for start, scored in (("", judged.coco), ("mask_", judged.coco_masks)):
+                if scored is not None:
+                    values |= {name: NO_SCORE if value is None else value for name, value in scored.values.items()}
+                    details[f"{start}AP_per_class"] = dict(zip(names, scored.by_class, strict=True))
+                    details[f"{start}AP50_per_class"] = dict(zip(names, scored.by_class_50, strict=True))
+            details |= {
                 "threshold": judged.threshold,
                 "F1": judged.thresholds.all.best_f1,
                 "mistakes": {k: int(n.sum()) for k, n in count_kinds(judged.verdicts, len(self._names)).items()},
             }
         else:
-            values = dict.fromkeys((*values, "AP"), NO_SCORE)
+            values = dict.fromkeys((*values, "AP", *["mask_AP"] * masks), NO_SCORE)
         return Scores(values, details, len(annotated), drawn=judged)
+
+
+def lines_by_class(details: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Return a line with the average precision of each class, of boxes and, if there are any, of masks.
+
+    Args:
+        details: of scores; nothing where there are no annotations.
+        names: of the classes as they are printed.
+    """
+    columns = [details[name].values() for name in ("AP_per_class", "mask_AP_per_class") if name in details]
+    lines = ["   boxes     masks"] if len(columns) > 1 else []
+    for name, values in zip(names, zip(*columns, strict=True), strict=False):
+        numbers = "  ".join("     - %" if value is None else f"{100 * value:6.2f} %" for value in values)
+        lines.append(f"{numbers}  {name}{', no objects' * (values[0] is None)}")
+    return lines

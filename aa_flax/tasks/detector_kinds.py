@@ -8,8 +8,9 @@ from jaxtyping import Array, Float
 
 from aa_flax.config.schema import Config, ConfigError
 from aa_flax.models.detections import Detections
-from aa_flax.models.rcnn_options import RCNNOptions
+from aa_flax.models.rcnn_options import MaskRCNNOptions, RCNNOptions
 from aa_flax.models.retinanet_options import RetinaNetOptions
+from aa_flax.tasks.masked import Masked
 from aa_flax.tasks.one_stage import OneStage
 from aa_flax.tasks.task import RandomKey
 from aa_flax.tasks.two_stage import TwoStage
@@ -25,13 +26,16 @@ class DetectorKind(Protocol):
     A kind is made as `kind(network, config)`, of the options of what stands around the network's backbone and of the
     run's config.
 
-    Objects are {"boxes" [b, n, 4] in pixels of the canvas, "columns" int [b, n] of the class scores, "valid" [b, n]}.
+    Objects are {"boxes" [b, n, 4] in pixels of the canvas, "columns" int [b, n] of the class scores, "valid" [b, n]},
+    and of a kind with masks "masks" uint8 [b, n, s, s], 0 and 1 for the cells of each box.
     Sizes are the height and width of each image on the canvas, [b, 2].
 
     Attributes:
+        masks: whether it is trained on masks and finds them.
         metrics: what `losses` returns besides the loss, as `Task.metrics`.
     """
 
+    masks: bool
     metrics: Mapping[str, Any]
 
     def check(self) -> None:
@@ -60,7 +64,7 @@ class DetectorKind(Protocol):
         """Return "loss" and its parts from the sums of `score` over all images, and "images", their number."""
 
 
-KINDS: Mapping[type, type] = {RetinaNetOptions: OneStage, RCNNOptions: TwoStage}
+KINDS: Mapping[type, type] = {RetinaNetOptions: OneStage, RCNNOptions: TwoStage, MaskRCNNOptions: Masked}
 """From the type of the options of what stands around a backbone to the kind of the detector."""
 
 

@@ -1,5 +1,6 @@
 """The objects that a detector found in one photograph, and the words for them."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from aa_flax.data.masks import RunLengths, encoded
 from aa_flax.data.placement import boxes_in_photo
+from aa_flax.evaluation.pasting import paste
 
 
 @dataclass(frozen=True)
@@ -18,16 +21,24 @@ class FoundObjects:
         boxes: x1, y1, x2, y2 in the photograph's own pixels.
         scores: between 0 and 1.
         labels: the number of each one's class.
+        squares: of a detector of masks, the probabilities for the cells of each box.
+        masks: the same as pixels of the photograph, once they are in it.
+        size: (height, width) of the photograph, likewise.
     """
 
     boxes: Float[np.ndarray, "n 4"]
     scores: Float[np.ndarray, " n"]
     labels: Int[np.ndarray, " n"]
+    squares: Float[np.ndarray, "n m m"] | None = None
+    masks: tuple[RunLengths, ...] | None = None
+    size: tuple[int, int] = (0, 0)
 
     def at_least(self, threshold: float) -> "FoundObjects":
         """Return those with a score of the threshold or more."""
         kept = self.scores >= threshold
-        return FoundObjects(self.boxes[kept], self.scores[kept], self.labels[kept])
+        squares = None if self.squares is None else self.squares[kept]
+        masks = None if self.masks is None else tuple(itertools.compress(self.masks, kept))
+        return FoundObjects(self.boxes[kept], self.scores[kept], self.labels[kept], squares, masks, self.size)
 
     def lines(self, names: Sequence[str]) -> list[str]:
         """Return a line for each: score, class, and box in the photograph's pixels."""
@@ -43,8 +54,11 @@ class FoundObjects:
         return [(label, f"{names[label]}\n{100 * score:.1f} %") for label, score in rows]
 
     def values(self, names: Sequence[str], category_ids: Sequence[int]) -> list[dict[str, Any]]:
-        """Return box, score, class, label and category id of each, as JSON has them."""
-        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True)
+        """Return box, score, class, label and category id of each, and its mask if it has one, as JSON has them."""
+        masks = (
+            [{}] * len(self.scores) if self.masks is None else [{"segmentation": each.values()} for each in self.masks]
+        )
+        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), masks, strict=True)
         return [
             {
                 "box": box,
@@ -52,8 +66,9 @@ class FoundObjects:
                 "class": names[label],
                 "label": label,
                 "category_id": category_ids[label],
+                **mask,
             }
-            for box, score, label in rows
+            for box, score, label, mask in rows
         ]
 
 
@@ -74,11 +89,15 @@ def on_canvas(row: Mapping[str, Any], labels: Int[np.ndarray, " columns"]) -> Fo
     found = labelled(row, labels)
     kept = found["valid"]
     boxes = np.asarray(found["boxes"], np.float64)[kept]
-    return FoundObjects(boxes, np.asarray(found["scores"])[kept], found["classes"][kept])
+    squares = np.asarray(row["masks"])[kept] if "masks" in row else None
+    return FoundObjects(boxes, np.asarray(found["scores"])[kept], found["classes"][kept], squares)
 
 
 def in_photo(objects: FoundObjects, placement: Float[np.ndarray, "8"]) -> FoundObjects:
     """Return objects on a canvas in the photograph's own pixels, clipped to it."""
-    height, width = (float(side) for side in placement[6:8])
-    boxes = np.clip(boxes_in_photo(objects.boxes, placement), 0, [width, height, width, height])
-    return FoundObjects(boxes, objects.scores, objects.labels)
+    height, width = size = int(placement[6]), int(placement[7])
+    boxes, masks = boxes_in_photo(objects.boxes, placement), None
+    if objects.squares is not None:
+        masks = tuple(encoded(paste(*each, size)) for each in zip(objects.squares, boxes, strict=True))
+    boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float64))
+    return FoundObjects(boxes, objects.scores, objects.labels, objects.squares, masks, size)

@@ -18,6 +18,7 @@ from aa_flax.tasks.task import RandomKey
 class OneStage:
     """The kind of detector with a score for each anchor and class; see `aa_flax.tasks.detector_kinds`."""
 
+    masks = False
     metrics: Mapping[str, Any] = {"class_loss": jnp.float32, "box_loss": jnp.float32, "positives": jnp.float32}
 
     def __init__(self, network: RetinaNetOptions, config: Config) -> None:

@@ -15,6 +15,7 @@ from aa_flax.typed import field_types
 TASKS = {
     "classification": "aa_flax.tasks.classification:Classification",
     "detection": "aa_flax.tasks.detection:Detection",
+    "segmentation": "aa_flax.tasks.segmentation:Segmentation",
 }
 """From the name of a task to its module and class. Any other "module:Class" names a task outside this library."""
 

@@ -53,9 +53,11 @@ class Task(Protocol):
     there: `begin`; `rows` and `scorer`, for scores that are no sums; and for predictions that lie in the photograph
     `found`, `mark(axes, example)`, which draws the targets of an example over its picture, `draw(prediction, pixels,
     display, file)`, which draws a prediction over the photograph, `attention_drawer(model)`, which returns the function
-    (pixels, row, placement, display, file) that draws what the network attends to where it found something, and
-    `values(prediction, display)`, which returns a prediction as JSON has it. `recorded_display(result)` returns values
-    of display fields that the result of a finished run says, which are then the defaults.
+    (pixels, row, placement, display, file) that draws what the network attends to where it found something,
+    `mask_picture(prediction, display)`, which returns a picture (Pillow's) of the photograph's size whose pixels are
+    numbers of what is there, and `values(prediction, display)`, which returns a prediction as JSON has it.
+    `recorded_display(result)` returns values of display fields that the result of a finished run says, which are then
+    the defaults.
     """
 
     targets: Targets

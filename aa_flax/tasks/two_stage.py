@@ -26,6 +26,7 @@ class TwoStage:
     function of the step's key and the image's place in the batch. Held-out losses draw with one key for all images.
     """
 
+    masks = False
     more_names: tuple[str, ...] = ()
     """Names of the losses of `more_losses`."""
 

@@ -139,7 +139,7 @@ class _Run:
         self._saved_step = self._step
         self._scorer = make_scorer(setup.program)
         self._scores: Scores | None = None
-        self._stepped = False
+        self._compiled: set[tuple[int, ...]] = set()  # sizes of images whose step has been compiled
 
     def __enter__(self) -> "_Run":
         return self
@@ -189,13 +189,16 @@ class _Run:
     def _one_step(self, batch: dict[str, Any]) -> None:
         self._state = self._setup.program.train_step(self._state, batch)
         self._step += 1
-        if not self._stepped:
-            self._stepped = True
+        size = batch["image"].shape[1:3] if "image" in batch else ()
+        if not self._compiled:
             self._services.phases.done("first batch and compilation")
             jax.block_until_ready(self._state)
             self._services.phases.done("step")
-            self._services.cache.vouch()
             self._progress.say(str(self._services.phases))
+        if size not in self._compiled:
+            self._compiled.add(size)
+            self._windows.compiled()
+            self._services.cache.vouch()
         self._services.profile.at(self._step, self._state)
         self._watchdog.alive()
 

@@ -1,57 +1,14 @@
-"""Optax chains and learning-rate schedules from a config."""
+"""Optax chains from a config."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from aa_flax.config.schema import OptimizerConfig
+from aa_flax.training.schedules import learning_rate
 from aa_flax.training.trust_ratio import scale_by_trust_ratio
-
-
-def learning_rate(config: OptimizerConfig, total_steps: int, epoch_steps: int) -> optax.Schedule:
-    """Return linear warm-up from 0 over the first `warmup` fraction of the run, then what `schedule` names.
-
-    cosine:       to 0 at the end of the run
-    constant:     stays
-    steps:        learning_rate · decay_factor ** (how many of `decay_at_epochs` have passed)
-    exponential:  learning_rate · decay_factor ** floor(epoch / decay_every_epochs)
-
-    The last two count epochs from the start of the run, warm-up included, as the TensorFlow code of MnasNet does.
-    """
-    warmup_steps = round(config.warmup * total_steps)
-    if config.schedule == "cosine":
-        after = optax.cosine_decay_schedule(config.learning_rate, max(total_steps - warmup_steps, 1))
-    elif config.schedule == "constant":
-        after = optax.constant_schedule(config.learning_rate)
-    else:
-        after = _staircase(config, total_steps, epoch_steps, warmup_steps)
-    if not warmup_steps:
-        return after
-    return optax.join_schedules([optax.linear_schedule(0.0, config.learning_rate, warmup_steps), after], [warmup_steps])
-
-
-def _staircase(config: OptimizerConfig, total_steps: int, epoch_steps: int, start: int) -> optax.Schedule:
-    """Return either schedule of sudden drops, as a function of the steps since `start`.
-
-    The drops before each step are counted in float64 on the host: the steps between two drops are seldom a whole number
-    (3002.4 for ImageNet in the MnasNet recipe), and float32 would put some drops a step off.
-    """
-    steps, slack = np.arange(total_steps), 1e-6  # a drop due at 7.000000001 by rounding alone is due at step 7
-    if config.schedule == "steps":
-        due = np.asarray(config.decay_at_epochs) * epoch_steps
-        drops = np.searchsorted(due - slack, steps, side="right")
-    else:
-        drops = np.floor((steps + slack) / (config.decay_every_epochs * epoch_steps)).astype(int)
-    boundaries = np.flatnonzero(np.diff(drops)) + 1
-    values = config.learning_rate * config.decay_factor ** drops[[0, *boundaries]].astype(float)
-
-    def schedule(since_start: Any) -> Any:
-        return jnp.asarray(values, jnp.result_type(float))[jnp.sum(since_start + start >= boundaries)]
-
-    return schedule
 
 
 def decays(params: Any, exclude: tuple[str, ...]) -> Any:

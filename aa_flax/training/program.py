@@ -9,13 +9,16 @@ import jax
 import optax
 from flax import nnx
 
-from aa_flax.config.schema import Config
+from aa_flax.config.schema import Config, ConfigError
 from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.models.depth import DepthGroups, depth_groups
 from aa_flax.models.functional import Apply, PureDict, functional
 from aa_flax.tasks import Task, make_task
 from aa_flax.training.freezing import leave_frozen
 from aa_flax.training.initial import build_model
-from aa_flax.training.optimizers import learning_rate, optimizer
+from aa_flax.training.layer_decay import decay_by_depth
+from aa_flax.training.optimizers import optimizer
+from aa_flax.training.schedules import learning_rate
 from aa_flax.training.sharding import Layout
 from aa_flax.training.state import TrainState, create_state
 from aa_flax.training.step import make_gradient, make_train_step
@@ -68,7 +71,10 @@ class Program:
         change(model)
         losses, params, batch_stats = functional(model, task.losses)
         predict, _, _ = functional(model, lambda model, *arguments, **_: task.predict(model, *arguments))
-        return cls(config, preprocessing, task, layout, epoch_steps, losses, predict, params, batch_stats, model)
+        program = cls(config, preprocessing, task, layout, epoch_steps, losses, predict, params, batch_stats, model)
+        if config.optimizer.layer_decay != 1:
+            program._depth_groups()  # a network without any is an error now and not later
+        return program
 
     @property
     def total_steps(self) -> int:
@@ -84,7 +90,15 @@ class Program:
     def optimizer(self) -> optax.GradientTransformation:
         """Return the whole optax chain, which leaves frozen parts as they are."""
         chain = optimizer(self.config.optimizer, self.total_steps, self.epoch_steps)
-        return leave_frozen(chain, self.frozen)
+        decay = self.config.optimizer.layer_decay
+        return leave_frozen(chain if decay == 1 else decay_by_depth(chain, self._depth_groups(), decay), self.frozen)
+
+    def _depth_groups(self) -> DepthGroups:
+        try:
+            return depth_groups(self._model)
+        except ValueError as error:
+            decay = self.config.optimizer.layer_decay
+            raise ConfigError(f"config field 'optimizer.layer_decay' ({decay}): {error}") from None
 
     @property
     def frozen(self) -> tuple[str, ...]:

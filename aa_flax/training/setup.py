@@ -10,7 +10,7 @@ from flax import nnx
 
 from aa_flax import data
 from aa_flax.config.schema import MAY_DIFFER, Config, ConfigError, flatten
-from aa_flax.data.augment.host import make_host_augment
+from aa_flax.data.augment.host import crop_settings, make_host_augment
 from aa_flax.data.pipeline import Batches
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.runs.directory import RunDirectory
@@ -22,6 +22,7 @@ from aa_flax.training.program import Program
 from aa_flax.training.resident import resident
 from aa_flax.training.settings import settings
 from aa_flax.training.sharding import Layout, place_batch
+from aa_flax.training.train_sizes import check_train_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +94,8 @@ class Setup:
             seed=self.config.seed,
             start_step=start_step,
             image_size=self.preprocessing.image_size,
-            crop=self.config.data.crop,
-            crop_padding=self.config.data.crop_padding,
-            scale_range=self.config.data.scale_range,
             fill=self.preprocessing.mean_pixel,
+            **crop_settings(self.config),
             augment=make_host_augment(self.config, self.preprocessing),
             repeats=self.config.data.repeats,
             num_threads=self.config.data.num_threads,
@@ -129,7 +128,7 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     eval_source = dataset.split(config.data.eval_split, task.targets)
     if eval_source.annotations is not None:
         try:
-            eval_source.annotations.require_objects()
+            eval_source.annotations.require_truths()
         except data.DataError as error:
             raise ConfigError(
                 f"config field 'data.eval_split': {error}; aa_flax.evaluate --split writes what a network finds in them"
@@ -152,6 +151,9 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     with jax.default_device(_host()):
         program = Program.of(config, preprocessing, layout, epoch_steps, task=task, change=take)
     program.task.check(layout.mesh.shape["data"])
+    check_train_sizes(program)
+    if (warmup := config.optimizer.warmup_steps) >= program.total_steps:
+        logging.warning("the learning rate never reaches its peak: %d warm-up steps of %d", warmup, program.total_steps)
     if config.optimizer.schedule == "steps" and min(config.optimizer.decay_at_epochs) >= config.epochs:
         logging.warning("the learning rate never drops: decay_at_epochs begins after the %d epochs", config.epochs)
     return Setup(program, dataset, train_source, eval_source, "".join(reports))

@@ -103,6 +103,10 @@ class Windows:
         self.restart()
         return reset_window(state)
 
+    def compiled(self) -> None:
+        """Leave the open log window out of `images_per_second`, because a step of it was compiled."""
+        self._since = None
+
     def restart(self) -> None:
         """Restart the clock of the open log window."""
         self._since = time.monotonic()

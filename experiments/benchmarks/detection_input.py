@@ -77,7 +77,7 @@ class Many(data.Source):
 
     def __init__(self, source: data.Source):
         self.name, self.image_shape, self.target_shapes = source.name, source.image_shape, source.target_shapes
-        self.placed, self._source = source.placed, source
+        self.read_shapes, self.placed, self._source = source.read_shapes, source.placed, source
 
     def __len__(self) -> int:
         return EXAMPLES

@@ -24,7 +24,7 @@ from aa_flax.analysis.hlo_traffic import Collective
 from aa_flax.analysis.hlo_work import Launch
 from aa_flax.analysis.plan import Bound, Memory, Plan, plan
 from aa_flax.analysis.plan_report import as_json, print_plan
-from aa_flax.analysis.programs import example_shapes, lower, of_config, of_model
+from aa_flax.analysis.programs import lower, of_config, of_model
 from aa_flax.analysis.provenance import ROOT
 from aa_flax.analysis.slices import find_slice
 from aa_flax.analysis.sweep import Attempt, largest_that_fits
@@ -35,6 +35,7 @@ from aa_flax.drawing.summary import summarize
 from aa_flax.tasks import make_task
 from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout, place_batch
+from aa_flax.training.train_sizes import example_shapes
 
 needs_libtpu = pytest.mark.skipif(not tpu_compiler.installed(), reason="libtpu is not installed")
 V5E = find_slice("v5e:2x2")
@@ -101,6 +102,17 @@ def test_the_batch_of_a_detector_is_the_one_that_is_read(tiny_detector):
     assert {name: (each.shape[1:], each.dtype) for name, each in read.items() if name != "index"} == {
         name: (each.shape, each.dtype) for name, each in planned.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "columns"),
+    [("mask_rcnn_resnet50", "detection", 91), ("upernet_patchconvnet_s60", "segmentation", 150)],
+)
+def test_a_network_is_planned_for_its_own_task(name, task, columns):
+    subject = of_model(name)
+    assert subject.config.task.name == task
+    planned = make_task(subject.config, subject.preprocessing)
+    assert (planned.num_columns if task == "detection" else planned.num_classes) == columns
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

@@ -89,6 +89,32 @@ def test_config_files_cannot_mistype():
         ({"optimizer": {"decay_at_epochs": (30, 30)}}, "'optimizer.decay_at_epochs' must be above 0 and increase"),
         ({"optimizer": {"decay_at_epochs": (0, 30)}}, "'optimizer.decay_at_epochs' must be above 0 and increase"),
         ({"optimizer": {"schedule": "steps", "decay_at_epochs": ()}}, "'steps', which needs 'optimizer.decay_at_"),
+        (
+            {"optimizer": {"warmup_steps": 500}},
+            r"'optimizer.warmup' \(0.05\) and 'optimizer.warmup_steps' \(500\) are two",
+        ),
+        ({"optimizer": {"warmup": 0.0, "warmup_start": 0.1}}, "'optimizer.warmup_start' needs 'optimizer.warmup' or"),
+        ({"optimizer": {"warmup_start": 1.5}}, r"'optimizer.warmup_start' must be in \[0, 1\], got 1.5"),
+        (
+            {"optimizer": {"schedule": "steps", "final_learning_rate": 0.1}},
+            "'optimizer.final_learning_rate' is for 'optimizer.schedule' 'cosine' and 'polynomial', not 'steps'",
+        ),
+        (
+            {"optimizer": {"final_learning_rate": 0.3}},
+            r"'optimizer.final_learning_rate' \(0.3\) must be at most 'optimizer.learning_rate' \(0.2\)",
+        ),
+        ({"optimizer": {"polynomial_power": 0.9}}, "'optimizer.polynomial_power' is for 'optimizer.schedule' 'polyn"),
+        ({"optimizer": {"layer_decay": 0.0}}, r"'optimizer.layer_decay' must be in \(0, 1\], got 0.0"),
+        (
+            {"data": {"train_sizes": ((480, 640), (512,))}},
+            r"'data.train_sizes' must be heights and widths such as \(\(480, 640\), \(640, 480\)\), above 0, got",
+        ),
+        ({"data": {"train_sizes": (480, 640)}}, "'data.train_sizes' must be heights and widths such as"),
+        ({"data": {"train_sizes": ((8, 0),)}}, "'data.train_sizes' must be heights and widths such as"),
+        (
+            {"data": {"train_sizes": ((8, 8),), "on_device": True}},
+            "'data.on_device' excludes 'data.train_sizes', which work on the host",
+        ),
         ({"seed": 2**32}, r"'seed' must be in \[0, 4294967296\), got 4294967296"),
         ({"profile_steps": (3, 3)}, r"'profile_steps' must be \(first, last\) with 0 < first < last, got \(3, 3\)"),
         ({"model": {"init_zero_output": True}}, "'model.init_zero_output' needs 'model.init_from'"),
@@ -114,6 +140,12 @@ def test_config_files_cannot_mistype():
         ({"data": {"scale_range": (1.0,)}}, "'data.scale_range' must be the least and the largest"),
         ({"data": {"scale_range": (0.0, 1.0)}}, r"'data.scale_range' must be above 0, got \(0.0, 1.0\)"),
         ({"data": {"scale_range": (1.0, float("inf"))}}, "'data.scale_range' must be finite, got inf"),
+        (
+            {"data": {"crop": "scaled", "image_size": 8, "scale_sides": (5, 4)}},
+            r"'data.scale_sides' must be the shorter side and the most of the longer one.*got \(5, 4\)",
+        ),
+        ({"data": {"scale_sides": (4, 5)}}, "'data.scale_sides' goes with 'data.crop' = 'scaled' or 'data.resize'"),
+        ({"data": {"most_of_one_class": 0.75}}, "'data.most_of_one_class' goes with 'data.crop' = 'scaled', got 'pad'"),
         ({"data": {"color_jitter": 1.5}}, r"'data.color_jitter' must be in \[0, 1\], got 1.5"),
     ],
 )

@@ -10,7 +10,8 @@ from aa_flax.models.registry import options_around
 from aa_flax.tasks.detection import DetectionOptions
 from aa_flax.tasks.options import options_of
 from aa_flax.training import resolve
-from aa_flax.training.optimizers import decays, learning_rate
+from aa_flax.training.optimizers import decays
+from aa_flax.training.schedules import learning_rate
 
 
 def rates(config):

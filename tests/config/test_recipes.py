@@ -9,7 +9,7 @@ from aa_flax.config import recipes
 from aa_flax.tasks.classification import ClassificationOptions
 from aa_flax.tasks.options import options_of
 from aa_flax.training import resolve
-from aa_flax.training.optimizers import learning_rate
+from aa_flax.training.schedules import learning_rate
 
 IMAGENET_IMAGES = 1_281_167
 

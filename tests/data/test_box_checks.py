@@ -272,6 +272,7 @@ def test_area_and_iscrowd_may_be_missing(tmp_path):
             [[1, 2.5, 3, 4, 5, 10**400]],
             [1, 2, 3, 4, 5, 6],
             {},
+            {"counts": [1, 2], "size": [3, 1]},
         ]
     )
 
@@ -285,6 +286,8 @@ def test_area_and_iscrowd_may_be_missing(tmp_path):
         assert all((each.area, each.crowd, each.segmentation) == (None, False, "") for each in photo.objects)
     noted = "".join(origin.notes)
     assert "without an area" in noted and "do not say iscrowd" in noted and "neither polygons nor run lengths" in noted
+    for what in ("an odd number of coordinates", "are no finite numbers", "run lengths that do not fit, left out"):
+        assert what in noted
 
 
 def test_images_without_objects_are_counted(tmp_path):

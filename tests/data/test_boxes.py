@@ -96,7 +96,7 @@ def test_boxes_on_a_canvas(least, rng):
     for _ in range(60):
         n = int(rng.integers(0, 12))
         corners = np.sort(rng.uniform(0, 90, (n, 2, 2)), 1).astype(np.float32).reshape(n, 4)
-        values = targets._filled(corners, rng.integers(0, 5, n))
+        values = targets._filled(targets.shapes, corners, rng.integers(0, 5, n))
         left, upper = rng.uniform(-20, 60, 2)
         window = (left, upper, left + rng.uniform(5, 70), upper + rng.uniform(5, 70))
         placement = Placement(window, (int(rng.integers(5, 80)), int(rng.integers(5, 97))), (80, 97), (90, 90))
@@ -119,7 +119,7 @@ def test_boxes_on_a_canvas(least, rng):
 def test_of_a_box_at_the_edge_what_is_seen_counts():
     targets = Boxes(5)
     boxes = np.array([[0, 0, 10.9, 5], [0, 0, 11.1, 5], [-5, 3, 12, 40], [12, 0, 12, 9]], np.float32)
-    values = targets._filled(boxes, np.arange(1, 5))
+    values = targets._filled(targets.shapes, boxes, np.arange(1, 5))
     placed = targets.placed(values, Placement((10.0, 0.0, 20.0, 20.0), (20, 10), (20, 30), (20, 30)).as_array())
     assert placed["classes"].tolist() == [2, 3, 0, 0, 0] and placed["valid"].tolist() == [True] * 2 + [False] * 3
     np.testing.assert_allclose(placed["boxes"][:2], [[0, 0, 1.1, 5], [0, 3, 2, 20]], atol=1e-5)

@@ -11,6 +11,7 @@ from photo_sets import photos, write_coco
 from aa_flax.data import DataError, load
 from aa_flax.data.check import check
 from aa_flax.data.datasets import locate
+from aa_flax.data.masks import mask_of
 from aa_flax.data.sets.coco_json import CocoJson
 from aa_flax.data.sets.own import prepare
 from aa_flax.data.shrink import Shrunk
@@ -97,8 +98,11 @@ def truth_name(record):
 
 def test_shrunk_with_its_boxes(tmp_path):
     def change(split, document):
+        """Every other mask is of run lengths: all of its photograph but the last column."""
+        sizes = {image["id"]: [image["height"], image["width"]] for image in document["images"]}
         for annotation in document["annotations"][::2]:
-            annotation["segmentation"] = {"counts": [1, 2], "size": [3, 1]}
+            height, width = size = sizes[annotation["image_id"]]
+            annotation["segmentation"] = {"counts": [0, height * (width - 1), height], "size": size}
 
     before = opened(tmp_path, change, train=9)
     origin = Shrunk(before.folder, 25, 90)
@@ -124,14 +128,16 @@ def test_shrunk_with_its_boxes(tmp_path):
                 np.testing.assert_array_equal(getattr(other.objects, name), getattr(one.objects, name))
             texts = [source.record(index)["objects"]["segmentation"] for source in records]
             for stored, moved in zip(*texts, strict=True):
-                if isinstance(json.loads(stored), dict) and (x, y) != (1, 1):
-                    masks += 1
-                    assert moved == b""
+                if isinstance(json.loads(stored), dict):
+                    pixels = mask_of(moved, (other.height, other.width)).pixels()
+                    seen = np.arange(1, other.width + 1) - 0.5 < (one.width - 1) * x
+                    np.testing.assert_array_equal(pixels, np.broadcast_to(seen, pixels.shape))
+                    masks += (x, y) != (1, 1)
                 else:
                     wanted = np.array(json.loads(stored)) * ([x, y] * 3) if stored.startswith(b"[[") else None
                     assert wanted is None or np.allclose(json.loads(moved), wanted, rtol=1e-12)
     assert smaller > 5 and masks > 1
-    assert "masks of run lengths, which are not scaled, left out" in "".join(origin.notes)
+    assert after._prepared.metadata["without_mask"] == before._prepared.metadata["without_mask"]
     assert after.is_annotated("train") and check(after.folder).findings == []
 
 

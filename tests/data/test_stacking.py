@@ -21,7 +21,7 @@ def batches(sizes, batch_size=2, size=(4, 6), channels=3):
             "box": np.ones(2) * i,
         }
 
-    return Stacked(grain.MapDataset.range(len(sizes)).map(example), batch_size, size)
+    return Stacked(grain.MapDataset.range(len(sizes)).map(example), batch_size, lambda position: size)
 
 
 def test_images_lie_on_black(rng):

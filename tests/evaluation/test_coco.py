@@ -9,7 +9,8 @@ from coco_by_hand import found, truth
 from photo_sets import photos, write_coco
 
 from aa_flax.data import load
-from aa_flax.evaluation.coco import MissingLibrary, evaluate
+from aa_flax.data.masks import MissingLibrary
+from aa_flax.evaluation.coco import evaluate
 from aa_flax.evaluation.matching import average_precision, match_all
 
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")

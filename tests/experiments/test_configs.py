@@ -21,8 +21,8 @@ from aa_flax.models.registry import model_options
 from aa_flax.tasks import make_task
 from aa_flax.training import resolve
 from aa_flax.training.initial import build_model
-from aa_flax.training.optimizers import learning_rate
 from aa_flax.training.program import Program
+from aa_flax.training.schedules import learning_rate
 from aa_flax.training.sharding import Layout
 from aa_flax.training.step import make_train_step
 

@@ -77,7 +77,8 @@ def test_every_row_of_the_tables(table, row):
 
 def test_no_config_is_left_over():
     files = {str(file.relative_to(ROOT)) for file in (ROOT / "experiments" / "coco").glob("*.py")}
-    assert files == {row.config for _, row in ROWS} | {"experiments/coco/from_backbone.py"}
+    retinanets = {file for file in files if "rcnn" not in file}  # tests of the others: test_transfer_configs.py
+    assert retinanets == {row.config for _, row in ROWS} | {"experiments/coco/from_backbone.py"}
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +9,12 @@ from aa_flax.config.schema import ConfigError, resolve
 from aa_flax.data.augment import device as augment
 from aa_flax.data.augment import erasing, mixing
 from aa_flax.data.augment.host import make_host_augment
+from aa_flax.data.augment.photometric import photometric_distortion
 from aa_flax.data.augment.rand_augment import rand_augment
 from aa_flax.data.augment.three_augment import three_augment
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.tasks import make_task
+from aa_flax.tasks.augmentation import make_placed_augment
 from aa_flax.tasks.mixing import check_pairs
 from aa_flax.training.loop import train
 
@@ -102,3 +106,18 @@ def test_a_run_of_what_deit_trains_by(tiny_config, tmp_path):
             setattr(group, name, value)
     outcome = train(resolve(tiny_config), tmp_path)
     assert outcome.finished and np.isfinite(outcome.scores.values["loss"])
+
+
+def test_photometric_distortion_comes_before_padding_and_needs_colours():
+    config = resolve({"data": {"photometric": True, "flip": False}})
+    coloured = dataclasses.replace(PREPROCESSING, channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 6, 7, 3), np.uint8))
+    placement = jnp.asarray([[0, 0, 5, 4, 4, 5, 4, 5]] * 4, jnp.float32)
+    found, flips = make_placed_augment(config, coloured)(images, placement, KEY)
+    changed = photometric_distortion(jax.random.fold_in(KEY, 9), images)
+    np.testing.assert_allclose(found[:, :4, :5], coloured.normalize(changed)[:, :4, :5], rtol=1e-5, atol=1e-5)
+    assert not found[:, 4:].any() and not found[:, :, 5:].any() and not flips.any()
+    with pytest.raises(
+        ConfigError, match=r"'data.photometric' .*, and the images have 1 channel"
+    ):
+        make_placed_augment(config, PREPROCESSING)

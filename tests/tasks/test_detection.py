@@ -258,7 +258,7 @@ class Held(data.Source):
     def truths(self):
         return self._truths
 
-    def require_objects(self):
+    def require_truths(self):
         assert self.exist
 
     def __len__(self):
@@ -421,15 +421,15 @@ def test_splits_in_which_nothing_can_be_scored(held, monkeypatch):
     split, annotated = held.truths(), [True]
     monkeypatch.setattr(truths, "read_truths", lambda prepared, name: split)
     monkeypatch.setattr(truths, "is_annotated", lambda prepared, name: annotated[0])
-    truths.Annotations(None, "val").require_objects()
+    truths.Annotations(None, "val").require_truths()
     for place, each in enumerate(split):
         crowds = dataclasses.replace(each.objects, crowd=np.ones(len(each.objects), bool))
         split[place] = dataclasses.replace(each, objects=crowds)
     with pytest.raises(data.DataError, match="'val': no photograph has an annotated object"):
-        truths.Annotations(None, "val").require_objects()
+        truths.Annotations(None, "val").require_truths()
     annotated[0] = False
     with pytest.raises(data.DataError, match="'val': the photographs are not annotated"):
-        truths.Annotations(None, "val").require_objects()
+        truths.Annotations(None, "val").require_truths()
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

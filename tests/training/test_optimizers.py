@@ -1,5 +1,4 @@
 import dataclasses
-from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +7,7 @@ import optax
 import pytest
 
 from aa_flax.config.schema import OptimizerConfig
-from aa_flax.training.optimizers import decays, learning_rate, moving_average, optimizer
+from aa_flax.training.optimizers import decays, moving_average, optimizer
 from aa_flax.training.trust_ratio import trust_ratio
 
 PARAMS = {
@@ -41,70 +40,6 @@ def test_names_end_at_dots():
 
 def paths(tree):
     return jax.tree_util.tree_leaves_with_path(tree)
-
-
-def test_warm_up_then_cosine():
-    schedule = learning_rate(OptimizerConfig(learning_rate=0.4, warmup=0.1), 100, 10)
-    steps = np.arange(100)
-    expected = np.where(steps < 10, 0.4 * steps / 10, 0.2 * (1 + np.cos(np.pi * (steps - 10) / 90)))
-    np.testing.assert_allclose([schedule(step) for step in steps], expected, rtol=1e-5, atol=1e-6)
-    constant = learning_rate(OptimizerConfig(learning_rate=0.4, warmup=0.0, schedule="constant"), 100, 10)
-    assert constant(0) == constant(99) == pytest.approx(0.4)
-
-
-def on_every_step(schedule, total_steps):
-    """Return the values of a traced schedule, after a check of three of them outside a trace."""
-    values = np.asarray(jax.jit(jax.vmap(schedule))(np.arange(total_steps)))
-    for step in {0, total_steps // 2, total_steps - 1}:
-        np.testing.assert_allclose(schedule(step), values[step], rtol=1e-6)
-    return values
-
-
-@pytest.mark.parametrize("warmup", [0.0, 0.05, 0.45])
-def test_steps_drop_at_their_epochs(warmup):
-    """The rate drops by 10 at 30, 60, 80 and 90 of 100 epochs of 7 steps, at the first step after each boundary."""
-    config = OptimizerConfig(learning_rate=0.4, schedule="steps", warmup=warmup)
-    values = on_every_step(learning_rate(config, 700, 7), 700)
-    expected = np.zeros(700)
-    warm = round(700 * warmup)
-    for step in range(700):
-        drops = sum(step >= 7 * epoch for epoch in (30, 60, 80, 90))
-        expected[step] = 0.4 * step / warm if step < warm else 0.4 / 10**drops
-    np.testing.assert_allclose(values, expected, rtol=1e-5)
-    if warmup < 0.3:
-        np.testing.assert_allclose(values[[209, 210, 419, 420]], [0.4, 0.04, 0.04, 0.004], rtol=1e-6)
-    else:
-        np.testing.assert_allclose(values[[314, 315]], [0.4 * 314 / 315, 0.04], rtol=1e-5)  # one drop is in the warm-up
-
-
-def test_boundaries_between_steps_fall_on_the_next():
-    config = OptimizerConfig(
-        learning_rate=1.0, schedule="steps", warmup=0.0, decay_factor=0.5, decay_at_epochs=(0.5, 1.4)
-    )
-    values = on_every_step(learning_rate(config, 9, 3), 9)
-    np.testing.assert_allclose(values, [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25])  # due at 1.5 and 4.2 steps
-
-
-@pytest.mark.parametrize(("epoch_steps", "every"), [(5, 2.4), (7, 2.4), (1251, 2.4), (3, 0.1), (10, 3.0)])
-def test_exponential_staircase(epoch_steps, every):
-    config = OptimizerConfig(
-        learning_rate=0.3, schedule="exponential", warmup=0.1, decay_factor=0.97, decay_every_epochs=every
-    )
-    total = 30 * epoch_steps
-    values = on_every_step(learning_rate(config, total, epoch_steps), total)
-    warm, due = 3 * epoch_steps, Fraction(str(every)) * epoch_steps  # exact fractions, so that rounding delays no drop
-    drops = np.array([step // due for step in range(total)], float)
-    steps = np.arange(total)
-    np.testing.assert_allclose(
-        values, np.where(steps < warm, 0.3 * steps / warm, 0.3 * 0.97**drops), rtol=1e-5, atol=1e-7
-    )
-    assert drops[warm] == warm // due >= 1  # warm-up ends below its peak, as in TensorFlow's code
-
-
-def test_schedules_under_x64_are_exact():
-    config = OptimizerConfig(learning_rate=0.3, schedule="exponential", warmup=0.0, decay_factor=0.97)
-    with jax.enable_x64(True):
-        assert float(learning_rate(config, 120, 1)(119)) == pytest.approx(0.3 * 0.97**49, rel=1e-14)
 
 
 RMS_DECAY, EPSILON = 0.8, 0.02

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 from flax import nnx
 
 from aa_flax.drawing.summary import Summary, summarize
@@ -24,6 +25,12 @@ def _summary(model: str, options: tuple[tuple[str, Any], ...], image_size: int |
 def network(model: str) -> Any:
     """Return a named network as shapes only."""
     return _network(model, ())
+
+
+def parameters(model: str, options: Mapping[str, Any] | None = None) -> int:
+    """Return the number of parameters of a named network, scales and shifts of frozen batch norms among them."""
+    params = nnx.state(_network(model, tuple(sorted((options or {}).items()))), nnx.Param)
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def summary(model: str, options: Mapping[str, Any] | None = None, image_size: int | None = None) -> Summary:

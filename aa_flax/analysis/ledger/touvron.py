@@ -4,9 +4,10 @@ It is README_patchconvnet.md of facebookresearch/deit; the paper's tables were n
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from aa_flax.analysis.ledger.counting import difference, summary, table
+from aa_flax.analysis.ledger.counting import difference, parameters, summary, table
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,21 @@ class Result:
     image_size: int
     top_1: str
     config: str  # under experiments/patchconvnet, with its argument
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A network for detection or segmentation around a PatchConvNet."""
+
+    model: str
+    data: str
+    published: str  # the score that is printed, or what is known of it
+    folder: str  # of the config, under experiments
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> str:
+        return f"experiments/{self.folder}/{self.model}.py"
 
 
 ROWS = [
@@ -76,6 +92,18 @@ RESULTS = [
 ]
 
 
+_MASKS = dict(flavor="detectron2")
+TRANSFERS = [
+    Transfer("upernet_patchconvnet_s60", "ADE20k", "49.3 % mIoU", "ade20k"),
+    Transfer("upernet_patchconvnet_b60", "ADE20k", "51.1 % mIoU", "ade20k"),
+    Transfer("upernet_patchconvnet_b120", "ADE20k", "52.8 % mIoU", "ade20k"),
+    Transfer("upernet_patchconvnet_l120", "ADE20k", "52.9 % mIoU", "ade20k"),
+    Transfer("semantic_fpn_patchconvnet_s60", "ADE20k", "no such row is known", "ade20k"),
+    Transfer("mask_rcnn_patchconvnet_s60", "COCO", "not found", "coco", _MASKS),
+    Transfer("mask_rcnn_patchconvnet_s120", "COCO", "not found", "coco", _MASKS),
+]
+
+
 def counted(row: Row) -> tuple[int, float]:
     """Return our (parameters, multiply-adds in billions)."""
     found = summary(row.model, image_size=row.image_size)
@@ -107,8 +135,14 @@ def lines() -> Iterator[str]:
     )
     yield from table(["published result", "pretrained on", "image", "top-1", "ours", "config"], published)
     yield ""
+    yield from table(["network", "data", "params, ours", "published", "ours", "config"], map(_transfer, TRANSFERS))
+    yield ""
+    yield "The scores on ADE20k are a leaderboard's copy, which does not say of which pretraining they are, and of one"
+    yield "scale or several. The code of detection and segmentation was never published; heads and recipes here are"
+    yield "those of XCiT, of the same group. Params of UPerNet are with its auxiliary head."
+    yield ""
     yield "Not found, so not here: accuracies of L60, ImageNet-v2 and ReaL, stochastic depth of each size, the recipes"
-    yield "of ImageNet-21k and of fine-tuning, the tables of ablations, detection."
+    yield "of ImageNet-21k and of fine-tuning, the tables of ablations, scores of detection."
 
 
 def _cells(row: Row) -> list[str]:
@@ -123,3 +157,8 @@ def _cells(row: Row) -> list[str]:
         row.multiply_adds or "not listed",
         difference(multiply_adds, row.multiply_adds),
     ]
+
+
+def _transfer(row: Transfer) -> list[str]:
+    params = f"{parameters(row.model, row.options):,}"
+    return [f"`{row.model}`", row.data, params, row.published, "not run", f"`{row.config}`"]

@@ -145,3 +145,8 @@ def flipped_boxes(
     left, upper, right, lower = (boxes[..., i] for i in range(4))
     mirrored = jnp.stack([widths[:, None] - right, upper, widths[:, None] - left, lower], -1)
     return jnp.where(chosen[:, None, None], mirrored, boxes)
+
+
+def flipped_masks(masks: UInt8[Array, "b n s s"], chosen: Bool[Array, " b"]) -> UInt8[Array, "b n s s"]:
+    """Mirror masks, each in its own box, with images that `flipped` mirrors."""
+    return jnp.where(chosen[:, None, None, None], masks[..., ::-1], masks)

@@ -5,11 +5,26 @@ the same distribution, except for RandAugment's shear_y: in a mirrored image it 
 the left.
 """
 
+from typing import Any
+
 from aa_flax.config.schema import Config
 from aa_flax.data.augment.rand_augment import rand_augment
 from aa_flax.data.augment.three_augment import three_augment
 from aa_flax.data.pipeline import HostAugment
 from aa_flax.data.preprocessing import Preprocessing
+
+
+def crop_settings(config: Config) -> dict[str, Any]:
+    """Return what `train_batches` is to do with each image by the names of its arguments, without `augment`."""
+    data = config.data
+    scaling = dict(scale_sides=data.scale_sides, most_of_one_class=data.most_of_one_class)
+    return dict(
+        sizes=data.train_sizes,
+        crop="none" if data.on_device else data.crop,
+        crop_padding=data.crop_padding,
+        scale_range=data.scale_range,
+        **(scaling if data.crop == "scaled" else {}),
+    )
 
 
 def make_host_augment(config: Config, preprocessing: Preprocessing) -> HostAugment | None:

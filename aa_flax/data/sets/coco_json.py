@@ -11,7 +11,6 @@ A file that has images and no "annotations" is of photographs to be detected on:
 
 import collections
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from aa_flax.data.sets.coco_categories import agreed_categories, is_integer
 from aa_flax.data.sets.detection import DetectionFolder
 from aa_flax.data.sets.findings import Findings
 from aa_flax.data.sets.folder_layout import SUFFIXES, is_kind, split_spelled
-from aa_flax.json_values import to_json
+from aa_flax.data.sets.mask_checks import checked_segmentation
 from aa_flax.literal import quoted
 
 PREFIX = "coco_json/"
@@ -177,29 +176,9 @@ def _annotate(
                     id=ids[number],
                     crowd=each.get("iscrowd", 0) == 1,
                     area=area,
-                    segmentation=_segmentation(each.get("segmentation"), place, findings),
+                    segmentation=checked_segmentation(each.get("segmentation"), photo.size, area, place, findings),
                 )
             )
-
-
-def _segmentation(value: Any, place: str, findings: Findings) -> str:
-    """Return polygons, or a mask's run lengths, as JSON if a value is either; else ""."""
-    if isinstance(value, dict) and {"counts", "size"} <= value.keys():
-        return to_json(value)
-    if value and isinstance(value, list) and all(map(_is_polygon, value)):
-        return to_json(value)
-    if value:
-        findings.note("segmentations that are neither polygons nor run lengths, left out", place)
-    return ""
-
-
-def _is_polygon(value: Any) -> bool:
-    if not isinstance(value, list) or len(value) < 6 or len(value) % 2 or not {*map(type, value)} <= {int, float}:
-        return False
-    try:
-        return math.isfinite(sum(value))
-    except OverflowError:  # an integer beyond all floats
-        return False
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -4,15 +4,16 @@
     objects: box, label, crowd, area, id, segmentation
 
 Boxes are x1, y1, x2, y2 in float64, in pixels of the photograph as a viewer shows it, exactly as annotated: neither
-clipped nor rounded. `stored_image` says how images are stored. Where a photograph's metadata turn it and its
-annotations have the size from before, its boxes are turned with the pixels; annotations of another size are an error.
+clipped nor rounded. A segmentation is a text, see `aa_flax.data.masks`, "" where there is none. `stored_image` says how
+images are stored. Where a photograph's metadata turn it and its annotations have the size from before, its objects are
+turned with the pixels; annotations of another size are an error.
 
 Examples are stored in a random order, always the same, so that a part of a split is like the whole.
 """
 
 import abc
-import collections
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from aa_flax.data.errors import DataError
-from aa_flax.data.sets.annotations import Annotated, Photo
+from aa_flax.data.masks import run_lengths_fault
+from aa_flax.data.sets.annotations import Annotated, Annotation, Photo
 from aa_flax.data.sets.box_checks import check_boxes, size_fault
 from aa_flax.data.sets.builder import Example, Origin, Record, names_and_sizes, stored_name_of_folder
 from aa_flax.data.sets.findings import LEFT_OUT, Findings
 from aa_flax.data.sets.folder_layout import is_kind
+from aa_flax.data.sets.mask_checks import RUN_LENGTHS_LEFT_OUT
 from aa_flax.data.sets.moved import moved_box, moved_segmentation, turned_points
+from aa_flax.data.sets.repetitions import Repetitions
 from aa_flax.data.sets.stored_image import StoredImage, UnreadableError, stored_image
 from aa_flax.literal import quoted
 
@@ -83,7 +87,8 @@ class DetectionFolder(Origin):
         check_boxes(self._data, self._findings)
         self._findings.require_none(self._way_out())
         _count_empty(self._data, self._findings)
-        self._same: list[list[list[Any]]] = []
+        self._same = Repetitions()
+        self._unmasked: dict[str, tuple[int, str]] = {}
 
     @abc.abstractmethod
     def _read(self, folder: Path, findings: Findings) -> Annotated:
@@ -134,11 +139,16 @@ class DetectionFolder(Origin):
         return {"image": self.image_feature(), **object_features(self.class_feature())}
 
     def metadata(self) -> Mapping[str, Any]:
-        """Return the categories' ids, the splits that are annotated, and the places of photographs that occur twice."""
+        """Return the categories' ids, the splits that are annotated, and the places of photographs that occur twice.
+
+        "without_mask" has, of each split with such objects, how many have no mask, crowds apart, and the first of them.
+        It and the places are known once all splits are stored.
+        """
         return {
             "category_ids": self._data.category_ids,
             "annotated": [name for name, split in self._data.splits.items() if split.annotated],
-            "same_photographs": self._same,
+            "same_photographs": self._same.recorded,
+            "without_mask": self._unmasked,
         }
 
     @property
@@ -158,16 +168,15 @@ class DetectionFolder(Origin):
 
     def splits(self) -> Mapping[str, Iterator[Example]]:
         self._same.clear()
-        places: dict[bytes, list[tuple[str, int, str]]] = collections.defaultdict(list)
+        self._unmasked.clear()
         last = list(self._data.splits)[-1]
-        return {name: self._examples(name, places, name == last) for name in self._data.splits}
+        return {name: self._examples(name, name == last) for name in self._data.splits}
 
-    def _examples(self, split: str, places: dict[bytes, list[tuple[str, int, str]]], last: bool) -> Iterator[Example]:
+    def _examples(self, split: str, last: bool) -> Iterator[Example]:
         """Yield the examples of a split; raise DataError for all images that are faulty at the end of the last split.
 
         Args:
             split: its name.
-            places: split, index and name of each photograph stored so far, by its content.
             last: whether no split comes after.
         """
         photos, index = self._data.splits[split].photos, 0
@@ -184,12 +193,13 @@ class DetectionFolder(Origin):
                 continue
             if (objects := self._objects(photo, image)) is None:
                 continue
-            places[hashlib.sha256(image.content).digest()].append((split, index, photo.name))
+            self._count_unmasked(split, photo, objects)
+            self._same.add(image.content, split, index, photo.name)
             index += 1
             yield _record(photo, image, objects)
         if last:
             self._findings.require_none(self._way_out())
-            self._tell_same(places)
+            self._same.tell(self._findings)
         if not index and self._skip_damaged:
             raise DataError(f"{self._folder}: no image of {split!r} can be decoded")
 
@@ -211,9 +221,8 @@ class DetectionFolder(Origin):
         for each in photo.objects:
             box = moved_box(each.box, scale, points)
             area = (box[2] - box[0]) * (box[3] - box[1]) if each.area is None else each.area * scale[0] * scale[1]
-            shape = moved_segmentation(each.segmentation, scale, points)
-            if each.segmentation and not shape:
-                self._findings.note("masks of run lengths that are not turned, left out", photo.name)
+            shape = self._segmentation(each, photo, before if turned else image.size)
+            shape = moved_segmentation(shape, scale, points)
             records.append(
                 {
                     "box": np.array(box, np.float64),
@@ -226,15 +235,21 @@ class DetectionFolder(Origin):
             )
         return records
 
-    def _tell_same(self, places: Mapping[bytes, list[tuple[str, int, str]]]) -> None:
-        """Keep, and note, where photographs occur more than once."""
-        for same in places.values():
-            if len(same) < 2:
-                continue
-            self._same.append([[split, index] for split, index, _ in same])
-            splits = sorted({split for split, _, _ in same})
-            where = f"in {' and '.join(splits)}" if len(splits) > 1 else f"twice in {splits[0]}"
-            self._findings.note(f"the same photograph {where}", " = ".join(name for _, _, name in same))
+    def _segmentation(self, each: Annotation, photo: Photo, size: tuple[int, int]) -> str:
+        """Return the segmentation of an object of a photograph whose pixels were (height, width) for its annotator."""
+        if each.segmentation.startswith("{") and (fault := run_lengths_fault(json.loads(each.segmentation), size)):
+            place = f"{photo.source}: {self._data.unit} {each.number} ({photo.name})"
+            self._findings.note(RUN_LENGTHS_LEFT_OUT, f"{place}: {fault}")
+            return ""
+        return each.segmentation
+
+    def _count_unmasked(self, split: str, photo: Photo, objects: list[Record]) -> None:
+        """Count the objects of a photograph that have no mask, crowds apart, and keep where the first one is."""
+        without = [each["id"] for each in objects if not each["segmentation"] and not each["crowd"]]
+        count, first = self._unmasked.get(split, (0, ""))
+        if without:
+            first = first or f"object {without[0]} of {photo.name}"
+            self._unmasked[split] = count + len(without), first
 
 
 def _record(photo: Photo, image: StoredImage, objects: list[Record]) -> Record:

@@ -1,8 +1,12 @@
-"""Boxes and polygons of a photograph that is turned or scaled."""
+"""Boxes and masks of a photograph that is turned or scaled."""
 
 import json
 from collections.abc import Callable, Sequence
 
+import numpy as np
+from jaxtyping import Bool
+
+from aa_flax.data.masks import encoded, from_values
 from aa_flax.json_values import to_json
 
 Point = tuple[float, float]
@@ -45,12 +49,35 @@ def moved_segmentation(
 ) -> str:
     """Return a segmentation, which is JSON, scaled and turned as by `moved_box`.
 
-    Polygons are moved. Run lengths stay if nothing is to be done, and are "" otherwise.
+    Polygons are moved point by point. Of run lengths each new pixel has the old one in which its centre lies.
     """
     if not segmentation or (points is None and scale == (1, 1)):
         return segmentation
-    polygons = json.loads(segmentation)
-    return to_json([_moved(each, scale, points) for each in polygons]) if isinstance(polygons, list) else ""
+    value = json.loads(segmentation)
+    if isinstance(value, list):
+        return to_json([_moved(each, scale, points) for each in value])
+    pixels = _resampled(from_values(value).pixels(), scale)
+    return to_json(encoded(pixels if points is None else _turned(pixels, points)).values())
+
+
+def _resampled(pixels: Bool[np.ndarray, "_h _w"], scale: tuple[float, float]) -> Bool[np.ndarray, "_new_h _new_w"]:
+    """Return pixels scaled by (in x, in y), which give whole sides."""
+    rows, columns = (
+        ((np.arange(round(side * factor)) + 0.5) / factor).astype(int)
+        for side, factor in zip(pixels.shape, scale[::-1], strict=True)
+    )
+    return pixels[np.ix_(rows, columns)]
+
+
+def _turned(
+    pixels: Bool[np.ndarray, "_h _w"], points: Callable[[float, float], Point]
+) -> Bool[np.ndarray, "_new_h _new_w"]:
+    """Return pixels turned as `points`, of `turned_points`, turns their corners."""
+    corner, right, down = (np.array(points(x, y)) for x, y in ((0, 0), (1, 0), (0, 1)))
+    across, along = right - corner, down - corner  # where the old columns and rows lead
+    if across[0] == 0:
+        pixels, across, along = pixels.T, along, across
+    return pixels[:: -1 if along[1] < 0 else 1, :: -1 if across[0] < 0 else 1]
 
 
 def _moved(

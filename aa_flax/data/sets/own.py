@@ -25,6 +25,7 @@ from aa_flax.data.sets.cifar import Cifar10, Cifar100
 from aa_flax.data.sets.coco_json import CocoJson
 from aa_flax.data.sets.fashion_mnist import FashionMnist, FashionMnistSubset
 from aa_flax.data.sets.image_folder import PREFIX, ImageFolder
+from aa_flax.data.sets.label_folder import LabelFolder
 from aa_flax.data.sets.voc import Voc
 from aa_flax.data.sets.yolo import Yolo
 from aa_flax.data.statistics import STATISTICS, Moments
@@ -51,6 +52,7 @@ FOLDER_KINDS: dict[str, FolderKind] = {
     "coco_json/": FolderKind(CocoJson, "annotations/instances_train2017.json and train2017/*.jpg"),
     "voc/": FolderKind(Voc, "Annotations/*.xml, JPEGImages/*.jpg and ImageSets/Main/train.txt"),
     "yolo/": FolderKind(Yolo, "images/train/*.jpg and labels/train/*.txt"),
+    "label_folder/": FolderKind(LabelFolder, "images/train/*.jpg and annotations/train/*.png"),
     PREFIX: FolderKind(ImageFolder, "train/CLASS/*.jpg"),
 }
 """Kinds of folders by the prefix of their names."""
