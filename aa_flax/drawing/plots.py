@@ -77,7 +77,7 @@ def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[st
         for i, j in np.ndindex(k, k):
             if confusion[i, j] and words[i, j] != "0":
                 color = "white" if fraction[i, j] > 0.5 else _INK
-                axes.text(j, i, words[i, j], ha="center", va="center", fontsize=7, color=color)
+                axes.text(j, i, str(words[i, j]), ha="center", va="center", fontsize=7, color=color)
         axes.set_xticks(range(k), names, rotation=60, ha="right", fontsize=8)
         axes.set_yticks(range(k), names, fontsize=8)
     axes.set_xlabel("predicted")
