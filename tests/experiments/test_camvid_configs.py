@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from absl import flags
 from flax import nnx
 
 from aa_flax.analysis.programs import of_config
@@ -32,5 +33,5 @@ def test_networks_have_the_parameters_that_their_file_says(network):
 
 
 def test_another_network_is_an_error_with_its_name():
-    with pytest.raises(ValueError, match="camvid.py knows plain, aa, patchconvnet, not 'se'"):
+    with pytest.raises(flags.IllegalFlagValueError, match="camvid.py knows plain, aa, patchconvnet, not 'se'"):
         load(f"{FILE}:se")
