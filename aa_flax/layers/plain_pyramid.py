@@ -124,4 +124,6 @@ def _halved(x: Float[Array, "b h w c"]) -> Float[Array, "b hs ws c"]:
     """Return the largest of each 2×2 locations; what lies outside the map counts for nothing."""
     b, h, w, c = x.shape
     x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), constant_values=-jnp.inf)
-    return x.reshape(b, (h + 1) // 2, 2, (w + 1) // 2, 2, c).max((2, 4))
+    # One axis after the other, because meshes that check shardings reshape no more at once.
+    x = x.reshape(b, (h + 1) // 2, 2, w + w % 2, c).max(2)
+    return x.reshape(b, (h + 1) // 2, (w + 1) // 2, 2, c).max(3)

@@ -44,4 +44,5 @@ class TransposedConv2x2(nnx.Module):
         kernel, bias = (param[...].astype(self.dtype) for param in (self.kernel, self.bias))
         y = jnp.einsum("bhwc,ijcf->bhiwjf", x.astype(self.dtype), kernel)
         b, h, _, w, _, f = y.shape
-        return y.reshape(b, 2 * h, 2 * w, f) + bias[None, None, None]
+        # One axis after the other, because meshes that check shardings reshape no more at once.
+        return y.reshape(b, 2 * h, w, 2, f).reshape(b, 2 * h, 2 * w, f) + bias[None, None, None]

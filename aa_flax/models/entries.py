@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from flax import nnx
 
+from aa_flax.layers.norm import NormFactory
 from aa_flax.layers.plain_pyramid import PYRAMID_STRIDES
 from aa_flax.models.heads import HeadOptions
 from aa_flax.typed import field_types
@@ -151,7 +152,8 @@ class Surrounded:
     @cached_property
     def _of_backbone(self) -> dict[str, Any]:
         own = {*field_types(self.family.options), *field_types(HeadOptions), *self.family.hidden}
-        return {name: kind for name, kind in self.backbone.types.items() if name not in own}
+        # Of batch norms the network around decides; whether PatchConvNet has layer or batch norm it does not.
+        return {name: kind for name, kind in self.backbone.types.items() if name not in own and kind is not NormFactory}
 
     def _flavor(self, given: Mapping[str, Any]) -> Flavor:
         flavors = self.family.flavors

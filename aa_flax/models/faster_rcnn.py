@@ -247,7 +247,7 @@ def rcnn_family(prefix: str, network: Any, options: type, flavors: Mapping[str, 
         options=options,
         flavors=flavors,
         strides=(4, 8, 16, 32),
-        hidden=frozenset({"norm", "dropout_rate"}),
+        hidden=frozenset({"dropout_rate"}),
         image_size=(800, 1344),
         of_pyramids={"frozen_stages": 0},
     )

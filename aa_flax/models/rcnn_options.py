@@ -15,7 +15,8 @@ from aa_flax.ops.max_pooling import Padding
 class RCNNOptions(DetectorOptions):
     """Options of a `FasterRCNN` around its backbone; the defaults are torchvision's (version 1).
 
-    Matching, sampling and losses are the training's; the network only holds what they are to be. See `DetectorOptions` for what is frozen.
+    Matching, sampling and losses are the training's; the network only holds what they are to be. `DetectorOptions` says
+    what is frozen.
     """
 
     # Pyramid

@@ -149,7 +149,7 @@ register_family(
         options=RetinaNetOptions,
         flavors=FLAVORS,
         strides=(8, 16, 32),
-        hidden=frozenset({"norm", "dropout_rate"}),
+        hidden=frozenset({"dropout_rate"}),
         image_size=(640, 640),
         of_pyramids={"frozen_stages": 0},
     )

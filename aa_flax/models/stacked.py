@@ -107,7 +107,8 @@ class Trunk(WithMode):
             x, updated = run(x, layer)
             return (x, None if maps is None else jax.lax.dynamic_update_index_in_dim(maps, x, place, 0)), updated
 
-        maps = jnp.zeros((len(kept) + 1, *x.shape), x.dtype) if kept else None
+        # Of `x`'s own zeros, which are split over the devices as it is, for meshes that check it.
+        maps = jnp.broadcast_to(jnp.zeros_like(x)[None], (len(kept) + 1, *x.shape)) if kept else None
         (x, maps), updated = jax.lax.scan(step, (x, maps), layers, unroll=self.unroll)
         if train:
             nnx.update(self.blocks, updated)

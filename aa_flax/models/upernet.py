@@ -42,7 +42,7 @@ register_family(
         options=UPerNetOptions,
         flavors={"mmsegmentation": Flavor(150, {})},
         strides=(4, 8, 16, 32),
-        hidden=frozenset({"norm"}),
+        hidden=frozenset(),
         image_size=(512, 512),
     )
 )

@@ -74,7 +74,7 @@ def roi_align(
             raise ValueError(f"{name} must be a whole number of at least {least}, got {number!r}")
     if not canonical_size > 0:
         raise ValueError(f"canonical_size must be above 0, got {canonical_size!r}")
-    sides = [each.shape[1:3] for each in maps]
+    sides = [(each.shape[1], each.shape[2]) for each in maps]
     forms = choose_forms(implementation, sides, size, sampling_ratio, most_samples)
     levels = (tuple(strides), canonical_size, canonical_level)
     samples = dict(sampling_ratio=sampling_ratio, most_samples=most_samples, aligned=aligned)

@@ -37,8 +37,8 @@ def read(maps: Sequence[Array], reads: Reads, *, adaptive: bool) -> Float[Array,
             return total + weight * jax.vmap(_get)(places, place).astype(wide)
 
         rows, columns = Taps(*both[:3]), Taps(*both[3:])
-        batch, _, _, boxes, height = rows.index.shape
-        empty = jnp.zeros((batch, boxes, height, columns.index.shape[-1], places.shape[-1]), wide)
+        batch, _, _, boxes, height = rows.location.shape
+        empty = jnp.zeros((batch, boxes, height, columns.location.shape[-1], places.shape[-1]), wide)
         return _over_taps(add, empty, rows, columns, adaptive, _WRITTEN_OUT).astype(places.dtype)
 
     flat = [each.reshape(each.shape[0], -1, each.shape[-1]) for each in maps]
@@ -76,7 +76,7 @@ def _in_places(maps: Sequence[Array], reads: Reads) -> tuple[Array, ...]:
     widths = [each.shape[2] for each in maps]
     starts = [0, *itertools.accumulate(each.shape[1] * each.shape[2] for each in maps[:-1])]
     first, width = (of_level(numbers, reads.level, jnp.int32)[:, None, None, :, None] for numbers in (starts, widths))
-    return (*reads.rows._replace(index=first + reads.rows.index * width), *reads.columns)
+    return (*reads.rows._replace(location=first + reads.rows.location * width), *reads.columns)
 
 
 def _over_taps(
@@ -88,12 +88,14 @@ def _over_taps(
         row, column = number // across, number % across
         for i in range(2):
             for j in range(2):
-                place = rows.index[:, row, i, :, :, None] + columns.index[:, column, j, :, None, :]
+                place = rows.location[:, row, i, :, :, None] + columns.location[:, column, j, :, None, :]
                 weight = rows.weight[:, row, i, :, :, None] * columns.weight[:, column, j, :, None, :]
                 total = add(total, place, weight[..., None].astype(total.dtype))
         return total
 
-    down, across = (jnp.max(each.count, initial=0) if adaptive else each.index.shape[1] for each in (rows, columns))
+    down, across = (
+        jnp.max(each.samples, initial=0) if adaptive else each.location.shape[1] for each in (rows, columns)
+    )
     if adaptive or down * across > written_out:
         return jax.lax.fori_loop(0, down * across, sample, total)
     return functools.reduce(lambda total, number: sample(number, total), range(down * across), total)

@@ -54,5 +54,5 @@ def _matrices(maps: Sequence[Array], reads: Reads, dtype: Any) -> Iterator[tuple
 
 def _matrix(taps: Taps, side: int) -> Float[Array, "b n bins side"]:
     """Return how much each bin takes of each location along an axis: a mean of hat functions."""
-    here = taps.index[..., None] == jnp.arange(side, dtype=jnp.int32).reshape(1, 1, 1, 1, 1, side)
+    here = taps.location[..., None] == jnp.arange(side, dtype=jnp.int32).reshape(1, 1, 1, 1, 1, side)
     return jnp.where(here, taps.weight[..., None], 0).sum((1, 2))

@@ -12,14 +12,14 @@ class Taps(NamedTuple):
     """The locations that the bins of boxes read along one axis: two neighbours for each sample.
 
     Attributes:
-        index: of the location along the axis, always one of the map's.
+        location: along the axis, always one of the map's.
         weight: its share of the bin; 0 for a sample that is not taken or lies outside.
-        count: the samples of each bin of a box.
+        samples: of each bin of a box; at most the second dimension of the others.
     """
 
-    index: Int32[Array, "b samples 2 n bins"]
-    weight: Float[Array, "b samples 2 n bins"]
-    count: Int32[Array, "b n"]
+    location: Int32[Array, "b most 2 n bins"]
+    weight: Float[Array, "b most 2 n bins"]
+    samples: Int32[Array, "b n"]
 
 
 class Reads(NamedTuple):
@@ -48,25 +48,26 @@ def taps(
     dtype = low.dtype
     start = low - 0.5 if aligned else low
     side = high - low if aligned else jnp.maximum(high - low, 1)
-    step = side / bins
+    most = sampling_ratio or most_samples
     if sampling_ratio:
-        samples, count = sampling_ratio, jnp.full_like(side, sampling_ratio)
+        samples = jnp.full_like(side, sampling_ratio)
     else:
-        samples, count = most_samples, jnp.clip(jnp.ceil(step), 0, most_samples)
-    start, step, number, last = (array[:, None, :, None] for array in (start, step, count, length - 1))
+        # ceil(side / bins), of a quotient that is not rounded: compilers divide by 7 as they multiply by 1 / 7.
+        beyond = bins * jnp.arange(most, dtype=dtype).reshape(1, 1, most)
+        samples = (~(side[..., None] <= beyond)).sum(-1, dtype=jnp.int32).astype(dtype)
+    start, step, number, last = (array[:, None, :, None] for array in (start, side / bins, samples, length - 1))
     border, parts = last.astype(dtype), jnp.maximum(number, 1)
-    sample = jnp.arange(samples, dtype=dtype)[None, :, None, None]
-    at = start + jnp.arange(bins, dtype=dtype)[None, None, None, :] * step + (sample + 0.5) * step / parts
-    # Written so that a NaN is neither left out nor outside: the bins of a box with one are NaN.
-    there = ~(sample >= number) & ~((at < -1) | (at > border + 1))
+    sample = jnp.arange(most, dtype=dtype).reshape(1, most, 1, 1)
+    at = start + jnp.arange(bins, dtype=dtype).reshape(1, 1, 1, bins) * step + (sample + 0.5) * step / parts
+    # Written so that a NaN is not outside: the bins of a box with one are NaN.
+    there = (sample < number) & ~((at < -1) | (at > border + 1))
     at = jnp.clip(at, 0, border)
     lower = jnp.floor(at)
     share = at - lower
-    weight = jnp.stack([1 - share, share], 2) / parts[:, :, None]
-    index = lower.astype(jnp.int32)
-    index = jnp.clip(jnp.stack([index, index + 1], 2), 0, last[:, :, None])
-    count = jnp.where(jnp.isnan(count), samples, count).astype(jnp.int32)
-    return Taps(index, jnp.where(there[:, :, None], weight, 0), count)
+    weight = jnp.where(there[:, :, None], jnp.stack([1 - share, share], 2) / parts[:, :, None], 0)
+    location = lower.astype(jnp.int32)
+    location = jnp.clip(jnp.stack([location, location + 1], 2), 0, last[:, :, None])
+    return Taps(location, weight, samples.astype(jnp.int32))
 
 
 def of_level(numbers: Sequence[Any], level: Int32[Array, "b n"], dtype: Any) -> Array:

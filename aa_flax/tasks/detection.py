@@ -36,8 +36,9 @@ from aa_flax.tasks.found_objects import FoundObjects, in_photo, on_canvas
 from aa_flax.tasks.options import options_of
 from aa_flax.tasks.task import RandomKey, Scores
 
-_NUMBERS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AP_per_class", "AP50_per_class")
-_NUMBERS += ("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
+_SCORES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AP_per_class", "AP50_per_class")
+_RECALLS = ("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
+_NUMBERS = (*_SCORES, *_RECALLS)
 
 
 @dataclass(frozen=True)

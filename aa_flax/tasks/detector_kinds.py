@@ -15,7 +15,7 @@ from aa_flax.tasks.one_stage import OneStage
 from aa_flax.tasks.task import RandomKey
 from aa_flax.tasks.two_stage import TwoStage
 
-Canvas = tuple[int, int]
+Canvas = tuple[int, ...]
 """Height and width in pixels."""
 
 

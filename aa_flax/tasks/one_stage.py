@@ -34,7 +34,7 @@ class OneStage:
             )
 
     def prepare(
-        self, objects: dict[str, Array], canvas: tuple[int, int], sizes: Float[Array, "b 2"], key: RandomKey
+        self, objects: dict[str, Array], canvas: tuple[int, ...], sizes: Float[Array, "b 2"], key: RandomKey
     ) -> tuple[dict[str, Array], Float[Array, ""]]:
         """Return the objects, which anchor is to find which, and what the losses are divided by.
 
@@ -74,7 +74,7 @@ class OneStage:
         return model(images, train=False, rngs=None)
 
     def detections(
-        self, predictions: dict[str, Any], canvas: tuple[int, int], sizes: Float[Array, "b 2"]
+        self, predictions: dict[str, Any], canvas: tuple[int, ...], sizes: Float[Array, "b 2"]
     ) -> Detections:
         """Return the objects found in each image, boxes in pixels of the canvas."""
         network = self._network
@@ -82,7 +82,7 @@ class OneStage:
         return detections(predictions, network.anchor_boxes(*canvas), network, level_anchors=levels, sizes=sizes)
 
     def score(
-        self, predictions: dict[str, Any], objects: dict[str, Array], canvas: tuple[int, int]
+        self, predictions: dict[str, Any], objects: dict[str, Array], canvas: tuple[int, ...]
     ) -> dict[str, Array]:
         """Return the parts of each image's loss, and its positive anchors."""
         targets = self._matched(objects, canvas)

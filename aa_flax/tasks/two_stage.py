@@ -52,7 +52,7 @@ class TwoStage:
         return {}
 
     def prepare(
-        self, objects: dict[str, Array], canvas: tuple[int, int], sizes: Float[Array, "b 2"], key: RandomKey
+        self, objects: dict[str, Array], canvas: tuple[int, ...], sizes: Float[Array, "b 2"], key: RandomKey
     ) -> tuple[dict[str, Array], Float[Array, ""]]:
         """Return the objects, what is drawn of each image's anchors, the key of its regions; and the number of images.
 
@@ -96,7 +96,7 @@ class TwoStage:
         positives = (regions.matches >= 0).sum(1, dtype=jnp.float32)
         count = jnp.float32(images.shape[0])
         metrics = {name: (each.sum(), count) for name, each in {**parts, "positives": positives}.items()}
-        return sum(parts.values()), metrics
+        return jnp.stack([*parts.values()]).sum(0), metrics
 
     def predict(self, model: Any, images: Array, sizes: Float[Array, "b 2"]) -> dict[str, Any]:
         """Return the network's outputs for every anchor and proposal, and what it finds by them, "found"."""
@@ -108,13 +108,13 @@ class TwoStage:
         return {**outputs, **of_regions, "found": found._replace(masks=model.masks(maps, found))}
 
     def detections(
-        self, predictions: dict[str, Any], canvas: tuple[int, int], sizes: Float[Array, "b 2"]
+        self, predictions: dict[str, Any], canvas: tuple[int, ...], sizes: Float[Array, "b 2"]
     ) -> Detections:
         """Return the objects found in each image, boxes in pixels of the canvas."""
         return predictions["found"]
 
     def score(
-        self, predictions: dict[str, Any], objects: dict[str, Array], canvas: tuple[int, int]
+        self, predictions: dict[str, Any], objects: dict[str, Array], canvas: tuple[int, ...]
     ) -> dict[str, Array]:
         """Return the parts of each image's loss, and how many of its anchors these are of.
 

@@ -192,7 +192,7 @@ def attribution(photos: Sequence[Photo], licenses: dict[int, dict[str, Any]]) ->
 
 def make(source: Path, out: Path, counts: dict[str, int], seed: int) -> None:
     """Write the data set; each split is made of the photographs of COCO's split alone."""
-    lines = []
+    lines: list[str] = []
     for split, count in counts.items():
         photos = read_photos(source, f"{split}2017")
         used = write_split(out, split, photos, count, np.random.default_rng([seed, len(lines)]))

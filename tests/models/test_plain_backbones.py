@@ -38,7 +38,7 @@ def test_every_family_has_networks_around_it():
     for prefix in prefixes:
         options = model_options(f"{prefix}patchconvnet_s60")
         assert {"pyramid_taps", "pyramid_norm", "pyramid_tap_norm", "drop_path_rate", "unroll"} <= {*options}
-        assert "pyramid_taps" not in model_options(f"{prefix}resnet50")
+        assert "norm" in options and not {"norm", "pyramid_taps"} & {*model_options(f"{prefix}resnet50")}
     assert "pyramid_taps" not in model_options("patchconvnet_s60")
 
 
@@ -132,6 +132,8 @@ def test_a_retinanet_around_it(flavor):
     norm = finer.backbone.pyramid.level2_norm
     assert isinstance(norm, BatchNorm) and (norm.frozen, norm.momentum, norm.epsilon) == (False, 0.9, 1e-5)
     assert finer.frozen_parts == ()
+    normed = shapes("retinanet_patchconvnet_s60", **SMALL, **small, flavor=flavor, norm="batch")
+    assert normed.frozen_parts == (("backbone.trunk.blocks.norm",) if flavor == "torchvision" else ())
 
 
 @pytest.mark.thorough

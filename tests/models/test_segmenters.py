@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from layers import head_oracle
 
 from aa_flax.analysis import attention_maps, summarize
@@ -244,6 +245,35 @@ def test_16_bit_networks_with_strict_dtypes(prefix):
         logits, maps, classes = jax.eval_shape(lambda p, s, x: whole(p, s, x)[0], params, statistics, x)
     assert {y.dtype for y in (*outputs.values(), logits)} == {jnp.dtype("float32")} and classes.dtype == jnp.int32
     assert {y.dtype for y in maps.values()} == {jnp.dtype("bfloat16")}
+
+
+@pytest.mark.thorough
+def test_a_network_is_traced_on_a_mesh_whose_shardings_are_part_of_the_types():
+    """Calls in training, with a backbone of stages and a plain one; the logits are split as the images are."""
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:4])
+
+    def placed(shape, *axes):
+        return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(*axes)))
+
+    for name, size in (("upernet_resnet18", TINY), ("semantic_fpn_patchconvnet_s60", dict(width=8, depth=4, **OTHERS))):
+        apply, params, statistics = functional(shapes(name, **size))
+        with jax.set_mesh(mesh):
+            variables = jax.tree.map(lambda leaf: placed(leaf.shape), (params, statistics))
+            run = jax.jit(lambda p, s, x: apply(p, s, x, train=True, rngs=jax.random.key(0)))  # noqa: B023
+            outputs, _ = run.trace(*variables, placed((8, 48, 80, 3), "data")).out_info
+        assert outputs["logits"].shape == (8, 12, 20, 5) and outputs["logits"].sharding.spec[0] == "data"
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["upernet_resnet18", "semantic_fpn_patchconvnet_s60"])
+def test_a_16_bit_networks_logits_are_nearly_those_of_32_bits(images, name):
+    size = TINY if "resnet" in name else dict(width=16, depth=4, layer_scale_init=0.1, **OTHERS)
+    found = []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        apply, params, statistics = functional(create_model(name, **size, dtype=dtype, rngs=nnx.Rngs(0)))
+        found.append(np.asarray(jax.jit(lambda p, s, x: apply(p, s, x)[0])(params, statistics, images)))  # noqa: B023
+    assert found[0].std() > 0
+    np.testing.assert_allclose(found[1], found[0], atol=0.05 * np.abs(found[0]).max())  # some dozen roundings of 1/256
 
 
 @pytest.mark.thorough
