@@ -106,6 +106,34 @@ def test_losses_are_those_of_loops(rng, form):
     np.testing.assert_allclose(below, divisor / 3, rtol=1e-6)
 
 
+def test_the_presence_loss_is_the_mean_over_images_and_classes(rng):
+    """Of three images, one of which is ignored as a whole; a micro-batch has its share of the same mean."""
+    the_task, plain = (task({}, data={"flip": False}, model=it) for it in ({"presence_head": True}, {}))
+    batch = batch_of(rng)
+    batch["labels"] = (
+        batch["labels"].at[1].set(255).at[0].set(jnp.where(batch["labels"][0] == 2, 0, batch["labels"][0]))
+    )
+    images, targets, total = jax.jit(the_task.prepare)(batch, jax.random.key(0))
+    outputs = {name: rng.normal(0, 2, shape) for name, shape in (("logits", (3, 6, 8, 3)), ("presence", (3, 3)))}
+    outputs = {name: jnp.asarray(values, jnp.float32) for name, values in outputs.items()}
+
+    def measured(the_task, *of):
+        return the_task.losses(lambda *_, **__: of[0], *of[1:], train=True, rngs=None)
+
+    losses, metrics = measured(the_task, outputs, images, targets)
+    expected = np.zeros(3)
+    for i, there in ((0, {0, 1}), (2, {0, 1, 2})):
+        probabilities = 1 / (1 + np.exp(-np.asarray(outputs["presence"][i], np.float64)))
+        expected[i] = np.mean([-np.log(p if k in there else 1 - p) for k, p in enumerate(probabilities)])
+    above, below = metrics["presence_loss"]
+    np.testing.assert_allclose(above / below, expected.mean(), rtol=1e-5)
+    without, others = measured(plain, outputs, images, targets)
+    np.testing.assert_allclose((losses - without) / total, 0.2 * expected / 3, rtol=1e-3, atol=1e-6)
+    assert {*the_task.metrics} == {*metrics} == {*others, "presence_loss"} and {*plain.metrics} == {*others}
+    above, below = measured(the_task, *jax.tree.map(lambda x: x[2:], (outputs, images, targets)))[1]["presence_loss"]
+    np.testing.assert_allclose(above / below, expected[2], rtol=1e-5)
+
+
 @pytest.mark.parametrize("form", [{}, {"class_weights": (0.5, 2.0, 1.0)}])
 def test_a_batch_without_any_class_has_a_finite_loss_and_no_gradient(rng, form):
     the_task, batch = task(form), batch_of(rng)

@@ -22,6 +22,7 @@ PICTURES = {
     "segments.png",
     "worst.png",
     "attention_maps.png",
+    "attention_maps_pooling.png",
 }
 CONFIG = """
 from aa_flax.training import default_config
@@ -34,6 +35,7 @@ def get_config():
     config.task.name = "segmentation"
     config.model.name = "upernet_aa_resnet18"
     config.model.options = dict(width=4, blocks=(1, 1, 1, 1), head_width=8, auxiliary_width=8, batch_norm_momentum=0.8)
+    config.model.options.update(presence_head=True, presence_width=8)
     config.model.options.update(attention_stages=(4,), num_heads=2, kappa=0.5, upsilon=0.25, min_key_depth_per_head=3)
     config.data.name, config.data.source_dir, config.data.data_dir = "label_folder/tiny", "tiny", "tfds"
     config.data.eval_split = "val"
@@ -85,8 +87,10 @@ def test_what_a_run_leaves(trained):
     assert result["mIoU"] == pytest.approx(iou.mean()) and 0 < result["mIoU"] < 1
     rows = read_metrics(workdir / "metrics.jsonl")
     train = [row for row in rows if row["split"] == "train"]
-    assert all({"main_loss", "auxiliary_loss", "pixel_accuracy"} <= {*row} for row in train)
-    assert all(row["loss"] == pytest.approx(row["main_loss"] + 0.4 * row["auxiliary_loss"], rel=1e-4) for row in train)
+    assert all({"main_loss", "auxiliary_loss", "presence_loss", "pixel_accuracy"} <= {*row} for row in train)
+    for row in train:
+        parts = row["main_loss"] + 0.4 * row["auxiliary_loss"] + 0.2 * row["presence_loss"]
+        assert row["loss"] == pytest.approx(parts, rel=1e-4)
 
 
 @pytest.mark.thorough
