@@ -7,8 +7,8 @@ Touvron et al. report UPerNet; their code for it was not published and their tex
 nearest to it that there is.
 
 Photographs are scaled until the shorter side is 512, or the longer one 2048, times a factor of 0.5 to 2, and cut to
-512×512, of which less than 75 % are of one class; colours are changed at random. Held-out photographs are seen whole, at
-a factor of 1, on a canvas of 1024×1024. There it is ours that one of which the longer side is more than twice the
+512×512, of which less than 75 % are of one class; colours are changed at random. Held-out photographs are seen whole,
+at a factor of 1, on a canvas of 1024×1024. There it is ours that one of which the longer side is more than twice the
 shorter one is made smaller; in those libraries each photograph has a canvas of its own.
 """
 

@@ -117,7 +117,5 @@ def test_photometric_distortion_comes_before_padding_and_needs_colours():
     changed = photometric_distortion(jax.random.fold_in(KEY, 9), images)
     np.testing.assert_allclose(found[:, :4, :5], coloured.normalize(changed)[:, :4, :5], rtol=1e-5, atol=1e-5)
     assert not found[:, 4:].any() and not found[:, :, 5:].any() and not flips.any()
-    with pytest.raises(
-        ConfigError, match=r"'data.photometric' .*, and the images have 1 channel"
-    ):
+    with pytest.raises(ConfigError, match=r"'data.photometric' .*, and the images have 1 channel"):
         make_placed_augment(config, PREPROCESSING)
