@@ -17,6 +17,7 @@ from tasks.test_detection import CANVAS
 from tasks.test_two_stage import LOSSES, TINY, two_stage
 
 from aa_flax import data
+from aa_flax.analysis.programs import lower, of_config
 from aa_flax.config.schema import resolve
 from aa_flax.runs.metrics import read_metrics
 from aa_flax.tasks.region_losses import SampledRegions, region_losses
@@ -160,5 +161,13 @@ def test_every_loss_falls():
     # That of boxes rises, as fewer of the regions are the objects themselves and more are proposals near them.
     for name in LOSSES[:3]:
         assert falls[name][-10:].mean() < 0.5 * falls[name][:10].mean(), name
-    print(before, of_boxes(network()))
     assert of_boxes(network()) < 0.75 * before
+
+
+def test_a_step_is_planned_for_four_devices(folder):
+    """Each device draws of its own images alone: of what is not summed up, nothing of an image's travels."""
+    config = resolve(json.loads((folder / "config.json").read_text()))
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices("cpu")[:4]).reshape(4, 1), ("data", "model"))
+    lowered = lower(of_config(config), "train", mesh)
+    text = lowered.program.compile().as_text()
+    assert lowered.params_bytes > 10_000 and "all-reduce" in text and "all-gather" not in text
