@@ -61,6 +61,12 @@ def define(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string("baseline", None, "Network to compare with, everything else being equal.", flag_values=values)
     flags.DEFINE_enum("sweep", None, ["batch"], "batch: find the largest that fits.", flag_values=values)
+    flags.DEFINE_string(
+        "scope",
+        "",
+        "Count by itself what comes from operations with this in their names, such as roi_align; with --json.",
+        flag_values=values,
+    )
     flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.", flag_values=values)
     flags.DEFINE_string("hlo", None, "File to write the compiled program to, as text.", flag_values=values)
 
@@ -76,6 +82,8 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     hlo = Path(values.hlo).expanduser() if values.hlo else None
     if hlo and (hlo.is_dir() or not hlo.parent.is_dir()):
         fail(f"--hlo: {hlo} is a folder" if hlo.is_dir() else f"--hlo: no such folder: {hlo.parent}")
+    if values.scope and not values.json:
+        fail("--scope needs --json")
     compiler = compiler_of(wanted)
     compiler.prepare()
     mesh = compiler.mesh_of(wanted)
@@ -93,7 +101,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         print(f"nothing was compiled that fits, so nothing is written to {hlo}", file=sys.stderr)
     if values.json:
         command = shlex.join(["python", "-m", "aa_flax.plan", *sys.argv[1:]])
-        print(to_json(as_json(found, other, tried, command)))
+        print(to_json(as_json(found, other, tried, command, values.scope)))
     else:
         print_plan(found, other, tried)
 

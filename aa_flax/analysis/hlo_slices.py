@@ -1,14 +1,17 @@
 """Bytes that instructions read or write of arrays that they touch only in part, such as the stacks that loops keep.
 
-In the body of a loop `dynamic-update-slice` writes into its first operand in place, and neither reads nor writes the
-rest of it. Outside loops an instruction writes all of its result, and a fusion reads only a part of an operand if it
-slices it itself.
+In the body of a loop `dynamic-update-slice` and `scatter` write into their first operand in place, and neither read nor
+write the rest of it; `scatter` also reads what it adds to. Outside loops an instruction writes all of its result, and a
+fusion reads only a part of an operand if it slices it itself.
 """
+
+from collections.abc import Sequence
 
 from aa_flax.analysis.hlo import Instruction, Program, Site, arrays, shape_bytes
 
 READS_A_PART = ("slice", "dynamic-slice", "gather")
-UPDATE = "dynamic-update-slice"
+UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
+"""Instructions that change a part of their first operand, and the position of the operand that they write there."""
 Computation = dict[str, Instruction]
 
 
@@ -17,8 +20,8 @@ def bytes_read(program: Program, site: Site, position: int) -> int | None:
     instruction = site.instruction
     if instruction.opcode in READS_A_PART:
         return shape_bytes(instruction.shape) if position == 0 else None
-    if instruction.opcode == UPDATE and site.looped:
-        return 0 if position == 0 else None
+    if instruction.opcode in UPDATES and site.looped:
+        return _added_to(instruction, program.operands(site)) if position == 0 else None
     if instruction.opcode == "fusion" and not site.looped:
         return _sliced_by(program, instruction, position)
     return _read_by(program, instruction, position) if instruction.opcode == "fusion" else None
@@ -28,15 +31,20 @@ def bytes_written(program: Program, site: Site) -> list[int]:
     """Return the bytes that an instruction writes of each array of its result."""
     instruction = site.instruction
     whole = [array.bytes for array in arrays(instruction.shape)]
-    if not site.looped or instruction.opcode not in (UPDATE, "fusion"):
+    if not site.looped or instruction.opcode not in (*UPDATES, "fusion"):
         return whole
-    if instruction.opcode == UPDATE:
-        return [shape_bytes(program.operands(site)[1])]
+    if instruction.opcode in UPDATES:
+        return [shape_bytes(program.operands(site)[UPDATES[instruction.opcode]])]
     inside = _inside(program, instruction)
     updates = _updates(program, inside, _root(inside))
     if len(updates) != len(whole):
         return whole
     return [all_of_it if part is None else part for part, all_of_it in zip(updates, whole, strict=True)]
+
+
+def _added_to(update: Instruction, shapes: Sequence[str]) -> int:
+    """Return the bytes that an update in place reads of what it changes: `scatter` adds, the other overwrites."""
+    return shape_bytes(shapes[UPDATES["scatter"]]) if update.opcode == "scatter" else 0
 
 
 def _inside(program: Program, fusion: Instruction) -> Computation:
@@ -62,8 +70,8 @@ def _updates(program: Program, computation: Computation, root: Instruction) -> l
     if root.opcode == "fusion":
         inside = _inside(program, root)
         return _updates(program, inside, _root(inside))
-    if root.opcode == UPDATE and _is_parameter(computation, operands[0]):
-        return [shape_bytes(operands[1].shape)]
+    if root.opcode in UPDATES and _is_parameter(computation, operands[0]):
+        return [shape_bytes(operands[UPDATES[root.opcode]].shape)]
     return [None] * len(arrays(root.shape))
 
 
@@ -99,8 +107,8 @@ def _read(program: Program, computation: Computation, name: str) -> int | None:
             part: int | None = None
             if user.opcode in READS_A_PART and position == 0:
                 part = shape_bytes(user.shape)
-            elif user.opcode == UPDATE and position == 0 and _leaves(computation, user):
-                part = 0
+            elif user.opcode in UPDATES and position == 0 and _leaves(computation, user):
+                part = _added_to(user, [computation[_name(operand)].shape for operand in user.operands])
             elif user.opcode == "bitcast":
                 part = _read(program, computation, user.name)
             elif user.opcode == "fusion":

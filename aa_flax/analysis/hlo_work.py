@@ -38,14 +38,18 @@ class Work:
     products_by_precision: dict[str, int]  # the same by the precision that a GPU multiplies in
 
 
-def work(program: Program, loops: bool = True, *, largest: bool = False) -> Work:
+def work(program: Program, loops: bool = True, *, largest: bool = False, scope: str = "") -> Work:
     """Return the sums over a program; bodies of loops count as often as they run, or once if not `loops`.
 
-    Of a conditional the smallest branch counts, or the `largest`.
+    Of a conditional the smallest branch counts, or the `largest`. With a `scope` only instructions count that come from
+    operations of JAX with that in their names, which have those of jitted functions and of `jax.named_scope` in them. A
+    fusion has one name, of the last thing that it computes; copies that the compiler made may have none.
     """
     hbm = everything = whole = 0
     products: dict[str, int] = {}
     for site in program.sites(loops, largest=largest):
+        if scope not in _operation(site):
+            continue
         if found := site.times * products_of(program, site):
             precision = precision_of(program, site)
             products[precision] = products.get(precision, 0) + found

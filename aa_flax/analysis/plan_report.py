@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from aa_flax.analysis.hlo_work import Launch
+from aa_flax.analysis.hlo import Program
+from aa_flax.analysis.hlo_work import Launch, work
 from aa_flax.analysis.plan import Plan
 from aa_flax.analysis.provenance import package_version
 from aa_flax.analysis.targets import compiler_of
@@ -31,7 +32,9 @@ LARGEST = 10
 """How many kernels a report names."""
 
 
-def as_json(plan: Plan, baseline: Plan | None = None, tried: Sequence[Plan] = (), command: str = "") -> dict[str, Any]:
+def as_json(
+    plan: Plan, baseline: Plan | None = None, tried: Sequence[Plan] = (), command: str = "", scope: str = ""
+) -> dict[str, Any]:
     """Return one JSON object: numbers of one chip at the top, null if the program does not fit; details nested.
 
     Args:
@@ -39,6 +42,7 @@ def as_json(plan: Plan, baseline: Plan | None = None, tried: Sequence[Plan] = ()
         baseline: the plan that it is compared with.
         tried: all plans of a sweep.
         command: the command that made the plan.
+        scope: a part of the program to be counted by itself, as `hlo_work.work` takes it; "" for none.
     """
     result = {
         **_numbers(plan),
@@ -48,6 +52,8 @@ def as_json(plan: Plan, baseline: Plan | None = None, tried: Sequence[Plan] = ()
         "loops": plan.counts and plan.counts.loops,
         "chip": dataclasses.asdict(plan.target.chip),
     }
+    if scope:
+        result["scope"] = {"name": scope, **_part(plan, scope)} if plan.counts else None
     if baseline:
         other = _numbers(baseline)
         result["baseline"] = other
@@ -70,6 +76,20 @@ def as_json(plan: Plan, baseline: Plan | None = None, tried: Sequence[Plan] = ()
             "python": platform.python_version(),
             **{name: package_version(name) for name in ("jax", "jaxlib", *compiler_of(plan.target).packages(), "flax")},
         },
+    }
+
+
+def _part(plan: Plan, scope: str) -> dict[str, int]:
+    """Return what a part of a program moves and multiplies on a chip, and the whole of which it is a share."""
+    program, per_chip = Program(plan.hlo), plan.devices_per_chip
+    part, whole = work(program, scope=scope), work(program)
+    return {
+        "bytes": per_chip * part.all_bytes,
+        "hbm_bytes": per_chip * part.hbm_bytes,
+        "flops": per_chip * part.products,
+        "of_bytes": per_chip * whole.all_bytes,
+        "of_hbm_bytes": per_chip * whole.hbm_bytes,
+        "of_flops": per_chip * whole.products,
     }
 
 

@@ -13,12 +13,11 @@ from jax.sharding import Mesh
 from aa_flax import data
 from aa_flax.analysis.estimates import estimated_flops
 from aa_flax.config.schema import Config, ConfigError, resolve
-from aa_flax.data.facts import FACTS
+from aa_flax.data.facts import FACTS, Facts
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for, preprocessing_without_data
 from aa_flax.data.train_sizes import largest
-from aa_flax.models.registry import model_defaults, model_options
+from aa_flax.models.registry import list_models, model_defaults, model_options, options_around
 from aa_flax.tasks import TASKS, begin, rows_of
-from aa_flax.tasks.without_config import run_of_network, task_of_network
 from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout
 from aa_flax.training.train_sizes import batch_shapes
@@ -50,7 +49,7 @@ class Subject:
         Raises:
             ConfigError: no such network, or one for another task.
         """
-        known, task = _options(name), task_of_network(name)
+        known, task = _options(name), _task_of(name)
         if self.config.task.name in TASKS and task != self.config.task.name:
             raise ConfigError(
                 f"{name} is for {task} and {self.config.model.name} for {self.config.task.name}; their steps have "
@@ -64,8 +63,8 @@ class Subject:
 def of_model(name: str, image_size: ImageSize | None = None) -> Subject:
     """Return the subject of a network as it is, trained in bfloat16 by SGD with momentum on images of three channels.
 
-    It is trained for the task that it is for, as `aa_flax.tasks.without_config` has it. Everything else is
-    `aa_flax.training.default_config()`.
+    It is trained for the task that it is for. Everything else is `aa_flax.training.default_config()`, but images of
+    other tasks than its own are not cropped.
 
     Args:
         name: one of `aa_flax.models.list_models()`.
@@ -75,9 +74,13 @@ def of_model(name: str, image_size: ImageSize | None = None) -> Subject:
         ConfigError: no such network.
     """
     _options(name)
-    fields, facts = run_of_network(name)
-    config = resolve({**fields, "model": {"name": name, "dtype": "bfloat16"}})
-    return Subject(config, preprocessing_without_data(config, facts, image_size or model_defaults(name)[1]))
+    outputs, own_size = model_defaults(name)
+    model, task = {"name": name, "dtype": "bfloat16"}, _task_of(name)
+    outputs -= options_around(name).unused_columns if task == "detection" else 0
+    images = {} if task == resolve({}).task.name else {"crop": "none"}
+    config = resolve({"model": model, "task": {"name": task}, "data": images})
+    facts = Facts((None, None, 3), outputs, 0, tuple(range(1, outputs + 1)) if task == "detection" else ())
+    return Subject(config, preprocessing_without_data(config, facts, image_size or own_size))
 
 
 def of_config(config: Config, image_size: ImageSize | None = None) -> Subject:
@@ -115,6 +118,11 @@ def _options(name: str) -> Collection[str]:
         return model_options(name)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def _task_of(name: str) -> str:
+    """Return the name of the task, one of this library's, that a network is for."""
+    return next(task for task in TASKS if list_models(name, task=task))
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,14 @@
     python -m experiments.benchmarks.plans scale_v5e   8, 64 and 256 v5e chips, 128 images each   (20 minutes)
     python -m experiments.benchmarks.plans detection_v5e      RetinaNet, 64 v5e chips, 4 images each; inference on one
     python -m experiments.benchmarks.plans detection_h100     RetinaNet, one H100, 32 images
+    python -m experiments.benchmarks.plans regions_v5e        Faster R-CNN, Mask R-CNN and UPerNet, 2 images a chip
+    python -m experiments.benchmarks.plans regions_h100       the same, one H100
     python -m experiments.benchmarks.plans h100 --only=resnet50,aa_resnet50_025    these rows; the others stay
 
 GPUs need `aa_flax[plan_gpu]`, TPUs `aa_flax[plan]`. The steps are in bfloat16, with SGD and momentum; each row is one
 call of `python -m aa_flax.plan`. The results are counts, not times. Writes experiments/results/plan_h100.json,
-plan_v5e.json, aw_v5e.json, scale_v5e.json, detection_v5e.json or detection_h100.json.
+plan_v5e.json, aw_v5e.json, scale_v5e.json, detection_v5e.json, detection_h100.json, regions_v5e.json or
+regions_h100.json.
 """
 
 import json
@@ -28,6 +31,7 @@ _ROOT = Path(__file__).parents[2]
 RATIO_25 = "experiments/ablations/attention_ratio_25.py"
 CIFAR = "experiments/cifar"
 COCO = "experiments/coco"
+ADE20K = "experiments/ade20k"
 INFER = ("--mode=infer",)
 # Settings that make a config's row equal to the other rows, except for the network.
 PLAIN = ("--config.model.dtype=bfloat16", "--config.optimizer.ema_decay=0.0")
@@ -44,6 +48,37 @@ class Row(NamedTuple):
     baseline: str | None = None
     options: tuple[str, ...] = ()
     topology: str | None = None  # None: the table's
+
+
+def _of_regions(eight: str | None) -> dict[str, Row]:
+    """Return the rows of Faster R-CNN, Mask R-CNN and UPerNet by their configs, 2 images a chip.
+
+    Args:
+        eight: the topology on which Faster R-CNN is trained, all 16 images; None for one chip as for the others.
+    """
+    rows = {}
+    for mode, flags in (("", ()), ("_inference", INFER)):
+        for name in ("faster_rcnn_resnet101", "faster_rcnn_aw_resnet101"):
+            gated = f"faster_rcnn_resnet101{mode}" if "_aw_" in name else None
+            many = eight if mode == "" else None
+            rows[f"{name}{mode}"] = Row(
+                f"{COCO}/{name}.py",
+                16 if many else 2,
+                gated,
+                ("--image_size=800x1344", "--scope=roi_align", *flags),
+                many,
+            )
+        for folder, family in ((COCO, "mask_rcnn"), (ADE20K, "upernet")):
+            for size in ("512x512", "800x1344"):
+                for backbone in ("resnet50", "patchconvnet_s60"):
+                    other = None if backbone == "resnet50" else f"{family}_resnet50_{size}{mode}"
+                    rows[f"{family}_{backbone}_{size}{mode}"] = Row(
+                        f"{folder}/{family}_{backbone}.py",
+                        2,
+                        other,
+                        (f"--image_size={size}", "--scope=roi_align", *flags),
+                    )
+    return rows
 
 
 class Table(NamedTuple):
@@ -66,7 +101,8 @@ KEPT = (
     "collective_bytes",
     "flops",
 )
-RATIOS = ("bytes_moved", "hbm_bytes", "temp_bytes", "kernels")
+REGIONS = ("topology", "image_size", "optimizer", "total_bytes", "memory", "bound", "bound_by", "scope")
+RATIOS = ("bytes_moved", "hbm_bytes", "temp_bytes", "total_bytes", "kernels")
 
 TABLES: dict[str, Table] = {
     # Table 2 of Bello et al. (2019), AA with kappa = upsilon = 0.25 as there and as in Table 3; attention as "auto"
@@ -157,6 +193,8 @@ TABLES: dict[str, Table] = {
             "retinanet_aa_resnet50_inference": Row("retinanet_aa_resnet50", 8, "retinanet_resnet50_inference", INFER),
         },
     ),
+    "regions_v5e": Table("v5e:1x1", "regions_v5e.json", _of_regions("v5e:2x4"), (*REGIONS, "collectives")),
+    "regions_h100": Table("h100:1", "regions_h100.json", _of_regions(None), REGIONS),
 }
 
 

@@ -67,6 +67,7 @@ BENCHMARKS = (
     Benchmark("kernels_h100", ("--first=1",), compiler="gpu"),
     Benchmark("plans h100", compiler="gpu", long=True),
     Benchmark("plans detection_h100", compiler="gpu", long=True),
+    Benchmark("roi_align", ("--rounds=1",)),
     Benchmark("detection_input", ("--rounds=1", "--repeats=1")),
     Benchmark("input_pipeline", alone="needs photographs: --source_dir=FOLDER"),
     Benchmark("quickstart_pairs", alone="compares with another checkout: --against=CHECKOUT"),

@@ -7,6 +7,10 @@ FOLDER holds `train`, `trainannot`, `val`, `valannot`, `test` and `testannot`, p
 authors of SegNet have arranged CamVid (for research); it is needed once, and so is the file of its classes. The
 argument after the colon is `plain` (the default), `aa` or `patchconvnet`. The test photographs are scored; nothing is
 chosen by them.
+
+3,508,534 parameters (plain), 3,450,870 (aa) and 2,139,742 (patchconvnet), with the auxiliary head; 1.98 GFLOPs each.
+
+Ours: not run yet.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Make a small data set of masks: shapes cut out of photographs, pasted on parts of other photographs.
 
-    python experiments/shapes/make_shapes.py --source_dir=COCO --out=FOLDER
+    python -m experiments.shapes.make_shapes --source_dir=COCO --out=FOLDER
 
 COCO has COCO's JSON and photographs, or a part of them: instances_SPLIT.json, in it or in annotations/, and
 SPLIT/*.jpg for train2017 and val2017. Its annotations are not read. FOLDER gets images and COCO's JSON of both splits,
@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from aa_flax.json_values import to_json
 
 SIZE = 128, 160
 """Height and width of the images."""
@@ -174,7 +176,7 @@ def write_split(out: Path, split: str, photos: Sequence[Photo], count: int, rng:
         every |= used
     categories = [{"id": number, "name": name} for number, name in enumerate(SHAPES, 1)]
     document = {"images": images, "annotations": outlines, "categories": categories}
-    (out / f"{split}.json").write_text(json.dumps(document))
+    (out / f"{split}.json").write_text(to_json(document))
     return every
 
 

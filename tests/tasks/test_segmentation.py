@@ -10,7 +10,6 @@ from aa_flax.config.schema import ConfigError, resolve
 from aa_flax.data.placement import scaled
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.evaluation.segmentation import confusion
-from aa_flax.ops.sliding_windows import Windows
 from aa_flax.runs.hosts import gathered
 from aa_flax.tasks import Task, found, make_task, scorer_of, segmentation_losses
 from aa_flax.tasks.segmentation import SegmentationDisplay
@@ -248,17 +247,6 @@ def test_the_held_out_loss_is_that_of_the_canvas(rng, options, monkeypatch):
         loss, pixels = loss + total, pixels + count
     np.testing.assert_allclose(sums["loss"], loss, rtol=1e-5)
     assert float(sums["pixels"]) == pixels
-
-
-def test_windows_are_where_mmsegmentation_has_them():
-    for canvas, crop, stride in ((40, 13, 13), (40, 13, 5), (12, 12, 1), (31, 7, 6)):
-        windows = Windows(canvas, crop, stride)
-        for size in range(1, canvas + 1):
-            expected = windows_by_hand(size, crop, stride)
-            assert windows.count(size) == len(expected) <= windows.most
-            assert windows.starts(size)[: len(expected)].tolist() == expected
-        with pytest.raises(ValueError, match="stride, crop and canvas"):
-            Windows(canvas, crop, crop + 1)
 
 
 class Held(data.Source):
