@@ -46,7 +46,9 @@ def read(maps: Sequence[Array], reads: Reads, *, adaptive: bool) -> Float[Array,
 
         empty = jnp.zeros((batch * boxes * height * width, channels), wide)
         total = _over_taps(add, empty, rows, columns, adaptive, _WRITTEN_OUT)
-        return total.astype(places.dtype).reshape(batch, boxes, height, width, channels)
+        # Without the barrier a TPU's compiler lays out what each tap reads as the result, not their sum alone.
+        total = jax.lax.optimization_barrier(total.astype(places.dtype))
+        return total.reshape(batch, boxes, height, width, channels)
 
     flat = [each.reshape(each.shape[0], -1, each.shape[-1]) for each in maps]
     places = flat[0] if len(flat) == 1 else jnp.concatenate(flat, 1)
