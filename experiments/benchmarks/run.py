@@ -70,7 +70,6 @@ BENCHMARKS = (
     Benchmark("kernels_h100", ("--first=1",), compiler="gpu"),
     Benchmark("plans h100", compiler="gpu", long=True),
     Benchmark("plans detection_h100", compiler="gpu", long=True),
-    Benchmark("roi_align", ("--rounds=1",)),
     Benchmark("plans regions_h100", compiler="gpu", long=True),
     Benchmark("roi_align_counts h100", compiler="gpu", long=True),
     Benchmark("detection_input", ("--rounds=1", "--repeats=1")),
