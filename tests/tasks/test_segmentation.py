@@ -75,6 +75,7 @@ def cross_entropies(logits, labels, weights=(1, 1, 1)):
     return total, pixels, weighed, right
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("form", [{}, {"average": "all"}, {"class_weights": (0.5, 2.0, 1.0)}])
 def test_losses_are_those_of_loops(rng, form):
     the_task, batch = task(form, data={"flip": False}), batch_of(rng)
@@ -106,6 +107,7 @@ def test_losses_are_those_of_loops(rng, form):
     np.testing.assert_allclose(below, divisor / 3, rtol=1e-6)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("form", [{}, {"class_weights": (0.5, 2.0, 1.0)}])
 def test_a_batch_without_any_class_has_a_finite_loss_and_no_gradient(rng, form):
     the_task, batch = task(form), batch_of(rng)
@@ -199,12 +201,13 @@ def scores_by_hand(image, size, photo, scales, flip, crop, stride):
     return np.mean([np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in views], 0)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("photo", "options"),
     [
         ((33, 45), {}),  # 22 × 30 on the canvas
-        ((33, 45), dict(window=(16, 12), stride=(5, 7))),
         ((17, 22), dict(window=12, scales=(1.0, 1.5), flip=True)),
+        ((33, 45), dict(window=(16, 12), stride=(5, 7))),
         ((44, 60), dict(scales=(1.5, 1.0), flip=True)),
         ((22, 30), dict(flip=True)),
     ],
@@ -226,7 +229,8 @@ def test_label_maps_are_those_of_loops(rng, photo, options):
     np.testing.assert_array_equal(labels[clear], expected.argmax(-1)[clear])
 
 
-@pytest.mark.parametrize("options", [{}, dict(window=(16, 12), stride=(5, 7), scales=(1.5, 1.0), flip=True)])
+@pytest.mark.few
+@pytest.mark.parametrize("options", [dict(window=(16, 12), stride=(5, 7), scales=(1.5, 1.0), flip=True), {}])
 def test_the_held_out_loss_is_that_of_the_canvas(rng, options, monkeypatch):
     """Strips of three rows give what all rows at once give."""
     the_task, batch = task(options), batch_of(rng)
