@@ -24,12 +24,12 @@ from aa_flax.drawing.label_maps import as_picture, label_colors
 from aa_flax.drawing.photo_attention import AttentionError
 from aa_flax.drawing.segmentation_gallery import draw_segments_over
 from aa_flax.evaluation.resized_logits import label_map
-from aa_flax.literal import quoted, told_apart
-from aa_flax.models import create_model
+from aa_flax.literal import told_apart
 from aa_flax.models.registry import options_around
 from aa_flax.precision import at_least_float32
 from aa_flax.tasks.augmentation import make_placed_augment
 from aa_flax.tasks.class_weights import check_weights
+from aa_flax.tasks.network import build_network, require_same_classes
 from aa_flax.tasks.options import options_of
 from aa_flax.tasks.segmentation_losses import held_out_losses, image_losses, pixel_weights, presence_losses
 from aa_flax.tasks.segmentation_report import Segment, attentions, draw_attention, draw_report, make_segment
@@ -141,27 +141,13 @@ class Segmentation:
 
     def check_dataset(self, dataset: Dataset) -> None:
         """Raise ConfigError unless the classes are those that the network was trained on."""
-        trained, found = self.preprocessing.class_names, dataset.class_names
         if not dataset.has_label_maps:
             raise ConfigError(f"{dataset.name} has no label maps; the run was trained to name the class of each pixel")
-        if found != trained:
-            raise ConfigError(
-                f"{dataset.name} has the classes {quoted(found, 5)}; the run was trained on {quoted(trained, 5)}"
-            )
+        require_same_classes(dataset, self.preprocessing)
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """Return the network of the config, with logits for each class."""
-        model, preprocessing = self.config.model, self.preprocessing
-        return create_model(
-            model.name,
-            num_classes=self.num_classes,
-            image_size=preprocessing.image_size,
-            in_channels=preprocessing.channels,
-            dtype=jnp.dtype(model.dtype),
-            param_dtype=jnp.dtype(model.param_dtype),
-            rngs=rngs,
-            **model.options,
-        )
+        return build_network(self.config, self.preprocessing, self.num_classes, rngs)
 
     def prepare(self, batch: Mapping[str, Array], key: RandomKey) -> tuple[Array, Any, Array]:
         """Return augmented images; the labels of their pixels; what the sum of all pixels' losses is divided by.

@@ -51,7 +51,7 @@ PATCHCONVNET = {
 }
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("row", touvron.ROWS, ids=lambda row: f"{row.size}-{row.image_size}")
 def test_patchconvnet(row):
     params, multiply_adds = touvron.counted(row)

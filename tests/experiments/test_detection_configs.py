@@ -81,6 +81,7 @@ def test_no_config_is_left_over():
     assert retinanets == {row.config for _, row in ROWS} | {"experiments/coco/from_backbone.py"}
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("name", OTHERS)
 def test_configs_of_no_table(name):
     file, _, argument = name.partition(":")

@@ -95,6 +95,7 @@ def test_what_a_run_leaves(folder, result):
     assert (folder / "run" / "detections.png").exists()
 
 
+@pytest.mark.slow  # two trainings more, as those of test_two_stage_run
 def test_resumed_is_the_same_bit_for_bit(folder, result):
     for more in (["--config.stop_after_epoch=1"], []):
         run(folder, "train", "--config=config.py", "--workdir=again", *more)

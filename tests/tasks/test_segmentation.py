@@ -1,5 +1,7 @@
 """Tests of the task of segmentation: losses and label maps against loops in float64, scores, and what is refused."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +77,7 @@ def cross_entropies(logits, labels, weights=(1, 1, 1)):
     return total, pixels, weighed, right
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("form", [{}, {"average": "all"}, {"class_weights": (0.5, 2.0, 1.0)}])
 def test_losses_are_those_of_loops(rng, form):
     the_task, batch = task(form, data={"flip": False}), batch_of(rng)
@@ -117,8 +120,9 @@ def test_the_presence_loss_is_the_mean_over_images_and_classes(rng):
     outputs = {name: rng.normal(0, 2, shape) for name, shape in (("logits", (3, 6, 8, 3)), ("presence", (3, 3)))}
     outputs = {name: jnp.asarray(values, jnp.float32) for name, values in outputs.items()}
 
-    def measured(the_task, *of):
-        return the_task.losses(lambda *_, **__: of[0], *of[1:], train=True, rngs=None)
+    @functools.partial(jax.jit, static_argnums=0)
+    def measured(the_task, outputs, images, targets):
+        return the_task.losses(lambda *_, **__: outputs, images, targets, train=True, rngs=None)
 
     losses, metrics = measured(the_task, outputs, images, targets)
     expected = np.zeros(3)
@@ -134,6 +138,7 @@ def test_the_presence_loss_is_the_mean_over_images_and_classes(rng):
     np.testing.assert_allclose(above / below, expected[2], rtol=1e-5)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("form", [{}, {"class_weights": (0.5, 2.0, 1.0)}])
 def test_a_batch_without_any_class_has_a_finite_loss_and_no_gradient(rng, form):
     the_task, batch = task(form), batch_of(rng)
@@ -227,12 +232,13 @@ def scores_by_hand(image, size, photo, scales, flip, crop, stride):
     return np.mean([np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in views], 0)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("photo", "options"),
     [
         ((33, 45), {}),  # 22 × 30 on the canvas
-        ((33, 45), dict(window=(16, 12), stride=(5, 7))),
         ((17, 22), dict(window=12, scales=(1.0, 1.5), flip=True)),
+        ((33, 45), dict(window=(16, 12), stride=(5, 7))),
         ((44, 60), dict(scales=(1.5, 1.0), flip=True)),
         ((22, 30), dict(flip=True)),
     ],
@@ -254,7 +260,8 @@ def test_label_maps_are_those_of_loops(rng, photo, options):
     np.testing.assert_array_equal(labels[clear], expected.argmax(-1)[clear])
 
 
-@pytest.mark.parametrize("options", [{}, dict(window=(16, 12), stride=(5, 7), scales=(1.5, 1.0), flip=True)])
+@pytest.mark.few
+@pytest.mark.parametrize("options", [dict(window=(16, 12), stride=(5, 7), scales=(1.5, 1.0), flip=True), {}])
 def test_the_held_out_loss_is_that_of_the_canvas(rng, options, monkeypatch):
     """Strips of three rows give what all rows at once give."""
     the_task, batch = task(options), batch_of(rng)

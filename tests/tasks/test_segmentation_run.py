@@ -163,7 +163,7 @@ def test_a_sheet_of_labels(folder):
     assert (folder / "sheet.png").stat().st_size > 10_000
 
 
-@pytest.mark.thorough
+@pytest.mark.slow  # each process compiles its own programs; the counts are merged in test_segmentation too
 def test_two_processes_reach_what_one_reaches(folder, trained):
     """The last batch of seven photographs is filled up in both processes; each is counted once, here by windows."""
     workdir, _ = trained
