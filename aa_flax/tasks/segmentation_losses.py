@@ -46,6 +46,19 @@ def image_losses(
     return losses.sum((1, 2)), found.sum((1, 2), dtype=losses.dtype)
 
 
+def presence_losses(logits: Float[Array, "b classes"], labels: UInt8[Array, "b h w"]) -> Float[Array, " b"]:
+    """Return the binary cross-entropy in nats of which classes occur in each image, its mean over all classes.
+
+    A class occurs where any pixel has it. Of an image that is ignored as a whole it is 0. This is EncNet's semantic
+    encoding loss (Zhang et al., 2018).
+    """
+    logits = logits.astype(at_least_float32(logits.dtype))
+    kinds = jnp.arange(logits.shape[-1], dtype=labels.dtype).reshape(1, 1, 1, -1)
+    occurs = (labels[..., None] == kinds).any((1, 2))
+    losses = (jax.nn.softplus(logits) - jnp.where(occurs, logits, 0)).mean(-1)
+    return jnp.where(occurs.any(-1), losses, 0)
+
+
 def pixel_weights(labels: UInt8[Array, "b h w"], weights: Float[Array, " classes"]) -> Float[Array, "b h w"]:
     """Return the weight of each pixel's class, 0 where it is ignored."""
     return jnp.take(weights, labels.astype(jnp.int32), mode="fill", fill_value=0)

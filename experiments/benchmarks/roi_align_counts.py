@@ -3,15 +3,16 @@
     python -m experiments.benchmarks.roi_align_counts v5e       (needs libtpu)
     python -m experiments.benchmarks.roi_align_counts h100      (needs `aa_flax[plan_gpu]`)
 
-Two photographs on a canvas of 800×1344, the pyramid's levels of strides 4 to 32, 256 channels in bfloat16; boxes as the
-heads of Faster and Mask R-CNN see them in training (512 for 7×7 bins, 128 for 14×14) and in inference (1000, 100). Bins
-and gradients are counted apart, by gathers and by products; `aa_flax.ops.roi_choice` follows. FLOPs are those of the
-products; at the highest precision, as here, a TPU multiplies in bfloat16 six times for each. Writes
-experiments/results/roi_align_v5e.json or roi_align_h100.json. Nothing runs, so nothing is timed.
+Two photographs on a canvas of 800×1344, or a small one, the pyramid's levels of strides 4 to 32, 256 channels in
+bfloat16; boxes as the heads of Faster and Mask R-CNN see them in training (512 for 7×7 bins, 128 for 14×14) and in
+inference (1000, 100). Bins and gradients are counted apart, by gathers and by products; `aa_flax.ops.roi_choice`
+follows. FLOPs are those of the products; at the highest precision, as here, a TPU multiplies in bfloat16 six times for
+each. Writes experiments/results/roi_align_v5e.json or roi_align_h100.json. Nothing runs, so nothing is timed.
 """
 
+import itertools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,26 @@ from aa_flax.ops import roi_align
 from experiments.benchmarks import results
 
 TARGETS = {"v5e": "v5e:1x1", "h100": "h100:1"}
-IMAGES, CANVAS, STRIDES, CHANNELS = 2, (800, 1344), (4, 8, 16, 32), 256
-CASES = {"boxes, training": (512, 7), "masks, training": (128, 14), "boxes": (1000, 7), "masks": (100, 14)}
+IMAGES, STRIDES, CHANNELS = 2, (4, 8, 16, 32), 256
 FORMS = ("gather", "product")
+
+
+class Case(NamedTuple):
+    """A canvas, the boxes of each image, the bins along each side, and what is counted."""
+
+    canvas: tuple[int, int]
+    boxes: int
+    size: int
+    parts: tuple[str, ...]
+
+
+CASES = {
+    "boxes, training": Case((800, 1344), 512, 7, ("bins", "gradients")),
+    "masks, training": Case((800, 1344), 128, 14, ("bins", "gradients")),
+    "boxes, training, small": Case((240, 320), 512, 7, ("gradients",)),
+    "boxes": Case((800, 1344), 1000, 7, ("bins",)),
+    "masks": Case((800, 1344), 100, 14, ("bins",)),
+}
 
 
 def main() -> None:
@@ -33,28 +51,27 @@ def main() -> None:
     parser.add_argument("target", choices=list(TARGETS))
     arguments = parser.parse_args()
     target, rows = TARGETS[arguments.target], []
-    for name, (boxes, size) in CASES.items():
-        for part in ("bins", "gradients") if "training" in name else ("bins",):
-            for form in FORMS:
-                row = {"case": name, "boxes": boxes, "output_size": size, "part": part, "form": form}
-                rows.append(row | counted(target, boxes, size, part, form))
-                print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    found = results.origin("roi_align_counts", [arguments.target], target)
-    setting = {"images": IMAGES, "canvas": CANVAS, "strides": STRIDES, "channels": CHANNELS, "dtype": "bfloat16"}
-    results.store(
-        {**found, **setting, "rows": rows}, arguments.output or results.RESULTS / f"roi_align_{arguments.target}.json"
-    )
+    output = arguments.output or results.RESULTS / f"roi_align_{arguments.target}.json"
+    setting = {"images": IMAGES, "strides": STRIDES, "channels": CHANNELS, "dtype": "bfloat16"}
+    for name, case in CASES.items():
+        for part, form in itertools.product(case.parts, FORMS):
+            about = {"case": name, **case._asdict(), "part": part, "form": form}
+            del about["parts"]
+            rows.append(about | counted(target, case, part, form))
+            print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+            found = results.origin("roi_align_counts", [arguments.target], target)
+            results.store({**found, **setting, "rows": rows}, output)
 
 
-def counted(target: str, boxes: int, size: int, part: str, form: Any) -> dict[str, Any]:
-    """Return what is counted of the bins of so many boxes of each image, or of their gradient by the maps."""
-    shapes = [(IMAGES, *(math.ceil(side / stride) for side in CANVAS), CHANNELS) for stride in STRIDES]
+def counted(target: str, case: Case, part: str, form: Any) -> dict[str, Any]:
+    """Return what is counted of the bins, or of their gradient by the maps."""
+    shapes = [(IMAGES, *(math.ceil(side / stride) for side in case.canvas), CHANNELS) for stride in STRIDES]
     maps = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes]
-    where = jax.ShapeDtypeStruct((IMAGES, boxes, 4), jnp.float32)
-    cotangent = jax.ShapeDtypeStruct((IMAGES, boxes, size, size, CHANNELS), jnp.bfloat16)
+    where = jax.ShapeDtypeStruct((IMAGES, case.boxes, 4), jnp.float32)
+    cotangent = jax.ShapeDtypeStruct((IMAGES, case.boxes, case.size, case.size, CHANNELS), jnp.bfloat16)
 
     def bins(maps: Any, where: Any) -> Any:
-        return roi_align(maps, where, output_size=size, strides=STRIDES, implementation=form)
+        return roi_align(maps, where, output_size=case.size, strides=STRIDES, implementation=form)
 
     def gradients(cotangent: Any, where: Any) -> Any:
         # The bins are linear in the maps: without maps that vary, they are not computed.

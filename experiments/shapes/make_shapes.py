@@ -212,7 +212,9 @@ def main() -> None:
     parser.add_argument("--val", type=int, default=16, help="images of other photographs")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    make(given.source_dir, given.out, {"train": given.train, "val": given.val}, given.seed)
+    counts = {"train": given.train, "val": given.val}
+    make(given.source_dir, given.out, counts, given.seed)
+    print(f"{given.out}: {', '.join(f'{split} {count}' for split, count in counts.items())} images, ATTRIBUTION.md")
 
 
 if __name__ == "__main__":

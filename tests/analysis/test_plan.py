@@ -280,6 +280,26 @@ def test_json_has_the_promised_numbers_at_the_top():
     assert result["versions"]["jax"] == jax.__version__ and result["command"] == "plan --json"
 
 
+def test_json_of_a_part_of_the_program():
+    text = """ENTRY %main (x: f32[10]) -> f32[10] {
+  %x = f32[10]{0} parameter(0)
+  %y = f32[10]{0} negate(%x), metadata={op_name="jit(step)/jit(_roi_align)/neg"}
+  ROOT %z = f32[10]{0} negate(%y), metadata={op_name="jit(step)/neg"}
+}
+"""
+    part = as_json(dataclasses.replace(some_plan(), hlo=text, devices_per_chip=2), scope="roi_align")["scope"]
+    assert part == {
+        "name": "roi_align",
+        "bytes": 160,
+        "hbm_bytes": 160,
+        "flops": 0,
+        "of_bytes": 320,
+        "of_hbm_bytes": 320,
+        "of_flops": 0,
+    }
+    assert as_json(some_plan(fits=False), scope="roi_align")["scope"] is None and "scope" not in as_json(some_plan())
+
+
 def test_json_of_what_does_not_compile():
     result = as_json(some_plan(fits=False), some_plan("resnet34"), tried=[some_plan(fits=False), some_plan()])
     assert result["fits"] is False and result["flops"] is None and result["ratios"]["flops"] is None

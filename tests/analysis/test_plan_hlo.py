@@ -244,6 +244,60 @@ def test_of_a_stack_only_the_slice_counts():
     assert work(Program(outside)).hbm_bytes == everything  # outside a loop whole arrays count
 
 
+SUMS = """\
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%fused (p.0: f32[64,128], p.1: s32[5], p.2: f32[128]) -> f32[64,128] {
+  %p.0 = f32[64,128]{1,0} parameter(0)
+  %p.1 = s32[5]{0} parameter(1)
+  %p.2 = f32[128]{0} parameter(2)
+  %rows = f32[5,128]{1,0} broadcast(%p.2), dimensions={1}
+  ROOT %summed = f32[64,128]{1,0} scatter(%p.0, %p.1, %rows), update_window_dims={1}, to_apply=%add
+}
+
+%more (at: f32[64,128]) -> pred[] {
+  ROOT %yes = pred[] constant(true)
+}
+
+%body (x: f32[64,128], i: s32[5], y: f32[128]) -> f32[64,128] {
+  %x = f32[64,128]{1,0} parameter(0)
+  %i = s32[5]{0} parameter(1)
+  %y = f32[128]{0} parameter(2)
+  %z = f32[5,128]{1,0} parameter(3)
+  %inside = f32[64,128]{1,0} fusion(%x, %i, %y), kind=kInput, calls=%fused, \
+metadata={op_name="jit(step)/transpose(jvp(jit(_roi_align)))/while/body/scatter-add"}
+  ROOT %alone = f32[64,128]{1,0} scatter(%inside, %i, %z), update_window_dims={1}, to_apply=%add, \
+metadata={op_name="jit(step)/scatter-add"}
+}
+
+ENTRY %main (start: f32[64,128]) -> f32[64,128] {
+  %start = f32[64,128]{1,0} parameter(0)
+  ROOT %loop = f32[64,128]{1,0} while(%start), condition=%more, body=%body
+}
+"""
+
+
+def test_a_sum_into_places_reads_and_writes_these_alone():
+    """In a loop, as RoIAlign's gradient has it: not the whole array each time."""
+    rows, indices, row, whole = 4 * 5 * 128, 4 * 5, 4 * 128, 4 * 64 * 128
+    inside, alone = (rows + indices + row) + rows, (rows + indices + rows) + rows
+    assert work(Program(SUMS)).hbm_bytes == inside + alone
+    outside = SUMS.replace("%main", "%unused").replace("ENTRY ", "").replace("%body (", "ENTRY %body (")
+    assert work(Program(outside)).hbm_bytes == inside + alone + 4 * (whole - rows)
+
+
+def test_a_part_of_a_program_counts_by_its_operations():
+    rows, indices, row = 4 * 5 * 128, 4 * 5, 4 * 128
+    program = Program(SUMS)
+    assert work(program, scope="roi_align").hbm_bytes == rows + indices + row + rows
+    assert work(program, scope="step").hbm_bytes == work(program).hbm_bytes
+    assert work(program, scope="nowhere").hbm_bytes == 0
+
+
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize("which", ["forward", "gradient of the input", "gradient of the kernel"])
 def test_products_are_those_of_the_compiler(strides, which):
