@@ -26,6 +26,7 @@ from aa_flax.drawing.masks import instance_map, square
 from aa_flax.drawing.object_attention import ObjectAttention, draw_objects
 from aa_flax.literal import quoted, told_apart
 from aa_flax.models.registry import options_around
+from aa_flax.ops.mesh import table_rows
 from aa_flax.tasks.augmentation import make_placed_augment
 from aa_flax.tasks.class_columns import Numbering, class_columns, labels_of
 from aa_flax.tasks.detection_report import draw_report, write_detections
@@ -296,6 +297,6 @@ class Detection:
     def _objects(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         """Return the objects on the canvas, each with the column of its class."""
         boxes = jnp.where(batch["valid"][..., None], batch["boxes"], 0)
-        columns = jnp.asarray(self._columns, jnp.int32)[batch["classes"]]
+        columns = table_rows(jnp.asarray(self._columns, jnp.int32), batch["classes"])
         masks = {"masks": batch["masks"]} if self._kind.masks else {}
         return {"boxes": boxes, "columns": columns, "valid": batch["valid"], **masks}

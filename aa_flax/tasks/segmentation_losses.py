@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
 from aa_flax.data.label_maps import IGNORED
+from aa_flax.ops.mesh import over_batch
 from aa_flax.ops.resampling import resize_bilinear
 from aa_flax.precision import at_least_float32
 from aa_flax.tasks.segmentation_views import View
@@ -61,7 +62,11 @@ def presence_losses(logits: Float[Array, "b classes"], labels: UInt8[Array, "b h
 
 def pixel_weights(labels: UInt8[Array, "b h w"], weights: Float[Array, " classes"]) -> Float[Array, "b h w"]:
     """Return the weight of each pixel's class, 0 where it is ignored."""
-    return jnp.take(weights, labels.astype(jnp.int32), mode="fill", fill_value=0)
+
+    def take(labels: Array, weights: Array) -> Array:
+        return jnp.take(weights, labels, mode="fill", fill_value=0)
+
+    return over_batch(take, (True, False))(labels.astype(jnp.int32), weights)
 
 
 def held_out_losses(
@@ -92,12 +97,12 @@ def held_out_losses(
     labels = jnp.pad(labels, missing, constant_values=IGNORED).reshape(batch, strips, at_once, width)
     rows = jnp.pad(rows, missing).reshape(batch, strips, at_once, -1)
 
-    def one(total: Array, strip: tuple[Array, Array]) -> tuple[Array, None]:
+    def one(carry: None, strip: tuple[Array, Array]) -> tuple[None, Array]:
         some, truth = strip
         exact: Any = dict(precision="highest")
         across = jnp.einsum("brp,bpqc->brqc", some, flat, **exact)
         resized = jnp.einsum("bwq,brqc->brwc", columns, across, **exact)
-        return total + pixel_losses(resized, truth)[0].sum((1, 2)), None
+        return None, pixel_losses(resized, truth)[0].sum((1, 2))
 
-    total, _ = jax.lax.scan(one, jnp.zeros(batch, compute), (rows.swapaxes(0, 1), labels.swapaxes(0, 1)))
-    return total
+    _, of_strips = jax.lax.scan(one, None, (rows.swapaxes(0, 1), labels.swapaxes(0, 1)))
+    return of_strips.sum(0)

@@ -1,5 +1,6 @@
 """Tests of a tiny segmentation network by the commands: it trains, resumes, is evaluated, predicts and draws."""
 
+import functools
 import json
 import os
 
@@ -10,6 +11,7 @@ from hosts import finish, free_port
 from label_sets import NAMES, labelled, write_labelled
 from PIL import Image
 from safetensors.numpy import load_file
+from tasks.several_hosts import BY_COUNT, assert_same_scores, score
 
 from aa_flax.data.photo import read_photo
 from aa_flax.runs.metrics import read_metrics
@@ -190,3 +192,19 @@ def test_two_processes_reach_what_one_reaches(folder, trained):
     # The same network is scored the same on two processes and on one: pixels near a tie may change.
     alone = json.loads(run(folder, "evaluate", "--workdir=two").splitlines()[-1])
     assert alone["mIoU"] == pytest.approx(two["mIoU"], abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def scored(folder, trained):
+    """Return the function from a number of processes to what they find by windows, mirrored too."""
+    return functools.cache(lambda count: score(count, folder, trained[0], "val", 4, window=24, flip=True))
+
+
+@pytest.mark.parametrize("count", BY_COUNT)
+def test_several_processes_count_what_one_counts(scored, count):
+    """Seven photographs, four at a time, of which the last process has one less."""
+    assert_same_scores(scored(count), scored(1))
+    index = [state["photos"][:, 0].tolist() for state in scored(count).states]
+    assert index == {2: [[0, 1, 4, 5], [2, 3, 6]], 4: [[0, 4], [1, 5], [2, 6], [3]]}[count]
+    photos = np.concatenate([state["photos"] for state in scored(count).states])
+    np.testing.assert_array_equal(photos[np.argsort(photos[:, 0])], scored(1).states[0]["photos"])

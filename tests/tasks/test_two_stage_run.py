@@ -1,6 +1,7 @@
 """Tests of a tiny Faster R-CNN by the commands, and of what its losses do in training."""
 
 import dataclasses
+import functools
 import json
 import os
 
@@ -13,12 +14,14 @@ import pytest
 from hosts import finish, free_port
 from PIL import Image
 from safetensors.numpy import load_file
+from tasks.several_hosts import assert_same_scores, score
 from tasks.test_detection import CANVAS
 from tasks.test_two_stage import LOSSES, TINY, two_stage
 
 from aa_flax import data
 from aa_flax.analysis.programs import lower, of_config
 from aa_flax.config.schema import resolve
+from aa_flax.evaluation.detection_rows import merged
 from aa_flax.runs.metrics import read_metrics
 from aa_flax.tasks.region_losses import SampledRegions, region_losses
 from aa_flax.training.program import Program
@@ -111,6 +114,24 @@ def test_two_processes_reach_what_one_reaches(folder, result):
     alone = json.loads(run(folder, "evaluate", "--workdir=two").splitlines()[-1])
     assert alone["AP"] == pytest.approx(two["AP"], abs=1e-3)
     assert [alone[name] for name in LOSSES] == pytest.approx([two[name] for name in LOSSES], rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def scored(folder, result):
+    """Return the function from a number of processes to what they find."""
+    return functools.cache(lambda count: score(count, folder, folder / "run", "test[:7]", 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_find_what_one_finds(scored, count):
+    """Seven photographs, four at a time, of which the last process has one less."""
+    assert_same_scores(scored(count), scored(1))
+    index = [state["index"].tolist() for state in scored(count).states]
+    assert index == {2: [[0, 1, 4, 5], [2, 3, 6]], 4: [[0, 4], [1, 5], [2, 6], [3]]}[count]
+    (alone,) = scored(1).states
+    assert len(alone["scores"]) > 20
+    np.testing.assert_equal(merged(scored(count).states), alone)
 
 
 def test_every_loss_falls():
