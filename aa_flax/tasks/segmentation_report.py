@@ -62,10 +62,10 @@ def draw_report(
     spread = np.unique(np.linspace(0, len(photos.index) - 1, _SHOWN).round().astype(int))
     wrong = np.argsort(photos.right / np.maximum(photos.pixels, 1), kind="stable")[:_SHOWN]
     wrong = wrong[photos.pixels[wrong] > 0]
-    for chosen, file in ((spread, "segments.png"), (wrong, "worst.png")):
+    for chosen, name in ((spread, "segments.png"), (wrong, "worst.png")):
         examples = [_example(segment, source, preprocessing, photos, int(place)) for place in chosen]
         if examples:
-            truths_beside_segments(examples, names, colors, folder / file)
+            truths_beside_segments(examples, names, colors, folder / name)
     pixels, placement = seen(source, preprocessing, int(photos.index[spread[len(spread) // 2]]))
     for attention, end in zip(attentions(model), ("", "_pooling"), strict=False):
         file = folder / f"attention_maps{end}.png"
