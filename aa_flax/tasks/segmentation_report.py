@@ -74,8 +74,9 @@ def draw_report(
 
 def attentions(model: nnx.Module) -> list[ObjectAttention | SegmentPooling]:
     """Return what there is to draw of what a network attends to: in its backbone, then by its attention pooling."""
+    kinds: tuple[Callable[[nnx.Module], ObjectAttention | SegmentPooling], ...] = (ObjectAttention, SegmentPooling)
     found: list[ObjectAttention | SegmentPooling] = []
-    for kind in (ObjectAttention, SegmentPooling):
+    for kind in kinds:
         with contextlib.suppress(AttentionError):
             found.append(kind(model))
     return found
