@@ -1,5 +1,6 @@
 """A convolution without bias, a norm and ReLU, of which the heads of segmentation networks are made."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float
 from aa_flax.layers.initializers import he_normal_fan_out
 from aa_flax.layers.mode import WithMode, evaluates
 from aa_flax.layers.norm import NormFactory, batch_norm
-from aa_flax.ops import convolution
+from aa_flax.ops import convolution, resized_convolution
 
 
 class ConvNormReLU(WithMode):
@@ -53,3 +54,11 @@ class ConvNormReLU(WithMode):
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool | None = None) -> Float[Array, "b h w f"]:
         """Return the map; in training, batch statistics are updated in place."""
         return jax.nn.relu(self.norm(self.conv(x), use_running_average=evaluates(train)))
+
+    def of_resized(
+        self, maps: Sequence[Float[Array, "b _ _ _"]], *, train: bool | None = None
+    ) -> Float[Array, "b h w f"]:
+        """Return the same of several maps, which are resized to the first one and joined: `resized_convolution`."""
+        kernel = self.conv.kernel[...].astype(self.conv.dtype)
+        y = resized_convolution([x.astype(kernel.dtype) for x in maps], kernel)
+        return jax.nn.relu(self.norm(y, use_running_average=evaluates(train)))

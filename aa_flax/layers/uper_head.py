@@ -106,6 +106,4 @@ class UPerHead(WithMode):
 
     def __call__(self, pyramid: Mapping[int, Array], *, train: bool | None = None) -> Float[Array, "b h w f"]:
         """Return the fused map of the maps that `pyramid` gave, at the size of the finest."""
-        size = pyramid[self.levels[0]].shape[1:3]
-        resized = [resize_bilinear(pyramid[level], *size) for level in self.levels]
-        return self.fuse(jnp.concatenate(resized, -1), train=train)
+        return self.fuse.of_resized([pyramid[level] for level in self.levels], train=train)

@@ -15,6 +15,7 @@ from aa_flax.ops.packed_attention import packed_attention
 from aa_flax.ops.proposals import Proposals, top_proposals
 from aa_flax.ops.relative_attention import relative_attention_2d, relative_attention_weights_2d
 from aa_flax.ops.resampling import adaptive_average_pool, average_pool, resize_bilinear
+from aa_flax.ops.resized_convolution import resized_convolution
 from aa_flax.ops.roi_align import roi_align
 from aa_flax.ops.sampling import Sample, sample
 from aa_flax.ops.tables import resize_relative_table
@@ -46,6 +47,7 @@ __all__ = [
     "relative_attention_weights_2d",
     "resize_bilinear",
     "resize_relative_table",
+    "resized_convolution",
     "roi_align",
     "sample",
     "sigmoid_focal_loss",

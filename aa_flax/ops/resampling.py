@@ -67,6 +67,15 @@ def bilinear_weights(length: int, new_length: int) -> Float[np.ndarray, "{new_le
     return np.maximum(1 - np.abs(centres[:, None] - np.arange(length)), 0)
 
 
+def resize_planes(x: Float[Array, "b c h w"], height: int, width: int) -> Float[Array, "b c {height} {width}"]:
+    """Return what `resize_bilinear` does, of maps [b, c, h, w] whose channels come before the locations."""
+    rows, columns = (
+        jnp.asarray(bilinear_weights(*lengths), x.dtype) for lengths in ((x.shape[2], height), (x.shape[3], width))
+    )
+    across = jnp.matmul(x, columns.T, precision="highest")
+    return jnp.matmul(jnp.broadcast_to(rows, (*x.shape[:2], *rows.shape)), across, precision="highest")
+
+
 @functools.partial(jax.jit, static_argnums=1)  # the name lets FLOP counts tell pooling from layers
 def adaptive_average_pool(x: Float[Array, "b h w c"], bins: int) -> Float[Array, "b {bins} {bins} c"]:
     """Return the means over bins × bins rectangles that cover the map, and may share locations.

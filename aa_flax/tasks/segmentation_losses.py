@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from aa_flax.data.label_maps import IGNORED
 from aa_flax.ops.mesh import over_batch
-from aa_flax.ops.resampling import resize_bilinear
+from aa_flax.ops.resampling import resize_planes
 from aa_flax.precision import at_least_float32
 from aa_flax.tasks.segmentation_views import View
 
@@ -17,18 +17,19 @@ _STRIP = 1 << 24
 
 
 def pixel_losses(
-    logits: Float[Array, "b h w classes"], labels: UInt8[Array, "b h w"]
+    logits: Float[Array, "b classes h w"], labels: UInt8[Array, "b h w"]
 ) -> tuple[Float[Array, "b h w"], Bool[Array, "b h w"]]:
     """Return the cross-entropy in nats of each pixel, 0 where it is ignored, and whether its class has most.
 
-    Losses are in at least float32. Of a pixel where several classes have most, all count as found.
+    Losses are in at least float32. Of a pixel where several classes have most, all count as found. Classes come before
+    the locations, over which processors compute several numbers at once: there are more of them than classes.
     """
     logits = logits.astype(at_least_float32(logits.dtype))
     valid = labels != IGNORED
-    hot = labels[..., None] == jnp.arange(logits.shape[-1], dtype=labels.dtype).reshape(1, 1, 1, -1)
-    own = jnp.where(hot, logits, 0).sum(-1)  # no gather, whose gradient scatters
-    losses = jnp.where(valid, jax.nn.logsumexp(logits, -1) - own, 0)
-    return losses, valid & (own >= logits.max(-1))
+    hot = labels[:, None] == jnp.arange(logits.shape[1], dtype=labels.dtype).reshape(1, -1, 1, 1)
+    own = jnp.where(hot, logits, 0).sum(1)  # no gather, whose gradient scatters
+    losses = jnp.where(valid, jax.nn.logsumexp(logits, 1) - own, 0)
+    return losses, valid & (own >= logits.max(1))
 
 
 def image_losses(
@@ -41,7 +42,8 @@ def image_losses(
         labels: the class y of each pixel, or `IGNORED`.
         weights: w of each class; None is 1 for each.
     """
-    losses, found = pixel_losses(resize_bilinear(logits, *labels.shape[1:]), labels)
+    planes = jnp.moveaxis(logits, -1, 1).astype(at_least_float32(logits.dtype))
+    losses, found = pixel_losses(resize_planes(planes, *labels.shape[1:]), labels)
     if weights is not None:
         losses = losses * pixel_weights(labels, weights)
     return losses.sum((1, 2)), found.sum((1, 2), dtype=losses.dtype)
@@ -91,7 +93,8 @@ def held_out_losses(
     rows, columns = (side.matrix(size, places, jnp).astype(compute) for side, size, places in seen)
     rows, columns = (side.reshape(*side.shape[:2], -1) for side in (rows, columns))
     flat = logits.swapaxes(2, 3).reshape(batch, rows.shape[2], columns.shape[2], -1).astype(compute)
-    at_once = min(max(_STRIP // (width * flat.shape[-1]), 1), height)
+    flat = jnp.moveaxis(flat, -1, 1)
+    at_once = min(max(_STRIP // (width * flat.shape[1]), 1), height)
     strips = -(-height // at_once)
     missing = ((0, 0), (0, strips * at_once - height), (0, 0))
     labels = jnp.pad(labels, missing, constant_values=IGNORED).reshape(batch, strips, at_once, width)
@@ -100,8 +103,8 @@ def held_out_losses(
     def one(carry: None, strip: tuple[Array, Array]) -> tuple[None, Array]:
         some, truth = strip
         exact: Any = dict(precision="highest")
-        across = jnp.einsum("brp,bpqc->brqc", some, flat, **exact)
-        resized = jnp.einsum("bwq,brqc->brwc", columns, across, **exact)
+        down = jnp.einsum("brp,bcpq->bcrq", some, flat, **exact)
+        resized = jnp.einsum("bwq,bcrq->bcrw", columns, down, **exact)
         return None, pixel_losses(resized, truth)[0].sum((1, 2))
 
     _, of_strips = jax.lax.scan(one, None, (rows.swapaxes(0, 1), labels.swapaxes(0, 1)))

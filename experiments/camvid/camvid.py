@@ -28,7 +28,7 @@ def get_config(network: str = "plain") -> Any:
     config.epochs = 60
     config.batch_size = 8
     config.eval_batch_size = 8
-    config.eval_every_epochs = 20
+    config.eval_every_epochs = 30
     config.log_every_steps = 15
     head = dict(head_width=64, auxiliary_width=64, batch_norm_momentum=0.9)
     if network == "patchconvnet":
