@@ -110,7 +110,9 @@ def augmented(
             images, moved, _ = prepare({name: values for name, values in batch.items() if name != "index"}, key)
             pixels = 255 * (np.asarray(images, np.float64) * std + mean)
             # What is read of an example, and in its place what the augmentation has moved.
-            arrays = {name: batch[name] for name in shown.target_shapes} | (dict(moved) if places(task) else {})
+            arrays = {
+                name: moved[name] if places(task) and name in moved else batch[name] for name in shown.target_shapes
+            }
             for place, row in enumerate(batch["index"].tolist()):
                 drawn[column][row] = pixels[place]
                 targets[column][row] = {name: np.asarray(values[place]) for name, values in arrays.items()}

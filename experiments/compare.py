@@ -14,6 +14,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -24,7 +25,10 @@ from aa_flax.analysis.provenance import commit  # noqa: E402
 from aa_flax.config.command_line import run  # noqa: E402
 from aa_flax.json_values import to_json  # noqa: E402
 from aa_flax.training import RunDirectory  # noqa: E402
-from experiments import compare_report, detector_report  # noqa: E402
+from experiments import compare_report, detector_report, segmenter_report  # noqa: E402
+
+_REPORTS: dict[str, Any] = {"AP": detector_report, "mIoU": segmenter_report}
+"""Reports by a score that the results of their runs have; the others are of classifiers."""
 
 
 def define(values: flags.FlagValues) -> None:
@@ -59,7 +63,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     asked = f"python experiments/compare.py --config={source} --source_dir=FOLDER --seeds={','.join(values.seeds)}"
     asked += f" --models={','.join(models)}" if values.models else ""
     result = RunDirectory(runs[0][2]).read_result() or {}
-    report = detector_report if "AP" in result else compare_report
+    report = next((report for score, report in _REPORTS.items() if score in result), compare_report)
     measured = report.collect(runs, asked)
     print(report.table(measured))
     results = _ROOT / "experiments" / "results" if values.write else workdir

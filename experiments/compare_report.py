@@ -22,38 +22,42 @@ def commit_file(folder: Path) -> Path:
 
 def collect(runs: Sequence[tuple[str, int, Path]], command: str) -> dict[str, Any]:
     """Return what the runs measured: the result of each, its held-out accuracies and its training losses."""
+    kept = ("params", "flops", "accuracy", "loss", "examples", "epochs", "jax")
+    return {**provenance(command), "runs": measured_by(runs, kept, ("accuracy", "loss"))}
+
+
+def measured_by(
+    runs: Sequence[tuple[str, int, Path]], kept: Sequence[str], held_out: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return of each run what is `kept` of its result, its curves of `held_out` scores, and its training losses.
+
+    Args:
+        runs: name of the network, seed and run directory of each.
+        kept: names in the result.
+        held_out: names of scores, whose values at each evaluation are "held_out_NAME".
+    """
     measured = []
     for model, seed, folder in runs:
         directory = RunDirectory(folder)
         result = directory.read_result()
         assert result is not None, f"{folder} is not finished"
         rows = read_metrics(folder / "metrics.jsonl")
-        held_out = [row for row in rows if row["split"] == "eval"]
+        scored = [row for row in rows if row["split"] == "eval"]
         config = directory.read_config()
-        keys = (
-            "params",
-            "flops",
-            "accuracy",
-            "loss",
-            "examples",
-            "epochs",
-            "jax",
-        )
         measured.append(
             {
                 "model": model,
                 "seed": seed,
                 "commit": commit_file(folder).read_text().strip(),
-                **{key: result[key] for key in keys},
-                "held_out_accuracy": [row["accuracy"] for row in held_out],
-                "held_out_loss": [row["loss"] for row in held_out],
-                "held_out_epoch": [row["epoch"] for row in held_out],
+                **{key: result[key] for key in kept},
+                **{f"held_out_{name}": [row[name] for row in scored] for name in held_out},
+                "held_out_epoch": [row["epoch"] for row in scored],
                 "training_loss": pieces([row for row in rows if row["split"] == "train"]),
                 "data": config.data.name,
                 "side": config.data.image_size,
             }
         )
-    return {**provenance(command), "runs": measured}
+    return measured
 
 
 def table(measured: dict[str, Any]) -> str:

@@ -12,8 +12,8 @@ from aa_flax.drawing.saving import in_plain_style
 from aa_flax.evaluation.coco_json import read_results
 from aa_flax.evaluation.matching import Matches, match_all
 from aa_flax.evaluation.paired import paired_bootstrap
-from aa_flax.training import RunDirectory, read_metrics
-from experiments.compare_report import commit_file, curves, data_of, epochs_of, pieces
+from aa_flax.training import RunDirectory
+from experiments.compare_report import curves, data_of, epochs_of, measured_by
 
 _KEPT = [*("params", "flops", "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AP_per_class", "loss")]
 _KEPT += ["examples", "epochs", "train_seconds", "images_per_second", "jax"]
@@ -21,28 +21,7 @@ _KEPT += ["examples", "epochs", "train_seconds", "images_per_second", "jax"]
 
 def collect(runs: Sequence[tuple[str, int, Path]], command: str) -> dict[str, Any]:
     """Return what the runs measured, and the paired intervals of the differences of the networks."""
-    measured = []
-    for model, seed, folder in runs:
-        directory = RunDirectory(folder)
-        result = directory.read_result()
-        assert result is not None, f"{folder} is not finished"
-        rows = read_metrics(folder / "metrics.jsonl")
-        held_out = [row for row in rows if row["split"] == "eval"]
-        config = directory.read_config()
-        measured.append(
-            {
-                "model": model,
-                "seed": seed,
-                "commit": commit_file(folder).read_text().strip(),
-                **{key: result[key] for key in _KEPT},
-                "held_out_AP": [row["AP"] for row in held_out],
-                "held_out_AP50": [row["AP50"] for row in held_out],
-                "held_out_epoch": [row["epoch"] for row in held_out],
-                "training_loss": pieces([row for row in rows if row["split"] == "train"]),
-                "data": config.data.name,
-                "side": config.data.image_size,
-            }
-        )
+    measured = measured_by(runs, _KEPT, ("AP", "AP50"))
     return {**provenance(command), "runs": measured, "differences": _differences(runs)}
 
 

@@ -60,6 +60,13 @@ def pytest_collection_modifyitems(items):
                 item.add_marker("thorough" if place in spread else "slow")
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, in the process that hands out the files
+def pytest_testnodedown(node, error):
+    """Make the file that AA_FLAX_TESTS_IDLE names, which says that a worker has no file left."""
+    if idle := os.environ.get("AA_FLAX_TESTS_IDLE"):
+        Path(idle).touch()
+
+
 @pytest.fixture(autouse=True)
 def _fast_where_thorough(request):
     """Turn the shape checker off in long tests: the default ones have it, and tracing takes a third less without."""

@@ -107,7 +107,7 @@ def rewrite(file, **values):
     file.write_text(json.dumps({**content, **{key: change(content[key]) for key, change in values.items()}}))
 
 
-@pytest.mark.few
+@pytest.mark.few(0)
 @pytest.mark.parametrize(
     "names",
     [
@@ -243,6 +243,7 @@ def test_evaluate_and_predict_refuse_what_is_no_run(tmp_path):
         assert done.stderr.strip() == f"error: {tmp_path} is not a run directory: it has no config.json"
 
 
+@pytest.mark.thorough
 def test_checkpoints_that_are_all_damaged_are_one_line_in_every_command(trained, tmp_path):
     workdir, _, _ = trained
     damaged = shutil.copytree(workdir, tmp_path / "run")

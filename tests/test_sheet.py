@@ -91,10 +91,8 @@ def test_command(tmp_path, arguments):
     assert done.stdout.startswith(f"{file}: {expected}")
     with Image.open(file) as image:
         assert image.format == "PNG" and np.asarray(image.convert("L")).std() > 10
-    if arguments:
-        for wrong, words in (
-            ("--out=x.jpg", "ends in .png"),
-            ("--config.data.crop=resized", "needs 'data.image_size'"),
-        ):
-            failed = command(wrong)
-            assert (failed.returncode, failed.stdout) == (2, "") and words in failed.stderr.splitlines()[-1]
+    wrong, words = (
+        ("--config.data.crop=resized", "needs 'data.image_size'") if arguments else ("--out=x.jpg", "ends in .png")
+    )
+    failed = command(wrong)
+    assert (failed.returncode, failed.stdout) == (2, "") and words in failed.stderr.splitlines()[-1]

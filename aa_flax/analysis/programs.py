@@ -63,8 +63,8 @@ class Subject:
 def of_model(name: str, image_size: ImageSize | None = None) -> Subject:
     """Return the subject of a network as it is, trained in bfloat16 by SGD with momentum on images of three channels.
 
-    It is trained for the task that it is for. Everything else is `aa_flax.training.default_config()`, but images with
-    objects or label maps are not cropped.
+    It is trained for the task that it is for. Everything else is `aa_flax.training.default_config()`, but images of
+    other tasks than its own are not cropped.
 
     Args:
         name: one of `aa_flax.models.list_models()`.
@@ -76,11 +76,10 @@ def of_model(name: str, image_size: ImageSize | None = None) -> Subject:
     _options(name)
     outputs, own_size = model_defaults(name)
     model, task = {"name": name, "dtype": "bfloat16"}, _task_of(name)
-    classes = outputs - options_around(name).unused_columns if task == "detection" else outputs
-    config = resolve(
-        {"model": model, "task": {"name": task}, "data": {} if task == "classification" else {"crop": "none"}}
-    )
-    facts = Facts((None, None, 3), classes, 0, tuple(range(1, classes + 1)) if task == "detection" else ())
+    outputs -= options_around(name).unused_columns if task == "detection" else 0
+    images = {} if task == resolve({}).task.name else {"crop": "none"}
+    config = resolve({"model": model, "task": {"name": task}, "data": images})
+    facts = Facts((None, None, 3), outputs, 0, tuple(range(1, outputs + 1)) if task == "detection" else ())
     return Subject(config, preprocessing_without_data(config, facts, image_size or own_size))
 
 

@@ -30,7 +30,7 @@ class DataConfig:
             lambda size: isinstance(size, int) or (len(size) == 2 and min(size) > 0),
         ),
     )
-    train_sizes: tuple[tuple[int, ...], ...] = field(
+    train_sizes: tuple[tuple[int, int], ...] = field(
         (),
         "heights and widths of training images, of which each step draws one; () is image_size, which held-out images "
         "have in any case",

@@ -7,9 +7,10 @@ Touvron et al. report UPerNet; their code for it was not published and their tex
 nearest to it that there is.
 
 Photographs are scaled until the shorter side is 512, or the longer one 2048, times a factor of 0.5 to 2, and cut to
-512×512, of which less than 75 % are of one class; colours are changed at random. Held-out photographs are seen whole, at
-a factor of 1, on a canvas of 1024×1024. There it is ours that one of which the longer side is more than twice the
-shorter one is made smaller; in those libraries each photograph has a canvas of its own.
+512×512, of which less than 75 % are of one class; colours are changed at random. Held-out photographs are seen at a
+factor of 1 on a canvas of 1024×1024, by windows of 512×512 every 341 pixels: pyramid pooling, which takes means of all
+that it sees, does not see the padding of the canvas then. XCiT's code sees photographs whole, each on a canvas of its
+own. It is ours, too, that a photograph whose longer side is more than twice the shorter one is made smaller.
 """
 
 from typing import Any, Literal
@@ -77,7 +78,7 @@ def _ade20k(weights: str, source: str) -> Any:
     config.model.init_source = source
     config.model.init_part = "backbone"
     config.task.name = "segmentation"
-    config.task.options = dict(average="all")
+    config.task.options = dict(average="all", window=512, stride=341)
     config.data.name = "label_folder/ade20k"
     config.data.train_split = "train"
     config.data.eval_split = "validation"

@@ -37,8 +37,8 @@ class Objects:
     def some(self, chosen: Bool[np.ndarray, " n"]) -> "Objects":
         """Return the chosen objects, in order."""
         texts = tuple(itertools.compress(self.segmentations, chosen))
-        arrays = (self.boxes, self.labels, self.crowd, self.area, self.ids)
-        return Objects(*(array[chosen] for array in arrays), segmentations=texts)
+        boxes, labels, crowd = self.boxes[chosen], self.labels[chosen], self.crowd[chosen]
+        return Objects(boxes, labels, crowd, self.area[chosen], self.ids[chosen], texts)
 
 
 @dataclass(frozen=True)

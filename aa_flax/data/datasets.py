@@ -9,6 +9,7 @@ import numpy as np
 
 from aa_flax.data.annotated import Truth
 from aa_flax.data.errors import DataError
+from aa_flax.data.label_maps import LabelMaps
 from aa_flax.data.prepared import (
     Prepared,
     build_command,
@@ -157,6 +158,8 @@ class Dataset:
         source = RecordSource(self._prepared, name, targets, fast_decode=fast_decode)
         if self.has_objects:
             source.annotations = Annotations(self._prepared, name)
+        if self.has_label_maps:
+            source.annotations = LabelMaps(source)
         return source
 
 

@@ -29,6 +29,7 @@ FACTS = {
     "cifar100": Facts((32, 32, 3), 100, 50_000),
     "coco/2017": Facts((None, None, 3), 80, 118_287, COCO_CATEGORY_IDS),
     "coco_json/coco2017": Facts((None, None, 3), 80, 118_287, COCO_CATEGORY_IDS),
+    "coco_json/shapes": Facts((None, None, 3), 5, 32, (1, 2, 3, 4, 5)),
     "fashion_mnist": Facts((28, 28, 1), 10, 60_000),
     "fashion_mnist_subset": Facts((28, 28, 1), 10, 8_000),
     "imagenet2012": Facts((None, None, 3), 1000, 1_281_167),

@@ -12,6 +12,7 @@ from PIL import Image
 
 from aa_flax.data.errors import DataError, one_line
 from aa_flax.data.placement import nearest_pixels
+from aa_flax.data.source import Source
 from aa_flax.data.targets import Read
 
 IGNORED = 255
@@ -58,6 +59,18 @@ class LabelMap:
             raise ValueError(f"a label map of {labels.shape[1]} × {labels.shape[0]} for an image of {width} × {height}")
         rows, columns = nearest_pixels(placement)
         return {"labels": labels.take(rows, 0).take(columns, 1)}
+
+
+class LabelMaps:
+    """The label maps of a split, by which segmentations of its photographs are scored."""
+
+    def __init__(self, source: Source):
+        self._source = source
+
+    def require_truths(self) -> None:
+        """Raise DataError unless some pixel of some photograph has a class; maps are read until one is found."""
+        if not any((self._source.targets(index)["labels"] != IGNORED).any() for index in range(len(self._source))):
+            raise DataError(f"{self._source.name}: no pixel has a class, so segmentations have no score")
 
 
 def find_label_maps(features: tfds.features.FeaturesDict) -> list[str]:

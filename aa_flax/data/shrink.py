@@ -77,11 +77,11 @@ class Shrunk(Origin):
     def metadata(self) -> Mapping[str, Any]:
         if self._prepared.label_key:
             return {}
+        known = self._prepared.metadata
         if self._prepared.label_map_key:
-            names = ("colors", "labels", "same_photographs")
-            return {name: self._prepared.metadata[name] for name in names if name in self._prepared.metadata}
-        of_objects: tuple[tuple[str, Any], ...] = ("same_photographs", []), ("without_mask", {})
-        kept = {name: self._prepared.metadata.get(name, nothing) for name, nothing in of_objects}
+            return {name: known[name] for name in ("colors", "labels", "same_photographs") if name in known}
+        kept = {"same_photographs": known.get("same_photographs", [])}
+        kept |= {"without_mask": known["without_mask"]} if "without_mask" in known else {}
         splits = [split for split in self._prepared.builder.info.splits if is_annotated(self._prepared, split)]
         return {"category_ids": list(category_ids(self._prepared)), "annotated": splits, **kept}
 

@@ -33,7 +33,9 @@ class Source(abc.ABC):
         placed: moves targets with their image, see `Targets`; None for targets that stay as they are.
         read_shapes: shape and dtype of each target as it is read, before it is placed; None for `target_shapes`.
         maps: the targets that have a value for each pixel, by name, with the value of their padding.
-        annotations: all objects as annotated, see `aa_flax.data.truths.Annotations`; None but for detection.
+        annotations: what scores are taken against, see `aa_flax.data.truths.Annotations` and
+            `aa_flax.data.label_maps.LabelMaps`; its `require_truths` raises DataError where predictions could have no
+            score. None for images of one class each.
     """
 
     name: str

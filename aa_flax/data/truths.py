@@ -43,7 +43,7 @@ class Annotations:
     def _truths(self) -> list[Truth]:
         return read_truths(self.prepared, self.split)
 
-    def require_objects(self) -> None:
+    def require_truths(self) -> None:
         """Raise DataError unless detections in the photographs can be scored: one has an object that is no crowd."""
         if not self.exist:
             raise DataError(f"{self.split!r}: the photographs are not annotated, so detections in them have no score")

@@ -35,9 +35,9 @@ def attention_maps(
         The weights of each layer by its dotted path, in the order of the network, in at least float32.
         Attention-augmented convolution: [b, n, query_h, query_w, key_h, key_w] at the attended size, or
         [b, n, q, key_h, key_w] for q `queries`; each map sums to one over its keys.
-        Attention pooling, at "pooling": [b, 1, tokens, h, w], a map over h × w positions for each token. With several
-        tokens, one for each class, each map sums to one; the map of a single token sums to one minus the weight that
-        the token gives to itself.
+        Attention pooling, at "pooling", in a segmentation network that of its presence head: [b, 1, tokens, h, w], a
+        map over h × w positions for each token. With several tokens, one for each class, each map sums to one; the map
+        of a single token sums to one minus the weight that the token gives to itself.
 
     Raises:
         ValueError: a layer does not exist or does not attend, or a query is no pixel of the image.
@@ -71,7 +71,7 @@ def attention_maps(
                 found[path] = module.attention_weights(arguments[0], places)
 
         with watched(merged, look):
-            merged(images)
+            getattr(merged, "outputs", merged)(images)  # heads that only training runs attend too
         order.extend(found)
         return found
 

@@ -66,21 +66,21 @@ def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[st
     """
     names, k = drawable_names(class_names), len(class_names)
     fraction = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    words = (
-        confusion.astype(str) if confusion.max() < _LONGEST_COUNT else np.round(100 * fraction).astype(int).astype(str)
-    )
+    in_percent = confusion.max() >= _LONGEST_COUNT
+    numbers = np.round(100 * fraction).astype(int) if in_percent else confusion
     side = min(max(0.55 * k, 3.5), 18)
     figure = Figure(figsize=(side + 1.2, side + 0.6), layout="constrained")
     axes = figure.subplots()
     shown = axes.imshow(fraction, cmap="Blues", vmin=0, vmax=1)
     if k <= 30:
         for i, j in np.ndindex(k, k):
-            if confusion[i, j] and words[i, j] != "0":
+            if numbers[i, j]:
                 color = "white" if fraction[i, j] > 0.5 else _INK
-                axes.text(j, i, words[i, j], ha="center", va="center", fontsize=7, color=color)
+                axes.text(j, i, str(numbers[i, j]), ha="center", va="center", fontsize=7, color=color)
         axes.set_xticks(range(k), names, rotation=60, ha="right", fontsize=8)
         axes.set_yticks(range(k), names, fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    figure.colorbar(shown, ax=axes, shrink=0.7, label="fraction of the true class")
+    label = f"fraction of the true class{', in percent in the cells' if in_percent else ''}"
+    figure.colorbar(shown, ax=axes, shrink=0.7, label=label)
     return saved(figure, file, 130)

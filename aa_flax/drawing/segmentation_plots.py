@@ -44,9 +44,10 @@ def iou_by_class(
     axes = figure.subplots()
     places = np.arange(len(present))
     axes.barh(places, [values[k] or 0 for k in present], height=0.72, color=colors[present] / 255)
-    right = [[*accuracy.values()][k] for k in present]
-    there = [place for place, value in enumerate(right) if value is not None]
-    axes.vlines([right[place] for place in there], places[there] - 0.36, places[there] + 0.36, color=_INK, lw=1.2)
+    right = [*accuracy.values()]
+    lines = [(place, value) for place, value in enumerate(right[k] for k in present) if value is not None]
+    for place, value in lines:
+        axes.plot([value, value], [place - 0.36, place + 0.36], color=_INK, lw=1.2)
     for place, k in enumerate(present):
         text = axes.text((values[k] or 0) + 0.01, place, f"{values[k]:.3f}", va="center", fontsize=8, color=_INK)
         text.set_bbox(dict(facecolor="white", edgecolor="none", pad=0.6, alpha=0.8))

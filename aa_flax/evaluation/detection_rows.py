@@ -143,8 +143,8 @@ def _by_index(state: Mapping[str, np.ndarray]) -> Iterable[tuple[int, Found]]:
     ends = np.cumsum(state["counts"])
     masks = _all_masks(state)
     for number, start, end in zip(state["index"], ends - state["counts"], ends, strict=True):
-        arrays = (state[name][start:end] for name in ("boxes", "scores", "labels"))
-        yield int(number), Found(*arrays, None if masks is None else masks[start:end])
+        boxes, scores, labels = (state[name][start:end] for name in ("boxes", "scores", "labels"))
+        yield int(number), Found(boxes, scores, labels, None if masks is None else masks[start:end])
 
 
 def _all_masks(state: Mapping[str, np.ndarray]) -> tuple[RunLengths, ...] | None:

@@ -1,7 +1,7 @@
 """Masks of detections, which a network gives as a small square for each box, brought back to the photograph."""
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 
 def paste(
@@ -28,18 +28,23 @@ def paste(
         threshold: the least probability of a pixel of the object.
     """
     pixels = np.zeros(size, np.bool_)
-    (left, columns), (top, rows) = (
-        _weights(box[axis], box[axis + 2], size[1 - axis], len(probabilities)) for axis in (0, 1)
-    )
-    if not columns.size or not rows.size:
+    left, columns, right_shares = _cells(box[0], box[2], size[1], len(probabilities))
+    top, rows, lower_shares = _cells(box[1], box[3], size[0], len(probabilities))
+    if not len(columns) or not len(rows):
         return pixels
-    here = rows @ np.asarray(probabilities, np.float64) @ columns.T
+    padded = np.pad(np.asarray(probabilities, np.float64), 1)  # the border stands for what is beyond the square
+    lines = padded[rows] + lower_shares[:, None] * (padded[rows + 1] - padded[rows])
+    here = lines[:, columns] + right_shares * (lines[:, columns + 1] - lines[:, columns])
     pixels[top : top + len(rows), left : left + len(columns)] = here >= threshold
     return pixels
 
 
-def _weights(start: float, end: float, length: int, cells: int) -> tuple[int, Float[np.ndarray, "pixels cells"]]:
-    """Return the first pixel whose centre lies between two places of a line, and the weight of each cell in each.
+def _cells(
+    start: float, end: float, length: int, cells: int
+) -> tuple[int, Int[np.ndarray, " pixels"], Float[np.ndarray, " pixels"]]:
+    """Return the first pixel whose centre lies between two places of a line, and where each of these pixels lies.
+
+    That is the cell before it, counted from 0 for the border before the first, and the share of the one after it.
 
     Args:
         start, end: the places, in pixels.
@@ -47,7 +52,8 @@ def _weights(start: float, end: float, length: int, cells: int) -> tuple[int, Fl
         cells: how many lie between the places.
     """
     if not end > start:
-        return 0, np.zeros((0, cells))
+        return 0, np.zeros(0, np.int64), np.zeros(0)
     first, last = max(0, int(np.ceil(start - 0.5))), min(length - 1, int(np.floor(end - 0.5)))
-    places = (np.arange(first, last + 1) + 0.5 - start) / (end - start) * cells - 0.5
-    return first, np.maximum(0, 1 - abs(places[:, None] - np.arange(cells)))
+    places = (np.arange(first, last + 1) + 0.5 - start) / (end - start) * cells + 0.5
+    before = np.clip(np.floor(places), 0, cells).astype(np.int64)
+    return first, before, places - before

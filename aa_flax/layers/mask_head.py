@@ -18,8 +18,9 @@ from aa_flax.precision import at_least_float32
 class MaskHead(WithMode):
     """`depth` times a 3×3 convolution and ReLU, a transposed 2×2 one of stride 2 and ReLU, then a 1×1 to the classes.
 
-    All have biases. Kernels start at N(0, 2 / fan out), with `init` "detectron2" those of the last layer at N(0,
-    0.001), biases at 0. Sub-modules `conv1` ..., `upsample` and `out`.
+    All have biases. Kernels start with variance 2 / fan out, with `init` "detectron2" those of the last layer at N(0,
+    0.001), biases at 0; torchvision leaves the biases of the last two layers at PyTorch's uniform ones. Sub-modules
+    `conv1` ..., `upsample` and `out`.
 
     Args:
         in_features: channels of the regions.

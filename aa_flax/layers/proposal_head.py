@@ -58,7 +58,8 @@ class ProposalHead(WithMode):
         self, maps: Mapping[int, Float[Array, "b _h _w _c"]]
     ) -> tuple[dict[int, Float[Array, "b _h _w _a"]], dict[int, Float[Array, "b _h _w _d"]]]:
         """Return the logits of objectness, and the four numbers of each anchor, by level, in at least float32."""
-        objectness, deltas = {}, {}
+        objectness: dict[int, Array] = {}
+        deltas: dict[int, Array] = {}
         for level, x in maps.items():
             for i in range(1, self.depth + 1):
                 x = jax.nn.relu(getattr(self, f"conv{i}")(x))

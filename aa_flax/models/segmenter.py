@@ -12,8 +12,10 @@ from aa_flax.layers.mode import WithMode
 from aa_flax.layers.norm import NormFactory, batch_norm
 from aa_flax.layers.pixel_classifier import FCNHead, PixelClassifier
 from aa_flax.models.backbones import norms_of_its_own, take_maps
+from aa_flax.models.heads import HeadOptions, classifier, outputs
 from aa_flax.models.stages import FeatureInfo, require_images, require_rngs
 from aa_flax.ops import resize_bilinear
+from aa_flax.precision import at_least_float32
 
 LEVELS = (2, 5)
 """The finest and the coarsest level of the backbone's maps; level l has a stride of 2**l pixels."""
@@ -27,6 +29,9 @@ class SegmenterOptions:
     auxiliary_head: bool = True  # a second classifier of the map of stride 16, for training only
     auxiliary_width: int = 256  # channels of its 3×3 convolution
     auxiliary_weight: float = 0.4  # of its loss; that of the main one is 1
+    presence_head: bool = False  # says in training which classes occur: a token for each attends to that map
+    presence_width: int | None = None  # channels of the tokens; None is that of the map
+    presence_weight: float = 0.2  # of its loss; that of the semantic encoding loss of EncNet (Zhang et al., 2018)
     batch_norm_momentum: float = 0.9  # of backbone and heads; gates of attention modules keep their own
     batch_norm_epsilon: float = 1e-5
     frozen_norms: bool = False  # batch norms of the backbone use their running statistics and do not learn
@@ -42,6 +47,10 @@ class SegmenterOptions:
             raise ValueError(f"auxiliary_width must be at least 1, got {self.auxiliary_width}")
         if not self.auxiliary_weight >= 0:
             raise ValueError(f"auxiliary_weight must be at least 0, got {self.auxiliary_weight}")
+        if not self.presence_weight > 0:
+            raise ValueError(f"presence_weight must be above 0, got {self.presence_weight}")
+        if self.presence_width is not None and not self.presence_head:
+            raise ValueError(f"presence_width={self.presence_width} goes with presence_head=True")
 
 
 class Segmenter(WithMode):
@@ -51,7 +60,11 @@ class Segmenter(WithMode):
     classifier of each location of it. In training an auxiliary head classifies the map of stride 16 as well. A subclass
     says what the decode head is.
 
-    Sub-modules: `backbone`, `decode_head`, `classifier`, `auxiliary_head` (None without).
+    With `presence_head`, attention pooling (Touvron et al., 2021) of the map of stride 16 learns beside them: a token
+    for each class attends to the map, and a logit of each token says whether the class occurs in the image. The
+    weights of the tokens show where the network looks for it; `aa_flax.analysis.attention_maps` has them at "pooling".
+
+    Sub-modules: `backbone`, `decode_head`, `classifier`, `auxiliary_head`, `pooling`, `presence_head` (None without).
 
     Args:
         options: of what stands around the backbone.
@@ -91,6 +104,11 @@ class Segmenter(WithMode):
         self.classifier = PixelClassifier(self.decode_head.width, num_classes, **dropout, **arrays)
         auxiliary: dict[str, Any] = dict(width=options.auxiliary_width, norm=norm, **dropout, **arrays)
         self.auxiliary_head = FCNHead(channels[4], num_classes, **auxiliary) if options.auxiliary_head else None
+        pooling, presence_head = None, None
+        if options.presence_head:
+            tokens = HeadOptions(pooling="attention", pooling_tokens="class", pooling_width=options.presence_width)
+            pooling, presence_head = classifier(channels[4], num_classes, tokens, **arrays)
+        self.pooling, self.presence_head = pooling, presence_head
         self.eval()  # the first mode of all modules inside
 
     def _make_head(self, options: Any, channels: dict[int, int], *, norm: NormFactory, **arrays: Any) -> Any:
@@ -116,22 +134,35 @@ class Segmenter(WithMode):
     ) -> Float[Array, "b hs ws classes"] | dict[str, Array]:
         """Return the logits [b, ceil(h/4), ceil(w/4), classes] of normalised images [b, h, w, c], in at least float32.
 
-        In training it is {"logits": these, "auxiliary": [b, ceil(h/16), ceil(w/16), classes]}, the second only where
-        the network has the auxiliary head. Batch statistics are updated in place then, and dropout needs `rngs`.
+        In training it is what `outputs` returns. Batch statistics are updated in place then, and dropout needs `rngs`.
 
         Raises:
             ValueError: images that do not fit, or dropout or drop path in training without `rngs`.
         """
-        trains = self.trains(train)
-        require_rngs(trains, rngs, dropout=self.options.dropout_rate)
+        if self.trains(train):
+            return self.outputs(images, train=train, rngs=rngs)
+        return self._logits(self._maps(images, train=train, rngs=rngs), train=train, rngs=rngs)
+
+    def outputs(
+        self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
+    ) -> dict[str, Array]:
+        """Return what each head gives, in training or not, in at least float32:
+
+            "logits" [b, ceil(h/4), ceil(w/4), classes]
+            "auxiliary" [b, ceil(h/16), ceil(w/16), classes]    with the auxiliary head
+            "presence" [b, classes], the logit of each class to occur in the image    with the presence head
+
+        Raises:
+            ValueError: as for a call.
+        """
+        require_rngs(self.trains(train), rngs, dropout=self.options.dropout_rate)
         maps = self._maps(images, train=train, rngs=rngs)
-        fused = self.decode_head(self.decode_head.pyramid(maps, train=train), train=train)
-        logits = self.classifier(fused, train=train, rngs=rngs)
-        if not trains:
-            return logits
-        found = {"logits": logits}
+        found = {"logits": self._logits(maps, train=train, rngs=rngs)}
         if self.auxiliary_head is not None:
             found["auxiliary"] = self.auxiliary_head(maps[4], train=train, rngs=rngs)
+        if self.presence_head is not None:
+            presence = outputs(self.pooling, self.presence_head, maps[4])
+            found["presence"] = presence.astype(at_least_float32(presence.dtype))
         return found
 
     def features(
@@ -160,3 +191,7 @@ class Segmenter(WithMode):
         require_images(images, self.in_channels)
         maps = self.backbone.features(images, train=train, rngs=rngs)
         return {level: maps[stage] for level, stage in self._stages}
+
+    def _logits(self, maps: dict[int, Array], *, train: bool | None, rngs: nnx.Rngs | None) -> Array:
+        fused = self.decode_head(self.decode_head.pyramid(maps, train=train), train=train)
+        return self.classifier(fused, train=train, rngs=rngs)

@@ -16,7 +16,7 @@ from aa_flax.ops.proposals import Proposals, top_proposals
 from aa_flax.ops.relative_attention import relative_attention_2d, relative_attention_weights_2d
 from aa_flax.ops.resampling import adaptive_average_pool, average_pool, resize_bilinear
 from aa_flax.ops.roi_align import roi_align
-from aa_flax.ops.sampling import Sample, sample, sample_each
+from aa_flax.ops.sampling import Sample, sample
 from aa_flax.ops.tables import resize_relative_table
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
     "resize_relative_table",
     "roi_align",
     "sample",
-    "sample_each",
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "top_candidates",

@@ -52,6 +52,11 @@ def over_batch(run: Callable[..., Array], split: tuple[bool, ...]) -> Callable[.
     return on_each_device
 
 
+def table_rows(table: Array, indices: Array) -> Array:
+    """Return table[indices], of a table that is on all devices; the indices are a batch, which may be split."""
+    return over_batch(lambda indices, table: table[indices], (True, False))(indices, table)
+
+
 def _typed_axes(x: Array) -> list[tuple[str, ...]]:
     """Return the mesh's axes over which the type of an array says that each of its own is split."""
     spec = jax.typeof(x).sharding.spec

@@ -1,6 +1,5 @@
 """Which of an image's anchors or proposals the losses look at: a random few, positives among them."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -10,7 +9,6 @@ from jax import Array
 from jaxtyping import Bool, Int, Int32
 
 from aa_flax.ops.matching import IGNORED, NEGATIVE
-from aa_flax.ops.mesh import on_own_images
 
 
 class Sample(NamedTuple):
@@ -28,7 +26,8 @@ def sample(
 
     As many positives are drawn as there are, up to int(number * positive_fraction); negatives fill the rest. Fewer
     than `number` are valid if there are too few negatives. Every set of positives is equally likely, and every set of
-    negatives. For a batch see `sample_each`.
+    negatives. For a batch, `jax.vmap` over matches and keys, by `mesh.on_own_images` lest the compiler gather all of it
+    on every device to sort it.
 
     Args:
         matches: as from `match_anchors`: the index of the object from 0 (a positive), -1 (a negative), -2 (ignored).
@@ -60,14 +59,3 @@ def sample(
     valid = after < negative_count
     indices = jnp.where(valid, indices, 0)
     return Sample(indices, jnp.where(valid, matches[indices], IGNORED), valid)
-
-
-def sample_each(
-    matches: Int[Array | np.ndarray, "b n"], keys: Array, *, number: int, positive_fraction: int | float
-) -> Sample:
-    """Return what `sample` draws for each image of a batch with its key [b]; on a mesh, each device for its own images.
-
-    The compiler would gather the priorities of the whole batch on every device to sort them.
-    """
-    draw = functools.partial(sample, number=number, positive_fraction=positive_fraction)
-    return on_own_images(jax.vmap(draw), (True, True), name="sample")(jnp.asarray(matches), keys)

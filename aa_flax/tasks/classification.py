@@ -21,12 +21,12 @@ from aa_flax.data.targets import ClassLabel, Targets
 from aa_flax.drawing.attention_figures import draw_attention
 from aa_flax.drawing.plots import confusion_matrix
 from aa_flax.evaluation.classification import confusion_and_loss, per_class
-from aa_flax.literal import quoted, told_apart
-from aa_flax.models import create_model
+from aa_flax.literal import told_apart
 from aa_flax.tasks.augmentation import make_augment
 from aa_flax.tasks.class_weights import balanced_weights, check_weights, weights_of_images
 from aa_flax.tasks.losses import LOSSES, target_distribution
 from aa_flax.tasks.mixing import check_pairs, mixed
+from aa_flax.tasks.network import build_network, require_same_classes
 from aa_flax.tasks.options import options_of
 from aa_flax.tasks.task import RandomKey, Scores
 
@@ -110,25 +110,11 @@ class Classification:
 
     def check_dataset(self, dataset: Dataset) -> None:
         """Raise ConfigError unless the classes are those that the network was trained on."""
-        trained, found = self.preprocessing.class_names, dataset.class_names
-        if found != trained:
-            raise ConfigError(
-                f"{dataset.name} has the classes {quoted(found, 5)}; the run was trained on {quoted(trained, 5)}"
-            )
+        require_same_classes(dataset, self.preprocessing)
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """Return the network of the config, with an output for each class."""
-        model, preprocessing = self.config.model, self.preprocessing
-        return create_model(
-            model.name,
-            num_classes=self.num_classes,
-            image_size=preprocessing.image_size,
-            in_channels=preprocessing.channels,
-            dtype=jnp.dtype(model.dtype),
-            param_dtype=jnp.dtype(model.param_dtype),
-            rngs=rngs,
-            **model.options,
-        )
+        return build_network(self.config, self.preprocessing, self.num_classes, rngs)
 
     def prepare(self, batch: Mapping[str, Array], key: RandomKey) -> tuple[Array, Any, Array]:
         """Return augmented images; targets {"distribution": [b, classes], "label": [b]}; the number of images.

@@ -25,19 +25,21 @@ from aa_flax.drawing.boxes import class_color, draw_boxes, outline
 from aa_flax.drawing.masks import instance_map, square
 from aa_flax.drawing.object_attention import ObjectAttention, draw_objects
 from aa_flax.literal import quoted, told_apart
-from aa_flax.models import create_model
 from aa_flax.models.registry import options_around
+from aa_flax.ops.mesh import table_rows
 from aa_flax.tasks.augmentation import make_placed_augment
 from aa_flax.tasks.class_columns import Numbering, class_columns, labels_of
 from aa_flax.tasks.detection_report import draw_report, write_detections
 from aa_flax.tasks.detection_scores import DetectionScorer, lines_by_class
 from aa_flax.tasks.detector_kinds import kind_of
 from aa_flax.tasks.found_objects import FoundObjects, in_photo, on_canvas
+from aa_flax.tasks.network import build_network, require_same_classes
 from aa_flax.tasks.options import options_of
 from aa_flax.tasks.task import RandomKey, Scores
 
-_NUMBERS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AP_per_class", "AP50_per_class")
-_NUMBERS += ("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
+_SCORES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AP_per_class", "AP50_per_class")
+_RECALLS = ("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
+_NUMBERS = (*_SCORES, *_RECALLS)
 
 
 @dataclass(frozen=True)
@@ -138,10 +140,7 @@ class Detection:
                 f"{quoted(trained, 5)}: classes of COCO's JSON and YOLO's yaml keep the order of their file, VOC's are "
                 "sorted"
             )
-        if found != trained:
-            raise ConfigError(
-                f"{dataset.name} has the classes {quoted(found, 5)}; the run was trained on {quoted(trained, 5)}"
-            )
+        require_same_classes(dataset, self.preprocessing)
 
     def begin(self, source: Source | None) -> None:
         """Raise DataError if the network is to learn masks of data that lack some, as far as the data say."""
@@ -151,17 +150,7 @@ class Detection:
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """Return the network of the config, with a column of scores for each class."""
-        model, preprocessing = self.config.model, self.preprocessing
-        return create_model(
-            model.name,
-            num_classes=self.num_columns,
-            image_size=preprocessing.image_size,
-            in_channels=preprocessing.channels,
-            dtype=jnp.dtype(model.dtype),
-            param_dtype=jnp.dtype(model.param_dtype),
-            rngs=rngs,
-            **model.options,
-        )
+        return build_network(self.config, self.preprocessing, self.num_columns, rngs)
 
     def prepare(self, batch: Mapping[str, Array], key: RandomKey) -> tuple[Array, Any, Array]:
         """Return augmented images; what the losses of this kind of detector need; and what they are divided by."""
@@ -308,6 +297,6 @@ class Detection:
     def _objects(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         """Return the objects on the canvas, each with the column of its class."""
         boxes = jnp.where(batch["valid"][..., None], batch["boxes"], 0)
-        columns = jnp.asarray(self._columns, jnp.int32)[batch["classes"]]
+        columns = table_rows(jnp.asarray(self._columns, jnp.int32), batch["classes"])
         masks = {"masks": batch["masks"]} if self._kind.masks else {}
         return {"boxes": boxes, "columns": columns, "valid": batch["valid"], **masks}

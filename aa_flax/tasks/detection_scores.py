@@ -97,7 +97,7 @@ class DetectionScorer:
         """Return COCO's twelve numbers, of masks too, the loss and its parts; details by class."""
         annotations = self._source.annotations
         if annotations.exist:
-            annotations.require_objects()
+            annotations.require_truths()
         annotated = annotations.truths()
         found = found_in(merged(states), [each.image_id for each in annotated])
         truths = annotated if annotations.exist else None

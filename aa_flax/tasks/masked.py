@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from aa_flax.models.rcnn_options import MaskRCNNOptions
 from aa_flax.tasks.mask_losses import mask_losses, mask_targets
 from aa_flax.tasks.region_losses import SampledRegions
 from aa_flax.tasks.two_stage import TwoStage
@@ -26,6 +27,7 @@ class Masked(TwoStage):
     ) -> dict[str, Float[Array, " b"]]:
         """Return each image's share of the loss of masks, whose mean over the images is that loss."""
         network = self._network
+        assert isinstance(network, MaskRCNNOptions)  # the table of kinds says so
         most = int(network.box_samples * network.box_positive_fraction)
         matches, boxes = regions.matches[:, :most], regions.boxes[:, :most]
         logits = model.mask_outputs(maps, boxes)

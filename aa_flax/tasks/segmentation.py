@@ -21,18 +21,18 @@ from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.source import Source
 from aa_flax.data.targets import Targets
 from aa_flax.drawing.label_maps import as_picture, label_colors
-from aa_flax.drawing.object_attention import ObjectAttention
+from aa_flax.drawing.photo_attention import AttentionError
 from aa_flax.drawing.segmentation_gallery import draw_segments_over
 from aa_flax.evaluation.resized_logits import label_map
-from aa_flax.literal import quoted, told_apart
-from aa_flax.models import create_model
+from aa_flax.literal import told_apart
 from aa_flax.models.registry import options_around
 from aa_flax.precision import at_least_float32
 from aa_flax.tasks.augmentation import make_placed_augment
 from aa_flax.tasks.class_weights import check_weights
+from aa_flax.tasks.network import build_network, require_same_classes
 from aa_flax.tasks.options import options_of
-from aa_flax.tasks.segmentation_losses import held_out_losses, image_losses, pixel_weights
-from aa_flax.tasks.segmentation_report import Segment, draw_attention, draw_report, make_segment
+from aa_flax.tasks.segmentation_losses import held_out_losses, image_losses, pixel_weights, presence_losses
+from aa_flax.tasks.segmentation_report import Segment, attentions, draw_attention, draw_report, make_segment
 from aa_flax.tasks.segmentation_scores import SegmentationScorer
 from aa_flax.tasks.segmentation_views import View, all_views, planes
 from aa_flax.tasks.segmented import Segmented
@@ -94,11 +94,6 @@ class SegmentationDisplay:
 class Segmentation:
     """The task of naming the class of each pixel, scored by the mean intersection over union of the classes."""
 
-    metrics: Mapping[str, Any] = {
-        "main_loss": jnp.float32,
-        "auxiliary_loss": jnp.float32,
-        "pixel_accuracy": jnp.float32,
-    }
     headline = "mIoU"
     fractions = frozenset({"mIoU", "mean_accuracy", "pixel_accuracy", "IoU_per_class", "accuracy_per_class"})
     display = SegmentationDisplay
@@ -121,6 +116,9 @@ class Segmentation:
         if not hasattr(around, "auxiliary_weight"):
             raise ConfigError(f"config field 'model.name' is {config.model.name!r}, which gives no class to each pixel")
         self._auxiliary_weight = around.auxiliary_weight
+        self._presence_weight = around.presence_weight if around.presence_head else 0.0
+        names = ("main_loss", "auxiliary_loss", "pixel_accuracy", *(("presence_loss",) if around.presence_head else ()))
+        self.metrics: Mapping[str, Any] = dict.fromkeys(names, jnp.float32)
         self._window, self._stride = _windows(self.options)
 
     @functools.cached_property
@@ -143,25 +141,13 @@ class Segmentation:
 
     def check_dataset(self, dataset: Dataset) -> None:
         """Raise ConfigError unless the classes are those that the network was trained on."""
-        trained, found = self.preprocessing.class_names, dataset.class_names
-        if found != trained:
-            raise ConfigError(
-                f"{dataset.name} has the classes {quoted(found, 5)}; the run was trained on {quoted(trained, 5)}"
-            )
+        if not dataset.has_label_maps:
+            raise ConfigError(f"{dataset.name} has no label maps; the run was trained to name the class of each pixel")
+        require_same_classes(dataset, self.preprocessing)
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """Return the network of the config, with logits for each class."""
-        model, preprocessing = self.config.model, self.preprocessing
-        return create_model(
-            model.name,
-            num_classes=self.num_classes,
-            image_size=preprocessing.image_size,
-            in_channels=preprocessing.channels,
-            dtype=jnp.dtype(model.dtype),
-            param_dtype=jnp.dtype(model.param_dtype),
-            rngs=rngs,
-            **model.options,
-        )
+        return build_network(self.config, self.preprocessing, self.num_classes, rngs)
 
     def prepare(self, batch: Mapping[str, Array], key: RandomKey) -> tuple[Array, Any, Array]:
         """Return augmented images; the labels of their pixels; what the sum of all pixels' losses is divided by.
@@ -187,8 +173,9 @@ class Segmentation:
     ) -> tuple[Array, dict[str, tuple[Array, Any]]]:
         """Return the sum of the losses of each image's pixels: of the main logits, and of the auxiliary ones.
 
-        Those count as much as the network's option `auxiliary_weight` says. The metrics are both losses without that
-        weight, and the part of the pixels that have a class in which the main logits are largest for it.
+        Those count as much as the network's option `auxiliary_weight` says. With a presence head the mean of its losses
+        over the images counts besides, as much as `presence_weight` says. The metrics are the losses without these
+        weights, and the part of the pixels that have a class in which the main logits are largest for it.
         """
         outputs = model(images, train=train, rngs=rngs)
         outputs = outputs if isinstance(outputs, Mapping) else {"logits": outputs}
@@ -203,7 +190,13 @@ class Segmentation:
             "auxiliary_loss": (auxiliary.sum(), total),
             "pixel_accuracy": (right.sum(), (labels != IGNORED).sum(dtype=right.dtype)),
         }
-        return main + self._auxiliary_weight * auxiliary, metrics
+        losses = main + self._auxiliary_weight * auxiliary
+        if self._presence_weight:
+            # Divided by `total` like the pixels' losses, and so the mean over the images.
+            presence = targets["share"] * presence_losses(outputs["presence"], labels)
+            metrics["presence_loss"] = (presence.sum(), total)
+            losses += self._presence_weight * presence
+        return losses, metrics
 
     def predict(
         self, model: Any, images: Float[Array, "b h w c"], placement: Float[Array, "b 8"] | None
@@ -263,12 +256,18 @@ class Segmentation:
     def attention_drawer(self, model: nnx.Module) -> Any:
         """Return the function (pixels, row, placement, display, file) that draws what segments attend to.
 
-        The pixels are those of the canvas, the row is what the network gives for it.
+        With a presence head that is where its attention pooling looks for their classes. The pixels are those of the
+        canvas, the row is what the network gives for it.
 
         Raises:
-            AttentionError: the backbone does not attend.
+            AttentionError: neither the backbone nor a pooling attends.
         """
-        attention = ObjectAttention(model)
+        if not (found := attentions(model)):
+            raise AttentionError(
+                f"--attention: this {type(model).__name__} has no attention to draw; those on a backbone aa_* have, "
+                "and all with presence_head=True"
+            )
+        attention = found[-1]
 
         def draw(pixels: np.ndarray, row: Any, placement: np.ndarray, display: SegmentationDisplay, file: Path) -> None:
             def segment(pixels: np.ndarray, placement: np.ndarray) -> np.ndarray:

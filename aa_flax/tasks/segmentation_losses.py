@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
 from aa_flax.data.label_maps import IGNORED
+from aa_flax.ops.mesh import over_batch
 from aa_flax.ops.resampling import resize_bilinear
 from aa_flax.precision import at_least_float32
 from aa_flax.tasks.segmentation_views import View
@@ -46,9 +47,26 @@ def image_losses(
     return losses.sum((1, 2)), found.sum((1, 2), dtype=losses.dtype)
 
 
+def presence_losses(logits: Float[Array, "b classes"], labels: UInt8[Array, "b h w"]) -> Float[Array, " b"]:
+    """Return the binary cross-entropy in nats of which classes occur in each image, its mean over all classes.
+
+    A class occurs where any pixel has it. Of an image that is ignored as a whole it is 0. This is EncNet's semantic
+    encoding loss (Zhang et al., 2018).
+    """
+    logits = logits.astype(at_least_float32(logits.dtype))
+    kinds = jnp.arange(logits.shape[-1], dtype=labels.dtype).reshape(1, 1, 1, -1)
+    occurs = (labels[..., None] == kinds).any((1, 2))
+    losses = (jax.nn.softplus(logits) - jnp.where(occurs, logits, 0)).mean(-1)
+    return jnp.where(occurs.any(-1), losses, 0)
+
+
 def pixel_weights(labels: UInt8[Array, "b h w"], weights: Float[Array, " classes"]) -> Float[Array, "b h w"]:
     """Return the weight of each pixel's class, 0 where it is ignored."""
-    return jnp.take(weights, labels.astype(jnp.int32), mode="fill", fill_value=0)
+
+    def take(labels: Array, weights: Array) -> Array:
+        return jnp.take(weights, labels, mode="fill", fill_value=0)
+
+    return over_batch(take, (True, False))(labels.astype(jnp.int32), weights)
 
 
 def held_out_losses(
@@ -79,12 +97,12 @@ def held_out_losses(
     labels = jnp.pad(labels, missing, constant_values=IGNORED).reshape(batch, strips, at_once, width)
     rows = jnp.pad(rows, missing).reshape(batch, strips, at_once, -1)
 
-    def one(total: Array, strip: tuple[Array, Array]) -> tuple[Array, None]:
+    def one(carry: None, strip: tuple[Array, Array]) -> tuple[None, Array]:
         some, truth = strip
         exact: Any = dict(precision="highest")
         across = jnp.einsum("brp,bpqc->brqc", some, flat, **exact)
         resized = jnp.einsum("bwq,brqc->brwc", columns, across, **exact)
-        return total + pixel_losses(resized, truth)[0].sum((1, 2)), None
+        return None, pixel_losses(resized, truth)[0].sum((1, 2))
 
-    total, _ = jax.lax.scan(one, jnp.zeros(batch, compute), (rows.swapaxes(0, 1), labels.swapaxes(0, 1)))
-    return total
+    _, of_strips = jax.lax.scan(one, None, (rows.swapaxes(0, 1), labels.swapaxes(0, 1)))
+    return of_strips.sum(0)

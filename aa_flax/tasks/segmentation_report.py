@@ -1,5 +1,6 @@
 """What a trained segmentation network leaves for people: pictures of what is right and what is wrong."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from aa_flax.drawing.object_attention import ObjectAttention
 from aa_flax.drawing.photo_attention import AttentionError
 from aa_flax.drawing.plots import confusion_matrix
 from aa_flax.drawing.segment_attention import draw_segments
+from aa_flax.drawing.segment_pooling import SegmentPooling, draw_segment_pooling
 from aa_flax.drawing.segmentation_gallery import Example, truths_beside_segments
 from aa_flax.drawing.segmentation_plots import iou_by_class
 from aa_flax.tasks.segmentation_scores import PhotoCounts
@@ -60,20 +62,27 @@ def draw_report(
     spread = np.unique(np.linspace(0, len(photos.index) - 1, _SHOWN).round().astype(int))
     wrong = np.argsort(photos.right / np.maximum(photos.pixels, 1), kind="stable")[:_SHOWN]
     wrong = wrong[photos.pixels[wrong] > 0]
-    for chosen, file in ((spread, "segments.png"), (wrong, "worst.png")):
+    for chosen, name in ((spread, "segments.png"), (wrong, "worst.png")):
         examples = [_example(segment, source, preprocessing, photos, int(place)) for place in chosen]
         if examples:
-            truths_beside_segments(examples, names, colors, folder / file)
-    try:
-        attention = ObjectAttention(model)
-    except AttentionError:
-        return
+            truths_beside_segments(examples, names, colors, folder / name)
     pixels, placement = seen(source, preprocessing, int(photos.index[spread[len(spread) // 2]]))
-    draw_attention(attention, segment, preprocessing, colors, pixels, placement, folder / "attention_maps.png")
+    for attention, end in zip(attentions(model), ("", "_pooling"), strict=False):
+        file = folder / f"attention_maps{end}.png"
+        draw_attention(attention, segment, preprocessing, colors, pixels, placement, file)
+
+
+def attentions(model: nnx.Module) -> list[ObjectAttention | SegmentPooling]:
+    """Return what there is to draw of what a network attends to: in its backbone, then by its attention pooling."""
+    found: list[ObjectAttention | SegmentPooling] = []
+    for kind in (ObjectAttention, SegmentPooling):
+        with contextlib.suppress(AttentionError):
+            found.append(kind(model))
+    return found
 
 
 def draw_attention(
-    attention: ObjectAttention,
+    attention: ObjectAttention | SegmentPooling,
     segment: Segment,
     preprocessing: Preprocessing,
     colors: UInt8[np.ndarray, "256 3"],
@@ -81,12 +90,19 @@ def draw_attention(
     placement: np.ndarray,
     file: Path,
 ) -> None:
-    """Draw what the largest segments of a photograph attend to, over the part of its canvas that it fills."""
+    """Draw what the largest segments of a photograph attend to, over the part of its canvas that it fills.
+
+    Of attention pooling, where it looks for their classes.
+    """
     height, width = (int(side) for side in placement[4:6])
     whole = Placement((0, 0, width, height), (height, width), (height, width), (height, width))
     labels = segment(pixels, whole.as_array())
     image = preprocessing.normalize(jnp.asarray(pixels)[None], jnp.asarray(placement)[None])[0]
-    draw_segments(attention, image, pixels, labels, preprocessing.class_names, colors, file=file)
+    shown = (image, pixels, labels, preprocessing.class_names, colors)
+    if isinstance(attention, SegmentPooling):
+        draw_segment_pooling(attention, *shown, file=file)
+    else:
+        draw_segments(attention, *shown, file=file)
 
 
 def seen(source: Source, preprocessing: Preprocessing, index: int) -> tuple[UInt8[np.ndarray, "h w c"], np.ndarray]:

@@ -109,7 +109,9 @@ class View:
             return jax.lax.dynamic_update_slice(found, logits[:, None, None], (0, row, column, 0, 0, 0))
 
         of_one = jax.eval_shape(lambda: seen(0)[0])
-        found = jnp.zeros((of_one.shape[0], down.most, right.most, *of_one.shape[1:]), of_one.dtype)
+        blank = jnp.zeros_like(tops[:, 0], of_one.dtype)  # split over devices as the images are
+        shape = (of_one.shape[0], down.most, right.most, *of_one.shape[1:])
+        found = jnp.broadcast_to(blank.reshape(-1, 1, 1, 1, 1, 1), shape)
         return jax.lax.fori_loop(0, down.count(heights).max() * columns, one, found)
 
     def plane(self, logits: Float[np.ndarray, "down right hs ws classes"], placement: Float[np.ndarray, "8"]) -> Plane:

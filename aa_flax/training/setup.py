@@ -128,7 +128,7 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
     eval_source = dataset.split(config.data.eval_split, task.targets)
     if eval_source.annotations is not None:
         try:
-            eval_source.annotations.require_objects()
+            eval_source.annotations.require_truths()
         except data.DataError as error:
             raise ConfigError(
                 f"config field 'data.eval_split': {error}; aa_flax.evaluate --split writes what a network finds in them"

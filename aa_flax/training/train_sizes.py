@@ -56,7 +56,7 @@ def check_train_sizes(program: Program) -> None:
         return program.losses(params, batch_stats, images, targets, train=True, rngs=model_key)
 
     with jax.set_mesh(program.layout.mesh):
-        for size in dict.fromkeys(program.config.data.train_sizes):
+        for size in dict.fromkeys((h, w) for h, w in program.config.data.train_sizes):
             try:
                 jax.eval_shape(loss, program.params, program.batch_stats, batch_shapes(program, size))
             except (TypeError, ValueError) as error:

@@ -13,7 +13,7 @@ from aa_flax.models import create_model
 from aa_flax.weights.errors import WeightsError, raise_all
 
 FORMAT = 1
-LAYERS = ("blocks", "depth", "head_depth")
+LAYERS = ("blocks", "depth", "head_depth", "rpn_depth", "box_head_depth", "mask_head_depth")
 """Options of networks that count layers."""
 
 

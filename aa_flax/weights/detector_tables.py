@@ -85,20 +85,21 @@ def _by_anchor(anchors: AnchorOptions, numbers: int) -> Kind:
     """
     if anchors.order == "shape" or anchors.num_scales == 1 or len(anchors.factors()) == 1:
         return CONV
-    shapes, scales = len(anchors.factors()), anchors.num_scales
+    sides = len(anchors.factors()), anchors.num_scales
 
     def reordered(x: np.ndarray, sides: Sequence[int]) -> np.ndarray:
-        by_anchor = x.reshape(*x.shape[:-1], *sides, numbers)
-        return by_anchor.swapaxes(-3, -2).reshape(x.shape)
+        return x.reshape(*x.shape[:-1], *sides, numbers).swapaxes(-3, -2).reshape(x.shape)
 
-    return {
-        name: Leaf(
-            leaf.name,
-            lambda x, leaf=leaf: reordered(leaf.to_ours(x), (shapes, scales)),
-            lambda x, leaf=leaf: leaf.to_theirs(reordered(x, (scales, shapes))),
-        )
-        for name, leaf in CONV.items()
-    }
+    def of(leaf: Leaf) -> Leaf:
+        def to_ours(x: np.ndarray) -> np.ndarray:
+            return reordered(leaf.to_ours(x), sides)
+
+        def to_theirs(x: np.ndarray) -> np.ndarray:
+            return leaf.to_theirs(reordered(x, sides[::-1]))
+
+        return Leaf(leaf.name, to_ours, to_theirs)
+
+    return {name: of(leaf) for name, leaf in CONV.items()}
 
 
 def _of_maps(size: int) -> Kind:

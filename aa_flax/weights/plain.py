@@ -36,11 +36,11 @@ def init_from_plain(
     "linear" for "error"), so that the network starts as the other one called at that size.
 
     What the weights do not have (recalibration modules, attention pooling, the pyramid of a plain backbone, an
-    auxiliary head, a mask head) keeps its initial values. So do, where the weights are for other classes, the
-    classifier or, of a detector or segmentation network, its layers for classes, and tokens; a classifier of your own;
-    a gather-excite whose kernel has the size of another map; and the gates of AW-convolutions, unless the weights have
-    them: a network with aw_gate_scale=0 starts as the plain one. Anything else that does not fit is an error. A network
-    without a classifier (`num_classes=0`) leaves the classifier's keys unused.
+    auxiliary head, a presence head, a mask head) keeps its initial values. So do, where the weights are for other
+    classes, the classifier or, of a detector or segmentation network, its layers for classes, and tokens; a classifier
+    of your own; a gather-excite whose kernel has the size of another map; and the gates of AW-convolutions, unless the
+    weights have them: a network with aw_gate_scale=0 starts as the plain one. Anything else that does not fit is an
+    error. A network without a classifier (`num_classes=0`) leaves the classifier's keys unused.
 
     Args:
         model: any network of a family that has a key table for `source`, or one that has such a network as `init_part`.

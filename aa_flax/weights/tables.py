@@ -122,7 +122,7 @@ def _segmenter(model: Any) -> Family:
     """Return the family of a segmentation network, which takes weights of this library and those of its backbone."""
     backbone = family_of(model.backbone)
     conv, norm = (f"backbone.{template}" if template else "" for template in backbone.followed_by)
-    heads = ("classifier.out", "auxiliary_head.classifier.out")
+    heads = ("classifier.out", "auxiliary_head.classifier.out", "presence_head")
     return Family({}, (conv, norm), f"backbone.{backbone.stem}", heads)
 
 

@@ -11,7 +11,7 @@ nothing is chosen by them.
 
 from experiments.bccd.networks import recipe
 
-NETWORKS = ("plain", "aw")
+MODELS = ("plain", "aw")
 
 
 def get_config(network="plain"):
@@ -21,8 +21,8 @@ def get_config(network="plain"):
     paper's, because the photographs are small. For two cores, heads are narrow, and the losses look at 128 anchors and
     64 regions of a photograph, of which as many are proposed as a few hundred cells need.
     """
-    if network not in NETWORKS:
-        raise ValueError(f"faster_rcnn.py knows {', '.join(NETWORKS)}, not {network!r}")
+    if network not in MODELS:
+        raise ValueError(f"faster_rcnn.py knows {', '.join(MODELS)}, not {network!r}")
     config = recipe()
     prefix = "" if network == "plain" else f"{network}_"
     config.label = f"Faster R-CNN, {prefix.upper().replace('_', '-')}ResNet-18"

@@ -1,6 +1,6 @@
 """Make a small data set of masks: shapes cut out of photographs, pasted on parts of other photographs.
 
-    python experiments/shapes/make_shapes.py --source_dir=COCO --out=FOLDER
+    python -m experiments.shapes.make_shapes --source_dir=COCO --out=FOLDER
 
 COCO has COCO's JSON and photographs, or a part of them: instances_SPLIT.json, in it or in annotations/, and
 SPLIT/*.jpg for train2017 and val2017. Its annotations are not read. FOLDER gets images and COCO's JSON of both splits,
@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from aa_flax.json_values import to_json
 
 SIZE = 128, 160
 """Height and width of the images."""
@@ -174,7 +176,7 @@ def write_split(out: Path, split: str, photos: Sequence[Photo], count: int, rng:
         every |= used
     categories = [{"id": number, "name": name} for number, name in enumerate(SHAPES, 1)]
     document = {"images": images, "annotations": outlines, "categories": categories}
-    (out / f"{split}.json").write_text(json.dumps(document))
+    (out / f"{split}.json").write_text(to_json(document))
     return every
 
 
@@ -192,7 +194,7 @@ def attribution(photos: Sequence[Photo], licenses: dict[int, dict[str, Any]]) ->
 
 def make(source: Path, out: Path, counts: dict[str, int], seed: int) -> None:
     """Write the data set; each split is made of the photographs of COCO's split alone."""
-    lines = []
+    lines: list[str] = []
     for split, count in counts.items():
         photos = read_photos(source, f"{split}2017")
         used = write_split(out, split, photos, count, np.random.default_rng([seed, len(lines)]))
@@ -210,7 +212,9 @@ def main() -> None:
     parser.add_argument("--val", type=int, default=16, help="images of other photographs")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    make(given.source_dir, given.out, {"train": given.train, "val": given.val}, given.seed)
+    counts = {"train": given.train, "val": given.val}
+    make(given.source_dir, given.out, counts, given.seed)
+    print(f"{given.out}: {', '.join(f'{split} {count}' for split, count in counts.items())} images, ATTRIBUTION.md")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A small Mask R-CNN that learns shapes in photographs by heart: a proof that masks are learnt, on two CPU cores.
 
-    python experiments/shapes/make_shapes.py --source_dir=COCO --out=shapes
+    python -m experiments.shapes.make_shapes --source_dir=COCO --out=shapes
     python -m aa_flax.train --config=experiments/shapes/mask_rcnn.py --workdir=runs/shapes \\
         --config.data.source_dir=shapes
 

@@ -31,20 +31,6 @@ def test_every_row(title, row):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("row", bello.DETECTORS, ids=lambda row: row.label)
-def test_table_5(row):
-    """Exact without attention; with it, what ImageNet's setting has, which is not the paper's."""
-    found = bello.counted(row)
-    if "aa_" in row.model:
-        expected = {"retinanet_aa_resnet50": (33_696_684, 187.1), "retinanet_aa_resnet101": (53_309_380, 256.5)}
-        params, gflops = expected[row.model]
-        assert found.params == params and found.paper_flops / 1e9 == pytest.approx(gflops, abs=0.1) and row.reason
-    else:
-        assert ledger.difference(found.params / 1e6, row.params) == "="
-        assert found.flops == found.paper_flops and found.flops / 1e9 == pytest.approx(float(row.gflops), rel=0.005)
-
-
-@pytest.mark.thorough
 @pytest.mark.parametrize("row", bello.TABLE_9, ids=lambda row: row.label)
 def test_table_9(row):
     found = bello.counted_layer(row)
@@ -65,7 +51,7 @@ PATCHCONVNET = {
 }
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("row", touvron.ROWS, ids=lambda row: f"{row.size}-{row.image_size}")
 def test_patchconvnet(row):
     params, multiply_adds = touvron.counted(row)
@@ -104,6 +90,8 @@ DETECTORS = {
     "SE-ResNet-50 with biases": (35_951_396, None),
     "SE-ResNet-101 with biases": (57_190_244, None),
 }
+# With attention: what ImageNet's setting has, which is not the paper's. GFLOPs by the paper's rule.
+ATTENDING = {"AA-ResNet-50": (33_696_684, 187.135), "AA-ResNet-101": (53_309_380, 256.52)}
 DETECTION_ROWS = [row for rows in bello_detection.TABLES.values() for row in rows]
 
 
@@ -114,6 +102,9 @@ def test_retinanet(row):
     if row.label not in DETECTORS:
         assert row.backbone.startswith("aa_") and found.flops > found.paper_flops
         assert not row.params or (ledger.difference(found.params / 1e6, row.params) != "=" and row.reason)
+        if row.label in ATTENDING:
+            params, gflops = ATTENDING[row.label]
+            assert found.params == params and found.paper_flops / 1e9 == pytest.approx(gflops, abs=0.01)
         return
     params, gflops = DETECTORS[row.label]
     assert found.params == params and found.flops == found.paper_flops

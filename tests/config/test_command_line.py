@@ -114,6 +114,7 @@ def test_a_device_without_memory_is_one_line(monkeypatch, capsys, error, told):
     assert line.count("\n") == told
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("sink", ["full disk", "head"])
 @pytest.mark.parametrize("what", ["output", "help"])
 def test_output_of_a_command_that_cannot_be_written_is_one_line(sink, what):

@@ -67,6 +67,7 @@ def test_lines_are_at_most_100_columns_wide(with_config):
     assert max(map(len, with_config.splitlines())) <= 100
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command):
     environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}

@@ -31,12 +31,14 @@ def error_of(tmp_path, line, *arguments):
     return done.stderr
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("old", MOVED)
 def test_an_old_name_in_a_file(tmp_path, old):
     error = error_of(tmp_path, f"config.{old} = {MOVED[old].default!r}")
     assert error == f"error: {tmp_path}/config.py, line 7: config field {old!r} is {MOVED[old].name!r} now\n"
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("old", MOVED)
 @pytest.mark.parametrize("form", ["--config.{}={}", "-config.{}={}", "--config.{} {}"])
 def test_an_old_name_on_the_command_line(tmp_path, old, form):

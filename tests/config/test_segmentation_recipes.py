@@ -46,7 +46,8 @@ def test_the_rest_of_the_recipes():
         assert data.photometric and data.flip
         assert (config.model.init_part, config.parallel.batch_norm_groups) == ("backbone", 1)
         options = options_of(config, SegmentationOptions)
-        assert (options.average, options.window, options.scales, options.flip) == ("all", 0, (1.0,), False)
+        assert (options.average, options.window, options.stride) == ("all", 512, 341)
+        assert (options.scales, options.flip) == ((1.0,), False)
 
 
 def test_what_the_heads_are():

@@ -193,5 +193,5 @@ def test_commands(fashion, tmp_path):
     for name in ("fashion_mnist", folder):
         code, out, _ = command("check", name, where)
         assert (code, out[0]) == (1, f"{folder / NAME.format('train')}: missing, with 23 examples")
-    assert command("chek", "x")[2] == ["error: expected prepare, check, shrink, and a name; got chek x"]
+    assert command("chek", "x")[2] == ["error: expected prepare, check, draw, shrink, and a name; got chek x"]
     assert command("check", "x", "--ful")[0] == 2

@@ -247,6 +247,16 @@ def test_maps_turn_with_their_photographs(orientation, tmp_path, capsys):
     assert ("turned by EXIF to the same size" if orientation == 3 else "maps turned with their photographs") in told
 
 
+def test_a_split_in_which_no_pixel_has_a_class_has_no_score(tmp_path):
+    made = labelled()
+    for each in made["val"]:
+        each.values[:] = 3
+    dataset = prepared(write_labelled(tmp_path / "it", made, "camvid"), tmp_path)
+    dataset.split("train").annotations.require_truths()
+    with pytest.raises(DataError, match=r"\[val\]: no pixel has a class, so segmentations have no score"):
+        dataset.split("val").annotations.require_truths()
+
+
 def test_check_of_a_prepared_folder(tmp_path, capsys):
     made = labelled()
     made["val"][1].values[:] = 3

@@ -9,7 +9,7 @@ import pytest
 
 from aa_flax.data.augment.photometric import photometric_distortion, scaled_saturation, turned_hue
 
-distort = jax.jit(photometric_distortion)
+distort, saturate, turn = map(jax.jit, (photometric_distortion, scaled_saturation, turned_hue))
 
 
 def pixel_by_pixel(pixels, change):
@@ -29,7 +29,7 @@ def pixels():
 
 @pytest.mark.parametrize("factors", [(0.5, 1.0, 1.5), (3.0, 0.0, 1.2)])
 def test_saturation_is_that_of_hsv(pixels, factors):
-    found = scaled_saturation(jnp.asarray(pixels), jnp.asarray(factors).reshape(3, 1, 1, 1))
+    found = saturate(jnp.asarray(pixels), jnp.asarray(factors).reshape(3, 1, 1, 1))
     for one, image, factor in zip(found, pixels, factors, strict=True):
         expected = pixel_by_pixel(image, lambda h, s, v, f=factor: (h, min(s * f, 1), v))
         np.testing.assert_allclose(one, expected, atol=2e-3)  # float32 of 0 to 255
@@ -37,7 +37,7 @@ def test_saturation_is_that_of_hsv(pixels, factors):
 
 @pytest.mark.parametrize("degrees", [(36.0, -36.0, 0.0), (120.0, 359.0, -75.5)])
 def test_hue_is_that_of_hsv(pixels, degrees):
-    found = turned_hue(jnp.asarray(pixels), jnp.asarray(degrees).reshape(3, 1, 1, 1))
+    found = turn(jnp.asarray(pixels), jnp.asarray(degrees).reshape(3, 1, 1, 1))
     for one, image, angle in zip(found, pixels, degrees, strict=True):
         expected = pixel_by_pixel(image, lambda h, s, v, a=angle: ((h + a / 360) % 1, s, v))
         np.testing.assert_allclose(one, expected, atol=2e-3)

@@ -39,7 +39,7 @@ def orders(source, epochs, **options):
 
 
 @pytest.mark.thorough
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(2, 60), st.data())
 def test_each_epoch_is_part_of_a_permutation(count, data):
     batch_size = data.draw(st.integers(1, count))
@@ -191,7 +191,7 @@ def test_images_of_several_sizes_need_a_size(toy, take):
         assert take(make(**sized), 1)[0]["image"].shape == (4, 4, 6, 3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 8), st.sampled_from([1, 2, 4]))
 def test_evaluation_sees_each_example_once(count, local, processes):
     source = numbered(count)

@@ -87,6 +87,8 @@ def test_boxes_with_masks():
     boxes, masks = np.array([(8.0, 8, 32, 32), (18, 8, 42, 32)]), [disc(20, 20, 12), disc(30, 20, 12)]
     others = np.arange(2), ["a", "b"], np.array([0.5, 0.9])
     bare, tinted = (draw_boxes(grey, boxes, *others, masks=each) for each in (None, masks))
+    for figure in (bare, tinted):
+        figure.canvas.draw()
     pictures = [np.asarray(figure.canvas.buffer_rgba()).astype(int)[..., :3] for figure in (bare, tinted)]
     changed = (abs(pictures[0] - pictures[1]) > 20).any(-1)
     scale = changed.shape[1] / SIZE[1]  # names of colours may stand below

@@ -258,6 +258,7 @@ def test_a_failure_of_training_ends_it_with_its_code(cloud):
     assert not cloud.slice_is_there
 
 
+@pytest.mark.thorough
 def test_training_that_breaks_off_again_and_again_ends_it(cloud):
     cloud.script(training=[76] * 9)
     assert cloud.launch("--attempts=3").returncode == 76
@@ -274,6 +275,7 @@ def test_a_request_that_is_refused_ends_it(cloud):
     assert not cloud.calls("ssh")
 
 
+@pytest.mark.thorough
 def test_a_request_that_is_refused_after_a_preemption_is_tried_again(cloud):
     cloud.script(create=[0, 1], training=["preempted", 0])
     done = cloud.launch("--spot")
@@ -288,7 +290,7 @@ def test_a_request_that_fails_in_the_queue_ends_it_and_is_deleted(cloud):
     assert not cloud.slice_is_there
 
 
-@pytest.mark.few(2)
+@pytest.mark.few
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_the_training_and_deletes_the_slice(cloud, number, code):
     cloud.script(training=["wait"])
@@ -308,6 +310,7 @@ def test_a_signal_in_the_queue_deletes_the_request(cloud):
     assert cloud.calls("create") and not cloud.slice_is_there
 
 
+@pytest.mark.thorough
 def test_a_second_signal_does_not_wait_for_the_training(cloud):
     cloud.script(training=["hang"])
     with cloud.running(until=lambda: bool(cloud.starts())) as process:
@@ -320,6 +323,7 @@ def test_a_second_signal_does_not_wait_for_the_training(cloud):
     assert not cloud.slice_is_there
 
 
+@pytest.mark.thorough
 def test_a_signal_during_the_request_does_not_leave_a_slice_behind(cloud):
     cloud.script(create_seconds=1)
     with cloud.running(until=lambda: bool(cloud.calls("create"))) as process:
@@ -336,6 +340,7 @@ def test_flags_reach_the_training_unchanged(cloud):
     assert cloud.starts()[0][3:] == flags
 
 
+@pytest.mark.thorough
 def test_buckets_in_flags_are_mounted(cloud):
     done = cloud.launch("--", "--config.data.data_dir=gs://data/tfds", "--other=s3://data/tfds")
     assert done.returncode == 0, done.stderr
@@ -367,6 +372,7 @@ def test_a_launch_that_was_killed_is_taken_over_with_its_training(cloud):
     assert not cloud.slice_is_there
 
 
+@pytest.mark.thorough
 def test_a_deletion_that_fails_is_tried_again(cloud):
     cloud.script(delete=[1, 1])
     assert cloud.launch().returncode == 0

@@ -155,7 +155,7 @@ def parameters_told(name):
     return float(found[1])
 
 
-@pytest.mark.few(29)
+@pytest.mark.few(12)
 @pytest.mark.usefixtures("unchecked_shapes")  # a third faster on networks of this size
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_resolves_builds_and_tells_its_command(name):

@@ -29,6 +29,7 @@ ROWS = [(title[:7], row) for title, rows in bello_detection.TABLES.items() for r
 BACKBONES = [f"{module}resnet{depth}" for module in ("", "se_", "aa_") for depth in (50, 101)]
 COCO = [(f"{row.config}", row) for table, row in ROWS if not (table == "Table 8" and row.label == "relative")]
 OTHERS = [f"experiments/bccd/{file}.py:{network}" for file in ("subset", "bccd") for network in ("plain", "se", "aa")]
+OTHERS += [f"experiments/bccd/faster_rcnn.py:{network}" for network in ("plain", "aw")]
 OTHERS += [f"experiments/coco/from_backbone.py:{backbone}" for backbone in BACKBONES]
 
 
@@ -80,6 +81,7 @@ def test_no_config_is_left_over():
     assert retinanets == {row.config for _, row in ROWS} | {"experiments/coco/from_backbone.py"}
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("name", OTHERS)
 def test_configs_of_no_table(name):
     file, _, argument = name.partition(":")
@@ -101,7 +103,8 @@ def test_every_network_is_built_with_the_size_of_the_ledger(name, row):
     task = make_task(config, of_config(config).preprocessing)
     model = nnx.eval_shape(lambda: build_model(config, task))
     count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    assert model.num_classes == task.num_columns == (90 if "coco" in name else 3)
+    columns = 3 + ("faster_rcnn" in name)  # background is a column
+    assert model.num_classes == task.num_columns == (90 if "coco" in name else columns)
     if row is not None:
         assert count in {LEDGER[key] for key in LEDGER if key[1] == row.label}
     elif "bccd" in name:

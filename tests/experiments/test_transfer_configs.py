@@ -56,7 +56,7 @@ def test_no_config_is_left_over():
     assert files == {*COUNTS} == {*PUBLISHED} | CHECKS
 
 
-@pytest.mark.few(4)
+@pytest.mark.few
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_config_builds_and_is_told(name):

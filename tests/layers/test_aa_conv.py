@@ -88,7 +88,7 @@ def test_equals_the_definition(rng, h, w, strides, downsample, use_bias):
         for part in (module.conv, module.qkv, module.out):
             part.bias[...] = random_input(rng, *part.bias.shape)
     x = random_input(rng, 2, h, w, 5)
-    output = module(x)
+    output = jax.jit(module)(x)
     assert output.shape == (2, -(-h // strides), -(-w // strides), 14)
     np.testing.assert_allclose(output, expected_output(module, x, strides, downsample), rtol=1e-4, atol=1e-4)
 
@@ -98,12 +98,12 @@ def test_fully_attentional_and_purely_convolutional(rng, position):
     x = random_input(rng, 2, 5, 7, 5)
     attention = layer(value_depth=14, position=position)
     assert attention.conv is None
-    np.testing.assert_allclose(attention(x), expected_output(attention, x), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(attention)(x), expected_output(attention, x), rtol=1e-4, atol=1e-4)
     convolution = layer(value_depth=0, position=position)
     assert [convolution.qkv, convolution.out, convolution.rel_height, convolution.rel_width] == [None] * 4
     assert not convolution.attends
     expected = conv(np.asarray(x), params(convolution)["conv"]["kernel"], 1)
-    np.testing.assert_allclose(convolution(x), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(convolution)(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_value_depth_that_rounds_to_zero_is_a_plain_convolution():
@@ -213,7 +213,7 @@ def test_larger_maps_resize_the_tables(rng, table_resize):
     same = layer(spatial_shape=(5, 6))
     resized = {name: jnp.asarray(t, jnp.float32) for name, t in zip(("rel_height", "rel_width"), wanted, strict=True)}
     nnx.update(same, {**nnx.to_pure_dict(nnx.state(module, nnx.Param)), **resized})
-    np.testing.assert_allclose(module(x), same(x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(module)(x), jax.jit(same)(x), rtol=1e-5, atol=1e-5)
 
 
 def test_table_resize_error(rng):
@@ -225,11 +225,11 @@ def test_table_resize_error(rng):
 def test_attention_weights_sum_to_one_and_few_queries_equal_all(rng):
     module = layer(strides=2, spatial_shape=(4, 3))
     x = random_input(rng, 2, 8, 5, 5)
-    weights = module.attention_weights(x)
+    weights = jax.jit(module.attention_weights)(x)
     assert weights.shape == (2, 2, 4, 3, 4, 3) and module.attended_shape(8, 5) == (4, 3)
     np.testing.assert_allclose(weights.sum((-2, -1)), np.ones((2, 2, 4, 3)), rtol=1e-5)
     queries = np.array([(0, 2), (3, 1), (2, 2)])
-    few = module.attention_weights(x, queries)
+    few = jax.jit(lambda x: module.attention_weights(x, queries))(x)
     np.testing.assert_allclose(few, np.asarray(weights)[:, :, queries[:, 0], queries[:, 1]], rtol=1e-5, atol=1e-7)
 
 
@@ -246,7 +246,7 @@ def test_bfloat16_layer_keeps_float32_parameters(rng):
     module = layer(dtype=jnp.bfloat16)
     x = random_input(rng, 2, 5, 7, 5)
     assert {leaf.dtype for leaf in jax.tree.leaves(params(module))} == {np.dtype("float32")}
-    output = module(x)
+    output = jax.jit(module)(x)
     assert output.dtype == jnp.bfloat16
     # 45 products for each output of the convolution, with factors rounded by 2**-9: a few hundredths of the largest.
     np.testing.assert_allclose(np.asarray(output, np.float32), layer()(x), atol=0.06)
@@ -259,7 +259,7 @@ def test_every_parameter_gets_a_finite_gradient(rng, position):
     graph, state = nnx.split(module)
     x = random_input(rng, 2, 5, 7, 5)
     target = random_input(rng, 2, 5, 7, 14)
-    gradients = jax.grad(lambda s: jnp.sum((nnx.merge(graph, s, copy=True)(x) - target) ** 2))(state)
+    gradients = jax.jit(jax.grad(lambda s: jnp.sum((nnx.merge(graph, s, copy=True)(x) - target) ** 2)))(state)
     for path, gradient in nnx.to_flat_state(gradients):
         gradient = np.asarray(gradient[...])
         assert np.isfinite(gradient).all(), path

@@ -84,13 +84,13 @@ def test_the_layer_is_its_formula(rng, settings):
         module.bias[...] = jnp.arange(8.0)
     x = rng.normal(size=(2, 7, 10, 6))
     attention = expected_attention(module, x)
-    np.testing.assert_allclose(module.attention(jnp.asarray(x, jnp.float32)), attention, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(module.attention)(jnp.asarray(x, jnp.float32)), attention, atol=1e-5)
     kernel = np.asarray(module.kernel, np.float64)
     scaled = attention * (1 if module.gate_scale is None else float(module.gate_scale[...]))
     kernels = kernel * (scaled + (1 if module.residual else 0))
     y = convolved(x, np.broadcast_to(kernels, (2, *kernel.shape)), module)
     y += 0 if module.bias is None else np.arange(8.0)
-    np.testing.assert_allclose(module(jnp.asarray(x, jnp.float32)), y, rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(jax.jit(module)(jnp.asarray(x, jnp.float32)), y, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("variant", ["expand", "full", "outer"])
@@ -139,15 +139,15 @@ def test_a_gate_of_scale_zero_can_leave_zero(rng):
     """At zero the scale has a gradient, and the layers of the gate have none yet."""
     graph, params, rest = nnx.split(layer(gate_scale=0.0), nnx.Param, ...)
     x = jnp.asarray(rng.normal(size=(2, 5, 7, 6)), jnp.float32)
-    found = jax.grad(lambda p: (nnx.merge(graph, p, rest, copy=True)(x) ** 2).sum())(params)
+    found = jax.jit(jax.grad(lambda p: (nnx.merge(graph, p, rest, copy=True)(x) ** 2).sum()))(params)
     assert float(found["gate_scale"][...]) != 0 and not found["squeeze"]["kernel"][...].any()
 
 
 def test_training_updates_the_gates_statistics_and_evaluation_knows_no_neighbours(rng):
     module = layer()
     x = jnp.asarray(rng.normal(size=(3, 5, 7, 6)), jnp.float32)
-    alone = module(x[:1])
-    np.testing.assert_allclose(module(x)[:1], alone, rtol=1e-5, atol=1e-5)
+    alone = jax.jit(module)(x[:1])
+    np.testing.assert_allclose(jax.jit(module)(x)[:1], alone, rtol=1e-5, atol=1e-5)
     before = np.asarray(module.bn.mean)
     module(x, train=True)
     assert np.abs(np.asarray(module.bn.mean) - before).max() > 0

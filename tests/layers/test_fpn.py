@@ -98,7 +98,7 @@ def test_norms_come_last_and_are_each_levels_own(rng):
         scale, bias, mean, var = (arrays[f"norm{level}.{leaf}"] for leaf in ("scale", "bias", "mean", "var"))
         expected = (before[level] - mean) / np.sqrt(var + 1e-5) * scale + bias
         np.testing.assert_allclose(x, expected, rtol=1e-4, atol=1e-4, err_msg=str(level))
-    model(given, train=True)
+    nnx.jit(lambda model, maps: model(maps, train=True))(model, given)
     for level in (3, 7):
         mean = 0.9 * arrays[f"norm{level}.mean"] + 0.1 * before[level].mean((0, 1, 2))
         np.testing.assert_allclose(flat_arrays(model)[f"norm{level}.mean"], mean, rtol=1e-4, atol=1e-5)

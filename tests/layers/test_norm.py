@@ -82,7 +82,7 @@ def test_gradients_are_those_of_the_definition(rng):
     def loss(state, x):
         return (apply(state, x)[0] * dy.astype(np.float32)).sum()
 
-    by_state, by_x = jax.grad(loss, (0, 1))(state, jnp.asarray(x, jnp.float32))
+    by_state, by_x = jax.jit(jax.grad(loss, (0, 1)))(state, jnp.asarray(x, jnp.float32))
     y, axes = exact(x), (0, 1, 2)
     inverse = 1.7 / np.sqrt(x.var(axes) + 1e-5)
     expected = inverse * (dy - dy.mean(axes) - y * (dy * y).mean(axes))

@@ -195,6 +195,7 @@ def test_attention_of_a_symbolic_batch_is_that_of_each_number(rng, few_pieces, i
         np.testing.assert_allclose(run.call(state, x[:batch]), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", ["aa_wide_resnet28_10", "aw_resnet18", "aw_mnasnet_075", "patchconvnet_s60"])
 @pytest.mark.parametrize("shape", ["2, h, w, 3", "b, 16*h, {1}, 3", "b, {0}, w, 3"])
 def test_a_height_or_width_may_not(name, shape):

@@ -145,6 +145,12 @@ def test_what_is_frozen():
     assert {*model.frozen_parts[3:]} == later - gates and gates
     assert all(modules[path].frozen and modules[path].epsilon == 0 for path in later - gates)
     assert not any(modules[path].frozen or modules[path].epsilon == 0 for path in gates)
+    with pytest.raises(ValueError, match="frozen_stages=1 needs a backbone with a stem and as many stages, which Stri"):
+        around_strided(frozen_stages=1)
+
+
+@pytest.mark.thorough
+def test_stages_of_other_backbones_are_frozen():
     two = shapes("faster_rcnn_bam_resnet18", frozen_stages=2, frozen_norms=False, batch_norm_epsilon=1e-5)
     stages = ("stem", "bn", "stage1", "stage2", "attention1", "attention2")
     assert two.frozen_parts == tuple(f"backbone.{name}" for name in stages)
@@ -154,12 +160,11 @@ def test_what_is_frozen():
     small = {key: value for key, value in {**tiny("faster"), **mnasnet}.items() if value is not None}
     around = nnx.eval_shape(lambda: create_model("faster_rcnn_mnasnet_100", **small, rngs=nnx.Rngs(0)))
     assert around.frozen_parts[:3] == ("backbone.stem", "backbone.stem_bn", "backbone.stage1")
-    with pytest.raises(ValueError, match="frozen_stages=1 needs a backbone with a stem and as many stages, which Stri"):
-        around_strided(frozen_stages=1)
     with pytest.raises(ValueError, match="frozen_stages=5 needs"):
         shapes(frozen_stages=5)
 
 
+@pytest.mark.thorough
 def test_a_batch_of_any_size_can_be_exported():
     """Detection too, with boxes and masks; under strict promotion of types."""
     model = around_strided()
@@ -170,6 +175,7 @@ def test_a_batch_of_any_size_can_be_exported():
     assert [out.shape[1:] for out in program.out_avals] == [(100, 4), (100,), (100,), (100,), (100, 28, 28)]
 
 
+@pytest.mark.thorough
 def test_bfloat16_computes_low_and_returns_float32(images):
     model = shapes(dtype=jnp.bfloat16)
     graph, state = nnx.split(model)
@@ -220,7 +226,7 @@ SMALL_BACKBONES = [
 ]
 
 
-@pytest.mark.few(1, thorough=8)
+@pytest.mark.few(0, thorough=8)
 @pytest.mark.parametrize("name", SMALL_BACKBONES[::-1])
 def test_every_kind_of_backbone(name):
     """Only shapes run, in training: every parameter is read, so that none is left of the backbone's classifier."""

@@ -16,7 +16,7 @@ def shapes(name="mask_rcnn_resnet18", **options):
     return nnx.eval_shape(lambda: create_model(name, **options, rngs=nnx.Rngs(0)))
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("name", "flavor", "params", "norms"),
     [

@@ -77,41 +77,39 @@ def test_detections_of_random_outputs(rng, flavor, background, least):
         assert background not in classes
 
 
+def of_three(logits, proposals):
+    """Return what is found by three proposals and columns, boxes unmoved; one program for all such tests."""
+    outputs = {"classes": jnp.asarray(logits, jnp.float32)[None], "boxes": jnp.zeros((1, 3, 3, 4))}
+    boxes = jnp.asarray(proposals, jnp.float32)[None]
+    sizes = np.array([[40.0, 40]])
+    found = region_detections(outputs, boxes, jnp.ones((1, 3), bool), RCNNOptions(), sizes=sizes)
+    return jax.tree.map(lambda x: np.asarray(x[0]), found)
+
+
 def test_two_boxes_by_hand():
     """Of class 1 the first box is kept, of class 2 the second, as they overlap by 0.9; the third is background."""
-    options = RCNNOptions()
     logits = np.log([[0.1, 0.8, 0.1], [0.2, 0.3, 0.5], [0.96, 0.02, 0.02]])
-    outputs = {"classes": jnp.asarray(logits[None], jnp.float32), "boxes": jnp.zeros((1, 3, 3, 4))}
-    proposals = jnp.asarray([[[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]]])
-    found = region_detections(outputs, proposals, jnp.ones((1, 3), bool), options, sizes=np.array([[40.0, 40]]))
-    number = int(found.valid.sum())
-    assert number == 2 and found.classes[0, :number].tolist() == [1, 2]
-    np.testing.assert_allclose(found.scores[0, :number], [0.8, 0.5], rtol=1e-6)
-    np.testing.assert_allclose(found.boxes[0, 1], [0, 0, 10, 9])
-    again = region_detections(
-        outputs, proposals, jnp.ones((1, 3), bool), RCNNOptions(iou_threshold=0.95), sizes=np.array([[40.0, 40]])
-    )
-    assert again.classes[0, : int(again.valid.sum())].tolist() == [1, 2, 1, 2]
+    found = of_three(logits, [[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
+    assert found.valid.sum() == 2 and found.classes[:2].tolist() == [1, 2]
+    np.testing.assert_allclose(found.scores[:2], [0.8, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(found.boxes[:2], [[0, 0, 10, 10], [0, 0, 10, 9]])
 
 
 def test_scores_that_round_to_one_keep_their_order():
-    logits = jnp.asarray([[0.0, 30.0], [0.0, 40.0], [0.0, 35.0]])
-    logs = np.asarray(log_probabilities(logits))
+    logits = [[0.0, 30.0, -90.0], [0.0, 40.0, -90.0], [0.0, 35.0, -90.0]]
+    logs = np.asarray(log_probabilities(jnp.asarray(logits)))
     np.testing.assert_allclose(logs[:, 1], -np.exp([-30.0, -40.0, -35.0]), rtol=1e-6)
     np.testing.assert_allclose(logs[:, 0], [-30.0, -40.0, -35.0])
-    boxes = jnp.asarray([[[10.0 * i, 0, 10 * i + 5, 5] for i in range(3)]])
-    outputs = {"classes": logits[None], "boxes": jnp.zeros((1, 3, 2, 4))}
-    found = region_detections(outputs, boxes, jnp.ones((1, 3), bool), RCNNOptions(), sizes=np.array([[40.0, 40]]))
-    assert found.boxes[0, :3, 0].tolist() == [10, 20, 0] and found.scores[0, :3].tolist() == [1, 1, 1]
+    found = of_three(logits, [[10 * i, 0, 10 * i + 5, 5] for i in range(3)])
+    assert found.boxes[:3, 0].tolist() == [10, 20, 0] and found.scores[:3].tolist() == [1, 1, 1]
 
 
-def test_nothing_found_and_not_a_number():
-    outputs = {"classes": jnp.full((1, 2, 3), jnp.nan), "boxes": jnp.zeros((1, 2, 3, 4))}
-    boxes = jnp.asarray([[[0.0, 0, 9, 9], [1, 1, 5, 5]]])
-    found = region_detections(outputs, boxes, jnp.ones((1, 2), bool), RCNNOptions(), sizes=np.array([[9.0, 9]]))
+def test_what_is_not_a_number_is_not_found():
+    found = of_three(np.full((3, 3), np.nan), [[0, 0, 9, 9], [1, 1, 5, 5], [2, 2, 30, 30]])
     assert not found.valid.any() and not found.boxes.any() and (found.classes == -1).all()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
 def test_a_batch_on_two_devices(rng, kind):
     """Each device finds what is in its own images, and nothing travels."""

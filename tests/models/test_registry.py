@@ -31,8 +31,8 @@ def test_create_model_can_be_traced_and_has_the_models_own_defaults(name):
 
 
 def test_overrides_reach_the_network():
-    make = lambda **o: nnx.eval_shape(lambda: create_model("aa_wide_resnet28_10", rngs=nnx.Rngs(0), **o))  # noqa: E731
-    model = make(num_classes=7, image_size=(20, 28), in_channels=1, depth=16, widen_factor=2, num_heads=4, upsilon=0.5)
+    make = lambda **o: nnx.eval_shape(lambda: create_model("aa_wide_resnet28_10", depth=16, rngs=nnx.Rngs(0), **o))  # noqa: E731
+    model = make(num_classes=7, image_size=(20, 28), in_channels=1, widen_factor=2, num_heads=4, upsilon=0.5)
     assert model.head.kernel.shape == (128, 7)
     assert model.stem.kernel.shape == (3, 3, 1, 16)
     assert model.stage1.block1.conv1.rel_height.shape == (39, 20)

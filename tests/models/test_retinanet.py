@@ -225,6 +225,7 @@ def test_levels_are_an_option(images):
     assert [*alone.feature_info] == ["p5"] and alone.fpn.given == (5,)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("flavor", ["tpu", "torchvision"])
 @pytest.mark.parametrize("size", [(50, 75), (1, 1), (128, 256)])
 def test_every_size_has_as_many_anchors_as_outputs(flavor, size):

@@ -25,9 +25,14 @@ def _as_defined(arrays, scale, cotangent, atol):
     def attend(*arrays):
         return cudnn(*arrays, *[None] * (5 - len(arrays)), scale, engine="xla")
 
-    output, pullback = jax.vjp(attend, *half)
+    def run(cotangent, *arrays):
+        output, pullback = jax.vjp(attend, *arrays)
+        return output, pullback(cotangent)
+
+    # XLA compiles no product of float16 that adds in float32 for a CPU; operation by operation there is one.
+    output, found = (run if cotangent.dtype == jnp.float16 else jax.jit(run))(cotangent, *half)
     np.testing.assert_allclose(np.asarray(output, np.float64), expected, atol=atol)
-    for gradient, wanted in zip(pullback(cotangent), [g for g in gradients if g is not None], strict=True):
+    for gradient, wanted in zip(found, [g for g in gradients if g is not None], strict=True):
         np.testing.assert_allclose(np.asarray(gradient, np.float64), wanted, atol=atol * max(1, np.abs(wanted).max()))
 
 
@@ -51,7 +56,7 @@ def test_padded_fold_equals_the_definition(rng, size, dk, dv, tables):
 
 
 @pytest.mark.few
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("scale", [0.0, 1e-7, -0.3, 1.0, 7.0])
 def test_the_place_added_stays_hidden_at_any_scale(rng, scale, dtype):
     *arrays, _, _ = oracle.inputs(rng, 2, 3, 5, 2, 7, 3, tables=False, dtype=dtype)
@@ -120,6 +125,7 @@ def test_where_it_cannot_run_is_said(rng, monkeypatch):
         cudnn(*half, 0.25)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("size", [(7, 7), (5, 11), (4, 7)])
 def test_jax_takes_it_with_gradients_for_a_gpu_that_is_not_here(size, monkeypatch):
     """JAX checks shapes while it traces, and the lowered text has cuDNN's custom calls; cuDNN itself is absent."""

@@ -16,8 +16,9 @@ def arguments(rng, dtype="float32"):
     return [jnp.asarray(rng.normal(size=size), dtype) for size in sizes]
 
 
-@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.few(2)
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
+@pytest.mark.parametrize("checked", [True, False])
 def test_gradients_inside_a_shard_map_of_the_caller(rng, platform, checked):
     """The gradient is only traced: the device is absent, and the kernels' interpreter refuses a checked `shard_map`."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))

@@ -133,6 +133,7 @@ def test_each_device_proposes_for_its_own_images(rng, kind):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_a_batch_may_be_a_symbol(rng):
     logits, deltas, anchors = outputs(rng)

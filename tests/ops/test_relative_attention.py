@@ -1,3 +1,4 @@
+import functools
 import sys
 from pathlib import Path
 
@@ -25,6 +26,10 @@ SIZES = [
     (1, 3, 2, 1, 5, 7),
     (1, 1, 1, 2, 3, 5),
 ]
+
+
+def compiled(implementation, **options):
+    return jax.jit(functools.partial(ops.relative_attention_2d, implementation=implementation, **options))
 
 
 def value_and_gradients(arrays, cotangent, **options):
@@ -63,18 +68,19 @@ def test_float64_is_not_cut_to_float32(rng, implementation):
     with jax.enable_x64(True):
         arrays = oracle.inputs(rng, 1, 3, 2, 2, 5, 3, dtype=jnp.float64)
         expected, _ = oracle.attend(*arrays, 0.7)
-        output = ops.relative_attention_2d(*arrays, implementation=implementation, scale=0.7)
+        output = compiled(implementation, scale=0.7)(*arrays)
         assert output.dtype == jnp.float64
         np.testing.assert_allclose(output, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("implementation", ON_A_CPU)
 def test_bfloat16_stays_within_its_roundings(rng, implementation):
     arrays = [jnp.asarray(x, jnp.bfloat16) for x in oracle.inputs(rng, 2, 5, 7, 3, 5, 4)]
     query, key, value, rel_height, rel_width = (np.asarray(x, np.float64) for x in arrays)
     scale = 5**-0.5
     expected, _ = oracle.attend(query, key, value, rel_height, rel_width, scale)
-    output = ops.relative_attention_2d(*arrays, implementation=implementation)
+    output = compiled(implementation)(*arrays)
     assert output.dtype == jnp.bfloat16
     # u is bfloat16's unit roundoff. Before the float32 accumulation an implementation may round each factor of a logit
     # (the query by the scale, or a folded term) and the scale: |error of a logit| <= 2u * scale * |q|·(|k| + |r|). A
@@ -114,7 +120,7 @@ def test_large_logits_do_not_overflow(rng, implementation):
     arrays = oracle.inputs(rng, 1, 3, 5, 2, 7, 3)
     arrays[0] *= 300
     expected, _ = oracle.attend(*arrays, 1.0)
-    output = ops.relative_attention_2d(*arrays, implementation=implementation, scale=1.0)
+    output = compiled(implementation, scale=1.0)(*arrays)
     np.testing.assert_allclose(output, expected, atol=2e-3)  # logits near 3000 carry a float32 rounding of 2e-4
 
 

@@ -7,9 +7,14 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from aa_flax import ops
+from aa_flax.ops.mesh import on_own_images
 
 sample = jax.jit(ops.sample, static_argnames=("number", "positive_fraction"))
-sample_each = jax.jit(ops.sample_each, static_argnames=("number", "positive_fraction"))
+
+
+def sample_each(matches, keys, **options):
+    run = on_own_images(jax.vmap(functools.partial(ops.sample, **options)), (True, True), name="sample")
+    return jax.jit(run)(matches, keys)
 
 
 def some_matches(rng, positives, negatives, ignored):
@@ -37,16 +42,17 @@ def test_counts(rng, positives, negatives, ignored):
 
 
 def test_fewer_than_are_asked_for():
-    drawn = ops.sample(np.array([-1, 0, -2, -1]), jax.random.key(0), number=9, positive_fraction=0.5)
+    drawn = sample(np.array([-1, 0, -2, -1]), jax.random.key(0), number=9, positive_fraction=0.5)
     assert drawn.valid.tolist() == [True] * 3 + [False] * 6 and drawn.matches.tolist() == [0, -1, -1] + [-2] * 6
     assert drawn.indices[0] == 1 and {*drawn.indices[1:3].tolist()} == {0, 3}
-    nothing = ops.sample(np.zeros(0, np.int32), jax.random.key(0), number=3, positive_fraction=0.5)
+    nothing = sample(np.zeros(0, np.int32), jax.random.key(0), number=3, positive_fraction=0.5)
     assert nothing.indices.tolist() == [0] * 3 and not nothing.valid.any() and nothing.matches.tolist() == [-2] * 3
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("number", "fraction", "positives"), [(8, 0, 0), (8, 1, 8), (5, 0.5, 2), (3, 0.3, 0)])
 def test_the_quota_is_rounded_down(number, fraction, positives):
-    drawn = ops.sample(np.repeat([0, -1], 20), jax.random.key(1), number=number, positive_fraction=fraction)
+    drawn = sample(np.repeat([0, -1], 20), jax.random.key(1), number=number, positive_fraction=fraction)
     assert (drawn.matches >= 0).sum() == positives and drawn.valid.all()
 
 
@@ -77,7 +83,7 @@ def test_a_key_decides(rng):
     keys = jax.random.split(jax.random.key(11), 3)
     together = sample_each(matches, keys, number=16, positive_fraction=0.5)
     for image in range(3):
-        alone = ops.sample(matches[image], keys[image], number=16, positive_fraction=0.5)
+        alone = sample(matches[image], keys[image], number=16, positive_fraction=0.5)
         for one, other in zip(alone, together, strict=True):
             np.testing.assert_array_equal(one, other[image])
     assert len({tuple(row) for row in together.indices.tolist()}) == 3
@@ -99,7 +105,7 @@ def test_each_device_draws_for_its_own_images(rng, kind):
     mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind, AxisType.Auto), devices=jax.devices()[:4])
     with jax.set_mesh(mesh):
         placed = jax.device_put((matches, keys), NamedSharding(mesh, PartitionSpec("data")))
-        compiled = jax.jit(functools.partial(ops.sample_each, **options)).lower(*placed).compile()
+        compiled = jax.jit(functools.partial(sample_each, **options)).lower(*placed).compile()
         found = compiled(*placed)
     text = compiled.as_text()
     assert not [word for word in ("all-gather", "all-reduce", "collective-permute", "all-to-all") if word in text]

@@ -78,6 +78,7 @@ open(sys.argv[1], "w").write("done")
 """
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("sink", ["head", "full disk", "closed"])
 def test_a_process_ends_as_if_all_had_been_read(tmp_path, sink):
     command = [sys.executable, "-c", WORK, str(tmp_path / "file")]

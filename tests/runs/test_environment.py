@@ -20,7 +20,7 @@ from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.few(2)
+@pytest.mark.few
 @pytest.mark.parametrize("command", ["sheet", "train"])
 @pytest.mark.parametrize("platforms", ["cuda", "tpu", "nonsense", "cpu,tpu"])
 def test_no_device_is_one_line(data_dir, tmp_path, command, platforms):

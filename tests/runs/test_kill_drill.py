@@ -11,9 +11,12 @@ from pathlib import Path
 
 import forked
 import pytest
+from label_sets import labelled, write_labelled
 from run_files import assert_same, final_state, rows
+from tasks.test_two_stage import TINY
+from tasks.test_two_stage_run import LEARNING
 
-from aa_flax.training import resolve
+from aa_flax.training import default_config, resolve
 
 PAUSE = 0.04  # seconds that the child stays at a place
 KILLS = {
@@ -41,12 +44,37 @@ def belongings(pid):
     return files, children
 
 
+@pytest.fixture
+def two_stage_config(detector_config):
+    """A Faster R-CNN, which draws anchors and regions of each image at random, with images of two sizes."""
+    detector_config.model.name, detector_config.model.options = "faster_rcnn_resnet18", {**TINY, **LEARNING}
+    detector_config.data.train_sizes = ((48, 64), (64, 48))
+    return detector_config
+
+
+@pytest.fixture
+def segmenter_config(tmp_path):
+    """A UPerNet with images of two sizes: four steps an epoch."""
+    config = default_config()
+    config.batch_size, config.eval_batch_size, config.log_every_steps = 4, 3, 2
+    config.task.name, config.model.name = "segmentation", "upernet_resnet18"
+    config.model.options = dict(width=4, blocks=(1, 1, 1, 1), head_width=8, auxiliary_width=8, batch_norm_momentum=0.8)
+    write_labelled(tmp_path / "tiny", labelled(train=16, val=5), "camvid")
+    config.data.name, config.data.eval_split = "label_folder/tiny", "val"
+    config.data.source_dir, config.data.data_dir = str(tmp_path / "tiny"), str(tmp_path / "tfds")
+    config.data.crop, config.data.image_size, config.data.train_sizes = "scaled", (32, 40), ((32, 40), (40, 32))
+    config.optimizer.learning_rate, config.optimizer.ema_decay = 0.01, 0.9
+    return config
+
+
 @pytest.mark.parametrize(
     ("name", "kills", "epochs"),
     [
         pytest.param("plain_config", 6, 30, marks=pytest.mark.thorough),
         pytest.param("plain_config", 20, 30, marks=pytest.mark.slow),
-        pytest.param("detector_config", 3, 6, marks=pytest.mark.thorough),
+        pytest.param("detector_config", 3, 6, marks=pytest.mark.slow),
+        pytest.param("two_stage_config", 3, 6, marks=pytest.mark.thorough),
+        pytest.param("segmenter_config", 3, 6, marks=pytest.mark.slow),
     ],
 )
 def test_kills_change_nothing(request, tmp_path, capsys, name, kills, epochs):

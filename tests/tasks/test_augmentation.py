@@ -113,8 +113,8 @@ def test_photometric_distortion_comes_before_padding_and_needs_colours():
     coloured = dataclasses.replace(PREPROCESSING, channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 6, 7, 3), np.uint8))
     placement = jnp.asarray([[0, 0, 5, 4, 4, 5, 4, 5]] * 4, jnp.float32)
-    found, flips = make_placed_augment(config, coloured)(images, placement, KEY)
-    changed = photometric_distortion(jax.random.fold_in(KEY, 9), images)
+    found, flips = jax.jit(make_placed_augment(config, coloured))(images, placement, KEY)
+    changed = jax.jit(photometric_distortion)(jax.random.fold_in(KEY, 9), images)
     np.testing.assert_allclose(found[:, :4, :5], coloured.normalize(changed)[:, :4, :5], rtol=1e-5, atol=1e-5)
     assert not found[:, 4:].any() and not found[:, :, 5:].any() and not flips.any()
     with pytest.raises(ConfigError, match=r"'data.photometric' .*, and the images have 1 channel"):

@@ -1,6 +1,7 @@
 """Tests of the task of detection on a tiny network: targets, losses against loops, columns of classes, and scores."""
 
 import dataclasses
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -71,6 +72,16 @@ def outputs_of(rng, the_task, images=4):
     }
 
 
+def losses_of(the_task, outputs, images, targets):
+    """Return what `losses` of the task does of a network with these outputs in training, compiled."""
+
+    @jax.jit
+    def measured(outputs, images, targets):
+        return the_task.losses(lambda *_, **__: outputs, images, targets, train=True, rngs=None)
+
+    return measured(outputs, images, targets)
+
+
 def iou(a, b):
     sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     shared = max(sides[0], 0) * max(sides[1], 0)
@@ -81,12 +92,13 @@ def losses_by_hand(the_task, outputs, batch):
     """Return the class and the box loss of each image, and its positives, in float64 by loops over anchors."""
     options, anchors = the_task._network, the_task._network.anchor_boxes(*CANVAS).astype(np.float64)
     rules = dict(foreground=options.foreground_iou, background=options.background_iou, forced=options.forced_matches)
+    matched = jax.jit(functools.partial(match_anchors, anchors.astype(np.float32), **rules))
     found = []
     for i in range(len(batch["image"])):
         logits, deltas = (np.asarray(outputs[name][i], np.float64) for name in ("classes", "boxes"))
         truths = np.asarray(batch["boxes"][i], np.float64)
         columns = [the_task._columns[int(c)] for c in batch["classes"][i]]
-        which = np.asarray(match_anchors(anchors.astype(np.float32), batch["boxes"][i], batch["valid"][i], **rules))
+        which = np.asarray(matched(batch["boxes"][i], batch["valid"][i]))
         of_classes = of_boxes = 0.0
         for k, j in enumerate(which):
             if j == -2:
@@ -128,7 +140,7 @@ def test_losses_are_those_of_loops(rng, form):
     batch = batch_of(rng)
     images, targets, total = jax.jit(the_task.prepare)(batch, jax.random.key(0))
     outputs = outputs_of(rng, the_task)
-    losses, metrics = the_task.losses(lambda *_, **__: outputs, images, targets, train=True, rngs=None)
+    losses, metrics = losses_of(the_task, outputs, images, targets)
     classes, boxes, positives = losses_by_hand(the_task, outputs, batch)
     if the_task._network.normalizer == "batch":
         expected = (classes + boxes).sum() / (positives.sum() + 1)
@@ -141,7 +153,7 @@ def test_losses_are_those_of_loops(rng, form):
     means = {name: float(sum_ / count) for name, (sum_, count) in metrics.items()}
     np.testing.assert_allclose(means["class_loss"] + means["box_loss"], expected, rtol=2e-5)
     np.testing.assert_allclose(means["positives"], positives.mean())
-    sums = the_task.score(outputs, {**batch, "mask": jnp.array([True, True, False, True])})
+    sums = jax.jit(the_task.score)(outputs, {**batch, "mask": jnp.array([True, True, False, True])})
     kept = [0, 1, 3]
     share = np.maximum(positives, 1) if form.get("normalizer") == "image" else np.ones(4)
     np.testing.assert_allclose(sums["class_loss"], (classes / share)[kept].sum(), rtol=2e-5)
@@ -177,8 +189,8 @@ def test_room_for_more_objects_changes_nothing(rng):
             name: jnp.pad(batch[name], ((0, 0), (0, most - 5), *((0, 0),) * (batch[name].ndim - 2)))
             for name in ("boxes", "classes", "valid")
         }
-        images, targets, total = the_task.prepare({**batch, **more}, jax.random.key(4))
-        losses, _ = the_task.losses(lambda *_, **__: outputs, images, targets, train=True, rngs=None)
+        images, targets, total = jax.jit(the_task.prepare)({**batch, **more}, jax.random.key(4))
+        losses, _ = losses_of(the_task, outputs, images, targets)
         found.append((losses, total))
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-6)
     assert found[0][1] == found[1][1]
@@ -258,7 +270,7 @@ class Held(data.Source):
     def truths(self):
         return self._truths
 
-    def require_objects(self):
+    def require_truths(self):
         assert self.exist
 
     def __len__(self):
@@ -421,15 +433,15 @@ def test_splits_in_which_nothing_can_be_scored(held, monkeypatch):
     split, annotated = held.truths(), [True]
     monkeypatch.setattr(truths, "read_truths", lambda prepared, name: split)
     monkeypatch.setattr(truths, "is_annotated", lambda prepared, name: annotated[0])
-    truths.Annotations(None, "val").require_objects()
+    truths.Annotations(None, "val").require_truths()
     for place, each in enumerate(split):
         crowds = dataclasses.replace(each.objects, crowd=np.ones(len(each.objects), bool))
         split[place] = dataclasses.replace(each, objects=crowds)
     with pytest.raises(data.DataError, match="'val': no photograph has an annotated object"):
-        truths.Annotations(None, "val").require_objects()
+        truths.Annotations(None, "val").require_truths()
     annotated[0] = False
     with pytest.raises(data.DataError, match="'val': the photographs are not annotated"):
-        truths.Annotations(None, "val").require_objects()
+        truths.Annotations(None, "val").require_truths()
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

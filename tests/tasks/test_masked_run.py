@@ -1,6 +1,7 @@
 """Tests of a tiny Mask R-CNN by the commands: it trains, resumes, is scored, writes, draws and predicts masks."""
 
 import dataclasses
+import functools
 import json
 import os
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
+from tasks.several_hosts import BY_COUNT, assert_same_scores, score
 from tasks.test_two_stage import TINY
 from tasks.test_two_stage_run import LEARNING
 
 from aa_flax.config.schema import resolve
 from aa_flax.data.masks import from_values
+from aa_flax.evaluation.detection_rows import merged
 from aa_flax.runs.metrics import read_metrics
 
 pytestmark = pytest.mark.thorough
@@ -95,6 +98,7 @@ def test_what_a_run_leaves(folder, result):
     assert (folder / "run" / "detections.png").exists()
 
 
+@pytest.mark.slow  # two trainings more, as those of test_two_stage_run
 def test_resumed_is_the_same_bit_for_bit(folder, result):
     for more in (["--config.stop_after_epoch=1"], []):
         run(folder, "train", "--config=config.py", "--workdir=again", *more)
@@ -140,3 +144,20 @@ def test_it_is_evaluated_and_predicts(folder, result):
 def test_a_sheet_of_masks(folder):
     run(folder, "sheet", "--config=config.py", "--out=sheet.png", "--rows=3", "--columns=2")
     assert (folder / "sheet.png").stat().st_size > 10_000
+
+
+@pytest.fixture(scope="module")
+def scored(folder, result):
+    """Return the function from a number of processes to what they find."""
+    return functools.cache(lambda count: score(count, folder, folder / "run", "train[:11]", 8))
+
+
+@pytest.mark.parametrize("count", BY_COUNT)
+def test_several_processes_find_the_masks_that_one_finds(scored, count):
+    """Of eleven photographs, eight at a time, the last processes have none in the second batch."""
+    assert_same_scores(scored(count), scored(1))
+    index = [state["index"].tolist() for state in scored(count).states]
+    assert index == {2: [[0, 1, 2, 3, 8, 9, 10], [4, 5, 6, 7]], 4: [[0, 1, 8, 9], [2, 3, 10], [4, 5], [6, 7]]}[count]
+    (alone,) = scored(1).states
+    assert len(alone["mask_lengths"]) == len(alone["scores"]) > 20 and "masks" not in alone
+    np.testing.assert_equal(merged(scored(count).states), alone)

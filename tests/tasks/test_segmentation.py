@@ -1,5 +1,7 @@
 """Tests of the task of segmentation: losses and label maps against loops in float64, scores, and what is refused."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,6 @@ from aa_flax.config.schema import ConfigError, resolve
 from aa_flax.data.placement import scaled
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.evaluation.segmentation import confusion
-from aa_flax.ops.sliding_windows import Windows
 from aa_flax.runs.hosts import gathered
 from aa_flax.tasks import Task, found, make_task, scorer_of, segmentation_losses
 from aa_flax.tasks.segmentation import SegmentationDisplay
@@ -76,13 +77,19 @@ def cross_entropies(logits, labels, weights=(1, 1, 1)):
     return total, pixels, weighed, right
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("form", [{}, {"average": "all"}, {"class_weights": (0.5, 2.0, 1.0)}])
 def test_losses_are_those_of_loops(rng, form):
     the_task, batch = task(form, data={"flip": False}), batch_of(rng)
-    images, targets, total = the_task.prepare(batch, jax.random.key(0))
+    images, targets, total = jax.jit(the_task.prepare)(batch, jax.random.key(0))
     outputs = {"logits": rng.normal(0, 2, (3, 6, 8, 3)), "auxiliary": rng.normal(0, 2, (3, 2, 2, 3))}
     outputs = {name: jnp.asarray(values, jnp.float32) for name, values in outputs.items()}
-    losses, metrics = the_task.losses(lambda *_, **__: outputs, images, targets, train=True, rngs=None)
+
+    @jax.jit
+    def measured(outputs, images, targets):
+        return the_task.losses(lambda *_, **__: outputs, images, targets, train=True, rngs=None)
+
+    losses, metrics = measured(outputs, images, targets)
     weights, labels = form.get("class_weights", (1, 1, 1)), np.asarray(batch["labels"])
     main, auxiliary = (
         np.array([cross_entropies(x, y, weights) for x, y in zip(outputs[name], labels, strict=True)]).T
@@ -96,25 +103,49 @@ def test_losses_are_those_of_loops(rng, form):
     np.testing.assert_allclose(means["auxiliary_loss"], auxiliary[0].sum() / divisor, rtol=1e-5)
     np.testing.assert_allclose(means["pixel_accuracy"], main[3].sum() / main[1].sum(), rtol=1e-6)
     # Micro-batches are divided by what the whole batch was divided by.
-    parts = [
-        the_task.losses(
-            lambda *_, rows=rows, **__: {name: x[rows] for name, x in outputs.items()},
-            images[rows],
-            {name: x[rows] for name, x in targets.items()},
-            train=True,
-            rngs=None,
-        )[1]["main_loss"]
-        for rows in (slice(0, 1), slice(1, 3))
-    ]
-    np.testing.assert_allclose([sum(of) for of in zip(*parts, strict=True)], metrics["main_loss"], rtol=1e-5)
+    part = jax.tree.map(lambda x: x[2:], (outputs, images, targets))
+    above, below = measured(*part)[1]["main_loss"]
+    np.testing.assert_allclose(above, main[0, 2], rtol=1e-5)
+    np.testing.assert_allclose(below, divisor / 3, rtol=1e-6)
 
 
+def test_the_presence_loss_is_the_mean_over_images_and_classes(rng):
+    """Of three images, one of which is ignored as a whole; a micro-batch has its share of the same mean."""
+    the_task, plain = (task({}, data={"flip": False}, model=it) for it in ({"presence_head": True}, {}))
+    batch = batch_of(rng)
+    batch["labels"] = (
+        batch["labels"].at[1].set(255).at[0].set(jnp.where(batch["labels"][0] == 2, 0, batch["labels"][0]))
+    )
+    images, targets, total = jax.jit(the_task.prepare)(batch, jax.random.key(0))
+    outputs = {name: rng.normal(0, 2, shape) for name, shape in (("logits", (3, 6, 8, 3)), ("presence", (3, 3)))}
+    outputs = {name: jnp.asarray(values, jnp.float32) for name, values in outputs.items()}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def measured(the_task, outputs, images, targets):
+        return the_task.losses(lambda *_, **__: outputs, images, targets, train=True, rngs=None)
+
+    losses, metrics = measured(the_task, outputs, images, targets)
+    expected = np.zeros(3)
+    for i, there in ((0, {0, 1}), (2, {0, 1, 2})):
+        probabilities = 1 / (1 + np.exp(-np.asarray(outputs["presence"][i], np.float64)))
+        expected[i] = np.mean([-np.log(p if k in there else 1 - p) for k, p in enumerate(probabilities)])
+    above, below = metrics["presence_loss"]
+    np.testing.assert_allclose(above / below, expected.mean(), rtol=1e-5)
+    without, others = measured(plain, outputs, images, targets)
+    np.testing.assert_allclose((losses - without) / total, 0.2 * expected / 3, rtol=1e-3, atol=1e-6)
+    assert {*the_task.metrics} == {*metrics} == {*others, "presence_loss"} and {*plain.metrics} == {*others}
+    above, below = measured(the_task, *jax.tree.map(lambda x: x[2:], (outputs, images, targets)))[1]["presence_loss"]
+    np.testing.assert_allclose(above / below, expected[2], rtol=1e-5)
+
+
+@pytest.mark.few
 @pytest.mark.parametrize("form", [{}, {"class_weights": (0.5, 2.0, 1.0)}])
 def test_a_batch_without_any_class_has_a_finite_loss_and_no_gradient(rng, form):
     the_task, batch = task(form), batch_of(rng)
     batch["labels"] = jnp.full_like(batch["labels"], 255)
-    images, targets, total = the_task.prepare(batch, jax.random.key(0))
+    images, targets, total = jax.jit(the_task.prepare)(batch, jax.random.key(0))
 
+    @jax.jit
     def loss(logits):
         losses, metrics = the_task.losses(lambda *_, **__: logits, images, targets, train=True, rngs=None)
         return losses.sum() / total, metrics
@@ -129,9 +160,9 @@ def test_mirrored_images_have_mirrored_labels(rng):
     the_task, batch = task(), batch_of(rng)
     grey = np.where(np.asarray(batch["labels"]) == 255, 0, 40 * np.asarray(batch["labels"].astype(int)) + 40)
     batch["image"] = jnp.asarray(np.repeat(grey[..., None], 3, -1), jnp.uint8)
-    turned = set()
+    turned, prepare = set(), jax.jit(the_task.prepare)
     for key in range(4):
-        images, targets, _ = the_task.prepare(batch, jax.random.key(key))
+        images, targets, _ = prepare(batch, jax.random.key(key))
         pixels = np.round((np.asarray(images) * 0.25 + 0.5) * 255).astype(int)[..., 0]
         labels = np.asarray(targets["labels"])
         there = labels != 255
@@ -142,7 +173,7 @@ def test_mirrored_images_have_mirrored_labels(rng):
     assert turned == {True, False}
 
 
-KERNEL = np.random.default_rng(5).normal(0, 3, (4, 4, 3, 3)).astype(np.float32)
+KERNEL = np.random.default_rng(5).normal(0, 0.4, (4, 4, 3, 3)).astype(np.float32)
 
 
 def network(images, numpy=np):
@@ -153,7 +184,7 @@ def network(images, numpy=np):
     logits = numpy.einsum("brycxi,yxio->brco", cells, KERNEL)
     down, right = np.arange(logits.shape[1])[:, None, None], np.arange(logits.shape[2])[:, None]
     place = down * np.array([1, 0, -1]) + right * np.array([0, 1, 0])
-    return logits + 0.7 * numpy.asarray(place[None], logits.dtype)
+    return logits + 0.2 * numpy.asarray(place[None], logits.dtype)
 
 
 class Fixed:
@@ -201,12 +232,13 @@ def scores_by_hand(image, size, photo, scales, flip, crop, stride):
     return np.mean([np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in views], 0)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("photo", "options"),
     [
         ((33, 45), {}),  # 22 × 30 on the canvas
-        ((33, 45), dict(window=(16, 12), stride=(5, 7))),
         ((17, 22), dict(window=12, scales=(1.0, 1.5), flip=True)),
+        ((33, 45), dict(window=(16, 12), stride=(5, 7))),
         ((44, 60), dict(scales=(1.5, 1.0), flip=True)),
         ((22, 30), dict(flip=True)),
     ],
@@ -228,14 +260,20 @@ def test_label_maps_are_those_of_loops(rng, photo, options):
     np.testing.assert_array_equal(labels[clear], expected.argmax(-1)[clear])
 
 
-@pytest.mark.parametrize("options", [{}, dict(window=(16, 12), stride=(5, 7), scales=(1.5, 1.0), flip=True)])
+@pytest.mark.few
+@pytest.mark.parametrize("options", [dict(window=(16, 12), stride=(5, 7), scales=(1.5, 1.0), flip=True), {}])
 def test_the_held_out_loss_is_that_of_the_canvas(rng, options, monkeypatch):
     """Strips of three rows give what all rows at once give."""
     the_task, batch = task(options), batch_of(rng)
     images = jnp.asarray(rng.normal(0, 1, batch["image"].shape), jnp.float32)
     monkeypatch.setattr(segmentation_losses, "_STRIP", 3 * 3 * CANVAS[1])
     batch["mask"] = jnp.array([True, True, False])
-    sums = the_task.score(the_task.predict(Fixed(), images, batch["placement"]), batch)
+
+    @jax.jit
+    def score(images, batch):
+        return the_task.score(the_task.predict(Fixed(), images, batch["placement"]), batch)
+
+    sums = score(images, batch)
     loss = pixels = 0
     for i in range(2):
         height, width = size = tuple(np.asarray(batch["placement"][i, 4:6], int))
@@ -244,17 +282,6 @@ def test_the_held_out_loss_is_that_of_the_canvas(rng, options, monkeypatch):
         loss, pixels = loss + total, pixels + count
     np.testing.assert_allclose(sums["loss"], loss, rtol=1e-5)
     assert float(sums["pixels"]) == pixels
-
-
-def test_windows_are_where_mmsegmentation_has_them():
-    for canvas, crop, stride in ((40, 13, 13), (40, 13, 5), (12, 12, 1), (31, 7, 6)):
-        windows = Windows(canvas, crop, stride)
-        for size in range(1, canvas + 1):
-            expected = windows_by_hand(size, crop, stride)
-            assert windows.count(size) == len(expected) <= windows.most
-            assert windows.starts(size)[: len(expected)].tolist() == expected
-        with pytest.raises(ValueError, match="stride, crop and canvas"):
-            Windows(canvas, crop, crop + 1)
 
 
 class Held(data.Source):

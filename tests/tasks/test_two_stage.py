@@ -154,6 +154,7 @@ class Case:
 case = functools.cache(Case)
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("flavor", ["torchvision", "detectron2"])
 def test_losses_are_those_of_loops(flavor):
     the_task, batch, network = case(flavor).task, case(flavor).batch, case(flavor).network

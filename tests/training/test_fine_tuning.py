@@ -121,6 +121,7 @@ def test_a_file_may_be_of_a_part(config):
         take_weights(model, resolve(config))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("names", [("ant", "bee", "cat"), ("bee", "ant", "cat"), ("x", "y", "z"), ()])
 def test_a_layer_for_other_classes_starts_anew_though_they_are_as_many(config, tmp_path, names):
     """Names on the card decide where there are any, and not only their number."""

@@ -45,9 +45,10 @@ def paths(tree):
 RMS_DECAY, EPSILON = 0.8, 0.02
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("mode", ["l2", "decoupled"])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("clip_norm", [0.0, 0.7])
+@pytest.mark.parametrize("clip_norm", [0.7, 0.0])
 def test_rmsprop_by_hand(rng, mode, momentum, clip_norm):
     """Updates equal those of TensorFlow 1's RMSPropOptimizer in float64, over steps with different learning rates."""
     config = OptimizerConfig(
@@ -101,9 +102,10 @@ LAMB = OptimizerConfig(
 )
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["adamw", "lamb"])
-@pytest.mark.parametrize("clip_norm", [0.0, 0.7])
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("clip_norm", [0.7, 0.0])
+@pytest.mark.parametrize("weight_decay", [0.1, 0.0])
 def test_adamw_and_lamb_by_hand(rng, name, clip_norm, weight_decay):
     """Updates equal those in float64; in LAMB, zero weights have trust ratio 1 until they move, the bias always."""
     config, kind = dataclasses.replace(LAMB, name=name, clip_norm=clip_norm, weight_decay=weight_decay), name
@@ -163,9 +165,10 @@ def test_trust_ratio(rng):
     assert float(exact) == pytest.approx(np.linalg.norm(p) / np.linalg.norm(u), rel=1e-14)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("mode", ["l2", "decoupled"])
 @pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize("clip_norm", [0.0, 0.7])
+@pytest.mark.parametrize("clip_norm", [0.7, 0.0])
 def test_sgd_by_hand(mode, nesterov, clip_norm):
     config = OptimizerConfig(
         learning_rate=0.3,

@@ -84,6 +84,7 @@ def test_one_step_by_hand(rng):
     assert int(new.skipped) == 0
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("pieces", [2, 3])
 def test_accumulation_is_the_mean_over_pieces(rng, pieces):
     whole, state, batch = setup(np.random.default_rng(0))
@@ -134,6 +135,7 @@ def diverging(params, batch_stats, images, *, train=False, rngs=None):
     return jnp.where(flag > 3, jnp.nan, jnp.where(flag > 2.5, logits * 1e30, logits)), stats
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("pixel", [255, 216])
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(rng, pixel, pieces):

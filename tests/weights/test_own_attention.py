@@ -81,7 +81,7 @@ def test_every_family_starts_from_its_own_kind(name):
     assert bool(report.resized) == attends == any(path.endswith("qkv.kernel") for path in report.loaded)
 
 
-@pytest.mark.few
+@pytest.mark.few(0)
 @pytest.mark.parametrize("method", ["linear", "clamp", "error"])
 def test_the_network_starts_as_the_other_one_at_that_size(rng, method):
     """A layer's own `table_resize` makes its tables; a larger map with "error", which no call could ask, is linear."""

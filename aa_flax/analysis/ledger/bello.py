@@ -71,20 +71,6 @@ TABLES: dict[str, list[Row]] = {
 }
 
 
-_RETINANET = "how RetinaNet's backbone attends is not given; this is ImageNet's setting, and none that fits is known"
-_NO_BIAS = {"squeeze_excite_bias": False}  # 35.951 and 57.190 M with biases
-TABLE_5 = "Table 5: COCO, RetinaNet at 640×640, 90 classes, 6 anchors a place"
-DETECTORS: list[Row] = [
-    Row("RetinaNet, ResNet-50", "retinanet_resnet50", "33.4", "182"),
-    Row("RetinaNet, SE-ResNet-50", "retinanet_se_resnet50", "35.9", "183", _NO_BIAS),
-    Row("RetinaNet, AA-ResNet-50", "retinanet_aa_resnet50", "33.1", "182", reason=_RETINANET),
-    Row("RetinaNet, ResNet-101", "retinanet_resnet101", "52.4", "243"),
-    Row("RetinaNet, SE-ResNet-101", "retinanet_se_resnet101", "57.2", "243", _NO_BIAS),
-    Row("RetinaNet, AA-ResNet-101", "retinanet_aa_resnet101", "51.7", "245", reason=_RETINANET),
-]
-"""Rows of Table 5. Table 8 has the AA-ResNet-50 of it with other positions and prints no counts."""
-
-
 @dataclass(frozen=True)
 class LayerRow:
     """A row of Table 9: what attention adds in one layer of AA-ResNet-50."""
@@ -138,7 +124,7 @@ def lines() -> Iterator[str]:
     yield "Parameters in millions; GFLOPs of one image as twice the multiply-adds: counted honestly, and by a rule that"
     yield "the paper's tables fit (attention as (h·w)² · key depth beside the projections)."
     columns = ["row", "model", "params", "paper", "", "GFLOPs, honest", "by the rule", "paper", "", "why"]
-    for title, rows in sorted({**TABLES, TABLE_5: DETECTORS}.items()):
+    for title, rows in TABLES.items():
         yield from ("", f"### {title}", "")
         yield from table(columns, map(_cells, rows))
     yield from ("", "### Table 9: what attention adds in each layer of AA-ResNet-50", "")
@@ -147,8 +133,6 @@ def lines() -> Iterator[str]:
     yield ""
     yield "Table 2 prints no GFLOPs. The relative tables are shared by the heads, as text and Table 9 say. Table 9's"
     yield "figures are those of attention alone, without the convolution beside it; they are printed coarsely."
-    yield "In Table 5 only two scales of anchors in an octave give the printed figures; with three, as in"
-    yield "RetinaNet's own paper, ResNet-50 has 34.070 M parameters and 193.4 GFLOPs. Table 8 prints no counts."
 
 
 def _cells(row: Row) -> list[str]:
