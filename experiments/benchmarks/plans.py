@@ -210,10 +210,10 @@ def main() -> None:
     if unknown := [name for name in names if name not in table.rows]:
         parser.error(f"--only: no row {unknown[0]!r}; rows: {', '.join(table.rows)}")
     jax.config.update("jax_platforms", "cpu")  # otherwise the plugin for CUDA looks for a driver, and warns
-    rows = stored(output)
     for name in names:
         row = table.rows[name]
         found = planned(row, table.topology)
+        rows = stored(output)  # now, because others may have written since
         counts = {key: found[key] for key in (*KEPT, *table.more)}
         rows[name] = {"commit": commit(), **counts, "kernels": found["kernel_calls"]}
         print(name, rows[name], flush=True)
