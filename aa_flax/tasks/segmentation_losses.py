@@ -92,9 +92,11 @@ def held_out_losses(
     seen = zip(view.windows, view.sizes(sizes, jnp), logits.shape[3:5], strict=True)
     rows, columns = (side.matrix(size, places, jnp).astype(compute) for side, size, places in seen)
     rows, columns = (side.reshape(*side.shape[:2], -1) for side in (rows, columns))
-    flat = logits.swapaxes(2, 3).reshape(batch, rows.shape[2], columns.shape[2], -1).astype(compute)
-    flat = jnp.moveaxis(flat, -1, 1)
-    at_once = min(max(_STRIP // (width * flat.shape[1]), 1), height)
+    # Two steps: where types say how a batch is split, one that merges two pairs of axes is refused.
+    _, _, right, _, wide, classes = logits.shape
+    flat = logits.swapaxes(2, 3).reshape(batch, -1, right, wide, classes).astype(compute)
+    flat = jnp.moveaxis(flat.reshape(batch, -1, right * wide, classes), -1, 1)
+    at_once = min(max(_STRIP // (width * classes), 1), height)
     strips = -(-height // at_once)
     missing = ((0, 0), (0, strips * at_once - height), (0, 0))
     labels = jnp.pad(labels, missing, constant_values=IGNORED).reshape(batch, strips, at_once, width)
