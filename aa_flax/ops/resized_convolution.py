@@ -61,7 +61,7 @@ def convolution_of_resized(maps: list[Array], kernels: list[Array], apart: tuple
     return sum((_at_its_own_size(*pair, size) for pair, small in zip(pairs, apart, strict=True) if small), y)
 
 
-def _needs_fewer(x: Any, kernel: Any, size: tuple[int, int]) -> bool:
+def _needs_fewer(x: Any, kernel: Any, size: Sequence[int]) -> bool:
     """Return whether `_at_its_own_size` needs fewer multiplications than the convolution of the resized map."""
     (_, h, w, channels), (rows, columns, _, features), (height, width) = x.shape, kernel.shape, size
     mixing = h * w * rows * columns * channels * features
@@ -70,7 +70,7 @@ def _needs_fewer(x: Any, kernel: Any, size: tuple[int, int]) -> bool:
 
 
 def _at_its_own_size(
-    x: Float[Array, "b hs ws c"], kernel: Float[Array, "kh kw c f"], size: tuple[int, int]
+    x: Float[Array, "b hs ws c"], kernel: Float[Array, "kh kw c f"], size: Sequence[int]
 ) -> Float[Array, "b h w f"]:
     """Return the convolution of a resized map: what each tap makes of the map, interpolated, shifted and added up."""
     batch, h, w, channels = x.shape
