@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from aa_flax.ops.mesh import over_batch
 from aa_flax.ops.platform import target_platform
 from aa_flax.precision import at_least_float32
 
@@ -72,8 +73,12 @@ def resize_planes(x: Float[Array, "b c h w"], height: int, width: int) -> Float[
     rows, columns = (
         jnp.asarray(bilinear_weights(*lengths), x.dtype) for lengths in ((x.shape[2], height), (x.shape[3], width))
     )
-    across = jnp.matmul(x, columns.T, precision="highest")
-    return jnp.matmul(jnp.broadcast_to(rows, (*x.shape[:2], *rows.shape)), across, precision="highest")
+
+    def resize(x: Array) -> Array:
+        across = jnp.matmul(x, columns.T, precision="highest")
+        return jnp.matmul(jnp.broadcast_to(rows, (*x.shape[:2], *rows.shape)), across, precision="highest")
+
+    return over_batch(resize, (True,))(x)
 
 
 @functools.partial(jax.jit, static_argnums=1)  # the name lets FLOP counts tell pooling from layers

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from aa_flax.ops.convolution import convolution
+from aa_flax.ops.mesh import over_batch
 from aa_flax.ops.platform import target_platform
 from aa_flax.ops.resampling import bilinear_weights, resize_bilinear
 
@@ -58,7 +59,8 @@ def convolution_of_resized(maps: list[Array], kernels: list[Array], apart: tuple
     images, kernel = (jnp.concatenate([pair[i] for pair in joined], axis) for i, axis in enumerate((3, 2)))
     around = [(side // 2, side // 2) for side in kernel.shape[:2]]
     y = convolution(images, kernel, (1, 1), around, dimension_numbers=_NUMBERS)
-    return sum((_at_its_own_size(*pair, size) for pair, small in zip(pairs, apart, strict=True) if small), y)
+    at_its_own_size = over_batch(functools.partial(_at_its_own_size, size=size), (True, False))
+    return sum((at_its_own_size(*pair) for pair, small in zip(pairs, apart, strict=True) if small), y)
 
 
 def _needs_fewer(x: Any, kernel: Any, size: Sequence[int]) -> bool:
