@@ -11,12 +11,12 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, UInt8
 from matplotlib.figure import Figure
 
-from aa_flax.drawing.attention_maps import attending_paths, attention_maps
 from aa_flax.drawing.boxes import as_color
 from aa_flax.drawing.label_maps import overlay
 from aa_flax.drawing.photo_attention import AttentionError
 from aa_flax.drawing.pooling_figures import scaled_map
 from aa_flax.drawing.saving import drawable_names, in_plain_style, saved
+from aa_flax.drawing.trace import watched
 
 _INK = "#333333"
 _COLUMNS = 4
@@ -25,7 +25,10 @@ _SIDE = 2.4
 
 
 class SegmentPooling:
-    """What the attention pooling of a segmentation network's presence head gives for photographs."""
+    """What the attention pooling of a segmentation network's presence head gives for photographs.
+
+    It is compiled once for each size of canvas.
+    """
 
     def __init__(self, model: nnx.Module) -> None:
         """Prepare a network, whose running statistics are used.
@@ -38,16 +41,22 @@ class SegmentPooling:
                 f"--attention: this {type(model).__name__} has no attention pooling to draw; segmentation networks "
                 "with presence_head=True have"
             )
-        _, (self._path,) = attending_paths(model)
         graph, self._state = nnx.split(model)
-        self._model = model
 
         @jax.jit
-        def probabilities(state: Any, images: Any) -> jax.Array:
+        def found(state: Any, image: Array) -> tuple[Array, Array]:
             merged: Any = nnx.merge(graph, state, copy=True)
-            return jax.nn.sigmoid(merged.outputs(images, train=False)["presence"])
+            weights: list[Array] = []
 
-        self._probabilities = probabilities
+            def look(path: str, module: Any, arguments: tuple) -> None:
+                if path == "pooling":
+                    weights.append(module.attention_weights(arguments[0])[0, 0])
+
+            with watched(merged, look):
+                presence = merged.outputs(image[None], train=False)["presence"]
+            return weights[0], jax.nn.sigmoid(presence[0])
+
+        self._found = found
 
     def __call__(
         self, image: Float[Array, "h w c"]
@@ -57,8 +66,8 @@ class SegmentPooling:
         Args:
             image: normalised, on its canvas.
         """
-        weights = attention_maps(self._model, image[None], layers=self._path)[self._path]
-        return np.asarray(weights[0, 0]), np.asarray(self._probabilities(self._state, image[None])[0])
+        weights, probabilities = self._found(self._state, image)
+        return np.asarray(weights), np.asarray(probabilities)
 
 
 def draw_segment_pooling(
