@@ -96,7 +96,7 @@ def test_without_a_file_classes_are_numbers(tmp_path, capsys):
     dataset = prepared(write_labelled(tmp_path / "it", made, "camvid", classes=""), tmp_path)
     assert dataset.class_names == ("class 0", "class 1", "class 2", "class 3")
     told = capsys.readouterr().err
-    assert "classes that no classes.txt names, so that they are numbers: 1 (class 0 to class 3)" in told
+    assert "classes that no classes.txt names, so that they are numbers: 4 (class 0; class 1; class 2; ...)" in told
     found = dataset.split("train").targets(0)["labels"]
     assert 255 not in found
 
@@ -177,18 +177,20 @@ def test_maps_that_do_not_fit_are_told_at_once(tmp_path):
     Image.fromarray(values.astype(np.uint16)).save(maps / "train13.png")
     write_map(maps / "train14.png", made["train"][14].values, "colours")
     (maps / "train15.png").write_bytes((maps / "train15.png").read_bytes()[:50])
+    (folder / "valannot" / "val1.png").unlink()
     origin = LabelFolder("label_folder/it", folder)
     with pytest.raises(DataError) as raised:
         for examples in origin.splits().values():
             list(examples)
     first, *lines = str(raised.value).split("\n")
-    assert first == f"{folder}: 16 faults" and len(lines) == 11 and lines[-1] == "and 6 more: sizes 6"
+    assert first == f"{folder}: 17 faults" and len(lines) == 11 and lines[-1] == "and 7 more: sizes 7"
     text = "\n".join(lines)
     for wanted in (
         "train12.png: 6 pixels have the value 9, expected 0 to 3, or 255 for no class",
         "train13.png: a label map of 16 bits, expected 8",
         "train14.png: its pixels are colours, expected numbers of classes",
         "train15.png: the label map cannot be decoded",
+        "val1.jpg: one of the photographs without a map",
     ):
         assert text.count(wanted) == 1
     assert "(width × height), and train" in text
@@ -215,7 +217,7 @@ def test_photographs_and_maps_without_each_other(tmp_path, capsys):
     (folder / "val" / "val1.jpg").unlink()
     write_photo(folder / "test" / "x.jpg", made["val"][0].values)
     with pytest.raises(DataError) as raised:
-        LabelFolder("label_folder/it", folder)
+        prepared(folder, tmp_path)
     text = str(raised.value)
     assert "2 faults" in text and "train2.jpg: one of the photographs without a map" in text
     assert "val1.png: one of the maps without a photograph" in text and "--skip_damaged" in text
