@@ -63,6 +63,8 @@ NO_OPTIONS = {
 
 _FEATURES = "every network gives its maps by model.features(images), and with num_classes=0 has no classifier"
 _WEIGHTS = "aa_flax.weights.load_torch_state_dict and init_from_plain take weights into a network, from a file"
+_VERY_NEAR = 0.75
+"""How like an option of the network a word is, of 1, that is taken for it although other networks have that word."""
 _ELSEWHERE = {
     "in_chans": "it is called in_channels here",
     "img_size": "it is called image_size here",
@@ -253,9 +255,9 @@ def nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
 def _checked(name: str, entry: Entry | Surrounded, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the overrides, converted to the types of their options."""
     types, checked = entry.types, {}
+    if unknown := [f"option {option!r}{_where(option, tuple(types))}" for option in overrides if option not in types]:
+        raise TypeError(f"{name} has no {'; no '.join(unknown)}")
     for option, value in overrides.items():
-        if option not in types:
-            raise TypeError(f"{name} has no option {option!r}{_where(option, tuple(types))}")
         try:
             checked[option] = as_type(types[option], value)
         except (TypeError, ValueError) as error:
@@ -264,7 +266,9 @@ def _checked(name: str, entry: Entry | Surrounded, overrides: Mapping[str, Any])
 
 
 def _where(option: str, known: tuple[str, ...]) -> str:
-    """Return the end of an error about an unknown option: which other models have it, or what to use instead."""
+    """Return the end of an error about an unknown option: what to use instead, or which other models have it."""
+    if difflib.get_close_matches(option, known, n=1, cutoff=_VERY_NEAR):
+        return nearest(option, known)
     others = [name for name in list_models() if option in _find(name).types]
     if others:
         return f"; {', '.join(others[:3])}{' and others' if len(others) > 3 else ''} have it"

@@ -150,6 +150,8 @@ FLAVORS = ("torchvision", "detectron2")
         (dict(background="none"), ValueError, "background must be one of 'first', 'last', got 'none'"),
         (dict(num_classes=0), ValueError, "num_classes of a detector must be at least 1, got 0"),
         (dict(prior=0.1), TypeError, "has no option 'prior'; retinanet_"),
+        (dict(head_width=8), TypeError, "has no option 'head_width'; did you mean 'box_head_width'"),
+        (dict(prior=0.1, nms=1), TypeError, "has no option 'prior'; retinanet_.* have it; no option 'nms'"),
     ],
 )
 def test_options_that_cannot_be(options, kind, message):
