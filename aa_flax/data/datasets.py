@@ -84,9 +84,12 @@ class Dataset:
 
     @property
     def class_colors(self) -> tuple[tuple[int, ...], ...]:
-        """Return red, green and blue, 0 to 255, of each class of label maps; () where the files do not say them all."""
-        colors = self._prepared.metadata.get("colors") or [None]
-        return () if None in colors else tuple(map(tuple, colors))
+        """Return red, green and blue, 0 to 255, of each class of label maps, () of one whose colour no file says.
+
+        It is () as a whole where no class has a colour.
+        """
+        colors = self._prepared.metadata.get("colors") or ()
+        return tuple(tuple(color or ()) for color in colors) if any(colors) else ()
 
     @property
     def category_ids(self) -> tuple[int, ...]:

@@ -46,7 +46,7 @@ def draw_examples(
         examples: the photographs, at least one.
         class_names: of every class.
         file: the PNG to write, if any.
-        given_colors: red, green and blue, 0 to 255, of every class; () for colours of this library's.
+        given_colors: red, green and blue, 0 to 255, of every class; () for a colour of this library's.
         opacity: of the colours.
     """
     colors = label_colors(len(class_names), given_colors)
