@@ -128,9 +128,12 @@ def test_files_of_classes(tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps(["a b", None, {"name": "c", "color": [1, 2, 3]}]))
     found = read_classes(tmp_path)
     assert (found.names, found.colors, found.labels) == (["a b", "c"], [None, (1, 2, 3)], [0, 255, 1])
-    (tmp_path / "classes.txt").write_text("\ufeffa 1 2 3 4\n- 9 9 9\nb $x$ 0 0 255\n")
+    (tmp_path / "classes.txt").write_text("\ufeffa1 2 3 4\n- 9 9 9\nb $x$ 0 0 255\nroad 2\n")
+    with pytest.raises(DataError, match=r"both classes.txt and classes.json name the classes"):
+        read_classes(tmp_path)
+    (tmp_path / "classes.json").unlink()
     found = read_classes(tmp_path)
-    assert (found.names, found.labels) == (["a 1", "b $x$"], [0, 255, 1])
+    assert (found.names, found.labels) == (["a1", "b $x$", "road 2"], [0, 255, 1, 2])
     assert found.of_color == {(2, 3, 4): 0, (9, 9, 9): 255, (0, 0, 255): 1}
 
 
@@ -141,6 +144,11 @@ def test_files_of_classes(tmp_path):
         ("a\nb\na\n", "two values have the name 'a'"),
         ("a 1 2 3\nb 1 2 3\n", r"two classes have the colour \(1, 2, 3\)"),
         ("a 1 2 300\n", r"\(1, 2, 300\) is no colour"),
+        ("a\n0 sky\n", "line 2 is '0 sky', expected \"name\""),
+        ("# names\na\n", "line 1 is '# names'"),
+        ("sky 0,0,255\n", "line 1 is 'sky 0,0,255'"),
+        ("sky -1 0 0\n", "line 1 is 'sky -1 0 0'"),
+        ("sky 0 0 255 1\n", "line 1 is 'sky 0 0 255 1'"),
         ("-\n", "0 classes and 1 values"),
         ("\n".join(map(str, range(256))), "256 classes and 256 values of maps, expected 1 to 255"),
     ],

@@ -63,7 +63,7 @@ class LabelFolder(Origin):
             without it, they are an error that names them.
 
     Raises:
-        DataError: the name does not have that form, the file of the classes is faulty, or a split has no pair. All other
+        DataError: the name does not have that form, the file of the classes is faulty, or a split has no pair. Other
             faults are raised together, once `splits` has looked at every file.
     """
 
