@@ -63,8 +63,6 @@ NO_OPTIONS = {
 
 _FEATURES = "every network gives its maps by model.features(images), and with num_classes=0 has no classifier"
 _WEIGHTS = "aa_flax.weights.load_torch_state_dict and init_from_plain take weights into a network, from a file"
-_VERY_NEAR = 0.75
-"""How like an option of the network a word is, of 1, that is taken for it although other networks have that word."""
 _ELSEWHERE = {
     "in_chans": "it is called in_channels here",
     "img_size": "it is called image_size here",
@@ -267,8 +265,8 @@ def _checked(name: str, entry: Entry | Surrounded, overrides: Mapping[str, Any])
 
 def _where(option: str, known: tuple[str, ...]) -> str:
     """Return the end of an error about an unknown option: what to use instead, or which other models have it."""
-    if difflib.get_close_matches(option, known, n=1, cutoff=_VERY_NEAR):
-        return nearest(option, known)
+    if own := [each for each in known if f"_{option}_" in f"_{each}_"]:  # head_width, of box_head_width
+        return f"; did you mean {' or '.join(map(repr, sorted(own)))}?"
     others = [name for name in list_models() if option in _find(name).types]
     if others:
         return f"; {', '.join(others[:3])}{' and others' if len(others) > 3 else ''} have it"
