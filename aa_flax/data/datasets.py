@@ -277,13 +277,16 @@ def _opened(name: str, folder: Path, fingerprint: str) -> Dataset:
 
 
 def _how_to_get(name: str, root: Path) -> str:
+    ways = f", or run python -m aa_flax.data prepare {name} --source_dir=FOLDER"
     from_catalogue = f"prepare it from the TFDS catalogue: {build_command(name, root)}"
     if kind := kind_of_folder(name):
         catalogue = f", or {from_catalogue}" if in_catalogue(name) else ""
         holds = FOLDER_KINDS[kind].holds
-        return f"{name} is not prepared in {root}; name the folder that holds {holds} once as source_dir{catalogue}"
+        return (
+            f"{name} is not prepared in {root}; name the folder that holds {holds} once as source_dir{ways}{catalogue}"
+        )
     if name in FROM_FOLDER and not in_catalogue(name):
-        return f"{name} is not prepared in {root}; name the folder with its file once as source_dir"
+        return f"{name} is not prepared in {root}; name the folder with its file once as source_dir{ways}"
     if name in FROM_FOLDER:
         return (
             f"{name} is not prepared in {root}; either name the folder with the official files once as source_dir, "
