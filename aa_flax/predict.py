@@ -1,7 +1,8 @@
 """Print what a trained network predicts for image files: `python -m aa_flax.predict --workdir=DIR IMAGE|FOLDER...`.
 
 It needs only the run directory. Photographs are prepared as the held-out images are; `aa_flax.data.photo` says how
-files of another size, colour or depth are treated. Of a folder all images are taken, in the order of their names.
+files of another size, colour or depth are treated. Of a folder all images are taken, at any depth,
+in the order of their names. Where no image could be seen nothing is written.
 
     python -m aa_flax.predict --workdir=DIR --pictures=FOLDER --json=FILE IMAGE...
 
@@ -118,7 +119,7 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
             draw_photos(model, preprocessing, photos, captions, layers, query, attention, seen)
     pictures = _pictures(values.pictures, task, predictions, display, preprocessing.channels)
     masks = _masks(values.masks, task, predictions, display)
-    if values.json:
+    if values.json and predictions:
         _write_json(Path(values.json).expanduser(), task, predictions, display)
     for file in files:
         if file in errors:
@@ -135,7 +136,7 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
 
 def _pictures(folder: str, task: Any, predictions: dict[str, Any], display: Any, channels: int) -> dict[str, Path]:
     """Draw each prediction over its photograph, if a folder is given, and return the files."""
-    files = picture_files(Path(folder), predictions, "-predicted.png", "--pictures") if folder else {}
+    files = picture_files(Path(folder), predictions, "-predicted.png", "--pictures") if folder and predictions else {}
     for name, file in files.items():
         with _writing(file):
             task.draw(predictions[name], as_pixels(read_photo(name, channels)), display, file)
@@ -145,7 +146,7 @@ def _pictures(folder: str, task: Any, predictions: dict[str, Any], display: Any,
 def _masks(folder: str, task: Any, predictions: dict[str, Any], display: Any) -> dict[str, Path]:
     """Write the masks of each prediction as a picture of numbers, if a folder is given, and return the files."""
     drawn = {name: task.mask_picture(each, display) for name, each in predictions.items()} if folder else {}
-    files = picture_files(Path(folder), drawn, "-masks.png", "--masks") if folder else {}
+    files = picture_files(Path(folder), drawn, "-masks.png", "--masks") if drawn else {}
     for name, file in files.items():
         with _writing(file):
             drawn[name].save(file)

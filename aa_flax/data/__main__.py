@@ -4,7 +4,7 @@
                                        --skip_damaged leaves out images that are missing or cannot be decoded
     prepare NAME --manual_dir=FOLDER   writes one of the TFDS catalogue; downloads what it may
     check NAME                         prints what is wrong with a prepared data set
-    draw NAME --out=FILE.png           draws --count photographs of --split with their label maps, boxes or classes
+    draw NAME --out=FILE.png           draws --count photographs of --split with label maps, boxes and masks, or classes
     shrink NAME --short_side=256       stores it again as NAME_side256, as JPEGs of --quality
 
 NAME may be the folder of one version of a prepared data set for `check` and `shrink`. `draw` writes examples that are
@@ -12,9 +12,8 @@ spread over the split evenly, as they are stored.
 `check` decodes 1,000 examples of each split, or with --full every one; its exit status is 1 if something is wrong.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from absl import flags
@@ -24,10 +23,12 @@ from aa_flax.data.boxes import Boxes
 from aa_flax.data.check import check
 from aa_flax.data.datasets import Dataset, is_prepared, load, locate
 from aa_flax.data.errors import DataError
+from aa_flax.data.masks import mask_of
 from aa_flax.data.prepared import resolve_data_dir
 from aa_flax.data.sets.catalogue import prepare_from_catalogue
 from aa_flax.data.sets.own import in_catalogue, prepare
 from aa_flax.data.shrink import Shrunk
+from aa_flax.data.source import Source
 from aa_flax.drawing.examples import Annotated, draw_examples
 from aa_flax.literal import literal
 
@@ -89,19 +90,24 @@ def _draw(name: str, values: flags.FlagValues) -> None:
     split = values.split or next(iter(dataset.splits))
     source = dataset.split(split, targets)
     places = np.linspace(0, len(source) - 1, min(values.count, len(source))).round().astype(int).tolist()
-    examples = [_annotated(source[place], dataset) for place in places]
+    examples = [_annotated(source, place, dataset) for place in places]
     draw_examples(examples, dataset.class_names, file, given_colors=dataset.class_colors)
     print(literal(f"{file}: {len(examples)} examples of {source.name}"))
 
 
-def _annotated(example: Mapping[str, Any], dataset: Dataset) -> Annotated:
+def _annotated(source: Source, place: int, dataset: Dataset) -> Annotated:
     """Return an example as it is drawn."""
+    example = source[place]
     number, pixels = f"example {example['index']}", example["image"]
     if dataset.has_label_maps:
         return Annotated(pixels, number, labels=example["labels"])
     if dataset.has_objects:
-        valid = example["valid"]
-        return Annotated(pixels, number, boxes=example["boxes"][valid], classes=example["classes"][valid])
+        truth = source.annotations.truth(place)
+        objects = truth.objects.some(~truth.crowd & (truth.boxes[:, 2:] > truth.boxes[:, :2]).all(1))
+        size = truth.height, truth.width
+        masks = [mask_of(text, size).pixels() if text else np.zeros(size, np.bool_) for text in objects.segmentations]
+        boxes = objects.boxes.astype(np.float32)
+        return Annotated(pixels, number, boxes=boxes, classes=objects.labels, masks=masks or None)
     return Annotated(pixels, f"{number}: {dataset.class_names[int(example['label'])]}")
 
 

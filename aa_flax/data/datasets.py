@@ -84,9 +84,12 @@ class Dataset:
 
     @property
     def class_colors(self) -> tuple[tuple[int, ...], ...]:
-        """Return red, green and blue, 0 to 255, of each class of label maps; () where the files do not say them all."""
-        colors = self._prepared.metadata.get("colors") or [None]
-        return () if None in colors else tuple(map(tuple, colors))
+        """Return red, green and blue, 0 to 255, of each class of label maps, () of one whose colour no file says.
+
+        It is () as a whole where no class has a colour.
+        """
+        colors = self._prepared.metadata.get("colors") or ()
+        return tuple(tuple(color or ()) for color in colors) if any(colors) else ()
 
     @property
     def category_ids(self) -> tuple[int, ...]:
@@ -274,13 +277,16 @@ def _opened(name: str, folder: Path, fingerprint: str) -> Dataset:
 
 
 def _how_to_get(name: str, root: Path) -> str:
+    ways = f", or run python -m aa_flax.data prepare {name} --source_dir=FOLDER"
     from_catalogue = f"prepare it from the TFDS catalogue: {build_command(name, root)}"
     if kind := kind_of_folder(name):
         catalogue = f", or {from_catalogue}" if in_catalogue(name) else ""
         holds = FOLDER_KINDS[kind].holds
-        return f"{name} is not prepared in {root}; name the folder that holds {holds} once as source_dir{catalogue}"
+        return (
+            f"{name} is not prepared in {root}; name the folder that holds {holds} once as source_dir{ways}{catalogue}"
+        )
     if name in FROM_FOLDER and not in_catalogue(name):
-        return f"{name} is not prepared in {root}; name the folder with its file once as source_dir"
+        return f"{name} is not prepared in {root}; name the folder with its file once as source_dir{ways}"
     if name in FROM_FOLDER:
         return (
             f"{name} is not prepared in {root}; either name the folder with the official files once as source_dir, "

@@ -33,7 +33,7 @@ def photo_files(given: Sequence[str]) -> tuple[list[str], dict[str, Exception]]:
         if path.is_dir():
             some = sorted(str(each) for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
             if not some:
-                errors[name] = PhotoError(f"{name}: no image in this folder")
+                errors[name] = PhotoError(f"{name}: no image in this folder, at any depth")
         elif not path.exists() and glob.has_magic(name):
             found = glob.glob(name, recursive=True)  # noqa: PTH207, because the pattern may be absolute
             some = sorted(each for each in found if Path(each).is_file())

@@ -29,7 +29,7 @@ class Preprocessing:
         data_fingerprint: the fingerprint of the data set that the run was trained on.
         category_ids: the number of each class in the files of a data set of detection; () for others.
         resize, crop_fraction, interpolation, sides: what is seen of an image when nothing is augmented, as in `View`.
-        class_colors: red, green and blue, 0 to 255, of each class of label maps; () where the data set says none.
+        class_colors: red, green and blue, 0 to 255, of each class of label maps, () of one without; () if none has.
     """
 
     image_size: tuple[int, int]

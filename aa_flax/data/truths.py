@@ -3,7 +3,7 @@
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -34,6 +34,14 @@ class Annotations:
     def category_ids(self) -> tuple[int, ...]:
         """Return the number of each class in the data set's files."""
         return category_ids(self.prepared)
+
+    def truth(self, index: int) -> Truth:
+        """Return what is true of one photograph, with the ids that are stored."""
+        return self._reader(index)
+
+    @functools.cached_property
+    def _reader(self) -> Callable[[int], Truth]:
+        return _truth_reader(self.prepared, RecordSource(self.prepared, self.split))
 
     def truths(self) -> list[Truth]:
         """Return what `read_truths` gives; it is read once."""
@@ -77,9 +85,17 @@ def read_truths(prepared: Prepared, split: str) -> list[Truth]:
     Raises:
         DataError: the images have no objects, or a record is damaged; the message names it.
     """
+    source = RecordSource(prepared, split)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        truths = list(reporting(pool.map(_truth_reader(prepared, source), range(len(source)))))
+    return _numbered(truths)
+
+
+def _truth_reader(prepared: Prepared, source: RecordSource) -> Callable[[int], Truth]:
+    """Return the function that reads what is true of a photograph of a source, with the ids that are stored."""
     if prepared.objects is None:
         raise DataError(f"{prepared.folder}: the images have a class each and no boxes")
-    source, read = RecordSource(prepared, split), object_reader(prepared.objects, prepared.image_key)
+    read = object_reader(prepared.objects, prepared.image_key)
 
     def truth(index: int) -> Truth:
         record = source.record(index)
@@ -91,9 +107,7 @@ def read_truths(prepared: Prepared, split: str) -> list[Truth]:
         name = bytes(record.get("image/filename", b"")).decode("utf-8", "surrogateescape")
         return Truth(int(record.get("image/id", -1)), name, height, width, objects)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        truths = list(reporting(pool.map(truth, range(len(source)))))
-    return _numbered(truths)
+    return truth
 
 
 def _numbered(truths: Sequence[Truth]) -> list[Truth]:

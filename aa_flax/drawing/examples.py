@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -20,13 +20,14 @@ _MOST_WORDS = 44  # characters above a photograph
 
 
 class Annotated(NamedTuple):
-    """A photograph, a few words about it, and its label map or its boxes with their classes, if it has these."""
+    """A photograph, a few words about it, and its label map or its boxes with classes and masks, if it has these."""
 
     pixels: UInt8[np.ndarray, "h w c"]
     words: str
     labels: UInt8[np.ndarray, "h w"] | None = None
     boxes: Float[np.ndarray, "n 4"] | None = None
     classes: Int[np.ndarray, " n"] | None = None
+    masks: Sequence[Bool[np.ndarray, "h w"]] | None = None
 
 
 @in_plain_style
@@ -46,7 +47,7 @@ def draw_examples(
         examples: the photographs, at least one.
         class_names: of every class.
         file: the PNG to write, if any.
-        given_colors: red, green and blue, 0 to 255, of every class; () for colours of this library's.
+        given_colors: red, green and blue, 0 to 255, of every class; () for a colour of this library's.
         opacity: of the colours.
     """
     colors = label_colors(len(class_names), given_colors)
@@ -71,7 +72,7 @@ def draw_examples(
             axes.set_anchor("N")
             axes.set_axis_off()
             if one.boxes is not None and one.classes is not None:
-                boxes_on(axes, one.pixels, one.boxes, one.classes, class_names, size=6.0)
+                boxes_on(axes, one.pixels, one.boxes, one.classes, class_names, size=6.0, masks=one.masks)
             else:
                 seen = one.pixels if one.labels is None else overlay(one.pixels, one.labels, colors, opacity)
                 axes.imshow(seen.squeeze(), cmap="gray", vmin=0, vmax=255)

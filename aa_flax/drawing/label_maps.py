@@ -12,11 +12,11 @@ _NONE = (0, 0, 0)
 
 
 def label_colors(num_classes: int, given: Sequence[Sequence[int]] = ()) -> UInt8[np.ndarray, "256 3"]:
-    """Return red, green and blue of each label: the data set's own, or else `class_color`; black of what has no class.
+    """Return red, green and blue of each label: the data set's own, else `class_color`; black of what has no class.
 
     Args:
         num_classes: how many classes there are, at most 255.
-        given: the data set's colours, 0 to 255; () if it has none.
+        given: the data set's colours, 0 to 255, () for a class that has none; () if no class has one.
 
     Raises:
         ValueError: another number of colours than of classes.
@@ -25,7 +25,9 @@ def label_colors(num_classes: int, given: Sequence[Sequence[int]] = ()) -> UInt8
         raise ValueError(f"{len(given)} colours for {num_classes} classes")
     colors = np.full((256, 3), _NONE, np.uint8)
     own = [[round(255 * part) for part in class_color(label)] for label in range(num_classes)]
-    colors[:num_classes] = list(given) or own
+    colors[:num_classes] = [
+        tuple(color) or other for color, other in zip(given or [()] * num_classes, own, strict=True)
+    ]
     return colors
 
 

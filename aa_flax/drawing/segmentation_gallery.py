@@ -59,7 +59,7 @@ def truths_beside_segments(
         y -= head + tall
         of_truth, of_given = (overlay(one.pixels, each, colors, opacity) for each in (one.truth, one.given))
         pictures = (one.pixels.squeeze(), of_truth, of_given, errors(one.pixels, one.given, one.truth))
-        titles = (drawable(one.words), "annotated", "given", "wrong")
+        titles = (drawable(one.words), "annotated", "predicted", "wrong")
         for column, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
             x = gap + column * (panel + gap)
             axes = figure.add_axes((x / width, y / height, panel / width, tall / height))

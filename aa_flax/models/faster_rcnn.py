@@ -53,6 +53,8 @@ class FasterRCNN(PyramidDetector):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
+        if options.background == "first" and num_classes == 1:
+            raise ValueError("num_classes must be at least 2 where the first column is background, got 1")
         arrays: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         super().__init__(options, backbone, num_classes=num_classes, **arrays)
         self.anchors_per_place = options.anchors().per_place
@@ -228,6 +230,8 @@ class FasterRCNN(PyramidDetector):
 
     def _regions(self, maps: Mapping[str, Array], boxes: Array, size: int) -> Float[Array, "b n {size} {size} c"]:
         """Return the features of boxes, from the levels of which the backbone has maps."""
+        if not isinstance(maps, Mapping):
+            raise TypeError(f"maps must be what features() gave, by their names, got {type(maps).__name__}")
         return roi_align(
             [maps[f"p{level}"] for level in self.fpn.given],
             boxes,

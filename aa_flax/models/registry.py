@@ -253,9 +253,9 @@ def nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
 def _checked(name: str, entry: Entry | Surrounded, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the overrides, converted to the types of their options."""
     types, checked = entry.types, {}
+    if unknown := [f"option {option!r}{_where(option, tuple(types))}" for option in overrides if option not in types]:
+        raise TypeError(f"{name} has no {'; no '.join(unknown)}")
     for option, value in overrides.items():
-        if option not in types:
-            raise TypeError(f"{name} has no option {option!r}{_where(option, tuple(types))}")
         try:
             checked[option] = as_type(types[option], value)
         except (TypeError, ValueError) as error:
@@ -264,7 +264,9 @@ def _checked(name: str, entry: Entry | Surrounded, overrides: Mapping[str, Any])
 
 
 def _where(option: str, known: tuple[str, ...]) -> str:
-    """Return the end of an error about an unknown option: which other models have it, or what to use instead."""
+    """Return the end of an error about an unknown option: what to use instead, or which other models have it."""
+    if own := [each for each in known if f"_{option}_" in f"_{each}_"]:  # head_width, of box_head_width
+        return f"; did you mean {' or '.join(map(repr, sorted(own)))}?"
     others = [name for name in list_models() if option in _find(name).types]
     if others:
         return f"; {', '.join(others[:3])}{' and others' if len(others) > 3 else ''} have it"

@@ -159,5 +159,7 @@ class Preemption:
     def _too_late(self) -> None:
         if self._leave is not None and not self._noticed.is_set():
             self._leave(
-                SAVED, f"no step ended within {self._grace:g} s of the signal; the run goes on from its last checkpoint"
+                SAVED,
+                f"no step ended within {self._grace:g} s of the signal; the run goes on from its last checkpoint, or "
+                "begins anew if there is none yet",
             )

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from aa_flax.config.schema import Config, ConfigError
 from aa_flax.models.detections import Detections
 from aa_flax.models.rcnn_options import MaskRCNNOptions, RCNNOptions
+from aa_flax.models.registry import list_models
 from aa_flax.models.retinanet_options import RetinaNetOptions
 from aa_flax.tasks.masked import Masked
 from aa_flax.tasks.one_stage import OneStage
@@ -71,5 +72,6 @@ KINDS: Mapping[type, type] = {RetinaNetOptions: OneStage, RCNNOptions: TwoStage,
 def kind_of(network: Any, config: Config) -> DetectorKind:
     """Return the kind of the detector with these options; ConfigError if they are of none."""
     if type(network) not in KINDS:
-        raise ConfigError(f"config field 'model.name' is {config.model.name!r}, which detection cannot train")
+        way = "; task.name='segmentation' can" if config.model.name in list_models(task="segmentation") else ""
+        raise ConfigError(f"config field 'model.name' is {config.model.name!r}, which detection cannot train{way}")
     return KINDS[type(network)](network, config)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import time
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -217,7 +218,8 @@ class _Run:
             self._log.write(self._step, "eval", epoch=epoch, **scores.values, seconds=self._elapsed())
             self._scores = scores
         if self._scores is not None and due:
-            said = "  ".join(f"{name} {value:.4f}" for name, value in self._scores.values.items())
+            shown = {name: value for name, value in self._scores.values.items() if not math.isnan(value)}
+            said = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
             self._progress.epoch(self._step, epoch, f"held-out {said}")
         self._windows.restart()  # evaluation and saving are not training
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from photo_sets import photos, write_coco
 
-from aa_flax.data import DataError, load
+from aa_flax.data import Boxes, DataError, load
+from aa_flax.data.__main__ import _annotated
 from aa_flax.data.check import check
 from aa_flax.data.datasets import locate
 from aa_flax.data.masks import mask_of
@@ -28,6 +29,21 @@ def test_nothing_is_wrong(tmp_path):
     assert report.findings == [] and report.read == 12
     empty = sum(not len(truth.objects) for split in ("train", "val") for truth in dataset.truths(split))
     assert report.empty == empty > 1 and str(report).endswith(f"; {empty} images without objects")
+
+
+def test_objects_without_a_mask_are_counted_and_masks_are_drawn(tmp_path, capsys):
+    def change(split, document):
+        document["annotations"][0]["segmentation"] = []
+
+    dataset = opened(tmp_path, change)
+    assert "objects without a mask, kept for their boxes: 2 (object 101 of train" in capsys.readouterr().err
+    source, truths = dataset.split("train", Boxes()), dataset.truths("train")
+    for place, truth in enumerate(truths):
+        drawn = _annotated(source, place, dataset)
+        kept = ~truth.crowd
+        np.testing.assert_allclose(drawn.boxes, truth.boxes[kept], rtol=1e-6)
+        texts = truth.objects.some(kept).segmentations
+        assert [mask.any() for mask in drawn.masks or ()] == [bool(text) for text in texts]
 
 
 def test_a_class_without_examples_and_a_split_without_annotations(tmp_path):

@@ -96,7 +96,7 @@ def test_without_a_file_classes_are_numbers(tmp_path, capsys):
     dataset = prepared(write_labelled(tmp_path / "it", made, "camvid", classes=""), tmp_path)
     assert dataset.class_names == ("class 0", "class 1", "class 2", "class 3")
     told = capsys.readouterr().err
-    assert "classes that no classes.txt names, so that they are numbers: 1 (class 0 to class 3)" in told
+    assert "classes that no classes.txt names, so that they are numbers: 4 (class 0; class 1; class 2; ...)" in told
     found = dataset.split("train").targets(0)["labels"]
     assert 255 not in found
 
@@ -128,9 +128,12 @@ def test_files_of_classes(tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps(["a b", None, {"name": "c", "color": [1, 2, 3]}]))
     found = read_classes(tmp_path)
     assert (found.names, found.colors, found.labels) == (["a b", "c"], [None, (1, 2, 3)], [0, 255, 1])
-    (tmp_path / "classes.txt").write_text("\ufeffa 1 2 3 4\n- 9 9 9\nb $x$ 0 0 255\n")
+    (tmp_path / "classes.txt").write_text("\ufeffa1 2 3 4\n- 9 9 9\nb $x$ 0 0 255\nroad 2\n")
+    with pytest.raises(DataError, match=r"both classes.txt and classes.json name the classes"):
+        read_classes(tmp_path)
+    (tmp_path / "classes.json").unlink()
     found = read_classes(tmp_path)
-    assert (found.names, found.labels) == (["a 1", "b $x$"], [0, 255, 1])
+    assert (found.names, found.labels) == (["a1", "b $x$", "road 2"], [0, 255, 1, 2])
     assert found.of_color == {(2, 3, 4): 0, (9, 9, 9): 255, (0, 0, 255): 1}
 
 
@@ -141,6 +144,11 @@ def test_files_of_classes(tmp_path):
         ("a\nb\na\n", "two values have the name 'a'"),
         ("a 1 2 3\nb 1 2 3\n", r"two classes have the colour \(1, 2, 3\)"),
         ("a 1 2 300\n", r"\(1, 2, 300\) is no colour"),
+        ("a\n0 sky\n", "line 2 is '0 sky', expected \"name\""),
+        ("# names\na\n", "line 1 is '# names'"),
+        ("sky 0,0,255\n", "line 1 is 'sky 0,0,255'"),
+        ("sky -1 0 0\n", "line 1 is 'sky -1 0 0'"),
+        ("sky 0 0 255 1\n", "line 1 is 'sky 0 0 255 1'"),
         ("-\n", "0 classes and 1 values"),
         ("\n".join(map(str, range(256))), "256 classes and 256 values of maps, expected 1 to 255"),
     ],
@@ -177,18 +185,20 @@ def test_maps_that_do_not_fit_are_told_at_once(tmp_path):
     Image.fromarray(values.astype(np.uint16)).save(maps / "train13.png")
     write_map(maps / "train14.png", made["train"][14].values, "colours")
     (maps / "train15.png").write_bytes((maps / "train15.png").read_bytes()[:50])
+    (folder / "valannot" / "val1.png").unlink()
     origin = LabelFolder("label_folder/it", folder)
     with pytest.raises(DataError) as raised:
         for examples in origin.splits().values():
             list(examples)
     first, *lines = str(raised.value).split("\n")
-    assert first == f"{folder}: 16 faults" and len(lines) == 11 and lines[-1] == "and 6 more: sizes 6"
+    assert first == f"{folder}: 17 faults" and len(lines) == 11 and lines[-1] == "and 7 more: sizes 7"
     text = "\n".join(lines)
     for wanted in (
         "train12.png: 6 pixels have the value 9, expected 0 to 3, or 255 for no class",
         "train13.png: a label map of 16 bits, expected 8",
         "train14.png: its pixels are colours, expected numbers of classes",
         "train15.png: the label map cannot be decoded",
+        "val1.jpg: one of the photographs without a map",
     ):
         assert text.count(wanted) == 1
     assert "(width × height), and train" in text
@@ -215,7 +225,7 @@ def test_photographs_and_maps_without_each_other(tmp_path, capsys):
     (folder / "val" / "val1.jpg").unlink()
     write_photo(folder / "test" / "x.jpg", made["val"][0].values)
     with pytest.raises(DataError) as raised:
-        LabelFolder("label_folder/it", folder)
+        prepared(folder, tmp_path)
     text = str(raised.value)
     assert "2 faults" in text and "train2.jpg: one of the photographs without a map" in text
     assert "val1.png: one of the maps without a photograph" in text and "--skip_damaged" in text

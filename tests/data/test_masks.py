@@ -216,6 +216,7 @@ def test_of_polygons_those_with_three_points_are_kept(tmp_path):
     size = (20, 30)
     write_image(tmp_path / "it" / "images" / "a.png", Made("a.png", size, []))
     masks = [[[1, 1, 9, 1, 9, 9], [3, 3, 4, 4]], [[2, 2, 8, 2, 5, 2]], {"size": [20, 30], "counts": [10, 40, 550]}]
+    masks.append([[-50, -50, 500, -50, 500, 500, -50, 500]])
     document = {
         "images": [{"id": 1, "file_name": "a.png", "height": 20, "width": 30}],
         "categories": [{"id": 4, "name": "ant"}],
@@ -227,10 +228,11 @@ def test_of_polygons_those_with_three_points_are_kept(tmp_path):
     (tmp_path / "it" / "train.json").write_text(json.dumps(document))
     origin = CocoJson("coco_json/it", tmp_path / "it")
     stored = [json.loads(each.segmentation) for each in origin.photos("train")[0].objects]
-    assert stored == [masks[0][:1], masks[1], masks[2]]
+    assert stored == [masks[0][:1], *masks[1:]]
     noted = "\n".join(origin.notes)
     assert "polygons of fewer than 3 points, left out: 1" in noted and "masks without area: 1" in noted
-    assert "areas that are not their masks': 2 (" in noted and "annotation 1: 400, where its mask has 32" in noted
+    assert "areas that are not their masks': 3 (" in noted and "annotation 1: 400, where its mask has 32;" in noted
+    assert "annotation 4: 400, where its mask has 302500, and reaches beyond the photograph" in noted
 
 
 def test_the_mask_of_a_truth_is_named_where_it_lacks():

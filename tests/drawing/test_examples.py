@@ -6,6 +6,7 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
+from aa_flax.drawing.boxes import class_color
 from aa_flax.drawing.examples import Annotated, draw_examples
 from aa_flax.drawing.label_maps import label_colors
 from aa_flax.drawing.saving import drawable_names
@@ -33,6 +34,13 @@ def test_classes_have_their_colours_and_names(given, tmp_path):
 def test_boxes_and_single_classes(tmp_path):
     grey = np.full((20, 31, 1), 90, np.uint8)
     box = Annotated(grey, "x", boxes=np.array([[3.0, 4, 20, 12]], np.float32), classes=np.array([1]))
+    mask = np.zeros((20, 31), np.bool_)
+    mask[6:9, 5:11] = True
+    draw_examples([box._replace(masks=[mask])], ("ant", "$bee$"), tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as drawn:
+        ink = np.round(255 * np.array(class_color(1))).astype(int)
+        inside = abs(np.asarray(drawn.convert("RGB")).astype(int) - (90 + 0.45 * (ink - 90))).max(-1) <= 2
+    assert 1e-3 < inside.mean() < 0.1
     figure = draw_examples([box, Annotated(grey, "a" * 99)], ("ant", "$bee$"), tmp_path / "x.png")
     texts = {text.get_text() for text in figure.findobj(Text)} - {""}
     assert texts == {"x", "$bee$", "a" * 43 + "\N{HORIZONTAL ELLIPSIS}"}

@@ -19,6 +19,7 @@ def test_colors_are_the_data_sets_or_those_of_boxes():
     assert own.shape == (256, 3) and own[2].tolist() == [round(255 * part) for part in class_color(2)]
     assert not own[3:].any()
     assert label_colors(2, ((1, 2, 3), (4, 5, 6)))[:3].tolist() == [[1, 2, 3], [4, 5, 6], [0, 0, 0]]
+    assert label_colors(3, ((1, 2, 3), (), (4, 5, 6)))[:3].tolist() == [[1, 2, 3], own[1].tolist(), [4, 5, 6]]
     with pytest.raises(ValueError, match="1 colours for 2 classes"):
         label_colors(2, ((1, 2, 3),))
 

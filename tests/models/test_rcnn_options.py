@@ -149,7 +149,10 @@ FLAVORS = ("torchvision", "detectron2")
         (dict(frozen_norms=False), ValueError, "batch_norm_epsilon must be above 0 where a batch norm learns"),
         (dict(background="none"), ValueError, "background must be one of 'first', 'last', got 'none'"),
         (dict(num_classes=0), ValueError, "num_classes of a detector must be at least 1, got 0"),
+        (dict(num_classes=1), ValueError, "num_classes must be at least 2 where the first column is background, got 1"),
         (dict(prior=0.1), TypeError, "has no option 'prior'; retinanet_"),
+        (dict(head_width=8), TypeError, "has no option 'head_width'; did you mean 'box_head_width'"),
+        (dict(prior=0.1, nms=1), TypeError, "has no option 'prior'; retinanet_.* have it; no option 'nms'"),
     ],
 )
 def test_options_that_cannot_be(options, kind, message):

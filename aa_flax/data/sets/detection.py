@@ -89,6 +89,12 @@ class DetectionFolder(Origin):
         _count_empty(self._data, self._findings)
         self._same = Repetitions()
         self._unmasked: dict[str, tuple[int, str]] = {}
+        self._has_masks = any(
+            each.segmentation
+            for split in self._data.splits.values()
+            for photo in split.photos
+            for each in photo.objects
+        )
 
     @abc.abstractmethod
     def _read(self, folder: Path, findings: Findings) -> Annotated:
@@ -250,6 +256,8 @@ class DetectionFolder(Origin):
         if without:
             first = first or f"object {without[0]} of {photo.name}"
             self._unmasked[split] = count + len(without), first
+        for number in without if self._has_masks else ():
+            self._findings.note("objects without a mask, kept for their boxes", f"object {number} of {photo.name}")
 
 
 def _record(photo: Photo, image: StoredImage, objects: list[Record]) -> Record:

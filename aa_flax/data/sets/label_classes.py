@@ -1,6 +1,6 @@
 """The classes of label maps: which value, or colour, of a map stands for which class.
 
-A folder of label maps may have one of these files, the first that is found:
+A folder of label maps may have one of these files; those of one's own stand in for ADE20k's:
 
     classes.txt          a line "name" or "name red green blue" for each value of the maps, from 0 on
     classes.json         a list with a name, or {"name": name, "color": [red, green, blue]}, for each value
@@ -8,6 +8,8 @@ A folder of label maps may have one of these files, the first that is found:
 
 A line "-", or in JSON null, is a value of no class: its pixels are ignored, and classes are numbered without it. So a
 first line "-" is what others call `reduce_zero_label`. The value 255 is never a class.
+
+Lines of classes.txt that are nearly of its form are errors: comments, numbers before the name, colours with commas.
 """
 
 import json
@@ -28,6 +30,9 @@ Color = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 _NO_CLASS = "-"
 _LINE = re.compile(r"(.*?)(?:\s+(\d+)\s+(\d+)\s+(\d+))?")
+_NUMBERED = re.compile(r"#.*|\d+[\s,;:].*")
+_COLORED = re.compile(r".*(?:[\s,;]+[-+]?\d[\d.]*){2,}[\s,;]*")
+"""Names of a line of another form: with a comment or a number before, or with numbers that are no colour behind."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +135,11 @@ def read_classes(folder: Path) -> LabelClasses | None:
     """Return what a folder's own file says of its classes, None if there is none.
 
     Raises:
-        DataError: it cannot be read, or does not have the form of this module's docstring.
+        DataError: it cannot be read, or does not have the form of this module's docstring; or there are two.
     """
+    own = [name for name in ("classes.txt", "classes.json") if (folder / name).is_file()]
+    if len(own) > 1:
+        raise DataError(f"{folder}: both {' and '.join(own)} name the classes; remove one of them")
     for name, read in (("classes.txt", _lines), ("classes.json", _json), ("objectInfo150.txt", _ade20k)):
         path = folder / name
         if not path.is_file():
@@ -146,13 +154,19 @@ def read_classes(folder: Path) -> LabelClasses | None:
 
 
 def _lines(text: str) -> list[_Value]:
-    return [_of_line(line) for line in text.rstrip().split("\n")]
+    return [_of_line(number, line.strip()) for number, line in enumerate(text.rstrip().split("\n"), 1)]
 
 
-def _of_line(line: str) -> _Value:
-    found = _LINE.fullmatch(line.strip())
+def _of_line(number: int, line: str) -> _Value:
+    found = _LINE.fullmatch(line)
     assert found is not None
     name, *color = found.groups()
+    last_number = color[0] and re.search(r"[\s,;][-+]?\d+$", name)
+    if _NUMBERED.fullmatch(name) or _COLORED.fullmatch(name) or last_number:
+        raise ValueError(
+            f'line {number} is {line!r:.80}, expected "name" or "name red green blue", without comments or numbers of '
+            "classes (a file classes.json may have any names)"
+        )
     red, green, blue = (int(number) for number in color) if color[0] else (0, 0, 0)
     return _Value(None if name == _NO_CLASS else name, (red, green, blue) if color[0] else None)
 

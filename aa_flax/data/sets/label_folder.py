@@ -63,7 +63,8 @@ class LabelFolder(Origin):
             without it, they are an error that names them.
 
     Raises:
-        DataError: the name does not have that form, or the files are faulty.
+        DataError: the name does not have that form, the file of the classes is faulty, or a split has no pair. Other
+            faults are raised together, once `splits` has looked at every file.
     """
 
     description = "A folder of photographs with a label map each."
@@ -85,9 +86,9 @@ class LabelFolder(Origin):
                 self._leave_out(what, str(path), f"{path}: one of the {what}")
         for path in layout.left_out:
             self._findings.note("folders of photographs without one of maps, left out", str(path))
-        self._findings.require_none(self._way_out())
         self._pairs = layout.splits
         if empty := [split for split, pairs in self._pairs.items() if not pairs]:
+            self._findings.require_none(self._way_out())
             raise DataError(f"{folder}: the split {empty[0]!r} has no photograph with a map")
         self._classes = self._read_classes()
         self._same = Repetitions()
@@ -110,7 +111,8 @@ class LabelFolder(Origin):
                 f"{self._folder}: the only value of the label maps is {most}, besides {IGNORED}, which stands for no "
                 "class; two classes are needed (a file classes.txt names those that are not seen)"
             )
-        self._findings.note("classes that no classes.txt names, so that they are numbers", f"class 0 to class {most}")
+        for number in range(most + 1):
+            self._findings.note("classes that no classes.txt names, so that they are numbers", f"class {number}")
         return numbered(most + 1)
 
     def _leave_out(self, what: str, place: str, line: str) -> None:

@@ -51,7 +51,8 @@ def checked_segmentation(
     if not own:
         findings.note("masks without area", place)
     elif area and min(own, area) < _AREAS * max(own, area):
-        findings.note("areas that are not their masks'", f"{place}: {area:g}, where its mask has {own:g}")
+        beyond = ", and reaches beyond the photograph" if isinstance(value, list) and _beyond(value, size) else ""
+        findings.note("areas that are not their masks'", f"{place}: {area:g}, where its mask has {own:g}{beyond}")
     return to_json(value)
 
 
@@ -69,6 +70,13 @@ def _polygons(polygons: Sequence[Any], place: str, findings: Findings) -> list[A
     if len(kept) < len(polygons):
         findings.note("polygons of fewer than 3 points, left out", place)
     return kept
+
+
+def _beyond(polygons: Sequence[Sequence[int | float]], size: tuple[int, int] | None) -> bool:
+    """Return whether polygons leave a photograph of (height, width); False if it is not known."""
+    return size is not None and any(
+        min(each) < 0 or max(each[::2]) > size[1] or max(each[1::2]) > size[0] for each in polygons
+    )
 
 
 def _finite(numbers: Sequence[int | float]) -> bool:
