@@ -79,6 +79,7 @@ def test_the_picture_of_a_network(rng, tmp_path):
     np.testing.assert_allclose(probabilities, expected, rtol=1e-3)
     labels = rng.integers(0, 4, (32, 48)).astype(np.uint8)
     draw_segment_pooling(pooling, image, pixels, labels, NAMES, label_colors(4), file=tmp_path / "one.png")
-    assert Image.open(tmp_path / "one.png").size[0] > 400
+    with Image.open(tmp_path / "one.png") as picture:
+        assert picture.size[0] > 400
     with pytest.raises(AttentionError, match="has no attention pooling to draw"):
         SegmentPooling(create_model("semantic_fpn_patchconvnet_s60", **small, rngs=nnx.Rngs(0)))

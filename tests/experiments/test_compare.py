@@ -13,7 +13,9 @@ _SETTINGS = dict(plain="plain_config", detector="detector_config")
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("task", _SETTINGS)
+@pytest.mark.parametrize(
+    "task", [pytest.param(it, marks=pytest.mark.slow if it == "plain" else ()) for it in _SETTINGS]
+)
 def test_networks_of_a_file_are_trained_and_compared(task, tmp_path, request):
     config = request.getfixturevalue(_SETTINGS[task])
     config.epochs = 1
@@ -30,7 +32,7 @@ def test_networks_of_a_file_are_trained_and_compared(task, tmp_path, request):
         "    return config\n"
     )
     command = [sys.executable, str(_ROOT / "experiments" / "compare.py"), f"--config={file}", "--seeds=3"]
-    for _ in range(2 if task == "plain" else 1):  # the second time the runs are finished
+    for _ in range(2 if task == "detector" else 1):  # the second time the runs are finished
         done = subprocess.run(
             [*command, f"--workdir={tmp_path / 'runs'}"],
             env={**os.environ, "PYTHONPATH": str(_ROOT / "tests"), "JAX_NUM_CPU_DEVICES": "1"},

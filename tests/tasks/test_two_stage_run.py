@@ -94,6 +94,7 @@ def test_it_is_evaluated_and_predicts(folder, result, data_dir):
     assert len(found) > 10 and (boxes >= 0).all() and (boxes <= [200, len(photo)] * 2).all()
 
 
+@pytest.mark.slow
 def test_two_processes_reach_what_one_reaches(folder, result):
     """The last batch of seven photographs is filled up in both processes; each photograph is scored once."""
     port, processes = free_port(), []
@@ -185,6 +186,7 @@ def test_every_loss_falls():
     assert of_boxes(network()) < 0.75 * before
 
 
+@pytest.mark.slow
 def test_a_step_is_planned_for_four_devices(folder):
     """Each device draws of its own images alone: of what is not summed up, nothing of an image's travels."""
     config = resolve(json.loads((folder / "config.json").read_text()))
