@@ -57,7 +57,11 @@ class RecordSource(Source):
         self.image_shape = tuple(features[prepared.image_key].shape)
         self.target_shapes, self.placed = targets.shapes, getattr(targets, "placed", None)
         self.read_shapes, self.maps = getattr(targets, "read_shapes", None), getattr(targets, "maps", {})
-        self._image_key, self._targets_of = prepared.image_key, targets.reader(features)
+        self._image_key = prepared.image_key
+        try:
+            self._targets_of = targets.reader(features)
+        except DataError as error:
+            raise DataError(f"{info.name}: {error}") from None
         if fast_decode:
             require_packages()
         self._decode_part = decode_part_fast if fast_decode else decode_part

@@ -48,8 +48,9 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None)
         ):
             if chosen := [(row["epoch"], row[key]) for row in rows if row["split"] == split and key in row]:
                 epochs, values = zip(*chosen, strict=True)
-                marker = "o" if split == "eval" else None
+                marker = "o" if split == "eval" or len(chosen) == 1 else None
                 axes.plot(epochs, values, style, color=color, label=label, lw=1.4, marker=marker, ms=3)
+        axes.set_xlim(left=0)
         axes.set_xlabel("epoch")
         axes.set_title(name.replace("_", " "), loc="left", fontsize=10, color=_INK)
         axes.spines[["top", "right"]].set_visible(False)

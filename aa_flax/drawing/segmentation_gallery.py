@@ -16,6 +16,7 @@ from aa_flax.drawing.saving import drawable, in_plain_style, saved
 _INK = "#333333"
 _DPI = 100
 _MOST_KEYS = 40
+_MOST_WORDS = 44  # characters above a photograph
 _SHORTEST, _LONGEST = 640, 1600
 """Pixels of the longer side of a picture."""
 
@@ -59,7 +60,9 @@ def truths_beside_segments(
         y -= head + tall
         of_truth, of_given = (overlay(one.pixels, each, colors, opacity) for each in (one.truth, one.given))
         pictures = (one.pixels.squeeze(), of_truth, of_given, errors(one.pixels, one.given, one.truth))
-        titles = (drawable(one.words), "annotated", "predicted", "wrong")
+        words = drawable(one.words)
+        words = words if len(words) <= _MOST_WORDS else f"{words[: _MOST_WORDS - 1]}\N{HORIZONTAL ELLIPSIS}"
+        titles = (words, "annotated", "predicted", "wrong")
         for column, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
             x = gap + column * (panel + gap)
             axes = figure.add_axes((x / width, y / height, panel / width, tall / height))

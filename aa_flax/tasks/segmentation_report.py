@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 
 from aa_flax.data.placement import Placement
 from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.data.record_source import RecordSource
 from aa_flax.data.source import Source
 from aa_flax.drawing.object_attention import ObjectAttention
 from aa_flax.drawing.photo_attention import AttentionError
@@ -148,4 +149,11 @@ def _example(
     part = 100 * photos.right[place] / max(photos.pixels[place], 1)
     stored = source[index]
     given = segment(*seen(source, preprocessing, index))
-    return Example(stored["image"], stored["labels"], given, f"{source.name} {index}: {part:.1f} % right")
+    return Example(stored["image"], stored["labels"], given, f"{part:.1f} % right, {name_of(source, index)}")
+
+
+def name_of(source: Source, index: int) -> str:
+    """Return the name of a photograph's file, or where the source has none, its number."""
+    record = source.record(index) if isinstance(source, RecordSource) else {}
+    name = bytes(record.get("image/filename", b"")).decode("utf-8", "surrogateescape")
+    return name or f"example {index}"

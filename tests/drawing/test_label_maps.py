@@ -65,7 +65,7 @@ def test_pictures_of_a_segmentation_are_drawn(rng, tmp_path):
         for labels in [[rng.choice(np.array([0, 2, 255], np.uint8), size), rng.integers(0, 3, size).astype(np.uint8)]]
     ]
     figure = truths_beside_segments(examples, NAMES, colors, tmp_path / "a.png")
-    assert len(figure.axes) == 8
+    assert len(figure.axes) == 8 and "predicted" in {text.get_text() for text in figure.texts}
     draw_segments_over(examples[0].pixels, examples[0].given, NAMES, colors, 0.5, tmp_path / "b.png")
     with Image.open(tmp_path / "b.png") as drawn:
         assert drawn.size == (640, round(640 * 20 / 31) + 26)

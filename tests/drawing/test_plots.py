@@ -23,12 +23,13 @@ def test_learning_curves_draw_both_splits(tmp_path):
 
 def test_scores_of_the_last_step_lie_beside_those_of_averaged_weights():
     row = {"split": "eval", "epoch": 2, "loss": 0.7, "raw_loss": 0.6, "accuracy": 0.4, "raw_accuracy": 0.5}
-    figure = learning_curves([row])
+    figure = learning_curves([row, {"split": "train", "epoch": 2, "loss": 0.9}])
+    assert figure.axes[0].get_xlim()[0] == 0 and figure.axes[0].lines[0].get_marker() == "o"  # one point alone is seen
     lines = {
         axes.get_title("left"): {line.get_label(): line.get_ydata()[0] for line in axes.lines} for axes in figure.axes
     }
     assert lines == {
-        "loss": {"held out": 0.7, "held out, last step": 0.6},
+        "loss": {"training": 0.9, "held out": 0.7, "held out, last step": 0.6},
         "accuracy": {"held out": 0.4, "held out, last step": 0.5},
     }
 

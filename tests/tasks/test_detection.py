@@ -454,3 +454,9 @@ def test_classes_in_another_order_are_told():
         task().check_dataset(of(("bee", "ant", "cat")))
     with pytest.raises(ConfigError, match="images of one class each"):
         task().check_dataset(of(NAMES, False))
+
+
+def test_a_network_for_label_maps_is_told_its_task():
+    tree = {"task": {"name": "detection"}, "model": {"name": "upernet_resnet18"}, "data": {"crop": "none"}}
+    with pytest.raises(ConfigError, match="'upernet_resnet18', which detection cannot train; task.name='segmentation'"):
+        make_task(resolve(tree), preprocessing())

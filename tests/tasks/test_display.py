@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from absl import flags
 
+from aa_flax import predict
 from aa_flax.tasks.classification import Classification
 from aa_flax.tasks.detection import Detection
 from aa_flax.tasks.display import define_displays, display_of
@@ -55,6 +56,13 @@ def test_the_result_is_read_where_something_is_taken_from_it_only():
         SimpleNamespace(display=Classification.display), "classification", parsed("classification"), pytest.fail
     )[0]
     assert display == Classification.display()
+
+
+def test_no_folder_is_made_where_no_image_was_seen(tmp_path):
+    task = SimpleNamespace(draw=pytest.fail, mask_picture=pytest.fail)
+    assert predict._pictures(str(tmp_path / "a"), task, {}, None, 3) == {}
+    assert predict._masks(str(tmp_path / "b.png"), task, {}, None) == {}
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["", "classification", "detection"])

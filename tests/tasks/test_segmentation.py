@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from label_sets import labelled, write_labelled
 
 from aa_flax import data
 from aa_flax.config.schema import ConfigError, resolve
@@ -15,6 +16,7 @@ from aa_flax.evaluation.segmentation import confusion
 from aa_flax.runs.hosts import gathered
 from aa_flax.tasks import Task, found, make_task, scorer_of, segmentation_losses
 from aa_flax.tasks.segmentation import SegmentationDisplay
+from aa_flax.tasks.segmentation_report import name_of
 from aa_flax.tasks.segmented import Segmented
 
 NAMES, CANVAS = ("sky", "road", "tree"), (22, 30)
@@ -339,6 +341,13 @@ def test_every_photograph_counts_once_on_any_number_of_processes(rng):
     assert merged.drawn.index.tolist() == [0, 1, 2, 3, 4]
     assert merged.drawn.right.tolist() == [int((a == b).sum()) for a, b in zip(given, truth, strict=True)]
     assert [line.split()[-1] for line in the_task.lines(whole)] == [*NAMES]
+
+
+def test_a_photograph_is_called_by_its_file(tmp_path):
+    made = labelled()
+    folder = write_labelled(tmp_path / "it", made, "camvid")
+    source = data.load("label_folder/it", data_dir=tmp_path / "tfds", source_dir=folder).split("val")
+    assert {name_of(source, index) for index in range(len(source))} == {each.name for each in made["val"]}
 
 
 def test_what_is_said_about_a_photograph():
