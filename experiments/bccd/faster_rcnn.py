@@ -7,6 +7,9 @@ FOLDER holds `JPEGImages`, `Annotations` and `ImageSets` of https://github.com/S
 is needed once. The argument after the colon is `plain` (the default) or `aw`, in which the convolutions of the backbone
 are AW-convolutions (Zhu et al., 2021). Photographs of 640×480 are seen at 320×240. The test photographs are scored;
 nothing is chosen by them.
+
+Ours: AP 0.573, AP50 0.906 (plain), 0.574, 0.910 (aw), means of two seeds: not told apart
+(experiments/results/README.md).
 """
 
 from experiments.bccd.networks import recipe
