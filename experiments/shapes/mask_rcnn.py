@@ -7,6 +7,8 @@
 `make_shapes.py` says what the data are: 32 images of 160×128 with about a hundred shapes of five classes. The images
 that are learnt are scored too, so that the score says whether network, targets, losses and pasting fit together, and
 nothing of other images; --config.data.eval_split=val is of those.
+
+Ours: mask AP 0.893, AP of boxes 0.991, in 335 s (experiments/results/shapes.json).
 """
 
 from aa_flax.training import default_config
