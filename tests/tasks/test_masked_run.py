@@ -3,14 +3,12 @@
 import dataclasses
 import functools
 import json
-import os
 
 import conftest
-import forked
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file
+from tasks.commands import run, weights_of_both
 from tasks.several_hosts import BY_COUNT, assert_same_scores, score
 from tasks.test_two_stage import TINY
 from tasks.test_two_stage_run import LEARNING
@@ -70,13 +68,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder, module, *arguments):
-    own = {"JAX_NUM_CPU_DEVICES": "1", "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
-    done = forked.run("-m", f"aa_flax.{module}", *arguments, environment={**os.environ, **own}, cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def result(folder):
     """Return the result of a run in the directory "run"."""
@@ -100,15 +91,8 @@ def test_what_a_run_leaves(folder, result):
 
 @pytest.mark.slow  # two trainings more, as those of test_two_stage_run
 def test_resumed_is_the_same_bit_for_bit(folder, result):
-    for more in (["--config.stop_after_epoch=1"], []):
-        run(folder, "train", "--config=config.py", "--workdir=again", *more)
-    tensors = []
-    for name in ("run", "again"):
-        run(folder, "checkpoints", "export", f"{name}.safetensors", f"--workdir={name}")
-        tensors.append(load_file(folder / f"{name}.safetensors"))
-    assert tensors[0].keys() == tensors[1].keys() and any(name.startswith("mask_head") for name in tensors[0])
-    for name, values in tensors[0].items():
-        np.testing.assert_array_equal(values, tensors[1][name], err_msg=name)
+    weights = weights_of_both(folder)
+    assert any(name.startswith("mask_head") for name in weights)
     found = [(folder / name / "masks.json").read_text() for name in ("run", "again")]
     assert found[0] == found[1]
 

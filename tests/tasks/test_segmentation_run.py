@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 
 import forked
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from hosts import finish, free_port
 from label_sets import NAMES, labelled, write_labelled
 from PIL import Image
-from safetensors.numpy import load_file
+from tasks.commands import environment, run, weights_of_both
 from tasks.several_hosts import BY_COUNT, assert_same_scores, score
 
 from aa_flax.data.photo import read_photo
@@ -56,17 +55,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-def environment(folder, **more):
-    own = {"JAX_NUM_CPU_DEVICES": "1", "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
-    return {**os.environ, **own, **more}
-
-
-def run(folder, module, *arguments, code=0):
-    done = forked.run("-m", f"aa_flax.{module}", *arguments, environment=environment(folder), cwd=folder)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def trained(folder):
     """Return the run directory of the config, and the output of the command."""
@@ -97,15 +85,8 @@ def test_what_a_run_leaves(trained):
 
 @pytest.mark.thorough
 def test_resumed_is_the_same_bit_for_bit(folder, trained):
-    for more in (["--config.stop_after_epoch=1"], []):
-        run(folder, "train", "--config=config.py", "--workdir=again", *more)
-    tensors = []
-    for name in ("run", "again"):
-        run(folder, "checkpoints", "export", f"{name}.safetensors", f"--workdir={name}")
-        tensors.append(load_file(folder / f"{name}.safetensors"))
-    assert tensors[0].keys() == tensors[1].keys() and len(tensors[0]) > 40
-    for name, values in tensors[0].items():
-        np.testing.assert_array_equal(values, tensors[1][name], err_msg=name)
+    weights = weights_of_both(folder)
+    assert len(weights) > 40
     logs = [
         [{k: v for k, v in row.items() if k != "seconds"} for row in read_metrics(folder / each / "metrics.jsonl")]
         for each in ("run", "again")

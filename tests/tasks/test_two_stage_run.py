@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
 
 import conftest
 import forked
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from hosts import finish, free_port
 from PIL import Image
-from safetensors.numpy import load_file
+from tasks.commands import environment, run, weights_of_both
 from tasks.several_hosts import assert_same_scores, score
 from tasks.test_detection import CANVAS
 from tasks.test_two_stage import LOSSES, TINY, two_stage
@@ -43,17 +42,6 @@ def folder(tmp_path_factory, data_dir):
     return folder
 
 
-def environment(folder, **more):
-    own = {"JAX_NUM_CPU_DEVICES": "1", "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
-    return {**os.environ, **own, **more}
-
-
-def run(folder, module, *arguments):
-    done = forked.run("-m", f"aa_flax.{module}", *arguments, environment=environment(folder), cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def result(folder):
     """Return the result of a run in the directory "run"."""
@@ -69,15 +57,8 @@ def test_what_a_run_leaves(folder, result):
 
 
 def test_resumed_is_the_same_bit_for_bit(folder, result):
-    for more in (["--config.stop_after_epoch=1"], []):
-        run(folder, "train", "--config=config.py", "--workdir=again", *more)
-    tensors = []
-    for name in ("run", "again"):
-        run(folder, "checkpoints", "export", f"{name}.safetensors", f"--workdir={name}")
-        tensors.append(load_file(folder / f"{name}.safetensors"))
-    assert tensors[0].keys() == tensors[1].keys() and len(tensors[0]) > 40
-    for name, values in tensors[0].items():
-        np.testing.assert_array_equal(values, tensors[1][name], err_msg=name)
+    weights = weights_of_both(folder)
+    assert len(weights) > 40
     found = [(folder / name / "detections.json").read_text() for name in ("run", "again")]
     assert found[0] == found[1] and len(found[0]) > 100
 
