@@ -85,9 +85,10 @@ class Annotations:
         for name in _names(self.split) if "[" not in self.split else ():
             over = {int(number): images for number, images in counted.get(name, {}).items() if int(number) > most}
             if over:
+                images, (_, first) = sum(count for count, _ in over.values()), over[max(over)]
                 raise DataError(
-                    f"{self.prepared.folder}: {sum(count for count, _ in over.values()):,} images of {name!r} have more "
-                    f"than {most} objects, up to {max(over)} ({over[max(over)][1]}): raise task.options.most_objects"
+                    f"{self.prepared.folder}: {images:,} images of {name!r} have more than {most} objects, up to "
+                    f"{max(over)} ({first}): raise task.options.most_objects"
                 )
 
 

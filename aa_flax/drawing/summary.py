@@ -184,6 +184,9 @@ class _Counter:
                 (contracted, _), _ = equation.params["dimension_numbers"]
                 inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
                 self._add(here, times * 2 * equation.outvars[0].aval.size * inner)
+            elif equation.params.get("name") == "sum_of_shifted":  # a depthwise convolution
+                kernel = equation.invars[1].aval
+                self._add(here, times * 2 * equation.outvars[0].aval.size * math.prod(kernel.shape[:-1]))
             elif equation.params.get("name") == "convolution_of_resized":  # as it is defined
                 kernels = [v.aval for v in equation.invars[len(equation.invars) // 2 :]]
                 taps = sum(math.prod(kernel.shape[:3]) for kernel in kernels)

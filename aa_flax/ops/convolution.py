@@ -1,4 +1,4 @@
-"""Convolution, computed as a matrix product where XLA's convolution is slower."""
+"""Convolution, computed as a matrix product or by shifted maps where XLA's convolution is slower."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from aa_flax.ops.depthwise import depthwise_convolution, is_faster_by_shifts
 from aa_flax.ops.platform import target_platform
 from aa_flax.ops.windows import shifted
 
@@ -27,7 +28,8 @@ def convolution(
 
     On a CPU, XLA's convolution and its gradient fall back to plain loops if height or width are below the kernel's, as
     for a 3×3 kernel on the 2×2 maps that ResNet-18 has at 64×64. For a 1×1 kernel it takes about twice the time of a
-    matrix product, which replaces it on a CPU only. Both add up the same products.
+    matrix product, which replaces it on a CPU only, and for a depthwise one many times that of `depthwise_convolution`.
+    All add up the same products.
 
     Args:
         inputs, kernel, strides, padding: as `jax.lax.conv_general_dilated` takes them; padding as pairs, or a string.
@@ -37,6 +39,8 @@ def convolution(
     pointwise = height == width == 1 and target_platform() == "cpu"
     fits = inputs.shape[1] >= height and inputs.shape[2] >= width
     dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+    if not dilated and is_faster_by_shifts(inputs, kernel, feature_group_count):
+        return depthwise_convolution(inputs, kernel, strides, padding)
     if dilated or feature_group_count != 1 or not (pointwise or (not fits and not isinstance(padding, str))):
         return jax.lax.conv_general_dilated(
             inputs,
