@@ -48,7 +48,6 @@ def test_executes(notebook, tmp_path, monkeypatch):
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "JAX_NUM_CPU_DEVICES": "1",
         "AA_FLAX_NOTEBOOK_STEPS": "6",  # networks then hardly learn before they are drawn
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(notebook.stem != "attention_maps")),  # which trains for many steps
         "MPLBACKEND": "Agg",
         "TFDS_DATA_DIR": str(tmp_path / "tfds"),
         "IPYTHONDIR": str(tmp_path / "ipython"),

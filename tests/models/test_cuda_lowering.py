@@ -57,7 +57,7 @@ def test_a_network_of_each_kind_lowers_for_cuda(name):
     check(name, jnp.bfloat16)
 
 
-@pytest.mark.few(0, thorough=5)
+@pytest.mark.few(0, thorough=3)
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_other_network_lowers_for_cuda(name):
     check(name, jnp.bfloat16)
