@@ -1,7 +1,7 @@
 """Settings that every test runs under.
 
-Beartype checks the shapes in annotations, in tests only, unless AA_FLAX_TESTS_UNCHECKED is set. Eight CPU devices are simulated, implicit rank promotion is an
-error, and warnings are errors (pyproject.toml).
+Beartype checks the shapes in annotations, in tests only, unless AA_FLAX_TESTS_UNCHECKED is set. Eight CPU devices are
+simulated, implicit rank promotion is an error, and warnings are errors (pyproject.toml).
 
 `pytest -m gpu` runs on the GPU with all compiler optimisations; every other selection of tests runs on the CPU.
 """
