@@ -68,7 +68,7 @@ def computed():
     return sorted(found, key=lambda name: name != "aa_wide_resnet28_10")
 
 
-@pytest.mark.few(1, thorough=6)
+@pytest.mark.few(0, thorough=6)
 @pytest.mark.parametrize("name", computed())
 def test_odd_sizes_one_image_and_four_channels(rng, name):
     """No stage's stride divides 33×50; logits, features, attention maps and the summary agree on the sizes."""
