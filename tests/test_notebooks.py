@@ -53,8 +53,10 @@ def test_executes(notebook, tmp_path, monkeypatch):
         "IPYTHONDIR": str(tmp_path / "ipython"),
         "TMPDIR": str(tmp_path),
     }
-    folder = tmp_path / "notebooks"
+    folder, startup = tmp_path / "notebooks", tmp_path / "ipython" / "profile_default" / "startup"
     folder.mkdir()
+    startup.mkdir(parents=True)
+    (startup / "seldom.py").write_text("import gc\ngc.set_threshold(20_000, 20, 20)\n")  # as in the tests themselves
     executed = nbformat.read(notebook, as_version=4)
     client = nbclient.NotebookClient(
         executed, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
