@@ -1,7 +1,7 @@
 """Training a network to find the objects of each image: a box, a class and a score for each."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,11 +142,13 @@ class Detection:
             )
         require_same_classes(dataset, self.preprocessing)
 
-    def begin(self, source: Source | None) -> None:
-        """Raise DataError if the network is to learn masks of data that lack some, as far as the data say."""
-        annotations = getattr(source, "annotations", None)
-        if self._kind.masks and annotations is not None:
-            annotations.require_masks()
+    def check_source(self, source: Source) -> None:
+        """Raise DataError if an object has no mask and needs one, or a photograph has too many, as far as data say."""
+        if source.annotations is None:
+            return
+        source.annotations.require_at_most(self.options.most_objects)
+        if self._kind.masks:
+            source.annotations.require_masks()
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """Return the network of the config, with a column of scores for each class."""
@@ -188,7 +190,7 @@ class Detection:
 
     def scorer(self, source: Source) -> DetectionScorer:
         """Return what gathers the detections of held-out data and scores them."""
-        self.begin(source)
+        self.check_source(source)
         kind = self._kind
         return DetectionScorer(source, self.preprocessing.class_names, self.labels.tolist(), kind.held_out, kind.masks)
 
@@ -218,6 +220,11 @@ class Detection:
             if mask is not None:
                 square(axes, mask, box, class_color(label))
             outline(axes, box, class_color(label), width=0.8)
+
+    def key(self, examples: Sequence[Mapping[str, Any]]) -> list[tuple[str, tuple[float, float, float]]]:
+        """Return name and colour of each class that occurs in examples, in the order of the classes."""
+        labels = np.concatenate([np.asarray(one["classes"])[np.asarray(one["valid"])] for one in examples])
+        return [(self.shown_names[label], class_color(label)) for label in np.unique(labels).tolist()]
 
     def attention_drawer(self, model: nnx.Module) -> Any:
         """Return the function (pixels, row, placement, display, file) that draws what the objects found attend to.
