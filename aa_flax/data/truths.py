@@ -87,7 +87,8 @@ class Annotations:
             if over:
                 raise DataError(
                     f"{self.prepared.folder}: {sum(count for count, _ in over.values()):,} images of {name!r} have "
-                    f"more than {most} objects, up to {max(over)} ({over[max(over)][1]}): raise task.options.most_objects"
+                    f"more than {most} objects, up to {max(over)} ({over[max(over)][1]}): "
+                    "raise task.options.most_objects"
                 )
 
 

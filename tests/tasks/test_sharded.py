@@ -67,7 +67,7 @@ def losses(kind, devices, **parallel):
     return found, split
 
 
-@pytest.mark.few(0, thorough=1)
+@pytest.mark.few(0, thorough=2)  # Faster R-CNN in both ways, UPerNet with its state split
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", SEVERAL)
 def test_steps_are_those_of_one_device(kind, name):
