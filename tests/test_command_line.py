@@ -205,7 +205,7 @@ def get_config():
 """
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(2, thorough=6)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -207,7 +207,7 @@ class Segmentation:
 
     def key(self, examples: Sequence[Mapping[str, Any]]) -> list[tuple[str, tuple[float, float, float]]]:
         """Return name and colour of each class that occurs in examples, those with the most pixels first."""
-        counts = sum(np.bincount(np.asarray(one["labels"]).reshape(-1), minlength=256) for one in examples)
+        counts = np.sum([np.bincount(np.ravel(one["labels"]), minlength=256) for one in examples], axis=0)
         order = np.argsort(-counts[: self.num_classes], kind="stable").tolist()
         return [(self.shown_names[k], tuple(self.colors[k] / 255)) for k in order if counts[k]]
 

@@ -122,12 +122,12 @@ class _Run:
         self._checkpoints, self._services = checkpoints, services
         self._preemption, self._watchdog = services.preemption, services.watchdog
         checkpoints.clean()
-        state = setup.program.new_state()
         if checkpoints.latest_step is None:
             directory.require_nothing_lost()
+            state = setup.program.new_state()
         else:
             directory.mark(saved=True)
-            state = checkpoints.restore(state)
+            state = checkpoints.restore(setup.program.state_shapes)
         services.phases.done("state")
         self._state: TrainState = state
         self._step = int(state.step)

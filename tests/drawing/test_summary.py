@@ -46,6 +46,7 @@ def test_modules_add_up_and_batch_multiplies():
     assert "stage1.block1.conv1" in summary.table(depth=3)
 
 
+@pytest.mark.thorough
 def test_count_does_not_depend_on_the_implementation():
     """The kernels for GPUs and TPUs cannot be traced for a CPU, but are counted there too."""
     names = ("auto", *IMPLEMENTATIONS)

@@ -128,7 +128,7 @@ def test_a_sheet_of_boxes(folder):
     assert (folder / "sheet.png").stat().st_size > 10_000
 
 
-@pytest.mark.thorough
+@pytest.mark.slow  # test_masked_run has detections of two processes, test_hosts a training
 def test_two_processes_reach_what_one_reaches(folder, trained):
     """The last batch of seven photographs is filled up in both processes; each photograph is scored once."""
     workdir, _ = trained
