@@ -67,14 +67,14 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     if is_first():
         task = make_task(config, directory.read_preprocessing())
         results = [*directory_results, {**result, "workdir": str(directory.path)}]
-        print_results(results, task.headline, task.fractions)
+        print_results(results, task.headline, task.fractions, getattr(task, "beside", ()))
 
 
 def draw(directory: RunDirectory, outcome: Outcome) -> None:
     """Draw the run's pictures into its directory; one that cannot be drawn costs a warning."""
     folder, setup = directory.path, outcome.setup
     pictures = (
-        lambda: learning_curves(read_metrics(folder / "metrics.jsonl"), folder / "learning_curves.png"),
+        lambda: learning_curves(read_metrics(directory.log), folder / "learning_curves.png"),
         lambda: setup.program.task.report(outcome.model, outcome.scores, setup.eval_source, folder),
     )
     for picture in pictures:
@@ -87,7 +87,7 @@ def draw(directory: RunDirectory, outcome: Outcome) -> None:
 
 def result_of(config: Config, outcome: Outcome) -> dict[str, Any]:
     """Return the result of a run."""
-    setup, scores = outcome.setup, outcome.scores
+    setup, scores, best = outcome.setup, outcome.scores, outcome.best
     return {
         "finished": outcome.finished,
         **scores.values,
@@ -103,6 +103,7 @@ def result_of(config: Config, outcome: Outcome) -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
         "headline": setup.program.task.headline,
+        **({} if best is None else {"best_score": best.score, "best_epoch": best.epoch, "best_step": best.step}),
         **scores.details,
     }
 

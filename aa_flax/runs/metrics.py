@@ -3,6 +3,8 @@
 import contextlib
 import os
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from tensorboardX.summary import scalar
 
 from aa_flax.json_values import finite, from_json, to_json
 from aa_flax.runs.hosts import is_first
+
+OnMetrics = Callable[[dict[str, Any]], Any]
+"""What is called with each row of the log: {"step", "split", ...}, values as JSON has them."""
 
 TIMING = ("images_per_second", "seconds")
 """The keys of a row that depend on the machine; all others are reproduced by a resumed run bit for bit."""
@@ -29,10 +34,17 @@ class MetricsLog:
     file ends up as an uninterrupted run's; lines that a power cut or a copy has damaged cost a warning. Rows that
     cannot be written, as on a full disk, are kept and written with the next row; events that cannot be written are
     lost. Only the first of several processes writes.
+
+    Args:
+        workdir: the directory of the run.
+        step: the step that it starts or resumes at.
+        on_metrics: called with each row after it was written, in the process that writes. An exception costs a warning,
+            the first one at once and the number of all when the log is closed; the log and the run go on.
     """
 
-    def __init__(self, workdir: Path, step: int) -> None:
+    def __init__(self, workdir: Path, step: int, on_metrics: OnMetrics | None = None) -> None:
         self.file = workdir / "metrics.jsonl"
+        self._told = _Told(on_metrics) if on_metrics is not None else None
         self._waiting: list[str] = []
         self._events: _Events | None = None
         if not is_first():
@@ -51,14 +63,19 @@ class MetricsLog:
         if self._events is None:
             return
         values = finite(values)
-        self._waiting.append(to_json({"step": step, "split": split, **values}) + "\n")
+        row = {"step": step, "split": split, **values}
+        self._waiting.append(to_json(row) + "\n")
         self._append()
         self._events.write(step, {f"{split}/{name}": value for name, value in values.items() if value is not None})
+        if self._told is not None:
+            self._told(row)
 
     def close(self) -> None:
         """Write the rows that wait; raise MetricsError if they still cannot be written."""
         if self._events is not None:
             self._events.close()
+        if self._told is not None:
+            self._told.close()
         if self._waiting:
             self._append()
         if self._waiting:
@@ -78,6 +95,32 @@ class MetricsLog:
             logging.warning("%s: %d rows wait to be written: %s", self.file, len(self._waiting), error)
         else:
             self._waiting.clear()
+
+
+class _Told:
+    """A function that is told each row, whose exceptions end nothing."""
+
+    def __init__(self, function: OnMetrics) -> None:
+        self._function = function
+        self._rows = self._failures = 0
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        self._rows += 1
+        try:
+            self._function(row)
+        except Exception as error:
+            self._failures += 1
+            if self._failures == 1:
+                last = traceback.extract_tb(error.__traceback__)[-1]
+                words = " ".join(str(error).split())[:300]
+                logging.warning(
+                    "on_metrics raised %s: %s (%s, line %d); the run goes on, and it is called with the next rows",
+                    *(type(error).__name__, words, last.filename, last.lineno),
+                )
+
+    def close(self) -> None:
+        if self._failures > 1:
+            logging.warning("on_metrics raised an exception at %d of %d rows", self._failures, self._rows)
 
 
 class _Events:

@@ -48,8 +48,9 @@ class Task(Protocol):
         display: a frozen dataclass of what `describe` may be asked for; its fields, of `aa_flax.config.fields.field`,
             are flags of `aa_flax.predict`.
 
-    A task may name, as `options_type`, the frozen dataclass that `config.task.options` is checked against: words of the
-    command line become values of its fields' types. It may also have methods that the functions below call if they are
+    A task may name, as `beside`, scores that tables of runs show beside the headline, and, as `options_type`, the
+    frozen dataclass that `config.task.options` is checked against: words of the command line become values of its
+    fields' types. It may also have methods that the functions below call if they are
     there: `begin`; `rows` and `scorer`, for scores that are no sums; and for predictions that lie in the photograph
     `found`, `mark(axes, example)`, which draws the targets of an example over its picture, `draw(prediction, pixels,
     display, file)`, which draws a prediction over the photograph, `attention_drawer(model)`, which returns the function
