@@ -19,6 +19,9 @@ from aa_flax.runs.hosts import is_first
 OnMetrics = Callable[[dict[str, Any]], Any]
 """What is called with each row of the log: {"step", "split", ...}, values as JSON has them."""
 
+_MOST_FAILURES = 10
+"""Exceptions of `on_metrics` in a row after which it is left alone: one that waits for a server may take minutes."""
+
 TIMING = ("images_per_second", "seconds")
 """The keys of a row that depend on the machine; all others are reproduced by a resumed run bit for bit."""
 
@@ -39,7 +42,7 @@ class MetricsLog:
         workdir: the directory of the run.
         step: the step that it starts or resumes at.
         on_metrics: called with each row after it was written, in the process that writes. An exception costs a warning,
-            the first one at once and the number of all when the log is closed; the log and the run go on.
+            and the log goes on; after ten in a row it is not called again.
     """
 
     def __init__(self, workdir: Path, step: int, on_metrics: OnMetrics | None = None) -> None:
@@ -74,8 +77,6 @@ class MetricsLog:
         """Write the rows that wait; raise MetricsError if they still cannot be written."""
         if self._events is not None:
             self._events.close()
-        if self._told is not None:
-            self._told.close()
         if self._waiting:
             self._append()
         if self._waiting:
@@ -102,25 +103,22 @@ class _Told:
 
     def __init__(self, function: OnMetrics) -> None:
         self._function = function
-        self._rows = self._failures = 0
+        self._failures = 0  # in a row
 
     def __call__(self, row: dict[str, Any]) -> None:
-        self._rows += 1
+        if self._failures == _MOST_FAILURES:
+            return
         try:
             self._function(row)
         except Exception as error:
             self._failures += 1
-            if self._failures == 1:
-                last = traceback.extract_tb(error.__traceback__)[-1]
-                words = " ".join(str(error).split())[:300]
-                logging.warning(
-                    "on_metrics raised %s: %s (%s, line %d); the run goes on, and it is called with the next rows",
-                    *(type(error).__name__, words, last.filename, last.lineno),
-                )
-
-    def close(self) -> None:
-        if self._failures > 1:
-            logging.warning("on_metrics raised an exception at %d of %d rows", self._failures, self._rows)
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{last.filename}, line {last.lineno}"
+            goes_on = "is not called again" if self._failures == _MOST_FAILURES else "the run goes on"
+            words = " ".join(str(error).split())[:300]
+            logging.warning("on_metrics raised %s: %s (%s); %s", type(error).__name__, words, where, goes_on)
+        else:
+            self._failures = 0
 
 
 class _Events:

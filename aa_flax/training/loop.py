@@ -72,9 +72,9 @@ def train(
             notebooks and other programs, where a hang gives a warning and the stacks of all threads.
         on_metrics: called with each row of `metrics.jsonl` after it was written, a dictionary with "step", "split" (
             "train" for a log window, "eval" for an evaluation), "epoch" and the values, None where one is not finite.
-            Of several processes only the first calls it. An exception in it costs a warning, not the run. Training
-            waits for it, which `images_per_second` does not count. A run that was killed gives the rows after its last
-            checkpoint again.
+            Of several processes only the first calls it. An exception in it costs a warning, not the run; after ten
+            in a row it is not called again. Training waits for it, which `images_per_second` does not count. A run that
+            was killed gives the rows after its last checkpoint again.
 
     Raises:
         ConfigError, aa_flax.data.DataError: the run is not possible; raised before anything is compiled.
