@@ -6,9 +6,11 @@
 The config file lists in MODELS the networks that its get_config accepts; FOLDER holds the data. Each run is a process
 of its own. The same command resumes a run that was interrupted. What follows `--` goes to every training, such as
 `-- --config.epochs=2`. --write stores the results under `experiments/results/`, by the name of the config file or
---name.
+--name; with --add the rows that were stored there of other networks and seeds stay, so that one table can come from
+several days or machines.
 """
 
+import json
 import os
 import runpy
 import subprocess
@@ -40,6 +42,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list("seeds", ["0", "1"], "Seeds, each of which trains every model.", flag_values=values)
     flags.DEFINE_list("models", [], "Names among MODELS of the file; all if not given.", flag_values=values)
     flags.DEFINE_bool("write", False, "Store JSON, table and curves under experiments/results/.", flag_values=values)
+    flags.DEFINE_bool("add", False, "Keep the stored rows of other networks and seeds.", flag_values=values)
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
@@ -62,12 +65,16 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     source = os.path.relpath(config, _ROOT)
     asked = f"python experiments/compare.py --config={source} --source_dir=FOLDER --seeds={','.join(values.seeds)}"
     asked += f" --models={','.join(models)}" if values.models else ""
+    asked += " --add" if values.add else ""
     result = RunDirectory(runs[0][2]).read_result() or {}
     report = next((report for score, report in _REPORTS.items() if score in result), compare_report)
     measured = report.collect(runs, asked)
-    print(report.table(measured))
     results = _ROOT / "experiments" / "results" if values.write else workdir
-    (results / f"{name}.json").write_text(to_json(measured, indent=1) + "\n")
+    stored = results / f"{name}.json"
+    if values.add and stored.exists():
+        measured = compare_report.added(json.loads(stored.read_text()), measured)
+    print(report.table(measured))
+    stored.write_text(to_json(measured, indent=1) + "\n")
     (results / f"{name}.md").write_text(report.table(measured) + "\n")
     report.draw(measured, results / f"{name}.png")
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,57 @@ def _in_all(rows: Sequence[dict[str, Any]], name: str) -> bool:
     return all(name in row for row in rows)
 
 
+def added(stored: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+    """Return what was measured together with what is stored of other networks and seeds.
+
+    The origin of the stored rows goes into the list "earlier". Intervals of differences hold for the seeds that one
+    command compared, which is why those of other seeds stay beside the new ones.
+
+    Raises:
+        ValueError: rows of one network differ in what must be equal, such as its parameters or the epochs.
+    """
+    new = {(run["model"], run["seed"]) for run in measured["runs"]}
+    kept = [run for run in stored["runs"] if (run["model"], run["seed"]) not in new]
+    for run in kept:
+        for other in measured["runs"]:
+            for key in ("data", "side", "epochs", "examples", *(("params",) if run["model"] == other["model"] else ())):
+                if run[key] != other[key]:
+                    raise ValueError(
+                        f"{run['model']}, seed {run['seed']}, is stored with {key} {run[key]}, {other['model']}, "
+                        f"seed {other['seed']}, has {other[key]}: not one table"
+                    )
+    models = list(dict.fromkeys(run["model"] for run in stored["runs"] + measured["runs"]))
+    runs = sorted(kept + measured["runs"], key=lambda run: (run["seed"], models.index(run["model"])))
+    differences = measured.get("differences", [])
+    compared = [_compared(each) for each in differences]
+    differences = [each for each in stored.get("differences", []) if _compared(each) not in compared] + differences
+    origin = {key: stored[key] for key in stored if key not in ("runs", "differences", "earlier")}
+    return {
+        **measured,
+        "earlier": [*stored.get("earlier", []), *([origin] if kept else [])],
+        "runs": runs,
+        **({"differences": differences} if differences else {}),
+    }
+
+
+def _compared(difference: dict[str, Any]) -> tuple[str, str, tuple[int, ...]]:
+    return difference["first"], difference["second"], tuple(difference["seeds"])
+
+
+def origin_of(measured: dict[str, Any]) -> str:
+    """Return dates, machine, version, commits and commands of all rows, in a sentence."""
+    origins, runs = [*measured.get("earlier", []), measured], measured["runs"]
+
+    def all_of(values: Iterable[str]) -> str:
+        return " and ".join(dict.fromkeys(values))
+
+    return (
+        f"{all_of(each['date'] for each in origins)}, {all_of(str(each['cores']) for each in origins)} cores of a CPU, "
+        f"jax {all_of(run['jax'] for run in runs)}, commit {all_of(run['commit'][:7] for run in runs)}; "
+        f"{all_of('`' + each['command'] + '`' for each in origins)}."
+    )
+
+
 def table(measured: dict[str, Any]) -> str:
     """Return a table with a row for each model: cost, mean accuracy and each seed's; then the noise of one accuracy.
 
@@ -89,14 +140,12 @@ def table(measured: dict[str, Any]) -> str:
             f"| `{model}` | {own[0]['params']:,} | {own[0]['flops'] / 1e9:.3f} | "
             f"{statistics.mean(accuracies):.2f} % | {', '.join(f'{a:.2f}' for a in accuracies)} |{top5}"
         )
-    commits = dict.fromkeys(run["commit"][:7] for run in runs)
     mean = statistics.mean(run["accuracy"] for run in runs)
     error = 100 * (mean * (1 - mean) / examples) ** 0.5
     lines += [
         "",
         f"{data_of(runs[0])}, {epochs_of(runs[0])}, {examples:,} held-out images, last epoch, whichever wins. "
-        f"The standard error of one such accuracy is {error:.2f} %. {measured['date']}, {measured['cores']} cores of a "
-        f"CPU, jax {runs[0]['jax']}, commit {' and '.join(commits)}; `{measured['command']}`.",
+        f"The standard error of one such accuracy is {error:.2f} %. {origin_of(measured)}",
     ]
     return "\n".join(lines)
 

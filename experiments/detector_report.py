@@ -13,7 +13,7 @@ from aa_flax.evaluation.coco_json import read_results
 from aa_flax.evaluation.matching import Matches, match_all
 from aa_flax.evaluation.paired import paired_bootstrap
 from aa_flax.training import RunDirectory
-from experiments.compare_report import curves, data_of, epochs_of, measured_by
+from experiments.compare_report import curves, data_of, epochs_of, measured_by, origin_of
 
 _KEPT = [*("params", "flops", "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AP_per_class", "loss")]
 _KEPT += ["examples", "epochs", "train_seconds", "images_per_second", "jax"]
@@ -39,16 +39,15 @@ def table(measured: dict[str, Any]) -> str:
         each = ", ".join(f"{run['AP']:.3f}" for run in own)
         lines.append(f"| `{model}` | {own[0]['params']:,} | {ap:.3f} | {ap50:.3f} | {each} | {seconds:.0f} |")
     said = "; ".join(
-        f"{each['first']} less {each['second']} {each['difference']:+.3f} ({each['low']:+.3f} to {each['high']:+.3f})"
+        f"{each['first']} less {each['second']} {each['difference']:+.3f} ({each['low']:+.3f} to {each['high']:+.3f}, "
+        f"seeds {', '.join(map(str, each['seeds']))})"
         for each in measured["differences"]
     )
-    commits = " and ".join(dict.fromkeys(run["commit"][:7] for run in runs))
     lines += [
         "",
         f"{data_of(runs[0])}, {epochs_of(runs[0])}, {runs[0]['examples']:,} held-out photographs, last epoch. "
         f"Differences of the means, with the interval of 95 % by resampling photographs: {said or 'none'}. "
-        f"{measured['date']}, {measured['cores']} cores of a CPU, jax {runs[0]['jax']}, "
-        f"commit {commits}; `{measured['command']}`.",
+        f"{origin_of(measured)}",
     ]
     return "\n".join(lines)
 
@@ -63,13 +62,14 @@ def draw(measured: dict[str, Any], file: Path) -> None:
 def _differences(runs: Sequence[tuple[str, int, Path]]) -> list[dict[str, Any]]:
     """Return the difference of AP of each two networks, the mean over the seeds, with its interval."""
     matches: dict[str, list[Matches]] = {}
+    seeds = sorted({seed for _, seed, _ in runs})
     for model, _, folder in runs:
         matches.setdefault(model, []).append(_matches(folder))
     found = []
     for first, second in itertools.combinations(matches, 2):
         paired = paired_bootstrap(matches[second], matches[first], samples=1000)
-        row = {"first": second, "second": first, "difference": paired.difference, "low": paired.low}
-        found.append({**row, "high": paired.high, "level": paired.level, "samples": 1000})
+        row = {"first": second, "second": first, "seeds": seeds, "difference": paired.difference}
+        found.append({**row, "low": paired.low, "high": paired.high, "level": paired.level, "samples": 1000})
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from aa_flax.analysis.provenance import provenance
 from aa_flax.drawing.saving import in_plain_style
-from experiments.compare_report import curves, data_of, epochs_of, measured_by
+from experiments.compare_report import curves, data_of, epochs_of, measured_by, origin_of
 
 _SCORES = ("mIoU", "mean_accuracy", "pixel_accuracy", "loss")
 _KEPT = (
@@ -48,12 +48,10 @@ def table(measured: dict[str, Any]) -> str:
         by_model = ([run["IoU_per_class"][name] for run in some] for some in own.values())
         cells = ("-" if None in values else f"{statistics.mean(values):.3f}" for values in by_model)
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    commits = " and ".join(dict.fromkeys(run["commit"][:7] for run in runs))
     lines += [
         "",
         f"{data_of(runs[0])}, {epochs_of(runs[0])}, {runs[0]['examples']:,} held-out photographs, last epoch. "
-        f"{measured['date']}, {measured['cores']} cores of a CPU, jax {runs[0]['jax']}, commit {commits}; "
-        f"`{measured['command']}`.",
+        f"{origin_of(measured)}",
     ]
     return "\n".join(lines)
 
