@@ -142,11 +142,13 @@ class Detection:
             )
         require_same_classes(dataset, self.preprocessing)
 
-    def begin(self, source: Source | None) -> None:
-        """Raise DataError if the network is to learn masks of data that lack some, as far as the data say."""
-        annotations = getattr(source, "annotations", None)
-        if self._kind.masks and annotations is not None:
-            annotations.require_masks()
+    def check_source(self, source: Source) -> None:
+        """Raise DataError if an object has no mask and needs one, or a photograph has too many, as far as data say."""
+        if source.annotations is None:
+            return
+        source.annotations.require_at_most(self.options.most_objects)
+        if self._kind.masks:
+            source.annotations.require_masks()
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """Return the network of the config, with a column of scores for each class."""
@@ -188,7 +190,7 @@ class Detection:
 
     def scorer(self, source: Source) -> DetectionScorer:
         """Return what gathers the detections of held-out data and scores them."""
-        self.begin(source)
+        self.check_source(source)
         kind = self._kind
         return DetectionScorer(source, self.preprocessing.class_names, self.labels.tolist(), kind.held_out, kind.masks)
 

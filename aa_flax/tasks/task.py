@@ -48,13 +48,14 @@ class Task(Protocol):
         display: a frozen dataclass of what `describe` may be asked for; its fields, of `aa_flax.config.fields.field`,
             are flags of `aa_flax.predict`.
 
-    A task may name, as `beside`, scores that tables of runs show beside the headline, and, as `options_type`, the
-    frozen dataclass that `config.task.options` is checked against: words of the command line become values of its
-    fields' types. It may also have methods that the functions below call if they are
-    there: `begin`; `rows` and `scorer`, for scores that are no sums; and for predictions that lie in the photograph
-    `found`, `mark(axes, example)`, which draws the targets of an example over its picture, `key(examples)`, which
-    returns name and colour of each class that `mark` draws in these, `draw(prediction, pixels, display, file)`, which
-    draws a prediction over the photograph, `attention_drawer(model)`, which returns the function
+    A task may name, as `beside`, a tuple of scores that tables of runs show beside the headline.
+
+    A task may name, as `options_type`, the frozen dataclass that `config.task.options` is checked against: words of the
+    command line become values of its fields' types. It may also have methods that the functions below call if they are
+    there: `begin`; `check_source`; `rows` and `scorer`, for scores that are no sums; and for predictions that lie in
+    the photograph `found`, `mark(axes, example)`, which draws the targets of an example over its picture,
+    `key(examples)`, which returns name and colour of each class that `mark` draws in these, `draw(prediction, pixels,
+    display, file)`, which draws a prediction over the photograph, `attention_drawer(model)`, which returns the function
     (pixels, row, placement, display, file) that draws what the network attends to where it found something,
     `mask_picture(prediction, display)`, which returns a picture (Pillow's) of the photograph's size whose pixels are
     numbers of what is there, and `values(prediction, display)`, which returns a prediction as JSON has it.
@@ -187,6 +188,17 @@ def found(task: Task, row: Any, placement: np.ndarray) -> Any:
     """
     make = getattr(task, "found", None)
     return row if make is None else make(row, placement)
+
+
+def check_source(task: Task, source: Source) -> None:
+    """Let a task refuse a split before anything is trained or scored, if it has a method `check_source(source)`.
+
+    Raises:
+        DataError: the split is not what the task needs.
+    """
+    asks = getattr(task, "check_source", None)
+    if asks is not None:
+        asks(source)
 
 
 def begin(task: Task, source: Source | None) -> None:
