@@ -86,8 +86,8 @@ class Annotations:
             over = {int(number): images for number, images in counted.get(name, {}).items() if int(number) > most}
             if over:
                 raise DataError(
-                    f"{self.prepared.folder}: {sum(count for count, _ in over.values()):,} images of {name!r} have "
-                    f"more than {most} objects, up to {max(over)} ({over[max(over)][1]}): raise task.options.most_objects"
+                    f"{self.prepared.folder}: {sum(count for count, _ in over.values()):,} images of {name!r} have more "
+                    f"than {most} objects, up to {max(over)} ({over[max(over)][1]}): raise task.options.most_objects"
                 )
 
 
