@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 import jax
 from absl import flags
 
-from aa_flax.config.command_line import define_workdir, fail, height_and_width, run
+from aa_flax.config.command_line import define_checkpoint, define_workdir, fail, height_and_width, run
 from aa_flax.data.images import as_pixels
 from aa_flax.data.photo import PhotoError, photo_files, read_photo
 from aa_flax.drawing.photo_attention import AttentionError, draw_photos, layers_to_draw, picture_files
@@ -48,6 +48,7 @@ from aa_flax.training.trained import load_model, make_predict
 def define(values: flags.FlagValues) -> None:
     """Define the flags of the command: its own, and the display options of the run's task."""
     define_workdir(values)
+    define_checkpoint(values)
     flags.DEFINE_string("pictures", "", "Folder for a picture of what is found in each image.", flag_values=values)
     flags.DEFINE_string("json", "", "File for the predictions as JSON.", flag_values=values)
     masks = "Folder for a picture of the masks in each image, whose pixels are numbers."
@@ -94,7 +95,7 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
     predictions: dict[str, Any] = {}
     attention: dict[str, Path] = {}
     if photos:
-        model, _ = load_model(directory)
+        model, _ = load_model(directory, values.checkpoint)
         predict = make_predict(model, task, preprocessing)
         try:
             jax.eval_shape(predict, next(iter(photos.values()))[None], next(iter(placements.values()))[None])

@@ -48,6 +48,8 @@ class Task(Protocol):
         display: a frozen dataclass of what `describe` may be asked for; its fields, of `aa_flax.config.fields.field`,
             are flags of `aa_flax.predict`.
 
+    A task may have `beside`, a tuple of scores that tables of runs show beside the headline.
+
     A task may name, as `options_type`, the frozen dataclass that `config.task.options` is checked against: words of the
     command line become values of its fields' types. It may also have methods that the functions below call if they are
     there: `begin`; `check_source`; `rows` and `scorer`, for scores that are no sums; and for predictions that lie in
