@@ -14,6 +14,7 @@ METRICS = frozenset({"step", "split", "epoch", "seconds", "loss", "grad_norm", "
 SCORES = frozenset(
     {"step", "split", "epoch", "seconds", "finished", "examples", "label", "model", "dataset", "epochs", "seed"}
     | {"params", "flops", "paper_flops", "train_seconds", "images_per_second", "device", "jax", "headline", "workdir"}
+    | {"aa_flax", "commit"}
 )
 """Names in rows of the log and in results that no score may have."""
 RAW = "raw_"

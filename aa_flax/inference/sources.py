@@ -1,0 +1,111 @@
+"""Where a trained network lies: the directory of a run, or a file of weights with its card, alone or in a hub's folder.
+
+Each can be asked for its config, its preprocessing and its result before any weights are read.
+"""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from aa_flax.config.schema import Config
+from aa_flax.data.preprocessing import Preprocessing
+from aa_flax.inference.about import About, Given
+from aa_flax.runs.directory import RunDirectory
+from aa_flax.tasks import make_task
+from aa_flax.training.trained import load_model
+from aa_flax.weights import WeightsError
+from aa_flax.weights import load as load_weights
+from aa_flax.weights.card import read_card
+
+WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
+"""The files of a hub's folder that are read."""
+
+
+class OfRun(RunDirectory):
+    """The directory of a run."""
+
+    def read_model(self, step: int | None = None) -> tuple[nnx.Module, int]:
+        """Return the network of a checkpoint, the newest undamaged one if no step is given, and its step."""
+        return load_model(self, step)
+
+
+class OfFile:
+    """A safetensors file with its card."""
+
+    def __init__(self, file: Path, given: Given | None = None) -> None:
+        """Take the file, and what the caller says that its card does not.
+
+        Raises:
+            WeightsError: its card is missing or damaged; what is said is on the card, or nobody says it.
+        """
+        self.file = file.expanduser()
+        if self.file.suffix != ".safetensors":
+            raise WeightsError(
+                f"{self.file}: expected a run directory, a folder of a hub or a .safetensors file of this library; "
+                "`aa_flax.weights import` makes one from PyTorch's, without running what a pickle names"
+            )
+        if not self.file.is_file():
+            raise WeightsError(f"{self.file}: no such file")
+        self.card = read_card(self.file)
+        self._given = given or Given()
+
+    @functools.cached_property
+    def about(self) -> About:
+        """What is known of the network."""
+        if (about := About.from_card(self.file, self.card)) is None:
+            return self._given.about(str(self.file), self.card)
+        if said := self._given.said:
+            raise WeightsError(f"{self.file}: its card says how the network sees photographs; leave out {', '.join(said)}")
+        return about
+
+    def read_config(self) -> Config:
+        """Return the config that the card has."""
+        return self.about.config
+
+    def read_preprocessing(self) -> Preprocessing:
+        """Return what the network expects of a photograph."""
+        return self.about.preprocessing
+
+    def read_result(self) -> Mapping[str, Any] | None:
+        """Return the result of the run that trained it, without tables; None if that was not finished."""
+        return self.about.result or None
+
+    def read_model(self) -> tuple[nnx.Module, int | None]:
+        """Return the network, and the step of training that its weights are of, if the card has one.
+
+        Raises:
+            WeightsError: the file is damaged, or its arrays are not those of the network that its card describes.
+        """
+        config, task = self.about.config, make_task(self.about.config, self.about.preprocessing)
+        dtype = jnp.dtype(config.model.dtype)
+        model, card = load_weights(self.file, dtype=dtype, build=lambda card: task.build(nnx.Rngs(0)))
+        step = card["origin"].get("step") if isinstance(card.get("origin"), dict) else None
+        return model, step if isinstance(step, int) else None
+
+
+TrainedNetwork = OfRun | OfFile
+
+
+def opened(path: str | Path, given: Given | None = None) -> TrainedNetwork:
+    """Return the trained network that lies at a path, of which nothing but small files is read yet.
+
+    Args:
+        path: a run directory, a folder of a hub, or a safetensors file of this library.
+        given: what the caller says of a file whose card does not.
+
+    Raises:
+        RunDirectoryError: a folder that holds neither.
+        WeightsError: a file of another kind, or one whose card is missing or damaged.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir() and (place / WEIGHTS_NAME).is_file():
+        return OfFile(place / WEIGHTS_NAME, given)
+    if place.suffix == ".safetensors" or place.is_file():
+        return OfFile(place, given)
+    if given and given.said:
+        raise WeightsError(f"{place}: a run says how its network sees photographs; leave out {', '.join(given.said)}")
+    return OfRun(Path(path))
