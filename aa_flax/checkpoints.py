@@ -3,7 +3,8 @@
     list                       prints step, size, date and held-out score of each
     verify                     compares every file with its hash; status 1 if one differs
     prune --keep=2             deletes all but the newest two and those that --keep_every=STEPS and --keep_best keep
-    export weights.safetensors writes the network of the newest, or of --step=N, with its card
+    export weights.safetensors writes the network of the newest, or of --step=N, with its card; it has all that
+                               `aa_flax.load(...)` and `aa_flax.predict --workdir=weights.safetensors` need
 
 `prune` and `verify --delete_damaged` refuse to delete while a run trains in the directory.
 """
@@ -14,8 +15,10 @@ from typing import Any, NoReturn
 
 from absl import flags
 
+import aa_flax
 from aa_flax import weights
 from aa_flax.config.command_line import define_workdir, fail, run
+from aa_flax.inference.loading import about_of
 from aa_flax.literal import literal
 from aa_flax.runs.checkpoint_files import delete_checkpoint, saved_steps
 from aa_flax.runs.checkpoints import CheckpointError
@@ -102,9 +105,9 @@ def _export(directory: RunDirectory, values: flags.FlagValues, name: str) -> Non
     if file.suffix != ".safetensors":
         fail(f"{file}: expected a name that ends in .safetensors")
     model, step = load_model(directory, values.step)
-    run_name = directory.read_config().label or directory.path.name
-    names = list(directory.read_preprocessing().names)
-    weights.save(model, file, origin={"run": run_name, "step": step, "names": names})
+    about = about_of(directory)
+    origin = {"run": about.config.label or directory.path.name, "step": step, "aa_flax": aa_flax.__version__}
+    weights.save(model, file, origin={**origin, "names": list(about.preprocessing.names)}, trained=about.as_json())
     print(f"step {step:,} in {literal(str(file))}")
 
 

@@ -42,7 +42,9 @@ def draw_classes(
     figure = Figure(figsize=(wide + _SIDE + 0.3, full), dpi=_DPI)
     FigureCanvasAgg(figure)
     photo = figure.add_axes((0, 1 - tall / full, wide / (wide + _SIDE + 0.3), tall / full))
-    photo.imshow(as_color(pixels), interpolation="nearest" if max(height, width) < 200 else "antialiased", aspect="auto")
+    photo.imshow(
+        as_color(pixels), interpolation="nearest" if max(height, width) < 200 else "antialiased", aspect="auto"
+    )
     photo.set_axis_off()
     bars = figure.add_axes(((wide + 0.2) / (wide + _SIDE + 0.3), 0, _SIDE / (wide + _SIDE + 0.3), 1))
     bars.set(xlim=(0, 1), ylim=(full / _ROW, 0))

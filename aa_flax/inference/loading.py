@@ -8,6 +8,7 @@ from aa_flax.data.view import Resize
 from aa_flax.inference.about import About, Given
 from aa_flax.inference.predictor import Predictor
 from aa_flax.inference.sources import OfRun, TrainedNetwork, opened
+from aa_flax.runs.directory import RunDirectory
 
 
 def load(
@@ -57,6 +58,6 @@ def predictor_of(source: TrainedNetwork, image_size: int | tuple[int, int] | Non
     return Predictor(model, about, image_size=image_size, step=step)
 
 
-def about_of(source: TrainedNetwork) -> About:
+def about_of(source: TrainedNetwork | RunDirectory) -> About:
     """Return what is known of a trained network besides its weights."""
     return About(source.read_config(), source.read_preprocessing(), dict(source.read_result() or {}))

@@ -21,7 +21,7 @@ from aa_flax.drawing.attention_maps import attention_maps
 from aa_flax.inference.about import About, Given
 from aa_flax.literal import quoted
 from aa_flax.models.registry import BuiltFrom
-from aa_flax.tasks import Task, found, make_task, places, result_of
+from aa_flax.tasks import Task, found, make_task, places, recorded_display, result_of
 from aa_flax.training.trained import make_predict
 from aa_flax.typed import height_and_width
 
@@ -53,7 +53,12 @@ class Predictor:
     """
 
     def __init__(
-        self, model: nnx.Module, about: About, *, image_size: int | tuple[int, int] | None = None, step: int | None = None
+        self,
+        model: nnx.Module,
+        about: About,
+        *,
+        image_size: int | tuple[int, int] | None = None,
+        step: int | None = None,
     ) -> None:
         """Take a trained network.
 
@@ -71,10 +76,10 @@ class Predictor:
         self.task: Task = make_task(about.config, about.preprocessing)
         size = about.preprocessing.image_size if image_size is None else height_and_width("image_size", image_size)
         self.image_size = size
-        self.display = display_of_run(self.task, about)
+        self.display = self.task.display(**recorded_display(self.task, lambda: about.result))
         self._predict = make_predict(model, self.task, about.preprocessing)
         if size != about.preprocessing.image_size:
-            self.require_size()
+            self._require_size()
 
     @classmethod
     def of(cls, model: nnx.Module, *, image_size: int | tuple[int, int] | None = None, **said: Any) -> "Predictor":
@@ -93,6 +98,14 @@ class Predictor:
             raise TypeError(f"a network of create_model is needed, got {type(model).__name__}")
         fields = dict(vars(origin), model=origin.name, options=dict(origin.options))
         return cls(model, Given(**said).about(f"this {type(model).__name__}", fields), image_size=image_size)
+
+    def at(self, image_size: int | tuple[int, int]) -> "Predictor":
+        """Return the predictor of the same network at another (height, width) of its input.
+
+        Raises:
+            ValueError: images of that size are nothing that the network can take.
+        """
+        return Predictor(self.model, self.about, image_size=image_size, step=self.step)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -179,7 +192,7 @@ class Predictor:
         """
         return attention_maps(self.model, self.preprocess(photos), layers=layers, queries=queries)
 
-    def require_size(self) -> None:
+    def _require_size(self) -> None:
         """Raise ValueError, before anything is computed, if the network cannot take images of its size."""
         blank = self.see(Image.new("L" if self.preprocessing.channels == 1 else "RGB", self.image_size[::-1]))
         jax.eval_shape(self._predict, blank.pixels[None], blank.placement[None])
@@ -221,12 +234,6 @@ def see(preprocessing: Preprocessing, size: tuple[int, int], picture: Image.Imag
     """Return what a network with a preprocessing sees of a photograph, at `size` (height, width)."""
     pixels, placement = preprocessing.view(size).placed(picture)
     return Seen(pixels, placement.as_array())
-
-
-def display_of_run(task: Task, about: About) -> Any:
-    """Return the options of what is shown of a task, with what the result of the run says in place of the defaults."""
-    recorded = getattr(task, "recorded_display", lambda result: {})
-    return task.display(**recorded(about.result))
 
 
 def _pixels(photo: Any, picture: Image.Image, channels: int) -> Callable[[], UInt8[np.ndarray, "h w c"]]:

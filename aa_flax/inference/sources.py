@@ -4,6 +4,7 @@ Each can be asked for its config, its preprocessing and its result before any we
 """
 
 import functools
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from aa_flax.tasks import make_task
 from aa_flax.training.trained import load_model
 from aa_flax.weights import WeightsError
 from aa_flax.weights import load as load_weights
-from aa_flax.weights.card import read_card
+from aa_flax.weights.card import IN_HEADER, read_card
 
 WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
 """The files of a hub's folder that are read."""
@@ -59,7 +60,9 @@ class OfFile:
         if (about := About.from_card(self.file, self.card)) is None:
             return self._given.about(str(self.file), self.card)
         if said := self._given.said:
-            raise WeightsError(f"{self.file}: its card says how the network sees photographs; leave out {', '.join(said)}")
+            raise WeightsError(
+                f"{self.file}: its card says how the network sees photographs; leave out {', '.join(said)}"
+            )
         return about
 
     def read_config(self) -> Config:
@@ -106,6 +109,19 @@ def opened(path: str | Path, given: Given | None = None) -> TrainedNetwork:
         return OfFile(place / WEIGHTS_NAME, given)
     if place.suffix == ".safetensors" or place.is_file():
         return OfFile(place, given)
+    if names := _of_another_form(place):
+        raise WeightsError(f"{place}: has no {WEIGHTS_NAME}; {names} may be pickles or programs and are not read")
     if given and given.said:
         raise WeightsError(f"{place}: a run says how its network sees photographs; leave out {', '.join(given.said)}")
     return OfRun(Path(path))
+
+
+def _of_another_form(folder: Path) -> str:
+    """Return the names of the files of a hub's folder that has no weights to read, "" for any other folder."""
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_text("utf-8"))
+        names = sorted(file.name for file in folder.iterdir() if file.suffix not in (".json", ".md", ".txt"))
+    except (OSError, ValueError, RecursionError):
+        return ""
+    of_a_hub = isinstance(config, dict) and ("architecture" in config or IN_HEADER in config)
+    return (", ".join(names[:5]) or "other files") if of_a_hub else ""

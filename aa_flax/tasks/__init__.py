@@ -1,7 +1,18 @@
 """Tasks: what a network can be trained for."""
 
 from aa_flax.tasks.table import OPTIONS, TASKS, make_task, option_schemas, task_class
-from aa_flax.tasks.task import Scorer, Scores, Task, begin, found, places, result_of, rows_of, scorer_of
+from aa_flax.tasks.task import (
+    Scorer,
+    Scores,
+    Task,
+    begin,
+    found,
+    places,
+    recorded_display,
+    result_of,
+    rows_of,
+    scorer_of,
+)
 
 __all__ = [
     "OPTIONS",
@@ -14,6 +25,7 @@ __all__ = [
     "make_task",
     "option_schemas",
     "places",
+    "recorded_display",
     "result_of",
     "rows_of",
     "scorer_of",

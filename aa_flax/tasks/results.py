@@ -26,7 +26,9 @@ class Result:
         display: the options of what is shown of it.
     """
 
-    def __init__(self, task: Any, prediction: Any, display: Any, photo: Callable[[], UInt8[np.ndarray, "h w c"]]) -> None:
+    def __init__(
+        self, task: Any, prediction: Any, display: Any, photo: Callable[[], UInt8[np.ndarray, "h w c"]]
+    ) -> None:
         """Take what `task` has found, and the function that returns the photograph's pixels."""
         self._task, self._photo = task, photo
         self.prediction, self.display = prediction, display
@@ -173,7 +175,11 @@ class Detections(Result):
         masks = self._shown.masks
         if masks is None:
             return None
-        return np.stack([mask.pixels().astype(bool) for mask in masks]) if masks else np.zeros((0, *self._shown.size), bool)
+        return (
+            np.stack([mask.pixels().astype(bool) for mask in masks])
+            if masks
+            else np.zeros((0, *self._shown.size), bool)
+        )
 
     def __len__(self) -> int:
         return len(self.scores)

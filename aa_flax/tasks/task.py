@@ -51,16 +51,15 @@ class Task(Protocol):
 
     A task may name, as `options_type`, the frozen dataclass that `config.task.options` is checked against: words of the
     command line become values of its fields' types. It may also have methods that the functions below call if they are
-    there: `begin`; `rows` and `scorer`, for scores that are no sums; and for predictions that lie in the photograph
-    `found`, `mark(axes, example)`, which draws the targets of an example over its picture, `draw(prediction, pixels,
-    display, file)`, which draws a prediction over the photograph as a PNG into a file or `io.BytesIO`, `result(prediction,
-    display, photo)`, which returns it as an `aa_flax.tasks.results.Result`, where `photo()` gives the pixels,
+    there: `begin`; `rows` and `scorer`, for scores that are no sums; `draw(prediction, pixels, display, file)`, which
+    draws a prediction with the photograph, as a PNG into a file or `io.BytesIO`; `result(prediction, display, photo)`,
+    which returns it as an `aa_flax.tasks.results.Result`, where `photo()` gives the pixels; and for predictions that
+    lie in the photograph `found`, `mark(axes, example)`, which draws the targets of an example over its picture,
     `attention_drawer(model)`, which returns the function (pixels, row, placement, display, file) that draws what the
-    network attends to where it found something,
-    `mask_picture(prediction, display)`, which returns a picture (Pillow's) of the photograph's size whose pixels are
-    numbers of what is there, and `values(prediction, display)`, which returns a prediction as JSON has it.
-    `recorded_display(result)` returns values of display fields that the result of a finished run says, which are then
-    the defaults.
+    network attends to where it found something, `mask_picture(prediction, display)`, which returns a picture (Pillow's)
+    of the photograph's size whose pixels are numbers of what is there, and `values(prediction, display)`, which returns
+    a prediction as JSON has it. `recorded_display(result)` returns values of display fields that the result of a
+    finished run says, which are then the defaults.
     """
 
     targets: Targets
@@ -201,6 +200,17 @@ def result_of(task: Task, prediction: Any, display: Any, photo: Callable[[], np.
     """
     make = getattr(task, "result", None)
     return Result(task, prediction, display, photo) if make is None else make(prediction, display, photo)
+
+
+def recorded_display(task: Any, result: Callable[[], Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Return values by field of the display options that the result of a run says, {} if the task takes none of it.
+
+    Args:
+        task: of the run.
+        result: returns the result, None if the run is not finished; it is called only if the task takes something.
+    """
+    recorded = getattr(task, "recorded_display", None)
+    return {} if recorded is None else dict(recorded(result() or {}))
 
 
 def begin(task: Task, source: Source | None) -> None:

@@ -1,7 +1,7 @@
 """This library's own files of weights.
 
-There are two: `NAME.safetensors`, with our dotted paths, and `NAME.json`, the card, which describes the network that the
-weights belong to, where they come from, and how it sees photographs. The first also has the card in its header.
+There are two: `NAME.safetensors`, with our dotted paths, and `NAME.json`, the card, which describes the network that
+the weights belong to, where they come from, and how it sees photographs. The first also has the card in its header.
 """
 
 import contextlib

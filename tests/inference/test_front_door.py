@@ -1,6 +1,5 @@
 """Tests of `aa_flax.load` with a tiny classifier: from all places, for all kinds of photographs."""
 
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -57,9 +56,7 @@ def test_a_picture_that_was_opened_is_turned_as_its_file_is(classify, tmp_path, 
     exif[274] = 6
     picture.save(tmp_path / f"turned.{end}", exif=exif)
     opened = Image.open(tmp_path / f"turned.{end}")
-    np.testing.assert_array_equal(
-        classify(opened).probabilities, classify(tmp_path / f"turned.{end}").probabilities
-    )
+    np.testing.assert_array_equal(classify(opened).probabilities, classify(tmp_path / f"turned.{end}").probabilities)
     # Pillow copies the metadata to what is made of a picture, which is as its maker wants it.
     upright = Image.open(tmp_path / f"turned.{end}").rotate(0)
     assert classify(upright).photo.shape == ((20, 33, 1) if end != "tiff" else (33, 20, 1))
@@ -94,7 +91,7 @@ def test_options_are_those_of_the_command(classify, photo):
 def test_it_draws_itself(classify, photo, tmp_path):
     said = classify(photo)
     picture = said.draw(tmp_path / "drawn.png")
-    assert Image.open(tmp_path / "drawn.png").size == picture.size == Image.open(photo).size or picture.width > 100
+    assert Image.open(tmp_path / "drawn.png").size == picture.size and picture.width > 400
     assert said._repr_png_()[:4] == b"\x89PNG"
     shown = said._repr_html_()
     assert 'src="data:image/png;base64,' in shown and f"{said.name}" in shown
@@ -105,8 +102,9 @@ def test_the_network_within(classify, photo):
     images = classify.preprocess([photo, photo])
     assert images.shape == (2, 8, 8, 1) and images.dtype == np.float32
     logits = np.asarray(classify.model(images[:1]))[0]
-    np.testing.assert_allclose(np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum(),
-                               classify(photo).probabilities, rtol=1e-4)
+    np.testing.assert_allclose(
+        np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum(), classify(photo).probabilities, rtol=1e-4
+    )
     features = classify.features(photo)
     assert {*features} == {*classify.model.feature_info} and features["stage3"].shape[0] == 1
     assert classify.attention_maps(photo) == {}
