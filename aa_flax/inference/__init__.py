@@ -1,4 +1,4 @@
-"""Trained networks at work: `aa_flax.load` gives a predictor of photographs, `aa_flax.hub` keeps and shares networks."""
+"""Trained networks at work: `aa_flax.load` gives a predictor of photographs, `aa_flax.hub` shares networks."""
 
 from aa_flax.inference.about import About
 from aa_flax.inference.loading import load

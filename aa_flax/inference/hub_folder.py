@@ -13,6 +13,7 @@ from aa_flax.inference.predictor import Predictor
 from aa_flax.inference.sources import CONFIG_NAME, WEIGHTS_NAME
 from aa_flax.inference.timm_config import timm_config
 from aa_flax.json_values import to_json
+from aa_flax.tasks import TASKS
 from aa_flax.weights import WeightsError
 from aa_flax.weights.card import IN_HEADER
 from aa_flax.weights.files import described_arrays, write, write_text
@@ -51,6 +52,8 @@ def save(
     predictor = model if isinstance(model, Predictor) else None
     network: Any = model if predictor is None else predictor.model
     about = None if predictor is None else predictor.about
+    if about is not None and about.config.task.name not in TASKS:
+        raise WeightsError(f"the task {about.config.task.name!r} is a program, which the folder of a hub must not name")
     for_timm = timm_config(network, about)
     origin: dict[str, Any] = {"aa_flax": aa_flax.__version__}
     if predictor is not None:
@@ -99,9 +102,8 @@ def _require_own(folder: Path) -> None:
         if (folder / name).is_symlink() or not (folder / name).is_file():
             raise WeightsError(f"{folder / name}: is there and is no file of its own; choose another folder")
     if any(name in there for name in (CONFIG_NAME, WEIGHTS_NAME)) and not _is_ours(folder):
-        raise WeightsError(
-            f"{folder}: has {', '.join(there)} that aa_flax.hub.save did not write; choose another folder"
-        )
+        names = ", ".join(there)
+        raise WeightsError(f"{folder}: has {names} that aa_flax.hub.save did not write; choose another folder")
     if CARD_NAME in there and not _is_unchanged(folder / CARD_NAME):
         raise WeightsError(
             f"{folder / CARD_NAME}: was written or changed by hand; put it elsewhere, or choose another folder"

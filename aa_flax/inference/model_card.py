@@ -9,7 +9,7 @@ import yaml
 
 from aa_flax.inference.about import About
 from aa_flax.literal import literal, told_apart
-from aa_flax.tasks import TASKS, make_task
+from aa_flax.tasks import make_task
 
 _PIPELINES = {
     "classification": ("image-classification", "name the class of a photograph"),
@@ -17,7 +17,6 @@ _PIPELINES = {
     "segmentation": ("image-segmentation", "name the class of each pixel of a photograph"),
 }
 """For each task the Hub's word for it, and what it is for."""
-assert {*_PIPELINES} == {*TASKS}
 _MOST_NAMES = 100
 _SIGHTS = {
     "squash": "resized whole, whatever its aspect",
@@ -96,7 +95,7 @@ def _metadata(card: Any, about: Any, for_timm: Any, task: str | None, license: s
     if scores := _scores(about):
         metrics = [{"type": name, "value": value} for name, value in scores.items()]
         dataset = {"type": literal(about.config.data.name), "name": literal(about.config.data.name)}
-        result = {"task": {"type": _PIPELINES[task or "classification"][0]}, "dataset": dataset, "metrics": metrics}
+        result = {"task": {"type": values["pipeline_tag"]}, "dataset": dataset, "metrics": metrics}
         values["model-index"] = [{"name": literal(named), "results": [result]}]
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
