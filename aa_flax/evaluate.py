@@ -17,7 +17,7 @@ from absl import flags, logging
 from flax import nnx
 
 from aa_flax import data
-from aa_flax.config.command_line import config_value, define_config, define_workdir, fail, run
+from aa_flax.config.command_line import config_value, define_checkpoint, define_config, define_workdir, fail, run
 from aa_flax.config.schema import resolve
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.recorded import DATA_DIR, found_again
@@ -37,6 +37,7 @@ def define(values: flags.FlagValues) -> None:
     """Define the flags of the command."""
     define_config(values)
     define_workdir(values)
+    define_checkpoint(values)
     flags.DEFINE_string(
         "split", "", "Split to score instead of the config's held-out one, such as train[:10%].", flag_values=values
     )
@@ -66,7 +67,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         logging.warning("%s: not the files that the run was trained on; scores may differ", dataset.folder)
     program = Program.of(config, preprocessing, layout, 1, shapes=True)
     program.task.check_dataset(dataset)
-    model, step = load_model(directory)
+    model, step = load_model(directory, values.checkpoint)
     _, params, batch_stats = functional(model)
     split = values.split or config.data.eval_split
     variables = layout.place((params, batch_stats))

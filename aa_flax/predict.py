@@ -31,7 +31,7 @@ from typing import Any, NoReturn
 
 from absl import flags
 
-from aa_flax.config.command_line import define_workdir, fail, height_and_width, run
+from aa_flax.config.command_line import define_checkpoint, define_workdir, fail, height_and_width, run
 from aa_flax.data.images import as_pixels
 from aa_flax.data.photo import PhotoError, photo_files, read_photo
 from aa_flax.drawing.photo_attention import AttentionError, draw_photos, layers_to_draw, picture_files
@@ -50,6 +50,7 @@ from aa_flax.weights import WeightsError
 def define(values: flags.FlagValues) -> None:
     """Define the flags of the command: its own, and the display options of the run's task."""
     define_workdir(values)
+    define_checkpoint(values)
     flags.DEFINE_string("pictures", "", "Folder for a picture of what is found in each image.", flag_values=values)
     flags.DEFINE_string("json", "", "File for the predictions as JSON.", flag_values=values)
     masks = "Folder for a picture of the masks in each image, whose pixels are numbers."
@@ -70,7 +71,7 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
     files, errors = photo_files(argv[1:])
     if not argv[1:]:
         fail("no image given: python -m aa_flax.predict --workdir=DIR IMAGE...")
-    source = opened(values.workdir)
+    source = opened(values.workdir, checkpoint=values.checkpoint)
     config, preprocessing = source.read_config(), source.read_preprocessing()
     task = make_task(config, preprocessing)
     display, said = display_of(task, config.task.name, values, source.read_result)

@@ -7,7 +7,7 @@ from aa_flax.data.images import Interpolation
 from aa_flax.data.view import Resize
 from aa_flax.inference.about import About, Given
 from aa_flax.inference.predictor import Predictor
-from aa_flax.inference.sources import OfRun, TrainedNetwork, opened
+from aa_flax.inference.sources import Checkpoint, TrainedNetwork, opened
 from aa_flax.runs.directory import RunDirectory
 
 
@@ -15,7 +15,7 @@ def load(
     path: str | Path,
     *,
     image_size: int | tuple[int, int] | None = None,
-    step: int | None = None,
+    checkpoint: Checkpoint = "last",
     names: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -30,7 +30,7 @@ def load(
         path: the directory of a run; a safetensors file of this library, which has its card beside it or in its header;
             or a folder of a hub, see `aa_flax.hub`.
         image_size: another (height, width) of the network's input, or one number for both, than that of training.
-        step: of a run, the step of the checkpoint; the newest undamaged one if not given.
+        checkpoint: of a run, "last", the newest undamaged one; "best", that of the highest held-out score; or a step.
         names, mean, std, resize, crop_fraction, interpolation, category_ids: how the network sees photographs, as
             `aa_flax.inference.about.Given` has them, for a file that does not say so, such as imported weights.
 
@@ -42,13 +42,7 @@ def load(
         ValueError: images of that size are nothing that the network can take.
     """
     given = Given(names, mean, std, resize, crop_fraction, interpolation, category_ids)
-    source = opened(path, given)
-    if step is None:
-        return predictor_of(source, image_size)
-    if not isinstance(source, OfRun):
-        raise ValueError(f"step={step} is for the directory of a run, and {path} is none")
-    model, step = source.read_model(step)
-    return Predictor(model, about_of(source), image_size=image_size, step=step)
+    return predictor_of(opened(path, given, checkpoint), image_size)
 
 
 def predictor_of(source: TrainedNetwork, image_size: int | tuple[int, int] | None = None) -> Predictor:

@@ -173,10 +173,10 @@ def _training(about: About | None) -> str:
 
 def _scores(about: About | None) -> dict[str, float]:
     """Return the scores on held-out data by name, the one that runs are compared by first."""
-    if about is None or not about.result.get("finished"):
+    if about is None or make_task(about.config, about.preprocessing).headline not in about.result:
         return {}
     costs = ("params", "flops", "paper_flops", "train_seconds", "images_per_second", "epochs", "seed", "examples")
-    costs += ("threshold", "best_epoch", "best_step", "finished")
+    costs += ("threshold", "best_score", "best_epoch", "best_step", "finished")
     found = {
         name: float(value)
         for name, value in about.result.items()
@@ -189,7 +189,7 @@ def _scores(about: About | None) -> dict[str, float]:
 def _measured(about: About | None) -> str:
     scores = _scores(about)
     if about is None or not scores:
-        return "Nothing: there is no result of a finished run with these weights."
+        return "Nothing: no held-out score was kept with these weights."
     examples, split = about.result.get("examples", "?"), plain(about.config.data.eval_split)
     rows = "\n".join(f"| {plain(name)} | {value:.4g} |" for name, value in scores.items())
     return (

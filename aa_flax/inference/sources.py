@@ -6,8 +6,9 @@ Each can be asked for its config, its preprocessing and its result before any we
 import functools
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -16,8 +17,10 @@ from aa_flax.config.schema import Config
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.inference.about import About, Given
 from aa_flax.runs.directory import RunDirectory
+from aa_flax.runs.metrics import read_metrics
 from aa_flax.tasks import make_task
-from aa_flax.training.trained import load_model
+from aa_flax.tasks.contract import SCORES
+from aa_flax.training.trained import best_step, load_model
 from aa_flax.weights import WeightsError
 from aa_flax.weights import load as load_weights
 from aa_flax.weights.card import IN_HEADER, read_card
@@ -26,12 +29,34 @@ WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
 """The files of a hub's folder that are read."""
 
 
-class OfRun(RunDirectory):
-    """The directory of a run."""
+Checkpoint = int | Literal["last", "best"]
+"""Which checkpoint of a run, as `aa_flax.training.load_model` takes it."""
 
-    def read_model(self, step: int | None = None) -> tuple[nnx.Module, int]:
-        """Return the network of a checkpoint, the newest undamaged one if no step is given, and its step."""
-        return load_model(self, step)
+
+@dataclass(frozen=True)
+class OfRun(RunDirectory):
+    """The directory of a run, and which of its checkpoints is meant."""
+
+    checkpoint: Checkpoint = "last"
+
+    def read_model(self) -> tuple[nnx.Module, int]:
+        """Return the network of the checkpoint, and its step."""
+        return load_model(self, self.checkpoint)
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Return the result of the run; of another checkpoint than the last, with the scores that this one got."""
+        result = super().read_result()
+        if self.checkpoint == "last":
+            return result
+        step: int | None = None if self.checkpoint == "best" else self.checkpoint
+        if step is None:
+            step = best_step(self, make_task(self.read_config(), self.read_preprocessing()))
+        rows = [row for row in read_metrics(self.log) if row["split"] == "eval" and row["step"] == step]
+        found = {name: value for name, value in (result or {}).items() if name in SCORES}
+        for row in rows[-1:]:
+            found |= {name: value for name, value in row.items() if name not in SCORES}
+            found |= {"epochs": row["epoch"]} if "epoch" in row else {}
+        return found or None
 
 
 class OfFile:
@@ -93,12 +118,13 @@ class OfFile:
 TrainedNetwork = OfRun | OfFile
 
 
-def opened(path: str | Path, given: Given | None = None) -> TrainedNetwork:
+def opened(path: str | Path, given: Given | None = None, checkpoint: Checkpoint = "last") -> TrainedNetwork:
     """Return the trained network that lies at a path, of which nothing but small files is read yet.
 
     Args:
         path: a run directory, a folder of a hub, or a safetensors file of this library.
         given: what the caller says of a file whose card does not.
+        checkpoint: of a run.
 
     Raises:
         RunDirectoryError: a folder that holds neither.
@@ -106,14 +132,16 @@ def opened(path: str | Path, given: Given | None = None) -> TrainedNetwork:
     """
     place = Path(path).expanduser()
     if place.is_dir() and (place / WEIGHTS_NAME).is_file():
-        return OfFile(place / WEIGHTS_NAME, given)
+        place = place / WEIGHTS_NAME
     if place.suffix == ".safetensors" or place.is_file():
+        if checkpoint != "last":
+            raise WeightsError(f"{place}: holds one network; checkpoint={checkpoint!r} is for the directory of a run")
         return OfFile(place, given)
     if names := _of_another_form(place):
         raise WeightsError(f"{place}: has no {WEIGHTS_NAME}; {names} may be pickles or programs and are not read")
     if given and given.said:
         raise WeightsError(f"{place}: a run says how its network sees photographs; leave out {', '.join(given.said)}")
-    return OfRun(Path(path))
+    return OfRun(Path(path), checkpoint)
 
 
 def _of_another_form(folder: Path) -> str:

@@ -21,7 +21,7 @@ from aa_flax.data.targets import ClassLabel, Targets
 from aa_flax.drawing.attention_figures import draw_attention
 from aa_flax.drawing.class_bars import draw_classes
 from aa_flax.drawing.plots import confusion_matrix
-from aa_flax.evaluation.classification import confusion_and_loss, per_class
+from aa_flax.evaluation.classification import confusion_and_loss, in_top, per_class
 from aa_flax.literal import told_apart
 from aa_flax.tasks.augmentation import make_augment
 from aa_flax.tasks.class_weights import balanced_weights, check_weights, weights_of_images
@@ -31,6 +31,9 @@ from aa_flax.tasks.network import build_network, require_same_classes
 from aa_flax.tasks.options import options_of
 from aa_flax.tasks.results import Classification as Result
 from aa_flax.tasks.task import RandomKey, Scores
+
+_TOP = 5
+"""Classes that may be named for `top5_accuracy`; with no more classes than these it would always be 1."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,17 @@ class ClassificationDisplay:
 
 
 class Classification:
-    """The task of naming the one class of each image, scored by held-out cross-entropy and accuracy."""
+    """The task of naming the one class of each image, scored by held-out cross-entropy, accuracy and top-5 accuracy.
+
+    The last is the part of the images whose class is among the five of largest logits; networks of five classes or
+    fewer have no such score.
+    """
 
     targets: Targets = ClassLabel()
     metrics: Mapping[str, Any] = {"accuracy": jnp.int32}
     headline = "accuracy"
-    fractions = frozenset({"accuracy", "accuracy_per_class"})
+    beside = ("top5_accuracy",)
+    fractions = frozenset({"accuracy", "top5_accuracy", "accuracy_per_class"})
     display = ClassificationDisplay
     options_type = ClassificationOptions
 
@@ -165,16 +173,22 @@ class Classification:
         return model(images, train=False, rngs=None)
 
     def score(self, predictions: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the confusion matrix and the sum of cross-entropies."""
-        return confusion_and_loss(predictions, batch["label"], batch["mask"])
+        """Return the confusion matrix, the sum of cross-entropies, and of more than five classes "top5", a count."""
+        sums = confusion_and_loss(predictions, batch["label"], batch["mask"])
+        if self.num_classes > _TOP:
+            sums["top5"] = in_top(predictions, batch["label"], batch["mask"], _TOP)
+        return sums
 
     def scores(self, sums: Mapping[str, Any]) -> Scores:
-        """Return cross-entropy in nats and accuracy, and as details each class's accuracy and the confusion matrix."""
+        """Return cross-entropy in nats and accuracies; as details accuracy by class and the confusion matrix."""
         confusion = np.asarray(sums["confusion"])
         examples = int(confusion.sum())
         by_name = zip(self.preprocessing.class_names, per_class(confusion), strict=True)
+        values = {"loss": float(sums["loss"]) / examples, "accuracy": float(np.trace(confusion) / examples)}
+        if "top5" in sums:
+            values["top5_accuracy"] = int(sums["top5"]) / examples
         return Scores(
-            values={"loss": float(sums["loss"]) / examples, "accuracy": float(np.trace(confusion) / examples)},
+            values=values,
             details={
                 "accuracy_per_class": {name: score if score == score else None for name, score in by_name},
                 "confusion": confusion.tolist(),

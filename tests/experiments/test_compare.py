@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments import compare_report
+
 _ROOT = Path(__file__).parents[2]
 _SETTINGS = dict(plain="plain_config", detector="detector_config")
 
@@ -45,3 +47,14 @@ def test_networks_of_a_file_are_trained_and_compared(task, tmp_path, request):
     assert all(run["seed"] == 3 and run["commit"] for run in measured["runs"])
     assert "`much`" in (tmp_path / "runs" / "two.md").read_text()
     assert (tmp_path / "runs" / "two.png").stat().st_size > 1000
+
+
+def test_top5_has_a_column_where_all_runs_have_it():
+    run = dict(model="one", seed=0, commit="c" * 40, params=1234, flops=2e9, accuracy=0.5, examples=400, epochs=2)
+    run |= dict(jax="0", data="mine", side=[48, 64], top5_accuracy=0.75)
+    measured = {"runs": [run, {**run, "seed": 1, "top5_accuracy": 1.0}], "date": "D", "cores": 2, "command": "C"}
+    lines = compare_report.table(measured).splitlines()
+    assert lines[0].endswith("| each seed | top-5, mean |") and lines[1] == "|---|---|---|---|---|---|"
+    assert lines[2] == "| `one` | 1,234 | 2.000 | 50.00 % | 50.00, 50.00 | 87.50 % |" and "mine at 48×64" in lines[4]
+    del run["top5_accuracy"]  # as results of earlier versions
+    assert "top-5" not in compare_report.table(measured)

@@ -71,7 +71,8 @@ def test_four_processes_go_on_as_two_and_as_one(launch, tmp_path, capsys):
     )
     assert [row["step"] for row in ours] == [row["step"] for row in theirs] == [4, 8, 12, 16]
     # 50 examples do not fill batches of 24; accuracies are compared as integer counts.
-    assert [round(50 * row["accuracy"]) for row in ours[:2]] == [round(50 * row["accuracy"]) for row in theirs[:2]]
+    for name in ("accuracy", "top5_accuracy", "raw_top5_accuracy"):
+        assert [round(50 * row[name]) for row in ours[:2]] == [round(50 * row[name]) for row in theirs[:2]]
     for one, other in zip(ours, theirs, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
     assert sum(map(sum, scores["confusion"])) == sum(map(sum, alone["confusion"])) == 50

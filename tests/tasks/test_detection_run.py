@@ -15,7 +15,7 @@ from tasks.everywhere import assert_draws_itself, assert_says_the_same_everywher
 import aa_flax
 from aa_flax import data
 from aa_flax.config.schema import resolve
-from aa_flax.runs.metrics import read_metrics
+from aa_flax.runs.metrics import TIMING, read_metrics
 
 PICTURES = {
     "learning_curves.png",
@@ -65,9 +65,8 @@ def test_what_a_run_leaves(trained):
 def test_resumed_is_the_same_bit_for_bit(folder, trained):
     weights = weights_of_both(folder)
     assert len(weights) > 40
-    timed = ("seconds",)
     logs = [
-        [{k: v for k, v in row.items() if k not in timed} for row in read_metrics(folder / each / "metrics.jsonl")]
+        [{k: v for k, v in row.items() if k not in TIMING} for row in read_metrics(folder / each / "metrics.jsonl")]
         for each in ("run", "again")
     ]
     assert logs[0] == logs[1]

@@ -14,7 +14,7 @@ from tasks.everywhere import assert_draws_itself, assert_says_the_same_everywher
 from tasks.several_hosts import BY_COUNT, assert_same_scores, score
 
 from aa_flax.data.photo import read_photo
-from aa_flax.runs.metrics import read_metrics
+from aa_flax.runs.metrics import TIMING, read_metrics
 from experiments import segmenter_report
 
 PICTURES = {
@@ -89,7 +89,7 @@ def test_resumed_is_the_same_bit_for_bit(folder, trained):
     weights = weights_of_both(folder)
     assert len(weights) > 40
     logs = [
-        [{k: v for k, v in row.items() if k != "seconds"} for row in read_metrics(folder / each / "metrics.jsonl")]
+        [{k: v for k, v in row.items() if k not in TIMING} for row in read_metrics(folder / each / "metrics.jsonl")]
         for each in ("run", "again")
     ]
     assert logs[0] == logs[1]

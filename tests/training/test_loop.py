@@ -53,7 +53,8 @@ def test_log_has_every_window_and_every_evaluation(plain_config, tmp_path):
     assert [row["step"] for row in found if row["split"] == "train"] == [3, 4, 6, 8]
     assert [row["step"] for row in found if row["split"] == "eval"] == [8]
     assert set(found[0]) == {"step", "split", "epoch", "loss", "accuracy", "grad_norm", "learning_rate", "skipped"}
-    scored = {"loss", "accuracy", "raw_loss", "raw_accuracy"}  # of averaged weights, and of those of the last step
+    scored = {"loss", "accuracy", "top5_accuracy"}
+    scored |= {f"raw_{name}" for name in scored}  # of averaged weights, and of those of the last step
     assert {*found[-1]} == {"step", "split", "epoch", *scored}
     state, score = final_state(tmp_path), make_scorer(setup.program)
     with jax.set_mesh(setup.layout.mesh):
