@@ -1,7 +1,7 @@
 """Attention-augmented convolutional networks in JAX and Flax NNX.
 
-    classify = aa_flax.load("runs/mine")  # a run, a file of weights with its card, a folder of a hub
-    classify("photo.jpg").name
+    predictor = aa_flax.load("runs/mine")  # a run, a file of weights with its card, a folder of a hub
+    predictor("photo.jpg").name
     model = aa_flax.create_model("aa_resnet50", rngs=nnx.Rngs(0))  # any of aa_flax.list_models()
 
 The tree reads like the papers: `aa_flax.ops` holds the mathematics as pure functions, `aa_flax.layers` the modules
