@@ -1,6 +1,6 @@
 """Print what a trained network predicts for image files: `python -m aa_flax.predict --workdir=DIR IMAGE|FOLDER...`.
 
-It needs only the run directory, or in its place a file of weights with its card or a folder of `aa_flax.hub`, and says
+It needs only the run directory, or in its place a file of weights with its card or a folder of `aa_flax.hub`; it says
 what `aa_flax.load(DIR)` says in Python. Photographs are prepared as the held-out images are; `aa_flax.data.photo` says
 how files of another size, colour or depth are treated. Of a folder all images are taken, at any depth, in the order of
 their names. Where no image could be seen nothing is written.

@@ -140,13 +140,14 @@ class Given:
             raise WeightsError(
                 f"{what}: mean and std need a number for each of {card['in_channels']} channels, got {mean} and {std}"
             )
+        dtype = str(card.get("dtype", "float32"))
         fraction = 0.875 if self.crop_fraction is None else self.crop_fraction
         seen: dict[str, Any] = dict(resize=self.resize, crop_fraction=fraction, interpolation=self.interpolation)
         numbered = {"columns": "category_ids"} if self.category_ids else {}
         try:
             config = resolve(
                 {
-                    "model": {"name": card["model"], "options": dict(card["options"])},
+                    "model": {"name": card["model"], "options": dict(card["options"]), "dtype": dtype},
                     "task": {"name": model_task(card["model"]), "options": numbered},
                     "data": {"name": "", "crop": "none", "flip": False, **seen},
                 }
@@ -156,4 +157,4 @@ class Given:
         height, width = card["image_size"]
         ids = tuple(self.category_ids or ())
         size = dict(image_size=(height, width), channels=card["in_channels"], mean=mean, std=std, class_names=names)
-        return About(config, Preprocessing(**size, dtype="float32", data_fingerprint="", category_ids=ids, **seen))
+        return About(config, Preprocessing(**size, dtype=dtype, data_fingerprint="", category_ids=ids, **seen))

@@ -10,7 +10,7 @@ from flax import nnx
 import aa_flax
 from aa_flax.inference.model_card import model_card
 from aa_flax.inference.predictor import Predictor
-from aa_flax.inference.sources import CONFIG_NAME, WEIGHTS_NAME
+from aa_flax.inference.repository import CONFIG_NAME, WEIGHTS_NAME
 from aa_flax.inference.timm_config import timm_config
 from aa_flax.json_values import to_json
 from aa_flax.tasks import TASKS

@@ -28,7 +28,7 @@ def load(
 
     Args:
         path: the directory of a run; a safetensors file of this library, which has its card beside it or in its header;
-            or a folder of a hub, see `aa_flax.hub`.
+            a folder of a hub, see `aa_flax.hub`; or a repository of the Hugging Face Hub, "hf_hub:owner/name".
         image_size: another (height, width) of the network's input, or one number for both, than that of training.
         checkpoint: of a run, "last", the newest undamaged one; "best", that of the highest held-out score; or a step.
         names, mean, std, resize, crop_fraction, interpolation, category_ids: how the network sees photographs, as

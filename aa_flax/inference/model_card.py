@@ -123,7 +123,7 @@ def _use(for_timm: Any) -> str:
         "```python",
         "import aa_flax",
         "",
-        'predictor = aa_flax.hub.load("owner/name")  # this repository, or a folder with its files',
+        'predictor = aa_flax.load("hf_hub:owner/name")  # this repository, or a folder with its files',
         'print(predictor("photo.jpg"))',
         'predictor("photo.jpg").draw("seen.png")',
         "```",

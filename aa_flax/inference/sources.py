@@ -16,6 +16,7 @@ from flax import nnx
 from aa_flax.config.schema import Config
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.inference.about import About, Given
+from aa_flax.inference.repository import CONFIG_NAME, PREFIX, WEIGHTS_NAME, fetched
 from aa_flax.runs.directory import RunDirectory
 from aa_flax.runs.metrics import read_metrics
 from aa_flax.tasks import make_task
@@ -24,10 +25,6 @@ from aa_flax.training.trained import best_step, load_model
 from aa_flax.weights import WeightsError
 from aa_flax.weights import load as load_weights
 from aa_flax.weights.card import IN_HEADER, read_card
-
-WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
-"""The files of a hub's folder that are read."""
-
 
 Checkpoint = int | Literal["last", "best"]
 """Which checkpoint of a run, as `aa_flax.training.load_model` takes it."""
@@ -122,15 +119,18 @@ def opened(path: str | Path, given: Given | None = None, checkpoint: Checkpoint 
     """Return the trained network that lies at a path, of which nothing but small files is read yet.
 
     Args:
-        path: a run directory, a folder of a hub, or a safetensors file of this library.
+        path: a run directory, a folder of a hub, a safetensors file of this library, or "hf_hub:owner/name", a
+            repository of the Hugging Face Hub, with "@revision" after it or not.
         given: what the caller says of a file whose card does not.
         checkpoint: of a run.
 
     Raises:
         RunDirectoryError: a folder that holds neither.
+        HubError: a repository that cannot be fetched.
         WeightsError: a file of another kind, or one whose card is missing or damaged.
     """
-    place = Path(path).expanduser()
+    hub = str(path).startswith(PREFIX)
+    place = fetched(str(path).removeprefix(PREFIX)) if hub else Path(path).expanduser()
     if place.is_dir() and (place / WEIGHTS_NAME).is_file():
         place = place / WEIGHTS_NAME
     if place.suffix == ".safetensors" or place.is_file():

@@ -53,16 +53,17 @@ class Result:
         return self._of_task("values")(self.prediction, self.display)
 
     def draw(self, file: str | Path | None = None) -> Image.Image:
-        """Return a picture of it over the photograph, and write it, as a PNG, if a file is named.
+        """Return a picture of it over the photograph, and write it if a file is named, in the format of its suffix.
 
         Raises:
             TypeError: the task draws nothing.
+            ValueError: Pillow knows no format with that suffix.
             OSError: the file cannot be written.
         """
-        content = self._png()
+        picture = Image.open(io.BytesIO(self._png())).convert("RGB")
         if file is not None:
-            Path(file).expanduser().write_bytes(content)
-        return Image.open(io.BytesIO(content))
+            picture.save(Path(file).expanduser())
+        return picture
 
     def __str__(self) -> str:
         return literal_lines("\n".join(self.lines))

@@ -200,13 +200,14 @@ NAMES = [
     "a/b--c",
     "a/b\n",
     "a/.b",
+    "a/b@../../x",
     "http://x/y",
 ]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_no_name_of_a_repository(name, saved):
-    with pytest.raises(hub.HubError, match="a repository is named owner/name"):
+    with pytest.raises(hub.HubError, match="a repository is named owner/name|a revision is a branch, tag or commit"):
         hub.load(f"hf_hub:{name}")
     with pytest.raises(hub.HubError, match="a repository is named owner/name"):
         hub.push(saved, name)
@@ -259,6 +260,7 @@ def test_there_and_back(classify, folder, library):
     for place in ("owner/name", "hf_hub:owner/name"):
         shutil.rmtree(library.parent / "cache", ignore_errors=True)
         np.testing.assert_array_equal(hub.load(place)(PHOTO).probabilities, classify(PHOTO).probabilities)
+    assert aa_flax.load("hf_hub:owner/name").names == classify.names
     shutil.rmtree(library.parent / "cache")
     (library / "owner/name/model.safetensors").unlink()
     with pytest.raises(hub.HubError, match="has no model.safetensors; files of other kinds"):
