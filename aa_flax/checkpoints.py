@@ -17,10 +17,9 @@ from typing import Any, NoReturn
 
 from absl import flags
 
-import aa_flax
 from aa_flax import weights
 from aa_flax.config.command_line import define_checkpoint, define_workdir, fail, run
-from aa_flax.inference.loading import about_of
+from aa_flax.inference.loading import predictor_of
 from aa_flax.inference.sources import OfRun
 from aa_flax.literal import literal
 from aa_flax.runs.checkpoint_files import delete_checkpoint, saved_steps
@@ -107,12 +106,9 @@ def _export(directory: RunDirectory, values: flags.FlagValues, name: str) -> Non
     file = Path(name).expanduser()
     if file.suffix != ".safetensors":
         fail(f"{file}: expected a name that ends in .safetensors")
-    source = OfRun(directory.path, values.checkpoint)
-    model, step = source.read_model()
-    about = about_of(source)
-    origin = {"run": about.config.label or directory.path.name, "step": step, "aa_flax": aa_flax.__version__}
-    weights.save(model, file, origin={**origin, "names": list(about.preprocessing.names)}, trained=about.as_json())
-    print(f"step {step:,} in {literal(str(file))}")
+    predictor = predictor_of(OfRun(directory.path, values.checkpoint))
+    predictor.save(file, run=predictor.about.config.label or directory.path.name)
+    print(f"step {predictor.step:,} in {literal(str(file))}")
 
 
 def _delete(directory: RunDirectory, steps: list[int]) -> None:

@@ -55,13 +55,10 @@ def save(
     if about is not None and about.config.task.name not in TASKS:
         raise WeightsError(f"the task {about.config.task.name!r} is a program, which the folder of a hub must not name")
     for_timm = timm_config(network, about)
-    origin: dict[str, Any] = {"aa_flax": aa_flax.__version__}
-    if predictor is not None:
-        origin |= {"names": list(predictor.names), **({} if predictor.step is None else {"step": predictor.step})}
     arrays, text = described_arrays(
         network,
         place / WEIGHTS_NAME,
-        origin=origin,
+        origin={"aa_flax": aa_flax.__version__} if predictor is None else predictor.origin,
         trained=None if about is None else about.as_json(),
         **({"key_names": "timm"} if for_timm else {}),
     )

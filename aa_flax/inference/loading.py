@@ -8,7 +8,6 @@ from aa_flax.data.view import Resize
 from aa_flax.inference.about import About, Given
 from aa_flax.inference.predictor import Predictor
 from aa_flax.inference.sources import Checkpoint, TrainedNetwork, opened
-from aa_flax.runs.directory import RunDirectory
 
 
 def load(
@@ -52,6 +51,6 @@ def predictor_of(source: TrainedNetwork, image_size: int | tuple[int, int] | Non
     return Predictor(model, about, image_size=image_size, step=step)
 
 
-def about_of(source: TrainedNetwork | RunDirectory) -> About:
+def about_of(source: TrainedNetwork) -> About:
     """Return what is known of a trained network besides its weights."""
     return About(source.read_config(), source.read_preprocessing(), dict(source.read_result() or {}))

@@ -10,6 +10,7 @@ import yaml
 from aa_flax.inference.about import About
 from aa_flax.literal import literal, told_apart
 from aa_flax.tasks import make_task
+from aa_flax.tasks.contract import SCORES
 
 _PIPELINES = {
     "classification": ("image-classification", "name the class of a photograph"),
@@ -175,12 +176,11 @@ def _scores(about: About | None) -> dict[str, float]:
     """Return the scores on held-out data by name, the one that runs are compared by first."""
     if about is None or make_task(about.config, about.preprocessing).headline not in about.result:
         return {}
-    costs = ("params", "flops", "paper_flops", "train_seconds", "images_per_second", "epochs", "seed", "examples")
-    costs += ("threshold", "best_score", "best_epoch", "best_step", "finished")
+    no_scores = SCORES | {"threshold", "best_score", "best_epoch", "best_step"}
     found = {
         name: float(value)
         for name, value in about.result.items()
-        if isinstance(value, int | float) and name not in costs and not name.startswith("raw_")
+        if isinstance(value, int | float) and name not in no_scores and not name.startswith("raw_")
     }
     first = make_task(about.config, about.preprocessing).headline
     return {name: found[name] for name in sorted(found, key=lambda name: name != first)}

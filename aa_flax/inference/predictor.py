@@ -12,6 +12,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, UInt8
 from PIL import Image
 
+import aa_flax
+from aa_flax import weights
 from aa_flax.config.fields import built
 from aa_flax.config.values import ConfigError
 from aa_flax.data.images import as_pixels
@@ -137,6 +139,25 @@ class Predictor:
         if isinstance(photos, list | tuple):
             return [self._result(photo, shown) for photo in photos]
         return self._result(photos, shown)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a card records of where the weights come from."""
+        known = {"run": self.about.config.label, "step": self.step}
+        said = {name: value for name, value in known.items() if value not in ("", None)}
+        return {**said, "aa_flax": aa_flax.__version__, "names": list(self.names)}
+
+    def save(self, file: str | Path, **origin: Any) -> None:
+        """Write the network, with all that `aa_flax.load(file)` needs, to a .safetensors file and its card beside it.
+
+        Args:
+            file: whose name ends in .safetensors.
+            origin: what the card records besides of where the weights come from.
+
+        Raises:
+            WeightsError: as `aa_flax.weights.save`.
+        """
+        weights.save(self.model, file, origin={**self.origin, **origin}, trained=self.about.as_json())
 
     def see(self, picture: Image.Image) -> Seen:
         """Return what the network sees of a photograph, as `aa_flax.data.photo.as_photo` gives it."""

@@ -59,8 +59,8 @@ def push(
     """
     named(repository)
     if not isinstance(model, str | Path):
-        with tempfile.TemporaryDirectory() as folder:
-            return push(save(model, folder, **card), repository, private=private, token=token, message=message)
+        with tempfile.TemporaryDirectory() as made:
+            return push(save(model, made, **card), repository, private=private, token=token, message=message)
     folder = Path(model).expanduser()
     require_hub_folder(folder)
     hub = library()

@@ -1,5 +1,6 @@
 """Tests of `aa_flax.load` with a tiny classifier: from all places, for all kinds of photographs."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,6 +9,7 @@ import aa_flax
 from aa_flax import weights
 from aa_flax.data.photo import PhotoError
 from aa_flax.runs.directory import RunDirectory
+from aa_flax.runs.metrics import read_metrics
 from aa_flax.weights import WeightsError
 
 
@@ -49,19 +51,6 @@ def test_all_kinds_of_photographs_say_the_same(classify, photo):
     assert classify([]) == []
 
 
-@pytest.mark.parametrize("end", ["jpg", "png", "tiff"])
-def test_a_picture_that_was_opened_is_turned_as_its_file_is(classify, tmp_path, end, rng):
-    picture = Image.fromarray(rng.integers(0, 256, (20, 33), np.uint8))
-    exif = Image.Exif()
-    exif[274] = 6
-    picture.save(tmp_path / f"turned.{end}", exif=exif)
-    opened = Image.open(tmp_path / f"turned.{end}")
-    np.testing.assert_array_equal(classify(opened).probabilities, classify(tmp_path / f"turned.{end}").probabilities)
-    # Pillow copies the metadata to what is made of a picture, which is as its maker wants it.
-    upright = Image.open(tmp_path / f"turned.{end}").rotate(0)
-    assert classify(upright).photo.shape == ((20, 33, 1) if end != "tiff" else (33, 20, 1))
-
-
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
@@ -91,33 +80,51 @@ def test_options_are_those_of_the_command(classify, photo):
 def test_it_draws_itself(classify, photo, tmp_path):
     said = classify(photo)
     picture = said.draw(tmp_path / "drawn.png")
-    assert Image.open(tmp_path / "drawn.png").size == picture.size and picture.width > 400
+    with Image.open(tmp_path / "drawn.png") as drawn:
+        assert drawn.size == picture.size and picture.width > 400
+    said.draw(tmp_path / "drawn.jpg")
+    assert (tmp_path / "drawn.jpg").read_bytes()[:2] == b"\xff\xd8"
     assert said._repr_png_()[:4] == b"\x89PNG"
     shown = said._repr_html_()
     assert 'src="data:image/png;base64,' in shown and f"{said.name}" in shown
     assert repr(said).startswith("<Classification: ")
 
 
-def test_the_network_within(classify, photo):
-    images = classify.preprocess([photo, photo])
+def test_its_input(classify, photo):
+    images, before = classify.preprocess([photo, photo]), classify.preprocessing
     assert images.shape == (2, 8, 8, 1) and images.dtype == np.float32
-    logits = np.asarray(classify.model(images[:1]))[0]
-    np.testing.assert_allclose(
-        np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum(), classify(photo).probabilities, rtol=1e-4
-    )
-    features = classify.features(photo)
-    assert {*features} == {*classify.model.feature_info} and features["stage3"].shape[0] == 1
-    assert classify.attention_maps(photo) == {}
+    shown = np.asarray(Image.open(photo).convert("L").resize((8, 8), Image.Resampling.BILINEAR), np.float64)
+    np.testing.assert_allclose(images[0, ..., 0], (shown / 255 - before.mean[0]) / before.std[0], atol=1e-5)
     assert repr(classify).startswith("<Predictor: classification by wide_resnet28_10, 8x8, 10 names: ")
 
 
 @pytest.mark.thorough
-def test_another_size_of_the_input(straight, photo):
-    larger = aa_flax.load(straight, image_size=(16, 12))
-    assert larger.preprocess(photo).shape == (1, 16, 12, 1)
-    assert larger(photo).probabilities.shape == (10,)
+def test_the_network_within(classify, photo):
+    apply, *variables = aa_flax.training.functional(classify.model)
+    logits = np.asarray(jax.jit(apply)(*variables, classify.preprocess(photo))[0], np.float64)[0]
+    probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    np.testing.assert_allclose(classify(photo).probabilities, probabilities, rtol=1e-4)
+    features = classify.features(photo)
+    assert {*features} == {*classify.model.feature_info} and features["stage3"].shape[0] == 1
+    assert classify.attention_maps(photo) == {}
+    larger = classify.at((16, 12))
+    assert larger.preprocess(photo).shape == (1, 16, 12, 1) and larger(photo).probabilities.shape == (10,)
 
 
+@pytest.mark.thorough
+def test_another_checkpoint_has_its_own_scores(straight):
+    """A run that was not finished has no result, but each checkpoint has the scores that were logged for it."""
+    rows = [row for row in read_metrics(straight / "metrics.jsonl") if row["split"] == "eval"]
+    for checkpoint, row in ((4, rows[0]), (8, rows[1]), ("best", max(rows, key=lambda row: row["accuracy"]))):
+        found = aa_flax.load(straight, checkpoint=checkpoint)
+        assert found.step == row["step"]
+        assert {name: found.about.result[name] for name in ("accuracy", "loss")} == {
+            name: row[name] for name in ("accuracy", "loss")
+        }
+    assert aa_flax.load(straight).about.result == {}
+
+
+@pytest.mark.thorough
 def test_imported_weights_say_what_they_need(classify, photo, tmp_path):
     file = tmp_path / "w.safetensors"
     weights.save(classify.model, file)

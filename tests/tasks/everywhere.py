@@ -8,7 +8,7 @@ import numpy as np
 from absl import flags
 
 import aa_flax
-from aa_flax import hub, predict, weights
+from aa_flax import hub, predict
 
 
 def assert_says_the_same_everywhere(workdir, photos, folder, monkeypatch, **display):
@@ -24,7 +24,7 @@ def assert_says_the_same_everywhere(workdir, photos, folder, monkeypatch, **disp
     of_run = aa_flax.load(workdir)
     said = of_run(photos, **display)
     places = [hub.save(of_run, folder / "hub"), folder / "weights.safetensors"]
-    weights.save(of_run.model, places[1], trained=of_run.about.as_json())
+    of_run.save(places[1])
     for place in places:
         again = aa_flax.load(place)
         assert again.about.preprocessing == of_run.about.preprocessing and again.display == of_run.display
