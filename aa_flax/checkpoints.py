@@ -96,9 +96,10 @@ def _prune(directory: RunDirectory, values: flags.FlagValues) -> None:
         kept |= {step for step in steps if step % values.keep_every == 0}
     if directory.read_config().keep_best if values.keep_best is None else values.keep_best:
         best = _held_out(directory).best_step(steps)
-        if best is None and values.keep_best:
+        if best is not None:
+            kept.add(best)
+        elif values.keep_best:
             fail("--keep_best: no checkpoint was evaluated")
-        kept.add(best)
     _delete(directory, [step for step in steps if step not in kept])
 
 

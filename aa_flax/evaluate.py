@@ -1,8 +1,9 @@
 """Score a trained network on its held-out data, each example once: `python -m aa_flax.evaluate --workdir=DIR`.
 
-With --config the data of that config are scored instead of the run's; they are seen as the run's were, whatever that
-config says of sizes and crops. With --report=FOLDER the pictures and files that a run leaves of its scores go there.
-With --latency the last line, one JSON object, also has the milliseconds from one image in memory to its prediction.
+The network is that of the newest checkpoint, or of --checkpoint=best or a step. With --config the data of that config
+are scored instead of the run's; they are seen as the run's were, whatever that config says of sizes and crops. With
+--report=FOLDER the pictures and files that a run leaves of its scores go there. With --latency the last line, one JSON
+object, also has the milliseconds from one image in memory to its prediction.
 """
 
 import dataclasses

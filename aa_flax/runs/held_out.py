@@ -56,3 +56,10 @@ class HeldOut:
         """Return the step of the best evaluation, see `best`."""
         best = self.best(steps)
         return None if best is None else best.step
+
+    def compared(self, step: int) -> list[str]:
+        """Return how the evaluation after a step compares with the others, in words; [] if another one is better."""
+        here, best = self.at(step), self.best()
+        if here is None or best is None or here.score < best.score:
+            return []
+        return ["best so far" if here == best else f"as good as epoch {best.epoch}, the first of the best"]

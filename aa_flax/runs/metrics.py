@@ -103,7 +103,7 @@ class _Told:
 
     def __init__(self, function: OnMetrics) -> None:
         self._function = function
-        self._failures = 0  # in a row
+        self._failures, self._last = 0, ""  # in a row, and the last one's words
 
     def __call__(self, row: dict[str, Any]) -> None:
         if self._failures == _MOST_FAILURES:
@@ -112,13 +112,17 @@ class _Told:
             self._function(row)
         except Exception as error:
             self._failures += 1
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{last.filename}, line {last.lineno}"
-            goes_on = "is not called again" if self._failures == _MOST_FAILURES else "the run goes on"
-            words = " ".join(str(error).split())[:300]
-            logging.warning("on_metrics raised %s: %s (%s); %s", type(error).__name__, words, where, goes_on)
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            words = (
+                f"{type(error).__name__}: {' '.join(str(error).split())[:300]} ({frame.filename}, line {frame.lineno})"
+            )
+            if self._failures == _MOST_FAILURES:
+                logging.warning("on_metrics is not called again; %d times in a row it raised %s", _MOST_FAILURES, words)
+            elif words != self._last:
+                logging.warning("on_metrics raised %s; the run goes on", words)
+            self._last = words
         else:
-            self._failures = 0
+            self._failures, self._last = 0, ""
 
 
 class _Events:

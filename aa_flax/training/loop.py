@@ -251,9 +251,9 @@ class _Run:
             self._keep_best()
         if self._scores is not None and due:
             shown = {name: value for name, value in self._scores.values.items() if not math.isnan(value)}
-            said = "  ".join([*(f"{name} {value:.4f}" for name, value in shown.items()), *self._compared()])
+            said = [*(f"{name} {value:.4f}" for name, value in shown.items()), *self._held_out.compared(self._step)]
             rate = self._windows.latest_images_per_second
-            self._progress.epoch(self._step, epoch, f"held-out {said}", rate)
+            self._progress.epoch(self._step, epoch, f"held-out {'  '.join(said)}", rate)
         self._windows.restart()  # evaluation and saving are not training
 
     def _keep_best(self) -> None:
@@ -263,13 +263,6 @@ class _Run:
             self._save()  # which deletes what is no longer kept when it is complete
         else:
             self._checkpoints.prune()
-
-    def _compared(self) -> list[str]:
-        """Return how the evaluation after this step compares with those before it, in words if it is no worse."""
-        here, best = self._held_out.at(self._step), self._held_out.best()
-        if here is None or best is None or here.score < best.score:
-            return []
-        return ["best so far" if here == best else f"as good as epoch {best.epoch}, the first of the best"]
 
     def _score(self) -> Scores:
         """Return the held-out scores; where the run averages, those of the last step's weights are beside them."""

@@ -57,7 +57,7 @@ def test_the_five_of_largest_logits_may_be_named(rng, classes, size):
         here = np.minimum(np.arange(start, start + size), 12)
         sums = step(logits[here], labels[here], mask)
         totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
-        top1 += int(in_top(jnp.asarray(logits[here]), labels[here], jnp.asarray(mask), 1))
+        top1 += int(in_top(*map(jnp.asarray, (logits[here], labels[here], mask)), 1))
     first = [sorted(range(classes), key=lambda k, row=row: (-np.nan_to_num(row[k], nan=np.inf), k)) for row in logits]
     named = sum(label in order[:5] for label, order in zip(labels[:13], first, strict=False))
     scores = task.scores(totals)

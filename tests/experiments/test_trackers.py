@@ -70,7 +70,7 @@ def test_every_row_arrives_in_one_run(log_of, straight, tmp_path):
     assert told(calls) == expected
 
 
-@pytest.mark.thorough
+@pytest.mark.few(0, thorough=1)
 @pytest.mark.parametrize(("package", "ends"), [("wandb", "finish"), ("mlflow", "end_run")])
 def test_the_script_trains_as_the_command_does(plain_config, tmp_path, package, ends):
     """A run that is stopped goes on, prints its result and sends it."""
@@ -85,6 +85,7 @@ def test_the_script_trains_as_the_command_does(plain_config, tmp_path, package, 
     paths = os.pathsep.join(map(str, (STAND_INS, Path(__file__).parents[1], Path(__file__).parents[2])))
     environment = {**os.environ, "PYTHONPATH": paths, "NOTED": str(tmp_path / "noted"), "JAX_NUM_CPU_DEVICES": "1"}
     command = ["-m", f"experiments.with_{package}", f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/run"]
+    command += ["--config.data.image_size=8,12"]  # height and width, in every part of a run
     for more in (["--config.stop_after_epoch=1"], []):
         done = forked.run(*command, *more, environment=environment)
         assert done.returncode == 0, done.stderr
@@ -93,5 +94,6 @@ def test_the_script_trains_as_the_command_does(plain_config, tmp_path, package, 
     calls = noted(tmp_path / "noted")
     assert [step for step, _ in told(calls)] == [3, 4, 4, 6, 8, 8]
     assert [call[0] for call in calls].count(ends) == 2 and calls[-1][0] == ends
+    assert "[8, 12]" in str(calls[:2]) or "(8, 12)" in str(calls[:2])  # the config
     sent = calls[-2]
     assert sent == ["log_artifact", "result.json"] or sent[1]["accuracy"] == result["accuracy"]
