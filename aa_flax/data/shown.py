@@ -87,23 +87,27 @@ def shown(content: bytes, quiet: bool = True) -> Shown:
 def as_shown(image: Image.Image) -> Image.Image:
     """Return an image of Pillow's as a viewer shows it, in any of its modes of 8 bits or less without transparency.
 
-    One that Pillow has opened from a file, and not yet read, is decoded as its file is. Once it has been read, it is
-    turned as its metadata say, a TIFF by Pillow itself. One that was made or changed since, which Pillow copies the
-    metadata to, is taken as it is.
+    One that Pillow has opened from a file is turned as its metadata say, as from its file. One that was made or changed
+    since, which Pillow copies the metadata to, is taken as it is.
 
     Raises:
         UnknownRange: the pixels are floating-point or negative numbers, or need more than 16 bits.
         Exception: what Pillow raises for a file that is no whole image, which may be of any type.
     """
-    if isinstance(image, ImageFile.ImageFile) and image.tile and image.fp is not None and image.tell() == 0:
-        image.fp.seek(0)
-        return shown(image.fp.read()).picture
+    tile: Any = image.tile[0].args if isinstance(image, ImageFile.ImageFile) and image.tile else None
+    content = b""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile and image.tell() == 0:
+            # Pillow turns a TIFF while it reads it, and gets the pixels of some wrong.
+            image.fp.seek(0)
+            content = image.fp.read()
         image.load()
+        if content:
+            return shown(content).picture
         if image.mode == "I" and np.asarray(image).max() > 65535:
             raise UnknownRange("numbers of more than 16 bits have no defined range; give 8 or 16 bits a channel")
-        picture = _over_white(_eight_bits(image, "", None))
+        picture = _over_white(_eight_bits(image, tile if isinstance(tile, str) else "", None))
         read = isinstance(image, ImageFile.ImageFile) and not isinstance(image, TiffImagePlugin.TiffImageFile)
         orientation = _orientation(b"", image.info) if read else 1
     return picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
