@@ -3,7 +3,8 @@
     list                       prints step, size, date and held-out score of each, and which is the best
     verify                     compares every file with its hash; status 1 if one differs
     prune --keep=2             deletes all but the newest two, the best and those that --keep_every=STEPS keeps
-    export weights.safetensors writes the network of the newest, or of --checkpoint=best or a step, with its card
+    export weights.safetensors writes the network of the newest, or of --checkpoint=best or a step, with its card; it
+                               has all that `aa_flax.load(...)` and `predict --workdir=weights.safetensors` need
 
 The best has the highest held-out score, of equal ones the first.
 
@@ -18,6 +19,8 @@ from absl import flags
 
 from aa_flax import weights
 from aa_flax.config.command_line import define_checkpoint, define_workdir, fail, run
+from aa_flax.inference.loading import predictor_of
+from aa_flax.inference.sources import OfRun
 from aa_flax.literal import literal
 from aa_flax.runs.checkpoint_files import delete_checkpoint, saved_steps
 from aa_flax.runs.checkpoints import CheckpointError
@@ -26,7 +29,6 @@ from aa_flax.runs.held_out import HeldOut
 from aa_flax.runs.manifest import damage
 from aa_flax.runs.metrics import read_metrics
 from aa_flax.tasks import make_task
-from aa_flax.training.trained import load_model
 
 
 def define(values: flags.FlagValues) -> None:
@@ -105,11 +107,9 @@ def _export(directory: RunDirectory, values: flags.FlagValues, name: str) -> Non
     file = Path(name).expanduser()
     if file.suffix != ".safetensors":
         fail(f"{file}: expected a name that ends in .safetensors")
-    model, step = load_model(directory, values.checkpoint)
-    run_name = directory.read_config().label or directory.path.name
-    names = list(directory.read_preprocessing().names)
-    weights.save(model, file, origin={"run": run_name, "step": step, "names": names})
-    print(f"step {step:,} in {literal(str(file))}")
+    predictor = predictor_of(OfRun(directory.path, values.checkpoint))
+    predictor.save(file, run=predictor.about.config.label or directory.path.name)
+    print(f"step {predictor.step:,} in {literal(str(file))}")
 
 
 def _delete(directory: RunDirectory, steps: list[int]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import jax
 from absl import flags, logging
 
+import aa_flax
 from aa_flax import data
 from aa_flax.analysis.results import model_costs, print_results
 from aa_flax.config.command_line import config_value, define_config, define_workdir, fail, run
@@ -19,6 +20,7 @@ from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.drawing.plots import learning_curves
 from aa_flax.json_values import finite
 from aa_flax.runs.checkpoints import CheckpointError
+from aa_flax.runs.commit import commit
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.runs.display import displayed
 from aa_flax.runs.exits import SAVED, leave
@@ -107,6 +109,8 @@ def result_of(config: Config, outcome: Outcome) -> dict[str, Any]:
         "images_per_second": round(outcome.images_per_second, 1) if outcome.images_per_second > 0 else None,
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
+        "aa_flax": aa_flax.__version__,
+        "commit": commit(),
         "headline": setup.program.task.headline,
         **({} if best is None else {"best_score": best.score, "best_epoch": best.epoch, "best_step": best.step}),
         **scores.details,

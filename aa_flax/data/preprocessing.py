@@ -13,7 +13,7 @@ from aa_flax.data.facts import Facts
 from aa_flax.data.images import Interpolation
 from aa_flax.data.statistics import as_pixel, mean_and_std
 from aa_flax.data.view import Resize, View
-from aa_flax.typed import height_and_width
+from aa_flax.typed import as_type, field_types, height_and_width
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,21 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
-        """Return the preprocessing whose fields were read from JSON, which has lists where the fields are tuples."""
-        return cls(**{name: _tuples(value) for name, value in values.items()})
+        """Return the preprocessing whose fields were read from JSON, which has lists where the fields are tuples.
 
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+        Raises:
+            TypeError, ValueError: a field is unknown, missing or of another type, or they do not fit together.
+        """
+        types, checked = field_types(cls), {}
+        for name, value in values.items():
+            try:
+                checked[name] = as_type(types[name], value) if name in types else value
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name} {error}") from None
+        found = cls(**checked)
+        if not len(found.mean) == len(found.std) == found.channels:
+            raise ValueError(f"mean {found.mean} and std {found.std} are not those of {found.channels} channels")
+        return found
 
 
 def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:

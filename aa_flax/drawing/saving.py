@@ -4,6 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from functools import wraps
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +37,7 @@ def in_plain_style(draw: Drawing) -> Drawing:
     return drawn  # type: ignore[return-value]
 
 
-def saved(figure: Figure, file: Path | None, dpi: int) -> Figure:
+def saved(figure: Figure, file: Path | BytesIO | None, dpi: int) -> Figure:
     """Return a figure with its words as they are, and save it as PNG if a file is named.
 
     Dollars enclose no mathematics and nothing is TeX. Control characters, other than ends of lines, are escapes, and so

@@ -1,5 +1,6 @@
 """Counts of the parameters and floating-point operations of a network, in total and by module."""
 
+import html
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,6 +69,27 @@ class Summary:
         in the heads of a RetinaNet, have one line for all. A network with frozen parameters has a line of these before
         the last.
         """
+        rows = self._rows(depth)
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        return "\n".join(
+            f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {params:>{widths[2]}}  {flops:>{widths[3]}}".rstrip()
+            for name, kind, params, flops in rows
+        )
+
+    def _repr_html_(self, depth: int = 2) -> str:
+        """Return the same table as notebooks show it."""
+        heading, *rows = self._rows(depth)
+
+        def line(row: tuple[str, ...], cell: str) -> str:
+            sides = ("left", "left", "right", "right")
+            cells = zip(map(html.escape, row), sides, strict=True)
+            return "".join(f'<{cell} style="text-align: {side}">{text}</{cell}>' for text, side in cells)
+
+        body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+        return f"<table><thead><tr>{line(heading, 'th')}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _rows(self, depth: int) -> list[tuple[str, str, str, str]]:
+        """Return the rows of the table, the heading first."""
         rows = [("module", "type", "params", "MFLOPs")]
         shown = {path: module for path, module in self.by_module.items() if path.count(".") < depth}
         for paths in _alike(shown):
@@ -76,12 +98,7 @@ class Summary:
             rows.append((_common(paths), kind, f"{params:,}", f"{flops / 1e6:,.1f}"))
         if self.frozen:
             rows.append(("of which frozen", "", f"{self.frozen:,}", ""))
-        rows.append(("total", "", f"{self.params:,}", f"{self.flops / 1e6:,.1f}"))
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        return "\n".join(
-            f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {params:>{widths[2]}}  {flops:>{widths[3]}}".rstrip()
-            for name, kind, params, flops in rows
-        )
+        return [*rows, ("total", "", f"{self.params:,}", f"{self.flops / 1e6:,.1f}")]
 
 
 def summarize(

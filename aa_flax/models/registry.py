@@ -208,6 +208,15 @@ def _surrounded() -> Iterator[tuple[str, Family]]:
         yield from ((prefix + name, family) for name, entry in _entries.items() if family.serves(entry))
 
 
+def model_task(name: str) -> str:
+    """Return what a network is for: "classification", "detection" or "segmentation".
+
+    Raises:
+        ValueError: an unknown name (the message has the nearest known ones).
+    """
+    return _find(name).task
+
+
 def model_options(name: str) -> dict[str, Any]:
     """Return the name and type of each override that `create_model(name, ...)` accepts.
 

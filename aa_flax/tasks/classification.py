@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from aa_flax.config import fields
 from aa_flax.config.schema import Config, ConfigError
@@ -19,6 +19,7 @@ from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.source import Source
 from aa_flax.data.targets import ClassLabel, Targets
 from aa_flax.drawing.attention_figures import draw_attention
+from aa_flax.drawing.class_bars import draw_classes
 from aa_flax.drawing.plots import confusion_matrix
 from aa_flax.evaluation.classification import confusion_and_loss, in_top, per_class
 from aa_flax.literal import told_apart
@@ -28,6 +29,7 @@ from aa_flax.tasks.losses import LOSSES, target_distribution
 from aa_flax.tasks.mixing import check_pairs, mixed
 from aa_flax.tasks.network import build_network, require_same_classes
 from aa_flax.tasks.options import options_of
+from aa_flax.tasks.results import Classification as Result
 from aa_flax.tasks.task import RandomKey, Scores
 
 _TOP = 5
@@ -234,9 +236,22 @@ class Classification:
         """Return the number of each class with its name and probability, the most probable first."""
         return [(k, f"{name}\n{100 * probability:.1f} %") for k, name, probability in self._ranked(prediction)]
 
+    def draw(self, prediction: Any, pixels: np.ndarray, display: ClassificationDisplay, file: Any) -> None:
+        """Draw the photograph with bars of the most probable classes."""
+        ranked = self._ranked(prediction)[: display.top]
+        labels, probabilities = [k for k, _, _ in ranked], [probability for *_, probability in ranked]
+        draw_classes(pixels, labels, probabilities, self.preprocessing.class_names, file)
+
+    def result(self, prediction: Any, display: ClassificationDisplay, photo: Any) -> Result:
+        """Return the prediction as Python has it; `photo` returns the photograph's pixels."""
+        return Result(self, prediction, display, photo)
+
+    def probabilities(self, prediction: Any) -> Float[np.ndarray, " classes"]:
+        """Return the probability of each class."""
+        shifted = np.exp(np.asarray(prediction, np.float32) - np.max(prediction).astype(np.float32))
+        return shifted / shifted.sum()
+
     def _ranked(self, logits: Any) -> list[tuple[int, str, float]]:
         """Return (number, name as it is shown, probability) of each class, the most probable first."""
-        shifted = np.exp(np.asarray(logits, np.float32) - np.max(logits).astype(np.float32))
-        probabilities = shifted / shifted.sum()
-        names = self.shown_names
+        probabilities, names = self.probabilities(logits), self.shown_names
         return [(int(k), names[k], float(probabilities[k])) for k in np.argsort(-probabilities, kind="stable")]

@@ -17,6 +17,7 @@ SCORES = frozenset(
     {"step", "split", "epoch", "seconds", "finished", "examples", "label", "model", "dataset", "epochs", "seed"}
     | {"best_score", "best_epoch", "best_step"}
     | {"params", "flops", "paper_flops", "train_seconds", "images_per_second", "device", "jax", "headline", "workdir"}
+    | {"aa_flax", "commit"}
 )
 """Names in rows of the log and in results that no score may have."""
 RAW = "raw_"

@@ -35,6 +35,7 @@ from aa_flax.tasks.detector_kinds import kind_of
 from aa_flax.tasks.found_objects import FoundObjects, in_photo, on_canvas
 from aa_flax.tasks.network import build_network, require_same_classes
 from aa_flax.tasks.options import options_of
+from aa_flax.tasks.results import Detections
 from aa_flax.tasks.task import RandomKey, Scores
 
 _SCORES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AP_per_class", "AP50_per_class")
@@ -295,7 +296,11 @@ class Detection:
         threshold = result.get("threshold")
         return {"threshold": threshold} if isinstance(threshold, int | float) and 0 <= threshold < 1 else {}
 
-    def draw(self, prediction: FoundObjects, pixels: np.ndarray, display: DetectionDisplay, file: Path) -> None:
+    def result(self, prediction: FoundObjects, display: DetectionDisplay, photo: Any) -> Detections:
+        """Return the prediction as Python has it; `photo` returns the photograph's pixels."""
+        return Detections(self, prediction, display, photo)
+
+    def draw(self, prediction: FoundObjects, pixels: np.ndarray, display: DetectionDisplay, file: Any) -> None:
         """Draw the objects found over the photograph, each with its name and score."""
         shown = prediction.at_least(display.threshold)
         masks = None if shown.masks is None else [mask.pixels() for mask in shown.masks]

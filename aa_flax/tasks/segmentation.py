@@ -29,6 +29,7 @@ from aa_flax.tasks.augmentation import make_placed_augment
 from aa_flax.tasks.class_weights import check_weights
 from aa_flax.tasks.network import build_network, require_same_classes
 from aa_flax.tasks.options import options_of
+from aa_flax.tasks.results import Segmentation as Result
 from aa_flax.tasks.segmentation_losses import held_out_losses, image_losses, pixel_weights, presence_losses
 from aa_flax.tasks.segmentation_options import (
     SegmentationDisplay,
@@ -259,7 +260,11 @@ class Segmentation:
         """Return the photograph's size and its classes, with their pixels, as JSON has them."""
         return prediction.values(self.preprocessing.class_names, display.least_part)
 
-    def draw(self, prediction: Segmented, pixels: np.ndarray, display: SegmentationDisplay, file: Path) -> None:
+    def result(self, prediction: Segmented, display: SegmentationDisplay, photo: Any) -> Result:
+        """Return the prediction as Python has it; `photo` returns the photograph's pixels."""
+        return Result(self, prediction, display, photo)
+
+    def draw(self, prediction: Segmented, pixels: np.ndarray, display: SegmentationDisplay, file: Any) -> None:
         """Draw the colours of the classes over the photograph, with their names below."""
         draw_segments_over(
             pixels, prediction.labels, self.preprocessing.class_names, self.colors, display.opacity, file

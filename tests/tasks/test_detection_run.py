@@ -5,11 +5,14 @@ import json
 
 import conftest
 import forked
+import numpy as np
 import pytest
 from hosts import finish, free_port
 from PIL import Image
 from tasks.commands import environment, run, weights_of_both
+from tasks.everywhere import assert_draws_itself, assert_says_the_same_everywhere
 
+import aa_flax
 from aa_flax import data
 from aa_flax.config.schema import resolve
 from aa_flax.runs.metrics import TIMING, read_metrics
@@ -119,6 +122,25 @@ def test_predict_takes_files_folders_and_patterns(folder, trained, data_dir):
     assert any("nothing with a score of" in line for line in by_pattern) or len(by_pattern) > 4
     (folder / "empty").mkdir()
     run(folder, "predict", f"--workdir={workdir}", "empty", "none*.jpg", "photos/a.jpg", code=1)
+
+
+@pytest.mark.thorough
+def test_a_hub_and_python_say_what_the_command_says(trained, data_dir, tmp_path, monkeypatch):
+    photos = [str(tmp_path / name) for name in ("wide.png", "high.png")]
+    pixels = data.load("bccd_subset", data_dir=data_dir).split("test")[0]["image"]
+    for photo, part in zip(photos, (pixels[:150], pixels[:, :150]), strict=True):
+        Image.fromarray(part).save(photo)
+    wide, high = assert_says_the_same_everywhere(trained[0], photos, tmp_path, monkeypatch, threshold=0.0)
+    assert type(wide).__name__ == "Detections" and len(wide) > 1 and wide.masks is None
+    for said, size in ((wide, (pixels.shape[1], 150)), (high, (150, pixels.shape[0]))):
+        assert (said.boxes >= 0).all() and (said.boxes <= [*size, *size]).all()
+        assert [each.name for each in said] == said.names and {*said.names} <= {"RBC", "WBC", "Platelets"}
+        assert (np.diff(said.scores) <= 0).all() and said.photo.shape == (*size[::-1], 3)
+    assert_draws_itself(wide, tmp_path)
+    predictor = aa_flax.load(trained[0])
+    assert predictor.display.threshold == json.loads((trained[0] / "result.json").read_text())["threshold"]
+    (maps,) = predictor.attention_maps(photos[0], queries=[(20, 30)]).values()
+    assert maps.shape[:3] == (1, 2, 1) and {*predictor.features(photos)} == {"p3", "p4", "p5"}
 
 
 @pytest.mark.thorough

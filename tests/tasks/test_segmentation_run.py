@@ -10,6 +10,7 @@ from hosts import finish, free_port
 from label_sets import NAMES, labelled, write_labelled
 from PIL import Image
 from tasks.commands import environment, run, weights_of_both
+from tasks.everywhere import assert_draws_itself, assert_says_the_same_everywhere
 from tasks.several_hosts import BY_COUNT, assert_same_scores, score
 
 from aa_flax.data.photo import read_photo
@@ -125,6 +126,18 @@ def test_predict_gives_label_maps_of_the_photographs_sizes(folder, trained):
     assert counts == {k: int((labels == k).sum()) for k in range(3) if (labels == k).any()}
     larger = run(folder, "predict", f"--workdir={workdir}", "--image_size=48x56", "--least_part=0", str(photo))
     assert len(larger.splitlines()) > 1
+
+
+@pytest.mark.thorough
+def test_a_hub_and_python_say_what_the_command_says(folder, trained, tmp_path, monkeypatch):
+    photo = str(folder / "tiny" / "val" / "val1.jpg")
+    (said,) = assert_says_the_same_everywhere(trained[0], [photo], tmp_path, monkeypatch)
+    assert said.labels.shape == said.photo.shape[:2] and said.names == NAMES
+    assert sum(said.parts.values()) == pytest.approx(1) and {*said.parts} <= {*NAMES}
+    assert all(
+        mask.dtype == bool and mask.mean() == pytest.approx(said.parts[name]) for name, mask in said.masks.items()
+    )
+    assert_draws_itself(said, tmp_path)
 
 
 @pytest.mark.thorough
