@@ -188,15 +188,15 @@ class _Counter:
                 kernels = [v.aval for v in equation.invars[len(equation.invars) // 2 :]]
                 taps = sum(math.prod(kernel.shape[:3]) for kernel in kernels)
                 self._add(here, times * 2 * equation.outvars[0].aval.size * taps)
-            elif equation.params.get("name") == "relative_attention":
-                query, _, value, *tables = [v.aval for v in equation.invars]
-                b, h, w, n, dk = query.shape
-                self._attention(here, times, (b, h, w), n * dk, n * value.shape[-1], positions=bool(tables))
+            elif equation.params.get("name") == "attend":
+                query, _, value, *others = [v.aval for v in equation.invars]
+                *image, n, dk = query.shape
+                self._attention(here, times, image, n * dk, n * value.shape[-1], _offsets(others))
             elif equation.params.get("name") == "packed_attention":
                 qkv, *tables = [v.aval for v in equation.invars]
                 value_depth = equation.outvars[0].aval.shape[-1]
                 key_depth = (qkv.shape[-1] - value_depth) // 2
-                self._attention(here, times, qkv.shape[:3], key_depth, value_depth, positions=bool(tables))
+                self._attention(here, times, qkv.shape[:3], key_depth, value_depth, _offsets(tables))
             elif equation.params.get("name") == "attention_branch":
                 self._branch(here, times, [v.aval for v in equation.invars])
             elif equation.params.get("name") not in _UNCOUNTED:
@@ -205,17 +205,18 @@ class _Counter:
                     self.visit(inner_jaxpr, here, times * trips)
 
     def _attention(
-        self, module: str, times: int, image: tuple[int, ...], key_depth: int, value_depth: int, positions: bool
+        self, module: str, times: int, image: Sequence[int], key_depth: int, value_depth: int, offsets: int
     ) -> None:
-        """Add the operations of attention: each query with h*w keys and values, and with all rows of any tables.
+        """Add the operations of attention: each query with all keys and values, and with all rows of any tables.
 
-        `key_depth` and `value_depth` are those of all heads together. A query uses l of the 2l-1 rows of a table; all
-        are counted, because the published definition of the layer multiplies the whole table.
+        `image` is the batch with the sizes of the space, `key_depth` and `value_depth` are those of all heads together.
+        A query uses l of the 2l-1 rows of a table; all `offsets` are counted, because the published definition of the
+        layer multiplies the whole table.
         """
-        b, h, w = image
-        offsets = 2 * h - 1 + 2 * w - 1 if positions else 0
-        needed = times * 2 * b * h * w * (h * w * (key_depth + value_depth) + offsets * key_depth)
-        self._add(module, needed, times * b * (h * w) ** 2 * key_depth)
+        b, *space = image
+        places = math.prod(space)
+        needed = times * 2 * b * places * (places * (key_depth + value_depth) + offsets * key_depth)
+        self._add(module, needed, times * b * places**2 * key_depth)
 
     def _branch(self, module: str, times: int, arguments: list[Any]) -> None:
         """Add the operations of attention with its projections.
@@ -225,9 +226,8 @@ class _Counter:
         x, *params = arguments
         qkv, out, *tables = [param for param in params if len(param.shape) == 2]
         value_depth = out.shape[0]
-        self._attention(
-            module, times, x.shape[:3], (qkv.shape[1] - value_depth) // 2, value_depth, positions=bool(tables)
-        )
+        key_depth = (qkv.shape[1] - value_depth) // 2
+        self._attention(module, times, x.shape[:3], key_depth, value_depth, _offsets(tables))
         for name, kernel in (("qkv", qkv), ("out", out)):
             self._add(f"{module}.{name}".lstrip("."), times * 2 * math.prod(x.shape[:3]) * kernel.size)
 
@@ -235,6 +235,11 @@ class _Counter:
         for prefix in _prefixes(module):
             self.flops[prefix] = self.flops.get(prefix, 0) + flops
             self.paper_flops[prefix] = self.paper_flops.get(prefix, 0) + (flops if paper_flops is None else paper_flops)
+
+
+def _offsets(arrays: Sequence[Any]) -> int:
+    """Return how many rows all relative tables among arrays have together."""
+    return sum(each.shape[0] for each in arrays if len(each.shape) == 2 and each.dtype != bool)
 
 
 def _alike(modules: Mapping[str, ModuleSummary], least: int = 4) -> list[list[str]]:
