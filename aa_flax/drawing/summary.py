@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aa_flax.drawing.trace import module_paths, natural_order, watched
-from aa_flax.layers import AAConv2D
+from aa_flax.layers import AAConv
 from aa_flax.models import create_model
 from aa_flax.ops.platform import traced_for
 from aa_flax.typed import height_and_width
@@ -122,7 +122,7 @@ def summarize(
         merged: Any = nnx.merge(graph, state, copy=True)
         merged.eval()
         for _, module in nnx.iter_modules(merged):
-            if isinstance(module, AAConv2D):
+            if isinstance(module, AAConv):
                 module.implementation = "auto"  # some cannot be traced for a CPU; the counts are the same for all
         with watched(merged, note):
             return getattr(merged, "every_head", merged)(images)
@@ -158,7 +158,7 @@ def summarize(
     )
 
 
-_UNCOUNTED = ("adaptive_average_pool", "max_pool", "resize_bilinear")
+_UNCOUNTED = ("adaptive_average_pool", "max_pool", "resize_linear")
 """Names of the traced functions whose products are pooling and interpolation, and no layer's."""
 
 

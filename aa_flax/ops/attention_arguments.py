@@ -31,8 +31,7 @@ def check_arguments(
     for name, array, last in (("query", query, "dk"), ("key", key, "dk"), ("value", value, "dv")):
         if np.ndim(array) != given + 3:
             raise ValueError(
-                f"{name} must have shape [b, {letters(given)}, n, {last}], got rank {np.ndim(array)}: "
-                f"{np.shape(array)}"
+                f"{name} must have shape [b, {letters(given)}, n, {last}], got rank {np.ndim(array)}: {np.shape(array)}"
             )
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"{name} must be floating, got {array.dtype}")

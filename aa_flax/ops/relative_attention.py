@@ -7,7 +7,6 @@ from numbers import Real
 from types import MappingProxyType
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -21,6 +20,7 @@ from aa_flax.ops.hidden_keys import only_valid, with_hidden_keys
 from aa_flax.ops.pallas_gpu import pallas_gpu
 from aa_flax.ops.pallas_tpu import pallas_tpu
 from aa_flax.ops.paper import paper
+from aa_flax.ops.tables import both_tables
 
 Tables = Sequence[Float[Array, "_rows dk"] | None]
 
@@ -146,18 +146,9 @@ def attend(
         query, key, tables = *fold(query, key, *tables), (None, None)
     # A signal is one row of a map; the planes of a folded volume, which has no tables left, are more rows of one.
     query, key, value = (x.reshape(len(x), -1, *x.shape[-3:]) for x in (query, key, value))
-    tables = _both(query, (None, *tables)[-2:])
-    return IMPLEMENTATIONS[implementation](query, key, value, *tables, scale).reshape(len(query), *space, *value.shape[3:])
-
-
-def _both(query: Float[Array, "b h w n dk"], tables: Tables) -> Tables:
-    """Return the tables of a map, zeros for one that is missing beside another."""
-    if all(table is None for table in tables):
-        return tables
-    shapes = ((2 * length - 1, query.shape[-1]) for length in query.shape[1:3])
-    return tuple(
-        jnp.zeros(shape, query.dtype) if table is None else table for table, shape in zip(tables, shapes, strict=True)
-    )
+    tables = both_tables((None, *tables)[-2:], query.shape[1:3], query.shape[-1], query.dtype)
+    heads = IMPLEMENTATIONS[implementation](query, key, value, *tables, scale)
+    return heads.reshape(len(heads), *space, *heads.shape[3:])
 
 
 def relative_attention_2d(
@@ -185,9 +176,7 @@ def relative_attention_2d(
     if (rel_height is None) != (rel_width is None):
         given = "rel_width" if rel_height is None else "rel_height"
         raise ValueError(f"rel_height and rel_width must both be given or both be None, got only {given}")
-    return relative_attention(
-        query, key, value, (rel_height, rel_width), implementation=implementation, scale=scale
-    )
+    return relative_attention(query, key, value, (rel_height, rel_width), implementation=implementation, scale=scale)
 
 
 def relative_attention_weights(
