@@ -14,7 +14,7 @@ from aa_flax.drawing.trace import module_paths, natural_order, watched
 from aa_flax.layers import AAConv
 from aa_flax.models import create_model
 from aa_flax.ops.platform import traced_for
-from aa_flax.typed import height_and_width
+from aa_flax.typed import sides
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Summary:
         params, flops, paper_flops: the totals.
         frozen: how many of the parameters lie in the network's `frozen_parts`, which do not learn.
         by_module: the counts of each module by its dotted path, in the order in which modules are called.
-        image_shape: (h, w, c) of the images that were counted for.
+        image_shape: (h, w, c) of the images that were counted for, or the sides and channels of signals or volumes.
         batch: the number of images in the pass.
     """
 
@@ -54,7 +54,7 @@ class Summary:
     flops: int
     paper_flops: int
     by_module: dict[str, ModuleSummary]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     batch: int
     frozen: int = 0
 
@@ -85,7 +85,7 @@ class Summary:
 
 
 def summarize(
-    model_or_name: nnx.Module | str, image_size: int | tuple[int, int] | None = None, batch: int = 1
+    model_or_name: nnx.Module | str, image_size: int | tuple[int, ...] | None = None, batch: int = 1
 ) -> Summary:
     """Count the parameters and FLOPs of a network by tracing it; nothing is computed.
 
@@ -102,10 +102,9 @@ def summarize(
         ValueError: an image size that is none, or one that the network refuses.
         NotImplementedError: the network has a conditional or a loop of unknown length.
     """
-    size = None if image_size is None else height_and_width("image_size", image_size)
     if isinstance(model_or_name, str):
         name = model_or_name
-        model: Any = nnx.eval_shape(lambda: create_model(name, image_size=size, rngs=nnx.Rngs(0)))
+        model: Any = nnx.eval_shape(lambda: create_model(name, image_size=image_size, rngs=nnx.Rngs(0)))
     else:
         model = model_or_name
         if not hasattr(model, "image_size") or not hasattr(model, "in_channels"):
@@ -113,8 +112,10 @@ def summarize(
                 f"model_or_name must be a network that has image_size and in_channels, or a name; got a "
                 f"{type(model).__name__}"
             )
-    height, width = size or model.image_size
-    image_shape = (height, width, model.in_channels)
+    size = model.image_size
+    if image_size is not None:
+        size = sides("image_size", image_size, len(size))
+    image_shape = (*size, model.in_channels)
     counter = _Counter(set(module_paths(model).values()))
     graph, state = nnx.split(model)
 

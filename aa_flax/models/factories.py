@@ -103,8 +103,8 @@ _ATTENTION_INITS: dict[str, nnx.Initializer] = {
 class AugmentedConvFactory:
     """Factory of `AAConv2D` with its options; options without a comment are those of the layer.
 
-    In networks of signals and volumes it is an `AAConv`. In stages that are not in `attention_stages` the result is what `convolution` builds; in the others it is an
-    `AAConv2D` with that convolution beside attention.
+    In stages that are not in `attention_stages` the result is what `convolution` builds; in the others it is an
+    `AAConv2D` with that convolution beside attention, in networks of signals and volumes an `AAConv`.
     """
 
     num_heads: int = 8

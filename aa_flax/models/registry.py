@@ -15,7 +15,7 @@ from aa_flax.json_values import as_tuples
 from aa_flax.models.attending import require_attention
 from aa_flax.models.entries import Entry, Family, Surrounded
 from aa_flax.models.traced_rngs import for_trace
-from aa_flax.typed import as_type, height_and_width
+from aa_flax.typed import as_type, sides
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ def create_model(
         name: one of `list_models()`.
         num_classes: width of the classifier; None is the model's own (100 for Wide-ResNet), 0 is no classifier.
         image_size: (height, width), or one number for both, of the images for which position tables are made; None is
-            the model's own ((32, 32) for Wide-ResNet). Calls accept images of other sizes too. Of Wide-ResNet, (length,)
-            makes a network of signals and (depth, height, width) one of volumes.
+            the model's own ((32, 32) for Wide-ResNet). Calls accept images of other sizes too. With (length,) a
+            Wide-ResNet is a network of signals, with (depth, height, width) one of volumes.
         in_channels: channels of the images.
         dtype, param_dtype: floating-point types of the computation and of the parameters.
         rngs: source of the initial weights, for example `nnx.Rngs(0)`. They are drawn on the host; inside a trace JAX
@@ -166,7 +166,7 @@ def create_model(
     built_from = BuiltFrom(
         name,
         entry.classes(checked) if num_classes is None else int(num_classes),
-        entry.image_size if image_size is None else _size(name, entry, image_size),
+        entry.image_size if image_size is None else sides("image_size", image_size, entry.dimensions),
         int(in_channels),
         jnp.dtype(dtype),
         jnp.dtype(param_dtype),
@@ -274,18 +274,6 @@ def _where(option: str, known: tuple[str, ...]) -> str:
     if others:
         return f"; {', '.join(others[:3])}{' and others' if len(others) > 3 else ''} have it"
     return f"; {_ELSEWHERE[option]}" if option in _ELSEWHERE else nearest(option, (*known, *NO_OPTIONS))
-
-
-def _size(name: str, entry: Entry | Surrounded, given: Any) -> tuple[int, ...]:
-    """Return the size of the images of a network; raise ValueError for one that it does not have."""
-    if not isinstance(given, tuple | list) or len(given) == 2 or entry.dimensions == (2,):
-        return height_and_width("image_size", given)
-    if len(given) not in entry.dimensions or not all(isinstance(side, Integral) and side >= 1 for side in given):
-        raise ValueError(
-            f"image_size of {name} must be (length,), (height, width) or (depth, height, width), at least 1, got "
-            f"{given!r}"
-        )
-    return tuple(int(side) for side in given)
 
 
 def _require_types(num_classes: Any, in_channels: Any, dtype: Any, param_dtype: Any, rngs: Any) -> None:
