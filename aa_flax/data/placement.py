@@ -112,8 +112,8 @@ def scaled(
 def unpadded(framing: Framing) -> Framing:
     """Return the framing that ends the canvas where the photograph ends, for a caller that pads by itself."""
 
-    def frame(height: int, width: int) -> Placement:
-        placement = framing(height, width)
+    def frame(*sides: int) -> Placement:
+        placement = framing(*sides)
         return replace(placement, canvas=placement.size)
 
     return frame

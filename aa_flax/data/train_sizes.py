@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Size = tuple[int, int]
-"""(height, width) in pixels."""
+Size = tuple[int, ...]
+"""(height, width) in pixels; of signals as many sides as they have axes."""
 
 _STREAM = 0x51AE5  # sets these draws apart from others of the same seed
 
