@@ -96,7 +96,7 @@ class AAConv(nnx.Module):
         value_depth: int | None = None,
         min_key_depth_per_head: int = 20,
         value_rounding: ValueRounding = "floor",
-        spatial_shape: tuple[int, ...],
+        spatial_shape: tuple[int, ...] | None,
         attention_downsample: int = 1,
         position: Position = "relative",
         table_resize: TableResize = "linear",
