@@ -110,9 +110,9 @@ def scaled(
 
 
 def unpadded(framing: Framing) -> Framing:
-    """Return the framing that ends the canvas where the photograph ends, for a caller that pads by itself."""
+    """Return the framing that ends the canvas where the photograph, or signal, ends, for a caller that pads itself."""
 
-    def frame(*sides: int) -> Placement:
+    def frame(*sides: int) -> Any:
         placement = framing(*sides)
         return replace(placement, canvas=placement.size)
 

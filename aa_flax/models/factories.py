@@ -51,7 +51,7 @@ class RecalibrationFactory(Protocol):
     """
 
     def __call__(
-        self, features: int, *, map_shape: tuple[int, int], dtype: Any, param_dtype: Any, rngs: nnx.Rngs
+        self, features: int, *, map_shape: tuple[int, ...], dtype: Any, param_dtype: Any, rngs: nnx.Rngs
     ) -> nnx.Module | None: ...
 
 

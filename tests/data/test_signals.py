@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -109,12 +110,12 @@ def test_normalised_signals_have_zeros_where_nothing_is(walk, rng):
     preprocessing = preprocessing_for(of_signals("ts/walk"), dataset)
     assert preprocessing.image_size == (8,) and preprocessing.of_signals and preprocessing.padded
     images, sizes = rng.normal(size=(2, 8, 2)).astype(np.float32), np.array([[8], [3]], np.float32)
-    found = np.asarray(preprocessing.normalize(images, sizes))
+    found = np.asarray(preprocessing.normalize(*map(jnp.asarray, (images, sizes))))
     wanted = (images - np.array(dataset.mean)) / np.array(dataset.std)
     np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found[1, :3], wanted[1, :3], rtol=1e-5, atol=1e-5)
     assert not found[1, 3:].any()
-    assert np.asarray(preprocessing.valid(images, sizes)).sum(1).tolist() == [8, 3]
+    assert np.asarray(preprocessing.valid(*map(jnp.asarray, (images, sizes)))).sum(1).tolist() == [8, 3]
     as_json = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(preprocessing).items()}
     assert type(preprocessing).from_json(as_json) == preprocessing
 
@@ -128,7 +129,7 @@ def test_normalised_signals_have_zeros_where_nothing_is(walk, rng):
         ({"on_device": True, "image_size": (8,)}, "data.on_device"),
         ({"image_size": (7,)}, r"'data.image_size' is \(7,\), and signals of 'ts/walk' have up to \(8,\)"),
         ({"image_size": (8, 8)}, r"'data.image_size' must be \(length,\), at least 1, got \(8, 8\)"),
-        ({"mean": (0.5,)}, "'data.mean' has 1 values for images of 2 channels"),
+        ({"mean": (0.5,), "std": (1.0,)}, "'data.mean' has 1 values for images of 2 channels"),
     ],
 )
 def test_fields_of_images_are_refused(walk, fields, words):

@@ -34,7 +34,7 @@ def test_turns_are_rotations(solids, rng):
 
 
 def test_solids_fit_in_the_ball_around_them_and_have_their_volumes(solids):
-    axis = (np.arange(60) + 0.5) / 30 - 1
+    axis = (np.arange(100) + 0.5) / 50 - 1
     points = np.meshgrid(axis, axis, axis, indexing="ij")
     volumes = {}
     for name, inside in solids.SOLIDS.items():

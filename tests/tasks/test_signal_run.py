@@ -1,4 +1,4 @@
-"""Tests of a tiny network of signals by the commands: it trains, resumes, is evaluated; what is of pictures is refused."""
+"""Tests of a tiny network of signals by the commands: it trains, resumes, is evaluated, and has no pictures."""
 
 import json
 
