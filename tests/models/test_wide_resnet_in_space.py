@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from aa_flax.analysis import summarize
+from aa_flax.analysis import attention_maps, summarize
 from aa_flax.layers import AAConv
 from aa_flax.models import create_model
 from aa_flax.training import functional
+from aa_flax.weights import load_torch_state_dict, read_state_dict, save
 
 ATTENTION = dict(num_heads=2, kappa=0.5, upsilon=0.25, min_key_depth_per_head=3)
 
@@ -89,6 +90,22 @@ def test_summaries_count_signals():
     convolution = places * 3 * 16 * (16 - value_depth)
     assert summary.by_module["stage1.block1.conv1"].flops == 2 * (products + projections + convolution)
     assert summarize(model, (12,)).image_shape == (12, 2)
+
+
+def test_attention_maps_of_a_signal(rng):
+    model = network((8,), attention_stages=(2,))
+    maps = attention_maps(model, jnp.asarray(rng.normal(size=(2, 8, 2)), jnp.float32), queries=[(5,), (0,)])
+    weights = np.asarray(maps["stage2.block1.conv1"])
+    assert weights.shape == (2, 2, 2, 4)
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+
+
+def test_weights_travel_with_their_card(tmp_path):
+    model, other = network((6,)), network((6,), rngs=nnx.Rngs(1))
+    save(model, tmp_path / "net.safetensors")
+    load_torch_state_dict(other, read_state_dict(tmp_path / "net.safetensors"), source="aa_flax")
+    for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        np.testing.assert_array_equal(leaf[...], dict(nnx.to_flat_state(nnx.state(other, nnx.Param)))[path][...])
 
 
 @pytest.mark.parametrize(
