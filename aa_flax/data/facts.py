@@ -29,7 +29,7 @@ COCO_CATEGORY_IDS = tuple(id_ for id_ in range(1, 91) if id_ not in (12, 26, 29,
 
 FACTS = {
     "bccd_subset": Facts((None, None, 3), 3, 48, (1, 2, 3)),
-    "arrays/solids": Facts((12, 12, 12, 1), 6, 1800, signals="alike"),
+    "arrays/solids": Facts((10, 10, 10, 1), 6, 1200, signals="alike"),
     "cifar10": Facts((32, 32, 3), 10, 50_000),
     "cifar100": Facts((32, 32, 3), 100, 50_000),
     "coco/2017": Facts((None, None, 3), 80, 118_287, COCO_CATEGORY_IDS),

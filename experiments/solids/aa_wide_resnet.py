@@ -4,10 +4,10 @@
     python -m aa_flax.train --config=experiments/solids/aa_wide_resnet.py --workdir=runs/solids \\
         --config.data.source_dir=solids
 
-`make_solids.py` says what the data are: 1,800 + 600 volumes of 12×12×12, each with one solid of six kinds under noise.
+`make_solids.py` says what the data are: 1,200 + 300 volumes of 10×10×10, each with one solid of six kinds under noise.
 `--config=experiments/solids/aa_wide_resnet.py:plain` is the same network without attention.
 
-It is the Wide-ResNet of experiments/quickstart.py in three dimensions. The last two stages attend, over 6×6×6 and 3×3×3
+It is the Wide-ResNet of experiments/quickstart.py in three dimensions. The last two stages attend, over 5×5×5 and 3×3×3
 locations, with a relative table for depth, height and width each.
 """
 
@@ -17,10 +17,10 @@ from aa_flax.training import default_config
 def get_config(variant="aa"):
     config = default_config()
     config.label = "AA-WRN-10-1 of volumes"
-    config.epochs = 8
-    config.batch_size = 36
+    config.epochs = 6
+    config.batch_size = 30
     config.eval_batch_size = 100
-    config.eval_every_epochs = 4
+    config.eval_every_epochs = 3
     config.log_every_steps = 10
     config.model.name = "aa_wide_resnet28_10"
     config.model.options = dict(

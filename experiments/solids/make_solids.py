@@ -2,7 +2,7 @@
 
     python -m experiments.solids.make_solids --out=FOLDER
 
-FOLDER gets train.npz and test.npz, to be read as arrays/NAME: `signal` float16 [n, 12, 12, 12, 1], how much of each
+FOLDER gets train.npz and test.npz, to be read as arrays/NAME: `signal` float16 [n, 10, 10, 10, 1], how much of each
 voxel a solid fills, with normal noise added; `label` [n]; `classes`, the names.
 """
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-SIDE = 12
+SIDE = 10
 """Voxels along each axis."""
-NOISE = 0.25
+NOISE = 0.2
 """Standard deviation of what is added to each voxel."""
 RADII = 0.55, 0.85
 """Of the ball around a solid, where the volume goes from -1 to 1."""
@@ -69,8 +69,8 @@ def make(out: Path, counts: dict[str, int], seed: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--train", type=int, default=300, help="solids of each kind to learn from")
-    parser.add_argument("--test", type=int, default=100, help="solids of each kind that are held out")
+    parser.add_argument("--train", type=int, default=200, help="solids of each kind to learn from")
+    parser.add_argument("--test", type=int, default=50, help="solids of each kind that are held out")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     counts = {"train": given.train, "test": given.test}
