@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from absl import flags
 from jaxtyping import Float
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from aa_flax import data
@@ -21,9 +22,14 @@ from aa_flax.config.command_line import config_value, define_config, fail, run
 from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.data.augment.host import crop_settings, make_host_augment
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
-from aa_flax.drawing.saving import in_plain_style, saved
+from aa_flax.drawing.boxes import color_key
+from aa_flax.drawing.saving import drawable, in_plain_style, saved
 from aa_flax.literal import literal
 from aa_flax.tasks import OPTIONS, Task, begin, make_task, option_schemas, places
+
+_CELL, _GAP, _HEAD, _FOOT = 1.3, 0.06, 0.22, 0.3  # inches: shorter side of a picture, between pictures, titles, key
+_LETTERS = 16  # in an inch of a title, at least
+_DPI = 110
 
 
 def define(values: flags.FlagValues) -> None:
@@ -129,37 +135,45 @@ def draw(
     task: Any,
     file: Path,
 ) -> None:
-    """Write the sheet as a PNG file; titles have two lines, see `two_lines`.
+    """Write the sheet as a PNG file.
 
     Args:
         originals: the examples as they are stored.
         draws: their augmented pixels, [columns][rows].
         targets: those of each draw, [columns][rows].
-        task: names an example, and draws targets that lie in the image over it.
+        task: names an example, draws targets that lie in the image over it, and has the key to their colours.
         file: the PNG.
     """
     mark = getattr(task, "mark", lambda axes, example: None)
-    columns, rows, (height, width) = len(draws), len(draws[0]), draws[0][0].shape[:2]
-    cell = 1.3
-    size = (cell * (columns + 1) * max(1.0, width / height) + 0.2, cell * rows * max(1.0, height / width) * 1.12 + 0.4)
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(rows, columns + 1, squeeze=False)
-    for row, line in enumerate(grid):
+    rows, (height, width) = len(draws[0]), draws[0][0].shape[:2]
+    cells = [[originals[row], *(drawn[row] for drawn in targets)] for row in range(rows)]
+    key = task.key([example for line in cells for example in line]) if hasattr(task, "key") else []
+    wide, tall = _CELL * max(1.0, width / height), _CELL * max(1.0, height / width)
+    size = (len(cells[0]) * (wide + _GAP) + _GAP, rows * (_HEAD + tall + _GAP) + (_FOOT if key else 0.0))
+    figure = Figure(figsize=size, dpi=_DPI)
+    FigureCanvasAgg(figure)
+    for row, line in enumerate(cells):
         pixels = [originals[row]["image"].astype(float), *(column[row] for column in draws)]
-        examples = [originals[row], *(drawn[row] for drawn in targets)]
-        for column, (axes, image) in enumerate(zip(line, pixels, strict=True)):
+        bottom = size[1] - (row + 1) * (_HEAD + tall) - row * _GAP
+        words = one_line(drawable(task.title(originals[row])), int(_LETTERS * size[0]))
+        figure.text(_GAP / size[0], (bottom + tall + _GAP) / size[1], words, fontsize=7, parse_math=False)
+        for column, (example, image) in enumerate(zip(line, pixels, strict=True)):
+            left = _GAP + column * (wide + _GAP)
+            axes = figure.add_axes((left / size[0], bottom / size[1], wide / size[0], tall / size[1]))
+            axes.set_anchor("NW" if column == 0 else "N")
             shown = np.clip(image, 0, 255).round().astype(np.uint8)
             axes.imshow(shown[..., 0] if shown.shape[-1] == 1 else shown, cmap="gray", vmin=0, vmax=255)
             axes.set_axis_off()
-            mark(axes, examples[column])
-            if column == 0:
-                axes.set_title(two_lines(task.title(originals[row])), fontsize=7)
-    saved(figure, file, 110)
+            mark(axes, example)
+    if key:
+        names, colors = zip(*key, strict=True)
+        color_key(figure, range(len(key)), names, _FOOT / 2 / size[1], 7.0, lambda place: colors[place])
+    saved(figure, file, _DPI)
 
 
-def two_lines(title: str, width: int = 24) -> str:
-    """Return a title in at most two lines of a width, broken between words; what is left out ends in an ellipsis."""
-    return "\n".join(textwrap.wrap(title, width, max_lines=2, placeholder=" \N{HORIZONTAL ELLIPSIS}"))
+def one_line(title: str, width: int) -> str:
+    """Return a title in at most so many characters; what is left out, from between two words on, is an ellipsis."""
+    return "".join(textwrap.wrap(title, width, max_lines=1, placeholder=" \N{HORIZONTAL ELLIPSIS}"))
 
 
 def command() -> NoReturn:

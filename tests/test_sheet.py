@@ -65,14 +65,37 @@ def test_draws_have_the_sizes_of_their_steps(parts):
     assert {column[4].shape[:2] for column in draws} == {*sizes}
 
 
-def test_titles_are_broken_between_words(rng, tmp_path):
-    from aa_flax.sheet import two_lines
+def test_titles_are_cut_between_words():
+    from aa_flax.sheet import one_line
 
-    assert two_lines("12 RBC, 1 WBC") == "12 RBC, 1 WBC"
-    assert two_lines("12 RBC, 3 Platelets, 1 WBC") == "12 RBC, 3 Platelets, 1\nWBC"
-    lines = two_lines(", ".join(f"{k} class{k}" for k in range(30))).split("\n")
-    assert len(lines) == 2 and all(len(line) <= 24 for line in lines) and lines[1].endswith(" \N{HORIZONTAL ELLIPSIS}")
-    assert all(len(line) <= 24 for line in two_lines("x" * 90).split("\n"))
+    assert one_line("12 RBC, 1 WBC", 24) == "12 RBC, 1 WBC"
+    assert one_line("12 RBC, 3 Platelets, 1 WBC", 24) == "12 RBC, 3 Platelets, 1 \N{HORIZONTAL ELLIPSIS}"
+    assert len(one_line("x" * 90, 24)) <= 24 and one_line("", 24) == ""
+
+
+def test_colours_have_a_key(rng, tmp_path, monkeypatch):
+    """A task that marks things in pictures says what the colours mean; names are shown as they are written."""
+    from aa_flax import sheet
+
+    class Marking:
+        def title(self, example):
+            return "$x$"
+
+        def mark(self, axes, example):
+            axes.plot([0, 2], [0, 2], color="red")
+
+        def key(self, examples):
+            assert len(examples) == 2 * 3
+            return [("$a$", (1.0, 0.0, 0.0)), ("b", (0.0, 0.0, 1.0))]
+
+    texts = []
+    monkeypatch.setattr(
+        sheet, "saved", lambda figure, file, dpi: texts.extend(each.get_text() for each in figure.texts)
+    )
+    originals = [{"image": rng.integers(0, 256, (5, 7, 3), np.uint8)} for _ in range(2)]
+    draws = [[rng.uniform(0, 255, (5, 9, 3)) for _ in range(2)] for _ in range(2)]
+    sheet.draw(originals, draws, [[{}, {}], [{}, {}]], Marking(), tmp_path / "x.png")
+    assert len(texts) == 4 and all("x" in text for text in texts[:2]) and "b" in texts[3]
 
 
 @pytest.mark.few

@@ -1,7 +1,7 @@
 """Training a network to find the objects of each image: a box, a class and a score for each."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,6 +218,11 @@ class Detection:
             if mask is not None:
                 square(axes, mask, box, class_color(label))
             outline(axes, box, class_color(label), width=0.8)
+
+    def key(self, examples: Sequence[Mapping[str, Any]]) -> list[tuple[str, tuple[float, float, float]]]:
+        """Return name and colour of each class that occurs in examples, in the order of the classes."""
+        labels = np.concatenate([np.asarray(one["classes"])[np.asarray(one["valid"])] for one in examples])
+        return [(self.shown_names[label], class_color(label)) for label in np.unique(labels).tolist()]
 
     def attention_drawer(self, model: nnx.Module) -> Any:
         """Return the function (pixels, row, placement, display, file) that draws what the objects found attend to.

@@ -1,10 +1,9 @@
 """Training a network to name the class of each pixel of an image."""
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +11,6 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
-from aa_flax.config import fields
 from aa_flax.config.schema import Config, ConfigError
 from aa_flax.data.augment.device import flipped
 from aa_flax.data.datasets import Dataset
@@ -32,63 +30,17 @@ from aa_flax.tasks.class_weights import check_weights
 from aa_flax.tasks.network import build_network, require_same_classes
 from aa_flax.tasks.options import options_of
 from aa_flax.tasks.segmentation_losses import held_out_losses, image_losses, pixel_weights, presence_losses
+from aa_flax.tasks.segmentation_options import (
+    SegmentationDisplay,
+    SegmentationOptions,
+    require_pixels_in_place,
+    windows,
+)
 from aa_flax.tasks.segmentation_report import Segment, attentions, draw_attention, draw_report, make_segment
 from aa_flax.tasks.segmentation_scores import SegmentationScorer
 from aa_flax.tasks.segmentation_views import View, all_views, planes
 from aa_flax.tasks.segmented import Segmented
 from aa_flax.tasks.task import RandomKey, Scores
-from aa_flax.typed import height_and_width
-
-
-def _sides(value: int | tuple[int, ...]) -> bool:
-    return isinstance(value, int) or (len(value) == 2 and min(value) > 0)
-
-
-@dataclass(frozen=True)
-class SegmentationOptions:
-    """Options of segmentation: the fields of `config.task.options`."""
-
-    average: Literal["valid", "all"] = fields.field(
-        "valid",
-        'what the losses of all pixels of a batch are divided by: "valid" is the weights of those with a class, as '
-        'in PyTorch, "all" is the number of pixels with the ignored ones and the padding, as in mmsegmentation',
-    )
-    class_weights: tuple[float, ...] = fields.field(
-        (),
-        "weight of each class in the loss that is trained on, in the order of the labels; () is 1 for each",
-        accepts=("numbers above 0", lambda weights: all(weight > 0 for weight in weights)),
-    )
-    window: int | tuple[int, ...] = fields.field(
-        0,
-        "pixels of a side, or height and width, of the windows that slide over a photograph when it is scored; 0 is no "
-        "windows: the network gets all of it",
-        at_least=0,
-        accepts=("one number, or height and width such as 480,640, above 0", _sides),
-    )
-    stride: int | tuple[int, ...] = fields.field(
-        0,
-        "pixels from window to window, down and right; 0 is two thirds of the window",
-        at_least=0,
-        accepts=("one number, or height and width such as 320,426, above 0", _sides),
-    )
-    scales: tuple[float, ...] = fields.field(
-        (1.0,),
-        "factors of the sides with which a photograph is scored, 1 among them, and the mean of their probabilities is "
-        "taken",
-        above=0,
-        accepts=("different numbers, 1 among them", lambda scales: 1 in scales and len({*scales}) == len(scales)),
-    )
-    flip: bool = fields.field(False, "whether it is scored mirrored too")
-
-
-@dataclass(frozen=True)
-class SegmentationDisplay:
-    """What is printed and drawn about a photograph."""
-
-    least_part: float = fields.field(
-        0.001, "least part of the pixels of a class that is printed", at_least=0, at_most=1
-    )
-    opacity: float = fields.field(0.55, "opacity of the colours of classes over a photograph", at_least=0, at_most=1)
 
 
 class Segmentation:
@@ -103,7 +55,7 @@ class Segmentation:
         self.config, self.preprocessing = config, preprocessing
         self.options = options_of(config, SegmentationOptions)
         self.targets: Targets = LabelMap(preprocessing.image_size)
-        _require_pixels_in_place(config, preprocessing)
+        require_pixels_in_place(config, preprocessing)
         if preprocessing.num_classes > MOST_CLASSES:
             raise ConfigError(f"{preprocessing.num_classes} classes, expected at most {MOST_CLASSES}")
         if self.options.class_weights:
@@ -119,7 +71,7 @@ class Segmentation:
         self._presence_weight = around.presence_weight if around.presence_head else 0.0
         names = ("main_loss", "auxiliary_loss", "pixel_accuracy", *(("presence_loss",) if around.presence_head else ()))
         self.metrics: Mapping[str, Any] = dict.fromkeys(names, jnp.float32)
-        self._window, self._stride = _windows(self.options)
+        self._window, self._stride = windows(self.options)
 
     @functools.cached_property
     def shown_names(self) -> list[str]:
@@ -253,6 +205,12 @@ class Segmentation:
         shown = np.dstack([self.colors[labels], np.where(labels == IGNORED, 0, 140).astype(np.uint8)])
         axes.imshow(shown, interpolation="nearest")
 
+    def key(self, examples: Sequence[Mapping[str, Any]]) -> list[tuple[str, tuple[float, float, float]]]:
+        """Return name and colour of each class that occurs in examples, those with the most pixels first."""
+        counts = sum(np.bincount(np.asarray(one["labels"]).reshape(-1), minlength=256) for one in examples)
+        order = np.argsort(-counts[: self.num_classes], kind="stable").tolist()
+        return [(self.shown_names[k], tuple(self.colors[k] / 255)) for k in order if counts[k]]
+
     def attention_drawer(self, model: nnx.Module) -> Any:
         """Return the function (pixels, row, placement, display, file) that draws what segments attend to.
 
@@ -324,40 +282,3 @@ class Segmentation:
         """Return the class of each pixel of a photograph, from the logits of each view."""
         height, width = (int(side) for side in row["canvas"])
         return label_map(planes(self._views((height, width)), row, placement))
-
-
-def _require_pixels_in_place(config: Config, preprocessing: Preprocessing) -> None:
-    """Raise ConfigError where the pixels would move and their labels would not, or some would have no label."""
-    data = config.data
-    refused = {
-        "data.on_device": data.on_device,
-        "data.mixup": data.mixup,
-        "data.cutmix": data.cutmix,
-        "data.crop": data.crop == "pad",
-        "data.auto_augment": data.auto_augment == "rand",
-    }
-    if names := [name for name, given in refused.items() if given]:
-        raise ConfigError(
-            f"config field {names[0]!r} is {getattr(data, names[0].partition('.')[2])!r}, which would leave labels "
-            "behind; segmentation has the crops 'scaled', 'resized' and 'none', and what changes colours alone"
-        )
-    if preprocessing.resize == "center_crop":
-        raise ConfigError(
-            "config field 'data.resize' must be 'fit' or 'squash', for which all of a photograph is segmented, got "
-            "'center_crop', which is also what '' means with data.crop='resized'"
-        )
-
-
-def _windows(options: SegmentationOptions) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return height and width of the windows, () without, and how far apart they are."""
-    if not options.window:
-        if options.stride:
-            raise ConfigError("config field 'task.options.stride' goes with 'window', the size of windows that slide")
-        return (), ()
-    window = height_and_width("config field 'task.options.window'", options.window)
-    if not options.stride:
-        return window, tuple(-(-2 * side // 3) for side in window)
-    stride = height_and_width("config field 'task.options.stride'", options.stride)
-    if any(step > side for step, side in zip(stride, window, strict=True)):
-        raise ConfigError(f"config field 'task.options.stride' is {stride}, larger than the window {window}")
-    return window, stride

@@ -51,8 +51,9 @@ class Task(Protocol):
     A task may name, as `options_type`, the frozen dataclass that `config.task.options` is checked against: words of the
     command line become values of its fields' types. It may also have methods that the functions below call if they are
     there: `begin`; `rows` and `scorer`, for scores that are no sums; and for predictions that lie in the photograph
-    `found`, `mark(axes, example)`, which draws the targets of an example over its picture, `draw(prediction, pixels,
-    display, file)`, which draws a prediction over the photograph, `attention_drawer(model)`, which returns the function
+    `found`, `mark(axes, example)`, which draws the targets of an example over its picture, `key(examples)`, which
+    returns name and colour of each class that `mark` draws in these, `draw(prediction, pixels, display, file)`, which
+    draws a prediction over the photograph, `attention_drawer(model)`, which returns the function
     (pixels, row, placement, display, file) that draws what the network attends to where it found something,
     `mask_picture(prediction, display)`, which returns a picture (Pillow's) of the photograph's size whose pixels are
     numbers of what is there, and `values(prediction, display)`, which returns a prediction as JSON has it.

@@ -6,7 +6,7 @@ from aa_flax.config import segmentation_recipes
 from aa_flax.data.facts import FACTS
 from aa_flax.models.registry import options_around
 from aa_flax.tasks.options import options_of
-from aa_flax.tasks.segmentation import SegmentationOptions
+from aa_flax.tasks.segmentation_options import SegmentationOptions
 from aa_flax.training import resolve
 from aa_flax.training.schedules import learning_rate
 

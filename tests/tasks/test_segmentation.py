@@ -15,7 +15,7 @@ from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.evaluation.segmentation import confusion
 from aa_flax.runs.hosts import gathered
 from aa_flax.tasks import Task, found, make_task, scorer_of, segmentation_losses
-from aa_flax.tasks.segmentation import SegmentationDisplay
+from aa_flax.tasks.segmentation_options import SegmentationDisplay
 from aa_flax.tasks.segmentation_report import name_of
 from aa_flax.tasks.segmented import Segmented
 
