@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from aa_flax.layers.aa_settings import check_settings, dimensions_of
 from aa_flax.layers.attention_depths import ValueRounding, attention_depths
-from aa_flax.layers.convolve import convolve, leaves_room
+from aa_flax.layers.convolve import convolve, leaves_room, valid_after
 from aa_flax.layers.initializers import glorot_uniform, normal
 from aa_flax.layers.position import Position, position_channels, with_position
 from aa_flax.ops import average_pool, convolution, relative_attention_weights, resize_relative_table
@@ -312,11 +312,6 @@ class AAConv2D(AAConv):
     """
 
     dimensions = 2
-
-
-def valid_after(valid: Bool[Array, "b *space"], strides: int) -> Bool[Array, "b *out_space"]:
-    """Return which locations are valid after a convolution with strides: those whose window lies around a valid one."""
-    return valid[(slice(None), *(slice(None, None, strides),) * (valid.ndim - 1))]
 
 
 def _projection(conv: Any) -> Projection:

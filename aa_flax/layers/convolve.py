@@ -36,6 +36,11 @@ def convolve(
     return conv(x, **options)
 
 
+def valid_after(valid: Bool[Array, "b *space"], strides: int) -> Bool[Array, "b *out_space"]:
+    """Return which locations are valid after a convolution with strides: those whose window lies around a valid one."""
+    return valid[(slice(None), *(slice(None, None, strides),) * (valid.ndim - 1))]
+
+
 def leaves_room(conv: Any) -> bool:
     """Return whether `convolve` can leave room after a layer's channels: for a plain convolution, padded by pairs."""
     plain = type(conv) is nnx.Conv and conv.feature_group_count == 1 and conv.mask is None

@@ -8,7 +8,7 @@ from flax import nnx
 from jax.export import is_symbolic_dim
 from jaxtyping import Array, Bool, Float
 
-from aa_flax.layers.aa_conv import valid_after
+from aa_flax.layers.convolve import valid_after
 from aa_flax.layers.drop_path import dropout_stream
 from aa_flax.ops.axes import AXES, letters
 

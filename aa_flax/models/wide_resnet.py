@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from aa_flax.layers.aa_conv import valid_after
-from aa_flax.layers.convolve import convolve
+from aa_flax.layers.convolve import convolve, valid_after
 from aa_flax.layers.drop_path import DropPathRule, drop_path, drop_path_rates
 from aa_flax.layers.mode import WithMode, evaluates
 from aa_flax.layers.norm import NormFactory, batch_norm
