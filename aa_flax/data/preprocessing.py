@@ -85,7 +85,7 @@ class Preprocessing:
         Signals are not divided by 255. With the placement of each image, as `Placement.as_array` gives it, the padding
         is 0.
         """
-        unit = 1 if self.of_signals else 255
+        unit = 1.0 if self.of_signals else 255.0
         normalized = augment.normalize(images, self.mean, self.std, jnp.dtype(self.dtype), unit=unit)
         if placement is None:
             return normalized

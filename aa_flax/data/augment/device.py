@@ -72,7 +72,7 @@ def normalize(
     std: Sequence[float],
     dtype: DTypeLike = jnp.float32,
     *,
-    unit: float = 255,
+    unit: float = 255.0,
 ) -> Float[Array, "b *space c"]:
     """Return (images / unit - mean) / std, per channel.
 
