@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class Dataset:
 
     name: str
     class_names: tuple[str, ...]
-    image_shape: tuple[int | None, ...]
+    image_shape: tuple[Any, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     splits: Mapping[str, int]
@@ -83,7 +84,7 @@ class Dataset:
         own = tuple(self.image_shape[:-1])
         if not self.has_signals:
             return ()
-        return tuple(self._prepared.metadata["largest"]) if None in own else own  # type: ignore[return-value]
+        return tuple(self._prepared.metadata["largest"]) if None in own else own
 
     @property
     def has_objects(self) -> bool:

@@ -1,7 +1,7 @@
 """Sizes of well-known data sets, with which a run can be planned on a machine that does not have their files."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Facts:
             images.
     """
 
-    image_shape: tuple[int | None, ...]
+    image_shape: tuple[Any, ...]
     num_classes: int
     train_examples: int
     category_ids: tuple[int, ...] = ()

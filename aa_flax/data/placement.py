@@ -39,8 +39,8 @@ class Placement:
         return np.array([*self.window, *self.size, *self.photo], np.float32)
 
 
-Framing = Callable[[int, int], Placement]
-"""A function from the height and width of a photograph to its placement."""
+Framing = Callable[..., Any]
+"""A function from the height and width of a photograph to its `Placement`, from the sides of a signal to its extent."""
 
 
 @dataclass(frozen=True)

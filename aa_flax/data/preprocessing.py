@@ -35,7 +35,7 @@ class Preprocessing:
         padded: whether these differ in size, so that batches have the sides of each as "placement".
     """
 
-    image_size: tuple[int, ...]
+    image_size: tuple[Any, ...]
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -193,7 +193,7 @@ def preprocessing_without_data(config: Config, facts: Facts, size: tuple[int, in
     )
 
 
-def _image_size(config: Config, name: str, own: tuple[int | None, ...]) -> tuple[int, ...]:
+def _image_size(config: Config, name: str, own: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the size that images of a size of their own get; ConfigError if they differ in size and none is set."""
     if given := config.data.image_size:
         given = (given,) * len(own) if isinstance(given, int) else given
@@ -203,7 +203,7 @@ def _image_size(config: Config, name: str, own: tuple[int | None, ...]) -> tuple
             raise ConfigError(str(error)) from None
     if None in own:
         raise ConfigError(f"images of {name!r} differ in size: config field 'data.image_size' must be set")
-    return own  # type: ignore[return-value]
+    return own
 
 
 def seen_by(config: Config) -> dict[str, Any]:

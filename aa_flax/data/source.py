@@ -41,7 +41,7 @@ class Source(abc.ABC):
     """
 
     name: str
-    image_shape: tuple[int | None, ...]
+    image_shape: tuple[Any, ...]
     dtype: np.dtype = np.dtype(np.uint8)
     framed: Callable[..., tuple[np.ndarray, Any]] = staticmethod(framed_pixels)
     target_shapes: Mapping[str, jax.ShapeDtypeStruct]

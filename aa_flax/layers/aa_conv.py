@@ -312,6 +312,8 @@ class AAConv2D(AAConv):
     """
 
     dimensions = 2
+    rel_height: nnx.Param[Array] | None
+    rel_width: nnx.Param[Array] | None
 
 
 def _projection(conv: Any) -> Projection:

@@ -66,11 +66,10 @@ def multi_head_attention(
         ValueError, TypeError, RuntimeError: as `relative_attention`; a mesh that does not divide the heads.
     """
     if x.ndim == 3:
-        rows = _row(x), *map(_of_rows, (qkv, out))
         options: dict[str, Any] = dict(num_heads=num_heads, implementation=implementation, norm=norm)
         size = upsampled and (1, *upsampled)
         options |= dict(upsampled=size, added_to=_row(added_to), valid=_row(valid))
-        return multi_head_attention(*rows, None, *tables, **options)[:, 0]
+        return multi_head_attention(x[:, None], _of_rows(qkv), _of_rows(out), None, *tables, **options)[:, 0]
     b, *space, c = x.shape
     if head_parts(num_heads) > 1:
         run = functools.partial(_by_head, num_heads=num_heads, implementation=implementation, valid=valid)

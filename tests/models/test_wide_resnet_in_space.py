@@ -29,6 +29,7 @@ def padded(rng, alone, length, fill):
     return jnp.asarray(longer, jnp.float32), jnp.broadcast_to(jnp.arange(length) < own, (count, length))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("options", [{}, {"shortcut": "projection", "long_skips": True}], ids=["paper", "others"])
 def test_a_padded_signal_gives_what_it_gives_alone(rng, options):
     model = network((11,), **options)
@@ -41,6 +42,7 @@ def test_a_padded_signal_gives_what_it_gives_alone(rng, options):
     assert np.abs(model(longer) - expected).max() > 1e-2  # without saying what is valid, the padding counts
 
 
+@pytest.mark.thorough
 def test_training_sees_no_padding_either(rng):
     """Losses, gradients and the statistics of batch norms are those of the valid locations."""
     model = network((9,))
@@ -92,6 +94,7 @@ def test_summaries_count_signals():
     assert summarize(model, (12,)).image_shape == (12, 2)
 
 
+@pytest.mark.thorough
 def test_attention_maps_of_a_signal(rng):
     model = network((8,), attention_stages=(2,))
     maps = attention_maps(model, jnp.asarray(rng.normal(size=(2, 8, 2)), jnp.float32), queries=[(5,), (0,)])
@@ -100,6 +103,7 @@ def test_attention_maps_of_a_signal(rng):
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_weights_travel_with_their_card(tmp_path):
     model, other = network((6,)), network((6,), rngs=nnx.Rngs(1))
     save(model, tmp_path / "net.safetensors")

@@ -29,7 +29,7 @@ class SignalOrigin(Origin):
     homepage = ""
     encoding = None
     supervised_keys = ("signal", "label")
-    signal_shape: tuple[int | None, ...]
+    signal_shape: tuple[Any, ...]
     _split_files: Mapping[str, Path]
 
     @abc.abstractmethod
