@@ -12,6 +12,8 @@ repository: 270 + 370 utterances of 7 to 29 frames, each frame 12 cepstral coeff
 It is the Wide-ResNet of experiments/quickstart.py in one dimension: a convolution over three frames and attention over
 all of them in each block. Utterances are padded to 29 frames, and no convolution, mean, norm or attention sees the
 padding.
+
+Ours: 98.9 % of the 370 utterances, 99.2 % without attention, not told apart (experiments/results/japanese_vowels.json).
 """
 
 from aa_flax.training import default_config
