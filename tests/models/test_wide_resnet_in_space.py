@@ -29,7 +29,7 @@ def padded(rng, alone, length, fill):
     return jnp.asarray(longer, jnp.float32), jnp.broadcast_to(jnp.arange(length) < own, (count, length))
 
 
-@pytest.mark.few(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", [{}, {"shortcut": "projection", "long_skips": True}], ids=["paper", "others"])
 def test_a_padded_signal_gives_what_it_gives_alone(rng, options):
     model = network((11,), **options)
@@ -64,6 +64,7 @@ def test_training_sees_no_padding_either(rng):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_network_of_volumes(rng):
     model = network((4, 6, 5), attention_stages=(2, 3))
     x = jnp.asarray(rng.normal(size=(2, 4, 6, 5, 2)), jnp.float32)

@@ -62,7 +62,7 @@ def test_what_a_run_leaves(trained):
     assert {path.name for path in workdir.glob("*.png")} == {"learning_curves.png", "confusion_matrix.png"}
 
 
-@pytest.mark.thorough
+@pytest.mark.slow  # four more commands
 def test_resumed_is_the_same_bit_for_bit(folder, trained):
     assert "stage2.block1.conv1.rel_length" in weights_of_both(folder)
 
