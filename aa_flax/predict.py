@@ -73,6 +73,8 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
         fail("no image given: python -m aa_flax.predict --workdir=DIR IMAGE...")
     source = opened(values.workdir, checkpoint=values.checkpoint)
     config, preprocessing = source.read_config(), source.read_preprocessing()
+    if preprocessing.of_signals:
+        fail("photographs are predicted, and this network was trained on signals; aa_flax.evaluate scores it")
     task = make_task(config, preprocessing)
     display, said = display_of(task, config.task.name, values, source.read_result)
     if values.pictures and not hasattr(task, "draw"):

@@ -71,9 +71,11 @@ class Predictor:
             step: of training, that the weights are of.
 
         Raises:
-            ConfigError: the config does not fit the network or the task.
+            ConfigError: the config does not fit the network or the task, or the network is one of signals.
             ValueError: images of that size are nothing that the network can take.
         """
+        if about.preprocessing.of_signals:
+            raise ConfigError("a predictor is of photographs, and this network was trained on signals")
         self.model, self.about, self.step = model, about, step
         self.task: Task = make_task(about.config, about.preprocessing)
         size = about.preprocessing.image_size if image_size is None else height_and_width("image_size", image_size)

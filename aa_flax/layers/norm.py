@@ -56,9 +56,12 @@ class BatchNorm(nnx.BatchNorm):
             mask: True where an entry counts for the statistics, of a shape that broadcasts to that of `x`.
 
         Raises:
-            ValueError: the groups do not divide the first axis, or in training a channel has one value in each.
+            ValueError: the groups do not divide the first axis, or are several with a mask; in training a channel has
+                one value in each.
         """
         running = self._runs(use_running_average)
+        if mask is not None and not running and self.groups > 1:
+            raise ValueError(f"a mask serves one group of batch norm, got {self.groups}")
         if mask is not None or self.axis_name is not None or self.axis not in (-1, x.ndim - 1):
             return super().__call__(x, use_running_average=running, mask=mask)
         parts, mean, variance = self._statistics(x, running)

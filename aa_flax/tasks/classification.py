@@ -23,7 +23,7 @@ from aa_flax.drawing.class_bars import draw_classes
 from aa_flax.drawing.plots import confusion_matrix
 from aa_flax.evaluation.classification import confusion_and_loss, in_top, per_class
 from aa_flax.literal import told_apart
-from aa_flax.tasks.augmentation import make_augment
+from aa_flax.tasks.augmentation import make_placed_augment
 from aa_flax.tasks.class_weights import balanced_weights, check_weights, weights_of_images
 from aa_flax.tasks.losses import LOSSES, target_distribution
 from aa_flax.tasks.mixing import check_pairs, mixed
@@ -92,7 +92,7 @@ class Classification:
         self._weights = None if self.options.class_weights == "balanced" else self.options.class_weights
         if self._weights:
             check_weights(self._weights, preprocessing.class_names)
-        self._augment = make_augment(config, preprocessing)
+        self._augment = make_placed_augment(config, preprocessing)
 
     def begin(self, source: Source | None) -> None:
         """Count the images of each class of the training split if the weights of classes depend on them.
@@ -129,6 +129,8 @@ class Classification:
     def prepare(self, batch: Mapping[str, Array], key: RandomKey) -> tuple[Array, Any, Array]:
         """Return augmented images; targets {"distribution": [b, classes], "label": [b]}; the number of images.
 
+        Of padded signals, the targets also say which locations are "valid".
+
         With weights w of classes the loss is what PyTorch's CrossEntropyLoss(weight=w, label_smoothing=...) gives:
 
         sum over images i and classes k of w_k t_ik (-log p_ik) / sum over i of w_i
@@ -138,7 +140,7 @@ class Classification:
         targets that are distributions PyTorch divides by the number of images.) Binary cross-entropy is the weighted
         mean of the images' losses, with weights w_i, the target {"weight": [b]}.
         """
-        images = self._augment(batch["image"], key)
+        images, _ = self._augment(batch["image"], batch.get("placement"), key)
         targets = target_distribution(batch["label"], self.num_classes, self.options.label_smoothing)
         images, targets = mixed(self.config.data, images, targets, key)
         weighted, count = {}, jnp.asarray(images.shape[0], targets.dtype)
@@ -154,13 +156,19 @@ class Classification:
                 weighted = {"weight": of_images}
         if self.options.binary_targets:
             targets = (targets > 0).astype(targets.dtype)
-        return images, {"distribution": targets, "label": batch["label"], **weighted}, count
+        seen = self._seen(images, batch.get("placement"))
+        return images, {"distribution": targets, "label": batch["label"], **weighted, **seen}, count
+
+    def _seen(self, images: Array, placement: Array | None) -> dict[str, Array]:
+        """Return which locations of padded signals are valid, as the network takes it; nothing of others."""
+        return {} if placement is None else {"valid": self.preprocessing.valid(images, placement)}
 
     def losses(
         self, model: Any, images: Array, targets: Any, *, train: bool, rngs: nnx.Rngs | None
     ) -> tuple[Array, dict[str, tuple[Array, Any]]]:
         """Return each image's loss, times its weight, and how many images were classified correctly."""
-        logits = model(images, train=train, rngs=rngs)
+        seen = {name: targets[name] for name in ("valid",) if name in targets}
+        logits = model(images, train=train, rngs=rngs, **seen)
         losses = LOSSES[self.options.loss](logits, targets["distribution"])
         if "weight" in targets:
             losses = targets["weight"] * losses
@@ -170,7 +178,7 @@ class Classification:
 
     def predict(self, model: Any, images: Array, placement: Array | None = None) -> Array:
         """Return logits [b, classes]."""
-        return model(images, train=False, rngs=None)
+        return model(images, train=False, rngs=None, **self._seen(images, placement))
 
     def score(self, predictions: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
         """Return the confusion matrix, the sum of cross-entropies, and of more than five classes "top5", a count."""
@@ -205,9 +213,14 @@ class Classification:
         ]
 
     def report(self, model: nnx.Module, scores: Scores, source: Source, folder: Path) -> None:
-        """Draw the confusion matrix, and what the network attends to in three images of three classes."""
+        """Draw the confusion matrix, and what the network attends to in three images of three classes.
+
+        Signals are no pictures, and what is attended to in them is not drawn.
+        """
         names, preprocessing = self.preprocessing.class_names, self.preprocessing
         confusion_matrix(np.asarray(scores.details["confusion"]), names, folder / "confusion_matrix.png")
+        if preprocessing.of_signals:
+            return
         with eval_batches(source, batch_size=min(64, len(source)), view=preprocessing.view()) as batches:
             batch = next(batches)
         _, firsts = np.unique(batch["label"], return_index=True)

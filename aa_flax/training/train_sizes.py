@@ -25,13 +25,15 @@ def example_shapes(
         size: (height, width) of the images; None for that of `preprocessing`.
     """
     size, maps = size or preprocessing.image_size, getattr(task.targets, "maps", {})
-    image = {"image": jax.ShapeDtypeStruct((*size, preprocessing.channels), jnp.uint8)}
+    dtype = jnp.float32 if preprocessing.of_signals else jnp.uint8
+    image = {"image": jax.ShapeDtypeStruct((*size, preprocessing.channels), dtype)}
     # Targets that have a value for each pixel are of the image's size.
     targets = {
         name: jax.ShapeDtypeStruct((*size, *each.shape[2:]), each.dtype) if name in maps else each
         for name, each in task.targets.shapes.items()
     }
-    placement = {"placement": jax.ShapeDtypeStruct((8,), jnp.float32)} if places(task) else {}
+    numbers = len(size) if preprocessing.padded else 8 if places(task) else 0
+    placement = {"placement": jax.ShapeDtypeStruct((numbers,), jnp.float32)} if numbers else {}
     return {**image, **targets, **placement}
 
 

@@ -36,8 +36,8 @@ _FIELDS: dict[str, tuple[Any, str]] = {
     "options": (lambda value: isinstance(value, dict), "an object"),
     "num_classes": (lambda value: _whole(value, 0), "a whole number"),
     "image_size": (
-        lambda value: isinstance(value, list) and len(value) == 2 and all(_whole(side, 1) for side in value),
-        "height and width",
+        lambda value: isinstance(value, list) and 1 <= len(value) <= 3 and all(_whole(side, 1) for side in value),
+        "height and width, or the sides of signals",
     ),
     "in_channels": (lambda value: _whole(value, 1), "a whole number of at least 1"),
     "sha256": (lambda value: isinstance(value, str), "a hash"),

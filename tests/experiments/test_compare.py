@@ -13,9 +13,7 @@ import pytest
 from absl import flags
 
 from aa_flax.config.schema import resolve
-from experiments import compare
-
-from experiments import compare_report
+from experiments import compare, compare_report
 
 _ROOT = Path(__file__).parents[2]
 
