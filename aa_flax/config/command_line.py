@@ -7,7 +7,6 @@ import io
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from logging import LogRecord
 from pathlib import Path
@@ -18,7 +17,9 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from aa_flax.config.config_file import config_file, explain, mistake_in, returned_nothing, without_file
 from aa_flax.config.help import command_help
+from aa_flax.config.named import UnknownConfig, located, make_importable
 from aa_flax.config.output import Output, OutputError, flush
 from aa_flax.config.schema import ConfigError, field_names, unknown_field
 from aa_flax.literal import literal, literal_lines
@@ -28,8 +29,8 @@ _HELP = frozenset({"--help", "-help", "-h", "-?", "--helpshort"})
 
 
 def define_config(values: flags.FlagValues, required: bool = False) -> None:
-    """Define the flag `--config`, a Python file with `get_config()`, or `FILE:ARGUMENT` for `get_config(ARGUMENT)`."""
-    meaning = "Python file whose get_config() returns the run's config."
+    """Define the flag `--config`, a name or a Python file with `get_config()`; `:ARGUMENT` after it is passed on."""
+    meaning = "Config: a name that `aa-flax configs` lists, or a Python file with get_config()."
     config_flags.DEFINE_config_file("config", None, meaning, flag_values=values)
     if required:
         flags.mark_flag_as_required("config", flag_values=values)
@@ -186,7 +187,6 @@ def _parse(
     known = field_names()
     end = argv.index("--") if "--" in argv else len(argv)  # arguments after it are no flags
     own = _take_options(argv[:end])
-    argv = sys.argv[:] = [*own, *argv[end:]]  # ml_collections reads sys.argv itself
     if _HELP.intersection(own):
         try:
             print(command_help(description, values, tasks()))
@@ -202,45 +202,39 @@ def _parse(
     for group, words in _words.items():
         if words and not takes_config:
             fail(f"unknown command line flag '--config.{group}.options.{next(iter(words))}': no config here")
-    if takes_config and (mistake := _without_file(own)):
-        fail(mistake)
+    if takes_config:
+        own = _with_files(own)
+    argv = sys.argv[:] = [*own, *argv[end:]]  # ml_collections reads sys.argv itself
     values.append_flag_values(flags.FLAGS)  # absl's own, such as --verbosity
     flags.FLAGS.mark_as_parsed()  # absl refuses access to flags that are not parsed
-    if file := _config_file(argv):
-        # As Python does for a script, so that configs can share code beside them; last, so that no name hides another.
-        sys.path.append(str(Path(file).expanduser().absolute().parent))
+    if file := config_file(argv):
+        make_importable(Path(file))
     try:
         return values(list(argv))
     except flags.Error as error:
         text = str(error)
         if missing := re.fullmatch(r"flag --(\w+)=None: Flag --\w+ must have a value other than None\.?", text):
-            file = _config_file(argv) if missing[1] == "config" else ""
-            fail(_returned_nothing(file) if file else f"--{missing[1]}=VALUE is required")
+            file = config_file(argv) if missing[1] == "config" else ""
+            fail(returned_nothing(file) if file else f"--{missing[1]}=VALUE is required")
         if "Error whilst parsing config file" in text:  # the message contains the whole traceback
-            text = _file_mistake(text)
+            text = mistake_in(text)
         fail(text)
     except Exception as error:  # from the config file itself
-        fail(_explain(error, argv))
+        fail(explain(error, argv))
 
 
-def _without_file(argv: Sequence[str]) -> str:
-    """Return what is wrong with a command line whose config names no file that can be read, "" if nothing is."""
-    given = [argument for argument in argv if re.match(r"--?config(=|$)", argument)]
-    if any(re.fullmatch(r"--?config=", argument) for argument in given):
-        return "--config= names no file, --config=FILE is expected"
-    for value in (argument.partition("=")[2] for argument in given):
-        if ":" in value and Path(value).expanduser().is_file():
-            return f"--config={value}: a colon divides FILE:ARGUMENT, so the path of a config may have none"
-    fields = [argument for argument in argv if re.match(r"--?config\.", argument)]
-    return f"{fields[0]} needs --config=FILE, whose config it changes" if fields and not given else ""
-
-
-def _file_mistake(text: str) -> str:
-    """Return the last line of a traceback in a message, after the file and line of its last `get_config` frame."""
-    frames = re.findall(r'File "([^"]+)", line (\d+), in get_config', text)
-    last = [line for line in text.strip().splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    place = f"{frames[-1][0]}, line {frames[-1][1]}: " if frames else ""
-    return place + (last[-1] if last else text.strip().splitlines()[-1])
+def _with_files(argv: Sequence[str]) -> list[str]:
+    """Return a command line in which each `--config` is one word with the file that is named."""
+    rest = iter(argv)
+    words = [f"--config={next(rest, '')}" if re.fullmatch("--?config", word) else word for word in rest]
+    if mistake := without_file(words):
+        fail(mistake)
+    try:
+        return [
+            f"--config={located(each.partition('=')[2])}" if re.match("--?config=", each) else each for each in words
+        ]
+    except UnknownConfig as error:
+        fail(str(error))
 
 
 Fields = Callable[[str], Mapping[str, Any]]
@@ -287,15 +281,15 @@ def config_value(values: flags.FlagValues, options: Mapping[str, Fields] = Mappi
     try:
         config = values.config
     except Exception as error:
-        fail(_explain(error, sys.argv))
+        fail(explain(error, sys.argv))
     if isinstance(config, dict):
         config = ml_collections.ConfigDict(config)
-    if config is None and (file := _config_file(sys.argv)):
-        fail(_returned_nothing(file))
+    if config is None and (file := config_file(sys.argv)):
+        fail(returned_nothing(file))
     # For a file that cannot be opened, ml_collections gives an object that raises at the first access.
     failure = None if config is None else vars(config).get("_error")
     if isinstance(failure, Exception):
-        fail(_explain(failure, sys.argv))
+        fail(explain(failure, sys.argv))
     for group, words in _words.items():
         if words and config is None:
             fail(f"--config.{group}.options.{next(iter(words))} needs --config=FILE")
@@ -318,24 +312,3 @@ def _set_options(group: Any, name: str, words: Mapping[str, str], fields: Fields
                 group.options[option] = parse(types[option], word) if option in types else guessed(word)
             except ValueError as error:
                 fail(f"flag --config.{name}.options.{option}={word}: {error}")
-
-
-def _explain(error: Exception, argv: Sequence[str]) -> str:
-    """Return a message with the error in the config file, its line, and the nearest field for an unknown one."""
-    file = _config_file(argv) or "the config file"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(file)]
-    place = f"{file}, line {lines[-1]}" if lines else file
-    missing = re.search(r'Key "(\w+)" does not exist', str(error))
-    if missing:
-        return f"{place}: {unknown_field(missing[1])}"
-    return f"{place}: {type(error).__name__}: {error}"
-
-
-def _config_file(argv: Sequence[str]) -> str:
-    """Return the file that `--config` names on a command line, "" if there is none."""
-    given = [argument.split("=", 1)[1] for argument in argv if re.match(r"--?config=", argument)]
-    return given[0].split(":")[0] if given else ""
-
-
-def _returned_nothing(file: str) -> str:
-    return f"{file}: a config must be a ConfigDict or a dictionary, got None; does get_config() return it?"
