@@ -2,8 +2,10 @@
 
 The network is that of the newest checkpoint, or of --checkpoint=best or a step. With --config the data of that config
 are scored instead of the run's; they are seen as the run's were, whatever that config says of sizes and crops. With
---report=FOLDER the pictures and files that a run leaves of its scores go there. With --latency the last line, one JSON
-object, also has the milliseconds from one image in memory to its prediction.
+--option=NAME=VALUE, any number of times, the network is used otherwise than by the run: one of segmentation with
+--option=flip=True and --option=scales=0.75,1.0,1.25, or with --option=window=512. Of a --config the same options of the
+task are taken. With --report=FOLDER the pictures and files that a run leaves of its scores go there. With --latency the
+last line, one JSON object, also has the milliseconds from one image in memory to its prediction.
 """
 
 import dataclasses
@@ -28,6 +30,7 @@ from aa_flax.models.functional import functional
 from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.tasks import OPTIONS, Scores, Task, option_schemas
+from aa_flax.tasks.scoring_options import define_scoring_options, parsed_options, scored_with, scoring_options
 from aa_flax.training.program import Program
 from aa_flax.training.scoring import make_scorer
 from aa_flax.training.sharding import Layout, on_these_devices
@@ -44,6 +47,7 @@ def define(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string("data_dir", "", DATA_DIR, flag_values=values)
     flags.DEFINE_string("report", "", "Folder for pictures and files of the scores.", flag_values=values)
+    define_scoring_options(values)
     flags.DEFINE_bool("latency", False, "Measure the time of one image.", flag_values=values)
 
 
@@ -58,8 +62,14 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         other = resolve(given)
         fields = dataclasses.replace(other.data, data_dir=values.data_dir or other.data.data_dir)
         config = dataclasses.replace(config, data=fields, eval_batch_size=other.eval_batch_size)
+        if other.task.name == config.task.name:
+            names = scoring_options(config)
+            config = scored_with(
+                config, {name: other.task.options[name] for name in names if name in other.task.options}
+            )
     else:
         config = dataclasses.replace(config, data=found_again(config.data, values.data_dir))
+    config = scored_with(config, parsed_options(config, values.option))
     config = on_these_devices(config)
     preprocessing = directory.read_preprocessing()
     layout = Layout.of(config)

@@ -44,6 +44,7 @@ from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectoryError
 from aa_flax.tasks import make_task, task_class
 from aa_flax.tasks.display import define_displays, display_of
+from aa_flax.tasks.scoring_options import define_scoring_options, parsed_options, scored_with
 from aa_flax.weights import WeightsError
 
 
@@ -51,6 +52,7 @@ def define(values: flags.FlagValues) -> None:
     """Define the flags of the command: its own, and the display options of the run's task."""
     define_workdir(values)
     define_checkpoint(values)
+    define_scoring_options(values)
     flags.DEFINE_string("pictures", "", "Folder for a picture of what is found in each image.", flag_values=values)
     flags.DEFINE_string("json", "", "File for the predictions as JSON.", flag_values=values)
     masks = "Folder for a picture of the masks in each image, whose pixels are numbers."
@@ -75,12 +77,13 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
     config, preprocessing = source.read_config(), source.read_preprocessing()
     if preprocessing.of_signals:
         fail("photographs are predicted, and this network was trained on signals; aa_flax.evaluate scores it")
-    task = make_task(config, preprocessing)
+    options = parsed_options(config, values.option)
+    task = make_task(scored_with(config, options), preprocessing)
     display, said = display_of(task, config.task.name, values, source.read_result)
     if values.pictures and not hasattr(task, "draw"):
         fail(f"--pictures: {config.task.name} finds nothing in a photograph that could be drawn; --attention draws")
-    if values.masks and not hasattr(task, "mask_picture"):
-        fail(f"--masks: {config.task.name} gives no masks")
+    if values.masks and not getattr(task, "has_masks", False):
+        fail("--masks: this network gives no masks; those of segmentation do, and mask_rcnn_*")
     size = preprocessing.image_size
     if values.image_size is not None:
         size = height_and_width("image_size", values.image_size)
@@ -97,7 +100,7 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
     predictions: dict[str, Any] = {}
     attention: dict[str, Path] = {}
     if seen:
-        predictor = predictor_of(source)
+        predictor = predictor_of(source, options=options)
         try:
             predictor = predictor.at(size)
         except ValueError as error:

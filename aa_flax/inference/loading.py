@@ -1,13 +1,17 @@
 """`aa_flax.load`: from a path to a predictor."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from aa_flax.data.images import Interpolation
 from aa_flax.data.view import Resize
 from aa_flax.inference.about import About, Given
 from aa_flax.inference.predictor import Predictor
 from aa_flax.inference.sources import Checkpoint, TrainedNetwork, opened
+from aa_flax.tasks.scoring_options import scored_with
 
 
 def load(
@@ -22,6 +26,7 @@ def load(
     crop_fraction: float | None = None,
     interpolation: Interpolation | None = None,
     category_ids: Sequence[int] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """Return a predictor with a trained network: `aa_flax.load("runs/mine")("photo.jpg")`.
 
@@ -33,7 +38,11 @@ def load(
         names, mean, std, resize, crop_fraction, interpolation, category_ids: how the network sees photographs, as
             `aa_flax.inference.about.Given` has them, for a file that does not say so, such as imported weights.
 
+        options: of the task, by which the network is used otherwise than its run scored it, such as {"flip": True} of
+            segmentation; see `aa_flax.tasks.scoring_options`.
+
     Raises:
+        ConfigError: the task has no such option.
         RunDirectoryError: the folder is none of a run, or has no checkpoint.
         CheckpointError: no such checkpoint, or all are damaged.
         WeightsError: the file is missing or damaged, or it does not say how the network sees photographs and nothing
@@ -41,12 +50,17 @@ def load(
         ValueError: images of that size are nothing that the network can take.
     """
     given = Given(names, mean, std, resize, crop_fraction, interpolation, category_ids)
-    return predictor_of(opened(path, given, checkpoint), image_size)
+    return predictor_of(opened(path, given, checkpoint), image_size, options or {})
 
 
-def predictor_of(source: TrainedNetwork, image_size: int | tuple[int, int] | None = None) -> Predictor:
-    """Return the predictor of a trained network that lies somewhere."""
+def predictor_of(
+    source: TrainedNetwork,
+    image_size: int | tuple[int, int] | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Predictor:
+    """Return the predictor of a trained network that lies somewhere; `options` as for `load`."""
     about = about_of(source)
+    about = dataclasses.replace(about, config=scored_with(about.config, options))
     model, step = source.read_model()
     return Predictor(model, about, image_size=image_size, step=step)
 

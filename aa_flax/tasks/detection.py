@@ -260,15 +260,15 @@ class Detection:
         """Return the objects found in a photograph, in its own pixels and within it."""
         return in_photo(on_canvas(row, self.labels), placement)
 
-    def mask_picture(self, prediction: FoundObjects, display: DetectionDisplay) -> Any:
-        """Return a picture whose pixels are the numbers of the objects found, from 1 in falling score; 0 is none.
+    @property
+    def has_masks(self) -> bool:
+        """Whether the network finds masks."""
+        return self._kind.masks
 
-        Raises:
-            ConfigError: the network finds no masks.
-        """
+    def mask_picture(self, prediction: FoundObjects, display: DetectionDisplay) -> Any:
+        """Return a picture whose pixels are the numbers of the objects found, from 1 in falling score; 0 is none."""
         shown = prediction.at_least(display.threshold)
-        if shown.masks is None:
-            raise ConfigError(f"{self.config.model.name} finds boxes and no masks")
+        assert shown.masks is not None, f"{self.config.model.name} finds boxes and no masks"
         return instance_map(shown.masks, shown.size, [class_color(number) for number in range(len(shown.masks))])
 
     def describe(self, prediction: FoundObjects, display: DetectionDisplay) -> list[str]:

@@ -51,6 +51,8 @@ class Segmentation:
     fractions = frozenset({"mIoU", "mean_accuracy", "pixel_accuracy", "IoU_per_class", "accuracy_per_class"})
     display = SegmentationDisplay
     options_type = SegmentationOptions
+    has_masks = True
+    scoring_options = ("window", "stride", "scales", "flip")
 
     def __init__(self, config: Config, preprocessing: Preprocessing) -> None:
         self.config, self.preprocessing = config, preprocessing

@@ -49,20 +49,20 @@ class Task(Protocol):
         display: a frozen dataclass of what `describe` may be asked for; its fields, of `aa_flax.config.fields.field`,
             are flags of `aa_flax.predict`.
 
-    A task may name, as `beside`, scores that tables of runs show beside the headline, and, as `options_type`, the
-    frozen dataclass that `config.task.options` is checked against: words of the command line become values of its
-    fields' types. It may also have methods that the functions below call if they are there: `begin`; `check_source`;
-    `rows` and `scorer`, for scores that are no sums; `draw(prediction, pixels, display, file)`, which draws a
-    prediction with the photograph, as a PNG into a file or `io.BytesIO`; `result(prediction, display, photo)`, which
-    returns it as an `aa_flax.tasks.results.Result`, where `photo()` gives the pixels; and for predictions that
-    lie in the photograph `found`, `mark(axes, example)`, which draws the targets of an example over its picture,
-    `key(examples)`, which
+    A task may name, as `beside`, scores that tables of runs show beside the headline; as `scoring_options`, options
+    that may be changed for a trained network, see `aa_flax.tasks.scoring_options`; and, as `options_type`, the frozen
+    dataclass that `config.task.options` is checked against: words of the command line become values of its fields'
+    types. It may also have methods that the functions below call if they are there: `begin`; `check_source`; `rows` and
+    `scorer`, for scores that are no sums; `draw(prediction, pixels, display, file)`, which draws a prediction with the
+    photograph, as a PNG into a file or `io.BytesIO`; `result(prediction, display, photo)`, which returns it as an
+    `aa_flax.tasks.results.Result`, where `photo()` gives the pixels; and for predictions that lie in the photograph
+    `found`, `mark(axes, example)`, which draws the targets of an example over its picture, `key(examples)`, which
     returns name and colour of each class that `mark` draws in these, `attention_drawer(model)`, which returns the
     function (pixels, row, placement, display, file) that draws what the network attends to where it found something,
-    `mask_picture(prediction, display)`, which returns a picture (Pillow's) of the photograph's size whose pixels are
-    numbers of what is there, and `values(prediction, display)`, which returns a prediction as JSON has it.
-    `recorded_display(result)` returns values of display fields that the result of a finished run says, which are then
-    the defaults.
+    with `has_masks`, `mask_picture(prediction, display)`, which returns a picture (Pillow's) of the photograph's size
+    whose pixels are numbers of what is there, and `values(prediction, display)`, which returns a prediction as JSON has
+    it. `recorded_display(result)` returns values of display fields that the result of a finished run says, which are
+    then the defaults.
     """
 
     targets: Targets

@@ -105,6 +105,9 @@ def test_evaluated_again_it_scores_the_same(folder, trained):
     assert again["mIoU"] == result["mIoU"] and again["pixel_accuracy"] == result["pixel_accuracy"]
     assert again["loss"] == pytest.approx(result["loss"], rel=1e-5)
     assert [line.partition("%")[2].strip() for line in printed[:3]] == [*NAMES]
+    other = json.loads(run(folder, "evaluate", f"--workdir={workdir}", "--option=flip=True").splitlines()[-1])
+    assert other["pixel_accuracy"] != again["pixel_accuracy"]  # of the mean with what the mirrored photograph gives
+    assert other["loss"] == again["loss"]  # of the view that is not mirrored
 
 
 @pytest.mark.thorough
