@@ -73,7 +73,8 @@ class Preprocessing:
         """
         if self.of_signals:
             return Whole(size or self.image_size)
-        return View(size or self.image_size, self.resize, self.crop_fraction, self.interpolation, self.sides)
+        height, width = size or self.image_size
+        return View((height, width), self.resize, self.crop_fraction, self.interpolation, self.sides)
 
     def normalize(
         self,

@@ -100,8 +100,9 @@ def as_shown(image: Image.Image) -> Image.Image:
         warnings.simplefilter("ignore")
         if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile and image.tell() == 0:
             # Pillow turns a TIFF while it reads it, and gets the pixels of some wrong.
-            image.fp.seek(0)
-            content = image.fp.read()
+            file: Any = image.fp
+            file.seek(0)
+            content = file.read()
         image.load()
         if content:
             return shown(content).picture
