@@ -35,7 +35,7 @@ class Preprocessing:
         padded: whether these differ in size, so that batches have the sides of each as "placement".
     """
 
-    image_size: tuple[Any, ...]
+    image_size: tuple[int, ...]
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]

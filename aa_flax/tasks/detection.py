@@ -293,7 +293,7 @@ class Detection:
 
     def recorded_display(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Return the score of the best F1 on the run's held-out data, if its result has one, as the threshold."""
-        threshold = result.get("threshold")
+        threshold = result.get("threshold") if result.get("F1", 1.0) else None  # of F1 0 no threshold is best
         return {"threshold": threshold} if isinstance(threshold, int | float) and 0 <= threshold < 1 else {}
 
     def result(self, prediction: FoundObjects, display: DetectionDisplay, photo: Any) -> Detections:
