@@ -1,9 +1,12 @@
 """Manage a run's checkpoints: `python -m aa_flax.checkpoints list|verify|prune|export --workdir=DIR`.
 
-    list                       prints step, size, date and held-out score of each
+    list                       prints step, size, date and held-out score of each, and which is the best
     verify                     compares every file with its hash; status 1 if one differs
-    prune --keep=2             deletes all but the newest two and those that --keep_every=STEPS and --keep_best keep
-    export weights.safetensors writes the network of the newest, or of --step=N, with its card
+    prune --keep=2             deletes all but the newest two, the best and those that --keep_every=STEPS keeps
+    export weights.safetensors writes the network of the newest, or of --checkpoint=best or a step, with its card; it
+                               has all that `aa_flax.load(...)` and `predict --workdir=weights.safetensors` need
+
+The best has the highest held-out score, of equal ones the first.
 
 `prune` and `verify --delete_damaged` refuse to delete while a run trains in the directory.
 """
@@ -15,15 +18,17 @@ from typing import Any, NoReturn
 from absl import flags
 
 from aa_flax import weights
-from aa_flax.config.command_line import define_workdir, fail, run
+from aa_flax.config.command_line import define_checkpoint, define_workdir, fail, run
+from aa_flax.inference.loading import predictor_of
+from aa_flax.inference.sources import OfRun
 from aa_flax.literal import literal
 from aa_flax.runs.checkpoint_files import delete_checkpoint, saved_steps
 from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
+from aa_flax.runs.held_out import HeldOut
 from aa_flax.runs.manifest import damage
 from aa_flax.runs.metrics import read_metrics
 from aa_flax.tasks import make_task
-from aa_flax.training.trained import load_model
 
 
 def define(values: flags.FlagValues) -> None:
@@ -31,13 +36,11 @@ def define(values: flags.FlagValues) -> None:
     define_workdir(values, "Run directory.")
     flags.DEFINE_integer("keep", None, "prune: how many of the newest stay.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("keep_every", 0, "prune: steps that divide by it stay too.", lower_bound=0, flag_values=values)
-    flags.DEFINE_bool(
-        "keep_best", False, "prune: the one with the highest held-out score stays too.", flag_values=values
-    )
+    best = "prune: the one with the highest held-out score stays too; the run's keep_best if not given."
+    flags.DEFINE_bool("keep_best", None, best, flag_values=values)
     flags.DEFINE_bool("delete_damaged", False, "verify: delete those that differ.", flag_values=values)
-    flags.DEFINE_integer(
-        "step", None, "export: of the checkpoint; the newest undamaged one if not given.", flag_values=values
-    )
+    define_checkpoint(values)
+    flags.DEFINE_alias("step", "checkpoint", flag_values=values)
 
 
 def main(argv: list[str], values: flags.FlagValues) -> int | None:
@@ -59,14 +62,16 @@ def main(argv: list[str], values: flags.FlagValues) -> int | None:
 
 
 def _list(directory: RunDirectory, values: flags.FlagValues) -> None:
-    headline, scores = _scores(directory)
-    print(f"{'step':>10} {'MB':>10}  {'saved':<19}  held-out {headline}")
-    for step in saved_steps(directory.checkpoints):
+    held_out, steps = _held_out(directory), saved_steps(directory.checkpoints)
+    best = held_out.best_step(steps)
+    print(f"{'step':>10} {'MB':>10}  {'saved':<19}  {'':<4}  held-out {held_out.headline}")
+    for step in steps:
         folder = directory.checkpoints / str(step)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         saved = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(folder.stat().st_mtime))
-        found = f"{scores[step]:.4f}" if step in scores else "-"
-        print(f"{step:>10,} {size / 1e6:>10,.1f}  {saved:<19}  {found}")
+        evaluated = held_out.at(step)
+        found = "-" if evaluated is None else f"{evaluated.score:.4f}"
+        print(f"{step:>10,} {size / 1e6:>10,.1f}  {saved:<19}  {'best' if step == best else '':<4}  {found}")
 
 
 def _verify(directory: RunDirectory, values: flags.FlagValues) -> int:
@@ -89,11 +94,12 @@ def _prune(directory: RunDirectory, values: flags.FlagValues) -> None:
     kept = set(steps[-keep:])
     if values.keep_every:
         kept |= {step for step in steps if step % values.keep_every == 0}
-    scores = {step: value for step, value in _scores(directory)[1].items() if step in steps}
-    if values.keep_best:
-        if not scores:
+    if directory.read_config().keep_best if values.keep_best is None else values.keep_best:
+        best = _held_out(directory).best_step(steps)
+        if best is not None:
+            kept.add(best)
+        elif values.keep_best:
             fail("--keep_best: no checkpoint was evaluated")
-        kept.add(max(scores, key=lambda step: (scores[step], step)))
     _delete(directory, [step for step in steps if step not in kept])
 
 
@@ -101,11 +107,9 @@ def _export(directory: RunDirectory, values: flags.FlagValues, name: str) -> Non
     file = Path(name).expanduser()
     if file.suffix != ".safetensors":
         fail(f"{file}: expected a name that ends in .safetensors")
-    model, step = load_model(directory, values.step)
-    run_name = directory.read_config().label or directory.path.name
-    names = list(directory.read_preprocessing().names)
-    weights.save(model, file, origin={"run": run_name, "step": step, "names": names})
-    print(f"step {step:,} in {literal(str(file))}")
+    predictor = predictor_of(OfRun(directory.path, values.checkpoint))
+    predictor.save(file, run=predictor.about.config.label or directory.path.name)
+    print(f"step {predictor.step:,} in {literal(str(file))}")
 
 
 def _delete(directory: RunDirectory, steps: list[int]) -> None:
@@ -115,12 +119,10 @@ def _delete(directory: RunDirectory, steps: list[int]) -> None:
     print(f"deleted: {', '.join(map(str, steps)) or 'none'}")
 
 
-def _scores(directory: RunDirectory) -> tuple[str, dict[int, float]]:
-    """Return the headline score of the run's task by name, and its value at each evaluated step."""
+def _held_out(directory: RunDirectory) -> HeldOut:
+    """Return the headline scores of the run's task."""
     headline = make_task(directory.read_config(), directory.read_preprocessing()).headline
-    rows = read_metrics(directory.path / "metrics.jsonl")
-    evaluated = (row for row in rows if row["split"] == "eval" and row.get(headline) is not None)
-    return headline, {row["step"]: row[headline] for row in evaluated}
+    return HeldOut(headline, read_metrics(directory.log))
 
 
 def command() -> NoReturn:

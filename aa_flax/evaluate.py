@@ -1,8 +1,11 @@
 """Score a trained network on its held-out data, each example once: `python -m aa_flax.evaluate --workdir=DIR`.
 
-With --config the data of that config are scored instead of the run's; they are seen as the run's were, whatever that
-config says of sizes and crops. With --report=FOLDER the pictures and files that a run leaves of its scores go there.
-With --latency the last line, one JSON object, also has the milliseconds from one image in memory to its prediction.
+The network is that of the newest checkpoint, or of --checkpoint=best or a step. With --config the data of that config
+are scored instead of the run's; they are seen as the run's were, whatever that config says of sizes and crops. With
+--option=NAME=VALUE, any number of times, the network is used otherwise than by the run: one of segmentation with
+--option=flip=True and --option=scales=0.75,1.0,1.25, or with --option=window=512. Of a --config the same options of the
+task are taken. With --report=FOLDER the pictures and files that a run leaves of its scores go there. With --latency the
+last line, one JSON object, also has the milliseconds from one image in memory to its prediction.
 """
 
 import dataclasses
@@ -17,7 +20,7 @@ from absl import flags, logging
 from flax import nnx
 
 from aa_flax import data
-from aa_flax.config.command_line import config_value, define_config, define_workdir, fail, run
+from aa_flax.config.command_line import config_value, define_checkpoint, define_config, define_workdir, fail, run
 from aa_flax.config.schema import resolve
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.recorded import DATA_DIR, found_again
@@ -27,6 +30,7 @@ from aa_flax.models.functional import functional
 from aa_flax.runs.checkpoints import CheckpointError
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.tasks import OPTIONS, Scores, Task, option_schemas
+from aa_flax.tasks.scoring_options import define_scoring_options, parsed_options, scored_with, scoring_options
 from aa_flax.training.program import Program
 from aa_flax.training.scoring import make_scorer
 from aa_flax.training.sharding import Layout, on_these_devices
@@ -37,11 +41,13 @@ def define(values: flags.FlagValues) -> None:
     """Define the flags of the command."""
     define_config(values)
     define_workdir(values)
+    define_checkpoint(values)
     flags.DEFINE_string(
         "split", "", "Split to score instead of the config's held-out one, such as train[:10%].", flag_values=values
     )
     flags.DEFINE_string("data_dir", "", DATA_DIR, flag_values=values)
     flags.DEFINE_string("report", "", "Folder for pictures and files of the scores.", flag_values=values)
+    define_scoring_options(values)
     flags.DEFINE_bool("latency", False, "Measure the time of one image.", flag_values=values)
 
 
@@ -56,8 +62,14 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         other = resolve(given)
         fields = dataclasses.replace(other.data, data_dir=values.data_dir or other.data.data_dir)
         config = dataclasses.replace(config, data=fields, eval_batch_size=other.eval_batch_size)
+        if other.task.name == config.task.name:
+            names = scoring_options(config)
+            config = scored_with(
+                config, {name: other.task.options[name] for name in names if name in other.task.options}
+            )
     else:
         config = dataclasses.replace(config, data=found_again(config.data, values.data_dir))
+    config = scored_with(config, parsed_options(config, values.option))
     config = on_these_devices(config)
     preprocessing = directory.read_preprocessing()
     layout = Layout.of(config)
@@ -66,7 +78,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         logging.warning("%s: not the files that the run was trained on; scores may differ", dataset.folder)
     program = Program.of(config, preprocessing, layout, 1, shapes=True)
     program.task.check_dataset(dataset)
-    model, step = load_model(directory)
+    model, step = load_model(directory, values.checkpoint)
     _, params, batch_stats = functional(model)
     split = values.split or config.data.eval_split
     variables = layout.place((params, batch_stats))

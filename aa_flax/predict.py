@@ -1,13 +1,13 @@
 """Print what a trained network predicts for image files: `python -m aa_flax.predict --workdir=DIR IMAGE|FOLDER...`.
 
-It needs only the run directory. Photographs are prepared as the held-out images are; `aa_flax.data.photo` says how
-files of another size, colour or depth are treated. Of a folder all images are taken, at any depth,
-in the order of their names. Where no image could be seen nothing is written.
+It needs only the run directory, or in its place a file of weights with its card or a folder of `aa_flax.hub`; it says
+what `aa_flax.load(DIR)` says in Python. Photographs are prepared as the held-out images are; `aa_flax.data.photo` says
+how files of another size, colour or depth are treated. Of a folder all images are taken, at any depth, in the order of
+their names. Where no image could be seen nothing is written.
 
     python -m aa_flax.predict --workdir=DIR --pictures=FOLDER --json=FILE IMAGE...
 
-also draws FOLDER/NAME-predicted.png for each image, where the network finds something in it, and writes one JSON
-object: the predictions by file.
+also draws FOLDER/NAME-predicted.png for each image, and writes one JSON object: the predictions by file.
 
     python -m aa_flax.predict --workdir=DIR --masks=FOLDER IMAGE...
 
@@ -29,25 +29,30 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import jax
 from absl import flags
 
-from aa_flax.config.command_line import define_workdir, fail, height_and_width, run
+from aa_flax.config.command_line import define_checkpoint, define_workdir, fail, height_and_width, run
 from aa_flax.data.images import as_pixels
 from aa_flax.data.photo import PhotoError, photo_files, read_photo
 from aa_flax.drawing.photo_attention import AttentionError, draw_photos, layers_to_draw, picture_files
+from aa_flax.inference.loading import predictor_of
+from aa_flax.inference.predictor import Seen, see
+from aa_flax.inference.sources import opened
 from aa_flax.json_values import to_json
 from aa_flax.literal import literal
 from aa_flax.runs.checkpoints import CheckpointError
-from aa_flax.runs.directory import RunDirectory, RunDirectoryError
-from aa_flax.tasks import found, make_task, task_class
+from aa_flax.runs.directory import RunDirectoryError
+from aa_flax.tasks import make_task, task_class
 from aa_flax.tasks.display import define_displays, display_of
-from aa_flax.training.trained import load_model, make_predict
+from aa_flax.tasks.scoring_options import define_scoring_options, parsed_options, scored_with
+from aa_flax.weights import WeightsError
 
 
 def define(values: flags.FlagValues) -> None:
     """Define the flags of the command: its own, and the display options of the run's task."""
     define_workdir(values)
+    define_checkpoint(values)
+    define_scoring_options(values)
     flags.DEFINE_string("pictures", "", "Folder for a picture of what is found in each image.", flag_values=values)
     flags.DEFINE_string("json", "", "File for the predictions as JSON.", flag_values=values)
     masks = "Folder for a picture of the masks in each image, whose pixels are numbers."
@@ -68,55 +73,55 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
     files, errors = photo_files(argv[1:])
     if not argv[1:]:
         fail("no image given: python -m aa_flax.predict --workdir=DIR IMAGE...")
-    directory = RunDirectory(Path(values.workdir))
-    config, preprocessing = directory.read_config(), directory.read_preprocessing()
-    task = make_task(config, preprocessing)
-    display, said = display_of(task, config.task.name, values, directory.read_result)
+    source = opened(values.workdir, checkpoint=values.checkpoint)
+    config, preprocessing = source.read_config(), source.read_preprocessing()
+    if preprocessing.of_signals:
+        fail("photographs are predicted, and this network was trained on signals; aa_flax.evaluate scores it")
+    options = parsed_options(config, values.option)
+    task = make_task(scored_with(config, options), preprocessing)
+    display, said = display_of(task, config.task.name, values, source.read_result)
     if values.pictures and not hasattr(task, "draw"):
         fail(f"--pictures: {config.task.name} finds nothing in a photograph that could be drawn; --attention draws")
-    if values.masks and not hasattr(task, "mask_picture"):
-        fail(f"--masks: {config.task.name} gives no masks")
+    if values.masks and not getattr(task, "has_masks", False):
+        fail("--masks: this network gives no masks; those of segmentation do, and mask_rcnn_*")
     size = preprocessing.image_size
     if values.image_size is not None:
         size = height_and_width("image_size", values.image_size)
     query = _query(values, size)
-    view = preprocessing.view(size)
-    photos, placements = {}, {}
+    seen: dict[str, Seen] = {}
     for file in files:
         if file not in errors:
             try:
-                photos[file], placement = view.placed(read_photo(file, preprocessing.channels))
-                placements[file] = placement.as_array()
+                seen[file] = see(preprocessing, size, read_photo(file, preprocessing.channels))
             except PhotoError as error:
                 errors[file] = error
-    for line in said if photos else ():
+    for line in said if seen else ():
         print(line, file=sys.stderr)
     predictions: dict[str, Any] = {}
     attention: dict[str, Path] = {}
-    if photos:
-        model, _ = load_model(directory)
-        predict = make_predict(model, task, preprocessing)
+    if seen:
+        predictor = predictor_of(source, options=options)
         try:
-            jax.eval_shape(predict, next(iter(photos.values()))[None], next(iter(placements.values()))[None])
+            predictor = predictor.at(size)
         except ValueError as error:
             fail(f"--image_size={values.image_size}: {error}")
         drawer = getattr(task, "attention_drawer", None) if values.attention and query is None else None
-        draw_found = drawer(model) if drawer else None
-        layers = layers_to_draw(model, query is not None) if values.attention and not draw_found else []
-        attention = picture_files(Path(values.attention), photos) if values.attention else {}
-        for file, photo in photos.items():
-            rows = jax.device_get(predict(photo[None], placements[file][None]))
-            row = jax.tree.map(lambda array: array[0], rows)
-            predictions[file] = found(task, row, placements[file])
+        draw_found = drawer(predictor.model) if drawer else None
+        layers = layers_to_draw(predictor.model, query is not None) if values.attention and not draw_found else []
+        attention = picture_files(Path(values.attention), seen) if values.attention else {}
+        for file, each in seen.items():
+            row = predictor.row(each)
+            predictions[file] = predictor.found(row, each)
             if draw_found:
                 with _writing(attention[file]):
-                    draw_found(photo, row, placements[file], display, attention[file])
+                    draw_found(each.pixels, row, each.placement, display, attention[file])
         if layers:
             # What lies in a photograph has no one name that could stand over all of it.
             whole = {} if hasattr(task, "attention_drawer") else predictions
             captions = {file: task.captions(prediction) for file, prediction in whole.items()}
-            seen = {file: (int(placement[4]), int(placement[5])) for file, placement in placements.items()}
-            draw_photos(model, preprocessing, photos, captions, layers, query, attention, seen)
+            photos = {file: each.pixels for file, each in seen.items()}
+            sizes = {file: (int(each.placement[4]), int(each.placement[5])) for file, each in seen.items()}
+            draw_photos(predictor.model, preprocessing, photos, captions, layers, query, attention, sizes)
     pictures = _pictures(values.pictures, task, predictions, display, preprocessing.channels)
     masks = _masks(values.masks, task, predictions, display)
     if values.json and predictions:
@@ -176,7 +181,7 @@ def _task_of_run(argv: Sequence[str]) -> str:
     given = re.search(r"(?:^|\n)--?workdir[=\n]([^\n]*)", "\n".join(argv))
     if given:
         with contextlib.suppress(RunDirectoryError, ValueError):  # `main` says what is wrong
-            name = RunDirectory(Path(given[1])).read_config().task.name
+            name = opened(given[1]).read_config().task.name
             task_class(name)
             return name
     return ""
@@ -196,7 +201,7 @@ def _query(values: flags.FlagValues, size: tuple[int, int]) -> tuple[int, int] |
 
 def command() -> NoReturn:
     """Run the command line and exit."""
-    run(main, define, expected=(RunDirectoryError, CheckpointError, AttentionError))
+    run(main, define, expected=(RunDirectoryError, CheckpointError, AttentionError, WeightsError))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         fail(f"--out: expected a name that ends in .png, got {file}")
     config = resolve(config_value(values, OPTIONS))
     dataset = data.load(config.data.name, data_dir=config.data.data_dir, source_dir=config.data.source_dir)
+    if dataset.has_signals:
+        fail(f"{dataset.name} has signals, which are no pictures")
     preprocessing = preprocessing_for(config, dataset)
     task = make_task(config, preprocessing)
     source = dataset.split(config.data.train_split, task.targets, fast_decode=config.data.fast_decode)

@@ -4,12 +4,15 @@ Fields of the config can be set on the command line: `--config.optimizer.learnin
 run that was stopped; for a finished run it prints the result again. The last line printed is one JSON object.
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
 from absl import flags, logging
 
+import aa_flax
 from aa_flax import data
 from aa_flax.analysis.results import model_costs, print_results
 from aa_flax.config.command_line import config_value, define_config, define_workdir, fail, run
@@ -17,11 +20,12 @@ from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.drawing.plots import learning_curves
 from aa_flax.json_values import finite
 from aa_flax.runs.checkpoints import CheckpointError
+from aa_flax.runs.commit import commit
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.runs.display import displayed
 from aa_flax.runs.exits import SAVED, leave
 from aa_flax.runs.hosts import is_first, join, parting
-from aa_flax.runs.metrics import MetricsError, read_metrics
+from aa_flax.runs.metrics import MetricsError, OnMetrics, read_metrics
 from aa_flax.runs.preemption import Preempted, leaving
 from aa_flax.tasks import OPTIONS, make_task, option_schemas
 from aa_flax.training import determinism
@@ -40,8 +44,11 @@ def define(values: flags.FlagValues) -> None:
     )
 
 
-def main(argv: list[str], values: flags.FlagValues) -> None:
-    """Train the network unless the run is finished, draw its pictures and print its result."""
+def main(argv: list[str], values: flags.FlagValues, on_metrics: OnMetrics | None = None) -> None:
+    """Train the network unless the run is finished, draw its pictures and print its result.
+
+    `on_metrics` is called with each row of the log, as `aa_flax.training.train` says.
+    """
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
     config = resolve(config_value(values, OPTIONS))
@@ -55,7 +62,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         directory.check(config)
     else:
         with leaving():
-            outcome = train(config, directory.path, leave=leave)
+            outcome = train(config, directory.path, leave=leave, on_metrics=on_metrics)
             if not is_first():
                 return
             result = finite(result_of(config, outcome))
@@ -67,14 +74,14 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     if is_first():
         task = make_task(config, directory.read_preprocessing())
         results = [*directory_results, {**result, "workdir": str(directory.path)}]
-        print_results(results, task.headline, task.fractions)
+        print_results(results, task.headline, task.fractions, getattr(task, "beside", ()))
 
 
 def draw(directory: RunDirectory, outcome: Outcome) -> None:
     """Draw the run's pictures into its directory; one that cannot be drawn costs a warning."""
     folder, setup = directory.path, outcome.setup
     pictures = (
-        lambda: learning_curves(read_metrics(folder / "metrics.jsonl"), folder / "learning_curves.png"),
+        lambda: learning_curves(read_metrics(directory.log), folder / "learning_curves.png"),
         lambda: setup.program.task.report(outcome.model, outcome.scores, setup.eval_source, folder),
     )
     for picture in pictures:
@@ -87,7 +94,7 @@ def draw(directory: RunDirectory, outcome: Outcome) -> None:
 
 def result_of(config: Config, outcome: Outcome) -> dict[str, Any]:
     """Return the result of a run."""
-    setup, scores = outcome.setup, outcome.scores
+    setup, scores, best = outcome.setup, outcome.scores, outcome.best
     return {
         "finished": outcome.finished,
         **scores.values,
@@ -102,7 +109,10 @@ def result_of(config: Config, outcome: Outcome) -> dict[str, Any]:
         "images_per_second": round(outcome.images_per_second, 1) if outcome.images_per_second > 0 else None,
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
+        "aa_flax": aa_flax.__version__,
+        "commit": commit(),
         "headline": setup.program.task.headline,
+        **({} if best is None else {"best_score": best.score, "best_epoch": best.epoch, "best_step": best.step}),
         **scores.details,
     }
 
@@ -125,18 +135,23 @@ def _finished(path: str) -> dict[str, Any]:
     return result
 
 
-def _main(argv: list[str], values: flags.FlagValues) -> None:
-    with displayed(), parting(_EXPECTED):
-        try:
-            main(argv, values)
-        except Preempted as reason:
-            leave(SAVED, str(reason))  # data threads or a compilation may still run
+def command(main: Callable[[list[str], flags.FlagValues], None] = main) -> NoReturn:
+    """Run the command line and exit.
 
+    `main` is called in the place of this module's, which it may call with `on_metrics`; `--help` has the docstring of
+    its module. The flags are those of this command.
+    """
 
-def command() -> NoReturn:
-    """Run the command line and exit."""
+    @functools.wraps(main)
+    def guarded(argv: list[str], values: flags.FlagValues) -> None:
+        with displayed(), parting(_EXPECTED):
+            try:
+                main(argv, values)
+            except Preempted as reason:
+                leave(SAVED, str(reason))  # data threads or a compilation may still run
+
     goes_on = "interrupted; the same command again goes on from the last checkpoint"
-    run(_main, define, expected=_EXPECTED, interrupted=goes_on, tasks=option_schemas)
+    run(guarded, define, expected=_EXPECTED, interrupted=goes_on, tasks=option_schemas)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,31 @@ def height_and_width(name: str, value: Any) -> tuple[int, int]:
     return sides
 
 
+def sides(name: str, value: Any, dimensions: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Return the size of a signal, an image or a volume in Python's numbers; one number is a square image's.
+
+    Args:
+        name: of the value, for the message.
+        value: as many whole numbers as the space has dimensions.
+        dimensions: how many these may be, or several numbers of which one must be.
+
+    Raises:
+        ValueError: `value` is anything else or below 1.
+    """
+    accepted = (dimensions,) if isinstance(dimensions, int) else dimensions
+    if 2 in accepted and (accepted == (2,) or not isinstance(value, tuple | list) or len(value) == 2):
+        return height_and_width(name, value)
+    try:
+        given = as_type(tuple[int, ...], value)
+    except (TypeError, ValueError):
+        given = ()
+    if len(given) not in accepted or min(given) < 1:
+        shapes = {1: "(length,)", 2: "(height, width)", 3: "(depth, height, width)"}
+        words = " or ".join(shapes[each] for each in accepted)
+        raise ValueError(f"{name} must be {words}, at least 1, got {value!r}")
+    return given
+
+
 def parse(kind: Any, text: str) -> Any:
     """Return the value of type `kind` that a word of a command line stands for.
 

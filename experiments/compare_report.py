@@ -21,13 +21,16 @@ def commit_file(folder: Path) -> Path:
 
 
 def collect(runs: Sequence[tuple[str, int, Path]], command: str) -> dict[str, Any]:
-    """Return what the runs measured: the result of each, its held-out accuracies and its training losses."""
+    """Return what the runs measured: the result of each, its held-out accuracies and its training losses.
+
+    Runs of five classes or fewer, and those of versions before it was measured, have no "top5_accuracy".
+    """
     kept = ("params", "flops", "accuracy", "loss", "examples", "epochs", "jax")
-    return {**provenance(command), "runs": measured_by(runs, kept, ("accuracy", "loss"))}
+    return {**provenance(command), "runs": measured_by(runs, kept, ("accuracy", "loss"), also=("top5_accuracy",))}
 
 
 def measured_by(
-    runs: Sequence[tuple[str, int, Path]], kept: Sequence[str], held_out: Sequence[str]
+    runs: Sequence[tuple[str, int, Path]], kept: Sequence[str], held_out: Sequence[str], also: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Return of each run what is `kept` of its result, its curves of `held_out` scores, and its training losses.
 
@@ -35,6 +38,7 @@ def measured_by(
         runs: name of the network, seed and run directory of each.
         kept: names in the result.
         held_out: names of scores, whose values at each evaluation are "held_out_NAME".
+        also: names of scores that are both where a run has them.
     """
     measured = []
     for model, seed, folder in runs:
@@ -43,14 +47,15 @@ def measured_by(
         assert result is not None, f"{folder} is not finished"
         rows = read_metrics(folder / "metrics.jsonl")
         scored = [row for row in rows if row["split"] == "eval"]
+        measured_also = [name for name in also if _in_all([result, *scored], name)]
         config = directory.read_config()
         measured.append(
             {
                 "model": model,
                 "seed": seed,
                 "commit": commit_file(folder).read_text().strip(),
-                **{key: result[key] for key in kept},
-                **{f"held_out_{name}": [row[name] for row in scored] for name in held_out},
+                **{key: result[key] for key in (*kept, *measured_also)},
+                **{f"held_out_{name}": [row[name] for row in scored] for name in (*held_out, *measured_also)},
                 "held_out_epoch": [row["epoch"] for row in scored],
                 "training_loss": pieces([row for row in rows if row["split"] == "train"]),
                 "data": config.data.name,
@@ -58,6 +63,10 @@ def measured_by(
             }
         )
     return measured
+
+
+def _in_all(rows: Sequence[dict[str, Any]], name: str) -> bool:
+    return all(name in row for row in rows)
 
 
 def added(stored: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
@@ -114,18 +123,22 @@ def origin_of(measured: dict[str, Any]) -> str:
 def table(measured: dict[str, Any]) -> str:
     """Return a table with a row for each model: cost, mean accuracy and each seed's; then the noise of one accuracy.
 
+    Where all runs have a top-5 accuracy, its mean over the seeds has a column.
+
     It has no times, because other work may have used the machine during the runs.
     """
     runs = measured["runs"]
     examples = runs[0]["examples"]
-    header = "| model | parameters | GFLOPs | top-1, mean | each seed |"
-    lines = [header, "|---|---|---|---|---|"]
+    with_top5 = _in_all(runs, "top5_accuracy")
+    columns = ["model", "parameters", "GFLOPs", "top-1, mean", "each seed", *["top-5, mean"] * with_top5]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for model in dict.fromkeys(run["model"] for run in runs):
         own = [run for run in runs if run["model"] == model]
         accuracies = [100 * run["accuracy"] for run in own]
+        top5 = f" {100 * statistics.mean(run['top5_accuracy'] for run in own):.2f} % |" if with_top5 else ""
         lines.append(
             f"| `{model}` | {own[0]['params']:,} | {own[0]['flops'] / 1e9:.3f} | "
-            f"{statistics.mean(accuracies):.2f} % | {', '.join(f'{a:.2f}' for a in accuracies)} |"
+            f"{statistics.mean(accuracies):.2f} % | {', '.join(f'{a:.2f}' for a in accuracies)} |{top5}"
         )
     mean = statistics.mean(run["accuracy"] for run in runs)
     error = 100 * (mean * (1 - mean) / examples) ** 0.5

@@ -1,7 +1,7 @@
 """Settings that every test runs under.
 
-Beartype checks the shapes in annotations, in tests only. Eight CPU devices are simulated, implicit rank promotion is an
-error, and warnings are errors (pyproject.toml).
+Beartype checks the shapes in annotations, in tests only, unless AA_FLAX_TESTS_UNCHECKED is set. Eight CPU devices are
+simulated, implicit rank promotion is an error, and warnings are errors (pyproject.toml).
 
 `pytest -m gpu` runs on the GPU with all compiler optimisations; every other selection of tests runs on the CPU.
 """
@@ -11,6 +11,7 @@ import collections
 import gc
 import importlib.util
 import os
+import random
 import sys
 import tempfile
 from pathlib import Path
@@ -36,7 +37,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 jax.config.update("jax_compilation_cache_dir", _cache.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
-install_import_hook("aa_flax", "beartype.beartype")
+if not os.environ.get("AA_FLAX_TESTS_UNCHECKED"):  # .ci/run sets it where the same tests run again
+    install_import_hook("aa_flax", "beartype.beartype")
 
 # Files that take minutes with their thorough tests begin first, so that no worker is alone with one at the end.
 _FIRST = ("test_notebooks", "test_sharding", "test_hosts", "test_kill_drill", "test_detection_run", "test_ledger")
@@ -50,11 +52,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("few"):
             cases[item.nodeid.partition("[")[0]].append(item)
-    for several in cases.values():
-        few = several[0].get_closest_marker("few")
-        by_default = few.args[0] if few.args else 1
-        most = few.kwargs.get("thorough", len(several))
-        spread = {round(i * len(several) / most) for i in range(most)}  # the kinds lie side by side in most lists
+    for name, several in cases.items():
+        few, number = several[0].get_closest_marker("few"), len(several)
+        by_default, most = few.args[0] if few.args else 1, few.kwargs.get("thorough")
+        if most:
+            spread = {round(i * number / most) for i in range(most)}  # the kinds lie side by side in most lists
+        else:  # all of a dozen, and of more two thirds, drawn so that each value of each argument is likely among them
+            spread = {*random.Random(name).sample(range(number), number if number <= 12 else -(-2 * number // 3))}
         for place, item in enumerate(several):
             if place >= by_default:
                 item.add_marker("thorough" if place in spread else "slow")

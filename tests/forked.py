@@ -7,6 +7,7 @@ JAX's devices, so each command has its own devices, signals, threads and exit co
 
 import atexit
 import contextlib
+import gc
 import multiprocessing
 import os
 import runpy
@@ -23,8 +24,8 @@ _context = multiprocessing.get_context("forkserver")
 # Modules of commands are left out, because each defines its own flags.
 _context.set_forkserver_preload(
     [
-        *("aa_flax.drawing.plots", "aa_flax.analysis.report", "aa_flax.data.sets.own", "aa_flax.data.shrink"),
-        *("aa_flax.data.check", "aa_flax.data.photo", "aa_flax.models", "aa_flax.config.command_line"),
+        *("aa_flax.analysis.results", "aa_flax.data.sets.own", "aa_flax.data.shrink", "aa_flax.data.check"),
+        *("aa_flax.drawing.photo_attention", "aa_flax.tasks.display", "aa_flax.config.command_line"),
         *("aa_flax.training.loop", "aa_flax.training.replay", "aa_flax.weights.files", "tensorflow_datasets"),
     ]
 )
@@ -101,6 +102,8 @@ def _forked(command, environment, cwd, outputs):
 
 
 def _become(command, environment, cwd, outputs):
+    gc.freeze()  # what was imported is searched for cycles no more, and the rest as seldom as in the tests themselves
+    gc.set_threshold(20_000, 20, 20)
     for number, output in enumerate(outputs, 1):
         os.dup2(output.fileno(), number)
         output.close()

@@ -19,9 +19,9 @@ from aa_flax.training.state import create_state
 def final_state(path):
     directory = RunDirectory(path)
     config = directory.read_config()
-    program = Program.of(config, directory.read_preprocessing(), Layout.of(config), 4)
+    program = Program.of(config, directory.read_preprocessing(), Layout.of(config), 4, shapes=True)
     with Checkpoints(directory.checkpoints) as checkpoints:
-        return checkpoints.restore(program.new_state())
+        return checkpoints.restore(program.state_shapes)
 
 
 def rows(path):

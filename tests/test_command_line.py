@@ -84,6 +84,7 @@ def test_evaluate_agrees_with_training(trained):
     found = json.loads(run("evaluate", f"--workdir={workdir}").stdout.splitlines()[-1])
     assert found["accuracy"] == json.loads(done.stdout.splitlines()[-1])["accuracy"]
     assert found["examples"] == 100 and found["step"] == 3
+    assert found["accuracy"] <= found["top5_accuracy"] == json.loads(done.stdout.splitlines()[-1])["top5_accuracy"]
 
 
 def test_predict_names_classes_and_errors_do_not_hide_the_rest(trained, tmp_path):
@@ -205,7 +206,7 @@ def get_config():
 """
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(2, thorough=6)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -31,7 +31,9 @@ def test_subpackages_load_at_first_use():
     assert aa_flax.layers.AAConv2D.__name__ == "AAConv2D"
     assert callable(aa_flax.training.functional)  # and not a module of that name
     assert callable(aa_flax.analysis.attention_maps) and callable(aa_flax.layers.attention_depths)
-    assert "models" in dir(aa_flax)
+    assert {"models", "hub", "load", "create_model"} <= {*dir(aa_flax)}
+    assert aa_flax.create_model is aa_flax.models.create_model and "aa_resnet50" in aa_flax.list_models("aa_*")
+    assert aa_flax.load is aa_flax.inference.load and callable(aa_flax.hub.save)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = aa_flax.nothing
 

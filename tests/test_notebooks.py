@@ -48,14 +48,15 @@ def test_executes(notebook, tmp_path, monkeypatch):
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "JAX_NUM_CPU_DEVICES": "1",
         "AA_FLAX_NOTEBOOK_STEPS": "6",  # networks then hardly learn before they are drawn
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(notebook.stem != "attention_maps")),  # which trains for many steps
         "MPLBACKEND": "Agg",
         "TFDS_DATA_DIR": str(tmp_path / "tfds"),
         "IPYTHONDIR": str(tmp_path / "ipython"),
         "TMPDIR": str(tmp_path),
     }
-    folder = tmp_path / "notebooks"
+    folder, startup = tmp_path / "notebooks", tmp_path / "ipython" / "profile_default" / "startup"
     folder.mkdir()
+    startup.mkdir(parents=True)
+    (startup / "seldom.py").write_text("import gc\ngc.set_threshold(20_000, 20, 20)\n")  # as in the tests themselves
     executed = nbformat.read(notebook, as_version=4)
     client = nbclient.NotebookClient(
         executed, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}

@@ -3,7 +3,6 @@
 import datetime
 import os
 import platform
-import subprocess
 import sys
 from importlib.metadata import distributions, version
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 
 import jax
 
-ROOT = Path(__file__).parents[2]
+from aa_flax.runs.commit import ROOT, commit
+
+__all__ = ["ROOT", "commit", "package_version", "provenance"]
 
 
 def provenance(command: str) -> dict[str, Any]:
@@ -40,24 +41,6 @@ def package_version(name: str) -> str | None:
     folders = [*sys.path, *([str(Path(library).parent.parent)] if library else [])]
     found = next(iter(distributions(name=name, path=folders)), None)
     return found.version if found else None
-
-
-def commit() -> str:
-    """Return the commit of the checkout, "unknown" outside one.
-
-    A suffix "-dirty" says that tracked files were changed, other than stored results.
-    """
-    head = _git("rev-parse", "--short=12", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!experiments/results")
-    return "unknown" if not head else f"{head}-dirty" if changed else head
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    except OSError:  # there is no git
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _cpu() -> str:

@@ -20,7 +20,10 @@ def model_costs(model: nnx.Module) -> dict[str, int]:
 
 
 def print_results(
-    results: Sequence[Mapping[str, Any]], headline: str, fractions: Collection[str] = frozenset()
+    results: Sequence[Mapping[str, Any]],
+    headline: str,
+    fractions: Collection[str] = frozenset(),
+    beside: Sequence[str] = (),
 ) -> None:
     """Print a table with a row for each run, a table for each score by name, and the last run as JSON.
 
@@ -28,9 +31,11 @@ def print_results(
         results: the contents of each `result.json`, that of this run last.
         headline: the name of the score in the first table.
         fractions: names of scores between 0 and 1, which are printed in percent.
+        beside: names of scores that have a column after the headline's, where a result has them.
     """
     console = Console(markup=False, emoji=False)  # names are data
-    console.print(_overview(results, headline, headline in fractions))
+    scores = [headline, *(name for name in beside if any(name in result for result in results))]
+    console.print(_overview(results, scores, fractions))
     last = results[-1]
     by_name = [name for name, value in last.items() if is_table(value)]
     for name in by_name:
@@ -39,22 +44,26 @@ def print_results(
     print(to_json(line), flush=True)
 
 
-def _overview(results: Sequence[Mapping[str, Any]], headline: str, percent: bool) -> Table:
+def _overview(results: Sequence[Mapping[str, Any]], scores: Sequence[str], fractions: Collection[str]) -> Table:
     table = Table(title=f"{literal(results[-1]['dataset'])}, {results[-1]['examples']:,} held-out images")
     table.add_column("model")
-    for column in ("params", "GFLOPs", headline, "images/s", "seconds"):
+    for column in ("params", "GFLOPs", *(name.replace("_", " ") for name in scores), "images/s", "seconds"):
         table.add_column(column, justify="right")
     for result in results:
-        rate, score = result["images_per_second"], result.get(headline)
+        rate = result["images_per_second"]
         table.add_row(
             literal(result["label"]),
             f"{result['params']:,}",
             f"{result['flops'] / 1e9:.4g}",
-            "-" if score is None else f"{100 * score:.2f} %" if percent else f"{score:.4g}",
+            *(_score(result.get(name), name in fractions) for name in scores),
             f"{rate:,.0f}" if rate else "-",
             f"{result['train_seconds']:.0f}",
         )
     return table
+
+
+def _score(value: float | None, percent: bool) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %" if percent else f"{value:.4g}"
 
 
 def _by_name(results: Sequence[Mapping[str, Any]], name: str, percent: bool) -> Table:

@@ -44,6 +44,26 @@ def define_workdir(values: flags.FlagValues, meaning: str = "Run directory of a 
     )
 
 
+class _Checkpoint(flags.ArgumentParser[int | str]):
+    """The word "last" or "best", or a step."""
+
+    syntactic_help = 'a "last", "best" or step'
+
+    def parse(self, argument: Any) -> int | str:
+        """Return the word, or the number; raise ValueError for anything else."""
+        if argument in ("last", "best") or isinstance(argument, int):
+            return argument
+        if str(argument).isdecimal():
+            return int(argument)
+        raise ValueError("must be last, best or the step of a checkpoint")
+
+
+def define_checkpoint(values: flags.FlagValues) -> None:
+    """Define the flag `--checkpoint`, whose value `aa_flax.training.load_model` takes."""
+    meaning = "Whose weights: the newest undamaged one, that of the highest held-out score, or that of a step."
+    flags.DEFINE(_Checkpoint(), "checkpoint", "last", meaning, flag_values=values)
+
+
 def run(
     main: Callable[[list[str], flags.FlagValues], int | None],
     define: Callable[[flags.FlagValues], None] = lambda values: None,

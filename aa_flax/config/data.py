@@ -23,11 +23,12 @@ class DataConfig:
     allow_overlap: bool = field(False, "let the two splits share examples, whose scores then say less", may_change=True)
     image_size: int | tuple[int, ...] = field(
         0,
-        "pixels of a side, or height and width, after cropping or resizing; 0 keeps the data set's own size",
+        "pixels of a side, or height and width, after cropping or resizing; of signals the sides to which they are "
+        "padded; 0 keeps the data set's own size, or that of its largest signal",
         at_least=0,
         accepts=(
             "one number, or height and width such as 480,640, above 0",
-            lambda size: isinstance(size, int) or (len(size) == 2 and min(size) > 0),
+            lambda size: isinstance(size, int) or (1 <= len(size) <= 3 and min(size) > 0),
         ),
     )
     train_sizes: tuple[tuple[int, int], ...] = field(

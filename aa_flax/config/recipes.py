@@ -217,7 +217,7 @@ def imagenet_from_21k(weights: str) -> Any:
     return _three_augment(config)
 
 
-def imagenet_tuned(weights: str, image_size: int) -> Any:
+def imagenet_tuned(weights: str, image_size: int | tuple[int, int]) -> Any:
     """Return a config for fine-tuning a file of weights on ImageNet at another size, 384 or 512 in the paper's tables.
 
     Nothing is known of the paper's recipe. This one is DeiT III's command for a ViT-S at 384 (facebookresearch/deit,

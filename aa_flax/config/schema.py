@@ -99,6 +99,12 @@ class Config:
         may_change=True,
     )
     keep_checkpoints: int = field(2, "how many of the newest checkpoints stay", at_least=1, may_change=True)
+    keep_best: bool = field(
+        True,
+        "the checkpoint of the highest held-out score stays besides, the first of equal ones; it is saved after its "
+        "evaluation if that epoch had none",
+        may_change=True,
+    )
     max_nonfinite_steps: int = field(
         10,
         "steps that are left out for an infinite or NaN loss or gradient; one more ends the run",

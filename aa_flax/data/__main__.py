@@ -86,6 +86,8 @@ def _draw(name: str, values: flags.FlagValues) -> None:
     if file.suffix != ".png":
         raise DataError(f"--out: expected a name that ends in .png, got {file}")
     dataset = load(name, data_dir=values.data_dir)
+    if dataset.has_signals:
+        raise DataError(f"{name} has signals, which are no pictures")
     targets = Boxes(most=10_000) if dataset.has_objects else None
     split = values.split or next(iter(dataset.splits))
     source = dataset.split(split, targets)

@@ -1,5 +1,6 @@
 """A source whose examples are held in memory."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,24 +28,27 @@ class ArraySource(Source):
 
         Args:
             name: for messages.
-            images: uint8 [n, h, w, c], or n arrays [h, w, c] of any sizes.
+            images: uint8 [n, h, w, c], or n arrays [h, w, c] of any sizes; of signals float32 [n, *space, c].
             targets: by name, each [n, ...].
             placed: moves targets with their image, see `Targets`.
             like: the source from which they were read, whose targets these are in shape, annotations and all else.
         """
         lengths = ", ".join(f"{len(values)} of {target!r}" for target, values in targets.items())
         each = [images[0]] if isinstance(images, np.ndarray) and len(images) else list(images)
-        if any(one.ndim != 3 or one.dtype != np.uint8 for one in each) or any(
+        rank = 3
+        if like is not None:
+            self.dtype, self.framed, rank = like.dtype, like.framed, len(like.image_shape)
+        if any(one.ndim != rank or one.dtype != self.dtype for one in each) or any(
             len(images) != len(values) for values in targets.values()
         ):
             shape = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else f"{len(images)} arrays"
             raise DataError(f"{name}: images {shape} with {lengths}, expected uint8 [n, h, w, c] and as many")
         self.name, self.placed = name, placed
-        sides = ({one.shape[axis] for one in each} for axis in range(3))
-        height, width, channels = (found.pop() if len(found) == 1 else None for found in sides)
+        found = ({one.shape[axis] for one in each} for axis in range(rank))
+        *sides, channels = (values.pop() if len(values) == 1 else None for values in found)
         if channels is None and each:
             raise DataError(f"{name}: images differ in their channels")
-        self.image_shape = height, width, channels or images.shape[-1]  # type: ignore[union-attr]
+        self.image_shape = *sides, channels or images.shape[-1]  # type: ignore[union-attr]
         self.target_shapes = {
             target: jax.ShapeDtypeStruct(values.shape[1:], values.dtype) for target, values in targets.items()
         }
@@ -62,13 +66,12 @@ class ArraySource(Source):
         Raises:
             DataError: the images take more memory than there is, or an example cannot be read.
         """
-        height, width, channels = source.image_shape
-        one_size = height is not None and width is not None
-        needed, there = len(source) * (height or 0) * (width or 0) * channels, available_memory()
+        one_size = None not in source.image_shape
+        shape = (len(source), *(side or 0 for side in source.image_shape))
+        needed, there = math.prod(shape) * source.dtype.itemsize, available_memory()
         if needed:
             _require_room(source.name, needed, there)
-        shape = (len(source), height or 0, width or 0, channels)
-        images: Any = np.empty(shape, np.uint8) if one_size else [np.empty(0, np.uint8)] * len(source)
+        images: Any = np.empty(shape, source.dtype) if one_size else [np.empty(0, source.dtype)] * len(source)
         targets = {
             name: np.empty((len(source), *target.shape), target.dtype) for name, target in source.shapes_read.items()
         }

@@ -23,6 +23,7 @@ from aa_flax.data.record_source import RecordSource
 from aa_flax.data.same_photographs import SamePhotographs
 from aa_flax.data.sets.own import FOLDER_KINDS, stored_name
 from aa_flax.data.shown import shown
+from aa_flax.data.signals import open_split
 from aa_flax.data.targets import Read
 from aa_flax.data.truths import is_annotated
 from aa_flax.literal import quoted
@@ -88,7 +89,7 @@ def _check_split(prepared: Prepared, split: str, sample: int | None, report: Rep
         indices = indices[np.linspace(0, len(indices) - 1, sample).round().astype(int)]
     if not len(indices):
         return
-    source = RecordSource(prepared, split, None if prepared.objects is None else _NoTargets(), missing_ok=True)
+    source = open_split(prepared, split, None if prepared.objects is None else _NoTargets(), missing_ok=True)
     labels, empty = _look(source, indices.tolist(), report, prepared, functools.partial(same.add, split))
     report.read += len(indices)
     annotated = is_annotated(prepared, split)
@@ -179,6 +180,8 @@ def _look(
                 found = labels_of(index, faults)
                 labels |= found
                 empty += not found
+                if prepared.has_signals:
+                    continue
                 encoded = source.encoded(index)
                 readable(index, encoded)
                 if fault := _let_through(encoded, own):

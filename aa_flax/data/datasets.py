@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from aa_flax.data.prepared import (
     open_prepared,
     resolve_data_dir,
 )
-from aa_flax.data.record_source import RecordSource
 from aa_flax.data.sets.own import (
     EMBEDDED,
     FOLDER_KINDS,
@@ -32,6 +32,7 @@ from aa_flax.data.sets.own import (
     stored_name,
     takes_folder,
 )
+from aa_flax.data.signals import open_split
 from aa_flax.data.source import Source
 from aa_flax.data.statistics import as_pixel, mean_and_std
 from aa_flax.data.targets import Targets
@@ -45,7 +46,7 @@ class Dataset:
     Attributes:
         name: the name that was given to `load`.
         class_names: the name of each class, in the order of the labels.
-        image_shape: (h, w, c); h and w are None where images differ in size.
+        image_shape: (h, w, c); h and w are None where images differ in size; of signals (*space, c).
         mean, std: mean and standard deviation per channel, of pixels in 0..1, for normalisation.
         splits: the number of examples of each split, by its name.
         fingerprint: a hash that changes when the data changes.
@@ -54,7 +55,7 @@ class Dataset:
 
     name: str
     class_names: tuple[str, ...]
-    image_shape: tuple[int | None, int | None, int]
+    image_shape: tuple[Any, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     splits: Mapping[str, int]
@@ -71,6 +72,19 @@ class Dataset:
     def mean_pixel(self) -> tuple[int, ...]:
         """Return the mean as a pixel, 0 to 255, which `train_batches(crop="pad", fill=...)` takes."""
         return as_pixel(self.mean)
+
+    @property
+    def has_signals(self) -> bool:
+        """Return whether it has signals, see `aa_flax.data.signals`, and no images."""
+        return self._prepared.has_signals
+
+    @property
+    def largest(self) -> tuple[int, ...]:
+        """Return the largest size of signals along each axis; () of images."""
+        own = tuple(self.image_shape[:-1])
+        if not self.has_signals:
+            return ()
+        return tuple(self._prepared.metadata["largest"]) if None in own else own
 
     @property
     def has_objects(self) -> bool:
@@ -158,7 +172,7 @@ class Dataset:
             ) from None
         if not count:
             raise DataError(f"split {name!r} of {self.name} has no examples; sizes: {dict(self.splits)}")
-        source = RecordSource(self._prepared, name, targets, fast_decode=fast_decode)
+        source = open_split(self._prepared, name, targets, fast_decode=fast_decode)
         if self.has_objects:
             source.annotations = Annotations(self._prepared, name)
         if self.has_label_maps:
@@ -262,7 +276,10 @@ def _opened(name: str, folder: Path, fingerprint: str) -> Dataset:
     prepared = open_prepared(folder)
     features = prepared.builder.info.features
     image_shape = tuple(features[prepared.image_key].shape)
-    mean, std = mean_and_std(name.partition(":")[0], image_shape[-1])
+    if prepared.has_signals:
+        mean, std = (tuple(prepared.metadata[which]) for which in ("mean", "std"))
+    else:
+        mean, std = mean_and_std(name.partition(":")[0], image_shape[-1])
     return Dataset(
         name=name,
         class_names=prepared.class_names,

@@ -1,6 +1,7 @@
 """Sizes of well-known data sets, with which a run can be planned on a machine that does not have their files."""
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -12,12 +13,15 @@ class Facts:
         num_classes: the number of classes.
         train_examples: the number of examples of the training split.
         category_ids: of a data set of detection, the number of each class in its files; () of others.
+        signals: "padded" of signals that differ in size, whose largest is `image_shape`, "alike" of others; "" of
+            images.
     """
 
-    image_shape: tuple[int | None, int | None, int]
+    image_shape: tuple[Any, ...]
     num_classes: int
     train_examples: int
     category_ids: tuple[int, ...] = ()
+    signals: Literal["", "padded", "alike"] = ""
 
 
 COCO_CATEGORY_IDS = tuple(id_ for id_ in range(1, 91) if id_ not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
@@ -25,6 +29,7 @@ COCO_CATEGORY_IDS = tuple(id_ for id_ in range(1, 91) if id_ not in (12, 26, 29,
 
 FACTS = {
     "bccd_subset": Facts((None, None, 3), 3, 48, (1, 2, 3)),
+    "arrays/solids": Facts((10, 10, 10, 1), 6, 1200, signals="alike"),
     "cifar10": Facts((32, 32, 3), 10, 50_000),
     "cifar100": Facts((32, 32, 3), 100, 50_000),
     "coco/2017": Facts((None, None, 3), 80, 118_287, COCO_CATEGORY_IDS),
@@ -35,6 +40,7 @@ FACTS = {
     "imagenet2012": Facts((None, None, 3), 1000, 1_281_167),
     "label_folder/ade20k": Facts((None, None, 3), 150, 20_210),
     "label_folder/camvid": Facts((None, None, 3), 11, 367),
+    "ts/JapaneseVowels": Facts((29, 12), 9, 270, signals="padded"),
     "voc/bccd": Facts((None, None, 3), 3, 205, (1, 2, 3)),
 }
 """The facts of each data set, by the name that configs use."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Literal, TypeVar
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 from PIL import Image
 
 from aa_flax.data.encoded import without_metadata
@@ -112,17 +112,17 @@ def on_canvas(pixels: UInt8[np.ndarray, "h w c"], placement: Placement) -> UInt8
     return canvas
 
 
-def put_on_canvas(pixels: UInt8[np.ndarray, "h w c"], canvas: UInt8[np.ndarray, "ch cw c"]) -> None:
-    """Copy pixels into the upper left corner of a canvas, and make the rest of it black.
+def put_on_canvas(pixels: Num[np.ndarray, "*space c"], canvas: Num[np.ndarray, "*canvas c"]) -> None:
+    """Copy pixels into the upper left corner of a canvas, and make the rest of it black; signals likewise.
 
     Raises:
         ValueError: the canvas is too small.
     """
-    height, width = pixels.shape[:2]
-    canvas[:height, :width] = pixels
-    if (height, width) != canvas.shape[:2]:
-        canvas[:height, width:] = 0
-        canvas[height:] = 0
+    filled = tuple(map(slice, pixels.shape[:-1]))
+    canvas[filled] = pixels
+    for axis, side in enumerate(pixels.shape[:-1]):
+        if side < canvas.shape[axis]:
+            canvas[(*filled[:axis], slice(side, None))] = 0
 
 
 def as_picture(image: UInt8[np.ndarray, "h w c"]) -> Image.Image:

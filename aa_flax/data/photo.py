@@ -1,8 +1,9 @@
 """Reading an image file as the pixels that a network expects."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,7 +11,7 @@ from PIL import Image
 
 from aa_flax.data.errors import one_line
 from aa_flax.data.sets.folder_layout import SUFFIXES
-from aa_flax.data.shown import UnknownRange, shown
+from aa_flax.data.shown import UnknownRange, as_shown, shown
 from aa_flax.data.view import View
 
 _MOST_BYTES = 2 * 10**9  # of a film given by mistake, nothing is read into memory
@@ -65,15 +66,53 @@ def read_photo(file: str | Path, channels: int) -> Image.Image:
         raise PhotoError(f"{file}: no such file") from None
     except (OSError, ValueError) as error:
         raise PhotoError(f"{file}: cannot be decoded: {getattr(error, 'strerror', None) or error}") from None
+    return _decoded(str(file), lambda: shown(content).picture, channels)
+
+
+def as_photo(given: Any, channels: int) -> Image.Image:
+    """Return a photograph, however it is given, as a picture of its own size, in grey or RGB, as `read_photo` does.
+
+    Args:
+        given: the name of an image file; pixels as uint8 [h, w] or [h, w, c] with c of 1 (grey), 2 (and alpha), 3 (RGB)
+            or 4 (and alpha); an image of Pillow's, of which one that was opened from a file is turned upright.
+        channels: 1 for grey, 3 for red, green and blue.
+
+    Raises:
+        PhotoError: the file, the pixels or the image are not usable.
+        TypeError: it is of another type.
+    """
+    if isinstance(given, str | Path):
+        return read_photo(given, channels)
+    if isinstance(given, Image.Image):
+        name = getattr(given, "filename", "") or "a picture"
+        return _decoded(str(name), lambda: as_shown(given), channels)
+    if not hasattr(given, "__array__"):
+        raise TypeError(
+            "a photograph is the name of a file, pixels as uint8 [h, w] or [h, w, c], or an image of Pillow's, got "
+            f"{type(given).__name__}"
+        )
+    pixels = np.asarray(given)
+    shape = list(pixels.shape)
+    if pixels.dtype != np.uint8:
+        raise PhotoError(f"pixels must be uint8, 0 to 255, got {pixels.dtype} {shape}")
+    if pixels.ndim not in (2, 3) or not pixels.size or shape[2:] not in ([], [1], [2], [3], [4]):
+        several = f"; list(images) gives {shape[0]} photographs" if pixels.ndim == 4 else ""
+        raise PhotoError(f"pixels must be [h, w] or [h, w, c] with 1 to 4 channels, got {shape}{several}")
+    picture = Image.fromarray(pixels[..., 0] if shape[2:] == [1] else pixels)
+    return _decoded("pixels", lambda: as_shown(picture), channels)
+
+
+def _decoded(name: str, decode: Callable[[], Image.Image], channels: int) -> Image.Image:
+    """Return the picture that `decode` gives, in grey or RGB; raise PhotoError, with a name, for what it raises."""
     try:
-        return shown(content).picture.convert("L" if channels == 1 else "RGB")
+        return decode().convert("L" if channels == 1 else "RGB")
     except Image.UnidentifiedImageError:
-        raise PhotoError(f"{file}: not an image that can be read; PNG and JPEG are") from None
+        raise PhotoError(f"{name}: not an image that can be read; PNG and JPEG are") from None
     except UnknownRange as error:
-        raise PhotoError(f"{file}: {error}") from None
+        raise PhotoError(f"{name}: {error}") from None
     # Pillow raises many types for damaged files.
     except Exception as error:
-        raise PhotoError(f"{file}: cannot be decoded: {one_line(error)}") from None
+        raise PhotoError(f"{name}: cannot be decoded: {one_line(error)}") from None
 
 
 def load_photo(file: str | Path, view: View | tuple[int, int], channels: int) -> UInt8[np.ndarray, "h w c"]:

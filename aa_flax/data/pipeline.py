@@ -17,6 +17,7 @@ import numpy as np
 from aa_flax.data.errors import DataError
 from aa_flax.data.placement import resized, unpadded
 from aa_flax.data.repeated import Repeated
+from aa_flax.data.signals import Whole
 from aa_flax.data.source import Source
 from aa_flax.data.stacking import Stacked
 from aa_flax.data.train_crops import Crop, TrainCrops
@@ -166,7 +167,7 @@ def eval_batches(
     source: Source,
     *,
     batch_size: int,
-    view: View | None = None,
+    view: View | Whole | None = None,
     num_threads: int | None = None,
     prefetch: int | None = None,
     process_index: int = 0,
@@ -192,9 +193,10 @@ def eval_batches(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")
     local = local_batch(batch_size, process_index, process_count)
-    view = view or View(_output_size(source, None))
+    pixels = source.dtype == np.uint8
+    view = view or (View if pixels else Whole)(_output_size(source, None))
     padding = {
-        "image": np.zeros((*view.size, source.image_shape[-1]), np.uint8),
+        "image": np.zeros((*view.size, source.image_shape[-1]), source.dtype),
         # Maps are padded when batches are put together, as images are.
         **{
             name: np.zeros((0, 0) if name in source.maps else target.shape, target.dtype)
@@ -204,7 +206,8 @@ def eval_batches(
         "mask": np.bool_(False),
     }
     if source.placed is not None:
-        padding["placement"] = resized((1, 1))(1, 1).as_array()
+        smallest = resized((1, 1)) if pixels else view.framing
+        padding["placement"] = smallest(*(1,) * len(view.size)).as_array()
 
     def example(position: int) -> dict[str, Any]:
         step, offset = divmod(position, local)
@@ -254,12 +257,13 @@ def local_batch(batch_size: int, process_index: int, process_count: int) -> int:
     return batch_size // process_count
 
 
-def _output_size(source: Source, image_size: Size | None) -> Size:
+def _output_size(source: Source, image_size: Size | None) -> Any:
+    *own, _ = source.image_shape
     if image_size is None:
-        height, width = source.image_shape[:2]
-        if height is None or width is None:
+        if None in own:
             raise DataError(f"{source.name}: images differ in size, so their size must be given")
-        return height, width
-    if len(image_size) != 2 or min(image_size) < 1:
-        raise ValueError(f"image_size is {image_size}, expected (height, width) or None")
+        return tuple(own)
+    if len(image_size) != len(own) or min(image_size) < 1:
+        expected = "(height, width)" if len(own) == 2 else f"{len(own)} sides"
+        raise ValueError(f"image_size is {image_size}, expected {expected} or None")
     return image_size

@@ -39,8 +39,8 @@ class Placement:
         return np.array([*self.window, *self.size, *self.photo], np.float32)
 
 
-Framing = Callable[[int, int], Placement]
-"""A function from the height and width of a photograph to its placement."""
+Framing = Callable[..., Any]
+"""A function from the height and width of a photograph to its `Placement`, from the sides of a signal to its extent."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ def scaled(
 
 
 def unpadded(framing: Framing) -> Framing:
-    """Return the framing that ends the canvas where the photograph ends, for a caller that pads by itself."""
+    """Return the framing that ends the canvas where the photograph, or signal, ends, for a caller that pads itself."""
 
-    def frame(height: int, width: int) -> Placement:
-        placement = framing(height, width)
+    def frame(*sides: int) -> Any:
+        placement = framing(*sides)
         return replace(placement, canvas=placement.size)
 
     return frame

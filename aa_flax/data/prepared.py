@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from aa_flax.data.errors import DataError
 from aa_flax.data.label_maps import find_label_maps
 from aa_flax.data.objects import ObjectFeatures, find_objects
-from aa_flax.data.targets import class_labels, images
+from aa_flax.data.targets import class_labels, images, signals
 
 _NAME = re.compile(r"\w+(/[\w.-]+)?(:\d+\.\d+\.\d+)?")
 _FEATURE = re.compile(r"tensorflow_datasets\.core\.features\.\w+\.\w+")
@@ -91,12 +91,12 @@ def _newest(folder: Path, version: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared folder that holds images with one label each, with objects of one label each, or with label maps.
+    """A prepared folder of images with one label each, objects of one label each, or label maps; or of signals.
 
     Attributes:
         folder: the folder.
         builder: TFDS's description of it.
-        image_key: the name of the image among the features.
+        image_key: the name of the image, or of the signal, among the features.
         label_key: the name of the class of an image; "" where the objects or the pixels have classes.
         objects: where the records have their objects; None where the images or the pixels have classes.
         label_map_key: the name of the label map, the classes of an image's pixels; "" where there is none.
@@ -113,6 +113,11 @@ class Prepared:
     class_names: tuple[str, ...]
     metadata: Mapping[str, Any]
 
+    @property
+    def has_signals(self) -> bool:
+        """Return whether the folder holds signals, arrays of numbers, and no images."""
+        return bool(signals(self.builder.info.features))
+
 
 def open_prepared(folder: Path) -> Prepared:
     """Open a prepared folder.
@@ -120,7 +125,8 @@ def open_prepared(folder: Path) -> Prepared:
     Raises:
         DataError: the path is no UTF-8; the description is damaged, or names a class that is not TFDS's own; the format
             is not ArrayRecord; or an example does not have exactly one image, grey or RGB in uint8, and one class
-            label, or else one sequence of objects with a box and a class each, or one label map.
+            label, or else one sequence of objects with a box and a class each, or one label map; or exactly one signal
+            and one class label.
     """
     _require_utf8(folder)
     try:
@@ -135,7 +141,7 @@ def open_prepared(folder: Path) -> Prepared:
     features = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict):
         raise DataError(f"{folder}: not a dictionary of features, so none of images")
-    found, labels = images(features), class_labels(features)
+    found, labels = images(features) or signals(features), class_labels(features)
     objects = [] if labels else find_objects(features)
     maps = [] if labels or objects else find_label_maps(features)
     if len(found) != 1 or len(labels) + len(objects) + len(maps) != 1:
@@ -145,7 +151,7 @@ def open_prepared(folder: Path) -> Prepared:
             f"images: {', '.join(found) or 'none'}; class labels: {', '.join(labels) or 'none'}{of_objects}"
         )
     image = features[found[0]]
-    if image.shape[-1] not in (1, 3) or image.np_dtype != "uint8":
+    if images(features) and (image.shape[-1] not in (1, 3) or image.np_dtype != "uint8"):
         raise DataError(
             f"{folder}: {found[0]!r} has {image.shape[-1]} channels of {image.np_dtype}, expected 1 or 3 of uint8"
         )

@@ -4,25 +4,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, Num, UInt8
 
 from aa_flax.config.schema import Config, ConfigError
 from aa_flax.data.augment import device as augment
 from aa_flax.data.datasets import Dataset
 from aa_flax.data.facts import Facts
 from aa_flax.data.images import Interpolation
+from aa_flax.data.signals import Whole
 from aa_flax.data.statistics import as_pixel, mean_and_std
 from aa_flax.data.view import Resize, View
-from aa_flax.typed import height_and_width
+from aa_flax.typed import as_type, field_types, sides
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a network expects of an image, and the classes that it was trained on.
+    """What a network expects of an image, or of a signal, and the classes that it was trained on.
 
     Attributes:
-        image_size: (height, width) in pixels.
-        channels: 1 for grey, 3 for red, green and blue.
+        image_size: (height, width) in pixels; of signals as many sides as they have axes.
+        channels: 1 for grey, 3 for red, green and blue; of signals any number.
         mean, std: mean and standard deviation per channel, of pixels in 0..1, for normalisation.
         class_names: the name of each class, in the order of the labels.
         dtype: the name of the dtype in which the run computes.
@@ -30,9 +31,11 @@ class Preprocessing:
         category_ids: the number of each class in the files of a data set of detection; () for others.
         resize, crop_fraction, interpolation, sides: what is seen of an image when nothing is augmented, as in `View`.
         class_colors: red, green and blue, 0 to 255, of each class of label maps, () of one without; () if none has.
+        of_signals: whether it is of signals, see `aa_flax.data.signals`, and not of images.
+        padded: whether these differ in size, so that batches have the sides of each as "placement".
     """
 
-    image_size: tuple[int, int]
+    image_size: tuple[int, ...]
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -45,6 +48,8 @@ class Preprocessing:
     category_ids: tuple[int, ...] = ()
     sides: tuple[int, ...] = ()
     class_colors: tuple[tuple[int, ...], ...] = ()
+    of_signals: bool = False
+    padded: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -61,28 +66,53 @@ class Preprocessing:
         """Return the mean as a pixel, 0 to 255, whose normalised value is zero to within half a grey level."""
         return as_pixel(self.mean)
 
-    def view(self, size: tuple[int, int] | None = None) -> View:
-        """Return the view through which a photograph is seen, at `size` = (height, width) or at the run's own size."""
-        return View(size or self.image_size, self.resize, self.crop_fraction, self.interpolation, self.sides)
+    def view(self, size: tuple[int, ...] | None = None) -> Any:
+        """Return the view through which a photograph is seen, at `size` = (height, width) or at the run's own size.
+
+        It is a `View`, of signals a `Whole`.
+        """
+        if self.of_signals:
+            return Whole(size or self.image_size)
+        height, width = size or self.image_size
+        return View((height, width), self.resize, self.crop_fraction, self.interpolation, self.sides)
 
     def normalize(
-        self, images: UInt8[Array, "b h w c"] | Float[Array, "b h w c"], placement: Float[Array, "b 8"] | None = None
-    ) -> Float[Array, "b h w c"]:
+        self,
+        images: UInt8[Array, "b *space c"] | Float[Array, "b *space c"],
+        placement: Float[Array, "b _"] | None = None,
+    ) -> Float[Array, "b *space c"]:
         """Return (images / 255 - mean) / std, per channel, of pixels 0 to 255, in the run's compute dtype.
 
-        With the placement of each image, as `Placement.as_array` gives it, the padding is 0.
+        Signals are not divided by 255. With the placement of each image, as `Placement.as_array` gives it, the padding
+        is 0.
         """
-        normalized = augment.normalize(images, self.mean, self.std, jnp.dtype(self.dtype))
-        return normalized if placement is None else augment.without_padding(normalized, placement[:, 4:6])
+        unit = 1.0 if self.of_signals else 255.0
+        normalized = augment.normalize(images, self.mean, self.std, jnp.dtype(self.dtype), unit=unit)
+        if placement is None:
+            return normalized
+        return augment.without_padding(normalized, placement if self.of_signals else placement[:, 4:6])
+
+    def valid(self, images: Num[Array, "b *space c"], placement: Float[Array, "b _"]) -> Bool[Array, "b *space"]:
+        """Return which locations of signals are there and not padding."""
+        return augment.within(placement, images.shape[1:-1])
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
-        """Return the preprocessing whose fields were read from JSON, which has lists where the fields are tuples."""
-        return cls(**{name: _tuples(value) for name, value in values.items()})
+        """Return the preprocessing whose fields were read from JSON, which has lists where the fields are tuples.
 
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+        Raises:
+            TypeError, ValueError: a field is unknown, missing or of another type, or they do not fit together.
+        """
+        types, checked = field_types(cls), {}
+        for name, value in values.items():
+            try:
+                checked[name] = as_type(types[name], value) if name in types else value
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name} {error}") from None
+        found = cls(**checked)
+        if not len(found.mean) == len(found.std) == found.channels:
+            raise ValueError(f"mean {found.mean} and std {found.std} are not those of {found.channels} channels")
+        return found
 
 
 def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
@@ -91,14 +121,21 @@ def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
     Raises:
         ConfigError: a field of the config does not fit the data set; the message names the field.
     """
-    channels = dataset.image_shape[-1]
-    height, width = _image_size(config, dataset.name, dataset.image_shape)
-    if config.data.on_device and (height, width) != dataset.image_shape[:2]:
+    *own, channels = dataset.image_shape
+    size = _image_size(config, dataset.name, dataset.largest or tuple(own))
+    if config.data.on_device and size != tuple(own):
         raise ConfigError("config field 'data.on_device' needs images of one size, and 'data.image_size' of that or 0")
     mean, std = config.data.mean or dataset.mean, config.data.std or dataset.std
     if len(mean) != channels:
         raise ConfigError(f"config field 'data.mean' has {len(mean)} values for images of {channels} channels")
-    trained = config.data.train_sizes or ((height, width),)
+    if dataset.has_signals:
+        _require_no_image_fields(config, dataset.name)
+        if any(side > most for side, most in zip(dataset.largest, size, strict=True)):
+            raise ConfigError(
+                f"config field 'data.image_size' is {size}, and signals of {dataset.name!r} have up to "
+                f"{dataset.largest}"
+            )
+    trained = config.data.train_sizes or (size,)
     least = min(trained, key=min)
     if config.data.crop == "pad" and not 1 <= config.data.crop_padding <= min(least):
         raise ConfigError(
@@ -106,7 +143,7 @@ def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
             f"got {config.data.crop_padding}; 'data.crop' = 'none' turns cropping off"
         )
     return Preprocessing(
-        image_size=(height, width),
+        image_size=size,
         channels=channels,
         mean=tuple(mean),
         std=tuple(std),
@@ -115,8 +152,27 @@ def preprocessing_for(config: Config, dataset: Dataset) -> Preprocessing:
         data_fingerprint=dataset.fingerprint,
         category_ids=dataset.category_ids if dataset.has_objects else (),
         class_colors=dataset.class_colors,
+        of_signals=dataset.has_signals,
+        padded=dataset.has_signals and None in own,
         **seen_by(config),
     )
+
+
+_OF_IMAGES = ("flip", "auto_augment", "color_jitter", "photometric", "cutout", "random_erasing", "mixup", "cutmix")
+"""Fields of `config.data` that must be off for signals, which are seen as they are."""
+
+
+def _require_no_image_fields(config: Config, name: str) -> None:
+    """Raise ConfigError for the fields that crop, resize or augment images, where the data set has signals."""
+    data = config.data
+    for field, off in (("crop", "none"), ("resize", ""), ("train_sizes", ()), ("on_device", False)):
+        if getattr(data, field) != off:
+            raise ConfigError(
+                f"config field 'data.{field}' must be {off!r} for {name!r}, which has signals, got "
+                f"{getattr(data, field)!r}"
+            )
+    if given := [field for field in _OF_IMAGES if getattr(data, field)]:
+        raise ConfigError(f"config field 'data.{given[0]}' augments images, and {name!r} has signals: it must be off")
 
 
 def preprocessing_without_data(config: Config, facts: Facts, size: tuple[int, int] | None = None) -> Preprocessing:
@@ -131,9 +187,9 @@ def preprocessing_without_data(config: Config, facts: Facts, size: tuple[int, in
         ConfigError: the images differ in size and no size is given.
     """
     channels = facts.image_shape[-1]
-    mean, std = mean_and_std(config.data.name, channels)
+    mean, std = ((0.0,) * channels, (1.0,) * channels) if facts.signals else mean_and_std(config.data.name, channels)
     return Preprocessing(
-        image_size=size or _image_size(config, config.data.name, facts.image_shape),
+        image_size=size or _image_size(config, config.data.name, facts.image_shape[:-1]),
         channels=channels,
         mean=config.data.mean or mean,
         std=config.data.std or std,
@@ -141,17 +197,23 @@ def preprocessing_without_data(config: Config, facts: Facts, size: tuple[int, in
         dtype=config.model.dtype,
         data_fingerprint="",
         category_ids=facts.category_ids,
+        of_signals=bool(facts.signals),
+        padded=facts.signals == "padded",
         **seen_by(config),
     )
 
 
-def _image_size(config: Config, name: str, shape: tuple[int | None, int | None, int]) -> tuple[int, int]:
-    """Return (height, width) of what images of a shape become; ConfigError if they differ in size and none is set."""
-    given = config.data.image_size
-    height, width = height_and_width("config field 'data.image_size'", given) if given else shape[:2]
-    if height is None or width is None:
+def _image_size(config: Config, name: str, own: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the size that images of a size of their own get; ConfigError if they differ in size and none is set."""
+    if given := config.data.image_size:
+        given = (given,) * len(own) if isinstance(given, int) else given
+        try:
+            return sides("config field 'data.image_size'", given, len(own))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+    if None in own:
         raise ConfigError(f"images of {name!r} differ in size: config field 'data.image_size' must be set")
-    return height, width
+    return own
 
 
 def seen_by(config: Config) -> dict[str, Any]:

@@ -141,7 +141,8 @@ class RecordSource(Source):
         try:
             targets = self._targets_of(record)
         except ValueError as error:
-            raise DataError(f"{self.place(index)}: {error}") from None
+            name = bytes(record.get("image/filename", b"")).decode("utf-8", "backslashreplace")
+            raise DataError(f"{self.place(index)}{f' ({name})' * bool(name)}: {error}") from None
         check_targets(targets, self.shapes_read)  # a mistake in the task, not in the example
         return targets
 

@@ -85,14 +85,16 @@ class _Record(Mapping[str, Any]):
 
 def _readers(features: tfds.features.FeaturesDict, image_key: str) -> dict[str, Any]:
     """Return by name of the feature its reader, None for one that is left to TFDS, a dictionary for a sequence."""
-    readers: dict[str, Any] = {image_key: functools.partial(_bytes, image_key)}
+    readers: dict[str, Any] = {}
     for name, feature in features.items():
         each = feature.feature if type(feature) is tfds.features.Sequence else None
         if isinstance(each, tfds.features.FeaturesDict):
             readers[name] = {inner: _numbers(f"{name}/{inner}", one) for inner, one in each.items()}
-        elif isinstance(feature, tfds.features.LabeledImage):
+        elif isinstance(feature, tfds.features.LabeledImage) or (
+            name == image_key and isinstance(feature, tfds.features.Image)
+        ):
             readers[name] = functools.partial(_bytes, name)
-        elif name != image_key:
+        else:
             read = _numbers(name, feature)
             readers[name] = None if read is None or feature.shape else functools.partial(_only, read)
     return readers

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, TiffImagePlugin
+from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 from aa_flax.data.encoded import Samples, exif_in, first_jpeg, orientation_in, samples, without_metadata
 
@@ -82,6 +82,36 @@ def shown(content: bytes, quiet: bool = True) -> Shown:
             if bare == content:
                 raise
         return _shown(bare, content, None)
+
+
+def as_shown(image: Image.Image) -> Image.Image:
+    """Return an image of Pillow's as a viewer shows it, in any of its modes of 8 bits or less without transparency.
+
+    One that Pillow has opened from a file is turned as its metadata say, as from its file. One that was made or changed
+    since, which Pillow copies the metadata to, is taken as it is.
+
+    Raises:
+        UnknownRange: the pixels are floating-point or negative numbers, or need more than 16 bits.
+        Exception: what Pillow raises for a file that is no whole image, which may be of any type.
+    """
+    tile: Any = image.tile[0].args if isinstance(image, ImageFile.ImageFile) and image.tile else None
+    content = b""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile and image.tell() == 0:
+            # Pillow turns a TIFF while it reads it, and gets the pixels of some wrong.
+            file: Any = image.fp
+            file.seek(0)
+            content = file.read()
+        image.load()
+        if content:
+            return shown(content).picture
+        if image.mode == "I" and np.asarray(image).max() > 65535:
+            raise UnknownRange("numbers of more than 16 bits have no defined range; give 8 or 16 bits a channel")
+        picture = _over_white(_eight_bits(image, tile if isinstance(tile, str) else "", None))
+        read = isinstance(image, ImageFile.ImageFile) and not isinstance(image, TiffImagePlugin.TiffImageFile)
+        orientation = _orientation(b"", image.info) if read else 1
+    return picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
 
 
 def announced(content: bytes) -> tuple[tuple[int, int], int]:

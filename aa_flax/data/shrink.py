@@ -81,7 +81,7 @@ class Shrunk(Origin):
         if self._prepared.label_map_key:
             return {name: known[name] for name in ("colors", "labels", "same_photographs") if name in known}
         kept = {"same_photographs": known.get("same_photographs", [])}
-        kept |= {"without_mask": known["without_mask"]} if "without_mask" in known else {}
+        kept |= {name: known[name] for name in ("without_mask", "object_counts") if name in known}
         splits = [split for split in self._prepared.builder.info.splits if is_annotated(self._prepared, split)]
         return {"category_ids": list(category_ids(self._prepared)), "annotated": splits, **kept}
 

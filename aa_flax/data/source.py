@@ -12,7 +12,7 @@ import numpy as np
 
 from aa_flax.alive import reporting
 from aa_flax.data.images import Interpolation, framed_pixels
-from aa_flax.data.placement import Framing, Placement, Tries
+from aa_flax.data.placement import Framing, Tries
 
 CHUNK = 256
 """Records that one thread reads and decodes at a time when all are read."""
@@ -22,13 +22,15 @@ Placed = Callable[[dict[str, Any], np.ndarray], dict[str, Any]]
 
 
 class Source(abc.ABC):
-    """Random access to the examples of a split.
+    """Random access to the examples of a split, of images or of signals.
 
     `source[i]` is {"image": uint8 [h, w, c], "index": i} and the targets by name.
 
     Attributes:
         name: the names of the data set and the split, for messages.
-        image_shape: (h, w, c); h and w are None where images differ in size.
+        image_shape: (h, w, c); h and w are None where images differ in size; of signals (*space, c).
+        dtype: of "image": uint8 of images, float32 of signals.
+        framed: puts an image or a signal where a framing says, see `framed_pixels`.
         target_shapes: shape and dtype of each target of an example.
         placed: moves targets with their image, see `Targets`; None for targets that stay as they are.
         read_shapes: shape and dtype of each target as it is read, before it is placed; None for `target_shapes`.
@@ -39,7 +41,9 @@ class Source(abc.ABC):
     """
 
     name: str
-    image_shape: tuple[int | None, int | None, int]
+    image_shape: tuple[Any, ...]
+    dtype: np.dtype = np.dtype(np.uint8)
+    framed: Callable[..., tuple[np.ndarray, Any]] = staticmethod(framed_pixels)
     target_shapes: Mapping[str, jax.ShapeDtypeStruct]
     placed: Placed | None = None
     read_shapes: Mapping[str, jax.ShapeDtypeStruct] | None = None
@@ -67,7 +71,7 @@ class Source(abc.ABC):
         example = self[index]
         targets = {name: example[name] for name in self.shapes_read}
         framing = self._chosen(framing, targets, example["image"].shape[:2])
-        image, placement = framed_pixels(example["image"], framing, interpolation)
+        image, placement = self.framed(example["image"], framing, interpolation)
         return {"image": image, **self._moved(targets, placement), "index": example["index"]}
 
     def _chosen(self, framing: Framing | Tries, targets: dict[str, Any], size: tuple[int, ...]) -> Framing:
@@ -77,7 +81,7 @@ class Source(abc.ABC):
         height, width = size
         return framing.chosen(lambda each: self._moved(targets, each(height, width)))
 
-    def _moved(self, targets: dict[str, Any], placement: Placement) -> dict[str, Any]:
+    def _moved(self, targets: dict[str, Any], placement: Any) -> dict[str, Any]:
         """Return the targets of a photograph as those of its canvas."""
         if self.placed is None:
             return targets

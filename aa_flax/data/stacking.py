@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num
 
 from aa_flax.data.images import put_on_canvas
 from aa_flax.root_logger import left_alone
@@ -38,7 +38,7 @@ class Stacked(grain.MapDataset):
         self,
         parent: grain.MapDataset,
         batch_size: int,
-        size_of: Callable[[int], tuple[int, int]],
+        size_of: Callable[[int], tuple[int, ...]],
         maps: Mapping[str, int] = MappingProxyType({}),
     ):
         super().__init__(parent)
@@ -57,7 +57,7 @@ class Stacked(grain.MapDataset):
             example = dict(self._parent[position * self._batch_size + place])
             image = example.pop("image")
             if images is None:
-                images = self._images((self._batch_size, *self._size_of(position), image.shape[-1]))
+                images = self._images((self._batch_size, *self._size_of(position), image.shape[-1]), image.dtype)
             put_on_canvas(image, images[place])
             others.append(example)
         assert images is not None
@@ -73,16 +73,16 @@ class Stacked(grain.MapDataset):
             place[: value.shape[0], : value.shape[1]] = value
         return stacked
 
-    def _images(self, shape: tuple[int, ...]) -> UInt8[np.ndarray, "b h w c"]:
+    def _images(self, shape: tuple[int, ...], dtype: np.dtype) -> Num[np.ndarray, "b *space c"]:
         """Return an array with arbitrary values."""
-        size = math.prod(shape)
+        size = math.prod(shape) * dtype.itemsize
         try:
             memory = self._free.pop()
         except IndexError:
             memory = np.empty(size, np.uint8)
         if memory.size < size:  # where sizes differ, what is kept is soon enough for the largest
             memory = np.empty(size, np.uint8)
-        return np.asarray(_Lent(memory, self._free))[:size].reshape(shape)
+        return np.asarray(_Lent(memory, self._free))[:size].view(dtype).reshape(shape)
 
 
 def _keep_freed_memory() -> None:

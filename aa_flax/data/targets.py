@@ -100,6 +100,15 @@ def images(features: tfds.features.FeaturesDict) -> list[str]:
     return sorted(key for key, feature in features.items() if type(feature) is tfds.features.Image)
 
 
+def signals(features: tfds.features.FeaturesDict) -> list[str]:
+    """Return the names, sorted, of the signals among the features of a data set: floating arrays of 2 to 4 axes."""
+    return sorted(
+        key
+        for key, feature in features.items()
+        if type(feature) is tfds.features.Tensor and feature.np_dtype == np.float32 and 2 <= len(feature.shape) <= 4
+    )
+
+
 def class_labels(features: tfds.features.FeaturesDict) -> list[str]:
     """Return the names, sorted, of the class labels among the features of a data set."""
     return sorted(key for key, feature in features.items() if type(feature) is tfds.features.ClassLabel)

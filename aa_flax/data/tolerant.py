@@ -35,6 +35,7 @@ class TolerantSource(Source):
             raise ValueError(f"budget is {budget}, expected at least 1; without one, read the source itself")
         self.name, self.image_shape, self.target_shapes = source.name, source.image_shape, source.target_shapes
         self.placed, self.read_shapes, self.maps = source.placed, source.read_shapes, source.maps
+        self.dtype, self.framed = source.dtype, source.framed
         self.budget = budget
         self._source, self._found = source, {} if _found is None else _found
         self._lock = threading.Lock()

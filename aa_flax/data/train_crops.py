@@ -9,6 +9,7 @@ import numpy as np
 from aa_flax.data.crops import pad_crop, resized_window
 from aa_flax.data.label_maps import is_mixed
 from aa_flax.data.placement import Box, Tries, resized, scaled, unpadded
+from aa_flax.data.signals import Whole
 from aa_flax.data.source import Source
 from aa_flax.data.train_sizes import Size
 
@@ -61,6 +62,10 @@ class TrainCrops:
         Raises:
             ValueError: the crop, or what it is to heed, does not go with the source or the size.
         """
+        if source.dtype != np.uint8:
+            if self.crop != "none":
+                raise ValueError(f"crop is {self.crop!r}, expected 'none' for signals")
+            return lambda index, rng: source.part(index, Whole(size).framing)
         if self.crop == "none":
             return lambda index, rng: source.part(index, resized(size))
         if self.crop == "resized":

@@ -5,11 +5,12 @@ seed and the step alone: it is the same in all processes, and for a run that goe
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-Size = tuple[int, int]
-"""(height, width) in pixels."""
+Size = tuple[Any, ...]
+"""(height, width) in pixels; of signals as many sides as they have axes."""
 
 _STREAM = 0x51AE5  # sets these draws apart from others of the same seed
 

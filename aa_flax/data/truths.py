@@ -75,6 +75,22 @@ class Annotations:
                     f"{first}{', ...' * (count > 1)}"
                 )
 
+    def require_at_most(self, most: int) -> None:
+        """Raise DataError if a photograph has more objects than `most`, crowds apart, as far as the data set says.
+
+        Data that were prepared by an older version of this library do not say, and nothing is said of a part of a
+        split; there the photograph itself is an error when it is read.
+        """
+        counted = self.prepared.metadata.get("object_counts", {})
+        for name in _names(self.split) if "[" not in self.split else ():
+            over = {int(number): images for number, images in counted.get(name, {}).items() if int(number) > most}
+            if over:
+                images, (_, first) = sum(count for count, _ in over.values()), over[max(over)]
+                raise DataError(
+                    f"{self.prepared.folder}: {images:,} images of {name!r} have more than {most} objects, up to "
+                    f"{max(over)} ({first}): raise task.options.most_objects"
+                )
+
 
 def read_truths(prepared: Prepared, split: str) -> list[Truth]:
     """Return what is true of each photograph of a split, in the order of its examples; no pixels are decoded.

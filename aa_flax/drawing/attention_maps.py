@@ -12,24 +12,25 @@ from jaxtyping import Array, Float
 
 from aa_flax.drawing.trace import module_paths, natural_order, watched
 from aa_flax.layers import AttentionPooling
+from aa_flax.ops.axes import sizes
 
 
 def attention_maps(
     model: nnx.Module,
-    images: Float[Array, "b h w c"],
+    images: Float[Array, "b *space c"],
     *,
     layers: Sequence[str] | str | None = None,
-    queries: Sequence[tuple[int, int]] | None = None,
+    queries: Sequence[tuple[int, ...]] | None = None,
 ) -> dict[str, Float[Array, "b n ..."]]:
     """Return the attention weights of each attending layer for a batch of normalised images.
 
     Args:
         model: any network of the library; it is evaluated with its running statistics.
-        images: [b, h, w, c].
+        images: [b, h, w, c]; of networks of signals and volumes [b, *space, c], without padding.
         layers: dotted module paths, or shell patterns of them such as "stage3.*"; None for every layer that attends.
-        queries: (row, column) pixels of the image; each stands for the position of the attended map that contains it.
-            None for all positions: n * (h*w)**2 numbers per image and layer at the attended size h × w. Attention
-            pooling ignores `queries`, because its queries are its tokens.
+        queries: (row, column) pixels of the image, or coordinates in a signal or volume; each stands for the position
+            of the attended map that contains it. None for all positions: n * (h*w)**2 numbers per image and layer at
+            the attended size h × w. Attention pooling ignores `queries`, because its queries are its tokens.
 
     Returns:
         The weights of each layer by its dotted path, in the order of the network, in at least float32.
@@ -51,12 +52,12 @@ def attention_maps(
                 known = ", ".join(attending) or "none"
                 raise ValueError(f"layers: no attending layer matches {pattern!r}; attending layers: {known}")
         wanted = {path for pattern in patterns for path in fnmatch.filter(attending, pattern)}
-    height, width = images.shape[1:3]
-    pixels = None if queries is None else np.asarray(queries).reshape(-1, 2)
+    space = images.shape[1:-1]
+    pixels = None if queries is None else np.asarray(queries).reshape(-1, len(space))
     if pixels is not None and pixels.size and pixels.dtype.kind not in "iu":
         raise ValueError(f"queries must be whole (row, column) pixels, got {pixels.tolist()}")
-    if pixels is not None and ((pixels < 0).any() or (pixels >= (height, width)).any()):
-        raise ValueError(f"queries must be (row, column) pixels of a {height}x{width} image, got {pixels.tolist()}")
+    if pixels is not None and ((pixels < 0).any() or (pixels >= space).any()):
+        raise ValueError(f"queries must be (row, column) pixels of a {sizes(space)} image, got {pixels.tolist()}")
     graph, state = nnx.split(model)
 
     @jax.jit
@@ -67,7 +68,7 @@ def attention_maps(
 
         def look(path: str, module: Any, arguments: tuple) -> None:
             if path in wanted:
-                places = None if pixels is None else _places(pixels, (height, width), module, arguments[0])
+                places = None if pixels is None else _places(pixels, space, module, arguments[0])
                 found[path] = module.attention_weights(arguments[0], places)
 
         with watched(merged, look):
@@ -121,7 +122,7 @@ def _by_path(model: nnx.Module) -> dict[str, Any]:
     return {paths[id(module)]: module for _, module in nnx.iter_modules(model)}
 
 
-def _places(pixels: np.ndarray, image_size: tuple[int, int], module: Any, x: Any) -> np.ndarray:
+def _places(pixels: np.ndarray, image_size: tuple[int, ...], module: Any, x: Any) -> np.ndarray:
     """Return the (row, column) of the position on the attended map that contains each pixel."""
-    attended = np.asarray(module.attended_shape(*x.shape[1:3]))
+    attended = np.asarray(module.attended_shape(*x.shape[1:-1]))
     return (pixels * attended) // np.asarray(image_size)

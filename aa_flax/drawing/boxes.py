@@ -2,6 +2,7 @@
 
 import colorsys
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def draw_boxes(
     labels: Int[Any, " n"],
     class_names: Sequence[str],
     scores: Float[Any, " n"] | None = None,
-    file: Path | None = None,
+    file: Path | BytesIO | None = None,
     *,
     masks: Sequence[Bool[np.ndarray, "h w"]] | None = None,
 ) -> Figure:
@@ -64,7 +65,7 @@ def draw_boxes(
         labels: the class of each box, from 0.
         class_names: of every class.
         scores: of each box; none for truths.
-        file: the PNG to write, if any.
+        file: the PNG to write, if any, or memory for it.
         masks: which pixels are each object's, which are tinted in its colour; none for boxes alone.
     """
     height, width = pixels.shape[:2]

@@ -3,6 +3,7 @@
 Each function returns its figure, which notebooks show, and saves it if a file is given.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,12 @@ _PANELS = 5
 
 @in_plain_style
 def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None) -> Figure:
-    """Plot the loss and every score over epochs, of training and of held-out data, from the rows of `metrics.jsonl`.
+    """Plot every loss and score over epochs, of training and of held-out data, from the rows of `metrics.jsonl`.
 
     A training row has the means over a log window. Where a run averages its weights, the scores of those of the last
-    step are dashed.
+    step are dashed. A score without a value, such as the AP of a size that no object has, has no panel.
     """
-    held_out = [name for row in rows if row["split"] == "eval" for name in row]
-    names = [
-        name for name in dict.fromkeys(["loss", *held_out]) if name not in _NO_SCORES and not name.startswith(_RAW)
-    ]
+    names = _names_of_curves(rows)
     rows_of_panels = -(-len(names) // _PANELS)
     columns = -(-len(names) // rows_of_panels)
     figure = Figure(figsize=(4.5 * columns, 3.4 * rows_of_panels), layout="constrained")
@@ -46,7 +44,9 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None)
             ("eval", _RAW + name, "held out, last step", _HELD_OUT, "--"),
             ("eval", name, "held out", _HELD_OUT, "-"),
         ):
-            if chosen := [(row["epoch"], row[key]) for row in rows if row["split"] == split and key in row]:
+            if chosen := [
+                (row["epoch"], row[key]) for row in rows if row["split"] == split and _is_known(row.get(key))
+            ]:
                 epochs, values = zip(*chosen, strict=True)
                 marker = "o" if split == "eval" or len(chosen) == 1 else None
                 axes.plot(epochs, values, style, color=color, label=label, lw=1.4, marker=marker, ms=3)
@@ -57,6 +57,20 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], file: Path | None = None)
         axes.grid(axis="y", alpha=0.25)
         axes.legend(frameon=False, fontsize=9)
     return saved(figure, file, 110)
+
+
+def _names_of_curves(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return "loss", the losses that its parts have, and the held-out scores, as far as some row has a value."""
+    known: dict[str, list[str]] = {"train": [], "eval": []}
+    for row in rows:
+        known[row["split"]] += [name for name, value in row.items() if _is_known(value)]
+    losses = [name for name in known["train"] + known["eval"] if name.endswith("_loss")]
+    names = dict.fromkeys(["loss", *losses, *known["eval"]])
+    return [name for name in names if name not in _NO_SCORES and not name.startswith(_RAW)]
+
+
+def _is_known(value: Any) -> bool:
+    return isinstance(value, int | float) and not math.isnan(value)
 
 
 @in_plain_style

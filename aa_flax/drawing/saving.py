@@ -4,10 +4,12 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from functools import wraps
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
 import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.text import Text
@@ -35,8 +37,8 @@ def in_plain_style(draw: Drawing) -> Drawing:
     return drawn  # type: ignore[return-value]
 
 
-def saved(figure: Figure, file: Path | None, dpi: int) -> Figure:
-    """Return a figure with its words as they are, and save it if a file is named.
+def saved(figure: Figure, file: Path | BytesIO | None, dpi: int) -> Figure:
+    """Return a figure with its words as they are, and save it as PNG if a file is named.
 
     Dollars enclose no mathematics and nothing is TeX. Control characters, other than ends of lines, are escapes, and so
     are characters that the font lacks; without that, two words could be the same row of boxes.
@@ -46,7 +48,10 @@ def saved(figure: Figure, file: Path | None, dpi: int) -> Figure:
         text.set_usetex(False)
         text.set_text(drawable(text.get_text()))
     if file is not None:
-        figure.savefig(file, dpi=dpi)
+        before, canvas = figure.dpi, FigureCanvasAgg(figure)
+        figure.set_dpi(dpi)
+        canvas.print_png(file)  # `savefig` would draw everything twice, first for its layout
+        figure.set_dpi(before)
     return figure
 
 

@@ -1,6 +1,7 @@
 """Galleries of a segmentation network: photographs, true label maps, what the network gives, and where it is wrong."""
 
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ def truths_beside_segments(
         examples: the photographs.
         class_names: of every class.
         colors: of each label, see `label_colors`.
-        file: the PNG to write, if any.
+        file: the PNG to write, if any, or memory for it.
         opacity: of the colours over the photographs.
     """
     panel, gap, head, foot = 3.0, 0.06, 0.26, 0.42  # inches
@@ -83,7 +84,7 @@ def draw_segments_over(
     class_names: Sequence[str],
     colors: UInt8[np.ndarray, "256 3"],
     opacity: float,
-    file: Path | None = None,
+    file: Path | BytesIO | None = None,
 ) -> Figure:
     """Draw a photograph under the colours of its classes, with their names below, the largest first.
 
@@ -95,7 +96,7 @@ def draw_segments_over(
         class_names: of every class.
         colors: of each label, see `label_colors`.
         opacity: of the colours, 0 to 1.
-        file: the PNG to write, if any.
+        file: the PNG to write, if any, or memory for it.
     """
     height, width = labels.shape
     scale = min(max(height, width, _SHORTEST), _LONGEST) / max(height, width)

@@ -1,5 +1,6 @@
 """Counts of the parameters and floating-point operations of a network, in total and by module."""
 
+import html
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +12,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aa_flax.drawing.trace import module_paths, natural_order, watched
-from aa_flax.layers import AAConv2D
+from aa_flax.layers import AAConv
 from aa_flax.models import create_model
 from aa_flax.ops.platform import traced_for
-from aa_flax.typed import height_and_width
+from aa_flax.typed import sides
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Summary:
         params, flops, paper_flops: the totals.
         frozen: how many of the parameters lie in the network's `frozen_parts`, which do not learn.
         by_module: the counts of each module by its dotted path, in the order in which modules are called.
-        image_shape: (h, w, c) of the images that were counted for.
+        image_shape: (h, w, c) of the images that were counted for, or the sides and channels of signals or volumes.
         batch: the number of images in the pass.
     """
 
@@ -54,7 +55,7 @@ class Summary:
     flops: int
     paper_flops: int
     by_module: dict[str, ModuleSummary]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     batch: int
     frozen: int = 0
 
@@ -68,6 +69,27 @@ class Summary:
         in the heads of a RetinaNet, have one line for all. A network with frozen parameters has a line of these before
         the last.
         """
+        rows = self._rows(depth)
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        return "\n".join(
+            f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {params:>{widths[2]}}  {flops:>{widths[3]}}".rstrip()
+            for name, kind, params, flops in rows
+        )
+
+    def _repr_html_(self, depth: int = 2) -> str:
+        """Return the same table as notebooks show it."""
+        heading, *rows = self._rows(depth)
+
+        def line(row: tuple[str, ...], cell: str) -> str:
+            sides = ("left", "left", "right", "right")
+            cells = zip(map(html.escape, row), sides, strict=True)
+            return "".join(f'<{cell} style="text-align: {side}">{text}</{cell}>' for text, side in cells)
+
+        body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+        return f"<table><thead><tr>{line(heading, 'th')}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _rows(self, depth: int) -> list[tuple[str, str, str, str]]:
+        """Return the rows of the table, the heading first."""
         rows = [("module", "type", "params", "MFLOPs")]
         shown = {path: module for path, module in self.by_module.items() if path.count(".") < depth}
         for paths in _alike(shown):
@@ -76,16 +98,11 @@ class Summary:
             rows.append((_common(paths), kind, f"{params:,}", f"{flops / 1e6:,.1f}"))
         if self.frozen:
             rows.append(("of which frozen", "", f"{self.frozen:,}", ""))
-        rows.append(("total", "", f"{self.params:,}", f"{self.flops / 1e6:,.1f}"))
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        return "\n".join(
-            f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {params:>{widths[2]}}  {flops:>{widths[3]}}".rstrip()
-            for name, kind, params, flops in rows
-        )
+        return [*rows, ("total", "", f"{self.params:,}", f"{self.flops / 1e6:,.1f}")]
 
 
 def summarize(
-    model_or_name: nnx.Module | str, image_size: int | tuple[int, int] | None = None, batch: int = 1
+    model_or_name: nnx.Module | str, image_size: int | tuple[int, ...] | None = None, batch: int = 1
 ) -> Summary:
     """Count the parameters and FLOPs of a network by tracing it; nothing is computed.
 
@@ -102,10 +119,9 @@ def summarize(
         ValueError: an image size that is none, or one that the network refuses.
         NotImplementedError: the network has a conditional or a loop of unknown length.
     """
-    size = None if image_size is None else height_and_width("image_size", image_size)
     if isinstance(model_or_name, str):
         name = model_or_name
-        model: Any = nnx.eval_shape(lambda: create_model(name, image_size=size, rngs=nnx.Rngs(0)))
+        model: Any = nnx.eval_shape(lambda: create_model(name, image_size=image_size, rngs=nnx.Rngs(0)))
     else:
         model = model_or_name
         if not hasattr(model, "image_size") or not hasattr(model, "in_channels"):
@@ -113,8 +129,10 @@ def summarize(
                 f"model_or_name must be a network that has image_size and in_channels, or a name; got a "
                 f"{type(model).__name__}"
             )
-    height, width = size or model.image_size
-    image_shape = (height, width, model.in_channels)
+    size = model.image_size
+    if image_size is not None:
+        size = sides("image_size", image_size, len(size))
+    image_shape = (*size, model.in_channels)
     counter = _Counter(set(module_paths(model).values()))
     graph, state = nnx.split(model)
 
@@ -122,7 +140,7 @@ def summarize(
         merged: Any = nnx.merge(graph, state, copy=True)
         merged.eval()
         for _, module in nnx.iter_modules(merged):
-            if isinstance(module, AAConv2D):
+            if isinstance(module, AAConv):
                 module.implementation = "auto"  # some cannot be traced for a CPU; the counts are the same for all
         with watched(merged, note):
             return getattr(merged, "every_head", merged)(images)
@@ -158,7 +176,7 @@ def summarize(
     )
 
 
-_UNCOUNTED = ("adaptive_average_pool", "max_pool", "resize_bilinear")
+_UNCOUNTED = ("adaptive_average_pool", "max_pool", "resize_linear")
 """Names of the traced functions whose products are pooling and interpolation, and no layer's."""
 
 
@@ -184,19 +202,22 @@ class _Counter:
                 (contracted, _), _ = equation.params["dimension_numbers"]
                 inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
                 self._add(here, times * 2 * equation.outvars[0].aval.size * inner)
+            elif equation.params.get("name") == "sum_of_shifted":  # a depthwise convolution
+                kernel = equation.invars[1].aval
+                self._add(here, times * 2 * equation.outvars[0].aval.size * math.prod(kernel.shape[:-1]))
             elif equation.params.get("name") == "convolution_of_resized":  # as it is defined
                 kernels = [v.aval for v in equation.invars[len(equation.invars) // 2 :]]
                 taps = sum(math.prod(kernel.shape[:3]) for kernel in kernels)
                 self._add(here, times * 2 * equation.outvars[0].aval.size * taps)
-            elif equation.params.get("name") == "relative_attention":
-                query, _, value, *tables = [v.aval for v in equation.invars]
-                b, h, w, n, dk = query.shape
-                self._attention(here, times, (b, h, w), n * dk, n * value.shape[-1], positions=bool(tables))
+            elif equation.params.get("name") == "attend":
+                query, _, value, *others = [v.aval for v in equation.invars]
+                *image, n, dk = query.shape
+                self._attention(here, times, image, n * dk, n * value.shape[-1], _offsets(others))
             elif equation.params.get("name") == "packed_attention":
                 qkv, *tables = [v.aval for v in equation.invars]
                 value_depth = equation.outvars[0].aval.shape[-1]
                 key_depth = (qkv.shape[-1] - value_depth) // 2
-                self._attention(here, times, qkv.shape[:3], key_depth, value_depth, positions=bool(tables))
+                self._attention(here, times, qkv.shape[:3], key_depth, value_depth, _offsets(tables))
             elif equation.params.get("name") == "attention_branch":
                 self._branch(here, times, [v.aval for v in equation.invars])
             elif equation.params.get("name") not in _UNCOUNTED:
@@ -205,17 +226,18 @@ class _Counter:
                     self.visit(inner_jaxpr, here, times * trips)
 
     def _attention(
-        self, module: str, times: int, image: tuple[int, ...], key_depth: int, value_depth: int, positions: bool
+        self, module: str, times: int, image: Sequence[int], key_depth: int, value_depth: int, offsets: int
     ) -> None:
-        """Add the operations of attention: each query with h*w keys and values, and with all rows of any tables.
+        """Add the operations of attention: each query with all keys and values, and with all rows of any tables.
 
-        `key_depth` and `value_depth` are those of all heads together. A query uses l of the 2l-1 rows of a table; all
-        are counted, because the published definition of the layer multiplies the whole table.
+        `image` is the batch with the sizes of the space, `key_depth` and `value_depth` are those of all heads together.
+        A query uses l of the 2l-1 rows of a table; all `offsets` are counted, because the published definition of the
+        layer multiplies the whole table.
         """
-        b, h, w = image
-        offsets = 2 * h - 1 + 2 * w - 1 if positions else 0
-        needed = times * 2 * b * h * w * (h * w * (key_depth + value_depth) + offsets * key_depth)
-        self._add(module, needed, times * b * (h * w) ** 2 * key_depth)
+        b, *space = image
+        places = math.prod(space)
+        needed = times * 2 * b * places * (places * (key_depth + value_depth) + offsets * key_depth)
+        self._add(module, needed, times * b * places**2 * key_depth)
 
     def _branch(self, module: str, times: int, arguments: list[Any]) -> None:
         """Add the operations of attention with its projections.
@@ -225,9 +247,8 @@ class _Counter:
         x, *params = arguments
         qkv, out, *tables = [param for param in params if len(param.shape) == 2]
         value_depth = out.shape[0]
-        self._attention(
-            module, times, x.shape[:3], (qkv.shape[1] - value_depth) // 2, value_depth, positions=bool(tables)
-        )
+        key_depth = (qkv.shape[1] - value_depth) // 2
+        self._attention(module, times, x.shape[:3], key_depth, value_depth, _offsets(tables))
         for name, kernel in (("qkv", qkv), ("out", out)):
             self._add(f"{module}.{name}".lstrip("."), times * 2 * math.prod(x.shape[:3]) * kernel.size)
 
@@ -235,6 +256,11 @@ class _Counter:
         for prefix in _prefixes(module):
             self.flops[prefix] = self.flops.get(prefix, 0) + flops
             self.paper_flops[prefix] = self.paper_flops.get(prefix, 0) + (flops if paper_flops is None else paper_flops)
+
+
+def _offsets(arrays: Sequence[Any]) -> int:
+    """Return how many rows all relative tables among arrays have together."""
+    return sum(each.shape[0] for each in arrays if len(each.shape) == 2 and each.dtype != bool)
 
 
 def _alike(modules: Mapping[str, ModuleSummary], least: int = 4) -> list[list[str]]:

@@ -24,6 +24,21 @@ def confusion_and_loss(
     return {"loss": jnp.sum(jnp.where(mask, losses, 0)), "confusion": counts.reshape(classes, classes)}
 
 
+def in_top(
+    logits: Float[Array, "b classes"], labels: Int[Array, " b"], mask: Bool[Array, " b"], k: int
+) -> Int[Array, ""]:
+    """Return how many of the examples whose mask is True have their label among the k classes of largest logits.
+
+    Of equal logits the lower class comes first, and NaN counts as the largest, as in argmax: with k = 1 it is the trace
+    of the confusion. Classes are counted, not sorted, so that nothing travels between devices that share the batch.
+    """
+    logits = logits.astype(at_least_float32(logits.dtype))
+    logits = jnp.where(jnp.isnan(logits), jnp.inf, logits)
+    own, classes = jnp.take_along_axis(logits, labels[:, None], 1), jnp.arange(logits.shape[-1])[None]
+    before = (logits > own) | ((logits == own) & (classes < labels[:, None]))
+    return jnp.sum((before.sum(-1) < k) & mask, dtype=jnp.int32)
+
+
 def per_class(confusion: Int[np.ndarray, "classes classes"]) -> list[float]:
     """Return the fraction of the examples of each class that were predicted correctly; NaN for a class without any."""
     totals = confusion.sum(1)

@@ -1,6 +1,6 @@
 """Layers: the modules that own parameters."""
 
-from aa_flax.layers.aa_conv import AAConv2D
+from aa_flax.layers.aa_conv import AAConv, AAConv2D
 from aa_flax.layers.attention_depths import attention_depths
 from aa_flax.layers.attention_pooling import AttentionPooling
 from aa_flax.layers.aw_conv import AWConv2D
@@ -26,6 +26,7 @@ __all__ = [
     "CBAM",
     "FPN",
     "GALA",
+    "AAConv",
     "AAConv2D",
     "AWConv2D",
     "AttentionPooling",

@@ -1,5 +1,6 @@
 """Normalisation layers, and the factories of them that models take."""
 
+import math
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -55,9 +56,12 @@ class BatchNorm(nnx.BatchNorm):
             mask: True where an entry counts for the statistics, of a shape that broadcasts to that of `x`.
 
         Raises:
-            ValueError: the groups do not divide the first axis.
+            ValueError: the groups do not divide the first axis, or are several with a mask; in training a channel has
+                one value in each.
         """
         running = self._runs(use_running_average)
+        if mask is not None and not running and self.groups > 1:
+            raise ValueError(f"a mask serves one group of batch norm, got {self.groups}")
         if mask is not None or self.axis_name is not None or self.axis not in (-1, x.ndim - 1):
             return super().__call__(x, use_running_average=running, mask=mask)
         parts, mean, variance = self._statistics(x, running)
@@ -97,6 +101,11 @@ class BatchNorm(nnx.BatchNorm):
         grouped = self.groups > 1
         parts = x.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:]) if grouped else x
         axes = tuple(range(grouped, parts.ndim - 1))
+        if math.prod(parts.shape[axis] for axis in axes) == 1:
+            raise ValueError(
+                f"batch norm in training got one value a channel, which has no variance: an input of shape {x.shape}"
+                f"{f' in {self.groups} groups' * grouped}; train with more images at once, or with larger ones"
+            )
         mean, variance = moments(parts, axes, expected=self.mean[...], epsilon=self.epsilon)
         for kept, current in ((self.mean, mean), (self.var, variance)):
             current = current.reshape(self.groups, -1).mean(0).astype(kept[...].dtype)

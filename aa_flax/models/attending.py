@@ -7,7 +7,7 @@ from typing import Any
 from absl import logging
 from flax import nnx
 
-from aa_flax.layers import AAConv2D
+from aa_flax.layers import AAConv
 from aa_flax.models.factories import AugmentedConvFactory
 
 
@@ -30,7 +30,7 @@ def require_attention(model: nnx.Module, name: str, options: Any) -> tuple[str, 
     if augmented is None or augmented.upsilon == 0:
         return ()
     layers = {
-        ".".join(map(str, path)): module for path, module in nnx.iter_modules(model) if isinstance(module, AAConv2D)
+        ".".join(map(str, path)): module for path, module in nnx.iter_modules(model) if isinstance(module, AAConv)
     }
     narrow = tuple(path for path, layer in layers.items() if not layer.attends)
     if layers and not narrow:

@@ -25,6 +25,7 @@ class Entry:
         defaults: values of options of the model that replace the defaults of the dataclasses.
         num_classes, image_size: values that `create_model` uses if it is given none.
         strides: those of the maps of `features`, in their order; they do not depend on the options.
+        dimensions: how many sides its images may have: 1 for signals, 2 for images, 3 for volumes.
         pyramid: None, or a dataclass of options: the network called with `pyramid=` one of these has maps at strides 4,
             8, 16 and 32.
     """
@@ -37,6 +38,7 @@ class Entry:
     image_size: tuple[int, int]
     strides: tuple[int, ...] = ()
     pyramid: type | None = None
+    dimensions: tuple[int, ...] = (2,)
     task = "classification"
 
     @property
@@ -122,6 +124,7 @@ class Surrounded:
 
     family: Family
     backbone: Entry
+    dimensions = (2,)
 
     @property
     def task(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from flax import nnx
 
-from aa_flax.layers import AAConv2D, AWConv2D
+from aa_flax.layers import AAConv, AAConv2D, AWConv2D
 from aa_flax.layers.aa_conv import Position
 from aa_flax.layers.attention_depths import ValueRounding, attention_depths
 from aa_flax.layers.aw_conv import AWVariant, Pool
@@ -23,7 +23,10 @@ from aa_flax.ops.tables import TableResize
 
 @runtime_checkable  # the shape checker of the tests calls isinstance
 class ConvFactory(Protocol):
-    """Function that builds the convolution of a block; `map_shape` is (h, w) of its output, `stage` counts from 1."""
+    """Function that builds the convolution of a block; `stage` counts from 1.
+
+    `map_shape` is (h, w) of its output, (length,) in networks of signals and (depth, h, w) in those of volumes.
+    """
 
     def __call__(
         self,
@@ -32,7 +35,7 @@ class ConvFactory(Protocol):
         kernel_size: int,
         *,
         strides: int,
-        map_shape: tuple[int, int],
+        map_shape: tuple[int, ...],
         stage: int,
         dtype: Any,
         param_dtype: Any,
@@ -48,7 +51,7 @@ class RecalibrationFactory(Protocol):
     """
 
     def __call__(
-        self, features: int, *, map_shape: tuple[int, int], dtype: Any, param_dtype: Any, rngs: nnx.Rngs
+        self, features: int, *, map_shape: tuple[int, ...], dtype: Any, param_dtype: Any, rngs: nnx.Rngs
     ) -> nnx.Module | None: ...
 
 
@@ -59,20 +62,24 @@ def plain_conv(
     *,
     strides: int = 1,
     groups: int = 1,
-    map_shape: tuple[int, int] | None = None,
+    map_shape: tuple[int, ...] | None = None,
     stage: int = 0,
     dtype: Any,
     param_dtype: Any,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """Build a convolution without bias, with padding (kernel_size - 1) // 2 on every side for every stride."""
+    """Build a convolution without bias, with padding (kernel_size - 1) // 2 on every side for every stride.
+
+    It has as many dimensions as `map_shape`, two without that.
+    """
+    axes = 2 if map_shape is None else len(map_shape)
     padding = ((kernel_size - 1) // 2,) * 2
     return nnx.Conv(
         in_features,
         out_features,
-        (kernel_size, kernel_size),
+        (kernel_size,) * axes,
         strides=strides,
-        padding=(padding, padding),
+        padding=(padding,) * axes,
         feature_group_count=groups,
         use_bias=False,
         kernel_init=he_normal_fan_out,
@@ -97,7 +104,7 @@ class AugmentedConvFactory:
     """Factory of `AAConv2D` with its options; options without a comment are those of the layer.
 
     In stages that are not in `attention_stages` the result is what `convolution` builds; in the others it is an
-    `AAConv2D` with that convolution beside attention.
+    `AAConv2D` with that convolution beside attention, in networks of signals and volumes an `AAConv`.
     """
 
     num_heads: int = 8
@@ -122,7 +129,7 @@ class AugmentedConvFactory:
         kernel_size: int,
         *,
         strides: int,
-        map_shape: tuple[int, int],
+        map_shape: tuple[int, ...],
         stage: int,
         dtype: Any,
         param_dtype: Any,
@@ -138,7 +145,8 @@ class AugmentedConvFactory:
         if stage not in self.attention_stages:
             return beside(in_features, out_features, kernel_size, **options)
         factor = self._downsample(stage)
-        return AAConv2D(
+        layer = AAConv2D if len(map_shape) == 2 else AAConv
+        return layer(
             in_features,
             out_features,
             kernel_size,
@@ -147,7 +155,7 @@ class AugmentedConvFactory:
             upsilon=self.upsilon,
             min_key_depth_per_head=self.min_key_depth_per_head,
             value_rounding=self.value_rounding,
-            spatial_shape=(math.ceil(map_shape[0] / factor), math.ceil(map_shape[1] / factor)),
+            spatial_shape=tuple(math.ceil(side / factor) for side in map_shape),
             attention_downsample=factor,
             position=self.position,
             table_resize=self.table_resize,

@@ -22,6 +22,7 @@ class Apply(Protocol):
         *arguments: Any,
         train: bool | None = None,
         rngs: nnx.Rngs | Array | None = None,
+        **options: Any,
     ) -> tuple[Any, PureDict]: ...
 
 
@@ -33,6 +34,8 @@ def functional(model: nnx.Module, call: Callable[..., Any] | None = None) -> tup
     statistics after the call, which only training changes. It has no side effect and is meant for plain `jax.jit` and
     `jax.grad`. With train=None the model is in the mode that it had when it was split. `rngs` is an `nnx.Rngs` made
     inside the trace, or a JAX random key.
+
+    Other keyword arguments, such as `valid` of networks of signals, are passed on.
 
     With `call`, `apply(params, batch_stats, *arguments, ...)` runs `call(model, *arguments, train=train, rngs=rngs)`
     instead of the model itself.
@@ -53,13 +56,14 @@ def functional(model: nnx.Module, call: Callable[..., Any] | None = None) -> tup
         *arguments: Any,
         train: bool | None = None,
         rngs: nnx.Rngs | Array | None = None,
+        **options: Any,
     ) -> tuple[Any, PureDict]:
         merged = nnx.merge(graph, params, batch_stats, rest, copy=True)
         if isinstance(rngs, jax.Array):
             rngs = nnx.Rngs(rngs)
         learns = in_training if train is None else train
         run = merged if call is None else functools.partial(call, merged)
-        outputs = run(*arguments, train=train, rngs=rngs)
+        outputs = run(*arguments, train=train, rngs=rngs, **options)
         return outputs, nnx.to_pure_dict(nnx.state(merged, nnx.BatchStat)) if learns else batch_stats
 
     return apply, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)

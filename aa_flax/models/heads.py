@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from aa_flax.layers import AttentionPooling
 from aa_flax.layers.initializers import lecun_normal
@@ -135,20 +135,31 @@ def _pooling(options: HeadOptions, layer_scale: float) -> PoolingFactory | None:
     return options.pooling
 
 
-def outputs(pooling: Any, head: Any, x: Float[Array, "b h w c"]) -> Float[Array, "b _"]:
-    """Return the logits [b, classes] of the last map, or the pooled features [b, width] if there is no classifier."""
-    tokens = pooled(pooling, x)
+def outputs(
+    pooling: Any, head: Any, x: Float[Array, "b *space c"], valid: Bool[Array, "b *space"] | None = None
+) -> Float[Array, "b _"]:
+    """Return the logits [b, classes] of the last map, or the pooled features [b, width] if there is no classifier.
+
+    With `valid`, the mean is that of the valid locations.
+    """
+    tokens = _mean_of_valid(x, valid) if valid is not None and pooling is None else pooled(pooling, x)
     return tokens if head is None else head(tokens)
 
 
-def pooled(pooling: Any, x: Float[Array, "b h w c"]) -> Float[Array, "b *tokens width"]:
+def _mean_of_valid(x: Array, valid: Array) -> Array:
+    axes = tuple(range(1, x.ndim - 1))
+    count = jnp.maximum(valid.sum(axes), 1).astype(x.dtype)
+    return jnp.where(valid[..., None], x, jnp.zeros((), x.dtype)).sum(axes) / count[:, None]
+
+
+def pooled(pooling: Any, x: Float[Array, "b *space c"]) -> Float[Array, "b *tokens width"]:
     """Return the input of the classifier: [b, width], or [b, tokens, width] for several tokens.
 
     Raises:
         ValueError: the user's own pooling returns another shape.
     """
     if pooling is None:
-        return x.mean((1, 2))
+        return x.mean(tuple(range(1, x.ndim - 1)))
     tokens = pooling(x)
     if tokens.ndim == 3 and tokens.shape[1] == 1:
         return tokens[:, 0]

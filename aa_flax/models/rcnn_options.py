@@ -99,6 +99,13 @@ class RCNNOptions(DetectorOptions):
         self.require_share("rpn_positive_fraction", "proposal_iou_threshold", "box_positive_fraction")
         self.require_share("box_foreground_iou")
         self.require_thresholds("rpn_foreground_iou", "rpn_background_iou")
+        for samples, share in (("rpn_samples", "rpn_positive_fraction"), ("box_samples", "box_positive_fraction")):
+            number, fraction = getattr(self, samples), getattr(self, share)
+            if int(number * fraction) < 1:
+                raise ValueError(
+                    f"{samples} is {number}, of which {share} {fraction} leaves none with an object: nothing would be "
+                    "learnt of boxes"
+                )
         if len(self.box_weights) != 4 or not all(weight > 0 for weight in self.box_weights):
             raise ValueError(f"box_weights must be four numbers above 0, got {self.box_weights}")
         super().__post_init__()

@@ -12,7 +12,7 @@ from aa_flax.layers.gather_excite import Variant
 
 
 def no_recalibration(
-    features: int, *, map_shape: tuple[int, int], dtype: Any, param_dtype: Any, rngs: nnx.Rngs
+    features: int, *, map_shape: tuple[int, ...], dtype: Any, param_dtype: Any, rngs: nnx.Rngs
 ) -> None:
     """Build no module, so that the map stays as it is; see `RecalibrationFactory`."""
     return

@@ -15,7 +15,7 @@ from aa_flax.json_values import as_tuples
 from aa_flax.models.attending import require_attention
 from aa_flax.models.entries import Entry, Family, Surrounded
 from aa_flax.models.traced_rngs import for_trace
-from aa_flax.typed import as_type, height_and_width
+from aa_flax.typed import as_type, sides
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class BuiltFrom:
 
     name: str
     num_classes: int
-    image_size: tuple[int, int]
+    image_size: tuple[int, ...]
     in_channels: int
     dtype: np.dtype
     param_dtype: np.dtype
@@ -91,6 +91,7 @@ def register(
     image_size: tuple[int, int],
     strides: tuple[int, ...] = (),
     pyramid: type | None = None,
+    dimensions: tuple[int, ...] = (2,),
 ) -> None:
     """Register a network under a name; see `Entry` for the arguments.
 
@@ -102,7 +103,8 @@ def register(
     """
     if name in _entries:
         raise ValueError(f"a model named {name!r} is registered already")
-    entry = Entry(network, options, plugs or {}, defaults or {}, num_classes, image_size, strides, pyramid)
+    sizes = num_classes, image_size, strides, pyramid, dimensions
+    entry = Entry(network, options, plugs or {}, defaults or {}, *sizes)
     if unknown := sorted({*entry.defaults} - {*entry.types}):
         raise ValueError(f"{name} has no option {', '.join(unknown)} that a default could be of")
     _entries[name] = entry
@@ -125,7 +127,7 @@ def create_model(
     name: str,
     *,
     num_classes: int | None = None,
-    image_size: int | tuple[int, int] | None = None,
+    image_size: int | tuple[int, ...] | None = None,
     in_channels: int = 3,
     dtype: Any = jnp.float32,
     param_dtype: Any = jnp.float32,
@@ -138,7 +140,8 @@ def create_model(
         name: one of `list_models()`.
         num_classes: width of the classifier; None is the model's own (100 for Wide-ResNet), 0 is no classifier.
         image_size: (height, width), or one number for both, of the images for which position tables are made; None is
-            the model's own ((32, 32) for Wide-ResNet). Calls accept images of other sizes too.
+            the model's own ((32, 32) for Wide-ResNet). Calls accept images of other sizes too. With (length,) a
+            Wide-ResNet is a network of signals, with (depth, height, width) one of volumes.
         in_channels: channels of the images.
         dtype, param_dtype: floating-point types of the computation and of the parameters.
         rngs: source of the initial weights, for example `nnx.Rngs(0)`. They are drawn on the host; inside a trace JAX
@@ -163,7 +166,7 @@ def create_model(
     built_from = BuiltFrom(
         name,
         entry.classes(checked) if num_classes is None else int(num_classes),
-        entry.image_size if image_size is None else height_and_width("image_size", image_size),
+        entry.image_size if image_size is None else sides("image_size", image_size, entry.dimensions),
         int(in_channels),
         jnp.dtype(dtype),
         jnp.dtype(param_dtype),
@@ -206,6 +209,15 @@ def _surrounded() -> Iterator[tuple[str, Family]]:
     """Yield the name and the family of each network around a backbone."""
     for prefix, family in _families.items():
         yield from ((prefix + name, family) for name, entry in _entries.items() if family.serves(entry))
+
+
+def model_task(name: str) -> str:
+    """Return what a network is for: "classification", "detection" or "segmentation".
+
+    Raises:
+        ValueError: an unknown name (the message has the nearest known ones).
+    """
+    return _find(name).task
 
 
 def model_options(name: str) -> dict[str, Any]:

@@ -185,7 +185,8 @@ class Segmenter(WithMode):
             size: height and width of the result; None is those of the images.
         """
         height, width = images.shape[1:3] if size is None else size
-        return jnp.argmax(resize_bilinear(self(images, train=False), height, width), -1).astype(jnp.int32)
+        logits: Any = self(images, train=False)
+        return jnp.argmax(resize_bilinear(logits, height, width), -1).astype(jnp.int32)
 
     def _maps(self, images: Array, *, train: bool | None, rngs: nnx.Rngs | None) -> dict[int, Array]:
         require_images(images, self.in_channels)

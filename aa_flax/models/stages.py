@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 from jax.export import is_symbolic_dim
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
+from aa_flax.layers.convolve import valid_after
 from aa_flax.layers.drop_path import dropout_stream
+from aa_flax.ops.axes import AXES, letters
 
 
 class FeatureInfo(NamedTuple):
@@ -18,8 +20,8 @@ class FeatureInfo(NamedTuple):
     stride: int
 
 
-def require_images(images: Array, in_channels: int) -> None:
-    """Check that an array is a batch [b, h, w, in_channels] of normalised images.
+def require_images(images: Array, in_channels: int, dimensions: int = 2) -> None:
+    """Check that an array is a batch [b, h, w, in_channels] of normalised images, or of signals or volumes.
 
     Raises:
         TypeError: whole numbers, as pixels are stored.
@@ -30,15 +32,26 @@ def require_images(images: Array, in_channels: int) -> None:
             f"images must be normalised floating-point numbers, got {images.dtype}; pixels from 0 to 255 are "
             "normalised as (images / 255 - mean) / std, mean and std of each channel being those of the training data"
         )
-    if images.ndim != 4 or images.shape[-1] != in_channels or 0 in images.shape:
+    if images.ndim != dimensions + 2 or images.shape[-1] != in_channels or 0 in images.shape:
         raise ValueError(
-            f"images must have shape [b, h, w, in_channels={in_channels}], none of them 0, got {images.shape}"
+            f"images must have shape [b, {letters(dimensions)}, in_channels={in_channels}], none of them 0, got "
+            f"{images.shape}"
         )
-    if any(is_symbolic_dim(side) for side in images.shape[1:3]):
+    if any(is_symbolic_dim(side) for side in images.shape[1:-1]):
         raise ValueError(
-            f"images may have a symbolic batch, but their height and width must be numbers, got {images.shape}: export "
-            "one program for each size"
+            f"images may have a symbolic batch, but their {' and '.join(AXES[dimensions])} must be numbers, got "
+            f"{images.shape}: export one program for each size"
         )
+
+
+def require_valid(valid: Array | None, images: Array) -> None:
+    """Raise an error unless `valid` is None, or bool and of the shape of the images without their channels."""
+    if valid is None:
+        return
+    if valid.dtype != jnp.bool_:
+        raise TypeError(f"valid must be bool, got {valid.dtype}")
+    if valid.shape != images.shape[:-1]:
+        raise ValueError(f"valid must have shape {images.shape[:-1]} like images, got {valid.shape}")
 
 
 def require_rngs(train: bool, rngs: nnx.Rngs | None, *, dropout: float = 0.0, drop_path: float = 0.0) -> None:
@@ -57,11 +70,23 @@ class Stage(nnx.Module):
             setattr(self, f"block{i + 1}", block)
 
     def __call__(
-        self, x: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "b hs ws f"]:
-        """Return the map after all blocks; with train=None each block is in its own mode."""
+        self,
+        x: Float[Array, "b *space c"],
+        *,
+        train: bool | None = None,
+        rngs: nnx.Rngs | None = None,
+        valid: Bool[Array, "b *space"] | None = None,
+    ) -> Float[Array, "b *slid f"]:
+        """Return the map after all blocks; with train=None each block is in its own mode.
+
+        `valid`, for blocks that take it, says which locations are there and no padding.
+        """
         for i in range(self.blocks):
-            x = getattr(self, f"block{i + 1}")(x, train=train, rngs=rngs)
+            block = getattr(self, f"block{i + 1}")
+            if valid is None:
+                x = block(x, train=train, rngs=rngs)
+            else:
+                x, valid = block(x, train=train, rngs=rngs, valid=valid), valid_after(valid, block.strides)
         return x
 
 

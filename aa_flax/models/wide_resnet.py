@@ -7,13 +7,13 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from aa_flax.layers.convolve import convolve
+from aa_flax.layers.convolve import convolve, valid_after
 from aa_flax.layers.drop_path import DropPathRule, drop_path, drop_path_rates
 from aa_flax.layers.mode import WithMode, evaluates
 from aa_flax.layers.norm import NormFactory, batch_norm
-from aa_flax.models.activated import convolve_activated
+from aa_flax.models.activated import convolve_activated, normed
 from aa_flax.models.depth import blocks_of_stages
 from aa_flax.models.factories import (
     AugmentedConvFactory,
@@ -26,18 +26,33 @@ from aa_flax.models.factories import (
 from aa_flax.models.heads import HeadOptions, classifier, outputs
 from aa_flax.models.recalibration import GatherExciteFactory, SqueezeExciteFactory, no_recalibration
 from aa_flax.models.registry import register
-from aa_flax.models.stages import FeatureInfo, require_images, require_rngs, require_sizes, residual_stage
+from aa_flax.models.stages import (
+    FeatureInfo,
+    require_images,
+    require_rngs,
+    require_sizes,
+    require_valid,
+    residual_stage,
+)
 from aa_flax.ops import average_pool
+from aa_flax.ops.resampling import average_pool_valid
 
 Shortcut = Literal["parameter_free", "projection"]
 
 
-def parameter_free_shortcut(x: Float[Array, "b h w c"], strides: int, features: int) -> Float[Array, "b hs ws f"]:
-    """Return the map average-pooled by the stride, with zero channels added before and after its own."""
-    if strides > 1:
+def parameter_free_shortcut(
+    x: Float[Array, "b *space c"], strides: int, features: int, valid: Bool[Array, "b *space"] | None = None
+) -> Float[Array, "b *slid f"]:
+    """Return the map average-pooled by the stride, with zero channels added before and after its own.
+
+    With `valid`, the means are those of the valid locations.
+    """
+    if strides > 1 and valid is not None:
+        x = average_pool_valid(x, valid, strides, window=strides)
+    elif strides > 1:
         x = average_pool(x, strides, window=strides)
     missing = features - x.shape[-1]
-    return jnp.pad(x, [(0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)])
+    return jnp.pad(x, [*((0, 0),) * (x.ndim - 1), (missing // 2, missing - missing // 2)])
 
 
 class PreActivationBlock(WithMode):
@@ -53,7 +68,7 @@ class PreActivationBlock(WithMode):
         features: int,
         *,
         strides: int,
-        map_shape: tuple[int, int],
+        map_shape: tuple[int, ...],
         stage: int,
         conv: ConvFactory,
         second_conv: ConvFactory,
@@ -79,23 +94,30 @@ class PreActivationBlock(WithMode):
         self.conv2 = second_conv(features, features, 3, strides=1, **place)
         self.recalibration = recalibration(features, map_shape=map_shape, **options)
         projects = shortcut == "projection" and self.changes
-        self.shortcut = plain_conv(in_features, features, 1, strides=strides, **options) if projects else None
+        shape: dict[str, Any] = dict(map_shape=map_shape, strides=strides)
+        self.shortcut = plain_conv(in_features, features, 1, **shape, **options) if projects else None
 
     def __call__(
-        self, x: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "b hs ws f"]:
+        self,
+        x: Float[Array, "b *space c"],
+        *,
+        train: bool | None = None,
+        rngs: nnx.Rngs | None = None,
+        valid: Bool[Array, "b *space"] | None = None,
+    ) -> Float[Array, "b *slid f"]:
         """Return the map after the block; in training drop path and dropout draw from `rngs`."""
+        seen = None if valid is None else valid_after(valid, self.strides)
         if self.shortcut is None:
-            skipped = parameter_free_shortcut(x, self.strides, self.features) if self.changes else x
-            y = convolve_activated(self.bn1, self.conv1, x, train=train, recompute=True)
+            skipped = parameter_free_shortcut(x, self.strides, self.features, valid) if self.changes else x
+            y = convolve_activated(self.bn1, self.conv1, x, train=train, recompute=True, valid=valid)
         else:
-            activated = jax.nn.relu(self.bn1(x, use_running_average=evaluates(train)))
-            skipped = self.shortcut(activated)
-            y = convolve(self.conv1, activated, train=train)
-        y = jax.nn.relu(self.bn2(y, use_running_average=evaluates(train)))
+            activated = jax.nn.relu(normed(self.bn1, x, train=train, valid=valid))
+            skipped = convolve(self.shortcut, activated, train=train, valid=valid)
+            y = convolve(self.conv1, activated, train=train, valid=valid)
+        y = jax.nn.relu(normed(self.bn2, y, train=train, valid=seen))
         if self.dropout is not None:
             y = self.dropout(y, deterministic=evaluates(train), rngs=rngs)
-        y = convolve(self.conv2, y, train=train)
+        y = convolve(self.conv2, y, train=train, valid=seen)
         if self.recalibration is not None:
             y = self.recalibration(y, train=train)
         return drop_path(y, self.drop_path_rate, train=self.trains(train), rngs=rngs) + skipped
@@ -130,6 +152,10 @@ class WideResNet(WithMode):
 
     Batch norm and ReLU come before the pooling.
 
+    With an `image_size` of one number, (length,), it is a network of signals, with three, (depth, height, width), one
+    of volumes: kernels, strides and positions have as many dimensions. These have no recalibration, no AW-convolution
+    and no attention pooling, which are of maps.
+
     Raises:
         ValueError: options that no such network can have; at call time images that do not fit.
     """
@@ -139,7 +165,7 @@ class WideResNet(WithMode):
         options: WideResNetOptions = WideResNetOptions(),
         *,
         num_classes: int = 100,
-        image_size: tuple[int, int] = (32, 32),
+        image_size: tuple[int, ...] = (32, 32),
         in_channels: int = 3,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
@@ -153,6 +179,10 @@ class WideResNet(WithMode):
         require_sizes(num_classes, in_channels)
         if options.shortcut not in get_args(Shortcut):
             raise ValueError(f"shortcut must be one of {get_args(Shortcut)}, got {options.shortcut!r}")
+        of_maps = {"recalibration": no_recalibration, "second_conv": plain_conv, "pooling": "average"}
+        given = [name for name, plain in of_maps.items() if getattr(options, name) != plain]
+        if len(image_size) != 2 and given:
+            raise ValueError(f"{', '.join(given)} must be plain in a network of signals or volumes, {image_size}")
         if not 0 <= options.dropout_rate < 1:
             raise ValueError(f"dropout_rate must lie in [0, 1), got {options.dropout_rate}")
         arrays: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
@@ -165,7 +195,7 @@ class WideResNet(WithMode):
         self.drop_path_rate = options.drop_path_rate
         count = (depth - 4) // 6
         rates = drop_path_rates(options.drop_path_rate, 3 * count, options.drop_path_rule)
-        self.stem = plain_conv(in_channels, 16, 3, **arrays)
+        self.stem = plain_conv(in_channels, 16, 3, map_shape=image_size, **arrays)
         in_features = 16
         for i, (width, strides, stride) in enumerate(zip(widths, (1, 2, 2), (1, 2, 4), strict=True)):
             stage = residual_stage(
@@ -174,7 +204,7 @@ class WideResNet(WithMode):
                 in_features,
                 width,
                 strides=strides,
-                map_shape=(math.ceil(image_size[0] / stride), math.ceil(image_size[1] / stride)),
+                map_shape=tuple(math.ceil(side / stride) for side in image_size),
                 stage=i + 1,
                 conv=options.conv,
                 second_conv=options.second_conv,
@@ -201,45 +231,63 @@ class WideResNet(WithMode):
         return {"stem": 0, **blocks_of_stages({name: getattr(self, name).blocks for name in self.feature_info})}
 
     def __call__(
-        self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
+        self,
+        images: Float[Array, "b *space c"],
+        *,
+        train: bool | None = None,
+        rngs: nnx.Rngs | None = None,
+        valid: Bool[Array, "b *space"] | None = None,
     ) -> Float[Array, "b _"]:
         """Return logits [b, classes] of normalised images [b, h, w, c]; pooled features [b, width] with num_classes=0.
 
         In training, the statistics of the batch normalise and the running statistics are updated in place; dropout
-        and drop path need `rngs`.
+        and drop path need `rngs`. `valid` says which locations are there, of signals or volumes that are padded at
+        their ends: a padded one gives what it gives alone.
 
         Raises:
             ValueError: images that do not fit, or dropout or drop path in training without `rngs`.
         """
-        last = self._stages(images, train=train, rngs=rngs)["stage3"]
-        return outputs(self.pooling, self.head, last)
+        last = self._stages(images, train=train, rngs=rngs, valid=valid)["stage3"]
+        return outputs(self.pooling, self.head, last, None if valid is None else valid_after(valid, 4))
 
     def features(
-        self, images: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
+        self,
+        images: Float[Array, "b *space c"],
+        *,
+        train: bool | None = None,
+        rngs: nnx.Rngs | None = None,
+        valid: Bool[Array, "b *space"] | None = None,
     ) -> dict[str, Array]:
         """Return the maps "stage1", "stage2" and "stage3".
 
         Blocks are pre-activated, so the first two are sums without activation; the last is the map after the final
-        batch norm and ReLU. In training they are those of the call in training, with dropout and drop path.
+        batch norm and ReLU. In training they are those of the call in training, with dropout and drop path. Where
+        locations are not `valid`, the maps have no meaning.
         """
-        return self._stages(images, train=train, rngs=rngs)
+        return self._stages(images, train=train, rngs=rngs, valid=valid)
 
-    def _stages(self, images: Array, *, train: bool | None, rngs: nnx.Rngs | None) -> dict[str, Array]:
-        require_images(images, self.in_channels)
+    def _stages(
+        self, images: Array, *, train: bool | None, rngs: nnx.Rngs | None, valid: Array | None
+    ) -> dict[str, Array]:
+        require_images(images, self.in_channels, len(self.image_size))
+        require_valid(valid, images)
         require_rngs(self.trains(train), rngs, dropout=self.dropout_rate, drop_path=self.drop_path_rate)
-        x = start = self.stem(images)
+        start = convolve(self.stem, images, train=train, valid=valid)
+        x, seen, starting = start, valid, valid
         maps = {}
         for i, width in enumerate(self.widths):
-            before = x
-            x = getattr(self, f"stage{i + 1}")(x, train=train, rngs=rngs)
+            before, strides = x, 1 if i == 0 else 2
+            x = getattr(self, f"stage{i + 1}")(x, train=train, rngs=rngs, valid=seen)
             if self.long_skips:
-                x = x + parameter_free_shortcut(before, 1 if i == 0 else 2, width)
+                x = x + parameter_free_shortcut(before, strides, width, seen)
+            seen = None if seen is None else valid_after(seen, strides)
             maps[f"stage{i + 1}"] = x
         if self.long_skips:
             for strides in (2, 2):
-                start = parameter_free_shortcut(start, strides, start.shape[-1])
+                start = parameter_free_shortcut(start, strides, start.shape[-1], starting)
+                starting = None if starting is None else valid_after(starting, strides)
             x = x + parameter_free_shortcut(start, 1, self.widths[-1])
-        maps["stage3"] = jax.nn.relu(self.bn(x, use_running_average=evaluates(train)))
+        maps["stage3"] = jax.nn.relu(normed(self.bn, x, train=train, valid=seen))
         return maps
 
 
@@ -268,4 +316,5 @@ for _prefix, _plugs in _VARIANTS.items():
         num_classes=100,
         image_size=(32, 32),
         strides=(1, 2, 4),
+        dimensions=(1, 2, 3),
     )

@@ -13,7 +13,12 @@ from aa_flax.ops.max_pooling import max_pool
 from aa_flax.ops.nms import nms
 from aa_flax.ops.packed_attention import packed_attention
 from aa_flax.ops.proposals import Proposals, top_proposals
-from aa_flax.ops.relative_attention import relative_attention_2d, relative_attention_weights_2d
+from aa_flax.ops.relative_attention import (
+    relative_attention,
+    relative_attention_2d,
+    relative_attention_weights,
+    relative_attention_weights_2d,
+)
 from aa_flax.ops.resampling import adaptive_average_pool, average_pool, resize_bilinear
 from aa_flax.ops.resized_convolution import resized_convolution
 from aa_flax.ops.roi_align import roi_align
@@ -43,7 +48,9 @@ __all__ = [
     "max_pool",
     "nms",
     "packed_attention",
+    "relative_attention",
     "relative_attention_2d",
+    "relative_attention_weights",
     "relative_attention_weights_2d",
     "resize_bilinear",
     "resize_relative_table",

@@ -36,6 +36,7 @@ class Call:
     divides: bool = True  # whether the batch is a number that the ambient mesh divides, as kernels need
     capability: tuple[int, int] | None = None  # of the GPU, where it is known
     cudnn: bool = False  # whether JAX finds it
+    dimensions: int = 2  # kernels serve one and two
 
     @property
     def places(self) -> int:
@@ -86,8 +87,12 @@ def choose(
     positions: bool,
     in_features: int | None = None,
     batch: int | None = None,
+    dimensions: int = 2,
 ) -> str:
-    """Return the implementation for a call, with depths per head, and log it (INFO) once for each kind of call."""
+    """Return the implementation for a call, with depths per head, and log it (INFO) once for each kind of call.
+
+    A signal is a map of height 1, and the height of a volume is that of its planes below each other.
+    """
     mesh, platform = data_mesh(), target_platform()
     in_features = in_features or num_heads * (2 * key_depth + value_depth)
     return _choose(
@@ -105,6 +110,7 @@ def choose(
             batch is None or (not is_symbolic_dim(batch) and (mesh is None or batch % mesh.shape["data"] == 0)),
             target_capability() if platform == "gpu" else None,
             platform == "gpu" and cudnn.available(),
+            dimensions,
         )
     )
 
@@ -133,7 +139,7 @@ def _serves(entry: Entry, call: Call) -> bool:
     if entry.capability and call.capability and call.capability < entry.capability:
         return False
     kernel_serves = _KERNELS.get(entry.implementation)
-    return kernel_serves is None or (call.divides and kernel_serves(call))
+    return kernel_serves is None or (call.divides and call.dimensions < 3 and kernel_serves(call))
 
 
 def _fits_tpu(call: Call) -> bool:

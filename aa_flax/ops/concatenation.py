@@ -9,15 +9,15 @@ from jaxtyping import Array, Float
 from aa_flax.ops.platform import target_platform
 
 
-def concatenated(convolve: Callable[..., Array], attend: Callable[..., Array], room: int) -> Float[Array, "b h w _"]:
+def concatenated(convolve: Callable[..., Array], attend: Callable[..., Array], room: int) -> Float[Array, "b *space _"]:
     """Return `concat[convolve(), attend()]` (Bello et al., 2019, section 3.2).
 
     A concatenation reads and writes both parts once more. On a TPU, whose tiles of 128 channels have room for those of
     attention, the convolution writes channels of zeros after its own instead, and attention is added to them.
 
     Args:
-        convolve: returns [b, h, w, c]; with `room=d`, d channels of zeros follow.
-        attend: returns [b, h, w, d]; with a map as `added_to`, returns that map with d added to its last channels.
+        convolve: returns [b, *space, c]; with `room=d`, d channels of zeros follow.
+        attend: returns [b, *space, d]; with a map as `added_to`, returns that map with d added to its last channels.
         room: d, or 0 for a convolution that cannot leave room.
     """
     if room and target_platform() == "tpu":
@@ -28,13 +28,13 @@ def concatenated(convolve: Callable[..., Array], attend: Callable[..., Array], r
 
 def convolution_with_room(
     convolution: Callable[..., Array],
-    x: Float[Array, "b h w c"],
-    kernel: Float[Array, "kh kw c f"],
+    x: Float[Array, "b *space c"],
+    kernel: Float[Array, "*window c f"],
     bias: Float[Array, " f"] | None,
-    strides: tuple[int, int],
+    strides: tuple[int, ...],
     padding: Any,
     room: int,
-) -> Float[Array, "b hs ws _"]:
+) -> Float[Array, "b *slid _"]:
     """Return a convolution followed by `room` channels of zeros, to which another result is to be added.
 
     Args:
@@ -44,5 +44,7 @@ def convolution_with_room(
         room: the number of channels of zeros.
     """
     wider = lambda array: jnp.pad(array, (*((0, 0),) * (array.ndim - 1), (0, room)))  # noqa: E731
-    y = convolution(x, wider(kernel), strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    return y if bias is None else y + wider(bias[None, None, None])
+    space = "DHW"[-(x.ndim - 2) :]
+    numbers = (f"N{space}C", f"{space}IO", f"N{space}C")
+    y = convolution(x, wider(kernel), strides, padding, dimension_numbers=numbers)
+    return y if bias is None else y + wider(jnp.expand_dims(bias, tuple(range(x.ndim - 1))))

@@ -16,15 +16,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from aa_flax.ops.folded import fold
+from aa_flax.ops.hidden_keys import hiding_number
 from aa_flax.ops.mesh import BATCHED, over_mesh
 from aa_flax.ops.platform import target_capability, target_platform
 
 # Hopper takes 256 too, but its backward pass falls off above 128 and older GPUs take no more.
 WIDEST = 128
 _OLDEST = (8, 0)  # Ampere; cuDNN's fused attention runs on nothing older
-# The square exceeds any other logit that float32 can hold. Float16 cannot hold such numbers: there the square of its
-# largest exceeds all that queries and keys of one such channel can have.
-_LARGE = {jnp.dtype(jnp.bfloat16): 2.0**62, jnp.dtype(jnp.float16): 65504.0}
 
 
 def folded_width(h: int, w: int, key_depth: int, value_depth: int, positions: bool) -> int:
@@ -140,7 +138,7 @@ def _with_hidden_place(query: Array, key: Array, value: Array, scale: float) -> 
     query, scale = query * jnp.asarray(power, query.dtype), scale / power if scale else 1.0
     channel = ((0, 0), (0, 0), (0, 0), (0, 1))
     place = ((0, 0), (0, 1), (0, 0), (0, 0))
-    large = _LARGE[query.dtype]
+    large = hiding_number(query.dtype)
     query = jnp.pad(jnp.pad(query, channel, constant_values=large), place)
     key = jnp.pad(jnp.pad(key, channel), place)
     hidden = np.zeros((key.shape[1], 1, key.shape[3]), bool)

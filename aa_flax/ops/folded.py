@@ -18,24 +18,27 @@ from aa_flax.precision import at_least_float32
 
 
 def fold(
-    query: Float[Array, "b h w n dk"],
-    key: Float[Array, "b h w n dk"],
-    rel_height: Float[Array, "_rows dk"],
-    rel_width: Float[Array, "_columns dk"],
-) -> tuple[Float[Array, "b h w n folded"], Float[Array, "b h w n folded"]]:
-    """Return queries and keys of width dk + w + h whose dot product is the relative logit before scaling.
+    query: Float[Array, "b *space n dk"], key: Float[Array, "b *space n dk"], *tables: Float[Array, "_rows dk"] | None
+) -> tuple[Float[Array, "b *space n folded"], Float[Array, "b *space n folded"]]:
+    """Return queries and keys whose dot product is the relative logit before scaling.
+
+    They are as much wider as the axes are long of which `tables`, one for each axis in its order, has a table.
 
     In float16 a position term may exceed the largest number, so a 32nd of it is kept, and the keys have 32 for 1.
     """
-    h, w = query.shape[1:3]
+    space = query.shape[1:-2]
+    at = "zyx"[-len(space) :]
     one = 32 if query.dtype == jnp.float16 else 1
     part = query if one == 1 else query / one
-    by_column = jnp.einsum("byxnd,xud->byxnu", part, by_pair(rel_width))
-    by_row = jnp.einsum("byxnd,yvd->byxnv", part, by_pair(rel_height))
     nothing = jnp.zeros_like(key[..., :1])  # sharded as the keys are, for meshes that check it
-    column = nothing + one * jnp.eye(w, dtype=key.dtype)[None, None, :, None, :]
-    row = nothing + one * jnp.eye(h, dtype=key.dtype)[None, :, None, None, :]
-    return jnp.concatenate([query, by_column, by_row], -1), jnp.concatenate([key, column, row], -1)
+    terms, places = [query], [key]
+    for axis in reversed(range(len(space))):
+        table, length = tables[axis], space[axis]
+        if table is not None:
+            terms.append(jnp.einsum(f"b{at}nd,{at[axis]}ud->b{at}nu", part, by_pair(table)))
+            shape = [length if other == axis else 1 for other in range(len(space))]
+            places.append(nothing + one * jnp.eye(length, dtype=key.dtype).reshape(1, *shape, 1, length))
+    return jnp.concatenate(terms, -1), jnp.concatenate(places, -1)
 
 
 def folded(

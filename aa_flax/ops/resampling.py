@@ -1,4 +1,4 @@
-"""Average pooling and bilinear resizing of maps [b, h, w, c]."""
+"""Average pooling and linear resizing of signals, maps and volumes [b, *space, c]."""
 
 import functools
 import math
@@ -7,36 +7,56 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from aa_flax.ops.mesh import over_batch
 from aa_flax.ops.platform import target_platform
 from aa_flax.precision import at_least_float32
 
 
-def average_pool(x: Float[Array, "b h w c"], stride: int, *, window: int = 3) -> Float[Array, "b hs ws c"]:
+def average_pool(x: Float[Array, "b *space c"], stride: int, *, window: int = 3) -> Float[Array, "b *pooled c"]:
     """Return the mean over window×window locations every `stride`; locations outside the map do not count.
 
-    The first window starts (window - 1) // 2 before the map (1 for the 3×3 of the paper, 0 for a 2×2), and h and w
-    become ceil(h / stride) and ceil(w / stride).
+    The first window starts (window - 1) // 2 before the map (1 for the 3×3 of the paper, 0 for a 2×2), and each side,
+    of which a space may have any number, becomes ceil(side / stride).
     """
-    spans = [_Span(length, stride, window) for length in x.shape[1:3]]
-    padding = ((0, 0), *((span.before, span.after) for span in spans), (0, 0))
-    if target_platform() == "cpu" and window > stride:
-        # There the gradient of a reduction over overlapping windows uses one core and takes four times as long.
-        sums = _sums_by_axis(jnp.pad(x, padding), stride, window, (len(spans[0].counts), len(spans[1].counts)))
-    else:
-        zero = np.zeros((), x.dtype)
-        sums = jax.lax.reduce_window(x, zero, jax.lax.add, (1, window, window, 1), (1, stride, stride, 1), padding)
-    counts = np.outer(spans[0].counts, spans[1].counts)[None, :, :, None]
+    counts, sums = _window_sums(x, stride, window)
     return sums / jnp.asarray(counts, x.dtype)
 
 
-def _sums_by_axis(padded: Array, stride: int, window: int, size: tuple[int, int]) -> Array:
-    """Return the sums over windows of rows, then of columns, as sums of shifted maps."""
-    last_row, last_column = (stride * (length - 1) + 1 for length in size)
-    rows = functools.reduce(jnp.add, (padded[:, i : i + last_row : stride] for i in range(window)))
-    return functools.reduce(jnp.add, (rows[:, :, j : j + last_column : stride] for j in range(window)))
+def average_pool_valid(
+    x: Float[Array, "b *space c"], valid: Bool[Array, "b *space"], stride: int, *, window: int = 3
+) -> Float[Array, "b *pooled c"]:
+    """Return `average_pool` in which only the locations that are `valid` count; 0 where a window has none."""
+    inside = valid[..., None].astype(x.dtype)
+    _, sums = _window_sums(jnp.where(valid[..., None], x, 0), stride, window)
+    _, counts = _window_sums(inside, stride, window)
+    return sums / jnp.maximum(counts, 1)
+
+
+def _window_sums(x: Array, stride: int, window: int) -> tuple[np.ndarray, Array]:
+    """Return how many locations of the space each window has, [1, *pooled, 1], and the sums over them."""
+    spans = [_Span(length, stride, window) for length in x.shape[1:-1]]
+    axes = len(spans)
+    padding = ((0, 0), *((span.before, span.after) for span in spans), (0, 0))
+    pooled = tuple(len(span.counts) for span in spans)
+    if target_platform() == "cpu" and window > stride:
+        # There the gradient of a reduction over overlapping windows uses one core and takes four times as long.
+        sums = _sums_by_axis(jnp.pad(x, padding), stride, window, pooled)
+    else:
+        zero, windows, strides = np.zeros((), x.dtype), (1, *(window,) * axes, 1), (1, *(stride,) * axes, 1)
+        sums = jax.lax.reduce_window(x, zero, jax.lax.add, windows, strides, padding)
+    counts = functools.reduce(np.multiply.outer, (span.counts for span in spans))
+    return counts[None, ..., None], sums
+
+
+def _sums_by_axis(padded: Array, stride: int, window: int, size: tuple[int, ...]) -> Array:
+    """Return the sums over windows along one axis after the other, as sums of shifted maps."""
+    for axis, length in enumerate(size, 1):
+        last = stride * (length - 1) + 1
+        shifts = (jax.lax.slice_in_dim(padded, i, i + last, stride, axis) for i in range(window))
+        padded = functools.reduce(jnp.add, shifts)
+    return padded
 
 
 class _Span:
@@ -50,16 +70,21 @@ class _Span:
         self.counts = np.minimum(ends, length) - np.maximum(starts, 0)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))  # the name lets FLOP counts tell interpolation from layers
-def resize_bilinear(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array, "b {height} {width} c"]:
-    """Return the map interpolated bilinearly to height × width, with half-pixel centres; the border repeats.
+@functools.partial(jax.jit, static_argnums=1)  # the name lets FLOP counts tell interpolation from layers
+def resize_linear(x: Float[Array, "b *space c"], size: tuple[int, ...]) -> Float[Array, "b *new_space c"]:
+    """Return a signal, map or volume interpolated linearly along each axis, with half-pixel centres; borders repeat.
 
     Where a side shrinks, the two locations around each centre count and no others. This is PyTorch's `interpolate` with
     align_corners=False and without antialiasing.
     """
-    if x.shape[1:3] == (height, width):
+    if x.shape[1:-1] == size:
         return x
-    return jax.image.resize(x, (x.shape[0], height, width, x.shape[3]), "bilinear", antialias=False)
+    return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "linear", antialias=False)
+
+
+def resize_bilinear(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array, "b {height} {width} c"]:
+    """Return the map interpolated bilinearly to height × width, see `resize_linear`."""
+    return resize_linear(x, (height, width))
 
 
 def bilinear_weights(length: int, new_length: int) -> Float[np.ndarray, "{new_length} {length}"]:

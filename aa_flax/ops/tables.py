@@ -1,6 +1,7 @@
 """Relative embedding tables: for maps of another size than they were made for, by pair of coordinates, and checked."""
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +61,21 @@ def by_pair(table: Float[Array, "offset dk"]) -> Float[Array, "query key dk"]:
     repeated = jnp.broadcast_to(table, (length, rows, depth)).reshape(-1, depth)
     pairs = repeated[length - 1 :][: length * (rows - 1)].reshape(length, rows - 1, depth)
     return pairs[:, :length]
+
+
+def both_tables(
+    tables: Sequence[Float[Array, "_rows dk"] | None], size: Sequence[int], depth: int, dtype: Any
+) -> tuple[Array | None, Array | None]:
+    """Return the two tables of a map of `size` (height, width), zeros for one that is missing beside the other.
+
+    Zeros add nothing to a logit; so implementations need not know that an axis may have no position.
+    """
+    height, width = tables
+    if height is None and width is None:
+        return None, None
+    rows = (jnp.zeros((2 * length - 1, depth), dtype) for length in size)
+    height, width = (zeros if table is None else table for table, zeros in zip(tables, rows, strict=True))
+    return height, width
 
 
 def check_tables(rel_height: Array | None, rel_width: Array | None, size: tuple[int, int], depth: int) -> None:

@@ -82,13 +82,20 @@ class Checkpoints:
         keep: how many of the newest are kept.
         failures: how many saves may fail in a row, as on a full disk, before an error ends the run.
         saved: called in the first process, in a thread, when a checkpoint is complete.
+        spared: returns which one of some steps, those of all checkpoints, is kept besides, or None; called in the first
+            process, also in a thread. If it is not given, none is.
     """
 
     def __init__(
-        self, folder: Path, keep: int = 2, failures: int = 3, saved: Callable[[], None] = lambda: None
+        self,
+        folder: Path,
+        keep: int = 2,
+        failures: int = 3,
+        saved: Callable[[], None] = lambda: None,
+        spared: Callable[[list[int]], int | None] | None = None,
     ) -> None:
         self.folder = folder.absolute()
-        self._keep, self._most_failures, self._saved_one = keep, failures, saved
+        self._keep, self._most_failures, self._saved_one, self._spared = keep, failures, saved, spared
         self._failures, self._reason = 0, ""
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._open = contextlib.ExitStack()
@@ -96,6 +103,7 @@ class Checkpoints:
         self._failure: Exception | None = None
         self._named: set[Path] = set()  # folders without a manifest that a warning has named
         self._whole: set[int] = set()  # steps whose files were compared and are undamaged
+        self._published: set[int] = set()  # steps whose checkpoints were completed here
 
     def __enter__(self) -> "Checkpoints":
         self._open.enter_context(without_tracebacks())
@@ -155,6 +163,7 @@ class Checkpoints:
         step = int(state.step)
         items = {name: ocp.args.StandardSave(tree) for name, tree in state.items().items()}
         self._whole.discard(step)
+        self._published.discard(step)
         try:
             if is_first():
                 make_way(self.folder, step)
@@ -178,6 +187,20 @@ class Checkpoints:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
+
+    def prune(self) -> None:
+        """Delete the checkpoints that are not kept, after a save that is going on, as each save does at its end.
+
+        Nothing is deleted where the newest checkpoint is neither one that was saved here nor one that was compared with
+        its manifest: it may be damaged, and an older one the last.
+
+        Raises:
+            CheckpointError: too many saves have failed in a row.
+        """
+        self.wait()
+        newest = saved_steps(self.folder)[-1:] if is_first() else []
+        if self._whole.union(self._published).issuperset(newest):
+            self._clear_old()
 
     def require(self, step: int) -> None:
         """Wait until the last save is on disk and undamaged; all processes must call this.
@@ -290,6 +313,9 @@ class Checkpoints:
             if is_first():
                 publish(self.folder, step)
             self._failures = 0
+            self._published.add(step)
+            if is_first():
+                self._quietly("the run could not be marked as saved", self._saved_one)
             self._clear_old()
         except Exception as error:
             try:
@@ -299,14 +325,23 @@ class Checkpoints:
 
     def _clear_old(self) -> None:
         """Delete the checkpoints that are no longer kept; what cannot be deleted stays, and the run goes on."""
-        if not is_first():
-            return
+
+        def clear() -> None:
+            steps = saved_steps(self.folder)
+            spared = None if self._spared is None else self._spared(steps)
+            for old in steps[: -self._keep]:
+                if old != spared:
+                    delete_checkpoint(self.folder, old)
+
+        if is_first():
+            self._quietly("an old checkpoint could not be deleted", clear)
+
+    def _quietly(self, failure: str, call: Callable[[], None]) -> None:
+        """Call a function whose failure costs a warning."""
         try:
-            self._saved_one()
-            for old in saved_steps(self.folder)[: -self._keep]:
-                delete_checkpoint(self.folder, old)
+            call()
         except Exception as error:
-            logging.warning("an old checkpoint in %s could not be deleted: %s", self.folder, _in_short(error))
+            logging.warning("%s: %s: %s", self.folder, failure, _in_short(error))
 
     def _failed(self, step: int, error: Exception) -> None:
         self._failures += 1

@@ -53,6 +53,11 @@ class RunDirectory:
         return bool(saved_steps(self.checkpoints))
 
     @property
+    def log(self) -> Path:
+        """The rows of the run's log, as `aa_flax.runs.metrics.read_metrics` reads them."""
+        return self.path / "metrics.jsonl"
+
+    @property
     def result_file(self) -> Path:
         """The JSON file with the result of the finished run."""
         return self.path / "result.json"

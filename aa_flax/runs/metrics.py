@@ -3,6 +3,8 @@
 import contextlib
 import os
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,12 @@ from tensorboardX.summary import scalar
 
 from aa_flax.json_values import finite, from_json, to_json
 from aa_flax.runs.hosts import is_first
+
+OnMetrics = Callable[[dict[str, Any]], Any]
+"""What is called with each row of the log: {"step", "split", ...}, values as JSON has them."""
+
+_MOST_FAILURES = 10
+"""Exceptions of `on_metrics` in a row after which it is left alone: one that waits for a server may take minutes."""
 
 TIMING = ("images_per_second", "seconds")
 """The keys of a row that depend on the machine; all others are reproduced by a resumed run bit for bit."""
@@ -29,10 +37,17 @@ class MetricsLog:
     file ends up as an uninterrupted run's; lines that a power cut or a copy has damaged cost a warning. Rows that
     cannot be written, as on a full disk, are kept and written with the next row; events that cannot be written are
     lost. Only the first of several processes writes.
+
+    Args:
+        workdir: the directory of the run.
+        step: the step that it starts or resumes at.
+        on_metrics: called with each row after it was written, in the process that writes. An exception costs a warning,
+            and the log goes on; after ten in a row it is not called again.
     """
 
-    def __init__(self, workdir: Path, step: int) -> None:
+    def __init__(self, workdir: Path, step: int, on_metrics: OnMetrics | None = None) -> None:
         self.file = workdir / "metrics.jsonl"
+        self._told = _Told(on_metrics) if on_metrics is not None else None
         self._waiting: list[str] = []
         self._events: _Events | None = None
         if not is_first():
@@ -51,9 +66,12 @@ class MetricsLog:
         if self._events is None:
             return
         values = finite(values)
-        self._waiting.append(to_json({"step": step, "split": split, **values}) + "\n")
+        row = {"step": step, "split": split, **values}
+        self._waiting.append(to_json(row) + "\n")
         self._append()
         self._events.write(step, {f"{split}/{name}": value for name, value in values.items() if value is not None})
+        if self._told is not None:
+            self._told(row)
 
     def close(self) -> None:
         """Write the rows that wait; raise MetricsError if they still cannot be written."""
@@ -78,6 +96,33 @@ class MetricsLog:
             logging.warning("%s: %d rows wait to be written: %s", self.file, len(self._waiting), error)
         else:
             self._waiting.clear()
+
+
+class _Told:
+    """A function that is told each row, whose exceptions end nothing."""
+
+    def __init__(self, function: OnMetrics) -> None:
+        self._function = function
+        self._failures, self._last = 0, ""  # in a row, and the last one's words
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        if self._failures == _MOST_FAILURES:
+            return
+        try:
+            self._function(row)
+        except Exception as error:
+            self._failures += 1
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            words = (
+                f"{type(error).__name__}: {' '.join(str(error).split())[:300]} ({frame.filename}, line {frame.lineno})"
+            )
+            if self._failures == _MOST_FAILURES:
+                logging.warning("on_metrics is not called again; %d times in a row it raised %s", _MOST_FAILURES, words)
+            elif words != self._last:
+                logging.warning("on_metrics raised %s; the run goes on", words)
+            self._last = words
+        else:
+            self._failures, self._last = 0, ""
 
 
 class _Events:

@@ -1,5 +1,6 @@
 """The progress that the terminal shows while a run trains."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from aa_flax.runs.hosts import is_first
 
 
 class ProgressBar:
-    """A bar with loss, metrics, images/s and time left on a terminal; elsewhere one line an epoch."""
+    """A bar with loss, metrics, images/s and time left on a terminal; and one line an epoch, elsewhere that alone."""
 
     def __init__(self, total_steps: int, done: int, epochs: int) -> None:
         stream: Any = Display(sys.stdout)
@@ -54,9 +55,10 @@ class ProgressBar:
         """Print a line that stays."""
         self._console.print(literal_lines(text), highlight=False, soft_wrap=True)
 
-    def epoch(self, step: int, epoch: int, text: str) -> None:
-        """Print a line that stays about an epoch that ended, with `text` and the time left."""
+    def epoch(self, step: int, epoch: int, text: str, images_per_second: float = math.nan) -> None:
+        """Print a line that stays about an epoch that ended: `text`, images/s if they are known, and the time left."""
         rate = (step - self._first) / max(time.monotonic() - self._started, 1e-9)
         left = (self._total - step) / rate if rate else 0.0
         minutes, seconds = divmod(round(left), 60)
-        self.say(f"epoch {epoch}/{self._epochs}  {text}  {minutes}:{seconds:02d} left")
+        speed = "" if math.isnan(images_per_second) else f"{images_per_second:,.0f} images/s  "
+        self.say(f"epoch {epoch}/{self._epochs}  {text}  {speed}{minutes}:{seconds:02d} left")

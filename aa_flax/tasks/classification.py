@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from aa_flax.config import fields
 from aa_flax.config.schema import Config, ConfigError
@@ -19,16 +19,21 @@ from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.data.source import Source
 from aa_flax.data.targets import ClassLabel, Targets
 from aa_flax.drawing.attention_figures import draw_attention
+from aa_flax.drawing.class_bars import draw_classes
 from aa_flax.drawing.plots import confusion_matrix
-from aa_flax.evaluation.classification import confusion_and_loss, per_class
+from aa_flax.evaluation.classification import confusion_and_loss, in_top, per_class
 from aa_flax.literal import told_apart
-from aa_flax.tasks.augmentation import make_augment
+from aa_flax.tasks.augmentation import make_placed_augment
 from aa_flax.tasks.class_weights import balanced_weights, check_weights, weights_of_images
 from aa_flax.tasks.losses import LOSSES, target_distribution
 from aa_flax.tasks.mixing import check_pairs, mixed
 from aa_flax.tasks.network import build_network, require_same_classes
 from aa_flax.tasks.options import options_of
+from aa_flax.tasks.results import Classification as Result
 from aa_flax.tasks.task import RandomKey, Scores
+
+_TOP = 5
+"""Classes that may be named for `top5_accuracy`; with no more classes than these it would always be 1."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,17 @@ class ClassificationDisplay:
 
 
 class Classification:
-    """The task of naming the one class of each image, scored by held-out cross-entropy and accuracy."""
+    """The task of naming the one class of each image, scored by held-out cross-entropy, accuracy and top-5 accuracy.
+
+    The last is the part of the images whose class is among the five of largest logits; networks of five classes or
+    fewer have no such score.
+    """
 
     targets: Targets = ClassLabel()
     metrics: Mapping[str, Any] = {"accuracy": jnp.int32}
     headline = "accuracy"
-    fractions = frozenset({"accuracy", "accuracy_per_class"})
+    beside = ("top5_accuracy",)
+    fractions = frozenset({"accuracy", "top5_accuracy", "accuracy_per_class"})
     display = ClassificationDisplay
     options_type = ClassificationOptions
 
@@ -82,7 +92,7 @@ class Classification:
         self._weights = None if self.options.class_weights == "balanced" else self.options.class_weights
         if self._weights:
             check_weights(self._weights, preprocessing.class_names)
-        self._augment = make_augment(config, preprocessing)
+        self._augment = make_placed_augment(config, preprocessing)
 
     def begin(self, source: Source | None) -> None:
         """Count the images of each class of the training split if the weights of classes depend on them.
@@ -119,6 +129,8 @@ class Classification:
     def prepare(self, batch: Mapping[str, Array], key: RandomKey) -> tuple[Array, Any, Array]:
         """Return augmented images; targets {"distribution": [b, classes], "label": [b]}; the number of images.
 
+        Of padded signals, the targets also say which locations are "valid".
+
         With weights w of classes the loss is what PyTorch's CrossEntropyLoss(weight=w, label_smoothing=...) gives:
 
         sum over images i and classes k of w_k t_ik (-log p_ik) / sum over i of w_i
@@ -128,7 +140,7 @@ class Classification:
         targets that are distributions PyTorch divides by the number of images.) Binary cross-entropy is the weighted
         mean of the images' losses, with weights w_i, the target {"weight": [b]}.
         """
-        images = self._augment(batch["image"], key)
+        images, _ = self._augment(batch["image"], batch.get("placement"), key)
         targets = target_distribution(batch["label"], self.num_classes, self.options.label_smoothing)
         images, targets = mixed(self.config.data, images, targets, key)
         weighted, count = {}, jnp.asarray(images.shape[0], targets.dtype)
@@ -144,13 +156,19 @@ class Classification:
                 weighted = {"weight": of_images}
         if self.options.binary_targets:
             targets = (targets > 0).astype(targets.dtype)
-        return images, {"distribution": targets, "label": batch["label"], **weighted}, count
+        seen = self._seen(images, batch.get("placement"))
+        return images, {"distribution": targets, "label": batch["label"], **weighted, **seen}, count
+
+    def _seen(self, images: Array, placement: Array | None) -> dict[str, Array]:
+        """Return which locations of padded signals are valid, as the network takes it; nothing of others."""
+        return {} if placement is None else {"valid": self.preprocessing.valid(images, placement)}
 
     def losses(
         self, model: Any, images: Array, targets: Any, *, train: bool, rngs: nnx.Rngs | None
     ) -> tuple[Array, dict[str, tuple[Array, Any]]]:
         """Return each image's loss, times its weight, and how many images were classified correctly."""
-        logits = model(images, train=train, rngs=rngs)
+        seen = {name: targets[name] for name in ("valid",) if name in targets}
+        logits = model(images, train=train, rngs=rngs, **seen)
         losses = LOSSES[self.options.loss](logits, targets["distribution"])
         if "weight" in targets:
             losses = targets["weight"] * losses
@@ -160,19 +178,25 @@ class Classification:
 
     def predict(self, model: Any, images: Array, placement: Array | None = None) -> Array:
         """Return logits [b, classes]."""
-        return model(images, train=False, rngs=None)
+        return model(images, train=False, rngs=None, **self._seen(images, placement))
 
     def score(self, predictions: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the confusion matrix and the sum of cross-entropies."""
-        return confusion_and_loss(predictions, batch["label"], batch["mask"])
+        """Return the confusion matrix, the sum of cross-entropies, and of more than five classes "top5", a count."""
+        sums = confusion_and_loss(predictions, batch["label"], batch["mask"])
+        if self.num_classes > _TOP:
+            sums["top5"] = in_top(predictions, batch["label"], batch["mask"], _TOP)
+        return sums
 
     def scores(self, sums: Mapping[str, Any]) -> Scores:
-        """Return cross-entropy in nats and accuracy, and as details each class's accuracy and the confusion matrix."""
+        """Return cross-entropy in nats and accuracies; as details accuracy by class and the confusion matrix."""
         confusion = np.asarray(sums["confusion"])
         examples = int(confusion.sum())
         by_name = zip(self.preprocessing.class_names, per_class(confusion), strict=True)
+        values = {"loss": float(sums["loss"]) / examples, "accuracy": float(np.trace(confusion) / examples)}
+        if "top5" in sums:
+            values["top5_accuracy"] = int(sums["top5"]) / examples
         return Scores(
-            values={"loss": float(sums["loss"]) / examples, "accuracy": float(np.trace(confusion) / examples)},
+            values=values,
             details={
                 "accuracy_per_class": {name: score if score == score else None for name, score in by_name},
                 "confusion": confusion.tolist(),
@@ -189,9 +213,14 @@ class Classification:
         ]
 
     def report(self, model: nnx.Module, scores: Scores, source: Source, folder: Path) -> None:
-        """Draw the confusion matrix, and what the network attends to in three images of three classes."""
+        """Draw the confusion matrix, and what the network attends to in three images of three classes.
+
+        Signals are no pictures, and what is attended to in them is not drawn.
+        """
         names, preprocessing = self.preprocessing.class_names, self.preprocessing
         confusion_matrix(np.asarray(scores.details["confusion"]), names, folder / "confusion_matrix.png")
+        if preprocessing.of_signals:
+            return
         with eval_batches(source, batch_size=min(64, len(source)), view=preprocessing.view()) as batches:
             batch = next(batches)
         _, firsts = np.unique(batch["label"], return_index=True)
@@ -220,9 +249,22 @@ class Classification:
         """Return the number of each class with its name and probability, the most probable first."""
         return [(k, f"{name}\n{100 * probability:.1f} %") for k, name, probability in self._ranked(prediction)]
 
+    def draw(self, prediction: Any, pixels: np.ndarray, display: ClassificationDisplay, file: Any) -> None:
+        """Draw the photograph with bars of the most probable classes."""
+        ranked = self._ranked(prediction)[: display.top]
+        labels, probabilities = [k for k, _, _ in ranked], [probability for *_, probability in ranked]
+        draw_classes(pixels, labels, probabilities, self.preprocessing.class_names, file)
+
+    def result(self, prediction: Any, display: ClassificationDisplay, photo: Any) -> Result:
+        """Return the prediction as Python has it; `photo` returns the photograph's pixels."""
+        return Result(self, prediction, display, photo)
+
+    def probabilities(self, prediction: Any) -> Float[np.ndarray, " classes"]:
+        """Return the probability of each class."""
+        shifted = np.exp(np.asarray(prediction, np.float32) - np.max(prediction).astype(np.float32))
+        return shifted / shifted.sum()
+
     def _ranked(self, logits: Any) -> list[tuple[int, str, float]]:
         """Return (number, name as it is shown, probability) of each class, the most probable first."""
-        shifted = np.exp(np.asarray(logits, np.float32) - np.max(logits).astype(np.float32))
-        probabilities = shifted / shifted.sum()
-        names = self.shown_names
+        probabilities, names = self.probabilities(logits), self.shown_names
         return [(int(k), names[k], float(probabilities[k])) for k in np.argsort(-probabilities, kind="stable")]

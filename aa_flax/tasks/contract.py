@@ -9,11 +9,15 @@ from aa_flax.config.schema import ConfigError
 
 TARGETS = frozenset({"image", "index", "mask", "placement", "pool"})
 """Names in batches that no target may have."""
-METRICS = frozenset({"step", "split", "epoch", "seconds", "loss", "grad_norm", "learning_rate", "skipped"})
+METRICS = frozenset(
+    {"step", "split", "epoch", "seconds", "images_per_second", "loss", "grad_norm", "learning_rate", "skipped"}
+)
 """Names in rows of the log that no metric of training may have."""
 SCORES = frozenset(
     {"step", "split", "epoch", "seconds", "finished", "examples", "label", "model", "dataset", "epochs", "seed"}
+    | {"best_score", "best_epoch", "best_step"}
     | {"params", "flops", "paper_flops", "train_seconds", "images_per_second", "device", "jax", "headline", "workdir"}
+    | {"aa_flax", "commit"}
 )
 """Names in rows of the log and in results that no score may have."""
 RAW = "raw_"

@@ -35,6 +35,7 @@ from aa_flax.tasks.detector_kinds import kind_of
 from aa_flax.tasks.found_objects import FoundObjects, in_photo, on_canvas
 from aa_flax.tasks.network import build_network, require_same_classes
 from aa_flax.tasks.options import options_of
+from aa_flax.tasks.results import Detections
 from aa_flax.tasks.task import RandomKey, Scores
 
 _SCORES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AP_per_class", "AP50_per_class")
@@ -142,11 +143,13 @@ class Detection:
             )
         require_same_classes(dataset, self.preprocessing)
 
-    def begin(self, source: Source | None) -> None:
-        """Raise DataError if the network is to learn masks of data that lack some, as far as the data say."""
-        annotations = getattr(source, "annotations", None)
-        if self._kind.masks and annotations is not None:
-            annotations.require_masks()
+    def check_source(self, source: Source) -> None:
+        """Raise DataError if an object has no mask and needs one, or a photograph has too many, as far as data say."""
+        if source.annotations is None:
+            return
+        source.annotations.require_at_most(self.options.most_objects)
+        if self._kind.masks:
+            source.annotations.require_masks()
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """Return the network of the config, with a column of scores for each class."""
@@ -188,7 +191,7 @@ class Detection:
 
     def scorer(self, source: Source) -> DetectionScorer:
         """Return what gathers the detections of held-out data and scores them."""
-        self.begin(source)
+        self.check_source(source)
         kind = self._kind
         return DetectionScorer(source, self.preprocessing.class_names, self.labels.tolist(), kind.held_out, kind.masks)
 
@@ -257,15 +260,15 @@ class Detection:
         """Return the objects found in a photograph, in its own pixels and within it."""
         return in_photo(on_canvas(row, self.labels), placement)
 
-    def mask_picture(self, prediction: FoundObjects, display: DetectionDisplay) -> Any:
-        """Return a picture whose pixels are the numbers of the objects found, from 1 in falling score; 0 is none.
+    @property
+    def has_masks(self) -> bool:
+        """Whether the network finds masks."""
+        return self._kind.masks
 
-        Raises:
-            ConfigError: the network finds no masks.
-        """
+    def mask_picture(self, prediction: FoundObjects, display: DetectionDisplay) -> Any:
+        """Return a picture whose pixels are the numbers of the objects found, from 1 in falling score; 0 is none."""
         shown = prediction.at_least(display.threshold)
-        if shown.masks is None:
-            raise ConfigError(f"{self.config.model.name} finds boxes and no masks")
+        assert shown.masks is not None, f"{self.config.model.name} finds boxes and no masks"
         return instance_map(shown.masks, shown.size, [class_color(number) for number in range(len(shown.masks))])
 
     def describe(self, prediction: FoundObjects, display: DetectionDisplay) -> list[str]:
@@ -290,10 +293,14 @@ class Detection:
 
     def recorded_display(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Return the score of the best F1 on the run's held-out data, if its result has one, as the threshold."""
-        threshold = result.get("threshold")
+        threshold = result.get("threshold") if result.get("F1", 1.0) else None  # of F1 0 no threshold is best
         return {"threshold": threshold} if isinstance(threshold, int | float) and 0 <= threshold < 1 else {}
 
-    def draw(self, prediction: FoundObjects, pixels: np.ndarray, display: DetectionDisplay, file: Path) -> None:
+    def result(self, prediction: FoundObjects, display: DetectionDisplay, photo: Any) -> Detections:
+        """Return the prediction as Python has it; `photo` returns the photograph's pixels."""
+        return Detections(self, prediction, display, photo)
+
+    def draw(self, prediction: FoundObjects, pixels: np.ndarray, display: DetectionDisplay, file: Any) -> None:
         """Draw the objects found over the photograph, each with its name and score."""
         shown = prediction.at_least(display.threshold)
         masks = None if shown.masks is None else [mask.pixels() for mask in shown.masks]

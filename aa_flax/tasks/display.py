@@ -9,6 +9,7 @@ from absl import flags
 from aa_flax.config.command_line import fail
 from aa_flax.config.fields import rules_of
 from aa_flax.tasks.table import TASKS, task_class
+from aa_flax.tasks.task import recorded_display
 
 Result = Callable[[], Mapping[str, Any] | None]
 _KINDS: dict[type, Any] = {
@@ -60,7 +61,7 @@ def display_of(task: Any, name: str, values: flags.FlagValues, result: Result) -
             if field not in fields and values[field].present:
                 own = " ".join(f"--{each}" for each in fields) or "no such flag"
                 fail(f"--{field} is for runs of {other}; this run is of {name}, which has {own}")
-    recorded = dict(task.recorded_display(result() or {})) if hasattr(task, "recorded_display") else {}
+    recorded = recorded_display(task, result)
     taken = {field: value for field, value in recorded.items() if not values[field].present}
     given = {field: taken.get(field, values[field].value) for field in fields}
     said = [f"{field} {value}, from the run's result.json; --{field} takes another" for field, value in taken.items()]

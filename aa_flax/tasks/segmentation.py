@@ -29,6 +29,7 @@ from aa_flax.tasks.augmentation import make_placed_augment
 from aa_flax.tasks.class_weights import check_weights
 from aa_flax.tasks.network import build_network, require_same_classes
 from aa_flax.tasks.options import options_of
+from aa_flax.tasks.results import Segmentation as Result
 from aa_flax.tasks.segmentation_losses import held_out_losses, image_losses, pixel_weights, presence_losses
 from aa_flax.tasks.segmentation_options import (
     SegmentationDisplay,
@@ -50,6 +51,8 @@ class Segmentation:
     fractions = frozenset({"mIoU", "mean_accuracy", "pixel_accuracy", "IoU_per_class", "accuracy_per_class"})
     display = SegmentationDisplay
     options_type = SegmentationOptions
+    has_masks = True
+    scoring_options = ("window", "stride", "scales", "flip")
 
     def __init__(self, config: Config, preprocessing: Preprocessing) -> None:
         self.config, self.preprocessing = config, preprocessing
@@ -207,7 +210,7 @@ class Segmentation:
 
     def key(self, examples: Sequence[Mapping[str, Any]]) -> list[tuple[str, tuple[float, float, float]]]:
         """Return name and colour of each class that occurs in examples, those with the most pixels first."""
-        counts = sum(np.bincount(np.asarray(one["labels"]).reshape(-1), minlength=256) for one in examples)
+        counts = np.sum([np.bincount(np.ravel(one["labels"]), minlength=256) for one in examples], axis=0)
         order = np.argsort(-counts[: self.num_classes], kind="stable").tolist()
         return [(self.shown_names[k], tuple(self.colors[k] / 255)) for k in order if counts[k]]
 
@@ -259,7 +262,11 @@ class Segmentation:
         """Return the photograph's size and its classes, with their pixels, as JSON has them."""
         return prediction.values(self.preprocessing.class_names, display.least_part)
 
-    def draw(self, prediction: Segmented, pixels: np.ndarray, display: SegmentationDisplay, file: Path) -> None:
+    def result(self, prediction: Segmented, display: SegmentationDisplay, photo: Any) -> Result:
+        """Return the prediction as Python has it; `photo` returns the photograph's pixels."""
+        return Result(self, prediction, display, photo)
+
+    def draw(self, prediction: Segmented, pixels: np.ndarray, display: SegmentationDisplay, file: Any) -> None:
         """Draw the colours of the classes over the photograph, with their names below."""
         draw_segments_over(
             pixels, prediction.labels, self.preprocessing.class_names, self.colors, display.opacity, file

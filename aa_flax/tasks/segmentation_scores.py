@@ -1,5 +1,6 @@
 """Scores of a segmentation: each process counts the pixels of its photographs, and the counts are added."""
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +69,7 @@ class SegmentationScorer:
         found = scores(counts)
         return Scores(
             values={
-                "loss": float(sums["loss"]) / float(sums["pixels"]),
+                "loss": float(sums["loss"]) / float(sums["pixels"]) if sums["pixels"] else math.nan,
                 "mIoU": found.mean_iou,
                 "mean_accuracy": found.mean_accuracy,
                 "pixel_accuracy": found.pixel_accuracy,

@@ -3,7 +3,7 @@
 Reading, step, loop, checkpoints and commands know a `Task` and nothing of its targets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key, UInt32
 from aa_flax.data.datasets import Dataset
 from aa_flax.data.source import Source
 from aa_flax.data.targets import Targets
+from aa_flax.tasks.results import Result
 
 RandomKey = Key[Array, ""] | UInt32[Array, "2"]
 
@@ -48,17 +49,20 @@ class Task(Protocol):
         display: a frozen dataclass of what `describe` may be asked for; its fields, of `aa_flax.config.fields.field`,
             are flags of `aa_flax.predict`.
 
-    A task may name, as `options_type`, the frozen dataclass that `config.task.options` is checked against: words of the
-    command line become values of its fields' types. It may also have methods that the functions below call if they are
-    there: `begin`; `rows` and `scorer`, for scores that are no sums; and for predictions that lie in the photograph
+    A task may name, as `beside`, scores that tables of runs show beside the headline; as `scoring_options`, options
+    that may be changed for a trained network, see `aa_flax.tasks.scoring_options`; and, as `options_type`, the frozen
+    dataclass that `config.task.options` is checked against: words of the command line become values of its fields'
+    types. It may also have methods that the functions below call if they are there: `begin`; `check_source`; `rows` and
+    `scorer`, for scores that are no sums; `draw(prediction, pixels, display, file)`, which draws a prediction with the
+    photograph, as a PNG into a file or `io.BytesIO`; `result(prediction, display, photo)`, which returns it as an
+    `aa_flax.tasks.results.Result`, where `photo()` gives the pixels; and for predictions that lie in the photograph
     `found`, `mark(axes, example)`, which draws the targets of an example over its picture, `key(examples)`, which
-    returns name and colour of each class that `mark` draws in these, `draw(prediction, pixels, display, file)`, which
-    draws a prediction over the photograph, `attention_drawer(model)`, which returns the function
-    (pixels, row, placement, display, file) that draws what the network attends to where it found something,
-    `mask_picture(prediction, display)`, which returns a picture (Pillow's) of the photograph's size whose pixels are
-    numbers of what is there, and `values(prediction, display)`, which returns a prediction as JSON has it.
-    `recorded_display(result)` returns values of display fields that the result of a finished run says, which are then
-    the defaults.
+    returns name and colour of each class that `mark` draws in these, `attention_drawer(model)`, which returns the
+    function (pixels, row, placement, display, file) that draws what the network attends to where it found something,
+    with `has_masks`, `mask_picture(prediction, display)`, which returns a picture (Pillow's) of the photograph's size
+    whose pixels are numbers of what is there, and `values(prediction, display)`, which returns a prediction as JSON has
+    it. `recorded_display(result)` returns values of display fields that the result of a finished run says, which are
+    then the defaults.
     """
 
     targets: Targets
@@ -186,6 +190,41 @@ def found(task: Task, row: Any, placement: np.ndarray) -> Any:
     """
     make = getattr(task, "found", None)
     return row if make is None else make(row, placement)
+
+
+def check_source(task: Task, source: Source) -> None:
+    """Let a task refuse a split before anything is trained or scored, if it has a method `check_source(source)`.
+
+    Raises:
+        DataError: the split is not what the task needs.
+    """
+    asks = getattr(task, "check_source", None)
+    if asks is not None:
+        asks(source)
+
+
+def result_of(task: Task, prediction: Any, display: Any, photo: Callable[[], np.ndarray]) -> Any:
+    """Return what a task says about one photograph as Python has it.
+
+    Args:
+        task: the task.
+        prediction: what `found` gave for the photograph.
+        display: an object of the type `task.display`.
+        photo: returns the photograph's pixels.
+    """
+    make = getattr(task, "result", None)
+    return Result(task, prediction, display, photo) if make is None else make(prediction, display, photo)
+
+
+def recorded_display(task: Any, result: Callable[[], Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Return values by field of the display options that the result of a run says, {} if the task takes none of it.
+
+    Args:
+        task: of the run.
+        result: returns the result, None if the run is not finished; it is called only if the task takes something.
+    """
+    recorded = getattr(task, "recorded_display", None)
+    return {} if recorded is None else dict(recorded(result() or {}))
 
 
 def begin(task: Task, source: Source | None) -> None:

@@ -19,8 +19,9 @@ from aa_flax.runs.compilation_cache import CompilationCache
 from aa_flax.runs.directory import RunDirectory
 from aa_flax.runs.display import say
 from aa_flax.runs.exits import Leave
+from aa_flax.runs.held_out import Evaluated, HeldOut
 from aa_flax.runs.hosts import first_says, is_first, part, prove_shared
-from aa_flax.runs.metrics import MetricsError, MetricsLog, read_metrics
+from aa_flax.runs.metrics import MetricsError, MetricsLog, OnMetrics, read_metrics
 from aa_flax.runs.phases import Phases
 from aa_flax.runs.preemption import Preempted, Preemption
 from aa_flax.runs.profiling import Profile
@@ -45,9 +46,16 @@ class Outcome:
     images_per_second: float  # of the optimiser steps alone
     model: nnx.Module  # its weights averaged where the run averages, in this process's memory
     setup: Setup
+    best: Evaluated | None  # the evaluation with the highest score of the run, of equal ones the first
 
 
-def train(config: Config | ConfigDict | dict[str, Any], workdir: str | Path, *, leave: Leave | None = None) -> Outcome:
+def train(
+    config: Config | ConfigDict | dict[str, Any],
+    workdir: str | Path,
+    *,
+    leave: Leave | None = None,
+    on_metrics: OnMetrics | None = None,
+) -> Outcome:
     """Train as `config` says in `workdir`, from the newest undamaged checkpoint there if there is one.
 
     While this runs in the main thread it handles SIGTERM, Ctrl-C, SIGHUP, SIGUSR1 and SIGUSR2, and restores the earlier
@@ -62,6 +70,11 @@ def train(config: Config | ConfigDict | dict[str, Any], workdir: str | Path, *, 
         leave: ends the process, as `aa_flax.runs.exits.leave` does: on a second signal, on one that is not noticed
             within 20 s, and where nothing has gone on for `config.hang_minutes`. It is for commands; None is for
             notebooks and other programs, where a hang gives a warning and the stacks of all threads.
+        on_metrics: called with each row of `metrics.jsonl` after it was written, a dictionary with "step", "split" (
+            "train" for a log window, "eval" for an evaluation), "epoch" and the values, None where one is not finite.
+            Of several processes only the first calls it. An exception in it costs a warning, not the run; after ten
+            in a row it is not called again. Training waits for it, which `images_per_second` does not count. A run that
+            was killed gives the rows after its last checkpoint again.
 
     Raises:
         ConfigError, aa_flax.data.DataError: the run is not possible; raised before anything is compiled.
@@ -88,13 +101,18 @@ def train(config: Config | ConfigDict | dict[str, Any], workdir: str | Path, *, 
         if setup.weights and is_first():
             say(literal(f"weights of {config.model.init_from}: {setup.weights.splitlines()[0]}"))
         directory.begin(config, setup.preprocessing, setup.weights)
+        held_out = HeldOut(setup.program.task.headline)
         checkpoints = stack.enter_context(
             Checkpoints(
-                directory.checkpoints, config.keep_checkpoints, saved=functools.partial(directory.mark, saved=True)
+                directory.checkpoints,
+                config.keep_checkpoints,
+                saved=functools.partial(directory.mark, saved=True),
+                spared=held_out.best_step if config.keep_best else None,
             )
         )
         profile = stack.enter_context(contextlib.closing(Profile(config.profile_steps, directory.path / "profile")))
-        run = _Run(setup, directory, checkpoints, _Services(preemption, watchdog, cache, profile, phases))
+        services = _Services(preemption, watchdog, cache, profile, phases, on_metrics)
+        run = _Run(setup, directory, checkpoints, held_out, services)
         try:
             with run:
                 return run.to_the_end()
@@ -105,34 +123,43 @@ def train(config: Config | ConfigDict | dict[str, Any], workdir: str | Path, *, 
 
 
 class _Services(NamedTuple):
-    """The services of a run: signals, watchdog, compilation cache, profile and phases."""
+    """The services of a run: signals, watchdog, compilation cache, profile, phases, and who else is told its log."""
 
     preemption: Preemption
     watchdog: Watchdog
     cache: CompilationCache
     profile: Profile
     phases: Phases
+    on_metrics: OnMetrics | None
 
 
 class _Run:
     """One call of `train`, with its directory open."""
 
-    def __init__(self, setup: Setup, directory: RunDirectory, checkpoints: Checkpoints, services: _Services) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        directory: RunDirectory,
+        checkpoints: Checkpoints,
+        held_out: HeldOut,
+        services: _Services,
+    ) -> None:
         self._setup, self._config = setup, setup.config
-        self._checkpoints, self._services = checkpoints, services
+        self._checkpoints, self._held_out, self._services = checkpoints, held_out, services
         self._preemption, self._watchdog = services.preemption, services.watchdog
         checkpoints.clean()
-        state = setup.program.new_state()
         if checkpoints.latest_step is None:
             directory.require_nothing_lost()
+            state = setup.program.new_state()
         else:
             directory.mark(saved=True)
-            state = checkpoints.restore(state)
+            state = checkpoints.restore(setup.program.state_shapes)
         services.phases.done("state")
         self._state: TrainState = state
         self._step = int(state.step)
-        self._log = MetricsLog(directory.path, self._step)
+        self._log = MetricsLog(directory.path, self._step, services.on_metrics)
         rows = read_metrics(self._log.file)
+        held_out.take(rows)
         evaluated_here = any(row["step"] == self._step and row["split"] == "eval" for row in rows)
         self._is_evaluated = first_says(evaluated_here)  # whether the step resumed at has its scores already
         self._seconds_before = max((row["seconds"] for row in rows), default=0.0)
@@ -185,6 +212,7 @@ class _Run:
             images_per_second=self._windows.images_per_second,
             model=model,
             setup=setup,
+            best=self._held_out.best(),
         )
 
     def _one_step(self, batch: dict[str, Any]) -> None:
@@ -198,7 +226,8 @@ class _Run:
             self._progress.say(str(self._services.phases))
         if size not in self._compiled:
             self._compiled.add(size)
-            self._windows.compiled()
+            jax.block_until_ready(self._state)
+            self._windows.compiled(self._step)
             self._services.cache.vouch()
         self._services.profile.at(self._step, self._state)
         self._watchdog.alive()
@@ -216,12 +245,24 @@ class _Run:
             except Preempted:
                 self._stop(f"in the evaluation after step {self._step}")
             self._log.write(self._step, "eval", epoch=epoch, **scores.values, seconds=self._elapsed())
+            self._held_out.take([{"step": self._step, "split": "eval", "epoch": epoch, **scores.values}])
             self._scores = scores
+        if due and self._config.keep_best:
+            self._keep_best()
         if self._scores is not None and due:
             shown = {name: value for name, value in self._scores.values.items() if not math.isnan(value)}
-            said = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-            self._progress.epoch(self._step, epoch, f"held-out {said}")
+            said = [*(f"{name} {value:.4f}" for name, value in shown.items()), *self._held_out.compared(self._step)]
+            rate = self._windows.latest_images_per_second
+            self._progress.epoch(self._step, epoch, f"held-out {'  '.join(said)}", rate)
         self._windows.restart()  # evaluation and saving are not training
+
+    def _keep_best(self) -> None:
+        """Save the state that was evaluated if it is the best and not saved, and delete the best one before it."""
+        is_best = first_says(self._held_out.best_step() == self._step)
+        if is_best and self._saved_step != self._step:
+            self._save()  # which deletes what is no longer kept when it is complete
+        else:
+            self._checkpoints.prune()
 
     def _score(self) -> Scores:
         """Return the held-out scores; where the run averages, those of the last step's weights are beside them."""

@@ -75,10 +75,12 @@ def replay(directory: RunDirectory, step: int | None = None, data_dir: str = "")
 
 
 def _before(setup: Setup, directory: RunDirectory, step: int) -> tuple[TrainState, int]:
-    state = setup.program.new_state()
+    program = setup.program
+    earlier = [saved for saved in saved_steps(directory.checkpoints) if saved <= step]
+    if not earlier:
+        return program.new_state(), 0
     with Checkpoints(directory.checkpoints) as checkpoints:
-        earlier = [saved for saved in saved_steps(directory.checkpoints) if saved <= step]
-        return (checkpoints.restore(state, earlier[-1]), earlier[-1]) if earlier else (state, 0)
+        return checkpoints.restore(program.state_shapes, earlier[-1]), earlier[-1]
 
 
 def _look(setup: Setup, state: TrainState, batch: dict[str, np.ndarray], start: int) -> Replay:

@@ -15,7 +15,7 @@ from aa_flax.data.pipeline import Batches
 from aa_flax.data.preprocessing import Preprocessing, preprocessing_for
 from aa_flax.runs.directory import RunDirectory
 from aa_flax.runs.hosts import prove_equal
-from aa_flax.tasks import begin, make_task
+from aa_flax.tasks import begin, check_source, make_task
 from aa_flax.training import determinism
 from aa_flax.training.initial import take_weights
 from aa_flax.training.program import Program
@@ -133,6 +133,8 @@ def set_up(config: Config, directory: RunDirectory) -> Setup:
             raise ConfigError(
                 f"config field 'data.eval_split': {error}; aa_flax.evaluate --split writes what a network finds in them"
             ) from None
+    for source in (train_source, eval_source):
+        check_source(task, source)
     eval_source[0]  # a split that has no truths, or cannot be decoded, ends the run now and not after an epoch
     if config.data.corrupt_budget:
         # Held-out data gets no such budget: a score counts every example, each once.

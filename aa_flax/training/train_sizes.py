@@ -25,13 +25,15 @@ def example_shapes(
         size: (height, width) of the images; None for that of `preprocessing`.
     """
     size, maps = size or preprocessing.image_size, getattr(task.targets, "maps", {})
-    image = {"image": jax.ShapeDtypeStruct((*size, preprocessing.channels), jnp.uint8)}
+    dtype = jnp.float32 if preprocessing.of_signals else jnp.uint8
+    image = {"image": jax.ShapeDtypeStruct((*size, preprocessing.channels), dtype)}
     # Targets that have a value for each pixel are of the image's size.
     targets = {
         name: jax.ShapeDtypeStruct((*size, *each.shape[2:]), each.dtype) if name in maps else each
         for name, each in task.targets.shapes.items()
     }
-    placement = {"placement": jax.ShapeDtypeStruct((8,), jnp.float32)} if places(task) else {}
+    numbers = len(size) if preprocessing.padded else 8 if places(task) else 0
+    placement = {"placement": jax.ShapeDtypeStruct((numbers,), jnp.float32)} if numbers else {}
     return {**image, **targets, **placement}
 
 
@@ -44,24 +46,35 @@ def batch_shapes(program: Program, size: Size | None = None) -> dict[str, jax.Sh
 
 
 def check_train_sizes(program: Program) -> None:
-    """Raise ConfigError for a size of `data.train_sizes` that the network cannot be trained at.
+    """Raise ConfigError for a size of the training images at which the network cannot be trained.
 
-    The loss is traced at each size, and nothing is compiled. Most networks take images of any size; their relative
-    tables of attention are resized. Some want sides that their stride divides, or have modules of one map's size.
+    The loss is traced at each of `data.train_sizes`, and nothing is compiled. Most networks take images of any size;
+    their relative tables of attention are resized. Some want sides that their stride divides, or have modules of one
+    map's size. Without such sizes the one size is traced where batch norm has a single image for its statistics, which
+    are then of one value for each channel where a map has one pixel.
     """
+    config = program.config
+    pieces = config.optimizer.accumulation_steps
 
     def loss(params: PureDict, batch_stats: PureDict, batch: Mapping[str, jax.Array]) -> object:
-        batch_key, model_key = step_keys(program.config, jnp.zeros((), jnp.int32))
+        batch_key, model_key = step_keys(config, jnp.zeros((), jnp.int32))
         images, targets, _ = program.task.prepare(batch, batch_key)
+        images, targets = jax.tree.map(lambda array: array[: config.batch_size // pieces], (images, targets))
         return program.losses(params, batch_stats, images, targets, train=True, rngs=model_key)
 
+    sizes = list(dict.fromkeys((h, w) for h, w in config.data.train_sizes))
+    if not sizes and config.batch_size == config.parallel.batch_norm_groups * pieces:
+        sizes = [program.preprocessing.image_size]
     with jax.set_mesh(program.layout.mesh):
-        for size in dict.fromkeys((h, w) for h, w in program.config.data.train_sizes):
+        for size in sizes:
             try:
                 jax.eval_shape(loss, program.params, program.batch_stats, batch_shapes(program, size))
             except (TypeError, ValueError) as error:
-                where, name = f"{size[0]}x{size[1]}", program.config.model.name
+                where = f"{size[0]}x{size[1]}"
+                where = (
+                    f"'data.train_sizes' has {where}" if config.data.train_sizes else f"'data.image_size' is {where}"
+                )
+                said = str(error).splitlines()[0]
                 raise ConfigError(
-                    f"config field 'data.train_sizes' has {where}, at which {name} cannot be trained: "
-                    f"{str(error).splitlines()[0]}"
+                    f"config field {where}, at which {config.model.name} cannot be trained: {said}"
                 ) from None

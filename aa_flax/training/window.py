@@ -49,14 +49,19 @@ class Windows:
     ) -> None:
         self._program, self._log, self._progress = program, log, progress
         self._elapsed, self._last_good = elapsed, last_good
-        self._since: float | None = None  # unknown for a log window that compiles
         self._rates: list[float] = []
+        self._since, self._timed_from = math.nan, start_step  # when the clock started, and after which step
         self._opened_at, self._skipped = start_step, 0
 
     @property
     def images_per_second(self) -> float:
-        """Return the median over the log windows of this call; nan if there was none without compilation."""
+        """Return the median over the log windows of this call; nan where every step of each compiled."""
         return sorted(self._rates)[len(self._rates) // 2] if self._rates else math.nan
+
+    @property
+    def latest_images_per_second(self) -> float:
+        """Return the rate of the last log window that has one; nan if there was none."""
+        return self._rates[-1] if self._rates else math.nan
 
     def close(self, state: TrainState) -> TrainState:
         """Log the means of the open log window and return the state with an empty one.
@@ -67,7 +72,7 @@ class Windows:
         sums, step, skipped, bad_steps = jax.device_get((state.window, state.step, state.skipped, state.bad_steps))
         now = time.monotonic()
         good, step, skipped, measured = int(sums["steps"]), int(step), int(skipped), sums["metrics"]
-        steps, self._opened_at = step - self._opened_at, step
+        timed, self._opened_at = step - self._timed_from, step
         # Nothing to average where every step was left out.
         means = {
             "loss": float(sums["loss"]) / good if good else None,
@@ -93,23 +98,24 @@ class Windows:
                 "%d steps left out so far, last step %d: infinite or NaN loss or gradient", skipped, bad_steps[0]
             )
             self._skipped = skipped
-        rate = steps * self._program.config.batch_size / (now - self._since) if self._since else None
+        rate = timed * self._program.config.batch_size / (now - self._since) if timed else None
         if rate:
             self._rates.append(rate)
-        self._log.write(step, "train", epoch=step / self._program.epoch_steps, **means, seconds=self._elapsed())
+        times = {"images_per_second": rate, "seconds": self._elapsed()}
+        self._log.write(step, "train", epoch=step / self._program.epoch_steps, **means, **times)
         epoch = math.ceil(step / self._program.epoch_steps)
         shown = {name: value for name in ("loss", *measured) if (value := means[name]) is not None}
         self._progress.update(step, epoch, shown, rate or math.nan)
         self.restart()
         return reset_window(state)
 
-    def compiled(self) -> None:
-        """Leave the open log window out of `images_per_second`, because a step of it was compiled."""
-        self._since = None
+    def compiled(self, step: int) -> None:
+        """Restart the clock after `step`, which was compiled and has ended, so that only later steps are timed."""
+        self._since, self._timed_from = time.monotonic(), step
 
     def restart(self) -> None:
-        """Restart the clock of the open log window."""
-        self._since = time.monotonic()
+        """Restart the clock of the log window that has just been opened."""
+        self._since, self._timed_from = time.monotonic(), self._opened_at
 
 
 def _told(means: dict[str, float | int | None]) -> str:

@@ -18,7 +18,7 @@ from absl import flags
 from flax import nnx
 
 import aa_flax
-from aa_flax.config.command_line import fail, run
+from aa_flax.config.command_line import fail, height_and_width, run
 from aa_flax.literal import literal, literal_lines
 from aa_flax.models import create_model
 from aa_flax.weights import WeightsError, init_from_plain, load, load_torch_state_dict, read_state_dict, save
@@ -37,6 +37,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "num_classes", None, "import: width of the classifier; the model's own if not given.", flag_values=values
     )
+    size = "import: SIDE or HEIGHTxWIDTH in pixels that position tables are for; the model's own if not given."
+    flags.DEFINE_string("image_size", None, size, flag_values=values)
     flags.DEFINE_integer("in_channels", 3, "import: channels of the images.", flag_values=values)
     flags.DEFINE_string(
         "source",
@@ -96,9 +98,12 @@ def _import(read: Path, written: Path, source: str, values: flags.FlagValues) ->
     except (ValueError, TypeError) as error:
         fail(f"--options must be a JSON object, got {values.options} ({error})")
 
+    size = None if values.image_size is None else height_and_width("image_size", values.image_size)
+
     def build() -> nnx.Module:
         rngs = nnx.Rngs(values.seed)
-        return create_model(name, num_classes=values.num_classes, in_channels=values.in_channels, rngs=rngs, **options)
+        sizes: dict[str, Any] = dict(num_classes=values.num_classes, image_size=size, in_channels=values.in_channels)
+        return create_model(name, **sizes, rngs=rngs, **options)
 
     shapes = nnx.eval_shape(build)  # an unknown name or a wrong number of classes raises here
     state_dict = read_state_dict(read, key=values.key)

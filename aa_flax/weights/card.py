@@ -1,7 +1,11 @@
-"""The card beside a file of this library's weights, which says what network they are of."""
+"""The card of a file of this library's weights, which says what network they are of and how it sees photographs.
+
+It lies beside the file, NAME.json, and a copy of it in the file's own header. In the folder of a hub it is a part of
+`config.json`.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,11 @@ from aa_flax.models import create_model
 from aa_flax.weights.errors import WeightsError, raise_all
 
 FORMAT = 1
+IN_HEADER = "aa_flax"
+"""The name of the card in the header of a safetensors file, and in `config.json` of a hub's folder."""
+KEY_NAMES = ("aa_flax", "timm")
+"""Whose names the arrays of a file may have."""
+_LONGEST_HEADER = 100_000_000  # bytes, as the format allows
 LAYERS = ("blocks", "depth", "head_depth", "rpn_depth", "box_head_depth", "mask_head_depth")
 """Options of networks that count layers."""
 
@@ -27,8 +36,8 @@ _FIELDS: dict[str, tuple[Any, str]] = {
     "options": (lambda value: isinstance(value, dict), "an object"),
     "num_classes": (lambda value: _whole(value, 0), "a whole number"),
     "image_size": (
-        lambda value: isinstance(value, list) and len(value) == 2 and all(_whole(side, 1) for side in value),
-        "height and width",
+        lambda value: isinstance(value, list) and 1 <= len(value) <= 3 and all(_whole(side, 1) for side in value),
+        "height and width, or the sides of signals",
     ),
     "in_channels": (lambda value: _whole(value, 1), "a whole number of at least 1"),
     "sha256": (lambda value: isinstance(value, str), "a hash"),
@@ -37,14 +46,16 @@ _FIELDS: dict[str, tuple[Any, str]] = {
 
 
 def read_card(file: Path) -> dict[str, Any]:
-    """Return the card beside a file that `save` wrote.
+    """Return the card of a file that `save` wrote: that beside it, else that of a hub's folder, else that in it.
 
     Raises:
         WeightsError: it is missing or damaged, or fields are missing or have values that they cannot have.
     """
     path = file.with_suffix(".json")
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        path, card = next(_cards(file))
+    except StopIteration:
+        raise WeightsError(f"{path}: the card of {file.name} is missing, and none is in its header") from None
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: the card of {file.name} is missing or damaged ({error})") from None
     if not isinstance(card, dict):
@@ -63,8 +74,37 @@ def read_card(file: Path) -> dict[str, Any]:
     return card
 
 
+def _cards(file: Path) -> Iterator[tuple[Path, Any]]:
+    """Yield the cards that there are of a file, each with where it is, the first one first."""
+    beside, folder = file.with_suffix(".json"), file.with_name("config.json")
+    if beside.exists():
+        yield beside, json.loads(beside.read_text(encoding="utf-8"))
+    if folder.exists():
+        config = json.loads(folder.read_text(encoding="utf-8"))
+        if isinstance(config, dict) and IN_HEADER in config:
+            yield folder, config[IN_HEADER]
+    if text := header(file).get("__metadata__", {}).get(IN_HEADER):
+        yield file, json.loads(text)
+
+
+def header(file: Path) -> dict[str, Any]:
+    """Return the header of a safetensors file, {} of a file that has none; nothing else of the file is read.
+
+    Raises:
+        OSError, ValueError, RecursionError: it cannot be read.
+    """
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        found = json.loads(opened.read(length)) if 1 < length <= _LONGEST_HEADER else {}
+    return found if isinstance(found, dict) and isinstance(found.get("__metadata__", {}), dict) else {}
+
+
 def described_network(
-    path: Path, card: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], dtype: Any = np.float32
+    path: Path,
+    card: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: Any = np.float32,
+    build: Callable[[Mapping[str, Any]], nnx.Module] | None = None,
 ) -> nnx.Module:
     """Return the network that a card describes, with shapes in place of arrays.
 
@@ -73,6 +113,7 @@ def described_network(
         card: a card as `read_card` returns it.
         shapes: the shapes of the file's arrays by path.
         dtype: of the computation.
+        build: what makes it from the card instead of `create_model`.
 
     Raises:
         WeightsError: there is no such network, or it would have more layers than the file has arrays for.
@@ -87,19 +128,21 @@ def described_network(
                 raise WeightsError(
                     f"{path}: its card asks for {name}={counts}, and the file has arrays of {most} layers at most"
                 )
-    options = {key: as_tuples(value) for key, value in card["options"].items()}
-    try:
-        return nnx.eval_shape(
-            lambda: create_model(
-                card["model"],
-                num_classes=card["num_classes"],
-                image_size=tuple(card["image_size"]),
-                in_channels=card["in_channels"],
-                dtype=dtype,
-                rngs=nnx.Rngs(0),
-                **options,
-            )
+
+    def by_card() -> nnx.Module:
+        options = {key: as_tuples(value) for key, value in card["options"].items()}
+        return create_model(
+            card["model"],
+            num_classes=card["num_classes"],
+            image_size=tuple(card["image_size"]),
+            in_channels=card["in_channels"],
+            dtype=dtype,
+            rngs=nnx.Rngs(0),
+            **options,
         )
+
+    try:
+        return nnx.eval_shape(by_card if build is None else lambda: build(card))
     # What a network does with numbers that it was never meant for depends on the network.
     except Exception as error:
         raise WeightsError(f"{path}: its card describes no network of this version ({error})") from None

@@ -102,7 +102,15 @@ def to_torch_state_dict(model: nnx.Module, *, source: str) -> dict[str, np.ndarr
 def said(model: nnx.Module, state_dict: Mapping[str, Any], source: str) -> tuple[str, ...]:
     """Return the notes that a state dict brings; raise WeightsError if it is said to be of another network."""
     description = getattr(state_dict, "description", None)
-    return (*getattr(state_dict, "notes", ()), *check_description(model, description, source))
+    notes = (*getattr(state_dict, "notes", ()), *check_description(model, description, source))
+    # torchvision's detectors have FrozenBatchNorm2d, without counters, only where they start from weights of its own.
+    counted = any("backbone." in str(name) and str(name).endswith(".num_batches_tracked") for name in state_dict)
+    if source == "torchvision" and counted and getattr(getattr(model, "options", None), "batch_norm_epsilon", 1) == 0:
+        notes += (
+            "its backbone's norms count batches, and so are of epsilon 1e-5, while this network's have 0: build it "
+            "with batch_norm_epsilon=1e-5",
+        )
+    return notes
 
 
 def adapt(model: nnx.Module, given: dict[str, np.ndarray], source: str) -> tuple[str, ...]:

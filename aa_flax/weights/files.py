@@ -1,13 +1,13 @@
 """This library's own files of weights.
 
-There are two: `NAME.safetensors`, with our dotted paths, and `NAME.json`, the card, which describes the
-network that the weights belong to and where they come from.
+There are two: `NAME.safetensors`, with our dotted paths, and `NAME.json`, the card, which describes the network that
+the weights belong to, where they come from, and how it sees photographs. The first also has the card in its header.
 """
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,28 @@ from safetensors import SafetensorError
 from aa_flax.json_values import to_json
 from aa_flax.models.registry import BuiltFrom
 from aa_flax.weights.arrays import fill_arrays, flat_arrays
-from aa_flax.weights.card import FORMAT, described_network, read_card
+from aa_flax.weights.card import FORMAT, IN_HEADER, KEY_NAMES, described_network, read_card
+from aa_flax.weights.convert import load_torch_state_dict, to_torch_state_dict
 from aa_flax.weights.errors import WeightsError
 from aa_flax.weights.state_dicts import read_safetensors
 
 
-def save(model: nnx.Module, file: str | Path, *, origin: Mapping[str, Any] | None = None) -> None:
+def save(
+    model: nnx.Module,
+    file: str | Path,
+    *,
+    origin: Mapping[str, Any] | None = None,
+    trained: Mapping[str, Any] | None = None,
+) -> None:
     """Write a network's parameters and batch statistics to `file` (.safetensors) and its card beside it (.json).
 
     Args:
         model: a network from `create_model`, whose arguments the card records.
         file: the file, whose name ends in .safetensors.
         origin: what the card records about where the weights come from; values that JSON can represent.
+        trained: what it records of how the network was trained and how it sees photographs, as
+            `aa_flax.inference.About.as_json` gives it; without it the names of classes, the size, the crop, the mean
+            and so on must be given again to whatever uses the weights.
 
     Raises:
         WeightsError: the model is another module or was changed since it was built, so that the card would describe
@@ -38,6 +48,29 @@ def save(model: nnx.Module, file: str | Path, *, origin: Mapping[str, Any] | Non
     """
     path = _own_path(file)
     _require_no_other(path.with_suffix(".json"))
+    arrays, text = described_arrays(model, path, origin=origin, trained=trained)
+    write(path, arrays, {IN_HEADER: text})
+    write_text(path.with_suffix(".json"), text)
+
+
+def described_arrays(
+    model: nnx.Module,
+    path: Path,
+    *,
+    origin: Mapping[str, Any] | None = None,
+    trained: Mapping[str, Any] | None = None,
+    key_names: str = KEY_NAMES[0],
+) -> tuple[dict[str, np.ndarray], str]:
+    """Return the arrays of a network by name, and its card as JSON, checked: the network can be made from them again.
+
+    Args:
+        model, origin, trained: as of `save`.
+        path: the file that they will be, for errors.
+        key_names: whose names the arrays have, one of `KEY_NAMES`.
+
+    Raises:
+        WeightsError: as `save`, or there are no such names for the network.
+    """
     untyped: Any = model
     if not isinstance(getattr(model, "built_from", None), BuiltFrom):
         raise WeightsError(f"{path}: a network of create_model can be saved, got a {type(model).__name__} of its own")
@@ -52,6 +85,8 @@ def save(model: nnx.Module, file: str | Path, *, origin: Mapping[str, Any] | Non
         "params": sum(leaf.size for _, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))),
         "sha256": _digest(arrays),
         "origin": dict(origin or {}),
+        **({"key_names": key_names} if key_names != KEY_NAMES[0] else {}),
+        **({"trained": dict(trained)} if trained else {}),
     }
     try:
         text = to_json(card, indent=1) + "\n"
@@ -63,13 +98,23 @@ def save(model: nnx.Module, file: str | Path, *, origin: Mapping[str, Any] | Non
     except WeightsError as error:
         raise WeightsError(f"{path}: cannot be saved, because it could not be loaded again: {error}") from None
     _require_shapes(f"{path}: the network was changed since create_model built it", described, shapes)
-    write(path, arrays)
-    partial = path.with_name(f".{path.stem}.json.partial")
+    if key_names == KEY_NAMES[0]:
+        return arrays, text
+    theirs = to_torch_state_dict(model, source=key_names)
+    load_torch_state_dict(described, theirs, source=key_names)
+    if _digest(flat_arrays(described)) != card["sha256"]:
+        raise WeightsError(f"{path}: under the names of {key_names} the weights would not be the same")
+    return theirs, text
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, replacing an old one as a whole; raise WeightsError if it cannot be written."""
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text)
-        partial.replace(path.with_suffix(".json"))
+        partial.write_text(text, "utf-8")
+        partial.replace(path)
     except OSError as error:
-        raise WeightsError(f"{path.with_suffix('.json')}: cannot be written ({error})") from None
+        raise WeightsError(f"{path}: cannot be written ({error})") from None
 
 
 def _classes(model: Any, arrays: Mapping[str, np.ndarray]) -> int:
@@ -103,12 +148,19 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]
         raise WeightsError(f"{path}: cannot be written ({error})") from None
 
 
-def load(file: str | Path, *, dtype: Any = np.float32) -> tuple[nnx.Module, dict[str, Any]]:
+def load(
+    file: str | Path,
+    *,
+    dtype: Any = np.float32,
+    build: Callable[[Mapping[str, Any]], nnx.Module] | None = None,
+) -> tuple[nnx.Module, dict[str, Any]]:
     """Return the network in a file that `save` wrote, and its card.
 
     Args:
-        file: the .safetensors file, with its card beside it.
+        file: the .safetensors file, with its card beside it or in its header.
         dtype: the dtype of the computation, as for `create_model`.
+        build: None, or the function that makes the network, for a card whose network was found to be there; its arrays
+            must be those of the card. It is called where shapes alone are computed.
 
     Raises:
         WeightsError: a file is missing or damaged, or card and arrays do not belong together.
@@ -117,11 +169,18 @@ def load(file: str | Path, *, dtype: Any = np.float32) -> tuple[nnx.Module, dict
     card = read_card(path)
     arrays = read_safetensors(path)
     shapes = {key: array.shape for key, array in arrays.items()}
-    model = described_network(path, card, shapes, dtype)
-    _require_shapes(f"{path}: the arrays are not those of the network on its card", model, shapes)
+    key_names = card.get("key_names", KEY_NAMES[0])
+    if key_names not in KEY_NAMES:
+        raise WeightsError(f"{path}: its card says that names are those of {key_names!r}; expected one of {KEY_NAMES}")
+    model = described_network(path, card, shapes, dtype, build)
+    if key_names == KEY_NAMES[0]:
+        _require_shapes(f"{path}: the arrays are not those of the network on its card", model, shapes)
+        fill_arrays(model, arrays)
+    else:
+        load_torch_state_dict(model, arrays, source=key_names)
+        arrays = {key: np.asarray(value) for key, value in flat_arrays(model).items()}
     if _digest(arrays) != card["sha256"]:
         raise WeightsError(f"{path}: the arrays are not those that its card describes")
-    fill_arrays(model, arrays)
     return model, card
 
 

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from aa_flax.layers import AAConv2D, AWConv2D, GatherExcite
+from aa_flax.layers import AAConv, AWConv2D, GatherExcite
 from aa_flax.ops import resize_relative_table
+from aa_flax.ops.axes import AXES, table_names
 from aa_flax.weights.card import described_network
 from aa_flax.weights.convert import OWN, place_of
 from aa_flax.weights.rows import Counterpart
 from aa_flax.weights.tables import family_of, table_of
 
-_TABLES = ("rel_height", "rel_width")
+_TABLES = {name for dimensions in AXES for name in table_names(dimensions)}
 _OPTIONAL = re.compile(r"(^|\.)(recalibration|attention\d+|pooling|pyramid|auxiliary_head|mask_head)(\.|$)")
 """Paths of modules that a network may have and the weights for it may not."""
 
@@ -45,7 +46,7 @@ class Places:
     def __init__(self, model: nnx.Module, source: str) -> None:
         """Look up the key table of `model` for `source`; raise WeightsError if there is none."""
         modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
-        self._augmented = {path: module for path, module in modules.items() if isinstance(module, AAConv2D)}
+        self._augmented = {path: module for path, module in modules.items() if isinstance(module, AAConv)}
         self._weighted = [path for path, module in modules.items() if isinstance(module, AWConv2D)]
         self._sized = {
             path: module.map_shape
@@ -166,7 +167,7 @@ def other_heads(
     untold = {
         path: module.num_heads
         for path, module in ours.items()
-        if isinstance(module, AAConv2D) and module.rel_height is None and f"{path}.qkv.kernel" in given
+        if isinstance(module, AAConv) and not module.has_tables and f"{path}.qkv.kernel" in given
     }
     if card is None or not untold:
         return []

@@ -25,7 +25,7 @@ from matplotlib.patches import Patch  # noqa: E402
 
 from aa_flax.analysis import attention_maps  # noqa: E402
 from aa_flax.analysis.provenance import provenance  # noqa: E402
-from aa_flax.config.command_line import run  # noqa: E402
+from aa_flax.config.command_line import height_and_width, run  # noqa: E402
 from aa_flax.data.photo import load_photo  # noqa: E402
 from aa_flax.drawing.pooling_figures import COLORS, overlay, scaled_map  # noqa: E402
 from aa_flax.json_values import to_json  # noqa: E402
@@ -47,9 +47,8 @@ def define(values: flags.FlagValues) -> None:
     """Define the flags of the script."""
     flags.DEFINE_string("workdir", "runs/patchconvnet", "Folder of the run directories.", flag_values=values)
     flags.DEFINE_string("photos", None, "Folder with the photographs.", required=True, flag_values=values)
-    flags.DEFINE_integer(
-        "image_size", 192, "Side in pixels at which the networks see the photographs.", flag_values=values
-    )
+    size = "SIDE or HEIGHTxWIDTH in pixels at which the networks see the photographs."
+    flags.DEFINE_string("image_size", "192", size, flag_values=values)
     flags.DEFINE_bool("write", False, "Store the JSON and the picture under experiments/results/.", flag_values=values)
 
 
@@ -60,8 +59,9 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     finished = {name: run for name, run in finished.items() if run.result_file.exists()}
     if not finished:
         raise SystemExit(f"{values.workdir} holds no finished run named {', '.join(RUNS)}")
+    size = height_and_width("image_size", values.image_size)
     files = [Path(values.photos).expanduser() / name for name in PHOTOS]
-    drawn = {name: look(run, files, values.image_size) for name, run in finished.items() if name != "average"}
+    drawn = {name: look(run, files, size) for name, run in finished.items() if name != "average"}
     command = (
         f"python experiments/imagenette/{Path(__file__).name} --photos=FOLDER --image_size={values.image_size} --write"
     )
@@ -70,7 +70,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         "runs": {name: measured(name, run) for name, run in finished.items()},
         "photos": [{"file": name, "flickr_url": url, "licence": "CC BY 2.0"} for name, url in PHOTOS.items()],
         "seen": {name: [most_probable(run, one) for one in drawn[name][1]] for name, run in drawn_runs(finished)},
-        "image_size": values.image_size,
+        "image_size": size[0] if size[0] == size[1] else size,
     }
     print(to_json(outcome, indent=1))
     folder = _ROOT / "experiments" / "results" if values.write else Path(values.workdir)
@@ -98,11 +98,11 @@ def measured(name: str, run: RunDirectory) -> dict[str, Any]:
     }
 
 
-def look(run: RunDirectory, files: list[Path], side: int) -> tuple[np.ndarray, np.ndarray]:
+def look(run: RunDirectory, files: list[Path], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return (weights [photos, tokens, h, w], probabilities [photos, classes]) of a run for photographs."""
     model, _ = load_model(run)
     preprocessing = run.read_preprocessing()
-    pixels = np.stack([load_photo(file, (side, side), preprocessing.channels) for file in files])
+    pixels = np.stack([load_photo(file, size, preprocessing.channels) for file in files])
     images = preprocessing.normalize(jnp.asarray(pixels))
     apply, params, batch_stats = functional(model)
     logits, _ = jax.jit(apply)(params, batch_stats, images)

@@ -471,6 +471,7 @@ print(counts.bytes_by_compiler - 10**12, counts.bytes_moved, counts.kernels[0].b
 """
 
 
+@pytest.mark.thorough
 @needs_libtpu
 def test_a_kernel_counts_its_operands_and_results():
     others, moved, kernel, flops = map(int, python("-c", KERNEL).stdout.split())

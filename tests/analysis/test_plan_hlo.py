@@ -322,6 +322,7 @@ def test_products_are_those_of_the_compiler(strides, which):
     np.testing.assert_allclose(found, expected, rtol=0.02)
 
 
+@pytest.mark.thorough
 def test_products_of_stacked_blocks_grow_with_the_depth():
     """The programs have a forward and a backward loop and are not compiled; an iteration counts one block."""
     found = {

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from aa_flax.analysis import provenance
+from aa_flax.runs import commit
 
 
 def _git(folder, *arguments):
@@ -20,7 +21,7 @@ def checkout(tmp_path, monkeypatch):
     _git(tmp_path, "init", "-q")
     _git(tmp_path, "add", ".")
     _git(tmp_path, "commit", "-qm", "first")
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setattr(commit, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -40,7 +41,7 @@ def test_changed_code_is_said_and_changed_results_are_not(checkout):
 
 
 def test_outside_a_checkout_the_commit_is_unknown(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setattr(commit, "ROOT", tmp_path)
     assert provenance.commit() == "unknown"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.commit() == "unknown"
@@ -55,3 +56,10 @@ def test_a_package_beside_the_library_that_a_variable_names(tmp_path, monkeypatc
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: unpacked\nVersion: 1.2\n")
     assert provenance.package_version("unpacked") == "1.2"
     assert provenance.package_version("numpy") == provenance.provenance("x")["versions"]["numpy"]
+
+
+def test_a_checkout_that_holds_the_installed_library_is_not_its_own(checkout, monkeypatch):
+    inside = checkout / "environment"
+    inside.mkdir()
+    monkeypatch.setattr(commit, "ROOT", inside)
+    assert provenance.commit() == "unknown"

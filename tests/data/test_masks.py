@@ -212,6 +212,25 @@ def test_objects_without_mask_are_counted_when_prepared(tmp_path):
         dataset.split("train").annotations.require_masks()
 
 
+def test_photographs_with_too_many_objects_are_told_before_they_are_read(tmp_path):
+    folder = write_coco(tmp_path / "it", photos(3, train=9))
+    dataset = load("coco_json/it", data_dir=tmp_path / "tfds", source_dir=folder)
+    annotations = dataset.split("train").annotations
+    counts = {each.file_name: int((~each.crowd).sum()) for each in annotations.truths()}
+    most = max(counts.values())
+    assert most > min(counts.values())
+    annotations.require_at_most(most)
+    (many, *_) = [name for name, count in counts.items() if count == most]
+    over = sum(count > most - 1 for count in counts.values())
+    words = rf"{over} images of 'train' have more than {most - 1} objects, up to {most} \({many}\): raise task.options"
+    with pytest.raises(DataError, match=words):
+        annotations.require_at_most(most - 1)
+    part = dataset.split("train[:9]", Boxes(most - 1))
+    part.annotations.require_at_most(most - 1)  # of a part nothing is known
+    with pytest.raises(DataError, match=rf"example \d of .* \({many}\): {most} objects, expected at most {most - 1}"):
+        list(part)
+
+
 def test_of_polygons_those_with_three_points_are_kept(tmp_path):
     size = (20, 30)
     write_image(tmp_path / "it" / "images" / "a.png", Made("a.png", size, []))

@@ -119,6 +119,7 @@ def test_one_of_the_two_at_a_time(images, labels):
 either = functools.partial(mixup_or_cutmix, mixup_alpha=0.8, cutmix_alpha=1.0, cutmix_probability=0.5)
 
 
+@pytest.mark.thorough
 def test_images_are_mixed_where_they_are(rng):
     devices = jax.devices()
     assert len(devices) == 8

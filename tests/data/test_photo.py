@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aa_flax.data.photo import PhotoError, load_photo
+from aa_flax.data.photo import PhotoError, as_photo, load_photo, read_photo
 
 
 def save(array, file, **options):
@@ -86,3 +86,20 @@ def test_errors_name_the_file(rng, tmp_path):
     save(rng.normal(size=(4, 4)).astype(np.float32), tmp_path / "float.tiff")
     with pytest.raises(PhotoError, match=r"float\.tiff: floating-point pixels have no defined range"):
         load_photo(tmp_path / "float.tiff", (4, 4), 1)
+
+
+@pytest.mark.parametrize("end", ["jpg", "png", "tiff"])
+def test_a_picture_that_was_opened_is_turned_as_its_file_is(tmp_path, end, rng):
+    exif = Image.Exif()
+    exif[274] = 6
+    file = save(rng.integers(0, 256, (20, 33), np.uint8), tmp_path / f"turned.{end}", exif=exif)
+    expected = np.asarray(read_photo(file, 1))
+    assert expected.shape == (33, 20)
+    with Image.open(file) as opened:
+        np.testing.assert_array_equal(as_photo(opened, 1), expected)
+    if end != "tiff":  # which Pillow reads wrongly where it turns it
+        with Image.open(file) as opened:
+            opened.load()
+            np.testing.assert_array_equal(as_photo(opened, 1), expected)
+            # Pillow copies the metadata to what is made of a picture, which is as its maker wants it.
+            assert as_photo(opened.rotate(0), 1).size == (33, 20)

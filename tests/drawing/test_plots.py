@@ -34,6 +34,13 @@ def test_scores_of_the_last_step_lie_beside_those_of_averaged_weights():
     }
 
 
+def test_losses_of_training_alone_have_panels_and_scores_without_value_have_none():
+    train = {"split": "train", "epoch": 1, "loss": 0.9, "mask_loss": 0.5, "grad_norm": 3.0}
+    held_out = {"split": "eval", "epoch": 1, "loss": 0.7, "AP": 0.4, "AP_large": None, "AR_large": float("nan")}
+    titles = [axes.get_title("left") for axes in learning_curves([train, held_out]).axes]
+    assert titles == ["loss", "mask loss", "AP"]
+
+
 def test_confusion_matrix_of_few_and_of_many_classes(tmp_path):
     for k in (3, 40):
         confusion_matrix(np.eye(k, dtype=int) * 5, [f"class {i}" for i in range(k)], tmp_path / f"{k}.png")

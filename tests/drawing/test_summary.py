@@ -44,8 +44,11 @@ def test_modules_add_up_and_batch_multiplies():
     assert summary.by_module["stage1.block1.conv1"].kind == "AAConv2D"
     assert f"{summary.params:,}" in summary.table().splitlines()[-1]
     assert "stage1.block1.conv1" in summary.table(depth=3)
+    shown = summary._repr_html_()
+    assert f">{summary.params:,}</td>" in shown and shown.count("<tr>") == len(summary.table().splitlines())
 
 
+@pytest.mark.thorough
 def test_count_does_not_depend_on_the_implementation():
     """The kernels for GPUs and TPUs cannot be traced for a CPU, but are counted there too."""
     names = ("auto", *IMPLEMENTATIONS)

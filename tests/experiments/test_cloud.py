@@ -228,7 +228,7 @@ def test_a_spot_slice_that_is_taken_away_is_replaced_and_the_run_goes_on(cloud):
     assert not cloud.slice_is_there
 
 
-@pytest.mark.few
+@pytest.mark.few(0, thorough=1)
 @pytest.mark.parametrize("code", [SAVED, LOST])
 def test_training_that_asks_for_it_is_run_again_on_the_same_slice(cloud, code):
     cloud.script(training=[code, code, 0])
@@ -361,6 +361,7 @@ def test_a_kept_slice_is_taken_over_by_the_same_command(cloud):
     assert not cloud.slice_is_there
 
 
+@pytest.mark.thorough
 def test_a_launch_that_was_killed_is_taken_over_with_its_training(cloud):
     cloud.script(training=["wait", 0])
     with cloud.running(until=lambda: bool(cloud.starts())) as process:

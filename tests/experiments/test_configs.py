@@ -166,6 +166,17 @@ def test_every_config_resolves_builds_and_tells_its_command(name):
         assert parameters_told(name) == round(millions, 3)
 
 
+def test_the_stored_ledger_has_the_papers_accuracies():
+    table, stored = "", set()
+    for line in (ROOT / "experiments" / "results" / "ledger.md").read_text().splitlines():
+        table = line[4:11] if line.startswith("### ") else table
+        cells = [cell.strip(" `") for cell in line.split("|")]
+        stored |= {(table, cells[1], cell) for cell in cells[2:]}
+    expected = {(*row, printed.accuracy) for row, printed in LEDGER.items()}
+    expected |= {("Table 7", each.position, cell) for each in bello.TABLE_7 for cell in (each.resnet34, each.resnet50)}
+    assert len(expected) == 42 and expected <= stored
+
+
 def test_every_row_of_the_tables_has_a_config():
     assert len(ROWS) == 42 == len({row[:2] for row in ROWS})
     assert {row[:2] for row in ROWS if row[0] != "Table 7"} == set(LEDGER)
@@ -179,11 +190,16 @@ def test_every_row(table, row, file, top_1, top_5):
     text = docstring(name)
     assert table in text.partition("python -m")[0], "the title names every table of the file"
     assert f"{top_1} % top-1" in text and (not top_5 or f"{top_5} % top-5" in text) and "Not said:" in text
-    printed = LEDGER.get((table, row))
+    printed, accuracy = LEDGER.get((table, row)), ", ".join(filter(None, (top_1, top_5)))
     if printed is None:
         assert table == "Table 7" and config.model.name == f"aa_resnet{row[10:12]}"
-        assert row[14:].removeprefix("2d ").lower() == config.model.options.get("position", "relative")
+        position = row[14:].removeprefix("2d ").lower()
+        assert position == config.model.options.get("position", "relative")
+        (of_table_7,) = [each for each in bello.TABLE_7 if each.position == position]
+        assert getattr(of_table_7, f"resnet{row[10:12]}") == accuracy
+        assert file == f"{of_table_7.configs}_resnet{row[10:12]}"
         return
+    assert printed.accuracy == accuracy
     assert config.model.name == printed.model
     assert f"{printed.params} M parameters" in text and (not printed.gflops or f"{printed.gflops} GFLOPs" in text)
     told = parameters_told(name)
@@ -220,7 +236,7 @@ TINY = {
 }
 
 
-@pytest.mark.few(0, thorough=4)
+@pytest.mark.few(0, thorough=3)
 @pytest.mark.parametrize("file", TINY)
 def test_a_small_network_takes_a_step_of_the_recipe(file, rng, monkeypatch):
     """The run takes two steps in epochs of one step each: at learning rate 0, then at the rate of step 1."""

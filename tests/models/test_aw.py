@@ -77,7 +77,7 @@ def test_options_of_the_layer():
     assert layer.recalibration.squeeze.kernel.shape == (256, 32)
 
 
-@pytest.mark.few
+@pytest.mark.few(0, thorough=1)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_network_can_start_as_the_plain_one(rng, dtype):
     """Gates of scale zero leave the kernels equal bit for bit, and the logits equal except for the order of sums."""

@@ -51,13 +51,13 @@ def check(name, dtype):
     assert ("xla.gpu.triton" in text) == attends
 
 
-@pytest.mark.few(1, thorough=2)
+@pytest.mark.few(0, thorough=2)
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_a_network_of_each_kind_lowers_for_cuda(name):
     check(name, jnp.bfloat16)
 
 
-@pytest.mark.few(0, thorough=5)
+@pytest.mark.few(0, thorough=3)
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_other_network_lowers_for_cuda(name):
     check(name, jnp.bfloat16)

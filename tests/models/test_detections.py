@@ -166,7 +166,7 @@ def test_what_does_not_fit():
             model.detections(outputs, 32, 64, max_detections=most)
 
 
-@pytest.mark.few
+@pytest.mark.few(0)
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_each_device_finds_what_is_in_its_own_images(rng, kind):
     """On a mesh nothing travels between devices, and the detections are those of one device."""

@@ -78,7 +78,7 @@ def test_evaluation_and_a_rate_of_zero_are_the_same_programs(name, images):
         assert one == other and "threefry" not in one[0]
 
 
-@pytest.mark.few
+@pytest.mark.few(0)
 @pytest.mark.parametrize("name", NAMES)
 def test_each_block_drops_its_own_branch(name, images, monkeypatch):
     """Ones replace each branch, so that the compiler removes the network before it and the masks remain."""

@@ -97,6 +97,7 @@ def test_logits_are_the_head_of_the_tokens_of_the_last_map(rng, tokens):
     np.testing.assert_array_equal(model.pooling.gamma1[...], np.full(12, 0.5, np.float32))
 
 
+@pytest.mark.thorough
 def test_both_kinds_of_attention_in_one_network(rng):
     """An augmented layer has one map for each query, pooling one for each token; `queries` affects the former only."""
     model = small("aa_wide_resnet28_10", "class")

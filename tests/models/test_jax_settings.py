@@ -91,7 +91,7 @@ def layer(name, **options):
     return lambda state, x: nnx.merge(graph, state, copy=True)(x), nnx.to_pure_dict(state)
 
 
-@pytest.mark.few(1, thorough=20)
+@pytest.mark.few(1, thorough=15)
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("dtype", "param_dtype"), [("bfloat16", "float32"), ("float16", "float16")])
 def test_a_network_in_16_bits_promotes_no_dtype(few_pieces, name, dtype, param_dtype):
@@ -109,7 +109,7 @@ def test_a_network_in_16_bits_promotes_no_dtype(few_pieces, name, dtype, param_d
         assert logits.dtype == dtype
 
 
-@pytest.mark.few(6, thorough=60)
+@pytest.mark.few(6, thorough=36)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("given", ["float32", None])
 @pytest.mark.parametrize("name", sorted(ALONE, key=lambda name: name not in ("cbam", "gala", "ge", "se")))
@@ -122,7 +122,7 @@ def test_a_layer_in_16_bits_promotes_no_dtype(few_pieces, name, dtype, given):
         jax.eval_shape(jax.grad(lambda state, x: call(state, x).astype(jnp.float32).sum()), state, x)
 
 
-@pytest.mark.few(1, thorough=12)
+@pytest.mark.few(1, thorough=8)
 @pytest.mark.parametrize("name", ALONE)
 def test_a_layer_transfers_nothing_from_the_host(few_pieces, name):
     call, state = layer(name)
@@ -136,7 +136,7 @@ def explicit_mesh():
     return jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:4])
 
 
-@pytest.mark.few(3, thorough=40)
+@pytest.mark.few(3, thorough=24)
 @pytest.mark.parametrize("name", sorted(ALONE, key=lambda name: name not in ("one_token", "aw_fold", "folded_pieces")))
 @pytest.mark.parametrize("spec", [PartitionSpec("data"), PartitionSpec()], ids=["split", "whole"])
 def test_a_layer_runs_on_a_mesh_whose_shardings_are_part_of_the_types(rng, few_pieces, name, spec):
@@ -150,7 +150,7 @@ def test_a_layer_runs_on_a_mesh_whose_shardings_are_part_of_the_types(rng, few_p
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.few(1, thorough=20)
+@pytest.mark.few(1, thorough=15)
 @pytest.mark.parametrize("name", sorted(NETWORKS, key=lambda name: "patchconvnet" not in name))
 @pytest.mark.parametrize("train", [False, True])
 def test_a_network_is_traced_on_such_a_mesh(name, train):
@@ -174,7 +174,7 @@ def exported(name, shape, platform="cpu"):
         return jax.export.export(run, platforms=[platform])(params, stats, images)
 
 
-@pytest.mark.few(2, thorough=20)
+@pytest.mark.few(2, thorough=11)
 @pytest.mark.parametrize("name", sorted(NETWORKS, key=lambda name: name not in ("aw_resnet18", "aa_resnet18")))
 @pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda"])
 def test_a_batch_may_be_a_symbol(name, platform):

@@ -40,7 +40,7 @@ def program(model, call=lambda model, images, **options: model(images, **options
     return str(jax.make_jaxpr(run)(state, jnp.zeros((4, *SIZE, 2)), jax.random.key(0)))
 
 
-@pytest.mark.few
+@pytest.mark.few(0, thorough=3)
 @pytest.mark.parametrize("name", SMALL)
 def test_the_mode_holds_without_train_and_what_is_said_wins(name):
     model = nnx.eval_shape(lambda: build(name))
@@ -71,6 +71,7 @@ def test_maps_in_training_have_stochastic_depth(name):
     assert program(evaluating, features) == program(model, features, train=False)
 
 
+@pytest.mark.thorough
 def test_values_of_both_modes(images):
     """A network and its pure function agree; the function has the mode that the network had when it was split."""
     options = dict(depth=10, widen_factor=1, in_channels=2, rngs=nnx.Rngs(0))

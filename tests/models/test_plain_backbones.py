@@ -81,6 +81,7 @@ def test_features_are_of_the_tapped_blocks(rng):
     assert backbone(pyramid_taps=(0, 0, 7, 7))._taps == (0, 0, 7, 7)
 
 
+@pytest.mark.thorough
 def test_no_parameter_depends_on_the_size_of_the_images():
     sizes = [
         {

@@ -54,6 +54,7 @@ def test_parameters(name, width, channels):
     assert with_it == sizes_of(shapes(name))
 
 
+@pytest.mark.thorough
 def test_it_is_of_the_map_of_stride_16_and_training_alone_runs_it(model):
     """The other outputs are those of the network without it."""
     images = jnp.asarray(np.random.default_rng(2).normal(size=(2, 64, 96, 3)), jnp.float32)

@@ -226,7 +226,7 @@ SMALL_BACKBONES = [
 ]
 
 
-@pytest.mark.few(0, thorough=8)
+@pytest.mark.few(0, thorough=4)
 @pytest.mark.parametrize("name", SMALL_BACKBONES[::-1])
 def test_every_kind_of_backbone(name):
     """Only shapes run, in training: every parameter is read, so that none is left of the backbone's classifier."""

@@ -260,7 +260,7 @@ SMALL_BACKBONES = [
 ]
 
 
-@pytest.mark.few(2, thorough=12)
+@pytest.mark.few(2, thorough=6)
 @pytest.mark.parametrize("name", SMALL_BACKBONES[::-1])
 def test_every_kind_of_backbone(name):
     """Only shapes run, in training: every parameter is read, so that none is left of the backbone's classifier."""

@@ -119,7 +119,7 @@ def test_names_and_options():
         assert type(model) is kind and model.image_size == (512, 512) and model.num_classes == 150
 
 
-@pytest.mark.few(1)
+@pytest.mark.few(0)
 @pytest.mark.parametrize("prefix", FAMILIES)
 def test_outputs_in_training_and_in_evaluation(prefix):
     """Only shapes run, of sides that 4 does not divide; logits at every fourth pixel, the others at every sixteenth."""

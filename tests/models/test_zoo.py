@@ -68,7 +68,7 @@ def computed():
     return sorted(found, key=lambda name: name != "aa_wide_resnet28_10")
 
 
-@pytest.mark.few(1, thorough=10)
+@pytest.mark.few(0, thorough=6)
 @pytest.mark.parametrize("name", computed())
 def test_odd_sizes_one_image_and_four_channels(rng, name):
     """No stage's stride divides 33×50; logits, features, attention maps and the summary agree on the sizes."""
@@ -96,7 +96,7 @@ def test_odd_sizes_one_image_and_four_channels(rng, name):
     assert summary.flops > 2 * summary.by_module["head"].params - 20 and "head" in summary.table()
 
 
-@pytest.mark.few(0, thorough=8)
+@pytest.mark.few(0, thorough=5)
 @pytest.mark.parametrize("name", kinds())
 def test_shapes_of_other_inputs(name):
     """Only shapes run: grey images, a batch of three, a training step, and the smallest image."""

@@ -36,7 +36,7 @@ def _as_defined(arrays, scale, cotangent, atol):
         np.testing.assert_allclose(np.asarray(gradient, np.float64), wanted, atol=atol * max(1, np.abs(wanted).max()))
 
 
-@pytest.mark.few(1, thorough=3)
+@pytest.mark.few(0, thorough=3)
 @pytest.mark.parametrize("tables", [True, False])
 @pytest.mark.parametrize(
     ("size", "dk", "dv"),

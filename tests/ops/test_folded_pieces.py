@@ -182,7 +182,7 @@ def temporary(attend, batch, side, heads=8, value_depth=1):
     return jax.jit(both).lower(*structs).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.few
+@pytest.mark.few(0)
 @pytest.mark.parametrize("way", WAYS)
 def test_memory_is_a_small_part_of_the_fold_and_grows_with_the_places_only(monkeypatch, way):
     seen_from(monkeypatch, way)

@@ -104,7 +104,7 @@ def test_samples_are_independent(rng, form):
     np.testing.assert_array_equal(run(others, gate)[0], y[0])
 
 
-@pytest.mark.few
+@pytest.mark.few(0)
 @pytest.mark.parametrize("form", ["fold", "tap"])
 def test_bfloat16(rng, form):
     """Products are summed in float32 and rounded once; the fold also rounds its kernels: errors are a few 2**-8."""

@@ -59,7 +59,7 @@ def assert_right(attend, arrays, scale, cotangent):
         np.testing.assert_allclose(np.asarray(ours, np.float64), theirs, rtol=0, atol=bound)
 
 
-@pytest.mark.few(3, thorough=36)
+@pytest.mark.few(3, thorough=22)
 @pytest.mark.parametrize("implementation", EVERY)
 @pytest.mark.parametrize("scale", [5**-0.5, -0.7])
 @pytest.mark.parametrize("tables", [True, False], ids=["relative", "no_position"])

@@ -182,7 +182,7 @@ def test_attention_in_the_convolutions_last_channels_is_the_concatenation(rng, o
         np.testing.assert_allclose(ours, theirs, rtol=3e-6, atol=3e-5)
 
 
-@pytest.mark.few
+@pytest.mark.few(0)
 @pytest.mark.parametrize("batch", [8, 64])  # one image on a device, or eight side by side
 def test_split_over_a_mesh_it_computes_the_same(rng, batch):
     x = jnp.asarray(rng.normal(size=(batch, 5, 7, 11)), jnp.float32)

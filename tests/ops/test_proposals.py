@@ -116,7 +116,7 @@ def test_no_gradient_and_strict_types(rng):
     assert all((each == 0).all() for each in gradients)
 
 
-@pytest.mark.few
+@pytest.mark.few(0)
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_each_device_proposes_for_its_own_images(rng, kind):
     logits, deltas, anchors = outputs(rng, 4)

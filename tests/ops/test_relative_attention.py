@@ -93,7 +93,7 @@ def test_bfloat16_stays_within_its_roundings(rng, implementation):
     assert np.median(bound) < 0.5  # the bound is worth something: values are of order one
 
 
-@pytest.mark.few
+@pytest.mark.few(0)
 @pytest.mark.parametrize("implementation", ON_A_CPU)
 def test_under_jit_vmap_and_remat(rng, implementation):
     arrays = oracle.inputs(rng, 3, 2, 5, 2, 3, 7)

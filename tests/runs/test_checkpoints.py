@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from run_files import state_with_many_blocks
+from run_files import arrays, flip, state_with_many_blocks
 
+from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.checkpoints import Checkpoints
 
 
@@ -82,6 +83,42 @@ def test_only_the_newest_are_kept(tmp_path):
             checkpoints.save(dataclasses.replace(state, step=jnp.asarray(step, jnp.int32)))
         assert checkpoints.latest_step == 3
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["2", "3"]
+
+
+def test_one_is_spared(tmp_path):
+    """It goes when another one is spared, by the next save or when it is asked for."""
+    state, chosen = state_with_many_blocks(), {}
+
+    def save(step):
+        checkpoints.save(dataclasses.replace(state, step=jnp.asarray(step, jnp.int32)))
+        checkpoints.wait()
+        return saved_steps(tmp_path)
+
+    with Checkpoints(
+        tmp_path, keep=1, spared=lambda steps: chosen["step"] if chosen["step"] in steps else None
+    ) as checkpoints:
+        for step, best, left in ((1, 1, [1]), (2, 1, [1, 2]), (3, 1, [1, 3]), (4, 3, [3, 4])):
+            chosen["step"] = best
+            assert save(step) == left
+        chosen["step"] = 4
+        checkpoints.prune()
+        assert saved_steps(tmp_path) == [4]
+        assert save(5) == [4, 5]
+
+
+def test_nothing_is_pruned_beside_a_checkpoint_that_may_be_damaged(tmp_path):
+    state = state_with_many_blocks()
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(dataclasses.replace(state, step=jnp.asarray(step, jnp.int32)))
+    flip(arrays(tmp_path / "2"))
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        assert checkpoints.latest_step == 1
+        checkpoints.prune()
+        assert saved_steps(tmp_path) == [1, 2]
+        checkpoints.save(dataclasses.replace(state, step=jnp.asarray(3, jnp.int32)))
+        checkpoints.wait()
+        assert saved_steps(tmp_path) == [3]
 
 
 def test_averaged_weights_serve_inference(tmp_path):

@@ -31,8 +31,13 @@ def test_list_verify_prune_export(workdir, tmp_path):
     accuracy = {row["step"]: row["accuracy"] for row in rows(workdir) if row["split"] == "eval"}
     assert [line.split()[0] for line in listed[1:]] == ["4", "8", "12", "16"]
     assert [line.split()[-1] for line in listed[1:]] == [f"{accuracy[step]:.4f}" for step in (4, 8, 12, 16)]
+    first_best = max(accuracy, key=lambda step: (accuracy[step], -step))
+    assert [line.split()[0] for line in listed[1:] if " best " in line] == [str(first_best)]
 
-    exported = command("export", flag, "--step=8", tmp_path / "w.safetensors")
+    for which, step in (("best", first_best), ("last", 16)):
+        exported = command("export", flag, f"--checkpoint={which}", tmp_path / "w.safetensors")
+        assert exported.stdout == f"step {step} in {tmp_path / 'w.safetensors'}\n"
+    exported = command("export", flag, "--checkpoint=8", tmp_path / "w.safetensors")
     assert exported.stdout == f"step 8 in {tmp_path / 'w.safetensors'}\n"
     model, card = weights.load(tmp_path / "w.safetensors")
     expected, _ = load_model(RunDirectory(workdir), 8)
@@ -44,16 +49,18 @@ def test_list_verify_prune_export(workdir, tmp_path):
     checked = command("verify", flag)
     assert checked.returncode == 1 and "12  " in checked.stdout and "other contents" in checked.stdout
     assert checked.stdout.count("as it was saved") == 3
-    refused = command("export", flag, "--step=12", tmp_path / "x.safetensors")
+    refused = command("export", flag, "--step=12", tmp_path / "x.safetensors")  # another name of the flag
     assert refused.returncode == 2 and "other contents" in refused.stderr and refused.stderr.count("\n") == 1
     assert command("verify", flag, "--delete_damaged").stdout.endswith("deleted: 12\n")
 
     with RunDirectory(workdir).locked():
         refused = command("prune", flag, "--keep=1")
         assert refused.returncode == 2 and "another process is training" in refused.stderr
-    best = max((4, 8, 16), key=lambda step: (accuracy[step], step))
-    assert command("prune", flag, "--keep=1", "--keep_best", "--keep_every=4000").returncode == 0
+    best = max((4, 8, 16), key=lambda step: (accuracy[step], -step))
+    assert command("prune", flag, "--keep=1", "--keep_every=4000").returncode == 0
     assert saved_steps(workdir / "checkpoints") == sorted({16, best})
+    assert command("prune", flag, "--keep=1", "--nokeep_best").returncode == 0
+    assert saved_steps(workdir / "checkpoints") == [16]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +69,7 @@ def test_list_verify_prune_export(workdir, tmp_path):
         (["list"], "is not a run directory"),
         (["burn"], "expected list, verify, prune, or export and a file; got burn"),
         (["export"], "expected list, verify, prune, or export and a file; got export"),
+        (["list", "--checkpoint=first"], "flag --checkpoint=first: must be last, best or the step of a checkpoint"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, arguments, words):

@@ -76,8 +76,8 @@ def test_the_exit_status_is_one_of_its_own(monkeypatch):
     assert ended.value.code == UNSAVED and UNSAVED not in (0, 1, 2, SAVED)
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("when", ["at once", "in the background"])
+@pytest.mark.few(0, thorough=1)
+@pytest.mark.parametrize("when", ["in the background", "at once"])
 def test_a_run_whose_last_save_fails_is_not_finished_and_the_same_call_goes_on(
     plain_config, straight, tmp_path, fill, monkeypatch, when
 ):

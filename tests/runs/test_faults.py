@@ -196,7 +196,7 @@ def signalled(monkeypatch, module, name, call, number=signal.SIGTERM):
     monkeypatch.setattr(module, name, wrapped)
 
 
-@pytest.mark.thorough
+@pytest.mark.few(0, thorough=1)  # test_signals has the others
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_mid_epoch_and_the_same_call_goes_on(config, straight, tmp_path, monkeypatch, number):
     from aa_flax.training import setup

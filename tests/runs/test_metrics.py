@@ -151,3 +151,23 @@ def test_damaged_lines_cost_no_other_row(tmp_path, caplog, lines, steps, damaged
     assert [row["step"] for row in map(json.loads, file.read_text().splitlines())] == steps
     said = [record.getMessage() for record in caplog.records]
     assert said == ([f"{file}: {damaged} damaged lines left out"] if damaged else [])
+
+
+def test_a_function_that_fails_is_left_alone_after_ten_times(tmp_path, caplog):
+    """Each failure that is another one is told; one success begins the count again."""
+    calls = []
+
+    def on_metrics(row):
+        calls.append(row["step"])
+        if row["step"] not in (3, 6):
+            raise ValueError("one" if row["step"] < 5 else f"no\nserver {row['step'] // 12}")
+
+    log = MetricsLog(tmp_path, 0, on_metrics)
+    for step in range(1, 20):
+        log.write(step, "train", loss=math.inf)
+    log.close()
+    assert calls == list(range(1, 17)) and len(read_metrics(log.file)) == 19
+    said = [record.getMessage().partition(" (")[0] for record in caplog.records]
+    raised = ["ValueError: one", "ValueError: one", "ValueError: no server 0", "ValueError: no server 0"]
+    raised = [f"on_metrics raised {words}" for words in [*raised, "ValueError: no server 1"]]
+    assert said == [*raised, "on_metrics is not called again; 10 times in a row it raised ValueError: no server 1"]

@@ -91,6 +91,7 @@ def test_a_stopped_run_ends_as_the_other_did(finished, config, tmp_path):
         assert row.pop("split") == expected.pop("split")
         if row["step"] == 8 and "grad_norm" not in row:  # what it did not score
             assert abs(row.pop("raw_loss") - row["loss"]) < 0.1 and 0 <= row.pop("raw_accuracy") <= 1
+            assert all(0 <= row.pop(f"{start}top5_accuracy") <= 1 for start in ("", "raw_"))
         assert row == pytest.approx(expected, rel=1e-3)  # another processor rounds otherwise
     result = json.loads((finished / "result.json").read_text())
     assert outcome.scores.values["loss"] == pytest.approx(result["loss"], rel=1e-4)

@@ -77,7 +77,7 @@ def stuck(wait, leave, signals, number=signal.SIGTERM, pause=0.1):
     return child, errors, time.monotonic() - started
 
 
-@pytest.mark.few
+@pytest.mark.few(1, thorough=2)
 @pytest.mark.parametrize("wait", WAITS, ids=["in_c", "in_python"])
 @pytest.mark.parametrize("signals", [1, 2])
 def test_a_loop_that_does_not_notice_is_ended(wait, signals):
@@ -87,7 +87,7 @@ def test_a_loop_that_does_not_notice_is_ended(wait, signals):
     assert seconds < 5
 
 
-@pytest.mark.few
+@pytest.mark.few(0, thorough=1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_without_leave_the_process_is_the_callers(number):
     """As in a notebook: the first signal is noted for the loop, however long it takes; a second one is an exception."""
@@ -110,7 +110,7 @@ def test_outside_the_main_thread_signals_are_left_alone():
     assert seen == [(before, False)]
 
 
-@pytest.mark.few
+@pytest.mark.few(1, thorough=2)
 @pytest.mark.parametrize("number", SIGNALS)
 def test_work_that_is_done_again_is_left_at_once(number):
     code = "import time\nfrom aa_flax.runs.preemption import leaving\n"

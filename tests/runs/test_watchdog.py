@@ -100,10 +100,10 @@ def test_a_hung_step_is_noticed_in_a_run(plain_config, tmp_path, monkeypatch):
     def leave(code, reason):
         left.append((code, len(steps)))
 
+    plain_config.epochs = 2
     loop.train(resolve(plain_config), tmp_path / "compiled once", leave=leave)
     assert not left
     monkeypatch.setattr(setup, "place_batch", slow)
     plain_config.hang_minutes = 2 / 60
-    plain_config.epochs = 2
     loop.train(resolve(plain_config), tmp_path / "run", leave=leave)
     assert (LOST, 7) in left

@@ -1,10 +1,13 @@
 """The commands that tests of small runs call, and what all of these runs promise."""
 
 import os
+import shutil
 
 import forked
-import numpy as np
-from safetensors.numpy import load_file
+import jax
+from run_files import assert_same, final_state
+
+from aa_flax.runs.checkpoint_files import saved_steps
 
 
 def environment(folder, **more):
@@ -19,15 +22,23 @@ def run(folder, module, *arguments, code=0):
     return done.stdout
 
 
-def weights_of_both(folder):
-    """Return the weights of the run "run" by name, after "again", stopped once, has ended with the same bits."""
-    for more in (["--config.stop_after_epoch=1"], []):
-        run(folder, "train", "--config=config.py", "--workdir=again", *more)
-    tensors = []
-    for name in ("run", "again"):
-        run(folder, "checkpoints", "export", f"{name}.safetensors", f"--workdir={name}")
-        tensors.append(load_file(folder / f"{name}.safetensors"))
-    assert tensors[0].keys() == tensors[1].keys()
-    for name, values in tensors[0].items():
-        np.testing.assert_array_equal(values, tensors[1][name], err_msg=name)
-    return tensors[0]
+def weights_of_both(folder, run=run):
+    """Return the weights of the finished run "run" by name, after "again" has ended with the same bits.
+
+    "again" is what a kill in the last epoch leaves of "run", and goes on from the checkpoint before.
+    """
+    shutil.copytree(
+        folder / "run", folder / "again", ignore=shutil.ignore_patterns("*.png", "detections.json", "masks.json")
+    )
+    (folder / "again" / "result.json").unlink()
+    *before, last = saved_steps(folder / "again" / "checkpoints")
+    shutil.rmtree(folder / "again" / "checkpoints" / str(last))
+    assert before
+    run(folder, "train", "--config=config.py", "--workdir=again")
+    states = [final_state(folder / name) for name in ("run", "again")]
+    assert_same(*states)
+    assert int(states[0].step) == last
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree.leaves_with_path(states[0].params)
+    }

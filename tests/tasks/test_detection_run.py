@@ -5,14 +5,17 @@ import json
 
 import conftest
 import forked
+import numpy as np
 import pytest
 from hosts import finish, free_port
 from PIL import Image
 from tasks.commands import environment, run, weights_of_both
+from tasks.everywhere import assert_draws_itself, assert_says_the_same_everywhere
 
+import aa_flax
 from aa_flax import data
 from aa_flax.config.schema import resolve
-from aa_flax.runs.metrics import read_metrics
+from aa_flax.runs.metrics import TIMING, read_metrics
 
 PICTURES = {
     "learning_curves.png",
@@ -62,9 +65,8 @@ def test_what_a_run_leaves(trained):
 def test_resumed_is_the_same_bit_for_bit(folder, trained):
     weights = weights_of_both(folder)
     assert len(weights) > 40
-    timed = ("seconds",)
     logs = [
-        [{k: v for k, v in row.items() if k not in timed} for row in read_metrics(folder / each / "metrics.jsonl")]
+        [{k: v for k, v in row.items() if k not in TIMING} for row in read_metrics(folder / each / "metrics.jsonl")]
         for each in ("run", "again")
     ]
     assert logs[0] == logs[1]
@@ -123,12 +125,31 @@ def test_predict_takes_files_folders_and_patterns(folder, trained, data_dir):
 
 
 @pytest.mark.thorough
+def test_a_hub_and_python_say_what_the_command_says(trained, data_dir, tmp_path, monkeypatch):
+    photos = [str(tmp_path / name) for name in ("wide.png", "high.png")]
+    pixels = data.load("bccd_subset", data_dir=data_dir).split("test")[0]["image"]
+    for photo, part in zip(photos, (pixels[:150], pixels[:, :150]), strict=True):
+        Image.fromarray(part).save(photo)
+    wide, high = assert_says_the_same_everywhere(trained[0], photos, tmp_path, monkeypatch, threshold=0.0)
+    assert type(wide).__name__ == "Detections" and len(wide) > 1 and wide.masks is None
+    for said, size in ((wide, (pixels.shape[1], 150)), (high, (150, pixels.shape[0]))):
+        assert (said.boxes >= 0).all() and (said.boxes <= [*size, *size]).all()
+        assert [each.name for each in said] == said.names and {*said.names} <= {"RBC", "WBC", "Platelets"}
+        assert (np.diff(said.scores) <= 0).all() and said.photo.shape == (*size[::-1], 3)
+    assert_draws_itself(wide, tmp_path)
+    predictor = aa_flax.load(trained[0])
+    assert predictor.display.threshold == json.loads((trained[0] / "result.json").read_text())["threshold"]
+    (maps,) = predictor.attention_maps(photos[0], queries=[(20, 30)]).values()
+    assert maps.shape[:3] == (1, 2, 1) and {*predictor.features(photos)} == {"p3", "p4", "p5"}
+
+
+@pytest.mark.thorough
 def test_a_sheet_of_boxes(folder):
     run(folder, "sheet", "--config=config.py", "--out=sheet.png", "--rows=3", "--columns=2")
     assert (folder / "sheet.png").stat().st_size > 10_000
 
 
-@pytest.mark.thorough
+@pytest.mark.slow  # test_masked_run has detections of two processes, test_hosts a training
 def test_two_processes_reach_what_one_reaches(folder, trained):
     """The last batch of seven photographs is filled up in both processes; each photograph is scored once."""
     workdir, _ = trained

@@ -46,12 +46,11 @@ def test_data_without_masks_are_refused_before_they_are_trained_on(the_task):
 
     targets = {"boxes": np.zeros((1, 5, 4), np.float32)}
     source = ArraySource("some", np.zeros((1, 8, 9, 3), np.uint8), targets)
-    source.annotations = types.SimpleNamespace(require_masks=refuse)
-    for each in (the_task.begin, the_task.scorer):
+    source.annotations = types.SimpleNamespace(require_masks=refuse, require_at_most=lambda most: None)
+    for each in (the_task.check_source, the_task.scorer):
         with pytest.raises(DataError, match="no masks"):
             each(source)
-    the_task.begin(None)
-    task().begin(source)  # a detector of boxes
+    task().check_source(source)  # a detector of boxes
 
 
 def test_masks_are_mirrored_with_their_boxes(the_task, batch):

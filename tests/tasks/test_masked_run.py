@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tasks.commands import run, weights_of_both
+from tasks.everywhere import assert_draws_itself, assert_says_the_same_everywhere
 from tasks.several_hosts import BY_COUNT, assert_same_scores, score
 from tasks.test_two_stage import TINY
 from tasks.test_two_stage_run import LEARNING
@@ -123,6 +124,16 @@ def test_it_is_evaluated_and_predicts(folder, result):
         assert not len(rows) or (
             columns.min() >= x1 - 1 and columns.max() < x2 and rows.min() >= y1 - 1 and rows.max() < y2
         )
+
+
+def test_a_hub_and_python_say_what_the_command_says(folder, result, tmp_path, monkeypatch):
+    photo = str(tmp_path / "a.png")
+    Image.fromarray(np.asarray(Image.open(folder / "discs/images/2.png"))[:40]).save(photo)
+    (said,) = assert_says_the_same_everywhere(folder / "run", [photo], tmp_path, monkeypatch, threshold=0.0)
+    assert len(said) > 1 and said.masks.dtype == bool and said.masks.shape == (len(said), 40, SIZE[1])
+    for each, values in zip(said, said.values, strict=True):
+        np.testing.assert_array_equal(each.mask, from_values(values["segmentation"]).pixels())
+    assert_draws_itself(said, tmp_path)
 
 
 def test_a_sheet_of_masks(folder):

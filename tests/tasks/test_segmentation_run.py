@@ -10,10 +10,11 @@ from hosts import finish, free_port
 from label_sets import NAMES, labelled, write_labelled
 from PIL import Image
 from tasks.commands import environment, run, weights_of_both
+from tasks.everywhere import assert_draws_itself, assert_says_the_same_everywhere
 from tasks.several_hosts import BY_COUNT, assert_same_scores, score
 
 from aa_flax.data.photo import read_photo
-from aa_flax.runs.metrics import read_metrics
+from aa_flax.runs.metrics import TIMING, read_metrics
 from experiments import segmenter_report
 
 PICTURES = {
@@ -88,7 +89,7 @@ def test_resumed_is_the_same_bit_for_bit(folder, trained):
     weights = weights_of_both(folder)
     assert len(weights) > 40
     logs = [
-        [{k: v for k, v in row.items() if k != "seconds"} for row in read_metrics(folder / each / "metrics.jsonl")]
+        [{k: v for k, v in row.items() if k not in TIMING} for row in read_metrics(folder / each / "metrics.jsonl")]
         for each in ("run", "again")
     ]
     assert logs[0] == logs[1]
@@ -104,6 +105,9 @@ def test_evaluated_again_it_scores_the_same(folder, trained):
     assert again["mIoU"] == result["mIoU"] and again["pixel_accuracy"] == result["pixel_accuracy"]
     assert again["loss"] == pytest.approx(result["loss"], rel=1e-5)
     assert [line.partition("%")[2].strip() for line in printed[:3]] == [*NAMES]
+    other = json.loads(run(folder, "evaluate", f"--workdir={workdir}", "--option=flip=True").splitlines()[-1])
+    assert other["pixel_accuracy"] != again["pixel_accuracy"]  # of the mean with what the mirrored photograph gives
+    assert other["loss"] == again["loss"]  # of the view that is not mirrored
 
 
 @pytest.mark.thorough
@@ -125,6 +129,18 @@ def test_predict_gives_label_maps_of_the_photographs_sizes(folder, trained):
     assert counts == {k: int((labels == k).sum()) for k in range(3) if (labels == k).any()}
     larger = run(folder, "predict", f"--workdir={workdir}", "--image_size=48x56", "--least_part=0", str(photo))
     assert len(larger.splitlines()) > 1
+
+
+@pytest.mark.thorough
+def test_a_hub_and_python_say_what_the_command_says(folder, trained, tmp_path, monkeypatch):
+    photo = str(folder / "tiny" / "val" / "val1.jpg")
+    (said,) = assert_says_the_same_everywhere(trained[0], [photo], tmp_path, monkeypatch)
+    assert said.labels.shape == said.photo.shape[:2] and said.names == NAMES
+    assert sum(said.parts.values()) == pytest.approx(1) and {*said.parts} <= {*NAMES}
+    assert all(
+        mask.dtype == bool and mask.mean() == pytest.approx(said.parts[name]) for name, mask in said.masks.items()
+    )
+    assert_draws_itself(said, tmp_path)
 
 
 @pytest.mark.thorough

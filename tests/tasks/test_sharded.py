@@ -18,7 +18,7 @@ from aa_flax.training.sharding import Layout, place_batch
 from aa_flax.training.step import reset_window
 
 ATTENTION = dict(attention_stages=(4,), num_heads=2, kappa=0.5, upsilon=0.25, min_key_depth_per_head=3)
-SEVERAL = {"fsdp": {"fsdp": True}, "heads over two": {"model_devices": 2}, "both": {"fsdp": True, "model_devices": 2}}
+SEVERAL = {"both": {"fsdp": True, "model_devices": 2}, "fsdp": {"fsdp": True}, "heads over two": {"model_devices": 2}}
 
 
 def two_stage(**groups):
@@ -67,10 +67,9 @@ def losses(kind, devices, **parallel):
     return found, split
 
 
+@pytest.mark.few(0, thorough=2)  # Faster R-CNN in both ways, UPerNet with its state split
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.thorough if n == "both" else pytest.mark.slow) for n in SEVERAL]
-)
+@pytest.mark.parametrize("name", SEVERAL)
 def test_steps_are_those_of_one_device(kind, name):
     alone, _ = losses(kind, 1)
     many, split = losses(kind, 4, **SEVERAL[name])

@@ -21,7 +21,6 @@ import optax
 import pytest
 from flax import nnx
 from PIL import Image
-from safetensors.numpy import load_file
 
 from aa_flax import data
 from aa_flax.analysis.programs import lower, of_config
@@ -43,6 +42,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 import forked  # noqa: E402
 from hosts import finish, free_port  # noqa: E402
+from tasks.commands import weights_of_both  # noqa: E402
 
 CHANNELS = ("red", "green", "blue")
 
@@ -229,15 +229,8 @@ def test_its_scores_are_in_the_log_the_result_and_the_pictures(trained):
 
 @pytest.mark.thorough
 def test_resumed_is_the_same_bit_for_bit(folder, trained):
-    for more in (["--config.stop_after_epoch=1"], []):
-        run(folder, "train", "--config=config.py", "--workdir=again", *more)
-    tensors = []
-    for name in ("run", "again"):
-        run(folder, "checkpoints", "export", f"{name}.safetensors", f"--workdir={name}")
-        tensors.append(load_file(folder / f"{name}.safetensors"))
-    assert tensors[0].keys() == tensors[1].keys() and len(tensors[0]) > 20
-    for name, values in tensors[0].items():
-        np.testing.assert_array_equal(values, tensors[1][name], err_msg=name)
+    sys.path.insert(0, str(HERE))  # where the module is that the config names
+    assert len(weights_of_both(folder, run)) > 20
     kept = ("step", "split", "loss", "error", "closeness", "grad_norm")
     logs = [
         [{name: row.get(name) for name in kept} for row in read_metrics(folder / run / "metrics.jsonl")]

@@ -185,6 +185,7 @@ def test_losses_are_those_of_loops(flavor):
     np.testing.assert_allclose(metrics["positives"][0] / metrics["positives"][1], by_hand[:, 4].mean())
 
 
+@pytest.mark.thorough
 def test_held_out_losses_are_those_of_loops():
     the_task, batch, network = case("torchvision").task, case("torchvision").batch, case("torchvision").network
     mask = np.array([True, True, False, True])

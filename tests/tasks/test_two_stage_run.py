@@ -13,6 +13,7 @@ import pytest
 from hosts import finish, free_port
 from PIL import Image
 from tasks.commands import environment, run, weights_of_both
+from tasks.everywhere import assert_says_the_same_everywhere
 from tasks.several_hosts import assert_same_scores, score
 from tasks.test_detection import CANVAS
 from tasks.test_two_stage import LOSSES, TINY, two_stage
@@ -73,6 +74,13 @@ def test_it_is_evaluated_and_predicts(folder, result, data_dir):
     (found,) = json.loads((folder / "found.json").read_text()).values()
     boxes = np.array([each["box"] for each in found])
     assert len(found) > 10 and (boxes >= 0).all() and (boxes <= [200, len(photo)] * 2).all()
+
+
+def test_a_hub_and_python_say_what_the_command_says(folder, result, data_dir, tmp_path, monkeypatch):
+    photo = str(tmp_path / "a.png")
+    Image.fromarray(data.load("bccd_subset", data_dir=data_dir).split("test")[1]["image"][:150]).save(photo)
+    (said,) = assert_says_the_same_everywhere(folder / "run", [photo], tmp_path, monkeypatch, threshold=0.0)
+    assert len(said) > 10 and said.masks is None
 
 
 @pytest.mark.slow

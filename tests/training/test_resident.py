@@ -111,6 +111,7 @@ def test_what_works_on_the_host_is_excluded(changes, words):
         resolve({"data": {"on_device": True, **changes}})
 
 
+@pytest.mark.thorough
 def test_images_that_would_be_resized_are_refused(config, tmp_path):
     config.data.image_size = 8
     with pytest.raises(ConfigError, match="'data.on_device' needs images of one size"):

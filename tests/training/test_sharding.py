@@ -70,10 +70,10 @@ def losses_of(config, devices, steps):
 
 
 EIGHT = {
+    "both": {"fsdp": True, "model_devices": 2},
     "data parallel": {},
     "fsdp": {"fsdp": True},
     "heads over two": {"model_devices": 2},
-    "both": {"fsdp": True, "model_devices": 2},
 }
 
 
@@ -83,7 +83,7 @@ def alone():
     return losses_of(config_of("float64"), 1, 50)
 
 
-@pytest.mark.few(0, thorough=2)
+@pytest.mark.few(0, thorough=1)
 @pytest.mark.parametrize("name", EIGHT)
 @pytest.mark.usefixtures("optimized")  # optimisations pay off over fifty steps
 def test_fifty_steps_in_float64_are_those_of_one_device(name):

@@ -66,6 +66,16 @@ def test_padding_of_crops_fits_every_size(plain_config, tmp_path):
     refused(plain_config, tmp_path, r"'data.crop_padding' must lie in \[1, 3\] for images of 9x3, got 4")
 
 
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_batch_norm_of_one_value_is_refused(plain_config, tmp_path, pieces):
+    """Its output would be its bias, and its running variance would fall to nothing."""
+    plain_config.data.image_size = 4  # of which a Wide-ResNet's last map has one pixel
+    plain_config.data.crop = "none"
+    plain_config.batch_size = plain_config.eval_batch_size = 8 * pieces
+    plain_config.optimizer.accumulation_steps, plain_config.parallel.batch_norm_groups = pieces, 8
+    refused(plain_config, tmp_path, "'data.image_size' is 4x4, at which wide_resnet28_10 cannot .* one value a channel")
+
+
 def test_a_plan_is_of_the_largest(plain_config):
     plain_config.data.train_sizes = ((8, 8), (6, 12), (9, 8))
     subject = of_config(resolve(plain_config))

@@ -46,7 +46,9 @@ def test_a_training_checkpoint_of_two_wrapped_networks(command, tmp_path, small)
     import_, names = ("import", *NETWORK), ("last.pth.tar", "ours.safetensors")
     status, out, errors = command(*import_, *names)
     assert (status, out) == (2, "") and "choose 'state_dict' or 'state_dict_ema' as key" in errors
-    status, out, errors = command(*import_, "--key=state_dict_ema", "--in_channels=1", "--adapt_stem", *names)
+    status, out, errors = command(
+        *import_, "--key=state_dict_ema", "--in_channels=1", "--adapt_stem", "--image_size=48x64", *names
+    )
     assert (status, errors) == (0, "")
     notes = out.splitlines()[:-1]
     assert notes == [
@@ -57,7 +59,7 @@ def test_a_training_checkpoint_of_two_wrapped_networks(command, tmp_path, small)
         "stem.kernel: made for 1 channels from the 3 of the weights",
     ]
     card, arrays = json.loads((tmp_path / "ours.json").read_text()), read_state_dict("ours.safetensors")
-    assert card["origin"]["notes"] == notes and card["in_channels"] == 1
+    assert card["origin"]["notes"] == notes and (card["in_channels"], card["image_size"]) == (1, [48, 64])
     expected = averaged["module.conv_stem.weight"].sum(1, keepdims=True).transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(arrays["stem.kernel"], expected)
     np.testing.assert_array_equal(arrays["head.bias"], averaged["module.classifier.bias"])

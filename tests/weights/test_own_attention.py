@@ -51,7 +51,7 @@ def is_table(path):
     return path.endswith(("rel_height", "rel_width"))
 
 
-@pytest.mark.few
+@pytest.mark.few(0, thorough=4)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_starts_from_its_own_kind(name):
     """The same network, one with other classes, and one for other images."""

@@ -18,7 +18,7 @@ def _network(model: str, options: tuple[tuple[str, Any], ...]) -> Any:
 
 
 @functools.cache
-def _summary(model: str, options: tuple[tuple[str, Any], ...], image_size: int | None) -> Summary:
+def _summary(model: str, options: tuple[tuple[str, Any], ...], image_size: int | tuple[int, int] | None) -> Summary:
     return summarize(_network(model, options), image_size=image_size)
 
 
@@ -33,8 +33,13 @@ def parameters(model: str, options: Mapping[str, Any] | None = None) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def summary(model: str, options: Mapping[str, Any] | None = None, image_size: int | None = None) -> Summary:
-    """Return parameters and FLOPs of a named network; each network is counted once in a process."""
+def summary(
+    model: str, options: Mapping[str, Any] | None = None, image_size: int | tuple[int, int] | None = None
+) -> Summary:
+    """Return parameters and FLOPs of a named network; each network is counted once in a process.
+
+    `image_size` is (height, width), or one number for both; None is the network's own.
+    """
     return _summary(model, tuple(sorted((options or {}).items())), image_size)
 
 

@@ -141,8 +141,8 @@ def lines() -> Iterator[str]:
     yield "scale or several. The code of detection and segmentation was never published; heads and recipes here are"
     yield "those of XCiT, of the same group. Params of UPerNet are with its auxiliary head."
     yield ""
-    yield "Not found, so not here: accuracies of L60, ImageNet-v2 and ReaL, stochastic depth of each size, the recipes"
-    yield "of ImageNet-21k and of fine-tuning, the tables of ablations, scores of detection."
+    yield "Not found, so not here: top-5 of any row, accuracies of L60, ImageNet-v2 and ReaL, stochastic depth of each"
+    yield "size, the recipes of ImageNet-21k and of fine-tuning, the tables of ablations, scores of detection."
 
 
 def _cells(row: Row) -> list[str]:

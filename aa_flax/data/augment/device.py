@@ -67,17 +67,20 @@ def _grey(pixels: Float[Array, "b h w c"]) -> Float[Array, "b h w 1"]:
 
 
 def normalize(
-    images: UInt8[Array, "b h w c"] | Float[Array, "b h w c"],
+    images: UInt8[Array, "b *space c"] | Float[Array, "b *space c"],
     mean: Sequence[float],
     std: Sequence[float],
     dtype: DTypeLike = jnp.float32,
-) -> Float[Array, "b h w c"]:
-    """Return (images / 255 - mean) / std, per channel.
+    *,
+    unit: float = 255.0,
+) -> Float[Array, "b *space c"]:
+    """Return (images / unit - mean) / std, per channel.
 
     Args:
-        images: pixels, 0 to 255.
+        images: pixels, 0 to 255; or signals.
         mean, std: one value per channel, of pixels in 0..1.
         dtype: the dtype of the result; the computation is in at least float32.
+        unit: what pixels are divided by; 1 for signals.
 
     Raises:
         ValueError: mean or std does not have one value per channel.
@@ -86,8 +89,9 @@ def normalize(
     if len(mean) != channels or len(std) != channels:
         raise ValueError(f"mean and std have {len(mean)} and {len(std)} values, expected {channels}, one a channel")
     compute = at_least_float32(dtype)
-    center, scale = (jnp.asarray(values, compute).reshape(1, 1, 1, channels) for values in (mean, std))
-    return ((images.astype(compute) / 255 - center) / scale).astype(dtype)
+    shape = (*(1,) * (images.ndim - 1), channels)
+    center, scale = (jnp.asarray(values, compute).reshape(shape) for values in (mean, std))
+    return ((images.astype(compute) / unit - center) / scale).astype(dtype)
 
 
 def random_crop(
@@ -109,11 +113,19 @@ def random_crop(
     return jax.vmap(cropped)(padded, starts)
 
 
-def without_padding(images: Float[Array, "b h w c"], sizes: Float[Array, "b 2"]) -> Float[Array, "b h w c"]:
-    """Set to 0 what lies below or right of each image's own (height, width)."""
-    rows, columns = jnp.arange(images.shape[1]), jnp.arange(images.shape[2])
-    inside = (rows[None, :, None] < sizes[:, 0, None, None]) & (columns[None, None] < sizes[:, 1, None, None])
-    return jnp.where(inside[..., None], images, jnp.zeros((), images.dtype))
+def within(sizes: Float[Array, "b axes"], space: Sequence[int]) -> Bool[Array, "b *space"]:
+    """Return which locations of a space lie within the sizes, such as each image's own (height, width), from 0 on."""
+    inside = jnp.ones((), bool)
+    for axis, length in enumerate(space):
+        shape = [1] + [length if other == axis else 1 for other in range(len(space))]
+        own = sizes[:, axis].reshape(-1, *(1,) * len(space))
+        inside = inside & (jnp.arange(length).reshape(shape) < own)
+    return inside
+
+
+def without_padding(images: Float[Array, "b *space c"], sizes: Float[Array, "b axes"]) -> Float[Array, "b *space c"]:
+    """Set to 0 what lies below or right of each image's own (height, width), and likewise of signals."""
+    return jnp.where(within(sizes, images.shape[1:-1])[..., None], images, jnp.zeros((), images.dtype))
 
 
 def flips(key: RandomKey, count: int) -> Bool[Array, " count"]:

@@ -89,6 +89,7 @@ class DetectionFolder(Origin):
         _count_empty(self._data, self._findings)
         self._same = Repetitions()
         self._unmasked: dict[str, tuple[int, str]] = {}
+        self._counts: dict[str, dict[str, tuple[int, str]]] = {}
         self._has_masks = any(
             each.segmentation
             for split in self._data.splits.values()
@@ -148,13 +149,15 @@ class DetectionFolder(Origin):
         """Return the categories' ids, the splits that are annotated, and the places of photographs that occur twice.
 
         "without_mask" has, of each split with such objects, how many have no mask, crowds apart, and the first of them.
-        It and the places are known once all splits are stored.
+        "object_counts" has, of each split and by the number of objects that can be trained on, how many photographs
+        have so many, and the first of them. These and the places are known once all splits are stored.
         """
         return {
             "category_ids": self._data.category_ids,
             "annotated": [name for name, split in self._data.splits.items() if split.annotated],
             "same_photographs": self._same.recorded,
             "without_mask": self._unmasked,
+            "object_counts": self._counts,
         }
 
     @property
@@ -175,6 +178,7 @@ class DetectionFolder(Origin):
     def splits(self) -> Mapping[str, Iterator[Example]]:
         self._same.clear()
         self._unmasked.clear()
+        self._counts.clear()
         last = list(self._data.splits)[-1]
         return {name: self._examples(name, name == last) for name in self._data.splits}
 
@@ -200,6 +204,7 @@ class DetectionFolder(Origin):
             if (objects := self._objects(photo, image)) is None:
                 continue
             self._count_unmasked(split, photo, objects)
+            self._count(split, photo, objects)
             self._same.add(image.content, split, index, photo.name)
             index += 1
             yield _record(photo, image, objects)
@@ -248,6 +253,13 @@ class DetectionFolder(Origin):
             self._findings.note(RUN_LENGTHS_LEFT_OUT, f"{place}: {fault}")
             return ""
         return each.segmentation
+
+    def _count(self, split: str, photo: Photo, objects: list[Record]) -> None:
+        """Count a photograph by the number of its objects that are neither crowds nor without area."""
+        number = sum(not each["crowd"] and bool((each["box"][2:] > each["box"][:2]).all()) for each in objects)
+        counts = self._counts.setdefault(split, {})
+        images, first = counts.get(str(number), (0, photo.name))
+        counts[str(number)] = images + 1, first  # JSON has texts as keys
 
     def _count_unmasked(self, split: str, photo: Photo, objects: list[Record]) -> None:
         """Count the objects of a photograph that have no mask, crowds apart, and keep where the first one is."""

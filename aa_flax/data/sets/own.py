@@ -19,6 +19,8 @@ from aa_flax.data.errors import DataError
 from aa_flax.data.facts import FACTS, Facts
 from aa_flax.data.locking import lock
 from aa_flax.data.prepared import find_prepared, open_prepared
+from aa_flax.data.sets.arrays import PREFIX as ARRAYS
+from aa_flax.data.sets.arrays import Arrays
 from aa_flax.data.sets.bccd import BccdSubset
 from aa_flax.data.sets.builder import Origin, make_builder
 from aa_flax.data.sets.cifar import Cifar10, Cifar100
@@ -26,6 +28,8 @@ from aa_flax.data.sets.coco_json import CocoJson
 from aa_flax.data.sets.fashion_mnist import FashionMnist, FashionMnistSubset
 from aa_flax.data.sets.image_folder import PREFIX, ImageFolder
 from aa_flax.data.sets.label_folder import LabelFolder
+from aa_flax.data.sets.time_series import PREFIX as TS
+from aa_flax.data.sets.time_series import TimeSeries
 from aa_flax.data.sets.voc import Voc
 from aa_flax.data.sets.yolo import Yolo
 from aa_flax.data.statistics import STATISTICS, Moments
@@ -52,6 +56,8 @@ FOLDER_KINDS: dict[str, FolderKind] = {
     "coco_json/": FolderKind(CocoJson, "annotations/instances_train2017.json and train2017/*.jpg"),
     "voc/": FolderKind(Voc, "Annotations/*.xml, JPEGImages/*.jpg and ImageSets/Main/train.txt"),
     "yolo/": FolderKind(Yolo, "images/train/*.jpg and labels/train/*.txt"),
+    TS: FolderKind(TimeSeries, "NAME_TRAIN.ts and NAME_TEST.ts"),
+    ARRAYS: FolderKind(Arrays, "train.npz and test.npz"),
     "label_folder/": FolderKind(LabelFolder, "images/train/*.jpg and annotations/train/*.png"),
     PREFIX: FolderKind(ImageFolder, "train/CLASS/*.jpg"),
 }
