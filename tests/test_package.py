@@ -134,6 +134,8 @@ def test_a_network_is_trained_and_used_in_an_empty_folder(installed, rng):
     Image.fromarray(rng.integers(0, 256, (30, 40), np.uint8)).save(installed.empty / "photo.png")
     lines = installed.run("aa-flax", "predict", "--workdir=run", "--top=2", "photo.png").splitlines()
     assert lines[0] == "photo.png" and len(lines) == 3
+    code = "import aa_flax; classifier = aa_flax.load('run'); print(classifier('photo.png'))"
+    assert lines[1].strip() in installed.run("python", "-c", code)
     assert {path.name for path in installed.empty.iterdir()} >= {"data", "run", "photo.png"}
 
 
