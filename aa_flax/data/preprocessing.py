@@ -52,6 +52,12 @@ class Preprocessing:
     padded: bool = False
 
     @property
+    def height_and_width(self) -> tuple[int, int]:
+        """Return the size of images; of signals it raises ValueError."""
+        height, width = self.image_size
+        return height, width
+
+    @property
     def num_classes(self) -> int:
         """Return the number of classes."""
         return len(self.class_names)
