@@ -12,10 +12,10 @@ stop() {
   exit 1
 }
 
-supported() { # prints the first interpreter of version 3.11 to 3.13 among the arguments
+supported() { # prints the first interpreter of version 3.11 to 3.14 among the arguments
   local candidate
   for candidate in "$@"; do
-    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
       command -v "$candidate"
       return
     fi
@@ -34,10 +34,10 @@ install() { # packages into the environment, or with --target elsewhere; argumen
 install_requirements() {
   local base
   if [ -n "${PYTHON:-}" ]; then
-    base=$(supported "$PYTHON") || stop "PYTHON=$PYTHON is not a Python 3.11, 3.12 or 3.13; point it at one"
+    base=$(supported "$PYTHON") || stop "PYTHON=$PYTHON is not a Python 3.11 to 3.14; point it at one"
   else
-    base=$(supported python3 python3.13 python3.12 python3.11) ||
-      stop "no Python 3.11, 3.12 or 3.13 found (python3 is $(python3 --version 2>&1 | head -n 1)); install one, or set PYTHON to it"
+    base=$(supported python3 python3.13 python3.12 python3.11 python3.14) ||
+      stop "no Python 3.11 to 3.14 found (python3 is $(python3 --version 2>&1 | head -n 1)); install one, or set PYTHON to it"
   fi
   echo "installing into $venv with $("$base" --version); this is done once" >&2
   if command -v uv >/dev/null; then

@@ -25,7 +25,7 @@ ROOMS = (
 """Rooms in order: each may import from those before it."""
 WITHOUT_NETWORKS = ("config", "evaluation", "data", "runs")
 """Rooms that must not import networks or their operations."""
-LEAVES = ("alive", "json_values", "literal", "precision", "root_logger", "typed")
+LEAVES = ("alive", "json_values", "literal", "precision", "private_names", "root_logger", "typed")
 
 
 def module_of(path):

@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 from collections.abc import Iterator
 from typing import Any
-from unittest import mock
 
 import jax
 import jaxlib
@@ -16,6 +15,7 @@ from aa_flax.analysis.cards import CUDNN, Machine, target_config
 from aa_flax.analysis.compiler import CompilerError
 from aa_flax.analysis.provenance import package_version
 from aa_flax.ops.platform import traced_with_capability
+from aa_flax.private_names import cudnn_and_gpu
 
 _PLUGINS = ("xla_cuda13", "xla_cuda12")
 
@@ -75,22 +75,17 @@ def devices_per_chip(mesh: Mesh) -> int:
 def traced(wanted: Machine) -> Iterator[None]:
     """Tell this library and JAX, while open, which card and cuDNN the program is for, instead of those of this machine.
 
-    JAX asks for them when it traces fused attention. This replaces private functions of JAX; without them it does
-    nothing, and JAX looks at this machine.
+    JAX asks for them when it traces fused attention.
     """
     major, minor, patch = CUDNN
 
     def at_least(capability: str) -> bool:
         return wanted.chip.capability >= tuple(map(int, capability.split(".")))
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(traced_with_capability(wanted.chip.capability))
-        for name, answer in (
-            ("check_cudnn_version", lambda: 10000 * major + 100 * minor + patch),
-            ("check_compute_capability", at_least),
-        ):
-            with contextlib.suppress(AttributeError, ImportError):
-                stack.enter_context(mock.patch(f"jax._src.cudnn.fused_attention_stablehlo.{name}", answer))
+    with (
+        traced_with_capability(wanted.chip.capability),
+        cudnn_and_gpu(10000 * major + 100 * minor + patch, at_least),
+    ):
         yield
 
 

@@ -23,6 +23,7 @@ from aa_flax.config.named import UnknownConfig, located, make_importable
 from aa_flax.config.output import Output, OutputError, flush
 from aa_flax.config.schema import ConfigError, field_names, unknown_field
 from aa_flax.literal import literal, literal_lines
+from aa_flax.private_names import reason_for_no_config
 from aa_flax.typed import guessed, parse
 
 _HELP = frozenset({"--help", "-help", "-h", "-?", "--helpshort"})
@@ -286,10 +287,8 @@ def config_value(values: flags.FlagValues, options: Mapping[str, Fields] = Mappi
         config = ml_collections.ConfigDict(config)
     if config is None and (file := config_file(sys.argv)):
         fail(returned_nothing(file))
-    # For a file that cannot be opened, ml_collections gives an object that raises at the first access.
-    failure = None if config is None else vars(config).get("_error")
-    if isinstance(failure, Exception):
-        fail(explain(failure, sys.argv))
+    if config is not None and (reason := reason_for_no_config(config)):
+        fail(explain(reason, sys.argv))
     for group, words in _words.items():
         if words and config is None:
             fail(f"--config.{group}.options.{next(iter(words))} needs --config=FILE")

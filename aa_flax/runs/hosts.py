@@ -17,10 +17,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src import distributed  # its key-value store has no public name
 from jax.experimental import multihost_utils
 
 from aa_flax.config.schema import ConfigError
+from aa_flax.private_names import shared_store
 from aa_flax.runs.exits import LOST, leave
 
 _LOST = "(?i)gloo|nccl|connection|unavailable|heartbeat|coordination service|peer|deadline"
@@ -176,7 +176,7 @@ class Meeting:
 
     def __init__(self) -> None:
         Meeting._count += 1
-        self._store: Any = distributed.global_state.client
+        self._store: Any = shared_store()
         self._name = f"aa_flax/stop/{Meeting._count}"
         self._moment, self._limit = (
             0,
