@@ -79,8 +79,8 @@ class Preprocessing:
         """
         if self.of_signals:
             return Whole(size or self.image_size)
-        height, width = size or self.image_size
-        return View((height, width), self.resize, self.crop_fraction, self.interpolation, self.sides)
+        seen: Any = size or self.image_size
+        return View(seen, self.resize, self.crop_fraction, self.interpolation, self.sides)
 
     def normalize(
         self,
