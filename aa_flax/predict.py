@@ -84,7 +84,7 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
         fail(f"--pictures: {config.task.name} finds nothing in a photograph that could be drawn; --attention draws")
     if values.masks and not getattr(task, "has_masks", False):
         fail("--masks: this network gives no masks; those of segmentation do, and mask_rcnn_*")
-    size = preprocessing.image_size
+    size = preprocessing.height_and_width
     if values.image_size is not None:
         size = height_and_width("image_size", values.image_size)
     query = _query(values, size)

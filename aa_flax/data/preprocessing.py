@@ -52,6 +52,12 @@ class Preprocessing:
     padded: bool = False
 
     @property
+    def height_and_width(self) -> tuple[int, int]:
+        """Return the size of images; of signals it raises ValueError."""
+        height, width = self.image_size
+        return height, width
+
+    @property
     def num_classes(self) -> int:
         """Return the number of classes."""
         return len(self.class_names)
@@ -73,8 +79,8 @@ class Preprocessing:
         """
         if self.of_signals:
             return Whole(size or self.image_size)
-        height, width = size or self.image_size
-        return View((height, width), self.resize, self.crop_fraction, self.interpolation, self.sides)
+        seen: Any = size or self.image_size
+        return View(seen, self.resize, self.crop_fraction, self.interpolation, self.sides)
 
     def normalize(
         self,

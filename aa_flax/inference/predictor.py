@@ -78,7 +78,9 @@ class Predictor:
             raise ConfigError("a predictor is of photographs, and this network was trained on signals")
         self.model, self.about, self.step = model, about, step
         self.task: Task = make_task(about.config, about.preprocessing)
-        size = about.preprocessing.image_size if image_size is None else height_and_width("image_size", image_size)
+        size = (
+            about.preprocessing.height_and_width if image_size is None else height_and_width("image_size", image_size)
+        )
         self.image_size = size
         self.display = self.task.display(**recorded_display(self.task, lambda: about.result))
         self._predict = make_predict(model, self.task, about.preprocessing)

@@ -121,8 +121,7 @@ class PatchConvNetOptions(HeadOptions):
     `norm` is "layer" as in the authors' code, or "batch", which according to the authors does better in large batches
     and worse in large networks and at high resolution.
 
-    More blocks in the loop's body (`unroll`) take longer to compile and change nothing else, except on CPUs, where XLA
-    takes far longer for the gradient of a depthwise convolution inside a loop.
+    More blocks in the loop's body (`unroll`) take longer to compile and change nothing else.
 
     The `drop_path_rate` of the published networks is not known.
     """

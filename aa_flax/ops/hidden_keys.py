@@ -35,13 +35,15 @@ def with_hidden_keys(
 ) -> tuple[Array, Array, tuple[Array | None, ...], float]:
     """Return queries, keys, tables and the scale, with one more channel that hides the keys that are not `valid`.
 
-    Where no key of an image is valid, the weights are those of keys that are all alike.
+    Where no key of an image is valid, none is hidden: kernels begin with a largest logit that is larger than a hidden
+    key's, and would divide by a sum of nothing. With `only_valid` values the output is 0 there all the same.
     """
     if scale == 0:  # of queries that are 0, all logits are 0 too, but for those that the channel makes
         query, scale = jnp.zeros_like(query), 1.0
     large = hiding_number(query.dtype)
     zeros = jnp.zeros_like(key[..., :1])  # sharded as the keys are, for meshes that check it
-    hiding = jnp.where(valid[..., None, None], zeros, zeros - math.copysign(large, scale))
+    seen = valid | ~valid.any(tuple(range(1, valid.ndim)), keepdims=True)
+    hiding = jnp.where(seen[..., None, None], zeros, zeros - math.copysign(large, scale))
     query = jnp.concatenate([query, jnp.zeros_like(query[..., :1]) + large], -1)
     tables = tuple(None if table is None else jnp.pad(table, ((0, 0), (0, 1))) for table in tables)
     return query, jnp.concatenate([key, hiding], -1), tables, scale

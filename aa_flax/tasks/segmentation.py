@@ -57,7 +57,7 @@ class Segmentation:
     def __init__(self, config: Config, preprocessing: Preprocessing) -> None:
         self.config, self.preprocessing = config, preprocessing
         self.options = options_of(config, SegmentationOptions)
-        self.targets: Targets = LabelMap(preprocessing.image_size)
+        self.targets: Targets = LabelMap(preprocessing.height_and_width)
         require_pixels_in_place(config, preprocessing)
         if preprocessing.num_classes > MOST_CLASSES:
             raise ConfigError(f"{preprocessing.num_classes} classes, expected at most {MOST_CLASSES}")

@@ -62,15 +62,15 @@ def check_train_sizes(program: Program) -> None:
         images, targets = jax.tree.map(lambda array: array[: config.batch_size // pieces], (images, targets))
         return program.losses(params, batch_stats, images, targets, train=True, rngs=model_key)
 
-    sizes = list(dict.fromkeys((h, w) for h, w in config.data.train_sizes))
+    sizes: list[Size | None] = [*dict.fromkeys((h, w) for h, w in config.data.train_sizes)]
     if not sizes and config.batch_size == config.parallel.batch_norm_groups * pieces:
-        sizes = [program.preprocessing.image_size]
+        sizes = [None]  # the one of `preprocessing`
     with jax.set_mesh(program.layout.mesh):
         for size in sizes:
             try:
                 jax.eval_shape(loss, program.params, program.batch_stats, batch_shapes(program, size))
             except (TypeError, ValueError) as error:
-                where = f"{size[0]}x{size[1]}"
+                where = "x".join(map(str, size or program.preprocessing.image_size))
                 where = (
                     f"'data.train_sizes' has {where}" if config.data.train_sizes else f"'data.image_size' is {where}"
                 )

@@ -9,6 +9,9 @@
 
 It is the Wide-ResNet of experiments/quickstart.py in three dimensions. The last two stages attend, over 5×5×5 and 3×3×3
 locations, with a relative table for depth, height and width each.
+
+Ours: 77.3 % of the 300 held-out volumes after 6 epochs, where training accuracy still rises
+(experiments/results/solids.json).
 """
 
 from aa_flax.training import default_config
