@@ -145,10 +145,10 @@ def attend(
     if len(space) == 3:
         query, key, tables = *fold(query, key, *tables), (None, None)
     # A signal is one row of a map; the planes of a folded volume, which has no tables left, are more rows of one.
-    query, key, value = (x.reshape(len(x), -1, *x.shape[-3:]) for x in (query, key, value))
+    query, key, value = (x.reshape(x.shape[0], -1, *x.shape[-3:]) for x in (query, key, value))
     tables = both_tables((None, *tables)[-2:], query.shape[1:3], query.shape[-1], query.dtype)
     heads = IMPLEMENTATIONS[implementation](query, key, value, *tables, scale)
-    return heads.reshape(len(heads), *space, *heads.shape[3:])
+    return heads.reshape(heads.shape[0], *space, *heads.shape[3:])
 
 
 def relative_attention_2d(
