@@ -73,7 +73,7 @@ def test_words_are_values_of_their_options(parsed):
 def test_height_and_width_of_images(parsed):
     for word, size in (("480,640", (480, 640)), ("(480,640)", (480, 640)), ("[480, 640]", (480, 640)), ("640", 640)):
         assert resolve(parsed(f"--config.data.image_size={word}")).data.image_size == size
-    for word, told in (("4,", r"\(4,\)"), ("480x640", "'480x640'"), ("a", "'a'"), ("1,2,3", r"\(1, 2, 3\)")):
+    for word, told in (("480x640", "'480x640'"), ("a", "'a'"), ("1,2,3,4", r"\(1, 2, 3, 4\)"), ("0,4", r"\(0, 4\)")):
         message = f"'data.image_size' must be one number, or height and width such as 480,640, above 0, got {told}"
         with pytest.raises(ConfigError, match=message):
             resolve(parsed(f"--config.data.image_size={word}"))

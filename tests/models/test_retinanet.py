@@ -268,9 +268,9 @@ def test_every_kind_of_backbone(name):
     attention = dict(num_heads=1, upsilon=0.25) if "aa_" in name or "fully" in name else {}
     model = shapes(name, **{**TINY, **sizes, **attention} if "blocks" in sizes else {**OTHERS, **sizes, **attention})
     apply, params, statistics = functional(model)
-    images = jax.ShapeDtypeStruct((1, 64, 96, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32)
     run = lambda p, s, x: apply(p, s, x, train=True)  # noqa: E731
     jaxpr, (outputs, stats) = jax.make_jaxpr(run, return_shape=True)(params, statistics, images)
-    assert outputs["classes"].shape == (1, 774, 5) and jax.tree.structure(stats) == jax.tree.structure(statistics)
+    assert outputs["classes"].shape == (2, 774, 5) and jax.tree.structure(stats) == jax.tree.structure(statistics)
     read = {id(v) for equation in jaxpr.eqns for v in equation.invars}
     assert all(id(v) in read for v in jaxpr.jaxpr.invars)

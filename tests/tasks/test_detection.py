@@ -273,6 +273,9 @@ class Held(data.Source):
     def require_truths(self):
         assert self.exist
 
+    def require_at_most(self, most):
+        assert all(len(each.objects) <= most for each in self._truths)
+
     def __len__(self):
         return len(self._truths)
 
