@@ -129,11 +129,11 @@ def attention_of_projected(
     Arguments and errors are as in `packed_attention`, but any implementation of `relative_attention` serves, with a
     table for each axis of the space in its order, and `valid` as it takes it.
     """
-    query, key, value = heads_of(qkv, num_heads, value_depth)
     if implementation in PACKED and qkv.ndim == 4 and valid is None:
         sizes = dict(num_heads=num_heads, value_depth=value_depth)
-        tables = both_tables(tables, qkv.shape[1:3], query.shape[-1], qkv.dtype)
+        tables = both_tables(tables, qkv.shape[1:3], (qkv.shape[-1] - value_depth) // 2 // num_heads, qkv.dtype)
         return packed_attention(qkv, *tables, **sizes, implementation=implementation)
+    query, key, value = heads_of(qkv, num_heads, value_depth)
     heads = relative_attention(query, key, value, tables, implementation=implementation, valid=valid)
     return heads.reshape(*qkv.shape[:-1], value_depth)
 

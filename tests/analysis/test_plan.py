@@ -603,5 +603,5 @@ def test_mistakes_that_need_no_libtpu():
         done = forked.run("-m", "aa_flax.plan", "--model=resnet18", "--topology=v5e:2x2", *arguments)
         assert (done.returncode, done.stderr) == (2, f"error: {words}\n")
     done = forked.run("-m", "aa_flax.plan", "--config=no/such.py", "--topology=v5e:2x2")
-    assert "No such file or directory: 'no/such.py'" in done.stderr
+    assert "error: no/such.py: no such file" in done.stderr
     assert done.returncode == 2 and done.stderr.count("\n") == 1

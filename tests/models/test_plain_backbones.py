@@ -123,10 +123,10 @@ def test_a_retinanet_around_it(flavor):
     assert [*model.backbone.feature_info] == ["stage2", "stage3", "stage4"]
     assert model.backbone.pooling is None and model.backbone.pyramid.level2_up1 is None
     apply, params, statistics = functional(model)
-    x = jax.ShapeDtypeStruct((1, 64, 96, 3), jnp.float32)
+    x = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32)
     run = lambda p, s, x: apply(p, s, x, train=True)  # noqa: E731
     jaxpr, (outputs, _) = jax.make_jaxpr(run, return_shape=True)(params, statistics, x)
-    assert outputs["boxes"].shape == (1, *model.anchors(64, 96).shape)
+    assert outputs["boxes"].shape == (2, *model.anchors(64, 96).shape)
     read = {id(v) for equation in jaxpr.eqns for v in equation.invars}
     assert all(id(v) in read for v in jaxpr.jaxpr.invars)
     finer = shapes("retinanet_patchconvnet_s60", **SMALL, **small, flavor=flavor, min_level=2)

@@ -354,9 +354,9 @@ def test_every_kind_of_backbone(name):
     size = dict(width=8, depth=4) if "patch" in name else size
     attention = dict(num_heads=1, upsilon=0.25) if "aa_" in name or "fully" in name else {}
     apply, params, statistics = functional(shapes(name, **{**OTHERS, **size, **attention}))
-    x = jax.ShapeDtypeStruct((1, 64, 96, 3), jnp.float32)
+    x = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32)
     run = lambda p, s, x: apply(p, s, x, train=True, rngs=nnx.Rngs(dropout=0))  # noqa: E731
     jaxpr, (outputs, stats) = jax.make_jaxpr(run, return_shape=True)(params, statistics, x)
-    assert outputs["logits"].shape == (1, 16, 24, 5) and jax.tree.structure(stats) == jax.tree.structure(statistics)
+    assert outputs["logits"].shape == (2, 16, 24, 5) and jax.tree.structure(stats) == jax.tree.structure(statistics)
     read = {id(v) for equation in jaxpr.eqns for v in equation.invars}
     assert all(id(v) in read for v in jaxpr.jaxpr.invars)
