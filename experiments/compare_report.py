@@ -1,5 +1,6 @@
 """Reports of finished runs: one JSON object, a table, and a picture of the curves."""
 
+import json
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 
 from aa_flax.analysis.provenance import provenance
 from aa_flax.drawing.saving import in_plain_style
+from aa_flax.json_values import to_json
 from aa_flax.training import RunDirectory, read_metrics
 
 COLORS = ("#4c6a92", "#c08a2e", "#b3322c", "#6b4c92", "#3f8f5f", "#8c8c8c", "#2ea3c0", "#c02e8a")
@@ -78,6 +80,7 @@ def added(stored: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: rows of one network differ in what must be equal, such as its parameters or the epochs.
     """
+    measured = json.loads(to_json(measured))  # in the form of what is stored, with lists for tuples
     new = {(run["model"], run["seed"]) for run in measured["runs"]}
     kept = [run for run in stored["runs"] if (run["model"], run["seed"]) not in new]
     for run in kept:
