@@ -1,3 +1,5 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,4 +133,4 @@ def test_random_erasing_refuses():
     with pytest.raises(ValueError, match=r"probability is 1.5, expected a number in \[0, 1\]"):
         random_erasing(KEY, jnp.ones((1, 2, 2, 1)), 1.5)
     with pytest.raises(ValueError, match="fill is 'mean', expected 'noise' or 'zero'"):
-        random_erasing.__wrapped__(KEY, jnp.ones((1, 2, 2, 1)), 0.5, fill="mean")
+        inspect.unwrap(random_erasing)(KEY, jnp.ones((1, 2, 2, 1)), 0.5, fill="mean")
