@@ -12,7 +12,7 @@ import dataclasses
 import statistics
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -58,18 +58,16 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     directory = RunDirectory(Path(values.workdir))
     given = config_value(values, OPTIONS)
     config = directory.read_config()
+    said: dict[str, Any] = {}  # options of scoring, of the given config
     if given is not None:
         other = resolve(given)
         fields = dataclasses.replace(other.data, data_dir=values.data_dir or other.data.data_dir)
         config = dataclasses.replace(config, data=fields, eval_batch_size=other.eval_batch_size)
         if other.task.name == config.task.name:
-            names = scoring_options(config)
-            config = scored_with(
-                config, {name: other.task.options[name] for name in names if name in other.task.options}
-            )
+            said = {name: value for name, value in other.task.options.items() if name in scoring_options(config)}
     else:
         config = dataclasses.replace(config, data=found_again(config.data, values.data_dir))
-    config = scored_with(config, parsed_options(config, values.option))
+    config = scored_with(config, {**said, **parsed_options(config, values.option)})
     config = on_these_devices(config)
     preprocessing = directory.read_preprocessing()
     layout = Layout.of(config)

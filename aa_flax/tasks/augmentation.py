@@ -16,6 +16,28 @@ PlacedAugment = Callable[[Array, Array | None, Array], tuple[Array, Array]]
 """(uint8 [b, h, w, c], placement [b, 8] or None, random key) -> (normalised [b, h, w, c], which are mirrored [b])."""
 
 
+def require_targets_in_place(config: Config, targets: str) -> None:
+    """Raise ConfigError where an option of the data moves pixels and leaves the targets that lie in them behind.
+
+    Args:
+        config: of the run.
+        targets: what lies in the image, in a word or two, for the message.
+    """
+    data = config.data
+    refused = {
+        "data.on_device": data.on_device,
+        "data.mixup": data.mixup,
+        "data.cutmix": data.cutmix,
+        "data.crop": data.crop == "pad",
+        "data.auto_augment": data.auto_augment == "rand",
+    }
+    if names := [name for name, given in refused.items() if given]:
+        raise ConfigError(
+            f"config field {names[0]!r} is {getattr(data, names[0].partition('.')[2])!r}, which would leave {targets} "
+            f"behind; {config.task.name} has the crops 'scaled', 'resized' and 'none', and what changes colours alone"
+        )
+
+
 def make_augment(config: Config, preprocessing: Preprocessing) -> Augment:
     """Return the augmentation that runs on the device, as `config` says; pure."""
     placed = make_placed_augment(config, preprocessing)

@@ -27,7 +27,7 @@ from aa_flax.drawing.object_attention import ObjectAttention, draw_objects
 from aa_flax.literal import quoted, told_apart
 from aa_flax.models.registry import options_around
 from aa_flax.ops.mesh import table_rows
-from aa_flax.tasks.augmentation import make_placed_augment
+from aa_flax.tasks.augmentation import make_placed_augment, require_targets_in_place
 from aa_flax.tasks.class_columns import Numbering, class_columns, labels_of
 from aa_flax.tasks.detection_report import draw_report, write_detections
 from aa_flax.tasks.detection_scores import DetectionScorer, lines_by_class
@@ -83,19 +83,7 @@ class Detection:
     def __init__(self, config: Config, preprocessing: Preprocessing) -> None:
         self.config, self.preprocessing = config, preprocessing
         self.options = options_of(config, DetectionOptions)
-        data = config.data
-        refused = {
-            "data.on_device": data.on_device,
-            "data.mixup": data.mixup,
-            "data.cutmix": data.cutmix,
-            "data.crop": data.crop == "pad",
-            "data.auto_augment": data.auto_augment == "rand",
-        }
-        if names := [name for name, given in refused.items() if given]:
-            raise ConfigError(
-                f"config field {names[0]!r} is {getattr(data, names[0].partition('.')[2])!r}, which would leave boxes "
-                "behind; detection has the crops 'scaled', 'resized' and 'none', and what changes colours alone"
-            )
+        require_targets_in_place(config, "boxes")
         self._augment = make_placed_augment(config, preprocessing)
         try:
             self._network = options_around(config.model.name, **config.model.options)

@@ -25,7 +25,7 @@ from aa_flax.evaluation.resized_logits import label_map
 from aa_flax.literal import told_apart
 from aa_flax.models.registry import options_around
 from aa_flax.precision import at_least_float32
-from aa_flax.tasks.augmentation import make_placed_augment
+from aa_flax.tasks.augmentation import make_placed_augment, require_targets_in_place
 from aa_flax.tasks.class_weights import check_weights
 from aa_flax.tasks.network import build_network, require_same_classes
 from aa_flax.tasks.options import options_of
@@ -34,7 +34,7 @@ from aa_flax.tasks.segmentation_losses import held_out_losses, image_losses, pix
 from aa_flax.tasks.segmentation_options import (
     SegmentationDisplay,
     SegmentationOptions,
-    require_pixels_in_place,
+    require_whole_photographs,
     windows,
 )
 from aa_flax.tasks.segmentation_report import Segment, attentions, draw_attention, draw_report, make_segment
@@ -58,7 +58,8 @@ class Segmentation:
         self.config, self.preprocessing = config, preprocessing
         self.options = options_of(config, SegmentationOptions)
         self.targets: Targets = LabelMap(preprocessing.height_and_width)
-        require_pixels_in_place(config, preprocessing)
+        require_targets_in_place(config, "labels")
+        require_whole_photographs(preprocessing)
         if preprocessing.num_classes > MOST_CLASSES:
             raise ConfigError(f"{preprocessing.num_classes} classes, expected at most {MOST_CLASSES}")
         if self.options.class_weights:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aa_flax.config import fields
-from aa_flax.config.schema import Config, ConfigError
+from aa_flax.config.schema import ConfigError
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.typed import height_and_width
 
@@ -60,21 +60,8 @@ class SegmentationDisplay:
     opacity: float = fields.field(0.55, "opacity of the colours of classes over a photograph", at_least=0, at_most=1)
 
 
-def require_pixels_in_place(config: Config, preprocessing: Preprocessing) -> None:
-    """Raise ConfigError where the pixels would move and their labels would not, or some would have no label."""
-    data = config.data
-    refused = {
-        "data.on_device": data.on_device,
-        "data.mixup": data.mixup,
-        "data.cutmix": data.cutmix,
-        "data.crop": data.crop == "pad",
-        "data.auto_augment": data.auto_augment == "rand",
-    }
-    if names := [name for name, given in refused.items() if given]:
-        raise ConfigError(
-            f"config field {names[0]!r} is {getattr(data, names[0].partition('.')[2])!r}, which would leave labels "
-            "behind; segmentation has the crops 'scaled', 'resized' and 'none', and what changes colours alone"
-        )
+def require_whole_photographs(preprocessing: Preprocessing) -> None:
+    """Raise ConfigError unless all of a photograph is seen, because all of its pixels are to be named."""
     if preprocessing.resize == "center_crop":
         raise ConfigError(
             "config field 'data.resize' must be 'fit' or 'squash', for which all of a photograph is segmented, got "
