@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import venv
 import zipfile
 from email import message_from_bytes
@@ -17,6 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from archives import unpack
 from PIL import Image
 
 from aa_flax.config.named import config_names
@@ -45,8 +45,7 @@ def built(kind, source, folder):
 def wheel(tmp_path_factory):
     """Return the wheel that is built from the sdist, as an index would serve both."""
     folder = tmp_path_factory.mktemp("built")
-    with tarfile.open(built("sdist", ROOT, folder)) as archive:
-        archive.extractall(folder, filter="data")
+    unpack(built("sdist", ROOT, folder), folder)
     return built("wheel", next(path for path in folder.iterdir() if path.is_dir()), folder)
 
 

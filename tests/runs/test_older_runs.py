@@ -8,13 +8,13 @@ compiled programs; the paths that Orbax wrote into commit_success.txt are taken 
 
 import dataclasses
 import json
-import tarfile
 from pathlib import Path
 
 import forked
 import jax
 import numpy as np
 import pytest
+from archives import unpack
 from flax import nnx
 from PIL import Image
 
@@ -46,8 +46,7 @@ def get_config():
 
 
 def unpacked(name, folder):
-    with tarfile.open(ROOT / "fixtures" / "run_756416f" / f"{name}.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+    unpack(ROOT / "fixtures" / "run_756416f" / f"{name}.tar.xz", folder)
     return folder / name
 
 
