@@ -4,6 +4,7 @@ Work such as preparing data is done far below the code that knows of the watch; 
 """
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -63,6 +64,24 @@ def reporting_growth(folder: Path, seconds: float = 5.0) -> Iterator[None]:
         yield
     finally:
         closed.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def told_if_slow(line: str, seconds: float = 3.0) -> Iterator[None]:
+    """Print a line to standard error, while open, if the work takes longer than that: silence looks like a hang."""
+    done = threading.Event()
+
+    def wait() -> None:
+        if not done.wait(seconds):
+            print(line, file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=wait, name="told_if_slow", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
         thread.join()
 
 

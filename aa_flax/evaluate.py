@@ -20,6 +20,7 @@ from absl import flags, logging
 from flax import nnx
 
 from aa_flax import data
+from aa_flax.alive import told_if_slow
 from aa_flax.config.command_line import config_value, define_checkpoint, define_config, define_workdir, fail, run
 from aa_flax.config.schema import resolve
 from aa_flax.data.preprocessing import Preprocessing
@@ -81,7 +82,8 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     split = values.split or config.data.eval_split
     variables = layout.place((params, batch_stats))
     source = dataset.split(split, program.task.targets)
-    with jax.set_mesh(layout.mesh):
+    slow = f"compiling the network, then scoring {len(source)} examples"
+    with jax.set_mesh(layout.mesh), told_if_slow(slow):
         scores = make_scorer(program)(variables, source)
     for line in program.task.lines(scores):
         print(literal(line))

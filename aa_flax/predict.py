@@ -31,6 +31,7 @@ from typing import Any, NoReturn
 
 from absl import flags
 
+from aa_flax.alive import told_if_slow
 from aa_flax.config.command_line import define_checkpoint, define_workdir, fail, height_and_width, run
 from aa_flax.data.images import as_pixels
 from aa_flax.data.photo import PhotoError, photo_files, read_photo
@@ -109,8 +110,10 @@ def main(argv: list[str], values: flags.FlagValues) -> int:
         draw_found = drawer(predictor.model) if drawer else None
         layers = layers_to_draw(predictor.model, query is not None) if values.attention and not draw_found else []
         attention = picture_files(Path(values.attention), seen) if values.attention else {}
-        for file, each in seen.items():
-            row = predictor.row(each)
+        compiling = f"compiling the network for {size[0]}x{size[1]} pixels; photographs after the first are fast"
+        for number, (file, each) in enumerate(seen.items()):
+            with told_if_slow(compiling) if number == 0 else contextlib.nullcontext():
+                row = predictor.row(each)
             predictions[file] = predictor.found(row, each)
             if draw_found:
                 with _writing(attention[file]):

@@ -94,7 +94,7 @@ class DetectionScorer:
         return self._rows.state()
 
     def scores(self, sums: Mapping[str, Any], states: Sequence[Mapping[str, np.ndarray]]) -> Scores:
-        """Return COCO's twelve numbers, of masks too, the loss and its parts; details by class."""
+        """Return COCO's twelve numbers, of masks too, the loss and its parts, the best F1; details by class."""
         annotations = self._source.annotations
         if annotations.exist:
             annotations.require_truths()
@@ -111,11 +111,9 @@ class DetectionScorer:
                     values |= {name: NO_SCORE if value is None else value for name, value in scored.values.items()}
                     details[f"{start}AP_per_class"] = dict(zip(names, scored.by_class, strict=True))
                     details[f"{start}AP50_per_class"] = dict(zip(names, scored.by_class_50, strict=True))
-            details |= {
-                "threshold": judged.threshold,
-                "F1": judged.thresholds.all.best_f1,
-                "mistakes": {k: int(n.sum()) for k, n in count_kinds(judged.verdicts, len(self._names)).items()},
-            }
+            values |= {"threshold": judged.threshold, "F1": judged.thresholds.all.best_f1}
+            kinds = count_kinds(judged.verdicts, len(self._names))
+            details["mistakes"] = {kind: int(number.sum()) for kind, number in kinds.items()}
         else:
             values = dict.fromkeys((*values, "AP", *["mask_AP"] * masks), NO_SCORE)
         return Scores(values, details, len(annotated), drawn=judged)

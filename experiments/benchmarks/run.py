@@ -55,6 +55,7 @@ BENCHMARKS = (
     ),
     Benchmark("attention_memory", ("--sides", "8", "14"), device=True),
     Benchmark("gated_convolution", ("--rounds=1", "--batch=1", "--seconds=1")),
+    Benchmark("depthwise", ("--rounds=1",)),
     Benchmark("roi_align", ("--rounds=1",)),
     Benchmark("loop", ("--steps=3", "--rounds=1")),
     Benchmark("attention_v5e", ("--sides", "8", "14"), compiler="tpu"),

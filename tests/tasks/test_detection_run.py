@@ -15,6 +15,7 @@ from tasks.everywhere import assert_draws_itself, assert_says_the_same_everywher
 import aa_flax
 from aa_flax import data
 from aa_flax.config.schema import resolve
+from aa_flax.inference.sources import opened
 from aa_flax.runs.metrics import TIMING, read_metrics
 from aa_flax.tasks.detection import DetectionDisplay
 
@@ -57,6 +58,9 @@ def test_what_a_run_leaves(trained):
     assert {*result["AP_per_class"]} == {"RBC", "WBC", "Platelets"} and sum(result["mistakes"].values()) > 0
     rows = read_metrics(workdir / "metrics.jsonl")
     assert {"class_loss", "box_loss", "positives"} <= {*next(row for row in rows if row["split"] == "train")}
+    # An earlier checkpoint has a threshold of its own.
+    evaluated = next(row for row in rows if row["split"] == "eval")
+    assert opened(workdir, checkpoint=evaluated["step"]).read_result()["threshold"] == evaluated["threshold"]
     detections = json.loads((workdir / "detections.json").read_text())
     assert {*detections[0]} == {"image_id", "category_id", "bbox", "score"}
     assert {row["category_id"] for row in detections} <= {1, 2, 3}
