@@ -68,7 +68,7 @@ def reporting_growth(folder: Path, seconds: float = 5.0) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def told_if_slow(line: str, seconds: float = 3.0) -> Iterator[None]:
+def told_if_slow(line: str, seconds: int | float = 3) -> Iterator[None]:
     """Print a line to standard error, while open, if the work takes longer than that: silence looks like a hang."""
     done = threading.Event()
 
