@@ -14,7 +14,7 @@ from aa_flax.ops import cudnn
 from aa_flax.ops.mesh import data_mesh
 from aa_flax.ops.pallas_gpu.shape import Shape as GpuShape
 from aa_flax.ops.pallas_tpu.shape import Shape
-from aa_flax.ops.platform import target_capability, target_device_kind, target_platform
+from aa_flax.ops.platform import kernels_allowed, target_capability, target_device_kind, target_platform
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Call:
     positions: bool
     in_features: int  # of the projection, or of queries, keys and values together
     device_kind: str = ""  # as JAX names it; what a TPU's VMEM depends on
-    divides: bool = True  # whether the batch is a number that the ambient mesh divides, as kernels need
+    kernels: bool = True  # whether they are allowed, and the batch is a number that the ambient mesh divides
     capability: tuple[int, int] | None = None  # of the GPU, where it is known
     cudnn: bool = False  # whether JAX finds it
     dimensions: int = 2  # kernels serve one and two
@@ -107,7 +107,7 @@ def choose(
             positions,
             in_features,
             target_device_kind() if platform == "tpu" else "",
-            batch is None or (not is_symbolic_dim(batch) and (mesh is None or batch % mesh.shape["data"] == 0)),
+            kernels_allowed() and (batch is None or _divides(batch, mesh)),
             target_capability() if platform == "gpu" else None,
             platform == "gpu" and cudnn.available(),
             dimensions,
@@ -139,7 +139,11 @@ def _serves(entry: Entry, call: Call) -> bool:
     if entry.capability and call.capability and call.capability < entry.capability:
         return False
     kernel_serves = _KERNELS.get(entry.implementation)
-    return kernel_serves is None or (call.divides and call.dimensions < 3 and kernel_serves(call))
+    return kernel_serves is None or (call.kernels and call.dimensions < 3 and kernel_serves(call))
+
+
+def _divides(batch: Any, mesh: Any) -> bool:
+    return not is_symbolic_dim(batch) and (mesh is None or batch % mesh.shape["data"] == 0)
 
 
 def _fits_tpu(call: Call) -> bool:
