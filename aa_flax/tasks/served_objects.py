@@ -49,5 +49,7 @@ def candidates_of(
         classes], in the order of the names.
     """
     first, number = columns[0], len(columns)
-    chosen = slice(first, first + number) if tuple(columns) == tuple(range(first, first + number)) else np.array(columns)
+    chosen = (
+        slice(first, first + number) if tuple(columns) == tuple(range(first, first + number)) else np.array(columns)
+    )
     return {"boxes": boxes if boxes.ndim == 3 else boxes[:, :, chosen], "scores": scores[:, :, chosen]}

@@ -95,6 +95,11 @@ class Served:
             images = images.astype(jnp.dtype(self.preprocessing.dtype))
         return self._task.serve(model, images, sizes, self.form)
 
+    def shapes(self, batch: int | None) -> list[jax.ShapeDtypeStruct]:
+        """Return shape and dtype of each input for a batch, whose size is the symbol "b" for None."""
+        size = jax.export.symbolic_shape("b")[0] if batch is None else batch
+        return [each.of(size) for each in self.inputs]
+
     def outputs(self, batch: Any = 1) -> tuple[Argument, ...]:
         """Return what it gives."""
         shapes = jax.eval_shape(self, self.variables, *(each.of(batch) for each in self.inputs))
