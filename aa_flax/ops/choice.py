@@ -116,8 +116,12 @@ def choose(
 
 
 def without_kernel(platform: str, places: int) -> str:
-    """Return the kind of fold for a map of h*w locations that no kernel serves: in pieces on CPUs or for large maps."""
-    return "folded_pieces" if platform == "cpu" or places >= _LARGE else "folded"
+    """Return the kind of fold for a map of h*w locations that no kernel serves: in pieces on CPUs or for large maps.
+
+    A program of ONNX's operators has no loop over pieces.
+    """
+    in_pieces = platform == "cpu" or (places >= _LARGE and platform != "onnx")
+    return "folded_pieces" if in_pieces else "folded"
 
 
 @functools.cache

@@ -175,6 +175,11 @@ class Detection:
         found = self._kind.detections(self._kind.predict(model, images, sizes), images.shape[1:3], sizes)
         return objects_of(found, self.labels)
 
+    @property
+    def needs_loops(self) -> tuple[str, ...]:
+        """The forms whose programs have loops."""
+        return self._kind.needs_loops
+
     def rows(self, predictions: dict[str, Any], images: Array, placement: Array) -> dict[str, Array]:
         """Return the detections of each image, boxes in pixels of the canvas."""
         found = self._kind.detections(predictions, images.shape[1:3], placement[:, 4:6])

@@ -34,10 +34,12 @@ class DetectorKind(Protocol):
     Attributes:
         masks: whether it is trained on masks and finds them.
         metrics: what `losses` returns besides the loss, as `Task.metrics`.
+        needs_loops: of the forms "detections" and "candidates" those with non-maximum suppression, which is a loop.
     """
 
     masks: bool
     metrics: Mapping[str, Any]
+    needs_loops: tuple[str, ...]
 
     def check(self) -> None:
         """Raise ConfigError if the config's batches cannot be trained on."""

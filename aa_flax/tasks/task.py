@@ -67,7 +67,8 @@ class Task(Protocol):
     A network can be exported whose task names, as `serves`, the forms in which a program may give what it finds, the
     usual one first, and has `serve(model, images, sizes, form)`, which returns one of them as arrays [b, ...] by name;
     on the device, pure. `images` are normalised, and `sizes` [b, 2] the height and width of each on its canvas.
-    `served_size` is the height and width of the program's images, where that is not the run's.
+    `needs_loops` names those of the forms whose programs have loops, which ONNX models have not. `served_size` is the
+    height and width of the program's images, where that is not the run's.
     """
 
     targets: Targets

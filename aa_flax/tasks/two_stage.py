@@ -28,6 +28,7 @@ class TwoStage:
     """
 
     masks = False
+    needs_loops = ("detections", "candidates")
     more_names: tuple[str, ...] = ()
     """Names of the losses of `more_losses`."""
 

@@ -110,7 +110,8 @@ def export(
     model, about = in_dtype(model, about, wanted.dtype)
     task: Any = make_task(about.config, about.preprocessing)
     size = tuple(size or getattr(task, "served_size", about.preprocessing.image_size))
-    served = Served(model, task, about.preprocessing, size, wanted.outputs, normalizes=wanted.preprocessing)
+    options: dict[str, bool] = dict(normalizes=wanted.preprocessing, loops=wanted.format != "onnx")
+    served = Served(model, task, about.preprocessing, size, wanted.outputs, **options)
     packages = onnx_format.PACKAGES if wanted.format == "onnx" else ("jax", "jaxlib", "flax")
     card = card_of(served, about, wanted.batch, packages)
     card |= {"kind": wanted.format, "platforms": list(wanted.platforms)}

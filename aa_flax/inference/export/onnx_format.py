@@ -1,6 +1,8 @@
 """Networks as ONNX, by jax2onnx, and checked with onnxruntime; both are in the extra `onnx`."""
 
 import json
+import logging
+import warnings
 from typing import Any
 
 from aa_flax.inference.export.errors import ExportError
@@ -44,8 +46,10 @@ def as_onnx(served: Served, batch: int | None, card: dict[str, Any]) -> bytes:
         return tuple(found[name] for name in names)
 
     inputs = served.shapes(batch)
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of each shape that has no symbol
     try:
-        with traced_for("onnx", kernels=False):
+        with traced_for("onnx", kernels=False), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of float64, which it asks for and does not get
             model = jax2onnx.to_onnx(
                 network,
                 inputs,

@@ -48,6 +48,7 @@ class Served:
         form: str = "",
         *,
         normalizes: bool = True,
+        loops: bool = True,
     ) -> None:
         """Take a trained network.
 
@@ -58,6 +59,7 @@ class Served:
             size: (height, width) of its input.
             form: of what it gives, one that the task has; "" is the usual one.
             normalizes: whether it takes pixels.
+            loops: whether the program may have loops.
 
         Raises:
             ExportError: the task has no such form, or none.
@@ -65,8 +67,15 @@ class Served:
         forms: Sequence[str] = getattr(task, "serves", ())
         if not forms:
             raise ExportError(f"the task {type(task).__name__} has no method `serve`, which an export needs")
+        with_loops = () if loops else getattr(task, "needs_loops", ())
+        forms = [each for each in forms if each not in with_loops]
+        if not forms:
+            raise ExportError(
+                "what this network finds takes loops, which a program of this format has not; stablehlo has"
+            )
         if form and form not in forms:
-            raise ExportError(f"outputs must be one of {', '.join(forms)} for this network, got {form!r}")
+            others = f"; {form} needs loops, which stablehlo has" if form in with_loops else ""
+            raise ExportError(f"outputs must be one of {', '.join(forms)} for this network, got {form!r}{others}")
         self.form, self.size, self.preprocessing, self.normalizes = form or forms[0], size, preprocessing, normalizes
         self._task: Any = task
         self._apply, *variables = functional(model, self._outputs)
