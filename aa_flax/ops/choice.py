@@ -86,7 +86,7 @@ def choose(
     value_depth: int,
     positions: bool,
     in_features: int | None = None,
-    batch: int | None = None,
+    batch: Any = None,
     dimensions: int = 2,
 ) -> str:
     """Return the implementation for a call, with depths per head, and log it (INFO) once for each kind of call.

@@ -36,7 +36,7 @@ class Served:
         size: (height, width) of the images.
         preprocessing: whether it takes pixels and normalises them.
         inputs: what it takes.
-        variables: parameters and batch statistics, in this process's memory.
+        variables: parameters and batch statistics.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Served:
         self.form, self.size, self.preprocessing, self.normalizes = form or forms[0], size, preprocessing, normalizes
         self._task: Any = task
         self._apply, *variables = functional(model, self._outputs)
-        self.variables = jax.tree.map(np.asarray, tuple(variables))
+        self.variables = tuple(variables)
         height, width = size
         pixels = "pixels, 0 to 255" if normalizes else "pixels, normalised, with padding of 0"
         images = Argument("images", (height, width, preprocessing.channels), "uint8" if normalizes else "float32")
