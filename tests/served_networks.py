@@ -37,6 +37,35 @@ OF_THE_PAPERS = {
 }
 
 
+ASKED = {
+    "logits": lambda model, images, sizes: {"logits": model(images)},
+    "probabilities": lambda model, images, sizes: {"probabilities": jax.nn.softmax(model(images))},
+    "detections": lambda model, images, sizes: as_objects(model, model.detect(images, sizes=sizes)),
+    "candidates": lambda model, images, sizes: of_anchors(model, images, sizes),
+    "labels": lambda model, images, sizes: {"labels": model.segment(images)},
+}
+"""What a network says, by the form of a program's outputs."""
+
+
+def of_anchors(model, images, sizes):
+    """Return the scores and boxes of a RetinaNet's anchors, by the formulas of Faster R-CNN."""
+    found, anchors = model(images), model.anchors(*images.shape[1:3])
+    side, middle = anchors[:, 2:] - anchors[:, :2], (anchors[:, 2:] + anchors[:, :2]) / 2
+    middle = middle[None] + found["boxes"][..., :2] * side[None]
+    side = side[None] * jnp.exp(jnp.minimum(found["boxes"][..., 2:], model.options.max_log_side or jnp.inf))
+    boxes = jnp.concatenate([middle - side / 2, middle + side / 2], -1)
+    if model.options.clip:
+        boxes = jnp.clip(boxes, 0, jnp.concatenate([sizes, sizes], -1)[:, None, ::-1])
+    return {"scores": 1 / (1 + jnp.exp(-found["classes"])), "boxes": boxes}
+
+
+def as_objects(model, found):
+    """Return detections as a program has them."""
+    objects = {name: each for name, each in found._asdict().items() if each is not None}
+    classes = jnp.where(found.valid, found.classes - model.options.unused_columns, -1)
+    return {**objects, "scores": jnp.where(found.valid, found.scores, 0), "classes": classes}
+
+
 def trained(name, size, classes, resize, options):
     """Return the predictor of a network whose weights are as those of a trained one: none is 0 or 1."""
     model = aa_flax.create_model(name, num_classes=classes, image_size=size, rngs=nnx.Rngs(0), **options)
@@ -53,8 +82,8 @@ def trained(name, size, classes, resize, options):
 
     flat = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
     nnx.update(model, nnx.from_flat_state([(path, drawn(path, leaf)) for path, leaf in flat]))
-    names = [f"class {number}" for number in range(classes)]
-    return Predictor.of(model, names=names, resize=resize, **SEEN)
+    unused = getattr(getattr(model, "options", None), "unused_columns", 0)
+    return Predictor.of(model, names=[f"class {number}" for number in range(classes - unused)], resize=resize, **SEEN)
 
 
 def outputs(predictor, ask):
@@ -104,3 +133,25 @@ def close(found, expected):
             np.testing.assert_array_equal(other, each, err_msg=name)
         else:
             np.testing.assert_allclose(other, each, rtol=0, atol=1e-5 * np.abs(each).max(), err_msg=name)
+
+
+def run(file):
+    """Return the function in a file, as programs without this library call it."""
+    if file.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+        names = [each.name for each in session.get_inputs()]
+        given = [each.name for each in session.get_outputs()]
+        return lambda *arrays: dict(zip(given, session.run(given, dict(zip(names, arrays, strict=True))), strict=True))
+    return jax.export.deserialize(bytearray(file.read_bytes())).call
+
+
+def one_file_serves_all(predictor, file, form="logits", rows=(1, 5), **wanted):
+    """Assert that one file gives what the network gives, for each number of images, and return its card."""
+    card = predictor.export(file, outputs=form, **wanted)
+    arrays = inputs(card, max(rows))
+    expected, program = outputs(predictor, ASKED[form])(*arrays), run(file)
+    for number in rows:
+        close(program(*(array[:number] for array in arrays)), {name: each[:number] for name, each in expected.items()})
+    return card

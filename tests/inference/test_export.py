@@ -2,13 +2,13 @@
 
 import hashlib
 import json
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
 from jaxtyping import config
-from served_networks import OF_THE_PAPERS, SMALL, close, inputs, outputs, trained
+from served_networks import ASKED, OF_THE_PAPERS, SMALL, close, inputs, one_file_serves_all, outputs, run, trained
 
 from aa_flax import export as command
 from aa_flax.inference.export import ExportError, comparison, stablehlo
@@ -17,48 +17,7 @@ from aa_flax.inference.export.served import Served
 from aa_flax.ops.platform import target_platform, traced_for
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 
-ASKED = {
-    "logits": lambda model, images, sizes: {"logits": model(images)},
-    "probabilities": lambda model, images, sizes: {"probabilities": jax.nn.softmax(model(images))},
-    "detections": lambda model, images, sizes: as_objects(model.detect(images, sizes=sizes)),
-    "candidates": lambda model, images, sizes: of_anchors(model, images, sizes),
-    "labels": lambda model, images, sizes: {"labels": model.segment(images)},
-}
-"""What a network says, by the form of a program's outputs."""
 PHOTO = np.random.default_rng(11).integers(0, 256, (17, 23, 3), np.uint8)
-
-
-def of_anchors(model, images, sizes):
-    """Return the scores and boxes of a RetinaNet's anchors, by the formulas of Faster R-CNN."""
-    found, anchors = model(images), model.anchors(*images.shape[1:3])
-    side, middle = anchors[:, 2:] - anchors[:, :2], (anchors[:, 2:] + anchors[:, :2]) / 2
-    middle = middle[None] + found["boxes"][..., :2] * side[None]
-    side = side[None] * jnp.exp(jnp.minimum(found["boxes"][..., 2:], model.options.max_log_side or jnp.inf))
-    boxes = jnp.concatenate([middle - side / 2, middle + side / 2], -1)
-    if model.options.clip:
-        boxes = jnp.clip(boxes, 0, jnp.concatenate([sizes, sizes], -1)[:, None, ::-1])
-    return {"scores": 1 / (1 + jnp.exp(-found["classes"])), "boxes": boxes}
-
-
-def as_objects(found):
-    """Return detections as a program has them, for classes that are numbered as the columns are."""
-    objects = {name: each for name, each in found._asdict().items() if each is not None}
-    return {**objects, "scores": jnp.where(found.valid, found.scores, 0)}
-
-
-def run(file):
-    """Return the function in a file, as programs without this library call it."""
-    return jax.export.deserialize(bytearray(file.read_bytes())).call
-
-
-def one_file_serves_all_batches(predictor, file, form="logits", rows=(1, 5), **wanted):
-    """Assert that one file gives what the network gives, for each number of images, and return its card."""
-    card = predictor.export(file, platforms=["cpu"], outputs=form, **wanted)
-    arrays = inputs(card, max(rows))
-    expected, program = outputs(predictor, ASKED[form])(*arrays), jax.jit(run(file))
-    for number in rows:
-        close(program(*(array[:number] for array in arrays)), {name: each[:number] for name, each in expected.items()})
-    return card
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -282,7 +241,7 @@ def test_kernels_of_tpus(tmp_path):
     ],
 )
 def test_objects_and_segments(name, form, tmp_path):
-    card = one_file_serves_all_batches(trained(*SMALL[name]), tmp_path / "file", form, rows=(1, 3))
+    card = one_file_serves_all(trained(*SMALL[name]), tmp_path / "file", form, (1, 3), platforms=["cpu"])
     takes_sizes = SMALL[name][3] == "fit"
     assert [each["name"] for each in card["inputs"]] == ["images", *(["sizes"] if takes_sizes else [])]
     if form == "detections":
@@ -296,7 +255,7 @@ def test_candidates_are_what_suppression_chooses_from(tmp_path):
     card = predictor.export(tmp_path / "file", platforms=["cpu"], outputs="candidates")
     images, sizes = inputs(card, 2)
     found = run(tmp_path / "file")(images, sizes)
-    assert found["boxes"].shape == (2, 40, 3, 4) and found["scores"].shape == (2, 40, 3)
+    assert found["boxes"].shape == (2, 40, 2, 4) and found["scores"].shape == (2, 40, 2)
     kept = outputs(predictor, ASKED["detections"])(images, sizes)
     for image in range(2):
         for place in np.flatnonzero(kept["valid"][image]):
@@ -309,8 +268,8 @@ def test_candidates_are_what_suppression_chooses_from(tmp_path):
 
 @pytest.mark.thorough
 def test_normalised_images_another_size_and_another_dtype(wide, tmp_path):
-    card = one_file_serves_all_batches(
-        wide.at((12, 8)), tmp_path / "a", "probabilities", rows=(1, 2), preprocessing=False
+    card = one_file_serves_all(
+        wide.at((12, 8)), tmp_path / "a", "probabilities", (1, 2), platforms=["cpu"], preprocessing=False
     )
     assert card["inputs"][0]["dtype"] == "float32" and card["inputs"][0]["shape"] == ["b", 12, 8, 3]
     assert not card["preprocessing"]["included"]
@@ -325,4 +284,4 @@ def test_normalised_images_another_size_and_another_dtype(wide, tmp_path):
 @pytest.mark.parametrize("name", OF_THE_PAPERS)
 def test_networks_of_the_papers(name, tmp_path):
     form = "candidates" if name.startswith("retinanet") else "logits"
-    one_file_serves_all_batches(trained(*OF_THE_PAPERS[name]), tmp_path / "file", form)
+    one_file_serves_all(trained(*OF_THE_PAPERS[name]), tmp_path / "file", form, platforms=["cpu"])

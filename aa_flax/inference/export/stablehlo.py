@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.export
 
 from aa_flax.inference.export.errors import ExportError
 from aa_flax.inference.export.served import Program, Served
