@@ -21,6 +21,7 @@ from aa_flax.data.photo import as_photo, read_photo
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.drawing.attention_maps import attention_maps
 from aa_flax.inference.about import About, Given
+from aa_flax.inference.export import Wanted, export
 from aa_flax.literal import quoted
 from aa_flax.models.registry import BuiltFrom
 from aa_flax.tasks import Task, found, make_task, places, recorded_display, result_of
@@ -163,6 +164,36 @@ class Predictor:
         """
         weights.save(self.model, file, origin={**self.origin, **origin}, trained=self.about.as_json())
 
+    def export(
+        self, file: str | Path, *, photos: Any = (), say: Callable[[str], None] = lambda line: None, **wanted: Any
+    ) -> dict[str, Any]:
+        """Write the network as a program that runs without this library, compared with it, and return its card.
+
+            predictor.export("mine.stablehlo", platforms=["cpu", "tpu"])
+            run = jax.export.deserialize(bytearray(Path("mine.stablehlo").read_bytes())).call
+            run(images)  # uint8 [b, h, w, c]: outputs by name, as mine.stablehlo.json says
+
+        Args:
+            file: StableHLO; ONNX if its name ends in .onnx.
+            photos: photographs to compare on; made-up ones if not given.
+            say: is called with each line of what was compared.
+            wanted: `format`, `platforms`, `batch`, `outputs`, `preprocessing`, `kernels` and `dtype`, see
+                `aa_flax.inference.export.Wanted`.
+
+        Raises:
+            ExportError: the network cannot be exported so, its program would give something else, or the file cannot
+                be written.
+            PhotoError, TypeError: as a call.
+        """
+        given = [as_photo(photo, self.preprocessing.channels) for photo in _listed(photos)]
+
+        def examples(size: tuple[int, int]) -> Any:
+            seen = [see(self.preprocessing, size, photo) for photo in given]
+            return [np.stack(arrays) for arrays in zip(*seen, strict=True)] if seen else None
+
+        size = self.image_size if self.image_size != self.preprocessing.image_size else None
+        return export(self.model, self.about, size, file, Wanted(**wanted), examples, say)
+
     def see(self, picture: Image.Image) -> Seen:
         """Return what the network sees of a photograph, as `aa_flax.data.photo.as_photo` gives it."""
         return see(self.preprocessing, self.image_size, picture)
@@ -182,8 +213,7 @@ class Predictor:
         Raises:
             PhotoError, TypeError: as a call.
         """
-        given = photos if isinstance(photos, list | tuple) else [photos]
-        seen = [self.see(as_photo(photo, self.preprocessing.channels)) for photo in given]
+        seen = [self.see(as_photo(photo, self.preprocessing.channels)) for photo in _listed(photos)]
         if not seen:
             raise ValueError("an empty list of photographs has no input")
         placement = jnp.asarray(np.stack([each.placement for each in seen])) if places(self.task) else None
@@ -253,6 +283,11 @@ class Predictor:
             return merged.features(images, train=False)
 
         return functools.partial(features, state)
+
+
+def _listed(photos: Any) -> Any:
+    """Return photographs as a list or tuple, which one photograph is none of."""
+    return photos if isinstance(photos, list | tuple) else [photos]
 
 
 def see(preprocessing: Preprocessing, size: tuple[int, int], picture: Image.Image) -> Seen:

@@ -14,6 +14,7 @@ from aa_flax.layers.mode import evaluates
 from aa_flax.layers.norm import batch_norm
 from aa_flax.layers.squeeze_excite import SqueezeExcite
 from aa_flax.ops import average_pool
+from aa_flax.ops.resampling import resize_nearest
 
 Variant = Literal["theta_minus", "theta", "theta_plus"]
 
@@ -82,7 +83,7 @@ class GatherExcite(nnx.Module):
         gathered = self._gather(x, train)
         logits = gathered if self.mlp is None else self.mlp.logits(jax.nn.relu(gathered))
         if logits.shape[1:3] != (1, 1):
-            logits = jax.image.resize(logits, (*logits.shape[:1], h, w, logits.shape[-1]), "nearest")
+            logits = resize_nearest(logits, h, w)
         return x * jax.nn.sigmoid(logits).astype(x.dtype)
 
     def _gather(self, x: Array, train: bool | None) -> Array:

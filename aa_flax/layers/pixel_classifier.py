@@ -56,7 +56,7 @@ class PixelClassifier(WithMode):
         self, x: Float[Array, "b h w c"], *, train: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b h w classes"]:
         """Return the logits in at least float32; in training, dropout draws from the stream "dropout" of `rngs`."""
-        if self.dropout is not None:
+        if self.dropout is not None and train is not False:
             x = self.dropout(x, deterministic=evaluates(train), rngs=rngs)
         logits = self.out(x)
         return logits.astype(at_least_float32(logits.dtype))

@@ -67,9 +67,7 @@ def _detections(settings: Any, logits: Array, deltas: Array, anchors: Array, siz
 
     def of_one(anchors: Array, logits: Array, deltas: Array, size: Array) -> tuple[Array, ...]:
         found = _candidates(options, level_anchors, logits)
-        boxes = decode_boxes(deltas[found.anchors], anchors[found.anchors], max_log_side=options.max_log_side)
-        if options.clip:
-            boxes = clip_boxes(boxes, size)
+        boxes = decoded(options, deltas[found.anchors], anchors[found.anchors], size)
         kept, valid = nms(
             boxes,
             found.logits,
@@ -88,6 +86,14 @@ def _detections(settings: Any, logits: Array, deltas: Array, anchors: Array, siz
 
     run = on_own_images(of_all, (True, True, False, True), name="detections")
     return Detections(*run(logits, deltas, anchors, sizes))
+
+
+def decoded(
+    options: RetinaNetOptions, deltas: Float[Array, "*b n 4"], anchors: Any, sizes: Float[Array, "*b 2"]
+) -> Float[Array, "*b n 4"]:
+    """Return the boxes that a dense detector makes of anchors, clipped to images of these sizes if `clip`."""
+    boxes = decode_boxes(deltas, anchors, max_log_side=options.max_log_side)
+    return clip_boxes(boxes, sizes) if options.clip else boxes
 
 
 def _candidates(options: RetinaNetOptions, level_anchors: tuple[int, ...], logits: Array) -> Candidates:

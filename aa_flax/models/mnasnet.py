@@ -230,7 +230,7 @@ class MnasNet(WithMode):
         if self.conv is not None and self.bn is not None:
             x = jax.nn.relu(self.bn(self.conv(x), use_running_average=evaluates(train)))
         x = pooled(self.pooling, x)
-        if self.dropout is not None:
+        if self.dropout is not None and train is not False:
             x = self.dropout(x, deterministic=evaluates(train), rngs=rngs)
         return x if self.head is None else self.head(x)
 

@@ -58,8 +58,7 @@ def _of_one(
     log_scores, column = jax.lax.top_k(of_objects, _most_above(options.score_threshold, of_objects.shape[-1]))
     column = column.astype(jnp.int32) + first
     of_column = jnp.take_along_axis(deltas, column[..., None], 1)
-    boxes = decode_boxes(of_column, proposals[:, None], options.box_weights, max_log_side=options.max_log_side)
-    boxes = clip_boxes(boxes.reshape(-1, 4), size)
+    boxes = _decoded(options, of_column, proposals, size)
     able = jnp.repeat(there, column.shape[1]) & (boxes[:, 2:] - boxes[:, :2] >= options.box_least_side).all(-1)
     log_scores, column = log_scores.reshape(-1), column.reshape(-1)
     if options.score_threshold is not None:
@@ -74,6 +73,32 @@ def _of_one(
     )
     scores = jnp.where(valid, jnp.exp(log_scores[kept]), -jnp.inf)
     return jnp.where(valid[:, None], boxes[kept], 0), scores, jnp.where(valid, column[kept], -1), valid
+
+
+def region_candidates(
+    outputs: Mapping[str, Array],
+    proposals: Float[Array, "b n 4"],
+    valid: Bool[Array, "b n"],
+    options: RCNNOptions,
+    *,
+    sizes: Float[Array, "b 2"],
+) -> tuple[Float[Array, "b n columns"], Float[Array, "b n classes 4"]]:
+    """Return what `region_detections`, which has the arguments, chooses from: scores and boxes of each column.
+
+    They are of all proposals; scores are 0 where a place holds none.
+    """
+    deltas = outputs["boxes"]
+    boxes = jax.vmap(functools.partial(_decoded, options))(deltas, proposals, sizes).reshape(deltas.shape)
+    scores = jnp.where(valid[..., None], jnp.exp(log_probabilities(outputs["classes"])), 0)
+    return scores, boxes
+
+
+def _decoded(
+    options: RCNNOptions, deltas: Float[Array, "n k 4"], proposals: Float[Array, "n 4"], size: Float[Array, "2"]
+) -> Float[Array, "nk 4"]:
+    """Return the boxes that k rows of deltas make of each proposal of an image, within it."""
+    boxes = decode_boxes(deltas, proposals[:, None], options.box_weights, max_log_side=options.max_log_side)
+    return clip_boxes(boxes.reshape(-1, 4), size)
 
 
 def _most_above(threshold: float | None, classes: int) -> int:

@@ -115,7 +115,7 @@ class PreActivationBlock(WithMode):
             skipped = convolve(self.shortcut, activated, train=train, valid=valid)
             y = convolve(self.conv1, activated, train=train, valid=valid)
         y = jax.nn.relu(normed(self.bn2, y, train=train, valid=seen))
-        if self.dropout is not None:
+        if self.dropout is not None and train is not False:
             y = self.dropout(y, deterministic=evaluates(train), rngs=rngs)
         y = convolve(self.conv2, y, train=train, valid=seen)
         if self.recalibration is not None:

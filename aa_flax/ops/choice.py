@@ -14,7 +14,7 @@ from aa_flax.ops import cudnn
 from aa_flax.ops.mesh import data_mesh
 from aa_flax.ops.pallas_gpu.shape import Shape as GpuShape
 from aa_flax.ops.pallas_tpu.shape import Shape
-from aa_flax.ops.platform import target_capability, target_device_kind, target_platform
+from aa_flax.ops.platform import kernels_allowed, target_capability, target_device_kind, target_platform
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Call:
     positions: bool
     in_features: int  # of the projection, or of queries, keys and values together
     device_kind: str = ""  # as JAX names it; what a TPU's VMEM depends on
-    divides: bool = True  # whether the batch is a number that the ambient mesh divides, as kernels need
+    kernels: bool = True  # whether they are allowed, and the batch is a number that the ambient mesh divides
     capability: tuple[int, int] | None = None  # of the GPU, where it is known
     cudnn: bool = False  # whether JAX finds it
     dimensions: int = 2  # kernels serve one and two
@@ -86,7 +86,7 @@ def choose(
     value_depth: int,
     positions: bool,
     in_features: int | None = None,
-    batch: int | None = None,
+    batch: Any = None,
     dimensions: int = 2,
 ) -> str:
     """Return the implementation for a call, with depths per head, and log it (INFO) once for each kind of call.
@@ -107,7 +107,7 @@ def choose(
             positions,
             in_features,
             target_device_kind() if platform == "tpu" else "",
-            batch is None or (not is_symbolic_dim(batch) and (mesh is None or batch % mesh.shape["data"] == 0)),
+            kernels_allowed() and (batch is None or _divides(batch, mesh)),
             target_capability() if platform == "gpu" else None,
             platform == "gpu" and cudnn.available(),
             dimensions,
@@ -116,8 +116,12 @@ def choose(
 
 
 def without_kernel(platform: str, places: int) -> str:
-    """Return the kind of fold for a map of h*w locations that no kernel serves: in pieces on CPUs or for large maps."""
-    return "folded_pieces" if platform == "cpu" or places >= _LARGE else "folded"
+    """Return the kind of fold for a map of h*w locations that no kernel serves: in pieces on CPUs or for large maps.
+
+    A program of ONNX's operators has no loop over pieces.
+    """
+    in_pieces = platform == "cpu" or (places >= _LARGE and platform != "onnx")
+    return "folded_pieces" if in_pieces else "folded"
 
 
 @functools.cache
@@ -139,7 +143,11 @@ def _serves(entry: Entry, call: Call) -> bool:
     if entry.capability and call.capability and call.capability < entry.capability:
         return False
     kernel_serves = _KERNELS.get(entry.implementation)
-    return kernel_serves is None or (call.divides and call.dimensions < 3 and kernel_serves(call))
+    return kernel_serves is None or (call.kernels and call.dimensions < 3 and kernel_serves(call))
+
+
+def _divides(batch: Any, mesh: Any) -> bool:
+    return not is_symbolic_dim(batch) and (mesh is None or batch % mesh.shape["data"] == 0)
 
 
 def _fits_tpu(call: Call) -> bool:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from aa_flax.ops.platform import target_platform
 from aa_flax.ops.windows import shifted
 
 Padding = Literal["symmetric", "same"]
@@ -49,6 +50,8 @@ def max_pool(
     if padding == "symmetric" and min(x.shape[1:3]) + 2 * ((window - 1) // 2) < window:
         raise ValueError(f"window={window} is larger than a padded {x.shape[1]}x{x.shape[2]} map")
     windows = _Windows(stride, window, padding)
+    if target_platform() == "onnx":
+        return _shift_by_shift(windows, x)
     by_window, kept = (functools.partial(pool, windows) for pool in (_by_window, _kept))
     return jax.lax.platform_dependent(x, tpu=by_window, default=kept)
 
@@ -75,6 +78,15 @@ def _by_window(windows: _Windows, x: Array) -> Array:
     low = np.asarray(-np.inf, x.dtype)
     sizes, strides = (1, windows.window, windows.window, 1), (1, windows.stride, windows.stride, 1)
     return jax.lax.reduce_window(x, low, jax.lax.max, sizes, strides, windows.pads(x))
+
+
+def _shift_by_shift(over: _Windows, x: Array) -> Array:
+    """Return the maxima, by one operation for each location of a window, of which no runtime lacks any.
+
+    ONNX's own maximum over windows is of maps [b, c, h, w] alone.
+    """
+    padded = jnp.pad(x, over.pads(x), constant_values=-jnp.inf)
+    return functools.reduce(jnp.maximum, shifted(padded, (over.window,) * 2, (over.stride,) * 2))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

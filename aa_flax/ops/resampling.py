@@ -40,8 +40,10 @@ def _window_sums(x: Array, stride: int, window: int) -> tuple[np.ndarray, Array]
     axes = len(spans)
     padding = ((0, 0), *((span.before, span.after) for span in spans), (0, 0))
     pooled = tuple(len(span.counts) for span in spans)
-    if target_platform() == "cpu" and window > stride:
-        # There the gradient of a reduction over overlapping windows uses one core and takes four times as long.
+    platform = target_platform()
+    if platform == "onnx" or (platform == "cpu" and window > stride):
+        # ONNX has sums over windows of maps [b, c, h, w] alone. On CPUs the gradient of a reduction over overlapping
+        # windows uses one core and takes four times as long.
         sums = _sums_by_axis(jnp.pad(x, padding), stride, window, pooled)
     else:
         zero, windows, strides = np.zeros((), x.dtype), (1, *(window,) * axes, 1), (1, *(stride,) * axes, 1)
@@ -79,6 +81,11 @@ def resize_linear(x: Float[Array, "b *space c"], size: tuple[int, ...]) -> Float
     """
     if x.shape[1:-1] == size:
         return x
+    if target_platform() == "onnx":  # a resize by jax2onnx asks for a batch that is a number
+        for axis, lengths in enumerate(zip(x.shape[1:-1], size, strict=True), 1):
+            weights = jnp.asarray(bilinear_weights(*lengths), x.dtype)
+            x = jnp.moveaxis(jnp.tensordot(x, weights, (axis, 1)), -1, axis)
+        return x
     return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "linear", antialias=False)
 
 
@@ -91,6 +98,15 @@ def bilinear_weights(length: int, new_length: int) -> Float[np.ndarray, "{new_le
     """Return the weight of each location along an axis in each new location, as `resize_bilinear` interpolates."""
     centres = np.clip((np.arange(new_length) + 0.5) * length / new_length - 0.5, 0, length - 1)
     return np.maximum(1 - np.abs(centres[:, None] - np.arange(length)), 0)
+
+
+def resize_nearest(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array, "b {height} {width} c"]:
+    """Return the map in which each new location has the value of the one that its centre lies in."""
+    if target_platform() == "onnx":
+        for axis, (length, new) in enumerate(zip(x.shape[1:3], (height, width), strict=True), 1):
+            x = jnp.take(x, ((np.arange(new) + 0.5) * length / new).astype(np.int32), axis)
+        return x
+    return jax.image.resize(x, (x.shape[0], height, width, x.shape[-1]), "nearest")
 
 
 def resize_planes(x: Float[Array, "b c h w"], height: int, width: int) -> Float[Array, "b c {height} {width}"]:

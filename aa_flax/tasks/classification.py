@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -78,6 +79,7 @@ class Classification:
     fractions = frozenset({"accuracy", "top5_accuracy", "accuracy_per_class"})
     display = ClassificationDisplay
     options_type = ClassificationOptions
+    serves = ("logits", "probabilities")
 
     def __init__(self, config: Config, preprocessing: Preprocessing) -> None:
         self.config, self.preprocessing = config, preprocessing
@@ -179,6 +181,11 @@ class Classification:
     def predict(self, model: Any, images: Array, placement: Array | None = None) -> Array:
         """Return logits [b, classes]."""
         return model(images, train=False, rngs=None, **self._seen(images, placement))
+
+    def serve(self, model: Any, images: Array, sizes: Float[Array, "b 2"], form: str) -> dict[str, Array]:
+        """Return the logits, or the probabilities, of each class, float32 [b, classes]."""
+        logits = self.predict(model, images).astype(jnp.float32)
+        return {form: logits if form == "logits" else jax.nn.softmax(logits)}
 
     def score(self, predictions: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
         """Return the confusion matrix, the sum of cross-entropies, and of more than five classes "top5", a count."""

@@ -36,6 +36,7 @@ from aa_flax.tasks.found_objects import FoundObjects, in_photo, on_canvas
 from aa_flax.tasks.network import build_network, require_same_classes
 from aa_flax.tasks.options import options_of
 from aa_flax.tasks.results import Detections
+from aa_flax.tasks.served_objects import candidates_of, objects_of
 from aa_flax.tasks.task import RandomKey, Scores
 
 _SCORES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AP_per_class", "AP50_per_class")
@@ -79,6 +80,7 @@ class Detection:
     headline = "AP"
     display = DetectionDisplay
     options_type = DetectionOptions
+    serves = ("detections", "candidates")
 
     def __init__(self, config: Config, preprocessing: Preprocessing) -> None:
         self.config, self.preprocessing = config, preprocessing
@@ -165,6 +167,18 @@ class Detection:
         """Return what the network gives for images that lie on their canvas so; None, that fill it."""
         whole = jnp.broadcast_to(jnp.asarray(images.shape[1:3], jnp.float32), (images.shape[0], 2))
         return self._kind.predict(model, images, whole if placement is None else placement[:, 4:6])
+
+    def serve(self, model: Any, images: Array, sizes: Array, form: str) -> dict[str, Array]:
+        """Return the detections after non-maximum suppression, or the candidates before it; see `served_objects`."""
+        if form == "candidates":
+            return candidates_of(*self._kind.candidates(model, images, sizes), self._columns)
+        found = self._kind.detections(self._kind.predict(model, images, sizes), images.shape[1:3], sizes)
+        return objects_of(found, self.labels)
+
+    @property
+    def needs_loops(self) -> tuple[str, ...]:
+        """The forms whose programs have loops."""
+        return self._kind.needs_loops
 
     def rows(self, predictions: dict[str, Any], images: Array, placement: Array) -> dict[str, Array]:
         """Return the detections of each image, boxes in pixels of the canvas."""

@@ -34,10 +34,12 @@ class DetectorKind(Protocol):
     Attributes:
         masks: whether it is trained on masks and finds them.
         metrics: what `losses` returns besides the loss, as `Task.metrics`.
+        needs_loops: of the forms "detections" and "candidates" those with non-maximum suppression, which is a loop.
     """
 
     masks: bool
     metrics: Mapping[str, Any]
+    needs_loops: tuple[str, ...]
 
     def check(self) -> None:
         """Raise ConfigError if the config's batches cannot be trained on."""
@@ -57,6 +59,13 @@ class DetectorKind(Protocol):
 
     def detections(self, predictions: dict[str, Any], canvas: Canvas, sizes: Float[Array, "b 2"]) -> Detections:
         """Return the objects found in each image, boxes in pixels of the canvas."""
+
+    def candidates(self, model: Any, images: Array, sizes: Float[Array, "b 2"]) -> tuple[Array, Array]:
+        """Return what non-maximum suppression chooses from, fixed in number.
+
+        It is scores [b, n, columns], 0 to 1, and boxes [b, n, 4] in pixels of the canvas, or [b, n, columns, 4] where
+        each column has its own.
+        """
 
     def score(self, predictions: dict[str, Any], objects: dict[str, Array], canvas: Canvas) -> dict[str, Array]:
         """Return numbers of each held-out image, [b], that add up to what `held_out` is given."""

@@ -8,8 +8,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from aa_flax.config.schema import Config, ConfigError
-from aa_flax.models.detections import Detections, detections
+from aa_flax.models.detections import Detections, decoded, detections
 from aa_flax.models.retinanet_options import RetinaNetOptions
+from aa_flax.ops.sigmoid import sigmoid
 from aa_flax.tasks.detection_losses import image_losses, matched, shares
 from aa_flax.tasks.micro_batches import piece_of_each
 from aa_flax.tasks.task import RandomKey
@@ -19,6 +20,7 @@ class OneStage:
     """The kind of detector with a score for each anchor and class; see `aa_flax.tasks.detector_kinds`."""
 
     masks = False
+    needs_loops = ("detections",)
     metrics: Mapping[str, Any] = {"class_loss": jnp.float32, "box_loss": jnp.float32, "positives": jnp.float32}
 
     def __init__(self, network: RetinaNetOptions, config: Config) -> None:
@@ -80,6 +82,12 @@ class OneStage:
         network = self._network
         levels = network.level_anchors(*canvas)
         return detections(predictions, network.anchor_boxes(*canvas), network, level_anchors=levels, sizes=sizes)
+
+    def candidates(self, model: Any, images: Array, sizes: Float[Array, "b 2"]) -> tuple[Array, Array]:
+        """Return the scores of each anchor, [b, anchors, columns], and its box, [b, anchors, 4]."""
+        outputs, network = self.predict(model, images, sizes), self._network
+        boxes = decoded(network, outputs["boxes"], network.anchor_boxes(*images.shape[1:3])[None], sizes)
+        return sigmoid(outputs["classes"]), boxes
 
     def score(
         self, predictions: dict[str, Any], objects: dict[str, Array], canvas: tuple[int, ...]

@@ -24,6 +24,7 @@ from aa_flax.drawing.segmentation_gallery import draw_segments_over
 from aa_flax.evaluation.resized_logits import label_map
 from aa_flax.literal import told_apart
 from aa_flax.models.registry import options_around
+from aa_flax.ops import resize_bilinear
 from aa_flax.precision import at_least_float32
 from aa_flax.tasks.augmentation import make_placed_augment, require_targets_in_place
 from aa_flax.tasks.class_weights import check_weights
@@ -53,6 +54,7 @@ class Segmentation:
     options_type = SegmentationOptions
     has_masks = True
     scoring_options = ("window", "stride", "scales", "flip")
+    serves = ("labels", "logits")
 
     def __init__(self, config: Config, preprocessing: Preprocessing) -> None:
         self.config, self.preprocessing = config, preprocessing
@@ -170,6 +172,18 @@ class Segmentation:
 
         found = {view.name: view.logits(network, images, sizes) for view in self._views((height, width))}
         return {**found, "canvas": canvas}
+
+    @property
+    def served_size(self) -> tuple[int, ...]:
+        """The height and width of what a program gets that serves the network: of its windows, if it has some."""
+        return self._window or self.preprocessing.image_size
+
+    def serve(
+        self, model: Any, images: Float[Array, "b h w c"], sizes: Float[Array, "b 2"], form: str
+    ) -> dict[str, Array]:
+        """Return the class of each pixel, uint8 [b, h, w], or the logits of each, float32 [b, h, w, classes]."""
+        logits = resize_bilinear(model(images, train=False, rngs=None).astype(jnp.float32), *images.shape[1:3])
+        return {form: logits if form == "logits" else jnp.argmax(logits, -1).astype(jnp.uint8)}
 
     def score(self, predictions: dict[str, Array], batch: Mapping[str, Array]) -> dict[str, Array]:
         """Return the sum of the cross-entropies of all pixels of the canvas that have a class, and their number.

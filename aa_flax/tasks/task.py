@@ -63,6 +63,12 @@ class Task(Protocol):
     whose pixels are numbers of what is there, and `values(prediction, display)`, which returns a prediction as JSON has
     it. `recorded_display(result)` returns values of display fields that the result of a finished run says, which are
     then the defaults.
+
+    A network can be exported whose task names, as `serves`, the forms in which a program may give what it finds, the
+    usual one first, and has `serve(model, images, sizes, form)`, which returns one of them as arrays [b, ...] by name;
+    on the device, pure. `images` are normalised, and `sizes` [b, 2] the height and width of each on its canvas.
+    `needs_loops` names those of the forms whose programs have loops, which ONNX models have not. `served_size` is the
+    height and width of the program's images, where that is not the run's.
     """
 
     targets: Targets

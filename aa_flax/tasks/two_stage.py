@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from aa_flax.config.schema import Config
 from aa_flax.models.detections import Detections
 from aa_flax.models.rcnn_options import RCNNOptions
+from aa_flax.models.region_detections import region_candidates
 from aa_flax.ops.matching import IGNORED
 from aa_flax.tasks.proposal_losses import SampledAnchors, proposal_losses, sampled_anchors
 from aa_flax.tasks.region_losses import SampledRegions, region_losses, sampled_regions, with_objects
@@ -27,6 +28,7 @@ class TwoStage:
     """
 
     masks = False
+    needs_loops = ("detections", "candidates")
     more_names: tuple[str, ...] = ()
     """Names of the losses of `more_losses`."""
 
@@ -112,6 +114,16 @@ class TwoStage:
     ) -> Detections:
         """Return the objects found in each image, boxes in pixels of the canvas."""
         return predictions["found"]
+
+    def candidates(self, model: Any, images: Array, sizes: Float[Array, "b 2"]) -> tuple[Array, Array]:
+        """Return the scores of each proposal, [b, n, columns], and its box for each class, [b, n, classes, 4].
+
+        The proposals themselves are suppressed, as in detection.
+        """
+        maps = model.features(images, train=False)
+        proposed = model.propose(maps, *images.shape[1:3], sizes=sizes, train=False)
+        outputs = model.box_outputs(maps, proposed["proposals"])
+        return region_candidates(outputs, proposed["proposals"], proposed["valid"], self._network, sizes=sizes)
 
     def score(
         self, predictions: dict[str, Any], objects: dict[str, Array], canvas: tuple[int, ...]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.experimental.pallas import tpu as pltpu
+from jax.export import is_symbolic_dim
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
@@ -18,7 +19,7 @@ from aa_flax.ops.mesh import BATCHED, WHOLE, data_mesh, over_mesh, result_like, 
 from aa_flax.ops.pallas_tpu import kernels, maps
 from aa_flax.ops.pallas_tpu.kernels import Constants, Weights
 from aa_flax.ops.pallas_tpu.shape import LANES, SUBLANES, Shape, fills_lanes
-from aa_flax.ops.platform import target_device_kind, target_platform
+from aa_flax.ops.platform import kernels_allowed, target_device_kind, target_platform
 
 _NAME = "pallas_tpu"
 
@@ -96,7 +97,8 @@ def as_the_kernel_reads(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     It is for maps that both attention and a convolution read. The compiler chooses a layout for the convolution alone,
     and would copy the map and its gradient into another layout for the kernel.
     """
-    if target_platform() != "tpu" or not fills_lanes(x.shape[-1]):
+    no_kernel = not kernels_allowed() or is_symbolic_dim(x.shape[0])
+    if target_platform() != "tpu" or no_kernel or not fills_lanes(x.shape[-1]):
         return x
     return with_layout_constraint(x, Layout((1, 2, 0, 3)))
 
