@@ -1,0 +1,234 @@
+"""Runs the notebooks and stores them with their outputs: `python notebooks/make.py [NAME...]`, without names all.
+
+A notebook is what people edit. This command gives it its set-up cell (setup_cell.py) and its badge, runs it from
+beginning to end in a new process and an empty folder, as the tests do with fewer steps, and stores what it shows, with
+small pictures. With `--cells` it only writes set-up cells and badges, for example after the address of the repository
+has changed. A notebook whose outputs would not be fit to be stored is left as it was.
+"""
+
+import argparse
+import base64
+import hashlib
+import io
+import os
+import platform
+import re
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nbclient
+import nbformat
+from PIL import Image
+
+FOLDER = Path(__file__).resolve().parent
+ROOT = FOLDER.parent
+MOST_BYTES = 600_000
+"""Of a stored notebook; GitHub and reviewers of changes read it as text."""
+BRIEF = "AA_FLAX_NOTEBOOK_STEPS"
+"""The environment variable by which notebooks train for that many steps only."""
+_PATH = re.compile(r"(?<![\w.:/])/(home|root|tmp|work|Users|mnt|opt|var|content)/")
+_COLORS = 256
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def repository() -> str:
+    """Return the address of the repository, as pyproject.toml has it."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Repository"]
+
+
+def badge(name: str) -> str:
+    """Return the line that opens the notebook `name` on Colab."""
+    place = repository().removeprefix("https://")
+    address = f"https://colab.research.google.com/{place.replace('.com', '', 1)}/blob/main/notebooks/{name}.ipynb"
+    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
+
+
+def give_cells(notebook: Any, name: str) -> None:
+    """Write the badge into the first cell of a notebook, and make its second the set-up cell."""
+    title = notebook.cells[0]
+    lines = [line for line in title.source.splitlines() if "Open in Colab" not in line]
+    title.source = "\n".join([lines[0], "", badge(name), *lines[1:]])
+    title.source = re.sub(r"\n{3,}", "\n\n", title.source)
+    notebook.cells = [cell for cell in notebook.cells if cell.id != "setup"]
+    setup = nbformat.v4.new_code_cell((FOLDER / "setup_cell.py").read_text("utf-8").rstrip("\n"), id="setup")
+    setup.metadata = {"cellView": "form", "jupyter": {"source_hidden": True}}
+    setup.execution_count = 1 if any(cell.get("execution_count") for cell in notebook.cells) else None
+    notebook.cells.insert(1, setup)
+
+
+def execute(notebook: Any, work: Path, environment: Mapping[str, str], timeout: int) -> None:
+    """Run all cells of a notebook in a new process, in an empty folder below `work`; its outputs are then in it.
+
+    Args:
+        notebook: as nbformat reads it; the set-up cell runs too, and finds the library already there.
+        work: an empty folder, for all that the notebook and its process write.
+        environment: variables besides those of this process.
+        timeout: seconds for a cell.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell fails.
+    """
+    here, startup = work / "notebooks", work / "ipython" / "profile_default" / "startup"
+    here.mkdir(parents=True)
+    startup.mkdir(parents=True)
+    (startup / "seldom.py").write_text("import gc\ngc.set_threshold(20_000, 20, 20)\n")  # tracing makes few cycles
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this interpreter's kernel, not the user's
+    os.environ["JUPYTER_RUNTIME_DIR"] = str(work / "jupyter")
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    inherited |= {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        "JAX_NUM_CPU_DEVICES": "1",
+        "MPLBACKEND": "Agg",
+        "TFDS_DATA_DIR": str(work / "tfds"),
+        "IPYTHONDIR": str(work / "ipython"),
+        "TMPDIR": str(work),
+        "COLUMNS": "100",
+    }
+    client = nbclient.NotebookClient(
+        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(here)}}
+    )
+    client.execute(env=inherited | dict(environment))
+
+
+def tidy(notebook: Any) -> None:
+    """Leave of a run what is worth storing: small pictures, whole streams, no times of cells and no live widgets."""
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata.language_info = {"name": "python"}
+    for cell in notebook.cells:
+        if cell.id != "setup":
+            cell.metadata = {}
+        if cell.cell_type == "code":
+            cell.outputs = [each for each in _joined(cell.outputs) if _WIDGET not in each.get("data", {})]
+            for output in cell.outputs:
+                _shrink(output.get("data", {}))
+                output.pop("transient", None)
+                if "metadata" in output:
+                    output.metadata = {}
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Return outputs, those of one stream that follow each other as one."""
+    joined: list[Any] = []
+    for output in outputs:
+        last = joined[-1] if joined else {}
+        if output.output_type == "stream" and last.get("output_type") == "stream" and last.name == output.name:
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def _shrink(data: Any) -> None:
+    """Replace the pictures of an output, also those within its HTML, by equal ones of fewer colours and bytes."""
+    if "image/png" in data:
+        data["image/png"] = small_png(data["image/png"])
+    if "text/html" in data:
+        pattern = r"(?<=data:image/png;base64,)[A-Za-z0-9+/=\n]+"
+        data["text/html"] = re.sub(pattern, lambda found: small_png(found.group()), data["text/html"])
+
+
+def small_png(encoded: str) -> str:
+    """Return a PNG in base64 with a palette of 256 colours, or as it was if that is smaller."""
+    given = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGBA")
+    picture = Image.new("RGB", given.size, "white")
+    picture.paste(given, mask=given.getchannel("A"))
+    palette = picture.quantize(_COLORS, Image.Quantize.MEDIANCUT, kmeans=1)
+    buffer = io.BytesIO()
+    palette.save(buffer, "PNG", optimize=True)
+    small = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return small if len(small) < len(encoded) else "".join(encoded.split())
+
+
+def digest(notebook: Any) -> str:
+    """Return what changes with the code of a notebook; the set-up cell, which does nothing here, has no part in it."""
+    code = [[cell.id, cell.source] for cell in notebook.cells if cell.cell_type == "code" and cell.id != "setup"]
+    return hashlib.sha256(repr(code).encode()).hexdigest()[:16]
+
+
+def stamp(notebook: Any) -> None:
+    """Note in a notebook how and from which code its outputs were made."""
+    import jax
+
+    from aa_flax.runs.commit import commit
+
+    notebook.metadata["made"] = {
+        "command": "python notebooks/make.py",
+        "code": digest(notebook),
+        "commit": commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "jax": version("jax"),
+        "python": platform.python_version(),
+        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
+    }
+
+
+def faults(notebook: Any) -> list[str]:
+    """Return what is wrong with a notebook that is to be stored, a line each; nothing if it may be."""
+    found = []
+    text = nbformat.writes(notebook)
+    if len(text.encode()) > MOST_BYTES:
+        found.append(f"{len(text.encode()):,} bytes, of at most {MOST_BYTES:,}")
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if [cell.execution_count for cell in code] != [*range(1, len(code) + 1)]:
+        found.append("its cells were not run in order, each once")
+    if notebook.metadata.get("made", {}).get("code") != digest(notebook):
+        found.append("its code is not the code that made its outputs: run python notebooks/make.py")
+    if not any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs):
+        found.append("no picture")
+    for cell in notebook.cells:
+        if _PATH.search(cell.source):
+            found.append(f"{cell.id}: a path of some machine in its source")
+        for output in cell.get("outputs", []):
+            words = "\n".join([output.get("text", ""), *_words(output.get("data", {}))])
+            if output.output_type == "error" or output.get("name") == "stderr":
+                said = (words or output.get("evalue", "")).strip().splitlines()
+                found.append(f"{cell.id}: an error or a warning: {said[0] if said else ''}")
+            elif re.search(r"Traceback \(most recent|\w*Warning:", words):
+                found.append(f"{cell.id}: an error or a warning among its words")
+            if path := _PATH.search(words):
+                found.append(f"{cell.id}: a path of some machine: {words[path.start() :][:60]!r}")
+    return found
+
+
+def _words(data: Mapping[str, Any]) -> list[str]:
+    """Return the texts of an output, without the pictures in them."""
+    texts = [value for kind, value in data.items() if kind.startswith("text/") and isinstance(value, str)]
+    return [re.sub(r"base64,[A-Za-z0-9+/=\n]+", "", text) for text in texts]
+
+
+def main() -> None:
+    """Make the notebooks that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of a notebook, without .ipynb; without any, all")
+    parser.add_argument("--cells", action="store_true", help="only write set-up cells and badges, run nothing")
+    given = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    refused = []
+    for name in given.names or sorted(file.stem for file in FOLDER.glob("*.ipynb")):
+        file = FOLDER / f"{name}.ipynb"
+        notebook = nbformat.read(file, as_version=4)
+        give_cells(notebook, name)
+        if not given.cells:
+            start = time.monotonic()
+            with tempfile.TemporaryDirectory(prefix="aa_flax-") as work:
+                execute(notebook, Path(work), {}, timeout=7200)
+            tidy(notebook)
+            stamp(notebook)
+            if found := faults(notebook):
+                refused.append(name)
+                print(f"{name}: not stored\n  " + "\n  ".join(found), file=sys.stderr)
+                continue
+            print(f"{name}: {time.monotonic() - start:.0f} s, {len(nbformat.writes(notebook)):,} bytes", flush=True)
+        nbformat.write(notebook, file)
+    sys.exit(bool(refused))
+
+
+if __name__ == "__main__":
+    main()
