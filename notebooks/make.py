@@ -3,7 +3,8 @@
 A notebook is what people edit. This command gives it its set-up cell (setup_cell.py) and its badge, runs it from
 beginning to end in a new process and an empty folder, as the tests do with fewer steps, and stores what it shows, with
 small pictures. With `--cells` it only writes set-up cells and badges, for example after the address of the repository
-has changed. A notebook whose outputs would not be fit to be stored is left as it was.
+has changed. A notebook whose outputs would not be fit to be stored is left as it was; with `--runs=FOLDER` what it gave
+is kept there, and is taken from there as long as the code is the same.
 """
 
 import argparse
@@ -203,10 +204,32 @@ def _words(data: Mapping[str, Any]) -> list[str]:
     return [re.sub(r"base64,[A-Za-z0-9+/=\n]+", "", text) for text in texts]
 
 
+def executed(notebook: Any, name: str, runs: Path | None) -> Any:
+    """Return a notebook with the outputs of its code: of a run that is kept in the folder `runs`, or of a new one."""
+    kept = runs / f"{name}.ipynb" if runs else None
+    if kept and kept.exists() and (before := nbformat.read(kept, as_version=4)).metadata.made.code == digest(notebook):
+        outputs = {cell.id: cell for cell in before.cells}
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = outputs[cell.id].outputs, outputs[cell.id].execution_count
+        notebook.metadata["made"] = before.metadata.made
+        return notebook
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="aa_flax-") as work:
+        execute(notebook, Path(work), {}, timeout=7200)
+    print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+    stamp(notebook)
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, kept)
+    return notebook
+
+
 def main() -> None:
     """Make the notebooks that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="of a notebook, without .ipynb; without any, all")
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="of executed notebooks, to keep and to take them")
     parser.add_argument("--cells", action="store_true", help="only write set-up cells and badges, run nothing")
     given = parser.parse_args()
     sys.path.insert(0, str(ROOT))
@@ -216,16 +239,13 @@ def main() -> None:
         notebook = nbformat.read(file, as_version=4)
         give_cells(notebook, name)
         if not given.cells:
-            start = time.monotonic()
-            with tempfile.TemporaryDirectory(prefix="aa_flax-") as work:
-                execute(notebook, Path(work), {}, timeout=7200)
+            notebook = executed(notebook, name, given.runs)
             tidy(notebook)
-            stamp(notebook)
             if found := faults(notebook):
                 refused.append(name)
                 print(f"{name}: not stored\n  " + "\n  ".join(found), file=sys.stderr)
                 continue
-            print(f"{name}: {time.monotonic() - start:.0f} s, {len(nbformat.writes(notebook)):,} bytes", flush=True)
+            print(f"{name}: {len(nbformat.writes(notebook).encode()):,} bytes", flush=True)
         nbformat.write(notebook, file)
     sys.exit(bool(refused))
 
