@@ -36,6 +36,10 @@ BRIEF = "AA_FLAX_NOTEBOOK_STEPS"
 """The environment variable by which notebooks train for that many steps only."""
 _PATH = re.compile(r"(?<![\w.:/])/(home|root|tmp|work|Users|mnt|opt|var|content)/")
 _COLORS = 256
+_SLOW_COMPILER = re.compile(
+    r"^E\d{4} [^\n]*slow_operation_alarm[^\n]*\n\s*\*+\n\[Compiling module[^\n]*\n\*+\n?", re.MULTILINE
+)
+"""What XLA says where other programs leave it little of the processor."""
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -115,7 +119,7 @@ def tidy(notebook: Any) -> None:
 
 
 def _joined(outputs: list[Any]) -> list[Any]:
-    """Return outputs, those of one stream that follow each other as one."""
+    """Return outputs, those of one stream that follow each other as one, without alarms about a busy machine."""
     joined: list[Any] = []
     for output in outputs:
         last = joined[-1] if joined else {}
@@ -123,12 +127,16 @@ def _joined(outputs: list[Any]) -> list[Any]:
             last.text += output.text
         else:
             joined.append(output)
-    return joined
+    for output in joined:
+        if output.get("name") == "stderr":
+            output.text = _SLOW_COMPILER.sub("", output.text)
+    return [output for output in joined if output.get("text") != ""]
 
 
 def _shrink(data: Any) -> None:
     """Replace the pictures of an output, also those within its HTML, by equal ones of fewer colours and bytes."""
     if "image/png" in data:
+        data.pop("image/jpeg", None)  # Pillow's pictures show themselves in both forms
         data["image/png"] = small_png(data["image/png"])
     if "text/html" in data:
         pattern = r"(?<=data:image/png;base64,)[A-Za-z0-9+/=\n]+"
@@ -153,13 +161,13 @@ def digest(notebook: Any) -> str:
     return hashlib.sha256(repr(code).encode()).hexdigest()[:16]
 
 
-def stamp(notebook: Any) -> None:
-    """Note in a notebook how and from which code its outputs were made."""
+def made(notebook: Any) -> dict[str, str]:
+    """Return how, when and from which code a notebook is made that is about to run."""
     import jax
 
     from aa_flax.runs.commit import commit
 
-    notebook.metadata["made"] = {
+    return {
         "command": "python notebooks/make.py",
         "code": digest(notebook),
         "commit": commit(),
@@ -214,11 +222,11 @@ def executed(notebook: Any, name: str, runs: Path | None) -> Any:
                 cell.outputs, cell.execution_count = outputs[cell.id].outputs, outputs[cell.id].execution_count
         notebook.metadata["made"] = before.metadata.made
         return notebook
-    start = time.monotonic()
+    origin, start = made(notebook), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="aa_flax-") as work:
         execute(notebook, Path(work), {}, timeout=7200)
     print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
-    stamp(notebook)
+    notebook.metadata["made"] = origin
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, kept)

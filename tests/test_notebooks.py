@@ -112,6 +112,18 @@ def test_faults_of_a_notebook_are_found(rng):
         assert words in fault
 
 
+SLOW = """E1128 09:48:06.483938   25903 slow_operation_alarm.cc:73]
+********************************
+[Compiling module jit_train_step for CPU] Very slow compile? Run with XLA_FLAGS=--xla_dump_to=/tmp/foo
+********************************
+E1128 09:48:26.615938   25687 slow_operation_alarm.cc:140] The operation took 2m20.20495897s
+
+********************************
+[Compiling module jit_train_step for CPU] Very slow compile? Run with XLA_FLAGS=--xla_dump_to=/tmp/foo
+********************************
+"""
+
+
 def test_outputs_are_tidied(rng):
     chart = np.full((120, 90, 3), 255, np.uint8)
     chart[20:40, 10:80] = rng.integers(0, 255, 3)
@@ -120,6 +132,7 @@ def test_outputs_are_tidied(rng):
     outputs = [
         nbformat.v4.new_output("stream", text="a\n"),
         nbformat.v4.new_output("stream", text="b\n"),
+        nbformat.v4.new_output("stream", name="stderr", text=SLOW),
         shown(image_png=given, text_html=f'<img src="data:image/png;base64,{given}">'),
         nbformat.v4.new_output("display_data", {make._WIDGET: {}, "text/plain": "VBox()"}),
     ]
@@ -195,6 +208,7 @@ def test_the_set_up_installs_only_where_there_is_no_library(where, tmp_path, mon
 def test_executes(notebook, tmp_path):
     executed = nbformat.read(notebook, as_version=4)
     make.execute(executed, tmp_path, {make.BRIEF: "6"}, timeout=300)  # networks then hardly learn before they are drawn
+    make.tidy(executed)
     outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs), "no picture was drawn"
     assert not [output for output in outputs if output.get("name") == "stderr"]

@@ -22,6 +22,7 @@ from aa_flax.inference.predictor import Predictor
 
 _SIDE = 400
 """Screen pixels of the longer side of the photograph that is clicked."""
+_DPI = 140  # of the figure: one photograph in a notebook, larger than in the rows of many
 _NUMBERS = itertools.count(1)
 """Tells the style sheets of the photographs of one notebook apart."""
 _STYLE = """<style>
@@ -139,7 +140,9 @@ class AttentionExplorer:
         maps = {path: weights[:, :, number : number + 1] for path, weights in self._maps.items()}
         heads = max(weights.shape[1] for weights in maps.values())
         title = f"pixel {query[0]}, {query[1]}"
-        return attention_figure(self._canvas[None], [title], maps, [query], file, heads, sizes=[self._size])
+        figure = attention_figure(self._canvas[None], [title], maps, [query], file, heads, sizes=[self._size])
+        figure.set_dpi(_DPI)
+        return figure
 
     def widget(self) -> Any:
         """Return the widget that a notebook shows: the photograph to click in, what the network says, and the maps.
@@ -157,7 +160,7 @@ class AttentionExplorer:
             for other, button in enumerate(buttons):
                 (button.add_class if other == number else button.remove_class)("aa-flax-query")
             buffer = io.BytesIO()
-            self.figure(*self._queries[number]).savefig(buffer, format="png", dpi=100)
+            self.figure(*self._queries[number]).savefig(buffer, format="png", dpi=_DPI)
             picture.value = buffer.getvalue()
 
         def show() -> None:
