@@ -36,6 +36,9 @@ BRIEF = "AA_FLAX_NOTEBOOK_STEPS"
 """The environment variable by which notebooks train for that many steps only."""
 _PATH = re.compile(r"(?<![\w.:/])/(home|root|tmp|work|Users|mnt|opt|var|content)/")
 _COLORS = 256
+"""Of a chart; what is smaller as JPEG than with that many colours has photographs in it."""
+_RUNGS = ((1400, 85), (1200, 80), (1000, 75), (900, 70), (800, 65), (720, 60), (640, 55))
+"""Width in pixels and JPEG's quality of pictures with photographs, from the best down: the first that fits is taken."""
 _SLOW_COMPILER = re.compile(
     r"^E\d{4} [^\n]*slow_operation_alarm[^\n]*\n\s*\*+\n\[Compiling module[^\n]*\n\*+\n?", re.MULTILINE
 )
@@ -112,10 +115,16 @@ def tidy(notebook: Any) -> None:
         if cell.cell_type == "code":
             cell.outputs = [each for each in _joined(cell.outputs) if _WIDGET not in each.get("data", {})]
             for output in cell.outputs:
-                _shrink(output.get("data", {}))
                 output.pop("transient", None)
                 if "metadata" in output:
                     output.metadata = {}
+    shown = [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    pictures = [Picture(data) for data in shown if "image/png" in data]
+    for width, quality in _RUNGS:
+        for picture in pictures:
+            picture.store(width, quality)
+        if len(nbformat.writes(notebook).encode()) <= MOST_BYTES:
+            return
 
 
 def _joined(outputs: list[Any]) -> list[Any]:
@@ -133,26 +142,38 @@ def _joined(outputs: list[Any]) -> list[Any]:
     return [output for output in joined if output.get("text") != ""]
 
 
-def _shrink(data: Any) -> None:
-    """Replace the pictures of an output, also those within its HTML, by equal ones of fewer colours and bytes."""
-    if "image/png" in data:
-        data.pop("image/jpeg", None)  # Pillow's pictures show themselves in both forms
-        data["image/png"] = small_png(data["image/png"])
-    if "text/html" in data:
-        pattern = r"(?<=data:image/png;base64,)[A-Za-z0-9+/=\n]+"
-        data["text/html"] = re.sub(pattern, lambda found: small_png(found.group()), data["text/html"])
+class Picture:
+    """A picture among the outputs of a cell."""
+
+    def __init__(self, data: Any) -> None:
+        """Take the forms of an output, of which "image/png" is one."""
+        self._data = data
+        given = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGBA")
+        self._picture = Image.new("RGB", given.size, "white")
+        self._picture.paste(given, mask=given.getchannel("A"))
+        palette = self._picture.quantize(_COLORS, Image.Quantize.MEDIANCUT, kmeans=1)
+        self._chart = _encoded(palette, "PNG", optimize=True)
+
+    def store(self, width: int, quality: int) -> None:
+        """Make it the one form of the output besides its words: PNG for a chart, JPEG where photographs are in it."""
+        picture, data = self._picture, self._data
+        if picture.width > width:
+            size = width, round(picture.height * width / picture.width)
+            picture = picture.resize(size, Image.Resampling.LANCZOS)
+        photograph = _encoded(picture, "JPEG", quality=quality, optimize=True, progressive=True)
+        for kind in ("image/png", "image/jpeg", "text/html"):  # the HTML of a picture is the picture once more
+            data.pop(kind, None)
+        if len(self._chart) <= len(photograph):
+            data["image/png"] = self._chart
+        else:
+            data["image/jpeg"] = photograph
 
 
-def small_png(encoded: str) -> str:
-    """Return a PNG in base64 with a palette of 256 colours, or as it was if that is smaller."""
-    given = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGBA")
-    picture = Image.new("RGB", given.size, "white")
-    picture.paste(given, mask=given.getchannel("A"))
-    palette = picture.quantize(_COLORS, Image.Quantize.MEDIANCUT, kmeans=1)
+def _encoded(picture: Image.Image, form: str, **options: Any) -> str:
+    """Return a picture in a format of files, in base64."""
     buffer = io.BytesIO()
-    palette.save(buffer, "PNG", optimize=True)
-    small = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return small if len(small) < len(encoded) else "".join(encoded.split())
+    picture.save(buffer, form, **options)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def digest(notebook: Any) -> str:
@@ -189,7 +210,8 @@ def faults(notebook: Any) -> list[str]:
         found.append("its cells were not run in order, each once")
     if notebook.metadata.get("made", {}).get("code") != digest(notebook):
         found.append("its code is not the code that made its outputs: run python notebooks/make.py")
-    if not any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs):
+    kinds = {kind for cell in code for output in cell.outputs for kind in output.get("data", {})}
+    if not {"image/png", "image/jpeg"} & kinds:
         found.append("no picture")
     for cell in notebook.cells:
         if _PATH.search(cell.source):
@@ -207,9 +229,8 @@ def faults(notebook: Any) -> list[str]:
 
 
 def _words(data: Mapping[str, Any]) -> list[str]:
-    """Return the texts of an output, without the pictures in them."""
-    texts = [value for kind, value in data.items() if kind.startswith("text/") and isinstance(value, str)]
-    return [re.sub(r"base64,[A-Za-z0-9+/=\n]+", "", text) for text in texts]
+    """Return the texts of an output."""
+    return [value for kind, value in data.items() if kind.startswith("text/") and isinstance(value, str)]
 
 
 def executed(notebook: Any, name: str, runs: Path | None) -> Any:

@@ -124,28 +124,45 @@ E1128 09:48:26.615938   25687 slow_operation_alarm.cc:140] The operation took 2m
 """
 
 
-def test_outputs_are_tidied(rng):
-    chart = np.full((120, 90, 3), 255, np.uint8)
-    chart[20:40, 10:80] = rng.integers(0, 255, 3)
-    noisy = (chart.astype(int) + rng.integers(-3, 4, chart.shape)).clip(0, 255).astype(np.uint8)
-    given = png(noisy)
+def test_outputs_are_tidied():
     outputs = [
         nbformat.v4.new_output("stream", text="a\n"),
         nbformat.v4.new_output("stream", text="b\n"),
         nbformat.v4.new_output("stream", name="stderr", text=SLOW),
-        shown(image_png=given, text_html=f'<img src="data:image/png;base64,{given}">'),
         nbformat.v4.new_output("display_data", {make._WIDGET: {}, "text/plain": "VBox()"}),
     ]
     notebook = written("x", *outputs)
     notebook.metadata["widgets"] = {}
     notebook.cells[0].metadata = {"execution": {"iopub.execute_input": "2026-01-01"}}
     make.tidy(notebook)
-    stream, picture = notebook.cells[0].outputs
+    (stream,) = notebook.cells[0].outputs
     assert stream.text == "a\nb\n" and not notebook.cells[0].metadata and "widgets" not in notebook.metadata
-    small = picture.data["image/png"]
-    assert len(small) < len(given) / 2 and small in picture.data["text/html"] and given not in picture.data["text/html"]
-    after = np.asarray(Image.open(io.BytesIO(base64.b64decode(small))).convert("RGB"), int)
-    assert np.abs(after - noisy).max() < 16 and np.abs(after - noisy).mean() < 4
+
+
+def stored(*pictures):
+    """Return the bytes of a notebook with some pictures, and each of them as it is stored."""
+    given = [shown(image_png=png(pixels), image_jpeg="x", text_html="<img>") for pixels in pictures]
+    notebook = written("x", *given)
+    make.tidy(notebook)
+    found = []
+    for output in notebook.cells[0].outputs:
+        ((kind, encoded),) = output.data.items()
+        found.append((kind, np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"), int)))
+    return len(nbformat.writes(notebook)), found
+
+
+def test_pictures_are_stored_small(rng):
+    chart = np.full((240, 310, 3), 255, np.uint8)
+    chart[20:40, 10:280] = rng.integers(0, 255, 3)
+    photograph = np.asarray(Image.fromarray(rng.integers(0, 255, (60, 90, 3), np.uint8)).resize((1800, 1200)))
+    size, ((png_form, plain), (jpeg_form, natural)) = stored(chart, photograph)
+    assert (png_form, jpeg_form) == ("image/png", "image/jpeg") and size < make.MOST_BYTES
+    np.testing.assert_array_equal(plain, chart)
+    assert natural.shape == (933, 1400, 3)  # the largest that is stored
+    large = np.asarray(Image.fromarray(photograph).resize((1400, 933), Image.Resampling.LANCZOS), int)
+    assert np.abs(natural - large).mean() < 4
+    size, several = stored(*[photograph] * 8)
+    assert size < make.MOST_BYTES and several[0][1].shape[1] < 1400, "many are stored smaller, so that all fit"
 
 
 SETUP = (ROOT / "notebooks" / "setup_cell.py").read_text()
@@ -210,5 +227,5 @@ def test_executes(notebook, tmp_path):
     make.execute(executed, tmp_path, {make.BRIEF: "6"}, timeout=300)  # networks then hardly learn before they are drawn
     make.tidy(executed)
     outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert any("image/png" in output.get("data", {}) for output in outputs), "no picture was drawn"
+    assert any({"image/png", "image/jpeg"} & {*output.get("data", {})} for output in outputs), "no picture was drawn"
     assert not [output for output in outputs if output.get("name") == "stderr"]
