@@ -43,6 +43,8 @@ _SLOW_COMPILER = re.compile(
     r"^E\d{4} [^\n]*slow_operation_alarm[^\n]*\n\s*\*+\n\[Compiling module[^\n]*\n\*+\n?", re.MULTILINE
 )
 """What XLA says where other programs leave it little of the processor."""
+_SETUP = {"cellView": "form", "jupyter": {"source_hidden": True}}
+"""Metadata of the set-up cell: Colab and JupyterLab fold it."""
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -66,7 +68,7 @@ def give_cells(notebook: Any, name: str) -> None:
     title.source = re.sub(r"\n{3,}", "\n\n", title.source)
     notebook.cells = [cell for cell in notebook.cells if cell.id != "setup"]
     setup = nbformat.v4.new_code_cell((FOLDER / "setup_cell.py").read_text("utf-8").rstrip("\n"), id="setup")
-    setup.metadata = {"cellView": "form", "jupyter": {"source_hidden": True}}
+    setup.metadata = dict(_SETUP)
     setup.execution_count = 1 if any(cell.get("execution_count") for cell in notebook.cells) else None
     notebook.cells.insert(1, setup)
 
@@ -110,8 +112,7 @@ def tidy(notebook: Any) -> None:
     notebook.metadata.pop("widgets", None)
     notebook.metadata.language_info = {"name": "python"}
     for cell in notebook.cells:
-        if cell.id != "setup":
-            cell.metadata = {}
+        cell.metadata = dict(_SETUP) if cell.id == "setup" else {}
         if cell.cell_type == "code":
             cell.outputs = [each for each in _joined(cell.outputs) if _WIDGET not in each.get("data", {})]
             for output in cell.outputs:
