@@ -1,11 +1,11 @@
 """Learn a folder of photographs, from a trained network: `python -m aa_flax.finetune FOLDER --from=WEIGHTS`.
 
 FOLDER has photographs in a folder for each kind of thing, with train/ and val/ above them or not; or photographs with
-boxes, as COCO, Pascal VOC or YOLO have them; or with label maps. Where no part is held out, a fifth is. WEIGHTS is a
-run directory, the folder of a hub, a safetensors file with its card, or a file of timm or torchvision; without it the
-network learns from nothing. Network, size and schedule are chosen; fields of the config can be set on the command
-line: `--config.epochs=20`. The same command resumes a run that was stopped; for a finished one it prints the result
-again. The last line printed is one JSON object.
+boxes, as COCO, Pascal VOC or YOLO have them; or with a PNG each that says what every pixel is. Where no part is held
+out, a fifth is. WEIGHTS is a run directory, the folder of a hub, a safetensors file with its card, or a file of timm or
+torchvision; without it the network learns from nothing. Network, size and schedule are chosen; fields of the config can
+be set on the command line: `--config.epochs=20`. The same command resumes a run that was stopped; for a finished one it
+prints the result again. The last line printed is one JSON object.
 """
 
 from pathlib import Path

@@ -22,13 +22,14 @@ def on_cpu() -> bool:
 
 
 def batch_for(count: int, most: int) -> int:
-    """Return a batch size: a power of two times the devices, at most `most`, with eight batches of `count` or more.
+    """Return a batch size: a power of two times the devices, at most `most` a step, for `count` examples.
 
-    It is at least the number of devices, and two.
+    There are eight batches or more of that size in them; but it is at least eight where there are as many examples, as
+    batch norms need, and at least the number of devices.
     """
     devices = jax.device_count()
-    each = max(min(most, count // 8) // devices, 1)
-    return max(devices * 2 ** (each.bit_length() - 1), 2)
+    each = max(min(most, max(count // 8, min(count, 8))) // devices, 1)
+    return devices * 2 ** (each.bit_length() - 1)
 
 
 class Choice(Protocol):

@@ -13,6 +13,7 @@ from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.training.trained import load_model
 from aa_flax.weights import Report, WeightsError, init_from_plain, read_state_dict
 from aa_flax.weights.arrays import flat_arrays
+from aa_flax.weights.card import described_by
 from aa_flax.weights.state_dicts import StateDict
 
 OF_A_HUB = "model.safetensors"
@@ -68,14 +69,5 @@ def first_weights(place: str, key: str = "") -> StateDict:
     model, step = load_model(directory, checkpoint)
     state = StateDict({name: np.asarray(array) for name, array in flat_arrays(model).items()})
     state.notes = (f"step {step} of the run {path}",)
-    built = getattr(model, "built_from", None)
-    if built is not None:
-        state.card = {
-            "model": built.name,
-            "options": dict(built.options),
-            "num_classes": built.num_classes,
-            "image_size": list(built.image_size),
-            "in_channels": built.in_channels,
-            "origin": {"names": list(directory.read_preprocessing().names)},
-        }
+    state.card = described_by(model, directory.read_preprocessing().names)
     return state
