@@ -71,7 +71,9 @@ def test_what_cannot_be_learnt_is_one_line(tmp_path, counts, words):
 
 
 def test_an_unknown_kind_is_one_line(tmp_path):
-    with pytest.raises(DataError, match="kind must be one of image_folder, coco_json, voc, yolo, label_folder, got 'x'"):
+    with pytest.raises(
+        DataError, match="kind must be one of image_folder, coco_json, voc, yolo, label_folder, got 'x'"
+    ):
         open_folder(write_coco(tmp_path, photos()), "x")
 
 

@@ -46,20 +46,22 @@ def test_from_a_detector_of_other_classes_all_but_their_layers_is_taken(tmp_path
     assert config.model.init_part == "" and config.data.image_size == (64, 64)
     assert "new: class_head.out" in said and "held out: 4 of 21" in said
     assert config.model.frozen_epochs == 3 and "backbone" in config.model.frozen
-    assert {"box_head", "fpn"} <= {*config.model.frozen} and not {"class_head.out", "class_head"} & {*config.model.frozen}
+    assert {"box_head", "fpn"} <= {*config.model.frozen} and not {"class_head.out", "class_head"} & {
+        *config.model.frozen
+    }
     assert config.data.train_split == "train[:17]" and config.data.eval_split == "train[17:]"
 
 
 @pytest.mark.thorough
 def test_torchvisions_weights_with_masks_serve_boxes(tmp_path, boxes):
     safetensors = pytest.importorskip("safetensors.numpy")
-    theirs = create_model("mask_rcnn_resnet50", num_classes=6, rngs=nnx.Rngs(4), image_size=64, box_head_width=16)
+    theirs = create_model("mask_rcnn_resnet18", num_classes=6, rngs=nnx.Rngs(4), image_size=64, box_head_width=16)
     state = to_torch_state_dict(theirs, source="torchvision")
     safetensors.save_file({key: np.asarray(value) for key, value in state.items()}, tmp_path / "maskrcnn.safetensors")
     options = {"model__options.box_head_width": 16, "data__image_size": 64}
     config, said = made(tmp_path, boxes, tmp_path / "maskrcnn.safetensors", **options)
-    assert config.model.name == "faster_rcnn_resnet50" and config.model.init_source == "torchvision"
-    assert "new: box_head.classes, box_head.boxes" in said and "left: roi_heads.mask_head" in said
+    assert config.model.name == "faster_rcnn_resnet18" and config.model.init_source == "torchvision"
+    assert "4 new; new: box_head.boxes, box_head.classes; left: roi_heads.box_pr" in said and "mask_head.0.0" in said
     assert "backbone" in config.model.frozen and "rpn" in config.model.frozen
 
 

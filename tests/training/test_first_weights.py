@@ -13,6 +13,7 @@ from aa_flax.training.trained import load_model
 from aa_flax.weights import WeightsError
 from aa_flax.weights.arrays import flat_arrays
 
+
 def arrays(model):
     return {path: np.asarray(value) for path, value in flat_arrays(model).items()}
 
