@@ -76,6 +76,8 @@ def give_cells(notebook: Any, name: str) -> None:
 def execute(notebook: Any, work: Path, environment: Mapping[str, str], timeout: int) -> None:
     """Run all cells of a notebook in a new process, in an empty folder below `work`; its outputs are then in it.
 
+    In these the name of that folder is "~".
+
     Args:
         notebook: as nbformat reads it; the set-up cell runs too, and finds the library already there.
         work: an empty folder, for all that the notebook and its process write.
@@ -105,6 +107,12 @@ def execute(notebook: Any, work: Path, environment: Mapping[str, str], timeout: 
         notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(here)}}
     )
     client.execute(env=inherited | dict(environment))
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            texts = output if "text" in output else output.get("data", {})
+            for kind in ("text", "text/plain", "text/html"):
+                if kind in texts:
+                    texts[kind] = texts[kind].replace(str(work), "~")
 
 
 def tidy(notebook: Any) -> None:
@@ -129,9 +137,15 @@ def tidy(notebook: Any) -> None:
 
 
 def _joined(outputs: list[Any]) -> list[Any]:
-    """Return outputs, those of one stream that follow each other as one, without alarms about a busy machine."""
+    """Return outputs, those of one stream that follow each other as one, without alarms about a busy machine.
+
+    The lines of a training are a stream too, which otherwise are an output each.
+    """
     joined: list[Any] = []
-    for output in outputs:
+    for given in outputs:
+        data = given.get("data", {})
+        line = {*data} == {"text/plain", "text/html"} and data["text/html"].startswith("<pre")
+        output = nbformat.v4.new_output("stream", text=data["text/plain"].rstrip("\n") + "\n") if line else given
         last = joined[-1] if joined else {}
         if output.output_type == "stream" and last.get("output_type") == "stream" and last.name == output.name:
             last.text += output.text

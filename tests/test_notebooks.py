@@ -60,7 +60,9 @@ def test_has_its_badge_and_the_set_up_cell(notebook):
     make.give_cells(content, notebook.stem)
     assert nbformat.writes(content) == before, "run python notebooks/make.py --cells"
     owner_and_name = project()["urls"]["Repository"].removeprefix("https://github.com/")
-    assert f"/github/{owner_and_name}/blob/main/notebooks/{notebook.name})" in content.cells[0].source
+    address = f"https://colab.research.google.com/github/{owner_and_name}/blob/main/notebooks/{notebook.name})"
+    assert address in content.cells[0].source
+    assert address in (ROOT / "README.md").read_text()
 
 
 @notebooks
@@ -128,6 +130,7 @@ def test_outputs_are_tidied():
     outputs = [
         nbformat.v4.new_output("stream", text="a\n"),
         nbformat.v4.new_output("stream", text="b\n"),
+        nbformat.v4.new_output("display_data", {"text/plain": "epoch 1\n", "text/html": "<pre>epoch 1</pre>"}),
         nbformat.v4.new_output("stream", name="stderr", text=SLOW),
         nbformat.v4.new_output("display_data", {make._WIDGET: {}, "text/plain": "VBox()"}),
     ]
@@ -136,7 +139,7 @@ def test_outputs_are_tidied():
     notebook.cells[0].metadata = {"execution": {"iopub.execute_input": "2026-01-01"}}
     make.tidy(notebook)
     (stream,) = notebook.cells[0].outputs
-    assert stream.text == "a\nb\n" and not notebook.cells[0].metadata and "widgets" not in notebook.metadata
+    assert stream.text == "a\nb\nepoch 1\n" and not notebook.cells[0].metadata and "widgets" not in notebook.metadata
 
 
 def stored(*pictures):
