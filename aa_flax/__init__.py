@@ -21,7 +21,19 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0.dev0"
 
-_SUBPACKAGES = ("analysis", "data", "evaluation", "hub", "inference", "layers", "models", "ops", "training", "weights")
+_SUBPACKAGES = (
+    "analysis",
+    "data",
+    "evaluation",
+    "finetuning",
+    "hub",
+    "inference",
+    "layers",
+    "models",
+    "ops",
+    "training",
+    "weights",
+)
 _HOME = {"create_model": "models", "list_models": "models", "load": "inference"}
 
 

@@ -10,7 +10,7 @@ import aa_flax
 from aa_flax.literal import literal
 
 COMMANDS = (
-    *("train", "evaluate", "predict", "export", "sheet", "checkpoints", "replay"),
+    *("train", "finetune", "evaluate", "predict", "export", "sheet", "checkpoints", "replay"),
     *("data", "weights", "plan", "ledger", "configs", "completion"),
 )
 """Modules of this package, in the order in which they are listed."""

@@ -21,6 +21,7 @@ ROOMS = (
     "training",
     "inference",
     "analysis",
+    "finetuning",
 )
 """Rooms in order: each may import from those before it."""
 WITHOUT_NETWORKS = ("config", "evaluation", "data", "runs")

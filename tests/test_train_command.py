@@ -8,6 +8,7 @@ import pytest
 from absl import flags
 
 from aa_flax import train
+from aa_flax.analysis import whole_run
 from aa_flax.config import command_line
 from aa_flax.runs.directory import RunDirectory
 
@@ -28,10 +29,10 @@ def test_a_picture_that_cannot_be_drawn_costs_a_warning_and_no_other_picture(tmp
     def fails(*arguments):
         raise error
 
-    train.draw(RunDirectory(tmp_path), outcome(fails))
+    whole_run.draw(RunDirectory(tmp_path), outcome(fails))
     assert f"a picture of the run could not be drawn: {type(error).__name__}" in caplog.text
-    monkeypatch.setattr(train, "learning_curves", fails)
-    train.draw(RunDirectory(tmp_path), outcome(lambda *arguments: drawn.append(arguments)))
+    monkeypatch.setattr(whole_run, "learning_curves", fails)
+    whole_run.draw(RunDirectory(tmp_path), outcome(lambda *arguments: drawn.append(arguments)))
     assert len(drawn) == 1
 
 
@@ -50,7 +51,7 @@ def test_the_result_is_written_before_pictures(plain_config, tmp_path, monkeypat
         found.append(json.loads((directory.path / "result.json").read_text()))
         raise RuntimeError("drawing ends the process")
 
-    monkeypatch.setattr(train, "draw", look)
+    monkeypatch.setattr(whole_run, "draw", look)
     with pytest.raises(RuntimeError, match="drawing ends the process"):
         train.main(["train"], values)
     assert found[0]["finished"]

@@ -17,9 +17,16 @@ def check(config: Any) -> None:
     _check_optimizer(config.optimizer)
     if not config.model.init_from:
         for field in dataclasses.fields(config.model):
-            meaningless = field.name == "frozen" or (field.name.startswith("init_") and field.name != "init_from")
+            meaningless = field.name.startswith(("frozen", "init_")) and field.name != "init_from"
             if meaningless and getattr(config.model, field.name) != field.default:
                 raise ConfigError(f"config field 'model.{field.name}' needs 'model.init_from'")
+    if config.model.frozen_epochs and not config.model.frozen:
+        raise ConfigError("config field 'model.frozen_epochs' needs 'model.frozen', the parts that wait so long")
+    if config.model.frozen_epochs >= config.epochs:
+        raise ConfigError(
+            f"config field 'model.frozen_epochs' ({config.model.frozen_epochs}) must be below 'epochs' "
+            f"({config.epochs}); 0 keeps the parts frozen to the end"
+        )
 
 
 def _check_batch(config: Any) -> None:

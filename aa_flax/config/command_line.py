@@ -17,6 +17,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from aa_flax.config.changes import take_changes, takes_changes
 from aa_flax.config.config_file import config_file, explain, mistake_in, returned_nothing, without_file
 from aa_flax.config.help import command_help
 from aa_flax.config.named import UnknownConfig, located, make_importable
@@ -187,7 +188,14 @@ def _parse(
 ) -> list[str]:
     known = field_names()
     end = argv.index("--") if "--" in argv else len(argv)  # arguments after it are no flags
-    own = _take_options(argv[:end])
+    if takes_changes(values):
+        try:
+            own, changes = take_changes(argv[:end])
+        except ConfigError as error:
+            fail(str(error))
+        values["config"].value = changes
+    else:
+        own = _take_options(argv[:end])
     if _HELP.intersection(own):
         try:
             print(command_help(description, values, tasks()))

@@ -19,6 +19,7 @@ _FLAG_TYPES = {
     "comma separated list of strings": "words, with commas between",
     "multi string": "str, may be given more than once",
     "config object": "file",
+    "config fields": "in this form alone",
 }
 
 
@@ -34,7 +35,7 @@ def command_help(description: str, values: flags.FlagValues, tasks: Mapping[str,
     if names := sorted(values):
         lines += ["", "Flags, --NAME=VALUE:"]
         lines += [line for name in names for line in _flag(values[name], values)]
-    if any(values[name].flag_type() == "config object" for name in names):
+    if any(values[name].flag_type() in ("config object", "config fields") for name in names):
         lines += ["", "Fields of the config, as --config.NAME=VALUE; those with * may change when a run resumes:"]
         lines += config_fields()
         for task, schema in tasks.items():

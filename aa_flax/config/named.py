@@ -7,9 +7,11 @@ the same configs inside it. Only the standard library is imported, because shell
 import contextlib
 import difflib
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -61,6 +63,25 @@ def located(given: str) -> str:
                 f"{word}: no such file, and no config of that name; {asked}`aa-flax configs` lists them"
             )
     return f"{path}{colon}{argument}"
+
+
+def named_config(given: str) -> Any:
+    """Return the config that a command has by `--config`, to be changed and given to `train`.
+
+    Args:
+        given: NAME_OR_FILE[:ARGUMENT], such as "quickstart", "bccd/subset:plain" or "mine.py".
+
+    Raises:
+        UnknownConfig: there is neither a config of that name nor such a file; the message has the nearest names.
+    """
+    place = located(given)
+    file, _, argument = place.partition(":")
+    make_importable(Path(file))
+    name = f"aa_flax_config_{Path(file).stem}"
+    specification: Any = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.get_config(argument) if argument else module.get_config()
 
 
 def _near(word: str, names: list[str]) -> list[str]:

@@ -32,18 +32,23 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16", "float64"] = field("float32", "type of the computation")
     param_dtype: Literal["float32", "float64"] = field("float32", "type of the parameters")
     init_from: str = field(
-        "", 'safetensors or PyTorch file whose weights, where they fit, are the first ones; "" draws all at random'
+        "",
+        "safetensors or PyTorch file, folder of a hub or run directory whose weights, where they fit, are the first "
+        'ones; "" draws all at random',
     )
     init_source: Literal["aa_flax", "timm", "torchvision", "deit"] = field(
         "aa_flax", "library whose names that file uses"
     )
     init_key: str = field(
-        "", 'entry of that file that is the state dict, if it holds several, such as "state_dict_ema"'
+        "",
+        'entry of that file that is the state dict, if it holds several, such as "state_dict_ema"; of a run directory '
+        '"best" or "last", which is meant without it',
     )
     init_adapt_stem: bool = field(False, "make the first convolution of that file for the channels of the images")
     init_part: str = field("", 'network in this one that the file is of, such as "backbone"; "" is all of this one')
     init_zero_output: bool = field(False, "output projections of attention that is not in that file start at zero")
     frozen: tuple[str, ...] = field((), 'parts that stay as in that file, such as ("stem", "bn", "stage1")')
+    frozen_epochs: int = field(0, "epochs after which the frozen parts learn too; 0 is never", at_least=0)
 
 
 @dataclass(frozen=True)

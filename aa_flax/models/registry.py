@@ -239,6 +239,17 @@ def model_defaults(name: str) -> tuple[int, tuple[int, int]]:
     return entry.num_classes, entry.image_size
 
 
+def backbone_of(name: str) -> str:
+    """Return the name of the backbone of a network for detection or segmentation, and of any other its own name.
+
+    Raises:
+        ValueError: an unknown name (the message has the nearest known ones).
+    """
+    if not isinstance(_find(name), Surrounded):
+        return name
+    return next(rest for prefix in _families if name.startswith(prefix) and (rest := name[len(prefix) :]) in _entries)
+
+
 def options_around(name: str, **overrides: Any) -> Any:
     """Return the dataclass of options of what stands around the backbone in the network `create_model(name, ...)`.
 

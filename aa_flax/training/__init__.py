@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aa_flax.config.named import named_config
     from aa_flax.config.schema import Config, ConfigError, default_config, resolve
     from aa_flax.models.functional import functional
     from aa_flax.runs.directory import RunDirectory
@@ -24,6 +25,7 @@ _HOMES = {
     "default_config": "config.schema",
     "functional": "models.functional",
     "load_model": "training.trained",
+    "named_config": "config.named",
     "read_metrics": "runs.metrics",
     "resolve": "config.schema",
     "train": "training.loop",
@@ -38,6 +40,7 @@ __all__ = [
     "default_config",
     "functional",
     "load_model",
+    "named_config",
     "read_metrics",
     "resolve",
     "train",

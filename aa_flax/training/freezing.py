@@ -2,6 +2,9 @@
 
 A frozen parameter gets no gradient and no update, weight decay included; a frozen batch norm keeps and uses its
 running statistics. The compiler drops the backward pass through what lies before the first part that learns.
+
+With `config.model.frozen_epochs` the parts wait so long and learn then. Their batch norms take statistics of batches
+from then on, and `aa_flax.training.optimizers.in_two_groups` says how their optimiser begins.
 """
 
 from collections.abc import Sequence
@@ -15,22 +18,26 @@ from aa_flax.layers.norm import BatchNorm
 
 
 def freeze_statistics(model: nnx.Module, frozen: Sequence[str]) -> None:
-    """Make the batch norms of the frozen parts use their running statistics, in place.
+    """Make the batch norms of the frozen parts use their running statistics, in place; `frozen` as `check_parts`."""
+    for path, module in nnx.iter_modules(model):
+        if isinstance(module, BatchNorm) and _within(".".join(map(str, path)), frozen):
+            module.frozen = True
+
+
+def check_parts(model: nnx.Module, frozen: Sequence[str]) -> None:
+    """Check the names of parts that are to be frozen.
 
     Raises:
         ValueError: a prefix names no part of the network, or no parameter is left to train.
     """
-    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+    modules = {".".join(map(str, path)) for path, _ in nnx.iter_modules(model)}
     for prefix in frozen:
         if prefix not in modules:
-            parts = ", ".join(path for path in modules if path and "." not in path)
+            parts = ", ".join(sorted(path for path in modules if path and "." not in path))
             raise ValueError(f"frozen names no part of the network: {prefix!r}; its parts: {parts}")
     learning = [path for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
     if all(_within(".".join(map(str, path)), frozen) for path in learning):
         raise ValueError(f"frozen names the whole network, so that nothing would learn: {', '.join(frozen)}")
-    for path, module in modules.items():
-        if isinstance(module, BatchNorm) and _within(path, frozen):
-            module.frozen = True
 
 
 def stop_gradients(params: Any, frozen: Sequence[str]) -> Any:

@@ -167,7 +167,7 @@ class _Run:
         self._saved_step = self._step
         self._scorer = make_scorer(setup.program)
         self._scores: Scores | None = None
-        self._compiled: set[tuple[int, ...]] = set()  # sizes of images whose step has been compiled
+        self._compiled: set[tuple[Any, ...]] = set()  # sizes of images, and whether parts wait, compiled so far
 
     def __enter__(self) -> "_Run":
         return self
@@ -216,16 +216,19 @@ class _Run:
         )
 
     def _one_step(self, batch: dict[str, Any]) -> None:
-        self._state = self._setup.program.train_step(self._state, batch)
+        program = self._setup.program
+        if self._step and self._step == program.thaw_step:
+            self._progress.say(literal(f"{', '.join(self._config.model.frozen)} learn from here on too"))
+        kind = (program.waits(self._step), *(batch["image"].shape[1:3] if "image" in batch else ()))
+        self._state = program.train_step_at(self._step)(self._state, batch)
         self._step += 1
-        size = batch["image"].shape[1:3] if "image" in batch else ()
         if not self._compiled:
             self._services.phases.done("first batch and compilation")
             jax.block_until_ready(self._state)
             self._services.phases.done("step")
             self._progress.say(str(self._services.phases))
-        if size not in self._compiled:
-            self._compiled.add(size)
+        if kind not in self._compiled:
+            self._compiled.add(kind)
             jax.block_until_ready(self._state)
             self._windows.compiled(self._step)
             self._services.cache.vouch()

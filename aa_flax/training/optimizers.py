@@ -1,5 +1,6 @@
 """Optax chains from a config."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -53,25 +54,67 @@ def optimizer(config: OptimizerConfig, total_steps: int, epoch_steps: int) -> op
     for all parameters; here the names alone decide. optax.lamb scales every parameter.
     """
 
+    return optax.chain(_clip(config), *_after_clip(config, learning_rate(config, total_steps, epoch_steps)))
+
+
+def in_two_groups(
+    config: OptimizerConfig,
+    total_steps: int,
+    epoch_steps: int,
+    *,
+    late: Callable[[Any], Any],
+    start: int,
+    waits: bool,
+) -> optax.GradientTransformation:
+    """Return the optimiser of a network some of whose parameters wait and learn from a later step on.
+
+    Each group has its own moments and counts, so that Adam corrects the moments of the late group as if training had
+    begun when it did; the learning rate is that of the step of the run. The norm of the gradient is that of both.
+
+    Args:
+        config, total_steps, epoch_steps: as of `optimizer`.
+        late: returns a tree of bools, which parameters wait.
+        start: the step, counted from 0, at which they begin.
+        waits: whether the steps taken are before that; the state has the same form in both cases.
+    """
+    rate = learning_rate(config, total_steps, epoch_steps)
+    first = optax.chain(*_after_clip(config, rate))
+    second = optax.chain(*_after_clip(config, lambda step: rate(step + start)))
+    if waits:
+        second = optax.GradientTransformation(
+            second.init, lambda updates, state, params=None: (jax.tree.map(jnp.zeros_like, updates), state)
+        )
+    return optax.chain(
+        _clip(config),
+        optax.masked(first, lambda params: jax.tree.map(lambda waiting: not waiting, late(params))),
+        optax.masked(second, late),
+    )
+
+
+def _clip(config: OptimizerConfig) -> optax.GradientTransformation:
+    return optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+
+
+def _after_clip(config: OptimizerConfig, rate: optax.Schedule) -> tuple[optax.GradientTransformation, ...]:
+    """Return what an optimiser consists of after the clipping of the gradient."""
+
     def mask(params: Any) -> Any:
         return decays(params, config.weight_decay_exclude)
 
-    rate = learning_rate(config, total_steps, epoch_steps)
     descent = optax.scale_by_learning_rate(rate)
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     decay = optax.add_decayed_weights(config.weight_decay, mask) if config.weight_decay else optax.identity()
     momentum = optax.trace(config.momentum, config.nesterov) if config.momentum else optax.identity()
     l2 = config.weight_decay_mode == "l2"
     if config.name == "sgd":
-        return optax.chain(clip, *([decay, momentum] if l2 else [momentum, decay]), descent)
+        return (*([decay, momentum] if l2 else [momentum, decay]), descent)
     if config.name in ("adamw", "lamb"):
         adam = optax.scale_by_adam(config.beta1, config.beta2, config.adam_epsilon)
         trust = optax.masked(scale_by_trust_ratio(), mask) if config.name == "lamb" else optax.identity()
-        return optax.chain(clip, adam, decay, trust, descent)
+        return adam, decay, trust, descent
     root = optax.scale_by_rms(config.rms_decay, config.epsilon, initial_scale=1.0, eps_in_sqrt=True)
     if l2:
-        return optax.chain(clip, decay, root, descent, momentum)
-    return optax.chain(clip, root, descent, momentum, _scheduled_decay(config, rate))
+        return decay, root, descent, momentum
+    return root, descent, momentum, _scheduled_decay(config, rate)
 
 
 def _scheduled_decay(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:

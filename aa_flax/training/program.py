@@ -14,10 +14,10 @@ from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.models.depth import DepthGroups, depth_groups
 from aa_flax.models.functional import Apply, PureDict, functional
 from aa_flax.tasks import Task, make_task
-from aa_flax.training.freezing import leave_frozen
+from aa_flax.training.freezing import freeze_statistics, leave_frozen, mask
 from aa_flax.training.initial import build_model
 from aa_flax.training.layer_decay import decay_by_depth
-from aa_flax.training.optimizers import optimizer
+from aa_flax.training.optimizers import in_two_groups, optimizer
 from aa_flax.training.schedules import learning_rate
 from aa_flax.training.sharding import Layout
 from aa_flax.training.state import TrainState, create_state
@@ -34,6 +34,7 @@ class Program:
     layout: Layout
     epoch_steps: int  # optimiser steps of an epoch
     losses: Apply  # `task.losses` of the network
+    losses_waiting: Apply  # the same while the parts of `config.model.frozen_epochs` wait
     predict: Apply  # `task.predict` of the network
     params: PureDict  # initial parameters, on the host, or their shapes
     batch_stats: PureDict
@@ -70,8 +71,25 @@ class Program:
         model = nnx.eval_shape(build) if shapes else build()
         change(model)
         losses, params, batch_stats = functional(model, task.losses)
+        losses_waiting = losses
+        if config.model.frozen_epochs:
+            waiting = nnx.clone(model)
+            freeze_statistics(waiting, config.model.frozen)
+            losses_waiting, _, _ = functional(waiting, task.losses)
         predict, _, _ = functional(model, lambda model, *arguments, **_: task.predict(model, *arguments))
-        program = cls(config, preprocessing, task, layout, epoch_steps, losses, predict, params, batch_stats, model)
+        program = cls(
+            config,
+            preprocessing,
+            task,
+            layout,
+            epoch_steps,
+            losses,
+            losses_waiting,
+            predict,
+            params,
+            batch_stats,
+            model,
+        )
         if config.optimizer.layer_decay != 1:
             program._depth_groups()  # a network without any is an error now and not later
         return program
@@ -86,12 +104,30 @@ class Program:
         """Return the function from a step, counted from 0, to its learning rate."""
         return learning_rate(self.config.optimizer, self.total_steps, self.epoch_steps)
 
+    @property
+    def thaw_step(self) -> int:
+        """The step, counted from 0, at which the parts of `config.model.frozen_epochs` begin to learn; 0 if none do."""
+        return self.config.model.frozen_epochs * self.epoch_steps
+
+    def waits(self, step: int) -> bool:
+        """Return whether parts of the network still wait in a step, counted from 0."""
+        return step < self.thaw_step
+
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
         """Return the whole optax chain, which leaves frozen parts as they are."""
-        chain = optimizer(self.config.optimizer, self.total_steps, self.epoch_steps)
-        decay = self.config.optimizer.layer_decay
-        return leave_frozen(chain if decay == 1 else decay_by_depth(chain, self._depth_groups(), decay), self.frozen)
+        return self._optimizer(waits=False)
+
+    def _optimizer(self, waits: bool) -> optax.GradientTransformation:
+        fields, steps = self.config.optimizer, (self.total_steps, self.epoch_steps)
+        if self.thaw_step:
+            late = functools.partial(mask, frozen=self.config.model.frozen)
+            chain = in_two_groups(fields, *steps, late=late, start=self.thaw_step, waits=waits)
+        else:
+            chain = optimizer(fields, *steps)
+        decay = fields.layer_decay
+        chain = chain if decay == 1 else decay_by_depth(chain, self._depth_groups(), decay)
+        return leave_frozen(chain, self.frozen(waits=False))
 
     def _depth_groups(self) -> DepthGroups:
         try:
@@ -100,10 +136,14 @@ class Program:
             decay = self.config.optimizer.layer_decay
             raise ConfigError(f"config field 'optimizer.layer_decay' ({decay}): {error}") from None
 
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        """Return the dotted paths of the parts that do not learn: those of the config, and the network's own."""
-        return (*self.config.model.frozen, *getattr(self._model, "frozen_parts", ()))
+    def frozen(self, waits: bool) -> tuple[str, ...]:
+        """Return the dotted paths of the parts that do not learn: those of the config, and the network's own.
+
+        Args:
+            waits: whether parts that learn later count.
+        """
+        given = self.config.model.frozen if waits or not self.thaw_step else ()
+        return (*given, *getattr(self._model, "frozen_parts", ()))
 
     @property
     def _create(self) -> Callable[..., TrainState]:
@@ -128,15 +168,42 @@ class Program:
 
     @functools.cached_property
     def train_step(self) -> Any:
-        """Return the train step under `jax.jit`, with its state donated and the new state placed by `layout`."""
-        step = make_train_step(self.task, self.losses, self.optimizer, self.config, self.layout, self.frozen)
+        """Return the train step under `jax.jit`, with its state donated and the new state placed by `layout`.
+
+        It is that of all steps, but for those in which parts wait, see `train_step_at`.
+        """
+        return self._jitted_step(waits=False)
+
+    @functools.cached_property
+    def _waiting_step(self) -> Any:
+        return self._jitted_step(waits=True)
+
+    def train_step_at(self, step: int) -> Any:
+        """Return the train step of a step, counted from 0."""
+        return self._waiting_step if self.waits(step) else self.train_step
+
+    def _jitted_step(self, waits: bool) -> Any:
+        losses, chain = self._losses(waits), self._optimizer(waits)
+        step = make_train_step(self.task, losses, chain, self.config, self.layout, self.frozen(waits))
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.state_shapes)
         return jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
+    def gradient_at(self, step: int) -> Any:
+        """Return the pure function (state, batch) -> Gradient of a step, counted from 0."""
+        waits = self.waits(step)
+        return make_gradient(self.task, self._losses(waits), self.config, self.layout, self.frozen(waits))
+
     @functools.cached_property
     def gradient(self) -> Any:
-        """Return the pure function (state, batch) -> Gradient."""
-        return make_gradient(self.task, self.losses, self.config, self.layout, self.frozen)
+        """Return the pure function (state, batch) -> Gradient of steps in which no part waits."""
+        return self.gradient_at(self.thaw_step)
+
+    def losses_at(self, step: int) -> Apply:
+        """Return `task.losses` of the network as it is in a step, counted from 0."""
+        return self._losses(self.waits(step))
+
+    def _losses(self, waits: bool) -> Apply:
+        return self.losses_waiting if waits else self.losses
 
     def model(self, variables: tuple[PureDict, PureDict]) -> nnx.Module:
         """Return the network with the given (params, batch_stats), arrays of this process's memory."""

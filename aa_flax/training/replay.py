@@ -68,8 +68,8 @@ def replay(directory: RunDirectory, step: int | None = None, data_dir: str = "")
         raise RunDirectoryError(f"{directory.path}: the run has steps 0 to {program.total_steps - 1}, not {step}")
     state, start = _before(setup, directory, step)
     with setup.train_batches(start) as batches, jax.set_mesh(setup.layout.mesh):
-        for _ in range(start, step):
-            state = program.train_step(state, setup.placed(next(batches)))
+        for number in range(start, step):
+            state = program.train_step_at(number)(state, setup.placed(next(batches)))
         batch = next(batches)
         return _look(setup, state, batch, start)
 
@@ -88,8 +88,8 @@ def _look(setup: Setup, state: TrainState, batch: dict[str, np.ndarray], start: 
     placed = jax.jit(taken)(setup.placed(batch))
     fetched = setup.layout.fetched(placed)
     images = fetched["image"]
-    loss, _, _, grads = jax.jit(program.gradient)(state, placed)
-    losses = jax.jit(_losses(program))(state, placed)
+    loss, _, _, grads = jax.jit(program.gradient_at(int(state.step)))(state, placed)
+    losses = jax.jit(_losses(program, int(state.step)))(state, placed)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(setup.layout.fetched(state.params))]
     grads = setup.layout.fetched(grads)
     return Replay(
@@ -107,11 +107,13 @@ def _look(setup: Setup, state: TrainState, batch: dict[str, np.ndarray], start: 
     )
 
 
-def _losses(program: Program) -> Any:
+def _losses(program: Program, step: int) -> Any:
+    of_images = program.losses_at(step)
+
     def losses(state: TrainState, batch: dict[str, Any]) -> jax.Array:
         batch_key, model_key = step_keys(program.config, state.step)
         images, targets, _ = program.task.prepare(batch, batch_key)
-        (found, _), _ = program.losses(state.params, state.batch_stats, images, targets, train=True, rngs=model_key)
+        (found, _), _ = of_images(state.params, state.batch_stats, images, targets, train=True, rngs=model_key)
         return found
 
     return losses

@@ -17,7 +17,7 @@ from aa_flax.runs.directory import RunDirectory
 from aa_flax.runs.hosts import prove_equal
 from aa_flax.tasks import begin, check_source, make_task
 from aa_flax.training import determinism
-from aa_flax.training.initial import take_weights
+from aa_flax.training.first_weights import take_weights
 from aa_flax.training.program import Program
 from aa_flax.training.resident import resident
 from aa_flax.training.settings import settings

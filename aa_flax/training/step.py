@@ -53,9 +53,11 @@ def make_gradient(
         losses: `task.losses` as `functional` makes it.
         config: the config of the run.
         layout: the placement of the arrays; None is one device.
-        frozen: the dotted paths of the parts that do not learn; None is those of the config.
+        frozen: the dotted paths of the parts that do not learn; None is those of the config that never do.
     """
-    pieces, frozen = config.optimizer.accumulation_steps, config.model.frozen if frozen is None else frozen
+    pieces = config.optimizer.accumulation_steps
+    if frozen is None:
+        frozen = () if config.model.frozen_epochs else config.model.frozen
 
     def share(params: PureDict, batch_stats: PureDict, images: Any, targets: Any, total: Array, key: Array) -> Any:
         params = stop_gradients(params, frozen)

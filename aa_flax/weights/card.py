@@ -5,7 +5,7 @@ It lies beside the file, NAME.json, and a copy of it in the file's own header. I
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,21 @@ def read_card(file: Path) -> dict[str, Any]:
         f"{path}: the card of {file.name} has values that it cannot have",
     )
     return card
+
+
+def described_by(model: nnx.Module, names: Sequence[str]) -> dict[str, Any] | None:
+    """Return what a card says of a network of `create_model` that lies in no file; None of a network of another kind.
+
+    Args:
+        model: the network.
+        names: of its classes.
+    """
+    built = getattr(model, "built_from", None)
+    if built is None:
+        return None
+    fields = {name: getattr(built, name) for name in ("num_classes", "in_channels")}
+    size, options = list(built.image_size), dict(built.options)
+    return {"model": built.name, "options": options, "image_size": size, **fields, "origin": {"names": list(names)}}
 
 
 def _cards(file: Path) -> Iterator[tuple[Path, Any]]:

@@ -64,6 +64,8 @@ def init_from_plain(
             initial values in part and the network has shapes only; one message lists them all. Or the weights are said
             to be of a network that may have the same names and compute something else.
     """
+    if source == OWN:  # a file of ours may have timm's names, in the folder of a hub
+        source = str((getattr(state_dict, "card", None) or {}).get("key_names", OWN))
     if init_part:
         part = _part(model, init_part)
         report = init_from_plain(
@@ -143,7 +145,8 @@ def init_from_plain(
 
 def _are_others(state_dict: Mapping[str, Any], names: Sequence[str]) -> bool:
     """Return whether the card of some weights names other classes than these."""
-    origin = (getattr(state_dict, "card", None) or {}).get("origin")
+    card = getattr(state_dict, "card", None) or {}
+    origin = card.get("origin")
     theirs = origin.get("names") if isinstance(origin, dict) else None
     return bool(names) and isinstance(theirs, list) and theirs != list(names)
 

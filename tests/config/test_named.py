@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 from aa_flax.config import command_line, named
-from aa_flax.config.named import UnknownConfig, config_names, located
+from aa_flax.config.named import UnknownConfig, config_names, located, named_config
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -151,3 +151,11 @@ def test_a_colon_in_the_path_of_a_checkout_is_named(checkout, monkeypatch):
     monkeypatch.chdir(moved)
     with pytest.raises(UnknownConfig, match="12:00/experiments/quickstart.py: a colon divides FILE:ARGUMENT"):
         located("quickstart")
+
+
+def test_python_has_the_config_of_a_command(monkeypatch):
+    for given in ("quickstart", "bccd/subset:plain"):
+        assert named_config(given).to_dict() == loaded(monkeypatch, f"--config={given}").to_dict()
+    assert named_config("bccd/subset:plain").model.name == "retinanet_resnet18"
+    with pytest.raises(UnknownConfig, match="did you mean quickstart"):
+        named_config("quikstart")

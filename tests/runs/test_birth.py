@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from run_files import state_with_many_blocks
 
-from aa_flax import train as train_command
+from aa_flax.analysis import whole_run
 from aa_flax.config.schema import ConfigError, default_config, resolve
 from aa_flax.runs import checkpoints as checkpoints_module
 from aa_flax.runs.birth import MARKER, foreign, is_run, mark
@@ -149,7 +149,7 @@ def test_a_directory_must_be_named(tmp_path, monkeypatch):
 def test_a_result_without_its_fields_is_damaged(tmp_path, text):
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(RunDirectoryError, match="without it the same command (of train )?makes it again"):
-        train_command._result(RunDirectory(tmp_path))
+        whole_run.read_result(RunDirectory(tmp_path))
 
 
 def test_what_has_no_manifest_is_kept_and_named_and_not_used(tmp_path, caplog):

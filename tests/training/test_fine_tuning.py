@@ -11,8 +11,9 @@ from aa_flax.models import create_model
 from aa_flax.runs.directory import RunDirectory
 from aa_flax.tasks import make_task
 from aa_flax.training import ConfigError, default_config, functional, resolve, train
+from aa_flax.training.first_weights import take_weights
 from aa_flax.training.freezing import freeze_statistics, leave_frozen, mask, stop_gradients
-from aa_flax.training.initial import build_model, take_weights
+from aa_flax.training.initial import build_model
 from aa_flax.training.trained import load_model
 from aa_flax.weights import save
 from aa_flax.weights.arrays import fill_arrays, flat_arrays

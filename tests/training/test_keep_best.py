@@ -8,13 +8,13 @@ import json
 import pytest
 from run_files import assert_same, final_state, rows
 
+from aa_flax.analysis.whole_run import result_of
 from aa_flax.models.functional import functional
 from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.checkpoints import Checkpoints
 from aa_flax.runs.directory import RunDirectoryError
 from aa_flax.runs.metrics import read_metrics
 from aa_flax.tasks import Scores
-from aa_flax.train import result_of
 from aa_flax.training import RunDirectory, loop, resolve
 from aa_flax.training.loop import train
 from aa_flax.training.trained import load_model

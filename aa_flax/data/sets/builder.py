@@ -34,7 +34,7 @@ class Origin(abc.ABC):
     image_shape: ClassVar[tuple[int | None, int | None, int]]
     encoding: ClassVar[str | None] = "png"
     supervised_keys: tuple[str, str] | None = ("image", "label")
-    version: ClassVar[str] = "1.0.0"  # changes when other data is written from the same files
+    version: str = "1.0.0"  # changes when other data is written from the same files
 
     @property
     @abc.abstractmethod

@@ -8,13 +8,14 @@ clipped nor rounded. A segmentation is a text, see `aa_flax.data.masks`, "" wher
 images are stored. Where a photograph's metadata turn it and its annotations have the size from before, its objects are
 turned with the pixels; annotations of another size are an error.
 
-Examples are stored in a random order, always the same, so that a part of a split is like the whole.
+Examples are stored in an order that is always the same: at random, or where there is one split only, so that any part
+of it has its share of the photographs of each class (`even_order.rarest`).
 """
 
 import abc
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from aa_flax.data.masks import run_lengths_fault
 from aa_flax.data.sets.annotations import Annotated, Annotation, Photo
 from aa_flax.data.sets.box_checks import check_boxes, size_fault
 from aa_flax.data.sets.builder import Example, Origin, Record, names_and_sizes, stored_name_of_folder
+from aa_flax.data.sets.even_order import EVEN_VERSION, even_order, random_order, rarest
 from aa_flax.data.sets.findings import LEFT_OUT, Findings
 from aa_flax.data.sets.folder_layout import is_kind
 from aa_flax.data.sets.mask_checks import RUN_LENGTHS_LEFT_OUT
@@ -84,6 +86,8 @@ class DetectionFolder(Origin):
         self._findings = Findings(folder)
         self._data = self._read(folder, self._findings)
         self._leave_out_missing()
+        if len(self._data.splits) == 1:
+            self.version = EVEN_VERSION
         check_boxes(self._data, self._findings)
         self._findings.require_none(self._way_out())
         _count_empty(self._data, self._findings)
@@ -190,7 +194,7 @@ class DetectionFolder(Origin):
             last: whether no split comes after.
         """
         photos, index = self._data.splits[split].photos, 0
-        for place in np.random.default_rng(0).permutation(len(photos)).tolist():
+        for place in self._order(photos):
             photo = photos[place]
             try:
                 image = stored_image(photo.path)
@@ -213,6 +217,12 @@ class DetectionFolder(Origin):
             self._same.tell(self._findings)
         if not index and self._skip_damaged:
             raise DataError(f"{self._folder}: no image of {split!r} can be decoded")
+
+    def _order(self, photos: Sequence[Photo]) -> list[int]:
+        """Return the order in which the photographs of a split are stored."""
+        if len(self._data.splits) > 1:
+            return random_order(len(photos))
+        return even_order(rarest([[each.label for each in photo.objects] for photo in photos]))
 
     def _objects(self, photo: Photo, image: StoredImage) -> list[Record] | None:
         """Return the objects of a photograph as they are stored, or None after adding to the findings if none fit."""

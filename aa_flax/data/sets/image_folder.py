@@ -6,16 +6,16 @@
 `folder_layout` says what else is known. Classes are the names of the folders, sorted. Images are stored as
 `stored_image` says, so that training sees an image as `aa_flax.predict` does.
 
-Examples are stored in a random order, always the same, so that a part of a split has every class.
+Examples are stored in an order that is always the same: at random, or where there is one split only, so that any part
+of it has its share of each class (`even_order`): `train[:80%]` and `train[80%:]` are a stratified split.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from aa_flax.data.errors import DataError
 from aa_flax.data.sets.builder import Example, Origin, names_and_sizes, stored_name_of_folder
+from aa_flax.data.sets.even_order import EVEN_VERSION, even_order, random_order
 from aa_flax.data.sets.findings import LEFT_OUT, Findings
 from aa_flax.data.sets.folder_layout import Classes, lay_out
 from aa_flax.data.sets.stored_image import UnreadableError, stored_image
@@ -47,6 +47,8 @@ class ImageFolder(Origin):
         layout = lay_out(folder)
         self._images, self._left_out = layout.splits, layout.left_out
         self._names = list(self._images["train"])
+        if len(self._images) == 1:
+            self.version = EVEN_VERSION
         self._findings = Findings(folder)
 
     @property
@@ -79,7 +81,8 @@ class ImageFolder(Origin):
         """Yield the examples of a split that can be decoded; raise DataError for all that cannot at the end of all."""
         listed = [(path, label) for label, name in enumerate(self._names) for path in classes[name]]
         found = set()
-        for place in np.random.default_rng(0).permutation(len(listed)).tolist():
+        alone = len(self._images) == 1
+        for place in even_order([label for _, label in listed]) if alone else random_order(len(listed)):
             path, label = listed[place]
             try:
                 example = _encoded(path), label

@@ -28,6 +28,7 @@ from aa_flax.data.errors import DataError
 from aa_flax.data.label_maps import IGNORED, encode_label_map
 from aa_flax.data.prepared import names_in_lines
 from aa_flax.data.sets.builder import Example, Origin, names_and_sizes, stored_name_of_folder
+from aa_flax.data.sets.even_order import random_order
 from aa_flax.data.sets.findings import LEFT_OUT, Findings
 from aa_flax.data.sets.folder_layout import name_of
 from aa_flax.data.sets.label_classes import LabelClasses, numbered, read_classes
@@ -166,7 +167,7 @@ class LabelFolder(Origin):
     def _examples(self, split: str, last: bool) -> Iterator[Example]:
         """Yield the examples of a split; raise DataError for all that are faulty at the end of the last split."""
         pairs, index = self._pairs[split], 0
-        for place in np.random.default_rng(0).permutation(len(pairs)).tolist():
+        for place in random_order(len(pairs)):
             pair = pairs[place]
             try:
                 image = stored_image(pair.photo)

@@ -49,7 +49,7 @@ class Yolo(DetectionFolder):
         names, files = _class_names(folder, description), []
         splits = {}
         for split, paths in images.items():
-            photos = [Photo(path, path.name, number, None, [], _text_of(path)) for number, path in enumerate(paths, 1)]
+            photos = [Photo(path, path.name, number, None, [], text_of(path)) for number, path in enumerate(paths, 1)]
             texts = [photo.source for photo in photos if is_kind(photo.source.is_file)]
             if not texts and split == "train":
                 raise DataError(f"{photos[0].source}: no such file, nor one for another image of 'train'")
@@ -79,11 +79,11 @@ def _note_texts_without_images(texts: Sequence[Path], findings: Findings) -> Non
     for folder in sorted({text.parent for text in texts}):
         for path in sorted(folder.glob("*.txt")):
             # A list of files, which may lie beside them, has no lines of numbers.
-            if path not in of_images and path.name not in others and _has_lines(path):
+            if path not in of_images and path.name not in others and has_lines(path):
                 findings.note("texts of no image that is read, left out", str(path))
 
 
-def _has_lines(text: Path) -> bool:
+def has_lines(text: Path) -> bool:
     """Return whether a file begins with a line of an object; an empty one says nothing."""
     try:
         first = text.read_text("utf-8-sig").split("\n", 1)[0].split()
@@ -183,7 +183,7 @@ def _below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not is_hidden(path))
 
 
-def _text_of(image: Path) -> Path:
+def text_of(image: Path) -> Path:
     """Return the text file of an image: in the folder "labels" that stands for the last one called "images"."""
     parts = list(image.parent.parts)
     if "images" in parts:
