@@ -244,8 +244,6 @@ def test_objects_and_segments(name, form, tmp_path):
     card = one_file_serves_all(trained(*SMALL[name]), tmp_path / "file", form, (1, 3), platforms=["cpu"])
     takes_sizes = SMALL[name][3] == "fit"
     assert [each["name"] for each in card["inputs"]] == ["images", *(["sizes"] if takes_sizes else [])]
-    if form == "detections":
-        assert card["compared"][0]["objects"] > 0
 
 
 @pytest.mark.thorough
