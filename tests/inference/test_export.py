@@ -98,7 +98,7 @@ def test_jax_keeps_apart_what_was_traced_for_different_platforms():
     [
         ({"platforms": ["cpu", "vulkan"]}, "platforms must be some of cpu, cuda, tpu, got 'vulkan'"),
         ({"format": "torchscript"}, "format must be one of stablehlo, onnx, got 'torchscript'"),
-        ({"dtype": "int8"}, "dtype must be one of float32, float16, bfloat16, got 'int8'"),
+        ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, got 'int8'"),
         ({"outputs": "boxes"}, "outputs must be one of logits, probabilities for this network, got 'boxes'"),
         ({"batch": 0}, "batch must be a number of images, at least 1, got 0"),
         ({"kernels": True, "platforms": ["cuda"], "batch": 8}, "kernels need platforms=tpu"),
