@@ -52,7 +52,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("batch", None, batch, lower_bound=1, flag_values=values)
     kernels = "Attention may be a kernel, for --platforms=tpu with --batch; otherwise all of it is plain XLA."
     flags.DEFINE_bool("kernels", False, kernels, flag_values=values)
-    dtype = "float32, float16 or bfloat16, of the computation; the run's own if not given, in ONNX float32."
+    dtype = "float32 or bfloat16, of the computation; the run's own if not given, in ONNX float32."
     flags.DEFINE_string("dtype", None, dtype, flag_values=values)
 
 

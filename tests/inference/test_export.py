@@ -98,7 +98,7 @@ def test_jax_keeps_apart_what_was_traced_for_different_platforms():
     [
         ({"platforms": ["cpu", "vulkan"]}, "platforms must be some of cpu, cuda, tpu, got 'vulkan'"),
         ({"format": "torchscript"}, "format must be one of stablehlo, onnx, got 'torchscript'"),
-        ({"dtype": "int8"}, "dtype must be one of float32, float16, bfloat16, got 'int8'"),
+        ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, got 'int8'"),
         ({"outputs": "boxes"}, "outputs must be one of logits, probabilities for this network, got 'boxes'"),
         ({"batch": 0}, "batch must be a number of images, at least 1, got 0"),
         ({"kernels": True, "platforms": ["cuda"], "batch": 8}, "kernels need platforms=tpu"),
@@ -244,8 +244,6 @@ def test_objects_and_segments(name, form, tmp_path):
     card = one_file_serves_all(trained(*SMALL[name]), tmp_path / "file", form, (1, 3), platforms=["cpu"])
     takes_sizes = SMALL[name][3] == "fit"
     assert [each["name"] for each in card["inputs"]] == ["images", *(["sizes"] if takes_sizes else [])]
-    if form == "detections":
-        assert card["compared"][0]["objects"] > 0
 
 
 @pytest.mark.thorough

@@ -51,7 +51,7 @@ def test_one_file_serves_all_batches(name, tmp_path):
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param and card["platforms"] == []
     inside = json.loads({each.key: each.value for each in model.metadata_props}["aa_flax"])
     assert inside["names"] == card["names"] and inside["inputs"] == card["inputs"]
-    assert card["compared"][0]["platform"] == "onnxruntime" and card["versions"]["jax2onnx"]
+    assert card["versions"]["jax2onnx"]
 
 
 @needs_jax2onnx
@@ -60,6 +60,7 @@ def test_normalised_images_fixed_batch_and_16_bits(tmp_path):
     wide = trained(*SMALL["aa_wide"])
     one_file_serves_all(wide, tmp_path / "a.onnx", "probabilities", preprocessing=False)
     card = wide.export(tmp_path / "b.onnx", batch=2)
+    assert card["compared"][0]["platform"] == "onnxruntime" and card["compared"][0]["differences"]["logits"] < 1e-5
     (images,) = inputs(card, 2)
     assert card["inputs"][0]["shape"] == [2, 8, 12, 3] and run(tmp_path / "b.onnx")(images)["logits"].shape == (2, 5)
 

@@ -13,11 +13,10 @@ from aa_flax.inference.export.served import Program, Served
 from aa_flax.inference.export.stablehlo import device_of, form_for, from_stablehlo
 
 Arrays = tuple[np.ndarray, ...]
-LIMITS = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
-"""The largest difference that agrees, relative to the largest number of an output, by the dtype of the computation.
-
-That of 16 bits is five to ten units in the last place: two forms of a layer round differently.
-"""
+LIMIT = 1e-5
+"""The largest difference that agrees, relative to the largest number of an output."""
+LIMIT_OF_BFLOAT16 = 4e-2
+"""The same for networks that compute in bfloat16: ten units in the last place, as two forms of a layer round apart."""
 LIMIT_ON_ACCELERATORS = 1e-2
 """The least limit on TPUs and GPUs, whose matrix units by default round the factors of float32 products."""
 
@@ -80,7 +79,7 @@ def comparison(
         if "valid" in ours:
             objects = (objects or 0) + int(np.asarray(ours["valid"]).sum())
     here = platform if run and platform in ("cuda", "tpu") else "cpu"
-    least = LIMITS[served.preprocessing.dtype]
+    least = LIMIT_OF_BFLOAT16 if served.preprocessing.dtype == "bfloat16" else LIMIT
     allowed = least if here == "cpu" else max(least, LIMIT_ON_ACCELERATORS)
     images = tuple(dict.fromkeys(len(arrays[0]) for arrays in given))
     return Comparison(platform, run, images, largest, allowed, objects)

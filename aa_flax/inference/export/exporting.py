@@ -17,7 +17,7 @@ from aa_flax.inference.export.served import Served
 from aa_flax.tasks import make_task
 
 Format = Literal["stablehlo", "onnx"]
-Dtype = Literal["float32", "float16", "bfloat16"]
+Dtype = Literal["float32", "bfloat16"]
 BATCHES = (1, 5)
 """Sizes of the batches that a program with a free batch is compared on."""
 
@@ -109,13 +109,13 @@ def export(
         raise ExportError(f"{file}: its folder cannot be made ({error.strerror})") from None
     model, about = in_dtype(model, about, wanted.dtype)
     task: Any = make_task(about.config, about.preprocessing)
-    size = tuple(size or getattr(task, "served_size", about.preprocessing.image_size))
+    canvas: Any = size or getattr(task, "served_size", about.preprocessing.image_size)
     options: dict[str, bool] = dict(normalizes=wanted.preprocessing, loops=wanted.format != "onnx")
-    served = Served(model, task, about.preprocessing, size, wanted.outputs, **options)
+    served = Served(model, task, about.preprocessing, tuple(canvas), wanted.outputs, **options)
     packages = onnx_format.PACKAGES if wanted.format == "onnx" else ("jax", "jaxlib", "flax")
     card = card_of(served, about, wanted.batch, packages)
     card |= {"kind": wanted.format, "platforms": list(wanted.platforms)}
-    given = _inputs(served, wanted.batch, examples(size))
+    given = _inputs(served, wanted.batch, examples(canvas))
     if wanted.format == "onnx":
         content = onnx_format.as_onnx(served, wanted.batch, card)
         say(f"ONNX, {len(content) / 1e6:.1f} MB")
@@ -131,9 +131,9 @@ def export(
     return written(file, content, {**card, "compared": [each.as_json() for each in compared]})
 
 
-def in_dtype(model: nnx.Module, about: About, dtype: str | None) -> tuple[nnx.Module, About]:
+def in_dtype(model: nnx.Module, about: About, dtype: Dtype | None) -> tuple[nnx.Module, About]:
     """Return the network that computes in a dtype, None is its own, with the same parameters; what is known of it."""
-    if dtype in (None, about.preprocessing.dtype):
+    if dtype is None or dtype == about.preprocessing.dtype:
         return model, about
     config = dataclasses.replace(about.config, model=dataclasses.replace(about.config.model, dtype=dtype))
     preprocessing = dataclasses.replace(about.preprocessing, dtype=dtype)

@@ -5,6 +5,8 @@ import logging
 import warnings
 from typing import Any
 
+import jax
+
 from aa_flax.inference.export.errors import ExportError
 from aa_flax.inference.export.served import Program, Served
 from aa_flax.ops.platform import traced_for
@@ -48,8 +50,8 @@ def as_onnx(served: Served, batch: int | None, card: dict[str, Any]) -> bytes:
     inputs = served.shapes(batch)
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of each shape that has no symbol
     try:
-        with traced_for("onnx", kernels=False), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of float64, which it asks for and does not get
+        with traced_for("onnx", kernels=False), jax.numpy_rank_promotion("allow"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # jax2onnx adds biases as vectors, and asks for float64 in vain
             model = jax2onnx.to_onnx(
                 network,
                 inputs,

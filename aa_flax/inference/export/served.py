@@ -84,7 +84,7 @@ class Served:
         height, width = size
         pixels = "pixels, 0 to 255" if normalizes else "pixels, normalised, with padding of 0"
         images = Argument("images", (height, width, preprocessing.channels), "uint8" if normalizes else "float32")
-        self.inputs = (images._replace(meaning=pixels),)
+        self.inputs: tuple[Argument, ...] = (images._replace(meaning=pixels),)
         if places(task) and preprocessing.resize == "fit":
             meaning = "rows and columns of each image that the photograph covers, from the upper left corner"
             self.inputs += (Argument("sizes", (2,), "float32", meaning),)
