@@ -113,6 +113,7 @@ def _set_network(config: Any, start: Start | None, photographs: Photographs, cha
         config.model.options = {**options, **options_among(changes, "model", types)}
     if start is not None:
         config.model.init_from, config.model.init_source = start.place, start.source
+        config.model.init_adapt_stem = start.channels != 3
         if photographs.task != "classification" and start.task != photographs.task:
             config.model.init_part = "backbone"
 

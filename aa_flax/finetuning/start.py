@@ -26,6 +26,7 @@ class Start:
         name, options: of the network, as `create_model` has them.
         source: the library whose names the weights have, `config.model.init_source`.
         image_size: height and width of the images that it was made for; None where nothing says it.
+        channels: of these images.
         seen: how it sees photographs; None where nothing says it.
     """
 
@@ -34,6 +35,7 @@ class Start:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     source: str = "aa_flax"
     image_size: tuple[int, ...] | None = None
+    channels: int = 3
     seen: Preprocessing | None = None
 
     @property
@@ -82,8 +84,9 @@ def start_of(given: str) -> Start:
         about = opened(file)
         return _known(path, about.read_config().model, about.read_preprocessing())
     options = {name: as_tuples(value) for name, value in card["options"].items()}
-    return Start(str(path), card["model"], options, image_size=tuple(card["image_size"]))
+    return Start(str(path), card["model"], options, image_size=tuple(card["image_size"]), channels=card["in_channels"])
 
 
 def _known(path: Path, model: Any, seen: Preprocessing) -> Start:
-    return Start(str(path), model.name, dict(model.options), image_size=tuple(seen.image_size), seen=seen)
+    size, channels = tuple(seen.image_size), seen.channels
+    return Start(str(path), model.name, dict(model.options), image_size=size, channels=channels, seen=seen)

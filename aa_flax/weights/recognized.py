@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from aa_flax.weights.errors import WeightsError
 from aa_flax.weights.given import common_prefix
 
-_DEPTHS = {
+_DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
     ((2, 2, 2, 2), False): 18,
     ((3, 4, 6, 3), False): 34,
     ((2, 2, 2, 2), True): 26,

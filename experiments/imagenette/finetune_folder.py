@@ -4,8 +4,8 @@
 
 FOLDER holds cifar10_jpeg.npz and imagenette128_webp.npz. Three runs, each resumed by the same command:
 
-1. `cifar10`: a ResNet-18 half as wide as usual learns CIFAR-10 at 64×64, by `cifar10.py` beside this file. None of its photographs is in Imagenette;
-   its "truck" and "dog" are near Imagenette's "garbage truck" and "English springer".
+1. `cifar10`: a ResNet-18 half as wide as usual learns CIFAR-10 at 64×64, by `cifar10.py` beside this file. None of its
+   photographs is in Imagenette; its "truck" and "dog" are near Imagenette's "garbage truck" and "English springer".
 2. `finetuned`: `aa-flax finetune PHOTOS --from=cifar10`, where PHOTOS is a folder with 100 photographs of each class
    of Imagenette's training split, of which the command holds out 200.
 3. `scratch`: the same command without --from, with the same network, size and number of epochs. It takes more time
