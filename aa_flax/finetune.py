@@ -13,11 +13,10 @@ from typing import NoReturn
 
 from absl import flags
 
-from aa_flax.analysis.whole_run import whole_run
 from aa_flax.config.changes import define_changes
 from aa_flax.config.command_line import fail
 from aa_flax.data.sets.looking import KINDS
-from aa_flax.finetuning.run import directory_for, planned
+from aa_flax.finetuning.run import directory_for, learn, planned
 from aa_flax.literal import literal
 from aa_flax.runs.display import say
 from aa_flax.runs.exits import leave
@@ -49,7 +48,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     for line in said if is_first() else ():
         say(literal(line))
     with leaving():
-        result = whole_run(config, directory, leave=leave)
+        result = learn(config, directory, leave=leave)
     if result is None or not is_first():
         return
     for line in how_to_use(directory.path):

@@ -8,15 +8,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from aa_flax.analysis.whole_run import whole_run
+from aa_flax.analysis.whole_run import attempt, whole_run
 from aa_flax.config.changes import options_among, with_changes
 from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.finetuning.folder import name_of_data
+from aa_flax.finetuning.gallery import draw_gallery
 from aa_flax.finetuning.recipe import Recipe, recipe
 from aa_flax.inference import Predictor, load
 from aa_flax.inference.repository import PREFIX
 from aa_flax.runs.birth import is_run
 from aa_flax.runs.directory import RunDirectory
+from aa_flax.runs.hosts import is_first
 from aa_flax.runs.metrics import OnMetrics
 from aa_flax.tasks import OPTIONS
 
@@ -47,8 +49,16 @@ def finetune(
     directory = directory_for(folder, workdir)
     config, said = planned(folder, weights, directory, kind=kind, changes=changes)
     print(*said, sep="\n", flush=True)
-    whole_run(config, directory, on_metrics=on_metrics)
+    learn(config, directory, on_metrics=on_metrics)
     return load(directory.path)
+
+
+def learn(config: Config, directory: RunDirectory, **more: Any) -> dict[str, Any] | None:
+    """Train a run to its end and draw its gallery; arguments and result are those of `whole_run`."""
+    result = whole_run(config, directory, **more)
+    if result is not None and result["finished"] and is_first():
+        attempt(lambda: draw_gallery(directory))
+    return result
 
 
 def directory_for(folder: str | Path, workdir: str | Path = "") -> RunDirectory:
