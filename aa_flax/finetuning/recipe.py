@@ -12,7 +12,7 @@ from flax import nnx
 from aa_flax.config.changes import options_among, with_changes
 from aa_flax.config.schema import Config, ConfigError, default_config, resolve
 from aa_flax.data.preprocessing import preprocessing_for
-from aa_flax.finetuning.choices import CHOICES, batch_for
+from aa_flax.finetuning.choices import CHOICES, batch_for, on_cpu
 from aa_flax.finetuning.folder import Photographs, open_folder
 from aa_flax.finetuning.start import Start, start_of
 from aa_flax.models.depth import depth_groups, number_of_groups
@@ -71,6 +71,7 @@ def recipe(
     choice = CHOICES[photographs.task]
     config = default_config()
     config.task.name = photographs.task
+    config.model.dtype = "float32" if on_cpu() else "bfloat16"
     config.data.name = photographs.dataset.name
     config.data.train_split, config.data.eval_split = photographs.train, photographs.held_out
     _set_network(config, start, photographs, changes)
@@ -99,6 +100,7 @@ def recipe(
 
 def _set_network(config: Any, start: Start | None, photographs: Photographs, changes: Mapping[str, Any]) -> None:
     choice, asked = CHOICES[photographs.task], changes.get("model.name")
+    options: dict[str, Any]
     with config.model.ignore_type():
         if asked:
             config.model.name, options = asked, {}
