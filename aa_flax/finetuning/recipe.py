@@ -66,7 +66,8 @@ def recipe(
         WeightsError: the weights cannot be read, or are of no network that is known.
         ConfigError: a change does not fit, or the weights do not fit the network that it asks for.
     """
-    start = start_of(str(weights)) if str(weights) else None
+    asked = (str(changes.get(f"model.{field}", "")) for field in ("name", "init_source"))
+    start = start_of(str(weights), *asked) if str(weights) else None
     photographs = open_folder(folder, kind, changes.get("data.data_dir", ""))
     choice = CHOICES[photographs.task]
     config = default_config()

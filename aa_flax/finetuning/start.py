@@ -54,12 +54,14 @@ class Start:
         return {option: value for option, value in self.options.items() if option in shared}
 
 
-def start_of(given: str) -> Start:
+def start_of(given: str, named: str = "", source: str = "") -> Start:
     """Return the trained network that lies at a place.
 
     Args:
         given: a run directory, the folder of a hub or "hf_hub:owner/name", a safetensors file of this library with its
             card, or a file of weights of timm, torchvision or the authors of PatchConvNet.
+        named, source: the network that is to take the weights and the library whose names these have, for a file that
+            is not recognised.
 
     Raises:
         WeightsError: there is no such file or folder, it is damaged, or of no network that this library has.
@@ -70,15 +72,20 @@ def start_of(given: str) -> Start:
     if not path.exists():
         raise WeightsError(f"{path}: no such file or folder")
     if path.is_dir() and is_run(path):
-        source: Any = opened(path)
-        return _known(path, source.read_config().model, source.read_preprocessing())
+        own: Any = opened(path)
+        return _known(path, own.read_config().model, own.read_preprocessing())
     if path.is_dir() and not (path / OF_A_HUB).is_file():
         raise WeightsError(f"{path}: neither a run directory nor the folder of a hub, and no file of weights")
     file = path / OF_A_HUB if path.is_dir() else path
     try:
         card = read_card(file)
     except WeightsError:
-        found = recognize(first_weights(str(file)), str(file))
+        try:
+            found = recognize(first_weights(str(file)), str(file))
+        except WeightsError:
+            if not named or not source:
+                raise
+            return Start(str(path), named, source=source)
         return Start(str(path), found.name, source=found.source)
     if "trained" in card:
         about = opened(file)

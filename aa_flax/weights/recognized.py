@@ -54,7 +54,7 @@ def recognize(state_dict: Mapping[str, Any], where: str = "the weights") -> Reco
     first = ", ".join(keys[:3]) or "none"
     raise WeightsError(
         f"{where}: of no network that is known here, by their names, which begin with {first}; known are ResNets (and "
-        "the RetinaNet, Faster and Mask R-CNN around them), MnasNet-A1 and PatchConvNet; name the network as model.name"
+        "the RetinaNet, Faster and Mask R-CNN around them), MnasNet-A1 and PatchConvNet"
     )
 
 

@@ -86,6 +86,22 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         command = "python experiments/imagenette/finetune_folder.py --source_dir=FOLDER --write"
         stored = {**provenance(command), "photographs": 10 * values.each, "runs": outcome}
         (_ROOT / "experiments" / "results" / "finetune.json").write_text(to_json(stored, indent=1) + "\n")
+    print(table(outcome))
+
+
+def table(outcome: dict[str, Any]) -> str:
+    """Return the outcome as the table of `experiments/results/README.md`."""
+    rows = ["| run | size | epochs | held out of the folder | validation photographs | wall clock | processor |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for name, run in outcome.items():
+        size = run["image_size"]
+        own = f"{run['accuracy']:.1%} of {run['examples']:,}"
+        there = (
+            f"{run['validation_accuracy']:.1%} ± {run['standard_error']:.1%}" if "validation_accuracy" in run else ""
+        )
+        times = (f"{run[kind] / 60:.1f} min" for kind in ("wall_seconds", "cpu_seconds"))
+        rows.append(f"| `{name}` | {size}×{size} | {run['epochs']} | {own} | {there} | {' | '.join(times)} |")
+    return "\n".join(rows)
 
 
 def write_photographs(folder: Path, source: Path, each: int, seed: int) -> Path:
