@@ -93,14 +93,16 @@ def table(outcome: dict[str, Any]) -> str:
     """Return the outcome as the table of `experiments/results/README.md`."""
     rows = ["| run | size | epochs | held out of the folder | validation photographs | wall clock | processor |"]
     rows.append("|---|---|---|---|---|---|---|")
-    for name, run in outcome.items():
-        size = run["image_size"]
-        own = f"{run['accuracy']:.1%} of {run['examples']:,}"
+    for name, found in outcome.items():
+        size = found["image_size"]
+        own = f"{found['accuracy']:.1%} of {found['examples']:,}"
         there = (
-            f"{run['validation_accuracy']:.1%} ± {run['standard_error']:.1%}" if "validation_accuracy" in run else ""
+            f"{found['validation_accuracy']:.1%} ± {found['standard_error']:.1%}"
+            if "validation_accuracy" in found
+            else ""
         )
-        times = (f"{run[kind] / 60:.1f} min" for kind in ("wall_seconds", "cpu_seconds"))
-        rows.append(f"| `{name}` | {size}×{size} | {run['epochs']} | {own} | {there} | {' | '.join(times)} |")
+        times = (f"{found[kind] / 60:.1f} min" for kind in ("wall_seconds", "cpu_seconds"))
+        rows.append(f"| `{name}` | {size}×{size} | {found['epochs']} | {own} | {there} | {' | '.join(times)} |")
     return "\n".join(rows)
 
 
