@@ -55,7 +55,7 @@ def main(argv: list[str], values: flags.FlagValues, on_metrics: OnMetrics | None
     if config.deterministic:
         determinism.ask()
     join(config.peer_timeout_seconds)
-    directory = RunDirectory(Path(values.workdir))
+    directory = RunDirectory(values.workdir)
     directory_results = [_finished(path) for path in values.beside]
     result = _result(directory)
     if result is not None:
@@ -79,14 +79,18 @@ def main(argv: list[str], values: flags.FlagValues, on_metrics: OnMetrics | None
 
 def draw(directory: RunDirectory, outcome: Outcome) -> None:
     """Draw the run's pictures into its directory; one that cannot be drawn costs a warning."""
-    folder, setup = directory.path, outcome.setup
-    pictures = (
-        lambda: learning_curves(read_metrics(directory.log), folder / "learning_curves.png"),
-        lambda: setup.program.task.report(outcome.model, outcome.scores, setup.eval_source, folder),
-    )
-    for picture in pictures:
+    setup = outcome.setup
+
+    def curves(folder: Path) -> None:
+        learning_curves(read_metrics(directory.log), folder / "learning_curves.png")
+
+    def report(folder: Path) -> None:
+        setup.program.task.report(outcome.model, outcome.scores, setup.eval_source, folder)
+
+    for picture in (curves, report):
         try:
-            picture()
+            with directory.folder() as folder:
+                picture(folder)
         except Exception as error:  # of any library that draws; the run itself is finished
             reason = " ".join(str(error).split())[:300]
             logging.warning("a picture of the run could not be drawn: %s: %s", type(error).__name__, reason)
@@ -129,7 +133,7 @@ def _result(directory: RunDirectory) -> dict[str, Any] | None:
 
 
 def _finished(path: str) -> dict[str, Any]:
-    result = _result(RunDirectory(Path(path)))
+    result = _result(RunDirectory(path))
     if result is None:
         raise RunDirectoryError(f"--beside: {path} holds no finished run")
     return result
