@@ -8,6 +8,10 @@ from aa_flax.runs.buckets import bucket_path
 from aa_flax.runs.buckets.store import BucketError, Object, Refused
 
 
+class Killed(BaseException):
+    """The process was killed at this point; what it would have caught is not caught."""
+
+
 class Cut(BucketError):
     """No answer came."""
 
@@ -20,13 +24,21 @@ class MemoryStore:
 
     Attributes:
         now: the time by the server's clock, in seconds, which only tests move.
-        faults: what becomes of the next writings, each "refused" (nothing is done), "unanswered" (it is done, and the
+        faults: what becomes of the next writings, each "lost" (nothing is done), "unanswered" (it is done, and the
             writer is not told) or "" (all is well).
+        left: how many more changes there are before a kill, None for no kill.
     """
 
     def __init__(self):
-        self.objects, self.now, self.faults = {}, 1e9, []
+        self.objects, self.now, self.faults, self.left = {}, 1e9, [], None
         self._generation = 0
+
+    def operated(self):
+        """Count a change; raise Killed, without the change, if none is left."""
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
 
     def read(self, name):
         if name not in self.objects:
@@ -37,8 +49,9 @@ class MemoryStore:
         return (self.objects[name][0] if name in self.objects else None), self.now
 
     def write(self, name, content, generation=None):
+        self.operated()
         fault = self.faults.pop(0) if self.faults else ""
-        if fault == "refused":
+        if fault == "lost":
             raise Cut()
         there = self.objects[name][0].generation if name in self.objects else 0
         if generation not in (None, there):
@@ -59,6 +72,7 @@ class MemoryStore:
         return [about for about in found if not inner[about.name][1]], sorted(folders)
 
     def delete(self, name):
+        self.operated()
         self.objects.pop(name, None)
 
     def copy(self, name, other):

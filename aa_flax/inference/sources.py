@@ -145,7 +145,7 @@ def opened(path: str | RunPath, given: Given | None = None, checkpoint: Checkpoi
         raise WeightsError(f"{place}: has no {WEIGHTS_NAME}; {names} may be pickles or programs and are not read")
     if given and given.said:
         raise WeightsError(f"{place}: a run says how its network sees photographs; leave out {', '.join(given.said)}")
-    return OfRun(Path(path), checkpoint)
+    return OfRun(run_path(path), checkpoint)
 
 
 def _of_another_form(folder: Path) -> str:

@@ -24,7 +24,7 @@ from aa_flax.runs.hosts import first_says, is_first
 from aa_flax.runs.paths import RunPath, run_path
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class RunDirectory:
     """The directory of a run: its paths and small files.
 
@@ -33,6 +33,10 @@ class RunDirectory:
     """
 
     path: RunPath
+
+    def __init__(self, path: RunPath | str) -> None:
+        object.__setattr__(self, "path", path)
+        self.__post_init__()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", run_path(self.path))

@@ -87,7 +87,7 @@ def train(
         CheckpointError: all checkpoints are damaged, several in a row could not be saved, or the last one could not.
     """
     config = config if isinstance(config, Config) else resolve(config)
-    directory, phases = RunDirectory(workdir), Phases()  # type: ignore[arg-type]
+    directory, phases = RunDirectory(workdir), Phases()
     with contextlib.ExitStack() as stack:
         preemption = stack.enter_context(Preemption(leave).watching())
         watchdog = stack.enter_context(Watchdog(config.hang_minutes, leave))

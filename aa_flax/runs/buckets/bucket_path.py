@@ -6,7 +6,6 @@ import importlib.util
 import os
 import posixpath
 from collections.abc import Iterator
-from functools import cached_property
 
 from aa_flax.runs.buckets.google_store import GoogleStore
 from aa_flax.runs.buckets.store import BucketError, Object, Store
@@ -41,7 +40,7 @@ class BucketPath:
             raise BucketError(f"{url}: leads out of the bucket", errno.EINVAL)
         return cls(bucket, key)
 
-    @cached_property
+    @property
     def store(self) -> Store:
         """The bucket itself, opened at the first use."""
         return store_of(self.bucket)

@@ -167,11 +167,14 @@ class GoogleStore:
     def _session(self) -> Any:
         """Return this thread's connection."""
         if not hasattr(self._of_thread, "session"):
-            import requests
-            from google.auth.transport.requests import AuthorizedSession
+            if self._credentials is None:
+                import requests
 
-            made = requests.Session() if self._credentials is None else AuthorizedSession(self._credentials)
-            self._of_thread.session = made
+                self._of_thread.session = requests.Session()
+            else:
+                from google.auth.transport.requests import AuthorizedSession
+
+                self._of_thread.session = AuthorizedSession(self._credentials)
         return self._of_thread.session
 
     def _error(self, answer: Any, missing: str | None) -> OSError:

@@ -27,26 +27,25 @@ class Parts:
         self._tried: set[str] = set()  # hashes of contents whose writing got no answer
 
     def append(self, more: bytes) -> None:
-        """Add bytes to the log; raise OSError if they are not known to be there, and then call this again with them.
+        """Add bytes to the log; raise OSError if they are not known to be there, and then call this with them again.
 
         Raises:
             Refused: another process has written the part.
         """
-        number, content, generation = self._number, self._content, self._generation
-        if content and len(content) + len(more) > _MOST:
-            number, content, generation = number + 1, b"", 0
-        content += more
-        path = self._path(number)
+        # What got no answer may be there: it is written over, in the same part.
+        if not self._tried and self._content and len(self._content) + len(more) > _MOST:
+            self._number, self._content, self._generation = self._number + 1, b"", 0
+        content, path = self._content + more, self._path(self._number)
         try:
             try:
-                written = path.store.write(path.key, content, generation)
+                written = path.store.write(path.key, content, self._generation)
             except Refused:
                 there, _ = path.store.look(path.key)
                 if there is None or there.md5 not in self._tried:
                     raise
-                written = path.store.write(path.key, content, there.generation)  # over this process's own
+                written = path.store.write(path.key, content, there.generation)
         except OSError:
             self._tried.add(hashlib.md5(content, usedforsecurity=False).hexdigest())
             raise
-        self._number, self._content, self._generation = number, content, written.generation
+        self._content, self._generation = content, written.generation
         self._tried.clear()

@@ -6,7 +6,7 @@ which generation it means to replace; then of two writers one is refused.
 
 import errno
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from aa_flax.runs.errors import RunDirectoryError
 
@@ -44,6 +44,7 @@ class Object:
     updated: float
 
 
+@runtime_checkable  # the shape checker of the tests asks
 class Store(Protocol):
     """The objects of one bucket. All methods may raise BucketError."""
 
