@@ -18,6 +18,7 @@ from aa_flax.config.schema import Config
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.inference.about import About, Given
 from aa_flax.inference.repository import CONFIG_NAME, PREFIX, WEIGHTS_NAME, fetched
+from aa_flax.runs.buckets.bucket_path import BucketPath
 from aa_flax.runs.directory import RunDirectory
 from aa_flax.runs.metrics import read_metrics
 from aa_flax.runs.paths import RunPath, run_path
@@ -131,7 +132,7 @@ def opened(path: str | RunPath, given: Given | None = None, checkpoint: Checkpoi
         HubError: a repository that cannot be fetched.
         WeightsError: a file of another kind, or one whose card is missing or damaged.
     """
-    if re.match(r"\w{2,}:/", str(path)):
+    if isinstance(path, BucketPath) or re.match(r"\w{2,}:/", str(path)):
         return OfRun(run_path(path), checkpoint)
     hub = str(path).startswith(PREFIX)
     place = fetched(str(path).removeprefix(PREFIX)) if hub else Path(path).expanduser()

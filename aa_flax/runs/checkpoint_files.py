@@ -94,7 +94,9 @@ def remove_remains(folder: RunPath, step: int | None = None) -> None:
         numbers = re.findall(r"\d+", child.name)
         if _REMAINS.fullmatch(child.name) and (step is None or int(numbers[0]) == step):
             remove_tree(child) if child.is_dir() else child.unlink()
-    for claimed in _claimed(folder) if isinstance(folder, BucketPath) else ():
+    if not isinstance(folder, BucketPath):
+        return
+    for claimed in _claimed(folder):
         if step not in (None, claimed):
             continue
         if has_manifest(folder / str(claimed)):  # complete; a kill came before the claim was dropped

@@ -75,8 +75,10 @@ class Events:
 
     def _send(self) -> int:
         """Send the file to the bucket, if the run lies in one; return its size."""
+        if self._bucket is None:
+            return 0
         size = 0
-        for file in self._folder.iterdir() if self._bucket is not None else ():
+        for file in self._folder.iterdir():
             content = file.read_bytes()
             (self._bucket / file.name).write_bytes(content)
             size = len(content)

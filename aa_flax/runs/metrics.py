@@ -5,6 +5,7 @@ and so on follow it; they are read as one, on a disk too, where a run may have b
 """
 
 import contextlib
+import functools
 import os
 import re
 import time
@@ -64,7 +65,7 @@ class MetricsLog:
         self._last, text = _cut(self.file, step)
         if isinstance(self._last, BucketPath):
             self._pause = _PAUSE
-            self._parts = Parts(lambda number: _part(self.file, number), _number(self._last), text.encode())
+            self._parts = Parts(functools.partial(_part, self._last), _number(self._last), text.encode())
         else:
             temporary = self._last.with_name(f".{self._last.name}.partial")
             temporary.write_text(text)
@@ -146,10 +147,10 @@ def read_metrics(file: RunPath | str) -> list[dict[str, Any]]:
     return [row for part in _all_parts(run_path(file)) for row in _read(part)[0]]
 
 
-def _part(file: BucketPath, number: int) -> BucketPath:
-    """Return the part of a log with a number, of which 0 is the file itself."""
-    stem, end = file.name.removesuffix(file.suffix), file.suffix
-    return file if number == 0 else file.parent / f"{stem}-{number:05d}{end}"
+def _part(other: BucketPath, number: int) -> BucketPath:
+    """Return the part of a log with a number, beside another part; 0 is the file itself."""
+    stem = re.sub(r"-\d{5,}$", "", other.name.removesuffix(other.suffix))
+    return other.parent / f"{stem}{f'-{number:05d}' if number else ''}{other.suffix}"
 
 
 def _number(part: RunPath) -> int:

@@ -79,8 +79,8 @@ def remove_tree(folder: RunPath, ignore_errors: bool = False) -> None:
 
 def move_tree(folder: RunPath, to: RunPath) -> None:
     """Give a folder another name beside it; in a bucket file by file."""
-    if isinstance(folder, Path):
-        assert isinstance(to, Path)
+    if isinstance(folder, Path) or isinstance(to, Path):
+        assert isinstance(folder, Path) and isinstance(to, Path)
         folder.rename(to)
         return
     names = list(folder.objects())

@@ -1,4 +1,4 @@
-"""Stub of `gcloud compute tpus` and `gcloud storage rsync` for test_cloud.py, which follows a script and uses no network.
+"""Stub of `gcloud compute tpus` and `gcloud storage rsync` for test_cloud.py; it follows a script, without a network.
 
 The folder $STUB holds `script.json`:
     lives: the states of each slice that is requested, in order

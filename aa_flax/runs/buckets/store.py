@@ -18,7 +18,7 @@ class BucketError(OSError, RunDirectoryError):
         super().__init__(number, message)
 
     def __str__(self) -> str:
-        return self.strerror
+        return str(self.strerror)
 
 
 class Refused(BucketError):

@@ -1,22 +1,31 @@
 """Tests against a stand-in for Cloud Storage on this machine, through a proxy that fails; see `tests/bucket.sh`."""
 
+import dataclasses
 import json
+import os
 import random
 import time
 import urllib.parse
+from pathlib import Path
 
+import forked
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from emulated_bucket import BUCKET, emulated, variables
-from run_files import assert_same, state_with_many_blocks
+from hosts import finish, start
+from run_files import assert_same, final_state, rows, state_with_many_blocks
 from runs.test_kill_drill import drill
 
+import aa_flax
 from aa_flax.runs.buckets import bucket_path, google_store
 from aa_flax.runs.buckets.bucket_path import BucketPath
 from aa_flax.runs.buckets.google_store import GoogleStore
 from aa_flax.runs.buckets.store import BucketError, Refused
 from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.checkpoints import Checkpoints
+from aa_flax.training import resolve
+from aa_flax.training.loop import train
 
 pytestmark = [
     pytest.mark.thorough,
@@ -124,6 +133,65 @@ def test_checkpoints_are_saved_restored_and_deleted_while_requests_fail(proxy, c
         assert checkpoints.latest_step == 5
     assert {child.name for child in folder.iterdir()} == {"5", "7"}
     assert any(status == 503 for _, _, status in proxy.seen)
+
+
+def command(proxy, name, *arguments):
+    return forked.run("-m", f"aa_flax.{name}", *arguments, environment={**os.environ, **variables(proxy)})
+
+
+def test_commands_know_a_run_in_a_bucket(proxy, plain_config, straight, tmp_path):
+    plain_config.epochs, plain_config.keep_checkpoints, plain_config.profile_steps = 2, 9, (1, 2)
+    workdir = f"gs://{BUCKET}/commands"
+    train(resolve(plain_config), workdir)
+    assert_same(final_state(workdir), final_state(straight))
+    assert rows(workdir) == rows(straight)
+    assert any(name.endswith("perfetto_trace.json.gz") for name in BucketPath.of(f"{workdir}/profile").objects())
+
+    listed = command(proxy, "checkpoints", "list", f"--workdir={workdir}").stdout.splitlines()
+    assert [line.split()[0] for line in listed[1:]] == ["4", "8"]
+    assert float(listed[1].split()[1]) > 0 and listed[1].split()[2].startswith("2")
+    scores = [command(proxy, "evaluate", f"--workdir={each}").stdout.splitlines()[-1] for each in (workdir, straight)]
+    ours, theirs = map(json.loads, scores)
+    assert ours.pop("workdir") == workdir and theirs.pop("workdir") and ours == theirs
+    exported = command(proxy, "checkpoints", "export", tmp_path / "w.safetensors", f"--workdir={workdir}")
+    assert exported.returncode == 0 and (tmp_path / "w.safetensors").is_file(), exported.stderr
+    photo = np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8)
+    predictions = [aa_flax.load(each)(photo) for each in (workdir, str(straight), tmp_path / "w.safetensors")]
+    assert len({str(each) for each in predictions}) == 1
+    pruned = command(proxy, "checkpoints", "prune", "--keep=1", "--nokeep_best", f"--workdir={workdir}")
+    assert pruned.stdout == "deleted: 4\n" and saved_steps(BucketPath.of(f"{workdir}/checkpoints")) == [8], (
+        pruned.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("workdir", "words"),
+    [
+        ("gs://nobodys/run", "error: gs://nobodys: there is no such bucket"),
+        (
+            "s3://bucket/run",
+            "error: s3://bucket/run: a run lies in a folder or in gs://BUCKET/PATH; mount other storage",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["evaluate", "checkpoints"])
+def test_what_is_no_run_in_a_bucket_is_one_line(proxy, name, workdir, words):
+    done = command(proxy, name, *["list"][: name == "checkpoints"], f"--workdir={workdir}")
+    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_two_hosts_share_a_run_in_a_bucket(proxy, plain_config, straight, tmp_path):
+    plain_config.epochs = 2
+    file, workdir = tmp_path / "config.json", f"gs://{BUCKET}/hosts"
+    for epochs in (1, 2):  # the second goes on from the bucket
+        plain_config.stop_after_epoch = epochs
+        file.write_text(json.dumps(dataclasses.asdict(resolve(plain_config))))
+        child = Path(drill.__code__.co_filename).parent / "host_child.py"
+        output = finish(start(2, child, file, workdir, tmp_path, cache=tmp_path / "cache", more=variables(proxy)))
+        assert (tmp_path / "2-1.json").exists(), output
+        assert saved_steps(BucketPath.of(f"{workdir}/checkpoints")) == [4, 8][:epochs]
+    ours, theirs = ([(row["step"], row["split"]) for row in rows(each)] for each in (workdir, straight))
+    assert ours == theirs
 
 
 def test_a_kill_drill_in_a_bucket(proxy, plain_config, tmp_path, capsys):
