@@ -28,6 +28,7 @@ from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.runs.held_out import HeldOut
 from aa_flax.runs.manifest import damage
 from aa_flax.runs.metrics import read_metrics
+from aa_flax.runs.paths import files_below
 from aa_flax.tasks import make_task
 
 
@@ -54,7 +55,7 @@ def main(argv: list[str], values: flags.FlagValues) -> int | None:
     command, count = commands.get(argv[1] if len(argv) > 1 else "", (None, 0))
     if command is None or len(argv) != 2 + count:
         fail(f"expected list, verify, prune, or export and a file; got {' '.join(argv[1:]) or 'nothing'}")
-    directory = RunDirectory(Path(values.workdir))
+    directory = RunDirectory(values.workdir)
     directory.read_config()  # fails if it is no run directory
     if not saved_steps(directory.checkpoints):
         fail(f"{directory.path} has no checkpoint yet")
@@ -66,9 +67,9 @@ def _list(directory: RunDirectory, values: flags.FlagValues) -> None:
     best = held_out.best_step(steps)
     print(f"{'step':>10} {'MB':>10}  {'saved':<19}  {'':<4}  held-out {held_out.headline}")
     for step in steps:
-        folder = directory.checkpoints / str(step)
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        saved = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(folder.stat().st_mtime))
+        files = files_below(directory.checkpoints / str(step)).values()
+        size = sum(file.size for file in files)
+        saved = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(max(file.changed for file in files)))
         evaluated = held_out.at(step)
         found = "-" if evaluated is None else f"{evaluated.score:.4f}"
         print(f"{step:>10,} {size / 1e6:>10,.1f}  {saved:<19}  {'best' if step == best else '':<4}  {found}")

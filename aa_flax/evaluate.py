@@ -56,7 +56,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     """Evaluate the network and print its scores."""
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
-    directory = RunDirectory(Path(values.workdir))
+    directory = RunDirectory(values.workdir)
     given = config_value(values, OPTIONS)
     config = directory.read_config()
     said: dict[str, Any] = {}  # options of scoring, of the given config

@@ -38,7 +38,7 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     """Replay the step, draw its examples and print what was found."""
     if len(argv) > 1:
         fail(f"unexpected arguments: {' '.join(argv[1:])}")
-    directory = RunDirectory(Path(values.workdir))
+    directory = RunDirectory(values.workdir)
     found = replay(directory, values.step, values.data_dir)
     print(f"step {found.step}, replayed from step {found.replayed_from}")
     print(f"loss {found.loss:.6g}, norm of the gradient {found.gradient_norm:.6g}")
@@ -52,13 +52,13 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         print(
             f"  index {found.indices[position]}, {literal(found.titles[position])}: loss {found.losses[position]:.6g}"
         )
-    _draw(found, chosen[:_MOST], directory.path / "replay")
+    with directory.folder("replay") as folder:
+        _draw(found, chosen[:_MOST], folder)
     told = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "images"}
     print(to_json({**told, "bad_examples": [found.indices[p] for p in found.bad_examples]}))
 
 
 def _draw(found: Replay, positions: list[int], folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
     for position in positions:
         name = f"step-{found.step}-index-{found.indices[position]}.png"
         (folder / name).write_bytes(encode_png(found.images[position]))

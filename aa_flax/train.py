@@ -55,7 +55,7 @@ def main(argv: list[str], values: flags.FlagValues, on_metrics: OnMetrics | None
     if config.deterministic:
         determinism.ask()
     join(config.peer_timeout_seconds)
-    directory = RunDirectory(Path(values.workdir))
+    directory = RunDirectory(values.workdir)
     directory_results = [_finished(path) for path in values.beside]
     with leaving():
         result = whole_run(config, directory, leave=leave, on_metrics=on_metrics)
@@ -76,7 +76,7 @@ def show(directory: RunDirectory, result: dict[str, Any], others: Sequence[dict[
 
 
 def _finished(path: str) -> dict[str, Any]:
-    result = read_result(RunDirectory(Path(path)))
+    result = read_result(RunDirectory(path))
     if result is None:
         raise RunDirectoryError(f"--beside: {path} holds no finished run")
     return result

@@ -14,8 +14,8 @@ def free_port():
         return s.getsockname()[1]
 
 
-def start(count, script, *arguments, cache):
-    """Start `count` processes of a script as one run, with `DEVICES` devices in total."""
+def start(count, script, *arguments, cache, more=None):
+    """Start `count` processes of a script as one run, with `DEVICES` devices in total; `more` is of the environment."""
     port = free_port()
     processes = []
     for index in range(count):
@@ -25,6 +25,7 @@ def start(count, script, *arguments, cache):
             "JAX_NUM_CPU_DEVICES": str(DEVICES // count),
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            **(more or {}),
         }
         if count > 1:
             environment |= {

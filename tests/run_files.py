@@ -26,7 +26,7 @@ def final_state(path):
 
 def rows(path):
     """Return the rows of the log without values that depend on the machine."""
-    return [{k: v for k, v in row.items() if k not in TIMING} for row in read_metrics(path / "metrics.jsonl")]
+    return [{k: v for k, v in row.items() if k not in TIMING} for row in read_metrics(RunDirectory(path).log)]
 
 
 def assert_same(a, b):

@@ -1,6 +1,7 @@
 """A run as commands have it: trained to its end, with its pictures and its result in its directory."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -50,19 +51,23 @@ def whole_run(
 
 def draw(directory: RunDirectory, outcome: Outcome) -> None:
     """Draw the run's pictures into its directory; one that cannot be drawn costs a warning."""
-    folder, setup = directory.path, outcome.setup
-    pictures = (
-        lambda: learning_curves(read_metrics(directory.log), folder / "learning_curves.png"),
-        lambda: setup.program.task.report(outcome.model, outcome.scores, setup.eval_source, folder),
-    )
-    for picture in pictures:
-        attempt(picture)
+    setup = outcome.setup
+
+    def curves(folder: Path) -> None:
+        learning_curves(read_metrics(directory.log), folder / "learning_curves.png")
+
+    def report(folder: Path) -> None:
+        setup.program.task.report(outcome.model, outcome.scores, setup.eval_source, folder)
+
+    for picture in (curves, report):
+        attempt(directory, picture)
 
 
-def attempt(picture: Callable[[], Any]) -> None:
-    """Draw a picture of a finished run; one that cannot be drawn costs a warning."""
+def attempt(directory: RunDirectory, picture: Callable[[Path], Any]) -> None:
+    """Draw a picture of a finished run into a folder that `picture` gets; if it cannot be drawn, that is a warning."""
     try:
-        picture()
+        with directory.folder() as folder:
+            picture(folder)
     except Exception as error:  # of any library that draws; the run itself is finished
         reason = " ".join(str(error).split())[:300]
         logging.warning("a picture of the run could not be drawn: %s: %s", type(error).__name__, reason)

@@ -14,17 +14,18 @@ _LOOKED_AT = 256  # held-out photographs
 _SHOWN, _SIDE = 12, 400  # photographs, and about how many of their pixels along the longer side
 
 
-def draw_gallery(directory: RunDirectory) -> Path | None:
+def draw_gallery(directory: RunDirectory, folder: Path) -> None:
     """Draw the surest mistakes of a finished run's classifier, and after them its least sure right answers.
 
     Up to 256 held-out photographs are looked at, spread over all. Nothing is drawn for another task, or again.
 
-    Returns:
-        The picture in the directory of the run; None for another task.
+    Args:
+        directory: of the run.
+        folder: for the picture, one of `directory.folder()`.
     """
-    config, file = directory.read_config(), directory.path / NAME
-    if config.task.name != "classification" or file.exists():
-        return file if file.exists() else None
+    config = directory.read_config()
+    if config.task.name != "classification" or (directory.path / NAME).exists():
+        return
     predictor = load(directory.path)
     source = data.load(config.data.name, data_dir=config.data.data_dir).split(config.data.eval_split)
     found = []
@@ -39,5 +40,4 @@ def draw_gallery(directory: RunDirectory) -> Path | None:
             (-said.probability if wrong else said.probability, Annotated(example["image"][::step, ::step], words))
         )
     shown = [each for _, each in sorted(found, key=lambda pair: pair[0])[:_SHOWN]]
-    draw_examples(shown, predictor.names, file)
-    return file
+    draw_examples(shown, predictor.names, folder / NAME)

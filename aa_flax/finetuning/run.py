@@ -59,13 +59,13 @@ def learn(config: Config, directory: RunDirectory, **more: Any) -> dict[str, Any
     """Train a run to its end and draw its gallery; arguments and result are those of `whole_run`."""
     result = whole_run(config, directory, **more)
     if result is not None and result["finished"] and is_first():
-        attempt(lambda: draw_gallery(directory))
+        attempt(directory, lambda folder: draw_gallery(directory, folder))
     return result
 
 
 def directory_for(folder: str | Path, workdir: str | Path = "") -> RunDirectory:
     """Return the run directory: that which is given, or runs/NAME by the name of the folder."""
-    return RunDirectory(Path(workdir) if str(workdir) else Path("runs") / Path(folder).expanduser().absolute().name)
+    return RunDirectory(workdir if str(workdir) else Path("runs") / Path(folder).expanduser().absolute().name)
 
 
 def planned(

@@ -5,6 +5,7 @@ Each can be asked for its config, its preprocessing and its result before any we
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ from aa_flax.config.schema import Config
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.inference.about import About, Given
 from aa_flax.inference.repository import CONFIG_NAME, PREFIX, WEIGHTS_NAME, fetched
+from aa_flax.runs.buckets.bucket_path import BucketPath
 from aa_flax.runs.directory import RunDirectory
 from aa_flax.runs.metrics import read_metrics
+from aa_flax.runs.paths import RunPath, run_path
 from aa_flax.tasks import make_task
 from aa_flax.tasks.contract import SCORES
 from aa_flax.training.trained import best_step, load_model
@@ -115,12 +118,12 @@ class OfFile:
 TrainedNetwork = OfRun | OfFile
 
 
-def opened(path: str | Path, given: Given | None = None, checkpoint: Checkpoint = "last") -> TrainedNetwork:
+def opened(path: str | RunPath, given: Given | None = None, checkpoint: Checkpoint = "last") -> TrainedNetwork:
     """Return the trained network that lies at a path, of which nothing but small files is read yet.
 
     Args:
-        path: a run directory, a folder of a hub, a safetensors file of this library, or "hf_hub:owner/name", a
-            repository of the Hugging Face Hub, with "@revision" after it or not.
+        path: a run directory, on a disk or gs://BUCKET/PATH in a bucket; a folder of a hub; a safetensors file of this
+            library; or "hf_hub:owner/name", a repository of the Hugging Face Hub, with "@revision" after it or not.
         given: what the caller says of a file whose card does not.
         checkpoint: of a run.
 
@@ -129,6 +132,8 @@ def opened(path: str | Path, given: Given | None = None, checkpoint: Checkpoint 
         HubError: a repository that cannot be fetched.
         WeightsError: a file of another kind, or one whose card is missing or damaged.
     """
+    if isinstance(path, BucketPath) or re.match(r"\w{2,}:/", str(path)):
+        return OfRun(run_path(path), checkpoint)
     hub = str(path).startswith(PREFIX)
     place = fetched(str(path).removeprefix(PREFIX)) if hub else Path(path).expanduser()
     if place.is_dir() and (place / WEIGHTS_NAME).is_file():
@@ -141,7 +146,7 @@ def opened(path: str | Path, given: Given | None = None, checkpoint: Checkpoint 
         raise WeightsError(f"{place}: has no {WEIGHTS_NAME}; {names} may be pickles or programs and are not read")
     if given and given.said:
         raise WeightsError(f"{place}: a run says how its network sees photographs; leave out {', '.join(given.said)}")
-    return OfRun(Path(path), checkpoint)
+    return OfRun(run_path(path), checkpoint)
 
 
 def _of_another_form(folder: Path) -> str:

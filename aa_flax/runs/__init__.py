@@ -1,1 +1,1 @@
-"""A run on disk and among processes: directory, checkpoints, log, signals, hosts."""
+"""A run on disk, in a bucket and among processes: directory, checkpoints, log, signals, hosts."""

@@ -5,7 +5,6 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -22,9 +21,11 @@ from aa_flax.runs.checkpoint_files import (
     unfinished,
     unvouched,
 )
+from aa_flax.runs.errors import RunDirectoryError
 from aa_flax.runs.exits import UNSAVED
 from aa_flax.runs.hosts import first_says, is_first
 from aa_flax.runs.manifest import damage
+from aa_flax.runs.paths import RunPath, for_orbax, run_path
 from aa_flax.runs.quiet import without_tracebacks
 
 with left_alone():
@@ -78,30 +79,34 @@ class Checkpoints:
     layers would be permuted without an error.
 
     Args:
-        folder: the folder of the checkpoints.
+        folder: the folder of the checkpoints, on a disk or in a bucket.
         keep: how many of the newest are kept.
         failures: how many saves may fail in a row, as on a full disk, before an error ends the run.
         saved: called in the first process, in a thread, when a checkpoint is complete.
         spared: returns which one of some steps, those of all checkpoints, is kept besides, or None; called in the first
             process, also in a thread. If it is not given, none is.
+        confirm: called in the first process, also in a thread, before a checkpoint is completed or deleted; raises if
+            another process has taken over the run.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: RunPath,
         keep: int = 2,
         failures: int = 3,
         saved: Callable[[], None] = lambda: None,
         spared: Callable[[list[int]], int | None] | None = None,
+        confirm: Callable[[], None] = lambda: None,
     ) -> None:
-        self.folder = folder.absolute()
+        self.folder = run_path(folder)
+        self._confirm = confirm
         self._keep, self._most_failures, self._saved_one, self._spared = keep, failures, saved, spared
         self._failures, self._reason = 0, ""
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._open = contextlib.ExitStack()
         self._saving: threading.Thread | None = None
         self._failure: Exception | None = None
-        self._named: set[Path] = set()  # folders without a manifest that a warning has named
+        self._named: set[RunPath] = set()  # folders without a manifest that a warning has named
         self._whole: set[int] = set()  # steps whose files were compared and are undamaged
         self._published: set[int] = set()  # steps whose checkpoints were completed here
 
@@ -166,8 +171,9 @@ class Checkpoints:
         self._published.discard(step)
         try:
             if is_first():
+                self._confirm()
                 make_way(self.folder, step)
-            self._checkpointer.save(unfinished(self.folder, step), args=ocp.args.Composite(**items))
+            self._checkpointer.save(for_orbax(unfinished(self.folder, step)), args=ocp.args.Composite(**items))
         except Exception as error:
             self._failed(step, error)
             return
@@ -276,11 +282,11 @@ class Checkpoints:
 
     def _saved(self, step: int, item: str) -> Any:
         """Return the tree that was saved, with descriptions in place of arrays."""
-        return ocp.StandardCheckpointHandler().metadata(self.folder / str(step) / item)
+        return ocp.StandardCheckpointHandler().metadata(for_orbax(self.folder / str(step) / item))
 
     def _restore(self, step: int, like: dict[str, Any]) -> Any:
         items = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
-        return self._checkpointer.restore(self.folder / str(step), args=ocp.args.Composite(**items))
+        return self._checkpointer.restore(for_orbax(self.folder / str(step)), args=ocp.args.Composite(**items))
 
     def _newest_good(self) -> int | None:
         for folder in {*unvouched(self.folder)} - self._named:
@@ -311,6 +317,7 @@ class Checkpoints:
         try:
             self._checkpointer.wait_until_finished()
             if is_first():
+                self._confirm()
                 publish(self.folder, step)
             self._failures = 0
             self._published.add(step)
@@ -327,6 +334,7 @@ class Checkpoints:
         """Delete the checkpoints that are no longer kept; what cannot be deleted stays, and the run goes on."""
 
         def clear() -> None:
+            self._confirm()
             steps = saved_steps(self.folder)
             spared = None if self._spared is None else self._spared(steps)
             for old in steps[: -self._keep]:
@@ -348,7 +356,8 @@ class Checkpoints:
         self._reason = reason = _in_short(error)
         logging.warning("checkpoint of step %d was not saved (%d in a row): %s", step, self._failures, reason)
         if is_first():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, RunDirectoryError):
+                self._confirm()
                 remove_remains(self.folder, step)
         if self._failures >= self._most_failures:
             raise CheckpointError(

@@ -3,47 +3,46 @@
 import contextlib
 import dataclasses
 import os
-import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from aa_flax.config.moved import under_new_names
 from aa_flax.config.schema import MAY_CHANGE_ON_RESUME, Config, ConfigError, DataConfig, flatten, resolve
-from aa_flax.data.locking import lock
 from aa_flax.data.preprocessing import Preprocessing, seen_by
 from aa_flax.json_values import from_json, to_json
 from aa_flax.runs.birth import foreign, is_run, lost, mark, read_mark
+from aa_flax.runs.buckets.bucket_path import BucketPath
+from aa_flax.runs.buckets.lease import Lease
+from aa_flax.runs.buckets.store import BucketError
 from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.durable import write_durably
+from aa_flax.runs.errors import RunDirectoryError
+from aa_flax.runs.hold import Hold, locked_on_disk
 from aa_flax.runs.hosts import first_says, is_first
+from aa_flax.runs.paths import RunPath, run_path
 
 
-class RunDirectoryError(Exception):
-    """A folder that is not a usable run directory; the message is one line."""
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class RunDirectory:
     """The directory of a run: its paths and small files.
 
     `path` may be given as a string, and is made absolute, so that it stays the same folder when the process goes to
-    another one.
+    another one; gs://BUCKET/PATH is a folder of a bucket.
     """
 
-    path: Path
+    path: RunPath
+
+    def __init__(self, path: RunPath | str) -> None:
+        object.__setattr__(self, "path", path)
+        self.__post_init__()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.path, str | Path) or not str(self.path).strip():
-            raise RunDirectoryError(f"a run directory must be named by a string or a Path, got {self.path!r}")
-        try:
-            path = Path(self.path).expanduser()
-        except RuntimeError:
-            raise RunDirectoryError(f"{self.path}: no such home directory, or HOME is not set") from None
-        object.__setattr__(self, "path", path if _is_url(path) else path.absolute())
+        object.__setattr__(self, "path", run_path(self.path))
 
     @property
-    def checkpoints(self) -> Path:
+    def checkpoints(self) -> RunPath:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
@@ -53,12 +52,12 @@ class RunDirectory:
         return bool(saved_steps(self.checkpoints))
 
     @property
-    def log(self) -> Path:
+    def log(self) -> RunPath:
         """The rows of the run's log, as `aa_flax.runs.metrics.read_metrics` reads them."""
         return self.path / "metrics.jsonl"
 
     @property
-    def result_file(self) -> Path:
+    def result_file(self) -> RunPath:
         """The JSON file with the result of the finished run."""
         return self.path / "result.json"
 
@@ -109,13 +108,11 @@ class RunDirectory:
             RunDirectoryError: the path is no usable folder, holds something else than a run, or a run that cannot be
                 read.
         """
-        if _is_url(self.path):
-            raise RunDirectoryError(f"{self.path} is no folder; a bucket must be mounted")
         try:
-            os.fsencode(self.path.absolute()).decode()
+            os.fsencode(str(self.path)).decode()
         except UnicodeDecodeError:
             raise RunDirectoryError(f"{self.path}: checkpoints cannot be written to a path that is no UTF-8") from None
-        if set(str(self.path.absolute())) & set("[]\\"):
+        if set(str(self.path)) & set("[]\\"):
             raise RunDirectoryError(f"{self.path}: checkpoints cannot be read from a path with [, ] or a backslash")
         names = foreign(self.path) if is_first() and not is_run(self.path) else []
         if first_says(bool(names)):
@@ -166,26 +163,41 @@ class RunDirectory:
             raise RunDirectoryError(words or f"{self.path} cannot start over; process 0 says why")
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from training here while open; the lock ends with the process, however it ends.
+    def locked(self) -> Iterator[Hold]:
+        """Keep other processes from training here while open; yield what can be asked whether that still holds.
+
+        On a disk the lock ends with the process, however it ends; in a bucket it ends a time after a process that was
+        killed, and it may be lost.
 
         Raises:
             RunDirectoryError: another process holds the lock, or the directory cannot be written.
         """
         if not is_first():
-            yield
+            yield Hold()
             return
-        with contextlib.ExitStack() as stack:
+        held = Lease(self.path).held() if isinstance(self.path, BucketPath) else locked_on_disk(self.path)
+        with held as hold:
+            yield hold
+
+    @contextlib.contextmanager
+    def folder(self, name: str = "") -> Iterator[Path]:
+        """Yield a folder on a disk whose files lie in the run directory, or in its folder `name`, when this is closed.
+
+        It is for libraries that write to disks only. A folder of the run itself is created; for a bucket the files go
+        through a temporary one, and those that were written are sent when this is closed, after an error too.
+        """
+        place = self.path / name if name else self.path
+        if isinstance(place, Path):
+            place.mkdir(parents=True, exist_ok=True)
+            yield place
+            return
+        with tempfile.TemporaryDirectory(prefix="aa_flax-") as temporary:
             try:
-                self.path.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context((self.path / ".lock").open("w"))
-            except OSError as error:
-                raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror}") from error
-            try:
-                lock(file, wait=False)
-            except BlockingIOError:
-                raise RunDirectoryError(f"another process is training in {self.path}") from None
-            yield
+                yield Path(temporary)
+            finally:
+                for file in sorted(Path(temporary).rglob("*")):
+                    if file.is_file():
+                        (place / str(file.relative_to(temporary))).write_bytes(file.read_bytes())
 
     def begin(self, config: Config, preprocessing: Preprocessing, weights: str = "") -> None:
         """Write the files that describe the run, after `check`; `weights` reports on the weights that it starts from.
@@ -231,6 +243,8 @@ class RunDirectory:
             if not isinstance(value, dict):
                 raise ValueError(f"an object was expected, not {type(value).__name__}")
             return value
+        except BucketError:
+            raise
         except (OSError, ValueError) as error:
             raise RunDirectoryError(f"{self.path / name}: missing or damaged ({error})") from None
 
@@ -240,8 +254,3 @@ class RunDirectory:
             write_durably(self.path / name, to_json(value, indent=1) + "\n", self.path / f".{name}.partial")
         except OSError as error:
             raise RunDirectoryError(f"{self.path / name} cannot be written: {error.strerror}") from error
-
-
-def _is_url(path: Path) -> bool:
-    """Return whether a path is the URL of a bucket."""
-    return bool(re.match(r"\w{2,}:/", str(path)))

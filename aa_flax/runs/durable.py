@@ -3,9 +3,13 @@
 import os
 from pathlib import Path
 
+from aa_flax.runs.paths import RunPath
 
-def write_durably(file: Path, text: str, temporary: Path) -> None:
+
+def write_durably(file: RunPath, text: str, temporary: RunPath) -> None:
     """Write a file under another name, bring it to the disk, and give it its own name, whatever was there before.
+
+    An object of a bucket is there as a whole at once.
 
     Args:
         file: the file.
@@ -15,6 +19,9 @@ def write_durably(file: Path, text: str, temporary: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    if not isinstance(file, Path) or not isinstance(temporary, Path):
+        file.write_text(text)
+        return
     with temporary.open("w") as stream:
         stream.write(text)
         stream.flush()

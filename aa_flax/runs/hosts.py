@@ -12,7 +12,6 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ from jax.experimental import multihost_utils
 from aa_flax.config.schema import ConfigError
 from aa_flax.private_names import shared_store
 from aa_flax.runs.exits import LOST, leave
+from aa_flax.runs.paths import RunPath
 
 _LOST = "(?i)gloo|nccl|connection|unavailable|heartbeat|coordination service|peer|deadline"
 """Words in JAX's errors when another process is lost."""
@@ -141,7 +141,7 @@ def gathered(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     return found
 
 
-def prove_shared(folder: Path) -> None:
+def prove_shared(folder: RunPath) -> None:
     """Raise ConfigError in all processes unless each sees the file that the first writes into `folder`."""
     if jax.process_count() == 1:
         return
@@ -149,7 +149,7 @@ def prove_shared(folder: Path) -> None:
     file = folder / f".nonce-{bytes(np.asarray(nonce)).hex()}"
     if is_first():
         folder.mkdir(parents=True, exist_ok=True)
-        file.touch()
+        file.write_text("")
     multihost_utils.sync_global_devices("nonce")
     deadline = time.monotonic() + _PATIENCE
     while not (seen := file.exists()) and time.monotonic() < deadline:

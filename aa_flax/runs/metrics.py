@@ -1,7 +1,13 @@
-"""The log of a run: JSON lines for programs, TensorBoard events for people."""
+"""The log of a run: JSON lines for programs, TensorBoard events for people.
+
+On a disk the lines are one file, `metrics.jsonl`. In a bucket, where nothing can be appended to, `metrics-00001.jsonl`
+and so on follow it; they are read as one, on a disk too, where a run may have been copied to.
+"""
 
 import contextlib
+import functools
 import os
+import re
 import time
 import traceback
 from collections.abc import Callable
@@ -9,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
 
 from aa_flax.json_values import finite, from_json, to_json
+from aa_flax.runs.buckets.bucket_path import BucketPath
+from aa_flax.runs.buckets.parts import Parts
+from aa_flax.runs.events import Events
 from aa_flax.runs.hosts import is_first
+from aa_flax.runs.paths import RunPath, run_path
 
 OnMetrics = Callable[[dict[str, Any]], Any]
 """What is called with each row of the log: {"step", "split", ...}, values as JSON has them."""
+
+_PAUSE = 2.0  # seconds between two writings of rows to a bucket, which refuses more than one a second of an object
 
 _MOST_FAILURES = 10
 """Exceptions of `on_metrics` in a row after which it is left alone: one that waits for a server may take minutes."""
@@ -36,7 +45,7 @@ class MetricsLog:
     Opening the log of a run that resumes at `step` removes rows of later steps and lines that are no rows, so that the
     file ends up as an uninterrupted run's; lines that a power cut or a copy has damaged cost a warning. Rows that
     cannot be written, as on a full disk, are kept and written with the next row; events that cannot be written are
-    lost. Only the first of several processes writes.
+    lost. In a bucket rows wait for two seconds to be written together. Only the first of several processes writes.
 
     Args:
         workdir: the directory of the run.
@@ -45,21 +54,23 @@ class MetricsLog:
             and the log goes on; after ten in a row it is not called again.
     """
 
-    def __init__(self, workdir: Path, step: int, on_metrics: OnMetrics | None = None) -> None:
+    def __init__(self, workdir: RunPath, step: int, on_metrics: OnMetrics | None = None) -> None:
         self.file = workdir / "metrics.jsonl"
         self._told = _Told(on_metrics) if on_metrics is not None else None
         self._waiting: list[str] = []
-        self._events: _Events | None = None
+        self._events: Events | None = None
+        self._written, self._pause = -_PAUSE, 0.0
         if not is_first():
             return
-        found, damaged = _read(self.file)
-        if damaged:
-            logging.warning("%s: %d damaged lines left out", self.file, damaged)
-        rows = [row for row in found if row["step"] <= step]
-        temporary = workdir / ".metrics.jsonl.partial"
-        temporary.write_text("".join(to_json(row) + "\n" for row in rows))
-        temporary.replace(self.file)
-        self._events = _Events(workdir, step)
+        self._last, text = _cut(self.file, step)
+        if isinstance(self._last, BucketPath):
+            self._pause = _PAUSE
+            self._parts = Parts(functools.partial(_part, self._last), _number(self._last), text.encode())
+        else:
+            temporary = self._last.with_name(f".{self._last.name}.partial")
+            temporary.write_text(text)
+            temporary.replace(self._last)
+        self._events = Events(workdir, step)
 
     def write(self, step: int, split: str, **values: Any) -> None:
         """Add one row; numbers also go to TensorBoard as `split/name`. None, infinities and NaN are written as null."""
@@ -68,10 +79,16 @@ class MetricsLog:
         values = finite(values)
         row = {"step": step, "split": split, **values}
         self._waiting.append(to_json(row) + "\n")
-        self._append()
+        if time.monotonic() - self._written >= self._pause:
+            self._append()
         self._events.write(step, {f"{split}/{name}": value for name, value in values.items() if value is not None})
         if self._told is not None:
             self._told(row)
+
+    def flush(self) -> None:
+        """Write the rows that wait, if that is possible: what a checkpoint has seen must not be missing in the log."""
+        if self._waiting:
+            self._append()
 
     def close(self) -> None:
         """Write the rows that wait; raise MetricsError if they still cannot be written."""
@@ -83,15 +100,12 @@ class MetricsLog:
             raise MetricsError(f"{self.file}: {len(self._waiting)} rows could not be written")
 
     def _append(self) -> None:
+        self._written = time.monotonic()
         try:
-            size = self.file.stat().st_size
-            try:
-                with self.file.open("a") as f:
-                    f.writelines(self._waiting)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.truncate(self.file, size)  # a part of the rows may be there
-                raise
+            if isinstance(self._last, BucketPath):
+                self._parts.append("".join(self._waiting).encode())
+            else:
+                _append_whole(self._last, self._waiting)
         except OSError as error:
             logging.warning("%s: %d rows wait to be written: %s", self.file, len(self._waiting), error)
         else:
@@ -125,42 +139,77 @@ class _Told:
             self._failures, self._last = 0, ""
 
 
-class _Events:
-    """TensorBoard's file, written without a thread: the usual writer's thread does not survive a full disk."""
+def read_metrics(file: RunPath | str) -> list[dict[str, Any]]:
+    """Return all rows of a `metrics.jsonl` and of the parts that follow it.
 
-    def __init__(self, workdir: Path, step: int) -> None:
-        self._writer = EventsWriter(str(workdir / "events"))
-        # Makes TensorBoard drop what an earlier process wrote of later steps: of all, before the first checkpoint.
-        self._put([Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))])
+    Lines that are damaged, or the last one if it is torn, are left out.
+    """
+    return [row for part in _all_parts(run_path(file)) for row in _read(part)[0]]
 
-    def write(self, step: int, values: dict[str, Any]) -> None:
-        self._put([Event(step=step, summary=scalar(name, value)) for name, value in values.items()])
 
-    def close(self) -> None:
+def _part(other: BucketPath, number: int) -> BucketPath:
+    """Return the part of a log with a number, beside another part; 0 is the file itself."""
+    stem = re.sub(r"-\d{5,}$", "", other.name.removesuffix(other.suffix))
+    return other.parent / f"{stem}{f'-{number:05d}' if number else ''}{other.suffix}"
+
+
+def _number(part: RunPath) -> int:
+    found = re.search(r"-(\d{5,})\.\w+$", part.name)
+    return int(found[1]) if found else 0
+
+
+def _all_parts(file: RunPath) -> list[RunPath]:
+    """Return the parts of a log in their order; the file itself is the first, whether it is there or not."""
+    name = re.compile(rf"{re.escape(file.name.removesuffix(file.suffix))}-\d{{5,}}{re.escape(file.suffix)}")
+    beside = file.parent.iterdir() if file.parent.is_dir() else ()
+    return [file, *sorted((each for each in beside if name.fullmatch(each.name)), key=_number)]
+
+
+def _cut(file: RunPath, step: int) -> tuple[RunPath, str]:
+    """Remove the rows after a step from all parts but the last one to stay; return that one, and what it is to have.
+
+    A process that is killed here leaves a log that another one cuts to the same rows.
+    """
+    parts, damaged = [], 0
+    for part in _all_parts(file):
+        rows, others = _read(part)
+        damaged += others
+        parts.append((part, rows, [row for row in rows if row["step"] <= step]))
+    if damaged:
+        logging.warning("%s: %d damaged lines left out", file, damaged)
+    while len(parts) > 1 and not parts[-1][2]:
+        parts.pop()[0].unlink()
+    for part, rows, kept in parts[:-1]:
+        if rows != kept:
+            part.write_text(_lines(kept))
+    return parts[-1][0], _lines(parts[-1][2])
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(to_json(row) + "\n" for row in rows)
+
+
+def _append_whole(file: Path, lines: list[str]) -> None:
+    """Append lines to a file; if that fails, none of them is there."""
+    size = file.stat().st_size
+    try:
+        with file.open("a") as f:
+            f.writelines(lines)
+    except OSError:
         with contextlib.suppress(OSError):
-            self._writer.close()
-
-    def _put(self, events: list[Any]) -> None:
-        try:
-            for event in events:
-                event.wall_time = time.time()
-                self._writer.write_event(event)
-            self._writer.flush()
-        except OSError as error:
-            logging.log_first_n(logging.WARNING, "TensorBoard events are lost: %s", 1, error)
+            os.truncate(file, size)  # a part of the rows may be there
+        raise
 
 
-def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """Return all rows of a `metrics.jsonl`; lines that are damaged, or the last one if it is torn, are left out."""
-    return _read(file)[0]
-
-
-def _read(file: Path) -> tuple[list[dict[str, Any]], int]:
+def _read(file: RunPath) -> tuple[list[dict[str, Any]], int]:
     """Return the rows of a log and how many other lines it has; a torn last line, as a kill leaves it, is not counted.
 
     A power cut leaves zeros where bytes were not written yet, sometimes before a line of the next process.
     """
-    content = file.read_bytes() if file.exists() else b""
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        content = b""
     rows, damaged = [], 0
     for line in content.splitlines(keepends=True):
         try:

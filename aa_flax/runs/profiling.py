@@ -1,5 +1,7 @@
 """Tracing some steps, for TensorBoard or Perfetto."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ class Profile:
 
     Args:
         steps: (first, last), or () for none.
-        folder: the folder to write `plugins/profile/...` to, which TensorBoard's profile plugin reads; the file
+        folder: opens the folder to write `plugins/profile/...` to, which TensorBoard's profile plugin reads; the file
             `perfetto_trace.json.gz` in it opens in ui.perfetto.dev.
     """
 
-    def __init__(self, steps: tuple[int, ...], folder: Path) -> None:
+    def __init__(self, steps: tuple[int, ...], folder: Callable[[], AbstractContextManager[Path]]) -> None:
         self._steps, self._folder = steps, folder
+        self._closing = ExitStack()
         self._open = False
 
     def at(self, step: int, state: Any) -> None:
@@ -26,7 +29,7 @@ class Profile:
         first, last = self._steps
         if step == first:
             jax.block_until_ready(state)
-            jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
+            jax.profiler.start_trace(self._closing.enter_context(self._folder()), create_perfetto_trace=True)
             self._open = True
         elif self._open and step >= last:
             jax.block_until_ready(state)
@@ -36,4 +39,5 @@ class Profile:
         """Write the trace, if it is open because the run ended before the last step to trace."""
         if self._open:
             self._open = False
-            jax.profiler.stop_trace()
+            with self._closing:
+                jax.profiler.stop_trace()

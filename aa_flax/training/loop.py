@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import math
 import time
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -20,8 +19,10 @@ from aa_flax.runs.directory import RunDirectory
 from aa_flax.runs.display import say
 from aa_flax.runs.exits import Leave
 from aa_flax.runs.held_out import Evaluated, HeldOut
+from aa_flax.runs.hold import Hold
 from aa_flax.runs.hosts import first_says, is_first, part, prove_shared
 from aa_flax.runs.metrics import MetricsError, MetricsLog, OnMetrics, read_metrics
+from aa_flax.runs.paths import RunPath
 from aa_flax.runs.phases import Phases
 from aa_flax.runs.preemption import Preempted, Preemption
 from aa_flax.runs.profiling import Profile
@@ -51,7 +52,7 @@ class Outcome:
 
 def train(
     config: Config | ConfigDict | dict[str, Any],
-    workdir: str | Path,
+    workdir: str | RunPath,
     *,
     leave: Leave | None = None,
     on_metrics: OnMetrics | None = None,
@@ -66,7 +67,8 @@ def train(
     Args:
         config: what to train; a ConfigDict, as `default_config` and the functions `get_config` return it, or a nested
             dict is resolved first.
-        workdir: the run directory: a folder that does not exist, is empty, or holds this run.
+        workdir: the run directory: a folder that does not exist, is empty, or holds this run; or one in a bucket of
+            Google Cloud Storage, gs://BUCKET/PATH.
         leave: ends the process, as `aa_flax.runs.exits.leave` does: on a second signal, on one that is not noticed
             within 20 s, and where nothing has gone on for `config.hang_minutes`. It is for commands; None is for
             notebooks and other programs, where a hang gives a warning and the stacks of all threads.
@@ -85,14 +87,14 @@ def train(
         CheckpointError: all checkpoints are damaged, several in a row could not be saved, or the last one could not.
     """
     config = config if isinstance(config, Config) else resolve(config)
-    directory, phases = RunDirectory(workdir), Phases()  # type: ignore[arg-type]
+    directory, phases = RunDirectory(workdir), Phases()
     with contextlib.ExitStack() as stack:
         preemption = stack.enter_context(Preemption(leave).watching())
         watchdog = stack.enter_context(Watchdog(config.hang_minutes, leave))
         setup = set_up(config, directory)
         setup.check_splits()
         phases.done("data and network")
-        stack.enter_context(directory.locked())
+        hold = stack.enter_context(directory.locked())
         mark_run(directory)
         cache = CompilationCache(directory.path / "compiled")
         cache.clean()
@@ -108,10 +110,13 @@ def train(
                 config.keep_checkpoints,
                 saved=functools.partial(directory.mark, saved=True),
                 spared=held_out.best_step if config.keep_best else None,
+                confirm=hold.confirm,
             )
         )
-        profile = stack.enter_context(contextlib.closing(Profile(config.profile_steps, directory.path / "profile")))
-        services = _Services(preemption, watchdog, cache, profile, phases, on_metrics)
+        profile = stack.enter_context(
+            contextlib.closing(Profile(config.profile_steps, functools.partial(directory.folder, "profile")))
+        )
+        services = _Services(hold, preemption, watchdog, cache, profile, phases, on_metrics)
         run = _Run(setup, directory, checkpoints, held_out, services)
         try:
             with run:
@@ -123,8 +128,9 @@ def train(
 
 
 class _Services(NamedTuple):
-    """The services of a run: signals, watchdog, compilation cache, profile, phases, and who else is told its log."""
+    """The services of a run: lock, signals, watchdog, compilation cache, profile, phases, who is told its log."""
 
+    hold: Hold
     preemption: Preemption
     watchdog: Watchdog
     cache: CompilationCache
@@ -233,6 +239,7 @@ class _Run:
             self._windows.compiled(self._step)
             self._services.cache.vouch()
         self._services.profile.at(self._step, self._state)
+        self._services.hold.check()
         self._watchdog.alive()
 
     def _end_epoch(self, *, saved: bool = False) -> None:
@@ -279,11 +286,13 @@ class _Run:
         return first_says(due) if minutes else False
 
     def _between(self) -> None:
-        """Report progress and check for signals, between two batches of an evaluation."""
+        """Report progress and check lock and signals, between two batches of an evaluation."""
         self._watchdog.alive()
+        self._services.hold.check()
         self._preemption.check()
 
     def _save(self) -> None:
+        self._log.flush()
         self._checkpoints.save(self._state)
         self._services.cache.vouch()
         self._watchdog.alive()

@@ -6,7 +6,7 @@
 #   host.sh stop                    asks the training to save and end, and waits for that
 #   host.sh results WORKDIR         packs the small files of a run into ~/aa_flax-results.tar.gz
 #
-# In FLAGS and WORKDIR, gs://BUCKET/... is the bucket mounted under ~/buckets.
+# A run directory gs://BUCKET/... is written as it is; in other FLAGS it is the bucket mounted under ~/buckets.
 set -euo pipefail
 
 source=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." >/dev/null && pwd)
@@ -21,7 +21,7 @@ install_environment() {
   # The hosts' own Python may be older than 3.11. Every slice gets the same versions, or a resumed run would differ.
   uv venv --quiet --clear --python 3.12 "$environment"
   uv pip install --quiet --compile-bytecode --python "$environment/bin/python" \
-    --constraint "$source/requirements.txt" "${source}[tpu]"
+    --constraint "$source/requirements.txt" "${source}[tpu,gcs]"
 }
 
 install_gcsfuse() {
@@ -38,15 +38,12 @@ install_gcsfuse() {
 mount_bucket() {
   command -v gcsfuse >/dev/null || install_gcsfuse
   mkdir -p "$2"
-  # No cached metadata, since other hosts write too; a file is in the bucket once it is flushed, not only when it is
-  # closed; checkpoints are folders that get renamed.
-  gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 --enable-streaming-writes=false --rename-dir-limit=1000000 \
-    "$1" "$2"
+  gcsfuse --implicit-dirs -o ro "$1" "$2" # data, which nobody changes
 }
 
-local_path() { # prints a path or a --flag=path, with gs://BUCKET as the folder where the bucket is mounted
+local_path() { # prints a --flag=path, with gs://BUCKET as the folder where the bucket is mounted, but for the workdir
   local url=${1#*=} bucket folder
-  if [[ $url != gs://* ]]; then
+  if [[ $url != gs://* || $1 == --workdir=* ]]; then
     printf '%s' "$1"
     return
   fi
@@ -98,8 +95,13 @@ stop_training() {
 }
 
 pack_results() {
-  local workdir
-  workdir=$(local_path "$1")
+  local workdir=$1
+  if [[ $workdir == gs://* ]]; then
+    workdir=$HOME/aa_flax-results
+    rm -rf "$workdir" && mkdir "$workdir"
+    # What lies in its sub-folders, checkpoints too, is left out; a run that failed at once has nothing.
+    gcloud storage rsync --exclude='.*tfevents.*' "$1" "$workdir" || true
+  fi
   mkdir -p "$workdir" # a run that failed at once has none
   cd "$workdir"
   find . -maxdepth 1 -type f \( -name '*.json' -o -name '*.jsonl' -o -name '*.png' -o -name '*.txt' \) -print0 |

@@ -1,4 +1,4 @@
-"""Stub of `gcloud compute tpus` for test_cloud.py, which follows a script and uses no network.
+"""Stub of `gcloud compute tpus` and `gcloud storage rsync` for test_cloud.py; it follows a script, without a network.
 
 The folder $STUB holds `script.json`:
     lives: the states of each slice that is requested, in order
@@ -112,6 +112,19 @@ def scp(arguments):
         shutil.copy(here, there)
 
 
+def rsync(arguments):
+    source, target = (a for a in arguments if not a.startswith("--"))
+    source = STUB / "buckets" / source.removeprefix("gs://")
+    if not source.is_dir():
+        fail("Did not find existing container")
+    for file in source.iterdir():
+        if file.is_file():
+            shutil.copy(file, target)
+
+
+if sys.argv[1:3] == ["storage", "rsync"]:
+    rsync(sys.argv[3:])
+    sys.exit()
 with (STUB / "calls.jsonl").open("a") as log:
     log.write(json.dumps(sys.argv[1:]) + "\n")
 verbs = {"create": create, "describe": describe, "delete": delete, "ssh": ssh, "scp": scp}

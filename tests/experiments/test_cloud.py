@@ -34,7 +34,7 @@ def save(*_):
 
 stub, host = Path(os.environ["STUB"]), Path.home().name
 flags = dict(flag[2:].split("=", 1) for flag in sys.argv[1:])
-workdir = Path(flags["workdir"])
+workdir = Path(flags["workdir"].replace("gs:/", f"{stub}/buckets"))
 workdir.mkdir(parents=True, exist_ok=True)
 metrics = workdir / "metrics.jsonl" if host == "0" else Path(os.devnull)
 signal.signal(signal.SIGTERM, save)
@@ -207,7 +207,7 @@ def test_from_the_request_to_the_deletion(cloud):
         "--quiet",
     ]
     for host in range(3):
-        workdir = f"--workdir={cloud.folder}/hosts/{host}/buckets/bucket/runs/tiny"
+        workdir = "--workdir=gs://bucket/runs/tiny"
         assert cloud.starts(host) == [["1", "--config=experiments/tiny.py", workdir, "--config.epochs=1"]]
         assert f"host {host} trains" in done.stdout
         assert f"host {host} trains" in (cloud.results / "tpu.log").read_text()
@@ -341,7 +341,7 @@ def test_flags_reach_the_training_unchanged(cloud):
 
 
 @pytest.mark.thorough
-def test_buckets_in_flags_are_mounted(cloud):
+def test_buckets_in_other_flags_are_mounted(cloud):
     done = cloud.launch("--", "--config.data.data_dir=gs://data/tfds", "--other=s3://data/tfds")
     assert done.returncode == 0, done.stderr
     folder = f"--config.data.data_dir={cloud.folder}/hosts/0/buckets/data/tfds"
@@ -411,7 +411,7 @@ def test_sky_yaml():
     assert set(task["file_mounts"]) == {"/bucket"}
     for part in ("setup", "run"):
         subprocess.run(["bash", "-n", "-c", task[part]], check=True)
-    assert "AA_FLAX_DISTRIBUTED=1" in task["run"]
+    assert "AA_FLAX_DISTRIBUTED=1" in task["run"] and '--workdir="gs://$BUCKET/runs/$RUN"' in task["run"]
 
 
 @pytest.mark.parametrize(("codes", "expected"), [([75, 76, 75, 0], 0), ([76, 3, 0], 3)])

@@ -16,7 +16,7 @@ from aa_flax.runs.preemption import Preempted
 from aa_flax.training import loop, resolve, setup
 
 if __name__ == "__main__":
-    config_file, workdir, seen_folder = map(Path, sys.argv[1:])
+    config_file, workdir, seen_folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     config = resolve(json.loads(config_file.read_text()))
     join(config.peer_timeout_seconds)
     seen, place_batch = [], setup.place_batch

@@ -246,10 +246,10 @@ def test_checkpoints_by_the_clock(config, straight, tmp_path):
     assert_same_run(tmp_path / "run", straight)
 
 
-def test_the_url_of_a_bucket_is_no_folder(tiny_config, tmp_path, monkeypatch):
+def test_what_must_be_mounted_is_no_folder(tiny_config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunDirectoryError, match="a bucket must be mounted"):
-        train(resolve(tiny_config), Path("gs://bucket/run"))
+    with pytest.raises(RunDirectoryError, match="s3:/bucket/run: a run lies in a folder or in gs://BUCKET/PATH; mount"):
+        train(resolve(tiny_config), Path("s3://bucket/run"))
     tiny_config.data.data_dir = "gs://bucket/data"
     with pytest.raises(DataError, match="data_dir: gs://bucket/data is no folder; a bucket must be mounted"):
         train(resolve(tiny_config), tmp_path / "run")

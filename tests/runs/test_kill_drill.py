@@ -26,8 +26,8 @@ KILLS = {
 }
 
 
-def start(config_file, workdir, cache):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+def start(config_file, workdir, cache, more=None):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", **(more or {})}
     environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     return forked.start(Path(__file__).parent / "drill_child.py", config_file, workdir, PAUSE, environment=environment)
 
@@ -78,7 +78,11 @@ def segmenter_config(tmp_path):
     ],
 )
 def test_kills_change_nothing(request, tmp_path, capsys, name, kills, epochs):
-    config = request.getfixturevalue(name)
+    drill(request.getfixturevalue(name), tmp_path, capsys, kills, epochs, tmp_path / "killed")
+
+
+def drill(config, tmp_path, capsys, kills, epochs, workdir, more=None):
+    """Compare a run that is killed, in `workdir`, with one on the disk that is not; `more` is of its environment."""
     config.epochs = epochs
     config.eval_every_epochs = epochs // 3
     config.checkpoint_every_minutes = 1e-6  # save after every log window
@@ -92,10 +96,10 @@ def test_kills_change_nothing(request, tmp_path, capsys, name, kills, epochs):
     drawn.shuffle(plan)
     plan.sort(key=lambda kind: kind == "restore", reverse=False)
     plan = plan[: len(plan) // 2] + plan[-2:] + plan[len(plan) // 2 : -2]  # a restore needs a checkpoint
-    workdir, fell = tmp_path / "killed", []
+    fell = []
     for kind in plan:
         occurrence, delay = drawn.randint(1, 1 if kind == "restore" else 3), drawn.uniform(0, PAUSE)
-        with start(config_file, workdir, tmp_path / "cache") as child:
+        with start(config_file, workdir, tmp_path / "cache", more) as child:
             last, step = "", 0
             for line in child.stdout:
                 last, step = line.strip(), step + (line == "step\n")
@@ -116,7 +120,7 @@ def test_kills_change_nothing(request, tmp_path, capsys, name, kills, epochs):
     wanted = KILLS[kills]
     assert len(fell) == kills and all(counts[kind] >= wanted[kind] - 1 for kind in ("save", "delete", "restore"))
 
-    with start(config_file, workdir, tmp_path / "cache") as child:
+    with start(config_file, workdir, tmp_path / "cache", more) as child:
         assert child.communicate()[0].splitlines()[-1] == "finished True"
     assert_same(final_state(workdir), final_state(tmp_path / "straight"))
     assert rows(workdir) == rows(tmp_path / "straight")
