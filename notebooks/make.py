@@ -35,8 +35,8 @@ MOST_BYTES = 600_000
 BRIEF = "AA_FLAX_NOTEBOOK_STEPS"
 """The environment variable by which notebooks train for that many steps only."""
 _PATH = re.compile(r"(?<![\w.:/])/(home|root|tmp|work|Users|mnt|opt|var|content)/")
-_COLORS = 256
-"""Of a chart; what is smaller as JPEG than with that many colours has photographs in it."""
+_COLORS, _MOST_COLORS = 256, 20_000
+"""Of a stored chart, and of a drawn one; what has more has photographs in it, as has what is smaller as JPEG."""
 _RUNGS = ((1400, 85), (1200, 80), (1000, 75), (900, 70), (800, 65), (720, 60), (640, 55))
 """Width in pixels and JPEG's quality of pictures with photographs, from the best down: the first that fits is taken."""
 _SLOW_COMPILER = re.compile(
@@ -166,8 +166,10 @@ class Picture:
         given = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGBA")
         self._picture = Image.new("RGB", given.size, "white")
         self._picture.paste(given, mask=given.getchannel("A"))
-        palette = self._picture.quantize(_COLORS, Image.Quantize.MEDIANCUT, kmeans=1)
-        self._chart = _encoded(palette, "PNG", optimize=True)
+        self._chart = ""
+        if self._picture.getcolors(_MOST_COLORS) is not None:
+            palette = self._picture.quantize(_COLORS, Image.Quantize.MEDIANCUT, kmeans=1)
+            self._chart = _encoded(palette, "PNG", optimize=True)
 
     def store(self, width: int, quality: int) -> None:
         """Make it the one form of the output besides its words: PNG for a chart, JPEG where photographs are in it."""
@@ -178,7 +180,7 @@ class Picture:
         photograph = _encoded(picture, "JPEG", quality=quality, optimize=True, progressive=True)
         for kind in ("image/png", "image/jpeg", "text/html"):  # the HTML of a picture is the picture once more
             data.pop(kind, None)
-        if len(self._chart) <= len(photograph):
+        if self._chart and len(self._chart) <= len(photograph):
             data["image/png"] = self._chart
         else:
             data["image/jpeg"] = photograph
@@ -236,7 +238,7 @@ def faults(notebook: Any) -> list[str]:
             if output.output_type == "error" or output.get("name") == "stderr":
                 said = (words or output.get("evalue", "")).strip().splitlines()
                 found.append(f"{cell.id}: an error or a warning: {said[0] if said else ''}")
-            elif re.search(r"Traceback \(most recent|\w*Warning:", words):
+            elif re.search(r"Traceback \(most recent|Warning:", words):
                 found.append(f"{cell.id}: an error or a warning among its words")
             if path := _PATH.search(words):
                 found.append(f"{cell.id}: a path of some machine: {words[path.start() :][:60]!r}")
