@@ -155,19 +155,19 @@ def stored(*pictures):
 
 
 def test_pictures_are_stored_small(rng, monkeypatch):
-    monkeypatch.setattr(make, "_RUNGS", ((350, 85), (200, 60)))
-    monkeypatch.setattr(make, "MOST_BYTES", 60_000)
+    monkeypatch.setattr(make, "_RUNGS", ((350, 85, 256), (200, 60, 16)))
+    monkeypatch.setattr(make, "MOST_BYTES", 30_000)
     chart = np.full((240, 310, 3), 255, np.uint8)
     chart[20:40, 10:280] = rng.integers(0, 255, 3)
-    photograph = Image.fromarray(rng.integers(0, 255, (60, 90, 3), np.uint8)).resize((450, 300))
+    photograph = Image.fromarray(rng.integers(0, 255, (15, 23, 3), np.uint8)).resize((460, 300))
     size, ((png_form, plain), (jpeg_form, natural)) = stored(chart, np.asarray(photograph))
     assert (png_form, jpeg_form) == ("image/png", "image/jpeg") and size < make.MOST_BYTES
     np.testing.assert_array_equal(plain, chart)
-    assert natural.shape == (233, 350, 3)  # the largest that is stored
-    large = np.asarray(photograph.resize((350, 233), Image.Resampling.LANCZOS), int)
-    assert np.abs(natural - large).mean() < 6
-    size, several = stored(*[np.asarray(photograph)] * 5)
-    assert size < make.MOST_BYTES and several[0][1].shape == (133, 200, 3), "many are stored smaller, so that all fit"
+    assert natural.shape == (228, 350, 3)  # the largest that is stored
+    large = np.asarray(photograph.resize((350, 228), Image.Resampling.LANCZOS), int)
+    assert np.abs(natural - large).mean() < 4
+    size, several = stored(*[np.asarray(photograph)] * 4)
+    assert size < make.MOST_BYTES and several[0][1].shape == (130, 200, 3), "many are stored smaller, so that all fit"
 
 
 SETUP = (ROOT / "notebooks" / "setup_cell.py").read_text()
