@@ -35,10 +35,18 @@ MOST_BYTES = 600_000
 BRIEF = "AA_FLAX_NOTEBOOK_STEPS"
 """The environment variable by which notebooks train for that many steps only."""
 _PATH = re.compile(r"(?<![\w.:/])/(home|root|tmp|work|Users|mnt|opt|var|content)/")
-_COLORS = 256
-"""Of a chart; what is smaller as JPEG than with that many colours has photographs in it."""
-_RUNGS = ((1400, 85), (1200, 80), (1000, 75), (900, 70), (800, 65), (720, 60), (640, 55))
-"""Width in pixels and JPEG's quality of pictures with photographs, from the best down: the first that fits is taken."""
+_MOST_COLORS = 20_000
+"""Of a chart; what has more, or is smaller as JPEG, has photographs in it."""
+_RUNGS = (
+    (1400, 85, 256),
+    (1200, 80, 256),
+    (1000, 75, 256),
+    (800, 65, 128),
+    (700, 60, 64),
+    (640, 55, 48),
+    (640, 50, 32),
+)
+"""Width in pixels and JPEG's quality of pictures with photographs, colours of charts: the first that fits is taken."""
 _SLOW_COMPILER = re.compile(
     r"^E\d{4} [^\n]*slow_operation_alarm[^\n]*\n\s*\*+\n\[Compiling module[^\n]*\n\*+\n?", re.MULTILINE
 )
@@ -129,9 +137,9 @@ def tidy(notebook: Any) -> None:
                     output.metadata = {}
     shown = [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
     pictures = [Picture(data) for data in shown if "image/png" in data]
-    for width, quality in _RUNGS:
+    for rung in _RUNGS:
         for picture in pictures:
-            picture.store(width, quality)
+            picture.store(*rung)
         if len(nbformat.writes(notebook).encode()) <= MOST_BYTES:
             return
 
@@ -166,22 +174,26 @@ class Picture:
         given = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGBA")
         self._picture = Image.new("RGB", given.size, "white")
         self._picture.paste(given, mask=given.getchannel("A"))
-        palette = self._picture.quantize(_COLORS, Image.Quantize.MEDIANCUT, kmeans=1)
-        self._chart = _encoded(palette, "PNG", optimize=True)
+        self._is_chart = self._picture.getcolors(_MOST_COLORS) is not None
+        if self._is_chart:
+            self._is_chart = len(self._as_chart(256)) <= len(_encoded(self._picture, "JPEG", quality=85))
 
-    def store(self, width: int, quality: int) -> None:
+    def store(self, width: int, quality: int, colors: int) -> None:
         """Make it the one form of the output besides its words: PNG for a chart, JPEG where photographs are in it."""
         picture, data = self._picture, self._data
+        for kind in ("image/png", "image/jpeg", "text/html"):  # the HTML of a picture is the picture once more
+            data.pop(kind, None)
+        if self._is_chart:
+            data["image/png"] = self._as_chart(colors)
+            return
         if picture.width > width:
             size = width, round(picture.height * width / picture.width)
             picture = picture.resize(size, Image.Resampling.LANCZOS)
-        photograph = _encoded(picture, "JPEG", quality=quality, optimize=True, progressive=True)
-        for kind in ("image/png", "image/jpeg", "text/html"):  # the HTML of a picture is the picture once more
-            data.pop(kind, None)
-        if len(self._chart) <= len(photograph):
-            data["image/png"] = self._chart
-        else:
-            data["image/jpeg"] = photograph
+        data["image/jpeg"] = _encoded(picture, "JPEG", quality=quality, optimize=True, progressive=True)
+
+    def _as_chart(self, colors: int) -> str:
+        palette = self._picture.quantize(colors, Image.Quantize.MEDIANCUT, kmeans=1)
+        return _encoded(palette, "PNG", optimize=True)
 
 
 def _encoded(picture: Image.Image, form: str, **options: Any) -> str:
@@ -236,7 +248,7 @@ def faults(notebook: Any) -> list[str]:
             if output.output_type == "error" or output.get("name") == "stderr":
                 said = (words or output.get("evalue", "")).strip().splitlines()
                 found.append(f"{cell.id}: an error or a warning: {said[0] if said else ''}")
-            elif re.search(r"Traceback \(most recent|\w*Warning:", words):
+            elif re.search(r"Traceback \(most recent|Warning:", words):
                 found.append(f"{cell.id}: an error or a warning among its words")
             if path := _PATH.search(words):
                 found.append(f"{cell.id}: a path of some machine: {words[path.start() :][:60]!r}")
