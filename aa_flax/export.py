@@ -4,13 +4,13 @@
     --output=mine.onnx         ONNX, for onnxruntime and others
 
 The program takes images of one size, as many as there are, and gives arrays by name; beside it lies a card, such as
-mine.stablehlo.json, with the names of the classes, what images must go through, and what goes in and comes out. It is
+mine.stablehlo.json: the names of what it tells apart, what images must go through, what goes in and comes out. It is
 made for the platforms that it is to run on, whatever this machine is: where an operation has several forms it has the
 one for its platform. Before anything is written the program is loaded and run beside the network, on the images given
 or on made-up ones; on a platform that is not here it cannot be, which is said.
 
     run = jax.export.deserialize(bytearray(Path("mine.stablehlo").read_bytes())).call
-    run(images)["logits"]  # uint8 [b, height, width, channels]; more inputs and other outputs: see the card
+    run(images)  # uint8 [b, height, width, channels], and what else the card names; gives arrays by name
 
 In place of a run directory --workdir may name a file of weights with its card or a folder of `aa_flax.hub`.
 """
@@ -40,8 +40,8 @@ def define(values: flags.FlagValues) -> None:
     platforms = "Where a StableHLO program is to run, of cpu, cuda, tpu; all of them if not given."
     flags.DEFINE_list("platforms", [], platforms, flag_values=values)
     outputs = (
-        "What the program gives: the run's task has several forms, the first is usual. A wrong word lists them: before "
-        "or after non-maximum suppression, classes or logits of pixels, and so on."
+        "What the program gives, in a form of the run's task, such as detections or candidates, those before "
+        "non-maximum suppression; its usual one if not given. A word that is none lists them."
     )
     flags.DEFINE_string("outputs", "", outputs, flag_values=values)
     pixels = "The program takes pixels, 0 to 255, and normalises them; otherwise normalised images."

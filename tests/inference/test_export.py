@@ -8,10 +8,21 @@ import numpy as np
 import pytest
 from absl import flags
 from jaxtyping import config
-from served_networks import ASKED, OF_THE_PAPERS, SMALL, close, inputs, one_file_serves_all, outputs, run, trained
+from served_networks import (
+    ASKED,
+    OF_THE_PAPERS,
+    SMALL,
+    close,
+    compiled,
+    inputs,
+    one_file_serves_all,
+    outputs,
+    run,
+    trained,
+)
 
 from aa_flax import export as command
-from aa_flax.inference.export import ExportError, comparison, stablehlo
+from aa_flax.inference.export import ExportError, comparison, exporting, stablehlo
 from aa_flax.inference.export.differences import differences
 from aa_flax.inference.export.served import Served
 from aa_flax.ops.platform import target_platform, traced_for
@@ -66,7 +77,13 @@ def test_the_card_says_what_a_program_needs(wide, exported):
     assert lines[1] == f"cpu: output is the network's, to {compared['differences']['logits']:.1e} in batches of 1, 5"
 
 
-@pytest.mark.parametrize(("name", "words"), [("aa_wide", "scan["), ("patchconvnet", "feature_group_count=32")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("aa_wide", "scan["),
+        pytest.param("patchconvnet", "feature_group_count=32", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_program_has_the_form_of_its_platform_and_not_of_the_tracing_machine(name, words):
     """One form is traced after the other, so that JAX's caches would give the first one again."""
     predictor = trained(*SMALL[name])
@@ -134,6 +151,7 @@ def test_nothing_is_written_that_differs_from_the_network(wide, tmp_path, monkey
         return lambda *arrays: {name: each * (1 + 2e-5) for name, each in program(*arrays).items()}
 
     monkeypatch.setattr(comparison, "from_stablehlo", off)
+    monkeypatch.setattr(exporting, "BATCHES", (1,))
     with pytest.raises(ExportError, match=r"not written: cpu: output is not the network's, to 2.0e-05 in batches of 1"):
         wide.export(tmp_path / "wide.stablehlo", platforms=["cpu"])
     assert not [*tmp_path.iterdir()]
@@ -178,14 +196,15 @@ def called(*words):
     return command.main(values(["export", *words]), values)
 
 
-def test_the_command(wide, exported, tmp_path, capsys):
+def test_the_command(wide, exported, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(exporting, "on_platforms", lambda *_: [])
     weights, file = tmp_path / "w.safetensors", tmp_path / "made" / "w.stablehlo"
     wide.save(weights)
     assert called(f"--workdir={weights}", f"--output={file}", "--platforms=cpu") is None
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("  StableHLO for cpu, 0.") and lines[-1] == str(file)
     assert lines[-3:-1] == ["  inputs: images uint8 [b, 8, 12, 3]", "  outputs: logits float32 [b, 5]"]
-    (images,) = inputs(exported[1], 2)
+    (images,) = inputs(exported[1], 1)
     close(run(file)(images), run(exported[0])(images))
 
 
@@ -229,16 +248,13 @@ def test_kernels_of_tpus(tmp_path):
     assert card["inputs"][0]["shape"] == [8, 32, 48, 3] and "differences" in card["compared"][0]
 
 
+IN_SLOW = [pytest.param(name, "detections", marks=pytest.mark.slow) for name in ("faster_rcnn", "mask_rcnn")]
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "form"),
-    [
-        ("retinanet", "detections"),
-        ("retinanet", "candidates"),
-        ("faster_rcnn", "detections"),
-        ("mask_rcnn", "detections"),
-        ("semantic_fpn", "labels"),
-    ],
+    [("retinanet", "detections"), ("retinanet", "candidates"), ("semantic_fpn", "labels"), *IN_SLOW],
 )
 def test_objects_and_segments(name, form, tmp_path):
     card = one_file_serves_all(trained(*SMALL[name]), tmp_path / "file", form, (1, 3), platforms=["cpu"])
@@ -246,13 +262,13 @@ def test_objects_and_segments(name, form, tmp_path):
     assert [each["name"] for each in card["inputs"]] == ["images", *(["sizes"] if takes_sizes else [])]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_candidates_are_what_suppression_chooses_from(tmp_path):
     """The boxes and scores of detections are among the candidates, by the columns that the names have."""
     predictor = trained(*SMALL["faster_rcnn"])
     card = predictor.export(tmp_path / "file", platforms=["cpu"], outputs="candidates")
     images, sizes = inputs(card, 2)
-    found = run(tmp_path / "file")(images, sizes)
+    found = compiled(run(tmp_path / "file"), (images, sizes))(images, sizes)
     assert found["boxes"].shape == (2, 40, 2, 4) and found["scores"].shape == (2, 40, 2)
     kept = outputs(predictor, ASKED["detections"])(images, sizes)
     for image in range(2):
