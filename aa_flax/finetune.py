@@ -8,7 +8,6 @@ be set on the command line: `--config.epochs=20`. The same command resumes a run
 prints the result again. The last line printed is one JSON object.
 """
 
-from pathlib import Path
 from typing import NoReturn
 
 from absl import flags
@@ -19,6 +18,7 @@ from aa_flax.data.sets.looking import KINDS
 from aa_flax.finetuning.run import directory_for, learn, planned, tell
 from aa_flax.runs.exits import leave
 from aa_flax.runs.hosts import join
+from aa_flax.runs.paths import RunPath, files_below
 from aa_flax.runs.preemption import leaving
 from aa_flax.train import command, show
 from aa_flax.training import determinism
@@ -51,9 +51,9 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         show(directory, result)
 
 
-def how_to_use(folder: Path) -> list[str]:
+def how_to_use(folder: RunPath) -> list[str]:
     """Return the lines that say how to use the trained network of a run directory."""
-    pictures = ", ".join(sorted(path.name for path in folder.glob("*.png")))
+    pictures = ", ".join(name for name in files_below(folder) if name.endswith(".png") and "/" not in name)
     return [
         f"the run: {folder}{f' ({pictures})' if pictures else ''}",
         f'from Python:   aa_flax.load("{folder}")("photo.jpg")',

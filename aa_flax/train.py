@@ -6,7 +6,6 @@ run that was stopped; for a finished run it prints the result again. The last li
 
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import flags
