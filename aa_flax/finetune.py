@@ -13,15 +13,12 @@ from typing import NoReturn
 
 from absl import flags
 
-from aa_flax.analysis.whole_run import whole_run
 from aa_flax.config.changes import define_changes
 from aa_flax.config.command_line import fail
 from aa_flax.data.sets.looking import KINDS
-from aa_flax.finetuning.run import directory_for, planned
-from aa_flax.literal import literal
-from aa_flax.runs.display import say
+from aa_flax.finetuning.run import directory_for, learn, planned, tell
 from aa_flax.runs.exits import leave
-from aa_flax.runs.hosts import is_first, join
+from aa_flax.runs.hosts import join
 from aa_flax.runs.preemption import leaving
 from aa_flax.train import command, show
 from aa_flax.training import determinism
@@ -46,15 +43,12 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
     join(changes.get("peer_timeout_seconds", 60))
     directory = directory_for(argv[1], values.workdir)
     config, said = planned(argv[1], getattr(values, "from"), directory, kind=values.kind, changes=changes)
-    for line in said if is_first() else ():
-        say(literal(line))
+    tell(said)
     with leaving():
-        result = whole_run(config, directory, leave=leave)
-    if result is None or not is_first():
-        return
-    for line in how_to_use(directory.path):
-        say(literal(line))
-    show(directory, result)
+        result = learn(config, directory, leave=leave)
+    if result is not None:
+        tell(how_to_use(directory.path))
+        show(directory, result)
 
 
 def how_to_use(folder: Path) -> list[str]:

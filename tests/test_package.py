@@ -135,7 +135,18 @@ def test_a_network_is_trained_and_used_in_an_empty_folder(installed, rng):
     assert lines[0] == "photo.png" and len(lines) == 3
     code = "import aa_flax; classifier = aa_flax.load('run'); print(classifier('photo.png'))"
     assert lines[1].strip() in installed.run("python", "-c", code)
-    assert {path.name for path in installed.empty.iterdir()} >= {"data", "run", "photo.png"}
+    for kind, level in (("dark", 40), ("light", 200)):
+        (installed.empty / "mine" / kind).mkdir(parents=True)
+        for number in range(6):
+            pixels = rng.integers(level - 30, level + 30, (32, 40, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(installed.empty / "mine" / kind / f"{number}.jpg")
+    told = installed.run(
+        "aa-flax", "finetune", "mine", "--from=run", "--config.epochs=2", "--config.data.data_dir=data"
+    )
+    result = json.loads(told.splitlines()[-1])
+    assert result["finished"] and result["examples"] == 2 and "new: head" in told
+    assert "light" in installed.run("aa-flax", "predict", "--workdir=runs/mine", "mine/light/1.jpg")
+    assert {path.name for path in installed.empty.iterdir()} == {"data", "run", "runs", "photo.png", "mine"}
 
 
 def test_a_command_describes_itself(installed):

@@ -1,5 +1,6 @@
 """A run as commands have it: trained to its end, with its pictures and its result in its directory."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -55,11 +56,16 @@ def draw(directory: RunDirectory, outcome: Outcome) -> None:
         lambda: setup.program.task.report(outcome.model, outcome.scores, setup.eval_source, folder),
     )
     for picture in pictures:
-        try:
-            picture()
-        except Exception as error:  # of any library that draws; the run itself is finished
-            reason = " ".join(str(error).split())[:300]
-            logging.warning("a picture of the run could not be drawn: %s: %s", type(error).__name__, reason)
+        attempt(picture)
+
+
+def attempt(picture: Callable[[], Any]) -> None:
+    """Draw a picture of a finished run; one that cannot be drawn costs a warning."""
+    try:
+        picture()
+    except Exception as error:  # of any library that draws; the run itself is finished
+        reason = " ".join(str(error).split())[:300]
+        logging.warning("a picture of the run could not be drawn: %s: %s", type(error).__name__, reason)
 
 
 def result_of(config: Config, outcome: Outcome) -> dict[str, Any]:

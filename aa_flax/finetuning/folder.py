@@ -139,16 +139,17 @@ def _require_two_of_each(folder: Path) -> None:
 def _splits(dataset: data.Dataset, folder: Path) -> tuple[str, str, str]:
     """Return the splits that are learnt from and held out, and a line that says so."""
     there: Any = dataset.splits
-    if "train" not in there:
+    train = next((name for name in ("train", "trainval") if name in there), "")
+    if not train:
         raise data.DataError(f"{folder}: no split 'train' among {quoted(list(there))}")
     for name in _HELD_OUT_SPLITS:
         if name in there and (not dataset.has_objects or dataset.is_annotated(name)):
-            return "train", name, f"held out: the folder's own {name!r}, {there[name]:,} photographs"
-    count = there["train"]
+            return train, name, f"held out: the folder's own {name!r}, {there[name]:,} photographs"
+    count = there[train]
     least = dataset.num_classes if not dataset.has_label_maps else 1
     held = min(max(round(HELD_OUT * count), least, 1), count // 2)
     if not held:
         raise data.DataError(f"{folder}: one photograph; two are needed at least, one of which is held out")
     share = "at random" if dataset.has_label_maps else "with its share of each class"
     line = f"held out: {held:,} of {count:,} photographs, {share}, always the same ones; train/ and val/ say otherwise"
-    return f"train[:{count - held}]", f"train[{count - held}:]", line
+    return f"{train}[:{count - held}]", f"{train}[{count - held}:]", line

@@ -12,7 +12,7 @@ from flax import nnx
 from aa_flax.config.changes import options_among, with_changes
 from aa_flax.config.schema import Config, ConfigError, default_config, resolve
 from aa_flax.data.preprocessing import preprocessing_for
-from aa_flax.finetuning.choices import CHOICES, batch_for
+from aa_flax.finetuning.choices import CHOICES, batch_for, on_cpu
 from aa_flax.finetuning.folder import Photographs, open_folder
 from aa_flax.finetuning.start import Start, start_of
 from aa_flax.models.depth import depth_groups, number_of_groups
@@ -66,11 +66,13 @@ def recipe(
         WeightsError: the weights cannot be read, or are of no network that is known.
         ConfigError: a change does not fit, or the weights do not fit the network that it asks for.
     """
-    start = start_of(str(weights)) if str(weights) else None
+    asked = (str(changes.get(f"model.{field}", "")) for field in ("name", "init_source"))
+    start = start_of(str(weights), *asked) if str(weights) else None
     photographs = open_folder(folder, kind, changes.get("data.data_dir", ""))
     choice = CHOICES[photographs.task]
     config = default_config()
     config.task.name = photographs.task
+    config.model.dtype = "float32" if on_cpu() else "bfloat16"
     config.data.name = photographs.dataset.name
     config.data.train_split, config.data.eval_split = photographs.train, photographs.held_out
     _set_network(config, start, photographs, changes)
@@ -99,6 +101,7 @@ def recipe(
 
 def _set_network(config: Any, start: Start | None, photographs: Photographs, changes: Mapping[str, Any]) -> None:
     choice, asked = CHOICES[photographs.task], changes.get("model.name")
+    options: dict[str, Any]
     with config.model.ignore_type():
         if asked:
             config.model.name, options = asked, {}
@@ -113,6 +116,7 @@ def _set_network(config: Any, start: Start | None, photographs: Photographs, cha
         config.model.options = {**options, **options_among(changes, "model", types)}
     if start is not None:
         config.model.init_from, config.model.init_source = start.place, start.source
+        config.model.init_adapt_stem = start.channels != 3
         if photographs.task != "classification" and start.task != photographs.task:
             config.model.init_part = "backbone"
 

@@ -1,22 +1,26 @@
 """A folder learnt from beginning to end: `finetune` of Python, and what the command shares with it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from aa_flax.analysis.whole_run import whole_run
+from aa_flax.analysis.whole_run import attempt, whole_run
 from aa_flax.config.changes import options_among, with_changes
 from aa_flax.config.schema import Config, ConfigError, resolve
 from aa_flax.finetuning.folder import name_of_data
+from aa_flax.finetuning.gallery import draw_gallery
 from aa_flax.finetuning.recipe import Recipe, recipe
 from aa_flax.inference import Predictor, load
 from aa_flax.inference.repository import PREFIX
+from aa_flax.literal import literal
 from aa_flax.runs.birth import is_run
 from aa_flax.runs.directory import RunDirectory
+from aa_flax.runs.display import say
+from aa_flax.runs.hosts import is_first
 from aa_flax.runs.metrics import OnMetrics
 from aa_flax.tasks import OPTIONS
 
@@ -46,9 +50,17 @@ def finetune(
     """
     directory = directory_for(folder, workdir)
     config, said = planned(folder, weights, directory, kind=kind, changes=changes)
-    print(*said, sep="\n", flush=True)
-    whole_run(config, directory, on_metrics=on_metrics)
+    tell(said)
+    learn(config, directory, on_metrics=on_metrics)
     return load(directory.path)
+
+
+def learn(config: Config, directory: RunDirectory, **more: Any) -> dict[str, Any] | None:
+    """Train a run to its end and draw its gallery; arguments and result are those of `whole_run`."""
+    result = whole_run(config, directory, **more)
+    if result is not None and result["finished"] and is_first():
+        attempt(lambda: draw_gallery(directory))
+    return result
 
 
 def directory_for(folder: str | Path, workdir: str | Path = "") -> RunDirectory:
@@ -76,7 +88,14 @@ def planned(
         return resolve(made.config), made.said
     before = directory.read_config()
     _require_same_origin(directory, before, folder, weights)
-    return _changed(before, changes), (f"{directory.path}: goes on with the run that lies there",)
+    does = "holds a finished run" if directory.result_file.exists() else "goes on with the run that lies there"
+    return _changed(before, changes), (f"{directory.path}: {does}",)
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Print lines for the user, in the first process."""
+    for line in lines if is_first() else ():
+        say(literal(line))
 
 
 def _require_same_origin(directory: RunDirectory, before: Config, folder: str | Path, weights: str | Path) -> None:

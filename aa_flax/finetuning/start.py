@@ -26,6 +26,7 @@ class Start:
         name, options: of the network, as `create_model` has them.
         source: the library whose names the weights have, `config.model.init_source`.
         image_size: height and width of the images that it was made for; None where nothing says it.
+        channels: of these images.
         seen: how it sees photographs; None where nothing says it.
     """
 
@@ -34,6 +35,7 @@ class Start:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     source: str = "aa_flax"
     image_size: tuple[int, ...] | None = None
+    channels: int = 3
     seen: Preprocessing | None = None
 
     @property
@@ -52,12 +54,14 @@ class Start:
         return {option: value for option, value in self.options.items() if option in shared}
 
 
-def start_of(given: str) -> Start:
+def start_of(given: str, named: str = "", source: str = "") -> Start:
     """Return the trained network that lies at a place.
 
     Args:
         given: a run directory, the folder of a hub or "hf_hub:owner/name", a safetensors file of this library with its
             card, or a file of weights of timm, torchvision or the authors of PatchConvNet.
+        named, source: the network that is to take the weights and the library whose names these have, for a file that
+            is not recognised.
 
     Raises:
         WeightsError: there is no such file or folder, it is damaged, or of no network that this library has.
@@ -68,22 +72,28 @@ def start_of(given: str) -> Start:
     if not path.exists():
         raise WeightsError(f"{path}: no such file or folder")
     if path.is_dir() and is_run(path):
-        source: Any = opened(path)
-        return _known(path, source.read_config().model, source.read_preprocessing())
+        own: Any = opened(path)
+        return _known(path, own.read_config().model, own.read_preprocessing())
     if path.is_dir() and not (path / OF_A_HUB).is_file():
         raise WeightsError(f"{path}: neither a run directory nor the folder of a hub, and no file of weights")
     file = path / OF_A_HUB if path.is_dir() else path
     try:
         card = read_card(file)
     except WeightsError:
-        found = recognize(first_weights(str(file)), str(file))
+        try:
+            found = recognize(first_weights(str(file)), str(file))
+        except WeightsError:
+            if not named or not source:
+                raise
+            return Start(str(path), named, source=source)
         return Start(str(path), found.name, source=found.source)
     if "trained" in card:
         about = opened(file)
         return _known(path, about.read_config().model, about.read_preprocessing())
     options = {name: as_tuples(value) for name, value in card["options"].items()}
-    return Start(str(path), card["model"], options, image_size=tuple(card["image_size"]))
+    return Start(str(path), card["model"], options, image_size=tuple(card["image_size"]), channels=card["in_channels"])
 
 
 def _known(path: Path, model: Any, seen: Preprocessing) -> Start:
-    return Start(str(path), model.name, dict(model.options), image_size=tuple(seen.image_size), seen=seen)
+    size, channels = tuple(seen.image_size), seen.channels
+    return Start(str(path), model.name, dict(model.options), image_size=size, channels=channels, seen=seen)

@@ -65,8 +65,10 @@ def first_weights(place: str, key: str = "") -> StateDict:
     if key and key not in ("last", "best") and not key.isdecimal():
         raise WeightsError(f"{path}: key {key!r} names no checkpoint of a run; expected last, best or a step")
     directory = RunDirectory(path)
-    checkpoint = int(key) if key.isdecimal() else "best" if key == "best" else "last"
-    model, step = load_model(directory, checkpoint)
+    if key.isdecimal():
+        model, step = load_model(directory, int(key))
+    else:
+        model, step = load_model(directory, "best" if key == "best" else "last")
     state = StateDict({name: np.asarray(array) for name, array in flat_arrays(model).items()})
     state.notes = (f"step {step} of the run {path}",)
     state.card = described_by(model, directory.read_preprocessing().names)

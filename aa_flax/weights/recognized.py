@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from aa_flax.weights.errors import WeightsError
 from aa_flax.weights.given import common_prefix
 
-_DEPTHS = {
+_DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
     ((2, 2, 2, 2), False): 18,
     ((3, 4, 6, 3), False): 34,
     ((2, 2, 2, 2), True): 26,
@@ -54,7 +54,7 @@ def recognize(state_dict: Mapping[str, Any], where: str = "the weights") -> Reco
     first = ", ".join(keys[:3]) or "none"
     raise WeightsError(
         f"{where}: of no network that is known here, by their names, which begin with {first}; known are ResNets (and "
-        "the RetinaNet, Faster and Mask R-CNN around them), MnasNet-A1 and PatchConvNet; name the network as model.name"
+        "the RetinaNet, Faster and Mask R-CNN around them), MnasNet-A1 and PatchConvNet"
     )
 
 

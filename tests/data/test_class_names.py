@@ -77,7 +77,7 @@ def test_folders_of_older_versions_and_of_tfds_keep_theirs(tmp_path):
     assert open_prepared(folder).class_names == tuple(names)
     for wrong in (names[:-1], [*names, "x"], "names", [1, 2]):
         metadata.write_text(json.dumps(stored | {"class_names": wrong}))
-        with pytest.raises(DataError, match=r"metadata\.json: expected the names of 2 classes; remove .*1\.0\.0 and"):
+        with pytest.raises(DataError, match=r"metadata\.json: expected the names of 2 classes; remove .*1\.1\.0 and"):
             open_prepared(folder)
     metadata.write_bytes(b"\xff{")
     with pytest.raises(DataError, match=r"metadata\.json: damaged"):
@@ -90,7 +90,7 @@ def test_names_that_were_not_stored_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("aa_flax.data.prepared._class_names", lambda folder, metadata, label: ("ant", "bee"))
     with pytest.raises(DataError, match=r"class names cannot be stored: 'ant '; removed again"):
         prepare(origin, tmp_path)
-    assert not list(tmp_path.glob("*/1.0.0"))
+    assert not list(tmp_path.glob("*/1.1.0"))
 
 
 def test_names_that_look_alike_are_named_apart_in_errors(tmp_path):

@@ -47,7 +47,7 @@ def test_a_folder_is_learnt_interrupted_and_used(tmp_path, flowers, monkeypatch,
     *told, last = capsys.readouterr().out.splitlines()
     assert json.loads(last)["finished"] and json.loads(last)["accuracy"] >= 0.8
     assert any(f"aa-flax predict --workdir={tmp_path}/runs/flowers" in line for line in told)
-    assert any("confusion_matrix.png, learning_curves.png" in line for line in told)
+    assert any("confusion_matrix.png, learning_curves.png, surest_mistakes.png" in line for line in told)
     with pytest.raises(ConfigError, match="holds a run with another config: epochs was 5 and is now 6"):
         run(monkeypatch, "flowers", "--config.epochs=6")
     with pytest.raises(ConfigError, match=r"holds a run from \S+start.safetensors, and not from others; use another"):
