@@ -225,8 +225,16 @@ def test_the_set_up_installs_only_where_there_is_no_library(where, tmp_path, mon
         assert any(each.startswith("jax==") for each in command), "this environment's jax is to stay"
 
 
-@pytest.mark.thorough
-@notebooks
+LONG = ("finetuning", "own_layer")  # three trainings each; what they call has tests of its own
+
+
+@pytest.mark.parametrize(
+    "notebook",
+    [
+        pytest.param(file, id=file.stem, marks=pytest.mark.slow if file.stem in LONG else pytest.mark.thorough)
+        for file in NOTEBOOKS
+    ],
+)
 def test_executes(notebook, tmp_path):
     executed = nbformat.read(notebook, as_version=4)
     make.execute(executed, tmp_path, {make.BRIEF: "6"}, timeout=300)  # networks then hardly learn before they are drawn
