@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -11,11 +10,12 @@ from aa_flax.data.view import Resize
 from aa_flax.inference.about import About, Given
 from aa_flax.inference.predictor import Predictor
 from aa_flax.inference.sources import Checkpoint, TrainedNetwork, opened
+from aa_flax.runs.paths import RunPath
 from aa_flax.tasks.scoring_options import scored_with
 
 
 def load(
-    path: str | Path,
+    path: str | RunPath,
     *,
     image_size: int | tuple[int, int] | None = None,
     checkpoint: Checkpoint = "last",

@@ -193,7 +193,7 @@ def test_files_and_parts(tmp_path, tiny):
 
 def test_a_run_starts_from_an_augmented_network(tmp_path, tiny, tiny_config):
     from aa_flax.config.schema import resolve
-    from aa_flax.training.initial import take_weights
+    from aa_flax.training.first_weights import take_weights
 
     state, network = tiny
     save(network, tmp_path / "w.safetensors")

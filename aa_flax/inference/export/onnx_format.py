@@ -1,6 +1,5 @@
 """Networks as ONNX, by jax2onnx, and checked with onnxruntime; both are in the extra `onnx`."""
 
-import json
 import logging
 import warnings
 from typing import Any
@@ -9,6 +8,7 @@ import jax
 
 from aa_flax.inference.export.errors import ExportError
 from aa_flax.inference.export.served import Program, Served
+from aa_flax.json_values import to_json
 from aa_flax.ops.platform import traced_for
 
 OPSET = 21
@@ -66,7 +66,7 @@ def as_onnx(served: Served, batch: int | None, card: dict[str, Any]) -> bytes:
             f"jax2onnx cannot write this network as ONNX ({type(error).__name__}: {reason}); format stablehlo can"
         ) from error
     entry = model.metadata_props.add()
-    entry.key, entry.value = "aa_flax", json.dumps(card)
+    entry.key, entry.value = "aa_flax", to_json(card)
     return bytes(model.SerializeToString())
 
 

@@ -4,7 +4,6 @@ import base64
 import datetime
 import errno
 import hashlib
-import json
 import os
 import random
 import threading
@@ -18,6 +17,7 @@ from urllib.parse import quote
 from absl import logging
 
 from aa_flax.alive import alive
+from aa_flax.json_values import to_json
 from aa_flax.runs.buckets.store import BucketError, Object, Refused
 
 EMULATOR = "STORAGE_EMULATOR_HOST"
@@ -65,7 +65,7 @@ class GoogleStore:
     def write(self, name: str, content: bytes, generation: int | None = None) -> Object:
         """Write an object as a whole."""
         boundary = uuid.uuid4().hex
-        about = json.dumps({"name": name, "contentType": "application/octet-stream"})
+        about = to_json({"name": name, "contentType": "application/octet-stream"})
         body = b"".join(
             [
                 f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{about}\r\n".encode(),

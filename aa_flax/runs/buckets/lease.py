@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from absl import logging
 
 from aa_flax.alive import alive
+from aa_flax.json_values import to_json
 from aa_flax.runs.buckets.bucket_path import BucketPath
 from aa_flax.runs.buckets.store import Object, Refused
 from aa_flax.runs.display import say
@@ -146,7 +147,7 @@ class Lease(Hold):
         self._written += 1
         began = self._clock()
         about = {"holder": self._name, "written": self._written, "host": socket.gethostname(), "process": os.getpid()}
-        written = self._path.store.write(self._path.key, json.dumps(about).encode(), generation)
+        written = self._path.store.write(self._path.key, to_json(about).encode(), generation)
         self._renewed = began
         return written
 
