@@ -133,7 +133,7 @@ def opened(path: str | RunPath, given: Given | None = None, checkpoint: Checkpoi
         WeightsError: a file of another kind, or one whose card is missing or damaged.
     """
     hub = str(path).startswith(PREFIX)
-    if not hub and (isinstance(path, BucketPath) or re.match(r"\w{2,}:/", str(path))):
+    if isinstance(path, BucketPath) or (not hub and re.match(r"\w{2,}:/", str(path))):
         return OfRun(run_path(path), checkpoint)
     place = fetched(str(path).removeprefix(PREFIX)) if hub else Path(path).expanduser()
     if place.is_dir() and (place / WEIGHTS_NAME).is_file():
