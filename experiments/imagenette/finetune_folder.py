@@ -150,7 +150,7 @@ def done(words: list[str], folder: Path) -> dict[str, Any]:
                 "wall_seconds": round(before["wall_seconds"] + time.monotonic() - started, 1),
                 "cpu_seconds": round(before["cpu_seconds"] + _cpu_seconds() - used, 1),
             }
-            kept.write_text(json.dumps(before))
+            kept.write_text(to_json(before))
     result = RunDirectory(folder).read_result() or {}
     config = RunDirectory(folder).read_config()
     names = ("accuracy", "examples", "best_score", "epochs", "params", "train_seconds", "images_per_second", "commit")
