@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def added(stored: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
     kept = [run for run in stored["runs"] if (run["model"], run["seed"]) not in new]
     for run in kept:
         for other in measured["runs"]:
-            for key in ("data", "side", "epochs", "examples", *(("params",) if run["model"] == other["model"] else ())):
+            of_one_network = ("params", "side") if run["model"] == other["model"] else ()
+            for key in ("data", "epochs", "examples", *of_one_network):
                 if run[key] != other[key]:
                     raise ValueError(
                         f"{run['model']}, seed {run['seed']}, is stored with {key} {run[key]}, {other['model']}, "
@@ -147,7 +148,7 @@ def table(measured: dict[str, Any]) -> str:
     error = 100 * (mean * (1 - mean) / examples) ** 0.5
     lines += [
         "",
-        f"{data_of(runs[0])}, {epochs_of(runs[0])}, {examples:,} held-out images, last epoch, whichever wins. "
+        f"{data_of(runs)}, {epochs_of(runs[0])}, {examples:,} held-out images, last epoch, whichever wins. "
         f"The standard error of one such accuracy is {error:.2f} %. {origin_of(measured)}",
     ]
     return "\n".join(lines)
@@ -186,10 +187,22 @@ def epochs_of(run: dict[str, Any]) -> str:
     return f"{run['epochs']} epoch{'s' * (run['epochs'] > 1)}"
 
 
-def data_of(run: dict[str, Any]) -> str:
-    side = run["side"]
-    size = side if isinstance(side, list | tuple) else (side, side)
-    return f"{run['data']} at {size[0]}×{size[1]}" if side else run["data"]
+def data_of(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the data of runs and the size of their images, that of each network where they differ."""
+    models: dict[str, list[str]] = {}
+    for run in runs:
+        side = run["side"]
+        size = side if isinstance(side, list | tuple) else (side, side)
+        names = models.setdefault(f"{size[0]}×{size[1]}" if side else "", [])
+        names += [] if run["model"] in names else [run["model"]]
+    if len(models) == 1:
+        (size_of_all,) = models
+        return f"{runs[0]['data']} at {size_of_all}" if size_of_all else runs[0]["data"]
+    return f"{runs[0]['data']} at {_listed(models)}"
+
+
+def _listed(models: Mapping[str, Sequence[str]]) -> str:
+    return ", ".join(f"{size} ({', '.join(names)})" for size, names in models.items())
 
 
 def pieces(rows: Sequence[dict[str, Any]], count: int = 30) -> list[tuple[float, float]]:

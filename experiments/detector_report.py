@@ -45,7 +45,7 @@ def table(measured: dict[str, Any]) -> str:
     )
     lines += [
         "",
-        f"{data_of(runs[0])}, {epochs_of(runs[0])}, {runs[0]['examples']:,} held-out photographs, last epoch. "
+        f"{data_of(runs)}, {epochs_of(runs[0])}, {runs[0]['examples']:,} held-out photographs, last epoch. "
         f"Differences of the means, with the interval of 95 % by resampling photographs: {said or 'none'}. "
         f"{origin_of(measured)}",
     ]

@@ -50,7 +50,7 @@ def table(measured: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"{data_of(runs[0])}, {epochs_of(runs[0])}, {runs[0]['examples']:,} held-out photographs, last epoch. "
+        f"{data_of(runs)}, {epochs_of(runs[0])}, {runs[0]['examples']:,} held-out photographs, last epoch. "
         f"{origin_of(measured)}",
     ]
     return "\n".join(lines)

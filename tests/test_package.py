@@ -96,9 +96,10 @@ def test_what_the_package_says_of_itself(wheel):
     assert about["Description-Content-Type"] == "text/markdown" and text.startswith("# aa_flax\n")
     targets = re.findall(r"\]\(([^)\s]+)\)", text)
     assert [target for target in targets if not target.startswith(("https://", "#"))] == []
-    pictures = re.findall(r"!\[[^\]]*\]\((\S+)\)", text)
+    pictures = re.findall(r"!\[[^\]]*\]\((\S+?)\)", text)
     raw = urls["Repository"].replace("https://github.com/", "https://raw.githubusercontent.com/")
-    assert pictures and all(picture.startswith(f"{raw}/main/") for picture in pictures)
+    badge = "https://colab.research.google.com/assets/colab-badge.svg"
+    assert {f"{raw}/main/"} == {picture[: len(f"{raw}/main/")] for picture in pictures if picture != badge}
     files = [target.split("#")[0] for target in targets]
     files = [file.removeprefix(f"{urls['Repository']}/blob/main/").removeprefix(f"{raw}/main/") for file in files]
     ours = [file for file in files if file and not file.startswith("https://")]
