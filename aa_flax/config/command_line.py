@@ -194,6 +194,8 @@ def _parse(
         except ConfigError as error:
             fail(str(error))
         values["config"].value = changes
+        for words in _words.values():
+            words.clear()  # of a command line that this process parsed before
     else:
         own = _take_options(argv[:end])
     if _HELP.intersection(own):
