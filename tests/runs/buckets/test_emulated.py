@@ -18,13 +18,14 @@ from run_files import assert_same, final_state, rows, state_with_many_blocks
 from runs.test_kill_drill import drill
 
 import aa_flax
-from aa_flax.runs.buckets import bucket_path, google_store
+from aa_flax.runs.buckets import bucket_path, google_store, lease
 from aa_flax.runs.buckets.bucket_path import BucketPath
 from aa_flax.runs.buckets.google_store import GoogleStore
 from aa_flax.runs.buckets.store import BucketError, Refused
 from aa_flax.runs.checkpoint_files import saved_steps
 from aa_flax.runs.checkpoints import Checkpoints
-from aa_flax.training import resolve
+from aa_flax.runs.errors import RunDirectoryError
+from aa_flax.training import resolve, setup
 from aa_flax.training.loop import train
 
 pytestmark = [
@@ -192,6 +193,30 @@ def test_two_hosts_share_a_run_in_a_bucket(proxy, plain_config, straight, tmp_pa
         assert saved_steps(BucketPath.of(f"{workdir}/checkpoints")) == [4, 8][:epochs]
     ours, theirs = ([(row["step"], row["split"]) for row in rows(each)] for each in (workdir, straight))
     assert ours == theirs
+
+
+def test_a_training_that_was_taken_over_saves_nothing_more(proxy, plain_config, straight, monkeypatch):
+    plain_config.epochs = 2
+    workdir, held = f"gs://{BUCKET}/taken", BucketPath(BUCKET, "taken/.lease")
+    place_batch, calls = setup.place_batch, []
+
+    def overtaken(*arguments):
+        calls.append(1)
+        if len(calls) == 6:
+            held.write_bytes(b'{"holder": "another", "process": 7, "host": "elsewhere"}')
+            time.sleep(1)  # the lease is renewed meanwhile
+        return place_batch(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "RENEWED", 0.1)
+        patch.setattr(setup, "place_batch", overtaken)
+        with pytest.raises(RunDirectoryError, match="another process has taken over this run: process 7 on elsewhere"):
+            train(resolve(plain_config), workdir)
+    assert len(calls) == 6 and saved_steps(BucketPath.of(f"{workdir}/checkpoints")) == [4]
+    held.write_bytes(b"")
+    train(resolve(plain_config), workdir)
+    assert_same(final_state(workdir), final_state(straight))
+    assert rows(workdir) == rows(straight)
 
 
 def test_a_kill_drill_in_a_bucket(proxy, plain_config, tmp_path, capsys):
