@@ -70,19 +70,14 @@ def reporting_growth(folder: Path, seconds: float = 5.0) -> Iterator[None]:
 @contextlib.contextmanager
 def told_if_slow(line: str, seconds: int | float = 3) -> Iterator[None]:
     """Print a line to standard error, while open, if the work takes longer than that: silence looks like a hang."""
-    done = threading.Event()
-
-    def wait() -> None:
-        if not done.wait(seconds):
-            print(line, file=sys.stderr, flush=True)
-
-    thread = threading.Thread(target=wait, name="told_if_slow", daemon=True)
-    thread.start()
+    timer = threading.Timer(seconds, lambda: print(line, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:
-        done.set()
-        thread.join()
+        timer.cancel()
+        timer.join()
 
 
 def _extent(folder: Path) -> tuple[int, int]:

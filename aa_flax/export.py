@@ -58,14 +58,15 @@ def define(values: flags.FlagValues) -> None:
 
 def main(argv: list[str], values: flags.FlagValues) -> int | None:
     """Write the program and its card."""
+    source = opened(values.workdir, checkpoint=values.checkpoint)
     photos = []
     if argv[1:]:
         files, errors = photo_files(argv[1:])
         if errors:
             fail(str(next(iter(errors.values()))))
-        channels = opened(values.workdir, checkpoint=values.checkpoint).read_preprocessing().channels
+        channels = source.read_preprocessing().channels
         photos = [read_photo(file, channels) for file in files]
-    predictor = predictor_of(opened(values.workdir, checkpoint=values.checkpoint))
+    predictor = predictor_of(source)
     if values.image_size is not None:
         try:
             predictor = predictor.at(height_and_width("image_size", values.image_size))

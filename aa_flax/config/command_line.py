@@ -187,6 +187,8 @@ def _parse(
     values: flags.FlagValues, description: str, tasks: Callable[[], Mapping[str, type]], argv: Sequence[str]
 ) -> list[str]:
     known = field_names()
+    for words in _words.values():
+        words.clear()  # of a command line that this process parsed before
     end = argv.index("--") if "--" in argv else len(argv)  # arguments after it are no flags
     if takes_changes(values):
         try:
@@ -194,8 +196,6 @@ def _parse(
         except ConfigError as error:
             fail(str(error))
         values["config"].value = changes
-        for words in _words.values():
-            words.clear()  # of a command line that this process parsed before
     else:
         own = _take_options(argv[:end])
     if _HELP.intersection(own):
@@ -264,8 +264,6 @@ ml_collections itself accepts only names that the config file sets.
 
 def _take_options(argv: Sequence[str]) -> list[str]:
     """Return the command line without the options of model and task, which go to `_words` for `config_value`."""
-    for words in _words.values():
-        words.clear()
     rest = []
     for argument in argv:
         if match := re.fullmatch(rf"{_OPTION}=(.*)", argument, re.DOTALL):
