@@ -8,6 +8,7 @@ simulated, implicit rank promotion is an error, and warnings are errors (pyproje
 
 import atexit
 import collections
+import contextlib
 import gc
 import importlib.util
 import os
@@ -22,9 +23,9 @@ import where
 where.prepare(sys.argv)  # before JAX is imported
 
 import jax  # noqa: E402
+import jaxtyping  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
 
 gc.set_threshold(20_000, 20, 20)  # searches for the few cycles among many objects took a sixth of the time
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -38,7 +39,7 @@ jax.config.update("jax_compilation_cache_dir", _cache.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 if not os.environ.get("AA_FLAX_TESTS_UNCHECKED"):  # .ci/run sets it where the same tests run again
-    install_import_hook("aa_flax", "beartype.beartype")
+    jaxtyping.install_import_hook("aa_flax", "beartype.beartype")
 
 # Files that take minutes with their thorough tests begin first, so that no worker is alone with one at the end.
 _FIRST = ("test_notebooks", "test_sharding", "test_hosts", "test_kill_drill", "test_detection_run", "test_ledger")
@@ -103,11 +104,24 @@ def optimized():
 @pytest.fixture
 def unchecked_shapes():
     """Turn the shape checker off, so that a test gets the library's own error as a user does."""
-    from jaxtyping import config
+    with _unchecked():
+        yield
 
-    config.update("jaxtyping_disable", True)
+
+@pytest.fixture(scope="module")
+def unchecked_file():
+    """Turn the shape checker off for all tests of a file."""
+    with _unchecked():
+        yield
+
+
+@contextlib.contextmanager
+def _unchecked():
+    """Turn the shape checker off, and leave it as it was: a test's fixture is inside its file's."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
     yield
-    config.update("jaxtyping_disable", False)
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 from absl import flags
-from jaxtyping import config
 from served_networks import (
     ASKED,
     OF_THE_PAPERS,
@@ -28,15 +27,10 @@ from aa_flax.inference.export.served import Served
 from aa_flax.ops.platform import target_platform, traced_for
 from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 
+# The shape checker knows no symbol of `jax.export`.
+pytestmark = pytest.mark.usefixtures("unchecked_file")
+
 PHOTO = np.random.default_rng(11).integers(0, 256, (17, 23, 3), np.uint8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _symbols_are_no_sizes():
-    """Turn the shape checker off, which knows no symbol of `jax.export`."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")

@@ -5,22 +5,16 @@ import json
 import sys
 
 import pytest
-from jaxtyping import config
 from served_networks import OF_THE_PAPERS, SMALL, inputs, one_file_serves_all, run, trained
 
 from aa_flax.inference.export import ExportError
 
+# The shape checker knows no symbol of `jax.export`.
+pytestmark = pytest.mark.usefixtures("unchecked_file")
+
 needs_jax2onnx = pytest.mark.skipif(
     importlib.util.find_spec("jax2onnx") is None, reason="needs jax2onnx, in an environment of its own: tests/onnx.sh"
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _symbols_are_no_sizes():
-    """Turn the shape checker off, which knows no symbol of `jax.export`."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 def usual(name):
