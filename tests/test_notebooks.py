@@ -225,7 +225,7 @@ def test_the_set_up_installs_only_where_there_is_no_library(where, tmp_path, mon
         assert any(each.startswith("jax==") for each in command), "this environment's jax is to stay"
 
 
-LONG = ("finetuning", "own_layer")  # three trainings each; what they call has tests of its own
+LONG = ("attention_maps", "detection", "finetuning", "own_layer", "patchconvnet")  # what they call has tests of its own
 
 
 @pytest.mark.parametrize(

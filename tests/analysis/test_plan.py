@@ -419,9 +419,9 @@ def test_inference_on_a_slice_that_is_not_there(tmp_path):
     assert "compiling resnet18 for v5e:4x4, batch 64" in done.stderr
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @needs_libtpu
-@pytest.mark.parametrize("mode", ["infer", pytest.param("train", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["infer", "train"])
 def test_a_small_detector_on_a_slice(mode):
     """A config of COCO, made small: 8 images of 64×128 on 4 chips, with boxes, or with detections at the end."""
     options = dict(width=16, blocks="(1,1,1,1)", fpn_width=8, head_width=8, head_depth=1, max_level=5)

@@ -129,7 +129,7 @@ def test_predict_takes_files_folders_and_patterns(folder, trained, data_dir):
     run(folder, "predict", f"--workdir={workdir}", "empty", "none*.jpg", "photos/a.jpg", code=1)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow  # as those of test_masked_run
 def test_a_hub_and_python_say_what_the_command_says(trained, data_dir, tmp_path, monkeypatch):
     photos = [str(tmp_path / name) for name in ("wide.png", "high.png")]
     pixels = data.load("bccd_subset", data_dir=data_dir).split("test")[0]["image"]

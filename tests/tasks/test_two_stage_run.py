@@ -76,6 +76,7 @@ def test_it_is_evaluated_and_predicts(folder, result, data_dir):
     assert len(found) > 10 and (boxes >= 0).all() and (boxes <= [200, len(photo)] * 2).all()
 
 
+@pytest.mark.slow  # as those of test_masked_run
 def test_a_hub_and_python_say_what_the_command_says(folder, result, data_dir, tmp_path, monkeypatch):
     photo = str(tmp_path / "a.png")
     Image.fromarray(data.load("bccd_subset", data_dir=data_dir).split("test")[1]["image"][:150]).save(photo)
@@ -124,6 +125,7 @@ def test_several_processes_find_what_one_finds(scored, count):
     np.testing.assert_equal(merged(scored(count).states), alone)
 
 
+@pytest.mark.slow
 def test_every_loss_falls():
     """Rectangles in the colour of their class are learnt; the last steps are compared with the first."""
     rng = np.random.default_rng(7)
