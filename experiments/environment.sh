@@ -25,7 +25,7 @@ supported() { # prints the first interpreter of version 3.11 to 3.14 among the a
 
 install() { # packages into the environment, or with --target elsewhere; arguments as uv and pip share them
   if command -v uv >/dev/null; then
-    uv pip install --quiet --compile-bytecode --python "$python" "$@"
+    UV_COMPILE_BYTECODE=${UV_COMPILE_BYTECODE:-1} uv pip install --quiet --python "$python" "$@"
   else
     "$python" -m pip install --quiet --disable-pip-version-check "$@"
   fi

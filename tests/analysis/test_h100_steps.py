@@ -30,7 +30,11 @@ def planned(name, batch):
 
 @pytest.mark.parametrize(
     ("name", "batch", "attending"),
-    [("aa_resnet50", 64, 13), pytest.param("aa_wide_resnet28_10", 128, 12, marks=pytest.mark.slow)],
+    [
+        ("aa_resnet18", 64, 6),
+        pytest.param("aa_resnet50", 64, 13, marks=pytest.mark.slow),
+        pytest.param("aa_wide_resnet28_10", 128, 12, marks=pytest.mark.slow),
+    ],
 )
 def test_every_layer_attends_by_the_kernels(name, batch, attending):
     found = planned(name, batch)
