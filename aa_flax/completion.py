@@ -13,19 +13,24 @@ from aa_flax.commands import COMMANDS, meaning
 
 _BASH = r"""
 _aa_flax() {
-  local word=${COMP_WORDS[COMP_CWORD]} flag=${COMP_WORDS[COMP_CWORD - 1]}
+  local IFS=$'\n' word=${COMP_WORDS[COMP_CWORD]} flag=${COMP_WORDS[COMP_CWORD - 1]}  # names may have blanks
+  local more=
+  if [ "${COMP_WORDS[1]}" = finetune ]; then more=--from=; fi
   if [ "$flag" = "=" ]; then flag=${COMP_WORDS[COMP_CWORD - 2]}; fi  # "=" divides words
   if [ "$word" = "=" ]; then word=; fi
   if [ "$COMP_CWORD" = 1 ]; then
-    COMPREPLY=($(compgen -W "COMMANDS --help --version" -- "$word"))
+    COMPREPLY=($(IFS=' ' compgen -W "COMMANDS --help --version" -- "$word"))
   elif [ "$flag" = --config ] || [ "${COMP_WORDS[1]}" = configs ]; then
     COMPREPLY=($(compgen -W "$(aa-flax configs)" -- "$word") $(compgen -f -X "!*.py" -- "$word"))
   elif [ "$flag" = --workdir ]; then
-    compopt -o nospace
-    COMPREPLY=($(compgen -d -S / -- "$word"))
+    compopt -o nospace -o filenames
+    COMPREPLY=($(compgen -d -- "$word"))
+  elif [ "$flag" = --from ]; then
+    compopt -o nospace -o filenames
+    COMPREPLY=($(compgen -f -- "$word"))
   elif [[ $word == -* ]]; then
     compopt -o nospace
-    COMPREPLY=($(compgen -W "--config= --workdir= --help" -- "$word"))
+    COMPREPLY=($(IFS=' ' compgen -W "--config= --workdir= --help $more" -- "$word"))
   fi
 }
 complete -o default -F _aa_flax aa-flax
@@ -41,8 +46,11 @@ _aa_flax() {
     _files -g '*.py'
   elif compset -P '--workdir='; then
     _files -/
+  elif compset -P '--from='; then
+    _files
   elif [[ $PREFIX == -* ]]; then
     compadd -S '' -- --config= --workdir=
+    [[ $words[2] == finetune ]] && compadd -S '' -- --from=
     compadd -- --help
   else
     _files
@@ -57,6 +65,7 @@ COMMANDS
 complete -c aa-flax -n 'not __fish_use_subcommand' -l config -x -a '(aa-flax configs; __fish_complete_suffix .py)'
 complete -c aa-flax -n 'not __fish_use_subcommand' -l workdir -x -a '(__fish_complete_directories)'
 complete -c aa-flax -n '__fish_seen_subcommand_from configs' -f -a '(aa-flax configs)'
+complete -c aa-flax -n '__fish_seen_subcommand_from finetune' -l from -r
 complete -c aa-flax -l help -f
 """
 

@@ -8,6 +8,8 @@ be set on the command line: `--config.epochs=20`. The same command resumes a run
 prints the result again. The last line printed is one JSON object.
 """
 
+import json
+import shlex
 from typing import NoReturn
 
 from absl import flags
@@ -31,6 +33,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", "", "Run directory; runs/NAME if not given.", flag_values=values)
     words = "What FOLDER holds, where it does not tell; found by looking if not given."
     flags.DEFINE_enum("kind", "", ["", *KINDS], words, flag_values=values)
+    words = "Leave out photographs that are missing or cannot be read."
+    flags.DEFINE_bool("skip_damaged", False, words, flag_values=values)
 
 
 def main(argv: list[str], values: flags.FlagValues) -> None:
@@ -42,7 +46,8 @@ def main(argv: list[str], values: flags.FlagValues) -> None:
         determinism.ask()
     join(changes.get("peer_timeout_seconds", 60))
     directory = directory_for(argv[1], values.workdir)
-    config, said = planned(argv[1], getattr(values, "from"), directory, kind=values.kind, changes=changes)
+    asked = dict(kind=values.kind, skip_damaged=values.skip_damaged, changes=changes)
+    config, said = planned(argv[1], getattr(values, "from"), directory, **asked)
     tell(said)
     with leaving():
         result = learn(config, directory, leave=leave)
@@ -56,8 +61,8 @@ def how_to_use(folder: RunPath) -> list[str]:
     pictures = ", ".join(name for name in files_below(folder) if name.endswith(".png") and "/" not in name)
     return [
         f"the run: {folder}{f' ({pictures})' if pictures else ''}",
-        f'from Python:   aa_flax.load("{folder}")("photo.jpg")',
-        f"from a shell:  aa-flax predict --workdir={folder} photo.jpg",
+        f'from Python:   aa_flax.load({json.dumps(str(folder), ensure_ascii=False)})("photo.jpg")',
+        f"from a shell:  aa-flax predict --workdir={shlex.quote(str(folder))} photo.jpg",
     ]
 
 

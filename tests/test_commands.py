@@ -1,7 +1,9 @@
 """Tests of the program `aa-flax` and of shells' completion for it."""
 
+import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 from aa_flax import commands
 from aa_flax.completion import script
 from aa_flax.config.named import config_names
+from aa_flax.finetune import how_to_use
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("quickstart", "imagenet/aa_resnet50", "imagenet/aa_resnet34", "cifar/wide_resnet28_10")
@@ -97,13 +100,13 @@ def completed(words, cwd):
     ]
     done = subprocess.run(["bash", "-c", "\n".join(code)], capture_output=True, text=True, cwd=cwd, check=True)
     assert done.stderr == ""
-    return done.stdout.split()
+    return done.stdout.splitlines()
 
 
 def test_bash_completes_commands_configs_and_folders(tmp_path):
     (tmp_path / "mine.py").touch()
     (tmp_path / "notes.txt").touch()
-    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "my photos é").mkdir(parents=True)
     at = [*("aa-flax", "train", "--config", "=")]
     assert completed(["aa-flax", "pr"], tmp_path) == ["predict"]
     assert {*completed(["aa-flax", ""], tmp_path)} == {*commands.COMMANDS, "--help", "--version"}
@@ -111,8 +114,24 @@ def test_bash_completes_commands_configs_and_folders(tmp_path):
     assert completed(at, tmp_path) == [*NAMES, "mine.py"]
     assert completed([*at, "imagenet/aa"], tmp_path) == ["imagenet/aa_resnet50", "imagenet/aa_resnet34"]
     assert completed(["aa-flax", "train", "--config", "cif"], tmp_path) == ["cifar/wide_resnet28_10"]
-    assert completed(["aa-flax", "train", "--workdir", "=", "ru"], tmp_path) == ["runs/"]
+    assert completed(["aa-flax", "train", "--workdir", "=", "ru"], tmp_path) == ["runs"]
+    assert completed(["aa-flax", "train", "--workdir", "=", "runs/m"], tmp_path) == ["runs/my photos é"]
+    assert completed(["aa-flax", "finetune", "--f"], tmp_path) == ["--from="]
+    assert completed(["aa-flax", "finetune", "--from", "=", "no"], tmp_path) == ["notes.txt"]
     assert completed(["aa-flax", "configs", "q"], tmp_path) == ["quickstart"]
+
+
+def test_what_is_printed_to_be_pasted_is_quoted(tmp_path):
+    folder = tmp_path / "Mes photos d'été"
+    folder.mkdir()
+    _, python, shell = how_to_use(folder)
+    (given,) = [
+        each.value
+        for each in ast.walk(ast.parse(python.partition(":")[2].strip()))
+        if each.__class__ is ast.Constant and "/" in each.value
+    ]
+    assert given == str(folder)
+    assert shlex.split(shell.partition(":")[2]) == ["aa-flax", "predict", f"--workdir={folder}", "photo.jpg"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -19,6 +19,9 @@ from aa_flax.config.moved import MOVED
 from aa_flax.config.optimizer import OptimizerConfig
 from aa_flax.config.values import ConfigError
 
+Dtype = Literal["float32", "bfloat16", "float64"]
+"""The types of a computation."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -29,7 +32,7 @@ class ModelConfig:
         {},
         "options of the network, --config.model.options.NAME=VALUE; aa_flax.models.model_options(NAME) has them",
     )
-    dtype: Literal["float32", "bfloat16", "float64"] = field("float32", "type of the computation")
+    dtype: Dtype = field("float32", "type of the computation")
     param_dtype: Literal["float32", "float64"] = field("float32", "type of the parameters")
     init_from: str = field(
         "",

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from aa_flax.data.errors import one_line
-from aa_flax.data.sets.folder_layout import SUFFIXES
+from aa_flax.data.sets.folder_layout import SUFFIXES, is_hidden
 from aa_flax.data.shown import UnknownRange, as_shown, shown
 from aa_flax.data.view import View
 
@@ -24,15 +24,19 @@ class PhotoError(Exception):
 def photo_files(given: Sequence[str]) -> tuple[list[str], dict[str, Exception]]:
     """Return the image files that some names stand for, each once, and an error for each name without any.
 
-    A name is that of a file; of a folder, whose images at any depth are taken by the order of their names; or, where no
-    file has it, a pattern with *, ? or [...].
+    A name is that of a file; of a folder, whose images at any depth are taken by the order of their names, except those
+    that are hidden or below a hidden folder; or, where no file has it, a pattern with *, ? or [...].
     """
     files: list[str] = []
     errors: dict[str, Exception] = {}
-    for name in given:
+    for name in (str(Path(each).expanduser()) if each.startswith("~") else each for each in given):
         path = Path(name)
         if path.is_dir():
-            some = sorted(str(each) for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+            some = sorted(
+                str(each)
+                for each in path.rglob("*")
+                if each.suffix.lower() in SUFFIXES and each.is_file() and not _in_hidden(each.relative_to(path))
+            )
             if not some:
                 errors[name] = PhotoError(f"{name}: no image in this folder, at any depth")
         elif not path.exists() and glob.has_magic(name):
@@ -42,6 +46,10 @@ def photo_files(given: Sequence[str]) -> tuple[list[str], dict[str, Exception]]:
             some = [name]
         files += some or [name]
     return list(dict.fromkeys(files)), errors
+
+
+def _in_hidden(path: Path) -> bool:
+    return any(is_hidden(each) for each in (path, *path.parents) if each.name)
 
 
 def read_photo(file: str | Path, channels: int) -> Image.Image:
@@ -58,6 +66,7 @@ def read_photo(file: str | Path, channels: int) -> Image.Image:
     Raises:
         PhotoError: the file is missing, not an image, truncated, or of a kind without a defined range of pixels.
     """
+    file = Path(file).expanduser() if str(file).startswith("~") else file
     try:
         if Path(file).stat().st_size > _MOST_BYTES:
             raise PhotoError(f"{file}: not an image that can be read; it has more than {_MOST_BYTES / 1e9:.0f} GB")

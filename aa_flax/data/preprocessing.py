@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num, UInt8
 
-from aa_flax.config.schema import Config, ConfigError
+from aa_flax.config.schema import Config, ConfigError, Dtype
 from aa_flax.data.augment import device as augment
 from aa_flax.data.datasets import Dataset
 from aa_flax.data.facts import Facts
@@ -40,7 +40,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...]
-    dtype: str
+    dtype: Dtype
     data_fingerprint: str
     resize: Resize = "squash"
     crop_fraction: float = 0.875
@@ -118,6 +118,8 @@ class Preprocessing:
         found = cls(**checked)
         if not len(found.mean) == len(found.std) == found.channels:
             raise ValueError(f"mean {found.mean} and std {found.std} are not those of {found.channels} channels")
+        if not all(each > 0 for each in found.std):
+            raise ValueError(f"std must be above 0, got {found.std}")
         return found
 
 

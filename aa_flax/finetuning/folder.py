@@ -80,7 +80,7 @@ class Photographs:
         return np.concatenate(boxes), most
 
 
-def open_folder(folder: str | Path, kind: str = "", data_dir: str = "") -> Photographs:
+def open_folder(folder: str | Path, kind: str = "", data_dir: str = "", *, skip_damaged: bool = False) -> Photographs:
     """Prepare the photographs of a folder and choose the part that is held out.
 
     The data set is named by the folder and by what lies in it, so that a folder with other photographs is another data
@@ -90,18 +90,22 @@ def open_folder(folder: str | Path, kind: str = "", data_dir: str = "") -> Photo
     Args:
         folder: the folder.
         kind: one of `aa_flax.data.sets.looking.KINDS`; "" is found by looking.
-        data_dir: the folder of prepared data, as of `aa_flax.data.load`.
+        data_dir, skip_damaged: the folder of prepared data, and whether photographs that cannot be read are left out,
+            as of `aa_flax.data.load`.
 
     Raises:
-        DataError: the folder has no images, its kind cannot be told, its files are faulty, or no part can be held out.
+        DataError: the folder has no images, its kind cannot be told, its files are faulty, nothing in it has a box, or
+            no part can be held out.
     """
     path = Path(folder).expanduser().absolute()
     name = name_of_data(path, kind)
     found = name.partition("/")[0]
     if found == "image_folder":
         _require_two_of_each(path)
-    dataset = data.load(name, data_dir=data_dir, source_dir=path)
+    dataset = data.load(name, data_dir=data_dir, source_dir=path, skip_damaged=skip_damaged)
     train, held_out, line = _splits(dataset, path)
+    if dataset.has_objects and not any(len(truth.boxes) for truth in dataset.truths(train)):
+        raise data.DataError(f"{path}: no photograph of {train!r} has an object, and a detector learns from objects")
     source = dataset.split(train)
     places = np.linspace(0, len(source) - 1, min(_SAMPLE, len(source))).round().astype(int)
     sizes = np.array([source[int(place)]["image"].shape[:2] for place in places])

@@ -45,7 +45,12 @@ class Recipe:
 
 
 def recipe(
-    folder: str | Path, weights: str | Path = "", *, kind: str = "", changes: Mapping[str, Any] = MappingProxyType({})
+    folder: str | Path,
+    weights: str | Path = "",
+    *,
+    kind: str = "",
+    skip_damaged: bool = False,
+    changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> Recipe:
     """Return the config by which a folder of photographs is learnt, from a trained network or from nothing.
 
@@ -59,6 +64,7 @@ def recipe(
         weights: a run directory, the folder of a hub or "hf_hub:owner/name", a safetensors file with its card, or a
             file of timm or torchvision; "" learns from nothing.
         kind: one of `aa_flax.data.sets.looking.KINDS` where the folder does not tell; "" is found by looking.
+        skip_damaged: leave out photographs that cannot be read, and name them on stderr; else they are an error.
         changes: values of config fields by dotted names, such as {"epochs": 5, "model.name": "aa_resnet50"}.
 
     Raises:
@@ -68,7 +74,7 @@ def recipe(
     """
     asked = (str(changes.get(f"model.{field}", "")) for field in ("name", "init_source"))
     start = start_of(str(weights), *asked) if str(weights) else None
-    photographs = open_folder(folder, kind, changes.get("data.data_dir", ""))
+    photographs = open_folder(folder, kind, changes.get("data.data_dir", ""), skip_damaged=skip_damaged)
     choice = CHOICES[photographs.task]
     config = default_config()
     config.task.name = photographs.task
@@ -78,6 +84,8 @@ def recipe(
     _set_network(config, start, photographs, changes)
     choice.fill(config, photographs, start)
     _set_lengths(config, photographs, choice.steps(start is not None), changes)
+    if changes.get("optimizer.warmup_steps"):
+        config.optimizer.warmup = 0.0  # a length of the user's own takes the place of this recipe's
     with_changes(config, changes)
     _set_options(config, "task", changes)
     said = [*photographs.said]
@@ -104,7 +112,7 @@ def _set_network(config: Any, start: Start | None, photographs: Photographs, cha
     options: dict[str, Any]
     with config.model.ignore_type():
         if asked:
-            config.model.name, options = asked, {}
+            config.model.name, options = asked, _options_of(start, asked)
         elif start is None:
             config.model.name, options = choice.small(photographs)
         else:
@@ -119,6 +127,14 @@ def _set_network(config: Any, start: Start | None, photographs: Photographs, cha
         config.model.init_adapt_stem = start.channels != 3
         if photographs.task != "classification" and start.task != photographs.task:
             config.model.init_part = "backbone"
+
+
+def _options_of(start: Start | None, name: str) -> dict[str, Any]:
+    """Return what a network that the user names takes over of the one that it starts from: what both are made of."""
+    try:
+        return {} if start is None else start.options_of(name)
+    except ValueError:  # of no such network; whoever sets its options says so
+        return {}
 
 
 def _set_options(config: Any, group: str, changes: Mapping[str, Any]) -> None:

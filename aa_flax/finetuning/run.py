@@ -15,7 +15,7 @@ from aa_flax.finetuning.folder import name_of_data
 from aa_flax.finetuning.gallery import draw_gallery
 from aa_flax.finetuning.recipe import Recipe, recipe
 from aa_flax.inference import Predictor, load
-from aa_flax.inference.repository import PREFIX
+from aa_flax.inference.repository import repository_of
 from aa_flax.literal import literal
 from aa_flax.runs.birth import is_run
 from aa_flax.runs.directory import RunDirectory
@@ -31,6 +31,7 @@ def finetune(
     workdir: str | Path = "",
     *,
     kind: str = "",
+    skip_damaged: bool = False,
     changes: Mapping[str, Any] = MappingProxyType({}),
     on_metrics: OnMetrics | None = None,
 ) -> Predictor:
@@ -40,7 +41,7 @@ def finetune(
     that was interrupted; of a finished one it returns the predictor.
 
     Args:
-        folder, weights, kind, changes: as of `aa_flax.finetuning.recipe`.
+        folder, weights, kind, skip_damaged, changes: as of `aa_flax.finetuning.recipe`.
         workdir: the run directory; "" is runs/NAME, by the name of the folder.
         on_metrics: as of `aa_flax.training.train`.
 
@@ -49,7 +50,7 @@ def finetune(
         RunDirectoryError, NonFiniteError, CheckpointError, Preempted: as `aa_flax.training.train`.
     """
     directory = directory_for(folder, workdir)
-    config, said = planned(folder, weights, directory, kind=kind, changes=changes)
+    config, said = planned(folder, weights, directory, kind=kind, skip_damaged=skip_damaged, changes=changes)
     tell(said)
     learn(config, directory, on_metrics=on_metrics)
     return load(directory.path)
@@ -74,6 +75,7 @@ def planned(
     directory: RunDirectory,
     *,
     kind: str = "",
+    skip_damaged: bool = False,
     changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Config, tuple[str, ...]]:
     """Return the config of a run, and lines for the user.
@@ -84,10 +86,10 @@ def planned(
         ConfigError: the run there is of another folder or of other weights; and what `recipe` raises.
     """
     if not (is_run(directory.path) and directory.has_checkpoint):
-        made: Recipe = recipe(folder, weights, kind=kind, changes=changes)
+        made: Recipe = recipe(folder, weights, kind=kind, skip_damaged=skip_damaged, changes=changes)
         return resolve(made.config), made.said
     before = directory.read_config()
-    _require_same_origin(directory, before, folder, weights)
+    _require_same_origin(directory, before, folder, weights, kind)
     does = "holds a finished run" if directory.result_file.exists() else "goes on with the run that lies there"
     return _changed(before, changes), (f"{directory.path}: {does}",)
 
@@ -98,13 +100,19 @@ def tell(lines: Iterable[str]) -> None:
         say(literal(line))
 
 
-def _require_same_origin(directory: RunDirectory, before: Config, folder: str | Path, weights: str | Path) -> None:
+def _require_same_origin(
+    directory: RunDirectory, before: Config, folder: str | Path, weights: str | Path, kind: str
+) -> None:
     """Raise ConfigError if a run is of other photographs, as far as they are still there, or of other weights."""
     path, other = Path(folder).expanduser().absolute(), "use another workdir"
-    if path.exists() and (name := name_of_data(path, before.data.name.partition("/")[0])) != before.data.name:
+    was = before.data.name.partition("/")[0]
+    if kind and kind != was:
+        raise ConfigError(f"{directory.path} holds a run of a folder as {was}, and not as {kind}; {other}")
+    if path.exists() and (name := name_of_data(path, was)) != before.data.name:
         raise ConfigError(f"{directory.path} holds a run of {before.data.name}, and {path} is {name} now; {other}")
     known = before.model.init_from
-    if str(weights) and not str(weights).startswith(PREFIX) and str(Path(weights).expanduser().absolute()) != known:
+    elsewhere = not str(weights) or repository_of(weights)
+    if not elsewhere and str(Path(weights).expanduser().absolute()) != known:
         raise ConfigError(f"{directory.path} holds a run from {known or 'no weights'}, and not from {weights}; {other}")
 
 

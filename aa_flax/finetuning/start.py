@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from aa_flax.data.preprocessing import Preprocessing
-from aa_flax.inference.repository import PREFIX, fetched
+from aa_flax.inference.repository import fetched, repository_of
 from aa_flax.inference.sources import opened
 from aa_flax.json_values import as_tuples
 from aa_flax.models.registry import backbone_of, model_options, model_task
@@ -68,7 +68,8 @@ def start_of(given: str, named: str = "", source: str = "") -> Start:
         RunDirectoryError: a run that cannot be read.
         HubError: a repository that cannot be fetched.
     """
-    path = fetched(given.removeprefix(PREFIX)) if given.startswith(PREFIX) else Path(given).expanduser().absolute()
+    hub = repository_of(given)
+    path = fetched(hub) if hub else Path(given).expanduser().absolute()
     if not path.exists():
         raise WeightsError(f"{path}: no such file or folder")
     if path.is_dir() and is_run(path):

@@ -15,7 +15,7 @@ from aa_flax.inference.timm_config import timm_config
 from aa_flax.json_values import to_json
 from aa_flax.tasks import TASKS
 from aa_flax.weights import WeightsError
-from aa_flax.weights.card import IN_HEADER
+from aa_flax.weights.card import IN_HEADER, header
 from aa_flax.weights.files import described_arrays, write, write_text
 
 CARD_NAME = "README.md"
@@ -98,7 +98,8 @@ def _require_own(folder: Path) -> None:
     for name in there:
         if (folder / name).is_symlink() or not (folder / name).is_file():
             raise WeightsError(f"{folder / name}: is there and is no file of its own; choose another folder")
-    if any(name in there for name in (CONFIG_NAME, WEIGHTS_NAME)) and not _is_ours(folder):
+    begun = WEIGHTS_NAME in there and CONFIG_NAME not in there and _has_card(folder / WEIGHTS_NAME)
+    if any(name in there for name in (CONFIG_NAME, WEIGHTS_NAME)) and not begun and not _is_ours(folder):
         names = ", ".join(there)
         raise WeightsError(f"{folder}: has {names} that aa_flax.hub.save did not write; choose another folder")
     if CARD_NAME in there and not _is_unchanged(folder / CARD_NAME):
@@ -113,6 +114,14 @@ def _is_ours(folder: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("library_name") == "aa_flax" and IN_HEADER in config
+
+
+def _has_card(weights: Path) -> bool:
+    """Return whether weights are this library's, as a `save` leaves them that was interrupted before the config."""
+    try:
+        return IN_HEADER in header(weights).get("__metadata__", {})
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def _is_unchanged(file: Path) -> bool:

@@ -12,6 +12,12 @@ CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 """The files that are read."""
 
 
+def repository_of(place: object) -> str:
+    """Return the repository that a place names by `PREFIX`, or by timm's "hf-hub:"; "" for any other place."""
+    found = re.match(r"hf[_-]hub:", str(place))
+    return str(place)[found.end() :] if found else ""
+
+
 class HubError(WeightsError):
     """A repository that cannot be named, read or written. The message is one line."""
 

@@ -9,7 +9,7 @@ from flax import nnx
 from aa_flax.inference.hub_folder import FILES, require_hub_folder, save
 from aa_flax.inference.loading import load as load_path
 from aa_flax.inference.predictor import Predictor
-from aa_flax.inference.repository import PREFIX, HubError, failures, library, line, named
+from aa_flax.inference.repository import PREFIX, HubError, failures, library, line, named, repository_of
 
 
 def load(place: str | Path, **said: Any) -> Predictor:
@@ -27,7 +27,7 @@ def load(place: str | Path, **said: Any) -> Predictor:
         WeightsError: as `aa_flax.load`.
     """
     name = str(place)
-    if name.startswith(PREFIX) or Path(place).expanduser().exists():
+    if repository_of(name) or Path(place).expanduser().exists():
         return load_path(place, **said)
     return load_path(f"{PREFIX}{name}", **said)
 

@@ -17,9 +17,9 @@ from flax import nnx
 from aa_flax.config.schema import Config
 from aa_flax.data.preprocessing import Preprocessing
 from aa_flax.inference.about import About, Given
-from aa_flax.inference.repository import CONFIG_NAME, PREFIX, WEIGHTS_NAME, fetched
+from aa_flax.inference.repository import CONFIG_NAME, PREFIX, WEIGHTS_NAME, fetched, repository_of
 from aa_flax.runs.buckets.bucket_path import BucketPath
-from aa_flax.runs.directory import RunDirectory
+from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.runs.metrics import read_metrics
 from aa_flax.runs.paths import RunPath, run_path
 from aa_flax.tasks import make_task
@@ -128,22 +128,27 @@ def opened(path: str | RunPath, given: Given | None = None, checkpoint: Checkpoi
         checkpoint: of a run.
 
     Raises:
-        RunDirectoryError: a folder that holds neither.
+        RunDirectoryError: a folder that holds neither, or no file or folder.
         HubError: a repository that cannot be fetched.
         WeightsError: a file of another kind, or one whose card is missing or damaged.
     """
-    hub = str(path).startswith(PREFIX)
+    hub = repository_of(path)
     if isinstance(path, BucketPath) or (not hub and re.match(r"\w{2,}:/", str(path))):
         return OfRun(run_path(path), checkpoint)
-    place = fetched(str(path).removeprefix(PREFIX)) if hub else Path(path).expanduser()
+    place = fetched(hub) if hub else Path(path).expanduser()
     if place.is_dir() and (place / WEIGHTS_NAME).is_file():
         place = place / WEIGHTS_NAME
-    if place.suffix == ".safetensors" or place.is_file():
+    if place.is_file() or (place.suffix == ".safetensors" and not place.is_dir()):
         if checkpoint != "last":
             raise WeightsError(f"{place}: holds one network; checkpoint={checkpoint!r} is for the directory of a run")
         return OfFile(place, given)
     if names := _of_another_form(place):
         raise WeightsError(f"{place}: has no {WEIGHTS_NAME}; {names} may be pickles or programs and are not read")
+    if not place.exists():
+        raise RunDirectoryError(
+            f"{place}: no such file or folder; a network lies in a run directory, a .safetensors file, the folder of a "
+            f'hub, or "{PREFIX}owner/name"'
+        )
     if given and given.said:
         raise WeightsError(f"{place}: a run says how its network sees photographs; leave out {', '.join(given.said)}")
     return OfRun(run_path(path), checkpoint)

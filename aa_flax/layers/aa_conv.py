@@ -193,7 +193,7 @@ class AAConv(nnx.Module):
         `valid_after`. Position "coordconv", which measures the whole space, is the exception.
 
         Raises:
-            ValueError: another shape of `x`, a `norm` although `attends_to_input` is false, or `valid` with
+            ValueError: another shape of `x` or `valid`, a `norm` although `attends_to_input` is false, or `valid` with
                 `attention_downsample` above 1, whose interpolation would depend on the padding.
         """
         self._check_input(x)
@@ -202,6 +202,8 @@ class AAConv(nnx.Module):
         if valid is not None:
             if self.attends and self.attention_downsample > 1:
                 raise ValueError(f"valid needs attention_downsample=1, got {self.attention_downsample}")
+            if valid.shape != x.shape[:-1]:
+                raise ValueError(f"valid must have shape {x.shape[:-1]} like the input, got {valid.shape}")
             x, norm = (x if norm is None else normalized(x, *norm)), None
             x = jnp.where(valid[..., None], x, jnp.zeros((), x.dtype))
         if self.qkv is None:

@@ -122,7 +122,13 @@ class Classification(Result):
         return float(self.probabilities.max())
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """Return name and probability of the most probable classes, the most probable first."""
+        """Return name and probability of the `count` most probable classes, the most probable first.
+
+        Raises:
+            ValueError: `count` is below 1.
+        """
+        if count < 1:
+            raise ValueError(f"count must be at least 1, got {count}")
         probabilities = self.probabilities
         order = np.argsort(-probabilities, kind="stable")[:count]
         return [(self.names[k], float(probabilities[k])) for k in order]
@@ -189,6 +195,10 @@ class Detections(Result):
         masks = self.masks
         rows = zip(self.names, self.labels.tolist(), self.scores.tolist(), self.boxes, strict=True)
         return iter([Detection(*row, None if masks is None else masks[k]) for k, row in enumerate(rows)])
+
+    def __getitem__(self, place: int) -> Detection:
+        """Return an object by its place in the order of scores, as a list does; IndexError beyond the last."""
+        return [*self][place]
 
     @property
     def _shown(self) -> FoundObjects:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import shlex
 import time
 from typing import Any, NamedTuple, NoReturn
 
@@ -123,7 +124,7 @@ def train(
                 return run.to_the_end()
         except NonFiniteError as error:
             directory.write_failure(str(error), error.bad_steps)
-            shows = f"python -m aa_flax.replay --workdir={directory.path} looks at the step"
+            shows = f"python -m aa_flax.replay --workdir={shlex.quote(str(directory.path))} looks at the step"
             raise NonFiniteError(f"{error}; {shows}", error.bad_steps) from None
 
 

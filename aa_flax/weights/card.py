@@ -56,8 +56,6 @@ def read_card(file: Path) -> dict[str, Any]:
         path, card = next(_cards(file))
     except StopIteration:
         raise WeightsError(f"{path}: the card of {file.name} is missing, and none is in its header") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: the card of {file.name} is missing or damaged ({error})") from None
     if not isinstance(card, dict):
         raise WeightsError(f"{path}: the card of {file.name} is no JSON object but {type(card).__name__}")
     missing = sorted({*_FIELDS} - {*card})
@@ -90,16 +88,21 @@ def described_by(model: nnx.Module, names: Sequence[str]) -> dict[str, Any] | No
 
 
 def _cards(file: Path) -> Iterator[tuple[Path, Any]]:
-    """Yield the cards that there are of a file, each with where it is, the first one first."""
-    beside, folder = file.with_suffix(".json"), file.with_name("config.json")
-    if beside.exists():
-        yield beside, json.loads(beside.read_text(encoding="utf-8"))
-    if folder.exists():
-        config = json.loads(folder.read_text(encoding="utf-8"))
-        if isinstance(config, dict) and IN_HEADER in config:
-            yield folder, config[IN_HEADER]
-    if text := header(file).get("__metadata__", {}).get(IN_HEADER):
-        yield file, json.loads(text)
+    """Yield the cards that there are of a file, each with where it is; raise WeightsError for one that is damaged."""
+    path = beside = file.with_suffix(".json")
+    try:
+        if beside.exists():
+            yield beside, json.loads(beside.read_text(encoding="utf-8"))
+        path = file.with_name("config.json")
+        if path.exists():
+            config = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(config, dict) and IN_HEADER in config:
+                yield path, config[IN_HEADER]
+        path = file if file.exists() else beside
+        if text := header(file).get("__metadata__", {}).get(IN_HEADER):
+            yield file, json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: the card of {file.name} is missing or damaged ({error})") from None
 
 
 def header(file: Path) -> dict[str, Any]:

@@ -209,3 +209,18 @@ def test_a_class_whose_images_are_all_damaged_is_an_error(photos, tmp_path):
 def test_a_name_of_its_own(photos, tmp_path, name):
     with pytest.raises(DataError, match=r"a name of its own, such as image_folder/flowers|expected image_folder/NAME"):
         opened(photos, tmp_path, name)
+
+
+def test_an_image_that_occurs_twice_is_noted(tmp_path, capsys):
+    folder = fill(tmp_path / "photos", "train")
+    (folder / "val").mkdir()
+    for name in CLASSES:
+        (folder / "val" / name).mkdir()
+        picture(12 + CLASSES.index(name)).save(folder / "val" / name / "own.png")
+    shutil.copy(folder / "train" / "ant" / "image1.png", folder / "train" / "bee" / "copy.png")
+    shutil.copy(folder / "train" / "cat" / "image2.webp", folder / "val" / "cat" / "again.webp")
+    opened(folder, tmp_path)
+    told = capsys.readouterr().err
+    for pair in ("ant/image1.png", "bee/copy.png"), ("cat/image2.webp", "cat/again.webp"):
+        assert any(" = ".join(each) in told for each in (pair, pair[::-1])), told
+    assert "the same photograph twice in train: 1 (" in told and "the same photograph in train and val: 1 (" in told

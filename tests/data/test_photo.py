@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aa_flax.data.photo import PhotoError, as_photo, load_photo, read_photo
+from aa_flax.data.photo import PhotoError, as_photo, load_photo, photo_files, read_photo
 
 
 def save(array, file, **options):
@@ -103,3 +103,15 @@ def test_a_picture_that_was_opened_is_turned_as_its_file_is(tmp_path, end, rng):
             np.testing.assert_array_equal(as_photo(opened, 1), expected)
             # Pillow copies the metadata to what is made of a picture, which is as its maker wants it.
             assert as_photo(opened.rotate(0), 1).size == (33, 20)
+
+
+def test_folders_give_what_is_not_hidden_and_the_home_has_its_sign(tmp_path, monkeypatch):
+    for name in ("b.png", "._b.png", "a/c.JPG", ".trash/d.png", "__MACOSX/e.png", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (5, 4)).save(tmp_path / name, "PNG")
+    assert photo_files([str(tmp_path)]) == ([str(tmp_path / "a/c.JPG"), str(tmp_path / "b.png")], {})
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / ".f.png").touch()
+    assert [*photo_files([str(tmp_path / "only")])[1]] == [str(tmp_path / "only")]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert photo_files(["~/a"])[0] == [str(tmp_path / "a/c.JPG")] and read_photo("~/b.png", 3).size == (5, 4)

@@ -50,6 +50,8 @@ def test_a_folder_is_learnt_interrupted_and_used(tmp_path, flowers, monkeypatch,
     assert any("confusion_matrix.png, learning_curves.png, surest_mistakes.png" in line for line in told)
     with pytest.raises(ConfigError, match="holds a run with another config: epochs was 5 and is now 6"):
         run(monkeypatch, "flowers", "--config.epochs=6")
+    with pytest.raises(ConfigError, match="holds a run of a folder as image_folder, and not as voc; use another"):
+        run(monkeypatch, "flowers", "--kind=voc")
     with pytest.raises(ConfigError, match=r"holds a run from \S+start.safetensors, and not from others; use another"):
         run(monkeypatch, "flowers", "--from=others")
     (flowers / "rose" / "1.png").unlink()

@@ -1,6 +1,7 @@
 """Tests of a folder of photographs as a data set with a held-out part."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -68,6 +69,24 @@ def test_what_cannot_be_learnt_is_one_line(tmp_path, counts, words):
     with pytest.raises(DataError, match=words) as caught:
         open_folder(draw(tmp_path / "it", counts), data_dir=str(tmp_path / "tfds"))
     assert "\n" not in str(caught.value) and not (tmp_path / "tfds").exists()
+
+
+@pytest.mark.thorough
+def test_photographs_that_cannot_be_read_are_left_out_where_that_is_asked_for(tmp_path):
+    folder, prepared = draw(tmp_path / "it", {"a": 5, "b": 5}), str(tmp_path / "tfds")
+    (folder / "b" / "0.png").write_bytes(b"\x89PNG and no more")
+    with pytest.raises(DataError, match="--skip_damaged, of `aa-flax data prepare` and `aa-flax finetune`, leaves"):
+        open_folder(folder, data_dir=prepared)
+    assert sum(open_folder(folder, data_dir=prepared, skip_damaged=True).dataset.splits.values()) == 9
+    assert sum(open_folder(folder, data_dir=prepared).dataset.splits.values()) == 9  # it is prepared
+
+
+@pytest.mark.thorough
+def test_a_detector_is_not_learnt_from_photographs_without_objects(tmp_path):
+    made = [dataclasses.replace(each, objects=[]) for each in photos(train=4)["train"]]
+    folder = write_coco(tmp_path / "empty", {"train": made})
+    with pytest.raises(DataError, match=r"no photograph of 'train\[:2\]' has an object"):
+        open_folder(folder, data_dir=str(tmp_path / "tfds"))
 
 
 def test_an_unknown_kind_is_one_line(tmp_path):

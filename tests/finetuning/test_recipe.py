@@ -104,6 +104,9 @@ def test_changes_win_and_mistakes_are_one_line(tmp_path, flowers):
     )
     assert (config.epochs, config.batch_size, config.optimizer.learning_rate) == (1, 8, 0.5)
     assert config.model.frozen == ("stem",) and config.model.frozen_epochs == 0
+    assert made(tmp_path, flowers, start, optimizer__warmup_steps=3)[0].optimizer.warmup == 0
+    config, said = made(tmp_path, flowers, start, **{"model__name": "aa_resnet18", "model.options.num_heads": 2})
+    assert config.model.options.width == 8 and config.model.options.num_heads == 2 and "stage2.block1.conv1" in said
     config, _ = made(tmp_path, flowers, start, model__frozen_epochs=0)
     assert config.model.frozen == () and config.model.frozen_epochs == 0
     for fields, error, words in (

@@ -112,6 +112,9 @@ def test_jax_keeps_apart_what_was_traced_for_different_platforms():
         ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, got 'int8'"),
         ({"outputs": "boxes"}, "outputs must be one of logits, probabilities for this network, got 'boxes'"),
         ({"batch": 0}, "batch must be a number of images, at least 1, got 0"),
+        ({"batch": 2.5}, "batch must be a number of images, at least 1, got 2.5"),
+        ({"batch": "8"}, "batch must be a number of images, at least 1, got '8'"),
+        ({"platforms": "cpu"}, r"platforms must be a list of names, such as \['cpu'\], got a string"),
         ({"kernels": True, "platforms": ["cuda"], "batch": 8}, "kernels need platforms=tpu"),
         ({"kernels": True, "platforms": ["tpu"]}, "kernels need platforms=tpu, .* and a batch"),
         ({"format": "onnx", "platforms": ["cpu"]}, "platforms and kernels are for stablehlo"),
@@ -121,6 +124,8 @@ def test_what_cannot_be_wanted(wide, tmp_path, wanted, words):
     with pytest.raises(ExportError, match=words):
         wide.export(tmp_path / "file", **wanted)
     assert not [*tmp_path.iterdir()]
+    with pytest.raises(ExportError, match="expected the name of a file"):
+        wide.export("")
 
 
 def test_files_that_cannot_be_written(wide, tmp_path, exported):

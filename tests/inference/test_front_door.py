@@ -8,7 +8,7 @@ from PIL import Image
 import aa_flax
 from aa_flax import weights
 from aa_flax.data.photo import PhotoError
-from aa_flax.runs.directory import RunDirectory
+from aa_flax.runs.directory import RunDirectory, RunDirectoryError
 from aa_flax.runs.metrics import read_metrics
 from aa_flax.weights import WeightsError
 
@@ -33,6 +33,8 @@ def test_a_file_is_classified(classify, photo, straight):
     assert said.probabilities.shape == (10,) and said.probabilities.sum() == pytest.approx(1, abs=1e-6)
     assert said.name == names[said.label] == said.top(1)[0][0]
     assert said.probability == said.probabilities.max() == said.top()[0][1]
+    with pytest.raises(ValueError, match="count must be at least 1, got -1"):
+        said.top(-1)
     assert [name for name, _ in said.top(3)] == [names[k] for k in np.argsort(-said.probabilities)[:3]]
     assert str(said).splitlines() == [f"  {100 * p:6.2f} %  {name}" for name, p in said.top(5)]
     assert len(str(classify(photo, top=2)).splitlines()) == 2
@@ -125,7 +127,7 @@ def test_another_checkpoint_has_its_own_scores(straight):
 
 
 @pytest.mark.thorough
-def test_imported_weights_say_what_they_need(classify, photo, tmp_path):
+def test_imported_weights_say_what_they_need(classify, photo, tmp_path, straight):
     file = tmp_path / "w.safetensors"
     weights.save(classify.model, file)
     with pytest.raises(
@@ -144,7 +146,7 @@ def test_imported_weights_say_what_they_need(classify, photo, tmp_path):
     again = aa_flax.load(file, **said, resize="squash")
     np.testing.assert_array_equal(again(photo).probabilities, classify(photo).probabilities)
     with pytest.raises(WeightsError, match="a run says how its network sees photographs; leave out names"):
-        aa_flax.load("somewhere", names=["a"])
+        aa_flax.load(straight, names=["a"])
 
 
 def test_what_is_nothing_to_load(tmp_path):
@@ -153,5 +155,10 @@ def test_what_is_nothing_to_load(tmp_path):
         aa_flax.load(tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="no such file"):
         aa_flax.load(tmp_path / "w.safetensors")
-    with pytest.raises(Exception, match="is not a run directory: it has no config.json"):
+    with pytest.raises(RunDirectoryError, match="is not a run directory: it has no config.json"):
         aa_flax.load(tmp_path)
+    for place in ("nope", "resnet50", tmp_path / "model.onnx"):
+        with pytest.raises(RunDirectoryError, match=r"no such file or folder; a network lies in .*hf_hub:owner/name"):
+            aa_flax.load(place)
+    with pytest.raises(WeightsError, match="a repository is named owner/name"):
+        aa_flax.load("hf-hub:resnet50")  # as timm spells it

@@ -74,6 +74,13 @@ def test_it_is_saved_again_over_itself_and_over_nothing_else(classify, folder, t
     card.write_text(card.read_text().replace("To name", "Never to name"))
     with pytest.raises(WeightsError, match=r"README.md: was written or changed by hand"):
         hub.save(classify, folder)
+    card.unlink()
+    (folder / "config.json").unlink()
+    hub.save(classify, folder)  # as after one that was interrupted
+    assert aa_flax.load(folder).step == 8
+    (folder / "config.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"config.json: the card of model.safetensors is missing or damaged"):
+        aa_flax.load(folder)
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text('{"architecture": "vit"}')

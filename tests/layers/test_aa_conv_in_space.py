@@ -191,6 +191,8 @@ def test_shapes_that_no_layer_can_have(spatial_shape):
 def test_inputs_that_do_not_fit(rng):
     with pytest.raises(ValueError, match=r"x must have shape \[b, l, in_features=5\], got \(2, 7, 7, 5\)"):
         layer((7,))(random_input(rng, 2, 7, 7, 5))
+    with pytest.raises(ValueError, match=r"valid must have shape \(1, 7\) like the input, got \(1, 6\)"):
+        layer((7,))(random_input(rng, 1, 7, 5), valid=jnp.ones((1, 6), bool))
     with pytest.raises(ValueError, match="valid needs attention_downsample=1, got 2"):
         layer((4,), attention_downsample=2)(random_input(rng, 1, 7, 5), valid=jnp.ones((1, 7), bool))
     with pytest.raises(ValueError, match="'pallas_gpu' serves one and two dimensions"):

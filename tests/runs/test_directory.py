@@ -16,7 +16,16 @@ SEEN = dataclasses.asdict(Preprocessing((6, 8), 3, (0.5,) * 3, (0.25,) * 3, ("an
 
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
-    "changes", [{"resize": "letterbox"}, {"image_size": 3}, {"interpolation": 1}, {"crop_fraction": 0.0}, {"more": 1}]
+    "changes",
+    [
+        {"resize": "letterbox"},
+        {"image_size": 3},
+        {"interpolation": 1},
+        {"crop_fraction": 0.0},
+        {"more": 1},
+        {"std": (0.25, 0.0, 0.25)},
+        {"dtype": "object"},
+    ],
 )
 def test_damaged_preprocessing_is_one_line(tmp_path, changes):
     (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(resolve({}))))

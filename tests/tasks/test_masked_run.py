@@ -133,6 +133,9 @@ def test_a_hub_and_python_say_what_the_command_says(folder, result, tmp_path, mo
     assert len(said) > 1 and said.masks.dtype == bool and said.masks.shape == (len(said), 40, SIZE[1])
     for each, values in zip(said, said.values, strict=True):
         np.testing.assert_array_equal(each.mask, from_values(values["segmentation"]).pixels())
+    assert said[-1].score == said.scores[-1] and said[0].name == said.names[0]
+    with pytest.raises(IndexError):
+        said[len(said)]
     assert_draws_itself(said, tmp_path)
 
 

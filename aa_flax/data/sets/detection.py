@@ -28,7 +28,7 @@ from aa_flax.data.sets.annotations import Annotated, Annotation, Photo
 from aa_flax.data.sets.box_checks import check_boxes, size_fault
 from aa_flax.data.sets.builder import Example, Origin, Record, names_and_sizes, stored_name_of_folder
 from aa_flax.data.sets.even_order import EVEN_VERSION, even_order, random_order, rarest
-from aa_flax.data.sets.findings import LEFT_OUT, Findings
+from aa_flax.data.sets.findings import LEFT_OUT, SKIPPING, Findings
 from aa_flax.data.sets.folder_layout import is_kind
 from aa_flax.data.sets.mask_checks import RUN_LENGTHS_LEFT_OUT
 from aa_flax.data.sets.moved import moved_box, moved_segmentation, turned_points
@@ -36,7 +36,7 @@ from aa_flax.data.sets.repetitions import Repetitions
 from aa_flax.data.sets.stored_image import StoredImage, UnreadableError, stored_image
 from aa_flax.literal import quoted
 
-_WAY_OUT = "`python -m aa_flax.data prepare` with --skip_damaged leaves out images that are missing or damaged"
+_WAY_OUT = f"{SKIPPING} leaves out images that are missing or damaged"
 _SKIPPABLE = {"missing", "damaged", "unreadable"}
 
 

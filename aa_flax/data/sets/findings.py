@@ -8,6 +8,7 @@ from aa_flax.data.errors import DataFaults
 _FAULTS = 10  # that are told; the rest are counted
 _PLACES = 3  # of what is noted
 LEFT_OUT = 10  # places of images that are left out
+SKIPPING = "--skip_damaged, of `aa-flax data prepare` and `aa-flax finetune`,"
 
 
 class _Kind:

@@ -16,8 +16,9 @@ from pathlib import Path
 from aa_flax.data.errors import DataError
 from aa_flax.data.sets.builder import Example, Origin, names_and_sizes, stored_name_of_folder
 from aa_flax.data.sets.even_order import EVEN_VERSION, even_order, random_order
-from aa_flax.data.sets.findings import LEFT_OUT, Findings
-from aa_flax.data.sets.folder_layout import Classes, lay_out
+from aa_flax.data.sets.findings import LEFT_OUT, SKIPPING, Findings
+from aa_flax.data.sets.folder_layout import Classes, lay_out, name_of
+from aa_flax.data.sets.repetitions import Repetitions
 from aa_flax.data.sets.stored_image import UnreadableError, stored_image
 from aa_flax.literal import quoted
 
@@ -49,7 +50,7 @@ class ImageFolder(Origin):
         self._names = list(self._images["train"])
         if len(self._images) == 1:
             self.version = EVEN_VERSION
-        self._findings = Findings(folder)
+        self._findings, self._same = Findings(folder), Repetitions()
 
     @property
     def files(self) -> list[Path]:
@@ -61,7 +62,7 @@ class ImageFolder(Origin):
 
     @property
     def notes(self) -> list[str]:
-        """Return lines about files that are left out: those that are no images, and those that are damaged."""
+        """Return lines about files that are left out, as no images or damaged, and images that occur more than once."""
         return [self._left_out] * bool(self._left_out) + [f"{self._folder}: {line}" for line in self._findings.notes]
 
     def checksums(self) -> dict[str, str]:
@@ -73,7 +74,7 @@ class ImageFolder(Origin):
         }
 
     def splits(self) -> Mapping[str, Iterator[Example]]:
-        self._findings = Findings(self._folder)
+        self._findings, self._same = Findings(self._folder), Repetitions()
         last = list(self._images)[-1]
         return {split: self._examples(split, classes, split == last) for split, classes in self._images.items()}
 
@@ -94,10 +95,11 @@ class ImageFolder(Origin):
                     self._findings.fault(kind, str(error))
                 continue
             found.add(label)
+            self._same.add(example[0], split, place, f"{self._names[label]}/{name_of(path)}")
             yield example
         if last:
-            way_out = "`python -m aa_flax.data prepare` with --skip_damaged leaves them out"
-            self._findings.require_none(f"of {len(self.files):,} images; {way_out}")
+            self._same.tell(self._findings)
+            self._findings.require_none(f"of {len(self.files):,} images; {SKIPPING} leaves them out")
         empty = [name for label, name in enumerate(self._names) if label not in found]
         if empty and self._skip_damaged:
             raise DataError(f"{self._folder}: no image of {split!r} can be decoded in the class {quoted(empty)}")

@@ -29,7 +29,7 @@ from aa_flax.data.label_maps import IGNORED, encode_label_map
 from aa_flax.data.prepared import names_in_lines
 from aa_flax.data.sets.builder import Example, Origin, names_and_sizes, stored_name_of_folder
 from aa_flax.data.sets.even_order import random_order
-from aa_flax.data.sets.findings import LEFT_OUT, Findings
+from aa_flax.data.sets.findings import LEFT_OUT, SKIPPING, Findings
 from aa_flax.data.sets.folder_layout import name_of
 from aa_flax.data.sets.label_classes import LabelClasses, numbered, read_classes
 from aa_flax.data.sets.label_image import WrongForm, labels_of, read_label_image
@@ -39,9 +39,7 @@ from aa_flax.data.sets.stored_image import StoredImage, UnreadableError, stored_
 from aa_flax.data.shown import TURNS
 
 PREFIX = "label_folder/"
-_WAY_OUT = (
-    "`python -m aa_flax.data prepare` with --skip_damaged leaves out what is damaged or lacks its map or its photograph"
-)
+_WAY_OUT = f"{SKIPPING} leaves out what is damaged or lacks its map or its photograph"
 _SKIPPABLE = {"photographs without a map", "maps without a photograph", "damaged", "unreadable"}
 
 

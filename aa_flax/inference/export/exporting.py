@@ -50,13 +50,18 @@ class Wanted:
         Raises:
             ExportError: something is unknown, or does not go together.
         """
+        if not file.name:
+            raise ExportError(f"expected the name of a file, got {str(file)!r}")
         kind = self.format or ("onnx" if file.suffix == ".onnx" else "stablehlo")
         for name, given, known in (("format", kind, get_args(Format)), ("dtype", self.dtype, (None, *get_args(Dtype)))):
             if given not in known:
                 raise ExportError(f"{name} must be one of {', '.join(filter(None, known))}, got {given!r}")
+        if isinstance(self.platforms, str):
+            raise ExportError(f"platforms must be a list of names, such as [{self.platforms!r}], got a string")
         if unknown := [each for each in self.platforms if each not in stablehlo.PLATFORMS]:
             raise ExportError(f"platforms must be some of {', '.join(stablehlo.PLATFORMS)}, got {unknown[0]!r}")
-        if self.batch is not None and (isinstance(self.batch, bool) or self.batch < 1):
+        whole = isinstance(self.batch, int) and not isinstance(self.batch, bool)
+        if self.batch is not None and not (whole and self.batch >= 1):
             raise ExportError(f"batch must be a number of images, at least 1, got {self.batch!r}")
         if kind == "onnx" and (self.platforms or self.kernels):
             raise ExportError("platforms and kernels are for stablehlo; an ONNX model is for every runtime")
