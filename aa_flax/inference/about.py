@@ -140,6 +140,8 @@ class Given:
             raise WeightsError(
                 f"{what}: mean and std need a number for each of {card['in_channels']} channels, got {mean} and {std}"
             )
+        if not all(each > 0 for each in self.std or ()):
+            raise WeightsError(f"{what}: std must be above 0, got {std}")
         dtype = str(card.get("dtype", "float32"))
         fraction = 0.875 if self.crop_fraction is None else self.crop_fraction
         seen: dict[str, Any] = dict(resize=self.resize, crop_fraction=fraction, interpolation=self.interpolation)
@@ -157,4 +159,6 @@ class Given:
         height, width = card["image_size"]
         ids = tuple(self.category_ids or ())
         size = dict(image_size=(height, width), channels=card["in_channels"], mean=mean, std=std, class_names=names)
-        return About(config, Preprocessing(**size, dtype=dtype, data_fingerprint="", category_ids=ids, **seen))
+        return About(
+            config, Preprocessing(**size, dtype=config.model.dtype, data_fingerprint="", category_ids=ids, **seen)
+        )

@@ -81,7 +81,7 @@ def prepare(
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
         class_names=tuple(map(str, range(num_classes))),
-        dtype=dtype,
+        dtype=config.model.dtype,
         data_fingerprint="",
     )
     with jax.default_device(jax.local_devices(backend="cpu")[0]):  # a GPU would compile every small array operation

@@ -141,6 +141,8 @@ def test_imported_weights_say_what_they_need(classify, photo, tmp_path, straight
         aa_flax.load(file, **said, resize="center_crop")
     with pytest.raises(WeightsError, match="for each of 1 channels"):
         aa_flax.load(file, **{**said, "mean": (0.5, 0.5, 0.5)}, resize="squash")
+    with pytest.raises(WeightsError, match=r"std must be above 0, got \(0.0,\)"):
+        aa_flax.load(file, **{**said, "std": (0.0,)}, resize="squash")
     with pytest.raises(WeightsError, match="head.bias: expected .3,., found .10,."):
         aa_flax.load(file, **{**said, "names": "abc"}, resize="squash")
     again = aa_flax.load(file, **said, resize="squash")
