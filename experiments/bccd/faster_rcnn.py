@@ -8,7 +8,7 @@ is needed once. The argument after the colon is `plain` (the default) or `aw`, i
 are AW-convolutions (Zhu et al., 2021). Photographs of 640×480 are seen at 320×240. The test photographs are scored;
 nothing is chosen by them.
 
-Ours: AP 0.576, AP50 0.905 (plain, mean of three seeds), 0.574, 0.910 (aw, of two): not told apart
+Ours, mean of three seeds: AP 0.576, AP50 0.905 (plain), 0.575, 0.910 (aw): not told apart
 (experiments/results/README.md).
 """
 
