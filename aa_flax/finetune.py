@@ -8,7 +8,6 @@ be set on the command line: `--config.epochs=20`. The same command resumes a run
 prints the result again. The last line printed is one JSON object.
 """
 
-import json
 import shlex
 from typing import NoReturn
 
@@ -61,7 +60,7 @@ def how_to_use(folder: RunPath) -> list[str]:
     pictures = ", ".join(name for name in files_below(folder) if name.endswith(".png") and "/" not in name)
     return [
         f"the run: {folder}{f' ({pictures})' if pictures else ''}",
-        f'from Python:   aa_flax.load({json.dumps(str(folder), ensure_ascii=False)})("photo.jpg")',
+        f'from Python:   aa_flax.load({str(folder)!r})("photo.jpg")',
         f"from a shell:  aa-flax predict --workdir={shlex.quote(str(folder))} photo.jpg",
     ]
 

@@ -225,13 +225,13 @@ def test_the_set_up_installs_only_where_there_is_no_library(where, tmp_path, mon
         assert any(each.startswith("jax==") for each in command), "this environment's jax is to stay"
 
 
-LONG = ("attention_maps", "detection", "finetuning", "own_layer", "patchconvnet")  # what they call has tests of its own
+SHORT = ("your_photograph",)  # what the others call has tests of its own
 
 
 @pytest.mark.parametrize(
     "notebook",
     [
-        pytest.param(file, id=file.stem, marks=pytest.mark.slow if file.stem in LONG else pytest.mark.thorough)
+        pytest.param(file, id=file.stem, marks=pytest.mark.thorough if file.stem in SHORT else pytest.mark.slow)
         for file in NOTEBOOKS
     ],
 )

@@ -15,7 +15,7 @@ ROWS = [(title, row) for title, rows in bello.TABLES.items() for row in rows]
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")  # a third faster on networks of this size
 
 
-@pytest.mark.few
+@pytest.mark.few(1, thorough=12)
 @pytest.mark.parametrize(("title", "row"), ROWS, ids=lambda x: getattr(x, "label", str(x)[:7]))
 def test_every_row(title, row):
     found = bello.counted(row)
@@ -95,7 +95,7 @@ ATTENDING = {"AA-ResNet-50": (33_696_684, 187.135), "AA-ResNet-101": (53_309_380
 DETECTION_ROWS = [row for rows in bello_detection.TABLES.values() for row in rows]
 
 
-@pytest.mark.few
+@pytest.mark.few(1, thorough=4)
 @pytest.mark.parametrize("row", DETECTION_ROWS, ids=lambda row: row.label)
 def test_retinanet(row):
     found = bello_detection.counted(row)

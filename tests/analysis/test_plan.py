@@ -403,7 +403,7 @@ def python(*arguments, code=0, **environment):
     return done
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @needs_libtpu
 def test_inference_on_a_slice_that_is_not_there(tmp_path):
     arguments = ["--model=resnet18", "--image_size=32", "--mode=infer", "--topology=v5litepod-16", "--batch=64"]

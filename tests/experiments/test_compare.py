@@ -45,10 +45,11 @@ def in_this_process(arguments, environment):
 @pytest.mark.parametrize(
     ("task", "call"),
     [
-        pytest.param("detector", in_this_process, marks=pytest.mark.thorough),
-        pytest.param("plain", by_command, marks=pytest.mark.slow),
+        ("detector", in_this_process),
+        ("plain", by_command),
     ],
 )
+@pytest.mark.slow
 def test_networks_of_a_file_are_trained_and_compared(task, call, tmp_path, request):
     config = request.getfixturevalue(f"{task}_config")
     config.epochs = 1

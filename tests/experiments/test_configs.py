@@ -236,7 +236,7 @@ TINY = {
 }
 
 
-@pytest.mark.few(0, thorough=2)
+@pytest.mark.few(0, thorough=1)
 @pytest.mark.parametrize("file", TINY)
 def test_a_small_network_takes_a_step_of_the_recipe(file, rng, monkeypatch):
     """The run takes two steps in epochs of one step each: at learning rate 0, then at the rate of step 1."""

@@ -91,7 +91,7 @@ def layer(name, **options):
     return lambda state, x: nnx.merge(graph, state, copy=True)(x), nnx.to_pure_dict(state)
 
 
-@pytest.mark.few(1, thorough=15)
+@pytest.mark.few(1, thorough=9)
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("dtype", "param_dtype"), [("bfloat16", "float32"), ("float16", "float16")])
 def test_a_network_in_16_bits_promotes_no_dtype(few_pieces, name, dtype, param_dtype):

@@ -92,7 +92,7 @@ def test_devices_must_get_whole_pairs():
         check_pairs(resolve({"batch_size": 24, "data": {"mixup": 1.0}}), 8)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_run_of_what_deit_trains_by(tiny_config, tmp_path):
     tiny_config.epochs = 1
     tiny_config.model.name = "wide_resnet28_10"

@@ -90,7 +90,6 @@ def test_what_a_run_leaves(folder, result):
     assert (folder / "run" / "detections.png").exists()
 
 
-@pytest.mark.slow  # two trainings more, as those of test_two_stage_run
 def test_resumed_is_the_same_bit_for_bit(folder, result):
     weights = weights_of_both(folder)
     assert any(name.startswith("mask_head") for name in weights)

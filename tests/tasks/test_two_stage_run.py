@@ -27,7 +27,7 @@ from aa_flax.tasks.region_losses import SampledRegions, region_losses
 from aa_flax.training.program import Program
 from aa_flax.training.sharding import Layout
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow  # test_masked_run has a Faster R-CNN within
 
 LEARNING = dict(frozen_norms=False, batch_norm_epsilon=1e-5, batch_norm_momentum=0.8, fpn_norm=True)
 
@@ -76,7 +76,6 @@ def test_it_is_evaluated_and_predicts(folder, result, data_dir):
     assert len(found) > 10 and (boxes >= 0).all() and (boxes <= [200, len(photo)] * 2).all()
 
 
-@pytest.mark.slow  # as those of test_masked_run
 def test_a_hub_and_python_say_what_the_command_says(folder, result, data_dir, tmp_path, monkeypatch):
     photo = str(tmp_path / "a.png")
     Image.fromarray(data.load("bccd_subset", data_dir=data_dir).split("test")[1]["image"][:150]).save(photo)
@@ -84,7 +83,6 @@ def test_a_hub_and_python_say_what_the_command_says(folder, result, data_dir, tm
     assert len(said) > 10 and said.masks is None
 
 
-@pytest.mark.slow
 def test_two_processes_reach_what_one_reaches(folder, result):
     """The last batch of seven photographs is filled up in both processes; each photograph is scored once."""
     port, processes = free_port(), []
@@ -113,7 +111,6 @@ def scored(folder, result):
     return functools.cache(lambda count: score(count, folder, folder / "run", "test[:7]", 4))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_several_processes_find_what_one_finds(scored, count):
     """Seven photographs, four at a time, of which the last process has one less."""
@@ -125,7 +122,6 @@ def test_several_processes_find_what_one_finds(scored, count):
     np.testing.assert_equal(merged(scored(count).states), alone)
 
 
-@pytest.mark.slow
 def test_every_loss_falls():
     """Rectangles in the colour of their class are learnt; the last steps are compared with the first."""
     rng = np.random.default_rng(7)
@@ -177,7 +173,6 @@ def test_every_loss_falls():
     assert of_boxes(network()) < 0.75 * before
 
 
-@pytest.mark.slow
 def test_a_step_is_planned_for_four_devices(folder):
     """Each device draws of its own images alone: of what is not summed up, nothing of an image's travels."""
     config = resolve(json.loads((folder / "config.json").read_text()))

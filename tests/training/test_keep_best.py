@@ -99,7 +99,7 @@ class Killed(BaseException):
     """As if the process had ended there."""
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_kills_change_nothing_of_what_stays(plain_config, tmp_path, scored, monkeypatch):
     accuracies = (0.25, 0.5, 0.5, 0.25)
     plain_config.keep_checkpoints = 1

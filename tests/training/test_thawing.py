@@ -109,7 +109,7 @@ def arrays(model):
     return {path: np.asarray(value) for path, value in flat_arrays(model).items()}
 
 
-@pytest.mark.thorough
+@pytest.mark.slow  # tests of finetuning stop and resume a run that thaws
 def test_parts_wait_learn_then_and_the_run_resumes_bit_for_bit(config, tmp_path, capsys):
     def state(workdir):
         setup = set_up(resolve(config), RunDirectory(workdir))
