@@ -70,7 +70,7 @@ def segmenter_config(tmp_path):
 @pytest.mark.parametrize(
     ("name", "kills", "epochs"),
     [
-        pytest.param("plain_config", 4, 8, marks=pytest.mark.thorough),
+        pytest.param("plain_config", 6, 12, marks=pytest.mark.thorough),
         pytest.param("plain_config", 20, 30, marks=pytest.mark.slow),
         pytest.param("detector_config", 3, 6, marks=pytest.mark.slow),
         pytest.param("two_stage_config", 3, 6, marks=pytest.mark.slow),
