@@ -1,6 +1,7 @@
 """Reading an image file as the pixels that a network expects."""
 
 import glob
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def photo_files(given: Sequence[str]) -> tuple[list[str], dict[str, Exception]]:
     """
     files: list[str] = []
     errors: dict[str, Exception] = {}
-    for name in (str(Path(each).expanduser()) if each.startswith("~") else each for each in given):
+    for name in map(os.path.expanduser, given):  # a name such as ~a.png, where there is no such user, stays
         path = Path(name)
         if path.is_dir():
             some = sorted(
@@ -66,7 +67,7 @@ def read_photo(file: str | Path, channels: int) -> Image.Image:
     Raises:
         PhotoError: the file is missing, not an image, truncated, or of a kind without a defined range of pixels.
     """
-    file = Path(file).expanduser() if str(file).startswith("~") else file
+    file = os.path.expanduser(file)  # noqa: PTH111, because Path.expanduser raises for names such as ~a.png
     try:
         if Path(file).stat().st_size > _MOST_BYTES:
             raise PhotoError(f"{file}: not an image that can be read; it has more than {_MOST_BYTES / 1e9:.0f} GB")

@@ -114,4 +114,7 @@ def test_folders_give_what_is_not_hidden_and_the_home_has_its_sign(tmp_path, mon
     (tmp_path / "only" / ".f.png").touch()
     assert [*photo_files([str(tmp_path / "only")])[1]] == [str(tmp_path / "only")]
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (3, 2)).save("~nobody.png")
+    assert photo_files(["~nobody.png"]) == (["~nobody.png"], {}) and read_photo("~nobody.png", 3).size == (3, 2)
     assert photo_files(["~/a"])[0] == [str(tmp_path / "a/c.JPG")] and read_photo("~/b.png", 3).size == (5, 4)
