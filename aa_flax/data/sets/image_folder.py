@@ -81,7 +81,7 @@ class ImageFolder(Origin):
     def _examples(self, split: str, classes: Classes, last: bool) -> Iterator[Example]:
         """Yield the examples of a split that can be decoded; raise DataError for all that cannot at the end of all."""
         listed = [(path, label) for label, name in enumerate(self._names) for path in classes[name]]
-        found = set()
+        found, stored = set(), 0
         alone = len(self._images) == 1
         for place in even_order([label for _, label in listed]) if alone else random_order(len(listed)):
             path, label = listed[place]
@@ -95,7 +95,8 @@ class ImageFolder(Origin):
                     self._findings.fault(kind, str(error))
                 continue
             found.add(label)
-            self._same.add(example[0], split, place, f"{self._names[label]}/{name_of(path)}")
+            self._same.add(example[0], split, stored, f"{self._names[label]}/{name_of(path)}")
+            stored += 1
             yield example
         if last:
             self._same.tell(self._findings)
