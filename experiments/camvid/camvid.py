@@ -11,7 +11,7 @@ chosen by them.
 3,508,534 parameters (plain), 3,450,870 (aa) and 2,139,742 (patchconvnet), with the auxiliary head; 1.98 GFLOPs each.
 
 Ours, two cores of a CPU, mIoU in the mean of three seeds: 48.2 % (plain, 26 minutes each), 46.6 % (aa, 27) and 45.0 %
-(patchconvnet, 34). See experiments/results/README.md, "Streets".
+(patchconvnet, 34 and 43). See experiments/results/README.md, "Streets".
 """
 
 from typing import Any
