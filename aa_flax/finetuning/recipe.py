@@ -112,7 +112,7 @@ def _set_network(config: Any, start: Start | None, photographs: Photographs, cha
     options: dict[str, Any]
     with config.model.ignore_type():
         if asked:
-            config.model.name, options = asked, _options_of(start, asked)
+            config.model.name, options = asked, {}
         elif start is None:
             config.model.name, options = choice.small(photographs)
         else:
@@ -121,20 +121,14 @@ def _set_network(config: Any, start: Start | None, photographs: Photographs, cha
             types = model_options(config.model.name)
         except ValueError as error:
             raise ConfigError(f"config field 'model.name': {error}") from None
+        if asked and start is not None:
+            options = start.options_of(asked)  # what both are made of
         config.model.options = {**options, **options_among(changes, "model", types)}
     if start is not None:
         config.model.init_from, config.model.init_source = start.place, start.source
         config.model.init_adapt_stem = start.channels != 3
         if photographs.task != "classification" and start.task != photographs.task:
             config.model.init_part = "backbone"
-
-
-def _options_of(start: Start | None, name: str) -> dict[str, Any]:
-    """Return what a network that the user names takes over of the one that it starts from: what both are made of."""
-    try:
-        return {} if start is None else start.options_of(name)
-    except ValueError:  # of no such network; whoever sets its options says so
-        return {}
 
 
 def _set_options(config: Any, group: str, changes: Mapping[str, Any]) -> None:
