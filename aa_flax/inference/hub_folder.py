@@ -117,9 +117,12 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _has_card(weights: Path) -> bool:
-    """Return whether weights are this library's, as a `save` leaves them that was interrupted before the config."""
+    """Return whether weights are as a `save` leaves them that was interrupted before the config.
+
+    Weights that were saved alone have their card beside them, and are not replaced.
+    """
     try:
-        return IN_HEADER in header(weights).get("__metadata__", {})
+        return not weights.with_suffix(".json").exists() and IN_HEADER in header(weights).get("__metadata__", {})
     except (OSError, ValueError, RecursionError):
         return False
 

@@ -76,6 +76,10 @@ def test_it_is_saved_again_over_itself_and_over_nothing_else(classify, folder, t
         hub.save(classify, folder)
     card.unlink()
     (folder / "config.json").unlink()
+    (folder / "model.json").touch()
+    with pytest.raises(WeightsError, match=r"has model.safetensors that aa_flax.hub.save did not write"):
+        hub.save(classify, folder)  # weights that were saved alone
+    (folder / "model.json").unlink()
     hub.save(classify, folder)  # as after one that was interrupted
     assert aa_flax.load(folder).step == 8
     (folder / "config.json").write_text("{")
