@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
 from aa_flax.models.retinanet_options import RetinaNetOptions
-from aa_flax.ops.boxes import clip_boxes, decode_boxes
+from aa_flax.ops.boxes import boxes_at, clip_boxes, decode_boxes
 from aa_flax.ops.candidates import Candidates, top_candidates
 from aa_flax.ops.mesh import on_own_images
 from aa_flax.ops.nms import nms
@@ -67,7 +67,7 @@ def _detections(settings: Any, logits: Array, deltas: Array, anchors: Array, siz
 
     def of_one(anchors: Array, logits: Array, deltas: Array, size: Array) -> tuple[Array, ...]:
         found = _candidates(options, level_anchors, logits)
-        boxes = decoded(options, deltas[found.anchors], anchors[found.anchors], size)
+        boxes = decoded(options, deltas[found.anchors], boxes_at(anchors, found.anchors), size)
         kept, valid = nms(
             boxes,
             found.logits,

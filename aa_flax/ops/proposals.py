@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
-from aa_flax.ops.boxes import clip_boxes, decode_boxes, require_boxes
+from aa_flax.ops.boxes import boxes_at, clip_boxes, decode_boxes, require_boxes
 from aa_flax.ops.candidates import top_candidates
 from aa_flax.ops.mesh import on_own_images
 from aa_flax.ops.nms import nms
@@ -94,7 +94,7 @@ def _proposals(settings: Any, objectness: Array, deltas: Array, anchors: Array, 
             found.append((best.logits, best.anchors + first, best.valid, jnp.full(best.valid.shape, level, jnp.int32)))
             first += number
         logits, which, valid, levels = (jnp.concatenate(parts) for parts in zip(*found, strict=True))
-        boxes = clip_boxes(decode_boxes(deltas[which], anchors[which], max_log_side=max_log_side), size)
+        boxes = clip_boxes(decode_boxes(deltas[which], boxes_at(anchors, which), max_log_side=max_log_side), size)
         valid &= (boxes[:, 2:] - boxes[:, :2] >= least_side).all(-1)
         kept, there = nms(boxes, logits, iou_threshold=iou_threshold, max_outputs=most, classes=levels, valid=valid)
         return jnp.where(there[:, None], boxes[kept], 0), jnp.where(there, logits[kept], -jnp.inf), there

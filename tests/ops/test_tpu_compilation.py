@@ -15,12 +15,12 @@ pytestmark = pytest.mark.skipif(not installed(), reason="libtpu is not installed
 NAMES = ("batch", "h", "w", "heads", "dk", "dv", "channels")
 
 
-def results(*cases):
+def results(*cases, script="compile_for_tpu.py"):
     """Return the compiler's figures for each case."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "JAX_NUM_CPU_DEVICES": "1"}
     environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("compile_for_tpu.py")), json.dumps(cases)],
+        [sys.executable, str(Path(__file__).with_name(script)), json.dumps(cases)],
         capture_output=True,
         text=True,
         env=environment,
@@ -47,6 +47,12 @@ def test_forward_and_backward_compile_at_any_size():
     ]
     for found in results(*cases):
         assert found["kernels"] == 2
+
+
+@pytest.mark.thorough
+def test_a_program_does_not_hold_its_anchors_padded():
+    (found,) = results(script="anchors_for_tpu.py")
+    assert found["code"] < found["padded"] / 4
 
 
 @pytest.mark.thorough
