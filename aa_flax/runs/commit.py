@@ -4,19 +4,20 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+_OUTCOMES = (":!experiments/results", ":!notebooks/*.ipynb")
 
 
 def commit() -> str:
     """Return the commit of the checkout, "unknown" outside one.
 
-    A suffix "-dirty" says that tracked files were changed, other than stored results. A checkout that only holds the
-    installed library, such as one with an environment in it, is not the library's own.
+    A suffix "-dirty" says that tracked files were changed, other than stored results and notebooks, which no run reads.
+    A checkout that only holds the installed library, such as one with an environment in it, is not the library's own.
     """
     top = _git("rev-parse", "--show-toplevel")
     if not top or Path(top).resolve() != ROOT.resolve():
         return "unknown"
     head = _git("rev-parse", "--short=12", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!experiments/results")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *_OUTCOMES)
     return "unknown" if not head else f"{head}-dirty" if changed else head
 
 

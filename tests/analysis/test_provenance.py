@@ -16,7 +16,8 @@ def _git(folder, *arguments):
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     (tmp_path / "experiments" / "results").mkdir(parents=True)
-    for name in ("code.py", "experiments/results/old.json"):
+    (tmp_path / "notebooks").mkdir()
+    for name in ("code.py", "experiments/results/old.json", "notebooks/make.py", "notebooks/shown.ipynb"):
         (tmp_path / name).write_text("1")
     _git(tmp_path, "init", "-q")
     _git(tmp_path, "add", ".")
@@ -33,10 +34,12 @@ def test_the_commit_is_named(checkout):
     assert {"jax", "jaxlib", "flax", "optax", "numpy", "python"} <= set(found["versions"])
 
 
-def test_changed_code_is_said_and_changed_results_are_not(checkout):
-    (checkout / "experiments" / "results" / "old.json").write_text("2")
+@pytest.mark.parametrize("code", ["code.py", "notebooks/make.py"])
+def test_changed_code_is_said_and_changed_results_are_not(checkout, code):
+    for outcome in ("experiments/results/old.json", "notebooks/shown.ipynb"):
+        (checkout / outcome).write_text("2")
     assert "dirty" not in provenance.commit()
-    (checkout / "code.py").write_text("2")
+    (checkout / code).write_text("2")
     assert provenance.commit().endswith("-dirty")
 
 
