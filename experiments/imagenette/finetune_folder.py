@@ -51,7 +51,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("seed", 0, "Of the photographs that are drawn, and of all runs.", flag_values=values)
     flags.DEFINE_integer("each", 100, "Photographs of each class.", lower_bound=2, flag_values=values)
     flags.DEFINE_integer("scored", 3925, "Validation photographs that are scored.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("epochs", 100, "Of fine-tuning and of learning from nothing.", flag_values=values)
+    flags.DEFINE_integer("epochs", 80, "Of fine-tuning and of learning from nothing.", flag_values=values)
     flags.DEFINE_integer("image_size", 128, "Side of the images of these two.", flag_values=values)
     flags.DEFINE_list("cifar", [], "Changes of the run on CIFAR-10, such as --config.epochs=1.", flag_values=values)
     flags.DEFINE_bool("write", False, "Store the outcome under experiments/results/.", flag_values=values)
