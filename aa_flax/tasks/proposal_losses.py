@@ -10,8 +10,9 @@ from jaxtyping import Array, Bool, Float, Int32, Key
 
 from aa_flax.models.rcnn_options import RCNNOptions
 from aa_flax.ops import encode_boxes, l1_loss, match_anchors, sample, smooth_l1_loss
+from aa_flax.ops.boxes import boxes_at
 from aa_flax.ops.matching import IGNORED
-from aa_flax.ops.mesh import on_own_images, table_rows
+from aa_flax.ops.mesh import on_own_images, over_batch
 from aa_flax.precision import at_least_float32
 
 
@@ -85,7 +86,8 @@ def proposal_losses(
     entropy = optax.sigmoid_binary_cross_entropy(logits, positive)
     deltas = jnp.take_along_axis(outputs["proposal_deltas"], indices[..., None], 1)
     theirs = jnp.take_along_axis(boxes, jnp.maximum(matches, 0)[..., None], 1)
-    wanted = encode_boxes(theirs, table_rows(jnp.asarray(anchors), indices))
+    of_indices = over_batch(lambda indices, anchors: boxes_at(anchors, indices), (True, False))
+    wanted = encode_boxes(theirs, of_indices(indices, jnp.asarray(anchors)))
     moved = box_loss(options.rpn_box_loss, options.rpn_box_loss_beta, deltas, wanted)
     return jnp.where(matches != IGNORED, entropy, 0).sum(1), jnp.where(positive, moved, 0).sum(1)
 
