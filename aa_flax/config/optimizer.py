@@ -52,10 +52,7 @@ class OptimizerConfig:
         "l2", "where the decay goes: into the gradient, or beside it, times the learning rate"
     )
     weight_decay_exclude: tuple[str, ...] = field(
-        (
-            *("bias", "scale", "gamma", "gamma1", "gamma2", "tokens", "gate_scale"),
-            *("rel_length", "rel_depth", "rel_height", "rel_width"),
-        ),
+        ("bias", "scale", "rel_height", "rel_width", "gamma", "gamma1", "gamma2", "tokens", "gate_scale"),
         "ends of the dotted names of parameters that do not decay",
     )
     layer_decay: float = field(

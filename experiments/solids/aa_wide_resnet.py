@@ -43,6 +43,7 @@ def get_config(variant="aa"):
     config.optimizer.learning_rate = 0.1
     config.optimizer.warmup = 0.1
     config.optimizer.nesterov = True
+    config.optimizer.weight_decay_exclude = ("bias", "scale", "rel_depth", "rel_height", "rel_width")
     config.task.options.label_smoothing = 0.1
     if variant == "plain":
         config.label = "WRN-10-1 of volumes"

@@ -39,6 +39,7 @@ def get_config(variant="aa"):
     config.optimizer.learning_rate = 0.1
     config.optimizer.warmup = 0.1
     config.optimizer.nesterov = True
+    config.optimizer.weight_decay_exclude = ("bias", "scale", "rel_length")
     config.task.options.label_smoothing = 0.1
     if variant == "plain":
         config.label = "WRN-10-2 of signals"

@@ -15,7 +15,6 @@ PARAMS = {
     "bn": {"scale": 1.5, "bias": -1.0},
     "conv1": {"rel_height": 0.5, "rel_width": 0.25},
 }
-TABLES = {"signal": {"rel_length": 0.5}, "volume": {"rel_depth": 0.5, "rel_height": 0.5, "rel_width": 0.25}}
 
 
 def as_arrays(tree):
@@ -23,13 +22,11 @@ def as_arrays(tree):
 
 
 def test_decay_spares_biases_norms_and_tables():
-    mask = decays(as_arrays({**PARAMS, **TABLES}), OptimizerConfig().weight_decay_exclude)
+    mask = decays(as_arrays(PARAMS), OptimizerConfig().weight_decay_exclude)
     assert mask == {
         "conv": {"kernel": True, "bias": False},
         "bn": {"scale": False, "bias": False},
         "conv1": {"rel_height": False, "rel_width": False},
-        "signal": {"rel_length": False},
-        "volume": {"rel_depth": False, "rel_height": False, "rel_width": False},
     }
     assert all(jax.tree.leaves(decays(as_arrays(PARAMS), ())))
 
